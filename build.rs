@@ -1,0 +1,58 @@
+//! Compiles `proto/` (by protox: no protoc needed) and lists the files of `streams/`, so that adding a file is enough.
+
+use std::{env, fs, path::Path, path::PathBuf};
+
+use prost_build::Config;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
+    compile_messages(&out)?;
+    list_streams(&root.join("streams"), &out.join("streams.rs"))?;
+    Ok(())
+}
+
+/// Rust types with reflection, from which canonical JSON is read and written.
+fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(files_of(Path::new("proto/carebell/v1"), "proto")?, ["proto"])?;
+    fs::write(out.join("descriptors.bin"), prost::Message::encode_to_vec(&descriptors))?;
+    let mut config = Config::new();
+    for message in messages(&descriptors) {
+        config.type_attribute(&message, "#[derive(::prost_reflect::ReflectMessage)]");
+        config.type_attribute(&message, format!("#[prost_reflect(message_name = \"{message}\")]"));
+        config.type_attribute(&message, "#[prost_reflect(descriptor_pool = \"crate::wire::DESCRIPTORS\")]");
+    }
+    config.compile_fds(descriptors)?;
+    Ok(())
+}
+
+/// The full names of our own messages.
+fn messages(descriptors: &prost_types::FileDescriptorSet) -> Vec<String> {
+    let ours = descriptors.file.iter().filter(|file| file.package() == "carebell.v1");
+    ours.flat_map(|file| file.message_type.iter().map(|message| format!("carebell.v1.{}", message.name()))).collect()
+}
+
+/// Writes `&[("JOBS.json", include_str!(…)), …]`.
+fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=streams");
+    let entries = files_of(dir, "json")?.into_iter().map(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        format!("    ({name:?}, include_str!({:?})),\n", path.to_string_lossy())
+    });
+    fs::write(to, format!("&[\n{}]\n", entries.collect::<String>()))?;
+    Ok(())
+}
+
+/// The files in `dir` with this extension, in order of name.
+fn files_of(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, std::io::Error> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|found| found == extension) {
+            files.push(path);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,69 @@
+-- The care tables as Carebell reads them, for an application that has none of its own (`carebell migrate
+-- --care-tables`), for `carebell dev` and for tests. An application with other tables puts views of these names over
+-- them instead. Carebell never writes to them.
+
+CREATE TABLE IF NOT EXISTS users (
+    id       text PRIMARY KEY,
+    name     text NOT NULL,
+    email    text,
+    phone    text,
+    locale   text,
+    timezone text
+);
+CREATE TABLE IF NOT EXISTS families (id text PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS family_members (
+    family_id text NOT NULL REFERENCES families,
+    user_id   text NOT NULL REFERENCES users,
+    role      text NOT NULL DEFAULT 'member',
+    PRIMARY KEY (family_id, user_id)
+);
+CREATE TABLE IF NOT EXISTS care_recipients (
+    id        text PRIMARY KEY,
+    family_id text NOT NULL REFERENCES families,
+    name      text NOT NULL,
+    timezone  text NOT NULL DEFAULT 'UTC'
+);
+CREATE TABLE IF NOT EXISTS medications (
+    id                text PRIMARY KEY,
+    care_recipient_id text NOT NULL REFERENCES care_recipients,
+    name              text NOT NULL,
+    dosage            text NOT NULL,
+    is_active         boolean NOT NULL DEFAULT true,
+    current_supply    integer,
+    refill_at         integer
+);
+CREATE TABLE IF NOT EXISTS medication_schedules (
+    id               text PRIMARY KEY,
+    medication_id    text NOT NULL REFERENCES medications,
+    times            time[] NOT NULL,
+    weekdays         integer[] NOT NULL DEFAULT '{}',
+    start_date       date NOT NULL,
+    end_date         date,
+    reminder_minutes integer[] NOT NULL DEFAULT '{0}',
+    status           text NOT NULL DEFAULT 'ACTIVE'
+);
+CREATE TABLE IF NOT EXISTS medication_logs (
+    id             text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    medication_id  text NOT NULL REFERENCES medications,
+    scheduled_time timestamptz NOT NULL,
+    status         text NOT NULL
+);
+CREATE INDEX IF NOT EXISTS medication_logs_dose ON medication_logs (medication_id, scheduled_time);
+CREATE TABLE IF NOT EXISTS appointments (
+    id                text PRIMARY KEY,
+    care_recipient_id text NOT NULL REFERENCES care_recipients,
+    title             text NOT NULL,
+    starts_at         timestamptz NOT NULL,
+    location          text,
+    status            text NOT NULL DEFAULT 'SCHEDULED',
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
+);
+CREATE TABLE IF NOT EXISTS caregiver_shifts (
+    id                text PRIMARY KEY,
+    care_recipient_id text NOT NULL REFERENCES care_recipients,
+    user_id           text NOT NULL REFERENCES users,
+    starts_at         timestamptz NOT NULL,
+    ends_at           timestamptz NOT NULL,
+    status            text NOT NULL DEFAULT 'SCHEDULED',
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
+);

@@ -1,0 +1,185 @@
+//! What is kept for each push service: how many pushes are in flight, and whether a connection stands.
+//!
+//! HTTP/2 carries any number of pushes over one connection, but a crowd of first requests would each open their own. So
+//! while no connection is known to stand, one request goes alone and the others wait for it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
+
+use crate::clock::Clock;
+
+/// Pushes in flight to one origin: what HTTP/2 servers commonly allow as streams of a connection.
+const MAX_IN_FLIGHT: usize = 100;
+
+/// Origins kept when idle; wildcard hosts are as many as subscribers care to report.
+const MAX_IDLE: usize = 256;
+
+/// After this long without an answer a connection is not relied upon. Shorter than the pool keeps idle ones.
+const TRUSTED_FOR: TimeDelta = TimeDelta::seconds(60);
+
+/// The push services that were lately sent to.
+pub struct Hosts {
+    clock: Clock,
+    known: Mutex<HashMap<String, Arc<Host>>>,
+}
+
+impl Hosts {
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, known: Mutex::default() }
+    }
+
+    /// The state of an origin. Those in use stay; of the idle ones, the longest unused goes first.
+    pub fn get(&self, origin: &str) -> Arc<Host> {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(host) = known.get(origin) {
+            host.touch();
+            return Arc::clone(host);
+        }
+        if known.len() >= MAX_IDLE {
+            let idle = known.iter().filter(|(_, host)| Arc::strong_count(host) == 1);
+            let oldest = idle.min_by_key(|(_, host)| host.seen().used).map(|(origin, _)| origin.clone());
+            oldest.and_then(|origin| known.remove(&origin));
+        }
+        let host = Arc::new(Host::new(self.clock.clone()));
+        known.insert(origin.to_owned(), Arc::clone(&host));
+        host
+    }
+}
+
+/// The state of one origin.
+pub struct Host {
+    clock: Clock,
+    slots: Semaphore,
+    first: tokio::sync::Mutex<()>,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Clone, Copy)]
+struct Seen {
+    used: DateTime<Utc>,
+    answered: Option<DateTime<Utc>>,
+}
+
+impl Host {
+    fn new(clock: Clock) -> Self {
+        Self {
+            slots: Semaphore::new(MAX_IN_FLIGHT),
+            first: tokio::sync::Mutex::default(),
+            seen: Mutex::new(Seen { used: clock.now(), answered: None }),
+            clock,
+        }
+    }
+
+    /// Waits until fewer than 100 pushes are in flight.
+    pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
+        self.slots.acquire().await.ok() // Never closed.
+    }
+
+    /// Waits for its turn: at once while a connection stands, else one after the other. A guard means: you go alone.
+    pub async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
+        if self.is_connected() {
+            return None;
+        }
+        let alone = self.first.lock().await;
+        (!self.is_connected()).then_some(alone)
+    }
+
+    /// A connection stands.
+    pub fn connected(&self) {
+        let now = self.clock.now();
+        self.change(|seen| seen.answered = Some(now));
+    }
+
+    /// A connection broke or could not be made.
+    pub fn disconnected(&self) {
+        self.change(|seen| seen.answered = None);
+    }
+
+    fn is_connected(&self) -> bool {
+        let now = self.clock.now();
+        // An instant to come means that the clock was set back: trust starts anew.
+        self.seen().answered.is_some_and(|answered| (TimeDelta::zero()..TRUSTED_FOR).contains(&(now - answered)))
+    }
+
+    fn touch(&self) {
+        let now = self.clock.now();
+        self.change(|seen| seen.used = now);
+    }
+
+    fn seen(&self) -> Seen {
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Seen)) {
+        change(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock() -> Clock {
+        Clock::manual("2026-10-25T00:30:00Z".parse().unwrap())
+    }
+
+    #[tokio::test]
+    async fn one_goes_alone_until_a_connection_stands() {
+        let clock = clock();
+        let host = Host::new(clock.clone());
+        let alone = host.turn().await.expect("nobody was there before");
+        let mut waiting = Box::pin(host.turn());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        host.connected();
+        drop(alone);
+        assert!(waiting.await.is_none());
+        assert!(host.turn().await.is_none());
+        clock.advance(TRUSTED_FOR);
+        assert!(host.turn().await.is_some());
+    }
+
+    #[tokio::test]
+    async fn after_a_failure_the_next_goes_alone_too() {
+        let host = Host::new(clock());
+        host.connected();
+        host.disconnected();
+        let alone = host.turn().await;
+        let mut waiting = Box::pin(host.turn());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(alone);
+        assert!(waiting.await.is_some());
+    }
+
+    #[tokio::test]
+    async fn the_hundred_and_first_waits() {
+        let host = Host::new(clock());
+        let mut slots = Vec::new();
+        for _ in 0..MAX_IN_FLIGHT {
+            slots.push(host.slot().await.unwrap());
+        }
+        let mut waiting = Box::pin(host.slot());
+        assert!(futures::poll!(&mut waiting).is_pending());
+        slots.pop();
+        assert!(waiting.await.is_some());
+    }
+
+    #[test]
+    fn idle_origins_are_forgotten_and_those_in_use_are_not() {
+        let clock = clock();
+        let hosts = Hosts::new(clock.clone());
+        let in_use = hosts.get("https://in-use.example");
+        let idle = Arc::downgrade(&hosts.get("https://idle.example"));
+        for n in 0..MAX_IDLE {
+            clock.advance(TimeDelta::seconds(1));
+            hosts.get(&format!("https://{n}.example"));
+        }
+        assert!(idle.upgrade().is_none());
+        assert!(Arc::ptr_eq(&in_use, &hosts.get("https://in-use.example")));
+        assert_eq!(hosts.known.lock().unwrap().len(), MAX_IDLE);
+    }
+}

@@ -1,0 +1,267 @@
+//! The plaintext of a push: one JSON that service workers in use understand, and beside it the declarative form
+//! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without running a service worker.
+
+use serde_json::{Map, Value, json};
+use url::Url;
+
+/// Bytes. Push services take more, but deliver larger ones less surely.
+pub const MAX_PAYLOAD: usize = 2500;
+
+const ICON: &str = "/icon-192x192.png";
+const BADGE: &str = "/badge-72x72.png";
+
+// Bytes that each part may take as JSON, so that a body of some length always fits beside them.
+const MAX_TITLE: usize = 240;
+const MAX_TAG: usize = 200;
+const MAX_URL: usize = 600;
+/// The body gives way first, down to this; then what is said twice; then the job's data.
+const MIN_BODY: usize = 120;
+
+const ELLIPSIS: char = '…';
+
+/// What a notification says.
+#[derive(Clone, Copy, Debug)]
+pub struct Note<'a> {
+    pub title: &'a str,
+    pub body: &'a str,
+    /// What opens on a click: a path (resolved against `APP_URL`) or an absolute URL.
+    pub url: Option<&'a str>,
+    /// Notifications of one tag replace each other on a device.
+    pub tag: &'a str,
+    /// The job's own fields, such as `type`.
+    pub data: &'a Map<String, Value>,
+}
+
+/// How much is said, from everything to the least.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Detail {
+    Least,
+    NoData,
+    DataOnce,
+    Everything,
+}
+
+/// Builds the JSON, at most [`MAX_PAYLOAD`] bytes.
+///
+/// The declarative half needs an absolute http or https link, and is left out where `app_url` and the note's own link
+/// do not make one. A long body is shortened with an ellipsis. Where that does not suffice, the data is said only once,
+/// then only its `type` is kept, then the declarative half goes.
+pub fn build(note: &Note<'_>, app_url: Option<&Url>) -> Vec<u8> {
+    let title = shorten(note.title, MAX_TITLE);
+    let tag = shorten(note.tag, MAX_TAG);
+    let url = note.url.filter(|url| json_len(url) <= MAX_URL);
+    let navigate = navigate(url, app_url).filter(|url| json_len(url.as_str()) <= MAX_URL);
+    let note = Note { title: &title, tag: &tag, url, ..*note };
+    for detail in [Detail::Everything, Detail::DataOnce, Detail::NoData] {
+        let frame = render(&note, "", navigate.as_ref(), app_url, detail).len();
+        let copies = if navigate.is_some() { 2 } else { 1 };
+        let Some(room) = MAX_PAYLOAD.checked_sub(frame).map(|room| room / copies) else { continue };
+        if room >= json_len(note.body).min(MIN_BODY) {
+            return render(&note, &shorten(note.body, room), navigate.as_ref(), app_url, detail);
+        }
+    }
+    let frame = render(&note, "", None, None, Detail::Least).len();
+    render(&note, &shorten(note.body, MAX_PAYLOAD.saturating_sub(frame)), None, None, Detail::Least)
+}
+
+fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app_url: Option<&Url>, detail: Detail) -> Vec<u8> {
+    let mut data = match detail {
+        Detail::Everything | Detail::DataOnce => note.data.clone(),
+        Detail::NoData => kind(note.data),
+        Detail::Least => Map::new(),
+    };
+    if let Some(url) = note.url {
+        data.insert("url".to_owned(), url.into());
+    }
+    let mut payload = json!({ "title": note.title, "body": body, "icon": ICON, "badge": BADGE, "tag": note.tag });
+    if let Some(navigate) = navigate {
+        // No service worker is there to resolve these against its own place.
+        let absolute = |path: &str| app_url.and_then(|base| base.join(path).ok()).map_or(path.to_owned(), String::from);
+        payload["web_push"] = json!(8030);
+        payload["notification"] = json!({
+            "title": note.title, "body": body, "navigate": navigate.as_str(), "tag": note.tag,
+            "icon": absolute(ICON), "badge": absolute(BADGE),
+        });
+        if detail == Detail::Everything {
+            payload["notification"]["data"] = Value::Object(data.clone());
+        }
+    }
+    payload["data"] = Value::Object(data);
+    payload.to_string().into_bytes()
+}
+
+/// The data reduced to its `type`, where that is a short text.
+fn kind(data: &Map<String, Value>) -> Map<String, Value> {
+    let short = |value: &&Value| value.as_str().is_some_and(|text| json_len(text) <= 64);
+    data.get("type").filter(short).map(|kind| ("type".to_owned(), kind.clone())).into_iter().collect()
+}
+
+fn navigate(url: Option<&str>, app_url: Option<&Url>) -> Option<Url> {
+    let target = match (url, app_url) {
+        (Some(url), Some(base)) => base.join(url).ok()?,
+        (Some(url), None) => Url::parse(url).ok()?,
+        (None, base) => base?.clone(),
+    };
+    matches!(target.scheme(), "http" | "https").then_some(target)
+}
+
+/// The longest beginning of `text` that takes at most `room` bytes inside a JSON string, cut between characters and
+/// ended with an ellipsis; the whole text if it fits.
+fn shorten(text: &str, room: usize) -> String {
+    if json_len(text) <= room {
+        return text.to_owned();
+    }
+    let Some(room) = room.checked_sub(ELLIPSIS.len_utf8()) else { return String::new() };
+    let mut used = 0;
+    let mut kept: String = text
+        .chars()
+        .take_while(|c| {
+            used += escaped_len(*c);
+            used <= room
+        })
+        .collect();
+    kept.truncate(kept.trim_end().len());
+    kept.push(ELLIPSIS);
+    kept
+}
+
+/// Bytes that a text takes inside a JSON string, without the quotes.
+fn json_len(text: &str) -> usize {
+    text.chars().map(escaped_len).sum()
+}
+
+fn escaped_len(c: char) -> usize {
+    match c {
+        '"' | '\\' | '\n' | '\r' | '\t' | '\u{8}' | '\u{c}' => 2,
+        '\0'..='\u{1f}' => 6,
+        _ => c.len_utf8(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn data() -> Map<String, Value> {
+        json!({"type": "MEDICATION_REMINDER", "medicationId": "m1"}).as_object().unwrap().clone()
+    }
+
+    fn app() -> Url {
+        Url::parse("https://care.example/app/").unwrap()
+    }
+
+    fn built(note: &Note<'_>, app_url: Option<&Url>) -> Value {
+        let bytes = build(note, app_url);
+        assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
+        serde_json::from_slice(&bytes).unwrap()
+    }
+
+    #[test]
+    fn one_json_serves_service_workers_and_the_declarative_form() {
+        let data = data();
+        let note = Note { title: "Aspirin", body: "100 mg", url: Some("/medications?id=m1"), tag: "t1", data: &data };
+        assert_eq!(
+            built(&note, Some(&app())),
+            json!({
+                "title": "Aspirin", "body": "100 mg", "icon": "/icon-192x192.png", "badge": "/badge-72x72.png",
+                "tag": "t1",
+                "data": {"type": "MEDICATION_REMINDER", "medicationId": "m1", "url": "/medications?id=m1"},
+                "web_push": 8030,
+                "notification": {
+                    "title": "Aspirin", "body": "100 mg", "navigate": "https://care.example/medications?id=m1",
+                    "tag": "t1", "icon": "https://care.example/icon-192x192.png",
+                    "badge": "https://care.example/badge-72x72.png",
+                    "data": {"type": "MEDICATION_REMINDER", "medicationId": "m1", "url": "/medications?id=m1"},
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn the_declarative_half_needs_an_absolute_link() {
+        let data = Map::new();
+        let note = Note { title: "t", body: "b", url: None, tag: "x", data: &data };
+        let app = app();
+        for (url, app_url, navigate) in [
+            (Some("/a"), Some(&app), Some("https://care.example/a")),
+            (Some("a?b#c"), Some(&app), Some("https://care.example/app/a?b#c")),
+            (None, Some(&app), Some("https://care.example/app/")),
+            (Some("https://other.example/a"), None, Some("https://other.example/a")),
+            (Some("/a"), None, None),
+            (None, None, None),
+            (Some("javascript:alert(1)"), Some(&app), None),
+            (Some("https://"), Some(&app), None),
+        ] {
+            let payload = built(&Note { url, ..note }, app_url);
+            assert_eq!(payload["notification"]["navigate"].as_str(), navigate, "{url:?}");
+            assert_eq!(payload.get("web_push").is_some(), navigate.is_some());
+            assert_eq!(payload["data"]["url"].as_str(), url);
+        }
+    }
+
+    #[test]
+    fn a_long_body_is_shortened_between_characters() {
+        let data = data();
+        let body = "Ünïcödé \"quoted\" 💊\n".repeat(300);
+        let note = Note { title: "Aspirin", body: &body, url: Some("/m"), tag: "t1", data: &data };
+        let bytes = build(&note, Some(&app()));
+        assert!(bytes.len() <= MAX_PAYLOAD && bytes.len() > MAX_PAYLOAD - 20, "{} bytes", bytes.len());
+        let payload: Value = serde_json::from_slice(&bytes).unwrap();
+        let (kept, same) = (payload["body"].as_str().unwrap(), payload["notification"]["body"].as_str().unwrap());
+        assert_eq!(kept, same);
+        assert!(body.starts_with(kept.strip_suffix('…').unwrap()));
+        assert_eq!(payload["data"]["medicationId"], "m1");
+    }
+
+    #[test]
+    fn what_is_cut_ends_with_a_word_or_a_letter_and_not_with_a_blank() {
+        for (room, kept) in
+            [(13, "one two three"), (12, "one two t…"), (11, "one two…"), (6, "one…"), (3, "…"), (2, "")]
+        {
+            assert_eq!(shorten("one two three", room), kept, "{room}");
+        }
+    }
+
+    #[test]
+    fn data_gives_way_before_the_body_vanishes() {
+        let body = "b".repeat(500);
+        for (bytes, once, kept) in [(700, true, true), (1500, false, true), (5000, false, false)] {
+            let mut data = data();
+            data.insert("blob".to_owned(), "x".repeat(bytes).into());
+            let note = Note { title: "Aspirin", body: &body, url: Some("/m"), tag: "t1", data: &data };
+            let payload = built(&note, Some(&app()));
+            assert!(payload["body"].as_str().unwrap().len() >= MIN_BODY);
+            assert_eq!(payload["notification"].get("data").is_some(), once, "{bytes}");
+            assert_eq!(payload["data"].get("blob").is_some(), kept, "{bytes}");
+            assert_eq!(
+                (&payload["data"]["type"], &payload["data"]["url"]),
+                (&json!("MEDICATION_REMINDER"), &json!("/m"))
+            );
+            assert_eq!(payload["web_push"], 8030);
+        }
+    }
+
+    #[test]
+    fn lengths_inside_json_are_those_of_serde() {
+        for text in ["", "plain", "\"\\/\n\r\t\u{8}\u{c}\0\u{1f}\u{7f}", "äöü€💊\u{2028}"] {
+            assert_eq!(json_len(text) + 2, serde_json::to_string(text).unwrap().len(), "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_said_fits_and_parses(
+            title in "\\PC{0,600}", body in any::<String>(), long in 0_usize..400, url in proptest::option::of("[ -~]{0,1500}"),
+            tag in "\\PC{0,400}", value in any::<String>(), app in any::<bool>(),
+        ) {
+            let body = body.repeat(long);
+            let data = Map::from_iter([("type".to_owned(), Value::from(value))]);
+            let note = Note { title: &title, body: &body, url: url.as_deref(), tag: &tag, data: &data };
+            let payload = built(&note, app.then(self::app).as_ref());
+            let kept = payload["body"].as_str().unwrap();
+            prop_assert!(kept == body || body.starts_with(kept.strip_suffix('…').unwrap()));
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! The command line, a file a command. Results go to standard output, logs and errors to standard error.
+
+mod dev;
+mod keys;
+mod migrate;
+mod publish;
+mod run;
+mod streams;
+
+use std::{fmt::Display, path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use crate::{config::Source, telemetry};
+
+/// Reminder and notification jobs over NATS `JetStream`: nothing lost, nothing doubled, every outcome visible.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Cli {
+    /// A TOML file with settings; the environment wins over it
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Try the whole product: private servers, a demo family, the worker, a local push service
+    Dev(dev::Args),
+    /// Run the worker
+    Run,
+    /// Publish a job
+    Publish(publish::Args),
+    /// Create or update the database schema
+    Migrate(migrate::Args),
+    /// Compare streams and consumers with the server, or bring them there
+    #[command(subcommand)]
+    Streams(streams::Command),
+    /// VAPID keys
+    #[command(subcommand)]
+    Keys(keys::Command),
+}
+
+/// What a command that fails says before the process exits with 1.
+#[derive(Debug)]
+struct Failed(String);
+
+impl<E: Display> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self(error.to_string())
+    }
+}
+
+/// Runs a command; answers the process's exit code.
+pub async fn main(cli: Cli) -> ExitCode {
+    match dispatch(cli).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed(why)) => {
+            eprintln!("carebell: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn dispatch(cli: Cli) -> Result<(), Failed> {
+    // Whichever part comes first would choose another provider than the rest, and panic.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let source = Source::read(cli.config.as_deref())?;
+    let mut log = source.log()?;
+    if !matches!(cli.command, Command::Run) && std::env::var_os("LOG_LEVEL").is_none() {
+        // Commands answer on standard output; their logs are for when something goes wrong.
+        "warn".clone_into(&mut log.level);
+    }
+    telemetry::init(&log);
+    match cli.command {
+        Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
+        Command::Run => Box::pin(run::run(&source, stop_signal()?)).await,
+        Command::Publish(args) => publish::run(&source, args).await,
+        Command::Migrate(args) => migrate::run(&source, &args).await,
+        Command::Streams(command) => streams::run(&source, &command).await,
+        Command::Keys(command) => keys::run(&command),
+    }
+}
+
+/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process at once.
+fn stop_signal() -> Result<CancellationToken, Failed> {
+    let stop = CancellationToken::new();
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let token = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        token.cancel();
+        interrupt.recv().await;
+        std::process::exit(130);
+    });
+    Ok(stop)
+}

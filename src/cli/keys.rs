@@ -1,0 +1,27 @@
+//! `carebell keys generate`
+
+use clap::Subcommand;
+
+use super::Failed;
+use crate::channels::web_push;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Make a VAPID key pair, as variables for the environment
+    Generate {
+        /// One JSON object in place of variables
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) fn run(command: &Command) -> Result<(), Failed> {
+    let Command::Generate { json } = command;
+    let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+    if *json {
+        println!("{}", serde_json::json!({ "publicKey": keys.public, "privateKey": keys.private }));
+    } else {
+        println!("VAPID_PUBLIC_KEY={}\nVAPID_PRIVATE_KEY={}", keys.public, keys.private);
+    }
+    Ok(())
+}

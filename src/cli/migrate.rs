@@ -1,0 +1,23 @@
+//! `carebell migrate`
+
+use super::Failed;
+use crate::{config::Source, store::Store};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Create the care tables too (users, medications, …), where neither tables nor views of these names exist
+    #[arg(long)]
+    care_tables: bool,
+}
+
+pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
+    let store = Store::new(&source.database_url()?, 2)?;
+    if args.care_tables {
+        store.create_care_tables().await?;
+        println!("care tables: in place");
+    }
+    store.migrate().await?;
+    println!("schema: up to date");
+    store.close().await;
+    Ok(())
+}

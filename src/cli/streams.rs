@@ -1,0 +1,80 @@
+//! `carebell streams check` and `apply`
+
+use std::{fs, path::PathBuf};
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::Failed;
+use crate::{config::Source, health::Health, nats, streams::Streams};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show what on the server differs from `streams/`; exit 1 if anything does
+    Check {
+        /// The files of this directory in place of those that the program was built with
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// One JSON array in place of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Create what is missing and update what differs; nothing is ever deleted
+    Apply {
+        /// The files of this directory in place of those that the program was built with
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+}
+
+pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
+    let (Command::Check { dir, .. } | Command::Apply { dir }) = command;
+    let adjustments = source.adjustments()?;
+    let streams = match dir {
+        None => Streams::embedded(&adjustments)?,
+        Some(dir) => Streams::read(files_in(dir)?, &adjustments)?,
+    };
+    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
+    let context = nats::jetstream(&client);
+    match command {
+        Command::Apply { .. } => {
+            for name in streams.apply(&context).await? {
+                println!("{name}: applied");
+            }
+            Ok(())
+        }
+        Command::Check { json, .. } => {
+            let differences = streams.check(&context).await?;
+            if *json {
+                let list: Vec<_> = differences
+                    .iter()
+                    .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
+                    .collect();
+                println!("{}", serde_json::Value::from(list));
+            } else if differences.is_empty() {
+                println!("streams and consumers are as streams/ says");
+            } else {
+                for difference in &differences {
+                    println!("{difference}");
+                }
+            }
+            match differences.len() {
+                0 => Ok(()),
+                count => Err(Failed(format!("{count} differences; `carebell streams apply` mends them"))),
+            }
+        }
+    }
+}
+
+fn files_in(dir: &PathBuf) -> Result<Vec<(String, String)>, Failed> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(|error| format!("--dir {}: {error}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "json") {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            files.push((name, fs::read_to_string(&path)?));
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,94 @@
+//! Time and randomness: the two things that tests substitute, and therefore the only file that reads them from the
+//! machine (`clippy.toml` refuses them everywhere else).
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicI64, Ordering},
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
+
+/// The wall clock, in UTC.
+#[derive(Clone, Debug)]
+pub struct Clock(Source);
+
+#[derive(Clone, Debug)]
+enum Source {
+    System,
+    /// Microseconds since the Unix epoch.
+    Manual(Arc<AtomicI64>),
+}
+
+impl Clock {
+    /// The machine's clock.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(Source::System)
+    }
+
+    /// A clock that stands still until it is moved by [`Clock::advance`].
+    #[must_use]
+    pub fn manual(start: DateTime<Utc>) -> Self {
+        Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
+    }
+
+    /// The present instant, to the microsecond (what Postgres keeps).
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+    pub fn now(&self) -> DateTime<Utc> {
+        let micros = match &self.0 {
+            Source::System => Utc::now().timestamp_micros(),
+            Source::Manual(micros) => micros.load(Ordering::SeqCst),
+        };
+        DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
+    }
+
+    /// Moves a manual clock; does nothing to the machine's.
+    pub fn advance(&self, by: TimeDelta) {
+        if let Source::Manual(micros) = &self.0 {
+            micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
+        }
+    }
+}
+
+/// The random source, for jitter and identifiers. Keys and salts of Web Push come from the cryptographic library.
+#[derive(Clone, Debug)]
+pub struct Random(Option<Arc<Mutex<StdRng>>>);
+
+impl Random {
+    /// The thread's generator, seeded by the operating system.
+    #[must_use]
+    pub fn system() -> Self {
+        Self(None)
+    }
+
+    /// The same sequence for the same seed.
+    #[must_use]
+    pub fn seeded(seed: u64) -> Self {
+        Self(Some(Arc::new(Mutex::new(StdRng::seed_from_u64(seed)))))
+    }
+
+    /// Uniform in `0.0..1.0`.
+    #[must_use]
+    pub fn fraction(&self) -> f64 {
+        self.with(|rng| rng.random())
+    }
+
+    /// A `UUIDv7` (RFC 9562): unique, and ordered by `now`, so that index pages fill from one end.
+    #[must_use]
+    pub fn uuid(&self, now: DateTime<Utc>) -> uuid::Uuid {
+        let mut tail = [0; 10];
+        self.with(|rng| rng.fill_bytes(&mut tail));
+        let millis = u64::try_from(now.timestamp_millis()).unwrap_or(0);
+        uuid::Builder::from_unix_timestamp_millis(millis, &tail).into_uuid()
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's randomness")]
+    fn with<T>(&self, draw: impl FnOnce(&mut dyn RngCore) -> T) -> T {
+        match &self.0 {
+            None => draw(&mut rand::rng()),
+            Some(seeded) => draw(&mut *seeded.lock().unwrap_or_else(PoisonError::into_inner)),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Configuration: read once from the environment and a TOML file, checked whole, typed from then on.
+//!
+//! The environment wins. In the file a key is the variable's name in lower case (`nats_url = "nats://…"`).
+
+use std::{
+    collections::HashMap,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::Duration,
+};
+
+use url::Url;
+
+use crate::{
+    channels::web_push::{self, AllowedHost, KeyPair},
+    checkpoint::Step,
+    streams::Adjustments,
+};
+
+/// Every variable that is read, with what it should look like. The README's table is checked against this list.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("NATS_URL", "nats://host:4222 or tls://host:4222"),
+    ("NATS_CREDS", "the path of a .creds file"),
+    ("NATS_CA_FILE", "the path of a PEM file of roots"),
+    ("STREAMS_REPLICAS", "1, 3 or 5"),
+    ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
+    ("DATABASE_URL", "postgres://user:password@host:5432/database"),
+    ("DATABASE_CONNECTIONS", "a number from 2 to 200"),
+    ("APP_URL", "https://app.example.org"),
+    ("VAPID_PUBLIC_KEY", "as `carebell keys generate` writes it"),
+    ("VAPID_PRIVATE_KEY", "as `carebell keys generate` writes it"),
+    ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
+    ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
+    ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
+    ("HEALTH_PORT", "a port, or 0 for any that is free"),
+    ("DRAIN_TIMEOUT", "a duration such as 25s"),
+    ("START_TIMEOUT", "a duration such as 60s"),
+    ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
+    ("LOG_FORMAT", "text or json"),
+    ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
+];
+
+/// A value that is missing or malformed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    /// The variable.
+    pub variable: String,
+    /// What is wrong with it and what it should look like. Never the value: it may be a secret.
+    pub problem: String,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.variable, self.problem)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Where values come from: the environment, then the file.
+#[derive(Clone, Default)]
+pub struct Source {
+    environment: HashMap<String, String>,
+    file: HashMap<String, String>,
+}
+
+/// How to reach NATS.
+#[derive(Clone, Debug)]
+pub struct NatsConfig {
+    /// One URL, or several separated by commas.
+    pub url: String,
+    /// A credentials file.
+    pub creds: Option<PathBuf>,
+    /// Roots beside the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What a worker is configured with.
+#[derive(Clone)]
+pub struct Config {
+    /// NATS.
+    pub nats: NatsConfig,
+    /// What differs from `streams/`.
+    pub adjustments: Adjustments,
+    /// Postgres. Holds a password.
+    pub database_url: String,
+    /// The most connections to it.
+    pub database_connections: u32,
+    /// Web Push, where there are keys.
+    pub web_push: Option<web_push::Settings>,
+    /// Where health is served; 0 = any port that is free.
+    pub health_port: u16,
+    /// How long a worker that stops waits for its jobs.
+    pub drain_timeout: Duration,
+    /// How long a worker that starts waits for its servers.
+    pub start_timeout: Duration,
+    /// For tests of crashes.
+    pub abort_at: Option<Step>,
+}
+
+/// How logs are written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogConfig {
+    /// Filter directives.
+    pub level: String,
+    /// JSON, one object a line, in place of text.
+    pub json: bool,
+}
+
+impl Source {
+    /// The process's environment, and a TOML file if one is named.
+    ///
+    /// # Errors
+    /// If the file cannot be read or holds an unknown key.
+    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let environment = std::env::vars_os()
+            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+            .collect();
+        let file = file.map(read_file).transpose()?.unwrap_or_default();
+        Ok(Self { environment, file })
+    }
+
+    /// Given values only, for tests and `carebell dev`.
+    #[must_use]
+    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
+        Self { environment: values.into_iter().collect(), file: HashMap::new() }
+    }
+
+    /// A value that is set and not empty.
+    fn get(&self, variable: &str) -> Option<&str> {
+        let value = self.environment.get(variable).or_else(|| self.file.get(&variable.to_ascii_lowercase()));
+        value.map(String::as_str).map(str::trim).filter(|value| !value.is_empty())
+    }
+
+    fn require(&self, variable: &str) -> Result<&str, ConfigError> {
+        self.get(variable).ok_or_else(|| error(variable, "is not set"))
+    }
+
+    fn parse<T: FromStr>(&self, variable: &str, default: T) -> Result<T, ConfigError> {
+        self.parse_with(variable, |text| text.parse().ok()).map(|value| value.unwrap_or(default))
+    }
+
+    fn parse_with<T>(&self, variable: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
+        let Some(text) = self.get(variable) else { return Ok(None) };
+        parse(text).map(Some).ok_or_else(|| error(variable, "is malformed"))
+    }
+
+    /// How to reach NATS.
+    ///
+    /// # Errors
+    /// The first variable that is malformed.
+    pub fn nats(&self) -> Result<NatsConfig, ConfigError> {
+        let url = self.get("NATS_URL").unwrap_or("nats://localhost:4222");
+        if url.split(',').any(|url| async_url(url).is_none()) {
+            return Err(error("NATS_URL", "is malformed"));
+        }
+        Ok(NatsConfig { url: url.to_owned(), creds: self.path("NATS_CREDS")?, ca_file: self.path("NATS_CA_FILE")? })
+    }
+
+    /// What differs from `streams/`.
+    ///
+    /// # Errors
+    /// The first variable that is malformed.
+    pub fn adjustments(&self) -> Result<Adjustments, ConfigError> {
+        let replicas =
+            self.parse_with("STREAMS_REPLICAS", |text| text.parse().ok().filter(|n| [1, 3, 5].contains(n)))?;
+        let overrides = self.parse_with("QUEUE_OVERRIDES", |text| text.split(',').map(parse_override).collect())?;
+        Ok(Adjustments { replicas: replicas.unwrap_or(1), overrides: overrides.unwrap_or_default() })
+    }
+
+    /// The URL of the database. Holds a password.
+    ///
+    /// # Errors
+    /// If it is missing or no URL of Postgres.
+    pub fn database_url(&self) -> Result<String, ConfigError> {
+        let url = self.require("DATABASE_URL")?;
+        let scheme = Url::parse(url).map(|url| url.scheme().to_owned()).unwrap_or_default();
+        if !["postgres", "postgresql"].contains(&scheme.as_str()) {
+            return Err(error("DATABASE_URL", "is malformed"));
+        }
+        Ok(url.to_owned())
+    }
+
+    /// How logs are written.
+    ///
+    /// # Errors
+    /// The first variable that is malformed.
+    pub fn log(&self) -> Result<LogConfig, ConfigError> {
+        let level = self.get("LOG_LEVEL").unwrap_or("info").to_owned();
+        if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
+            return Err(error("LOG_LEVEL", "is malformed"));
+        }
+        let json = self.parse_with("LOG_FORMAT", |text| match text {
+            "text" => Some(false),
+            "json" => Some(true),
+            _ => None,
+        })?;
+        Ok(LogConfig { level, json: json.unwrap_or(false) })
+    }
+
+    fn web_push(&self) -> Result<Option<web_push::Settings>, ConfigError> {
+        let keys = match (self.get("VAPID_PUBLIC_KEY"), self.get("VAPID_PRIVATE_KEY")) {
+            (None, None) => return Ok(None),
+            (Some(_), None) => return Err(error("VAPID_PRIVATE_KEY", "is not set, but VAPID_PUBLIC_KEY is")),
+            (None, Some(_)) => return Err(error("VAPID_PUBLIC_KEY", "is not set, but VAPID_PRIVATE_KEY is")),
+            (Some(public), Some(private)) => KeyPair { public: public.into(), private: private.into() },
+        };
+        let mut settings = web_push::Settings::new(keys, self.require("VAPID_SUBJECT")?);
+        let hosts = self.get("WEB_PUSH_ALLOWED_HOSTS").unwrap_or_default();
+        settings.allowed_hosts = AllowedHost::list(hosts).map_err(from_channel)?;
+        settings.ca_file = self.path("WEB_PUSH_CA_FILE")?;
+        settings.app_url = self.parse_with("APP_URL", |text| Url::parse(text).ok())?;
+        Ok(Some(settings))
+    }
+
+    fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get(variable).map(PathBuf::from) {
+            Some(path) if !path.is_file() => Err(error(variable, "names a file that is not there")),
+            path => Ok(path),
+        }
+    }
+
+    fn duration(&self, variable: &str, default: Duration) -> Result<Duration, ConfigError> {
+        Ok(self.parse_with(variable, |text| humantime::parse_duration(text).ok())?.unwrap_or(default))
+    }
+}
+
+impl Config {
+    /// Checks everything a worker needs.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn from_source(source: &Source) -> Result<Self, ConfigError> {
+        let connections = source
+            .parse_with("DATABASE_CONNECTIONS", |text| text.parse().ok().filter(|number| (2..=200).contains(number)))?;
+        Ok(Self {
+            nats: source.nats()?,
+            adjustments: source.adjustments()?,
+            database_url: source.database_url()?,
+            database_connections: connections.unwrap_or(10),
+            web_push: source.web_push()?,
+            health_port: source.parse("HEALTH_PORT", 3002)?,
+            drain_timeout: source.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
+            start_timeout: source.duration("START_TIMEOUT", Duration::from_mins(1))?,
+            abort_at: source.parse_with("CAREBELL_ABORT_AT", Step::parse)?,
+        })
+    }
+}
+
+/// A setting that the channel itself found wrong.
+#[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
+pub(crate) fn from_channel(problem: web_push::SettingsError) -> ConfigError {
+    let text = problem.to_string();
+    let variable = problem.variable();
+    let problem = text.strip_prefix(variable).unwrap_or(&text).trim_start().to_owned();
+    ConfigError { variable: variable.into(), problem }
+}
+
+fn error(variable: &str, what: &str) -> ConfigError {
+    let expected = VARIABLES.iter().find(|(name, _)| *name == variable).map_or("", |(_, expected)| expected);
+    ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
+}
+
+/// A NATS URL may leave the scheme out.
+fn async_url(text: &str) -> Option<Url> {
+    let text = text.trim();
+    let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };
+    url.ok().filter(|url| ["nats", "tls"].contains(&url.scheme()) && url.has_host())
+}
+
+/// `durable.key=value`
+fn parse_override(text: &str) -> Option<(String, String, String)> {
+    let (place, value) = text.trim().split_once('=')?;
+    let (durable, key) = place.trim().split_once('.')?;
+    Some((durable.into(), key.into(), value.trim().into()))
+}
+
+fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
+    let problem = |problem: String| ConfigError { variable: format!("--config {}", path.display()), problem };
+    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
+    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        // The error's own text quotes the line, which may hold a secret.
+        let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
+        problem(format!("is not TOML: {} in line {at}", error.message()))
+    })?;
+    let mut values = HashMap::new();
+    for (key, value) in table {
+        if !VARIABLES.iter().any(|(name, _)| name.to_ascii_lowercase() == key) {
+            return Err(problem(format!("holds the unknown key `{key}`")));
+        }
+        let value = match value {
+            toml::Value::String(text) => text,
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            _ => return Err(problem(format!("must hold a string or a number at `{key}`"))),
+        };
+        values.insert(key, value);
+    }
+    Ok(values)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(change: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let base = [("DATABASE_URL", "postgres://carebell:secret@db/carebell")];
+        Config::from_source(&Source::of(
+            base.iter().chain(change).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())),
+        ))
+    }
+
+    #[test]
+    fn the_database_is_all_that_is_required() {
+        let config = config(&[]).unwrap();
+        assert_eq!(config.nats.url, "nats://localhost:4222");
+        assert_eq!(config.health_port, 3002);
+        assert!(config.web_push.is_none());
+        let error = Config::from_source(&Source::default()).err().unwrap().to_string();
+        assert_eq!(error, "DATABASE_URL is not set; expected postgres://user:password@host:5432/database");
+    }
+
+    #[test]
+    fn each_mistake_names_its_variable_and_hides_its_value() {
+        let mistakes = [
+            ("NATS_URL", "http://secret"),
+            ("DATABASE_URL", "mysql://secret"),
+            ("DATABASE_URL", "secret"),
+            ("DATABASE_CONNECTIONS", "1"),
+            ("STREAMS_REPLICAS", "2"),
+            ("QUEUE_OVERRIDES", "secret"),
+            ("HEALTH_PORT", "70000"),
+            ("DRAIN_TIMEOUT", "secret"),
+            ("LOG_FORMAT", "secret"),
+            ("NATS_CREDS", "/no/such/secret"),
+            ("CAREBELL_ABORT_AT", "secret"),
+        ];
+        for (variable, value) in mistakes {
+            let source = Source::of(
+                [("DATABASE_URL", "postgres://db/x"), (variable, value)].map(|(a, b)| (a.to_owned(), b.to_owned())),
+            );
+            let error = Config::from_source(&source).err().or(source.log().err());
+            let text = error.unwrap_or_else(|| panic!("{variable}={value} is accepted")).to_string();
+            assert!(text.starts_with(variable) && !text.contains("secret"), "{text}");
+        }
+        let error = config(&[("VAPID_PUBLIC_KEY", "x")]).err().unwrap();
+        assert_eq!(error.variable, "VAPID_PRIVATE_KEY");
+    }
+
+    #[test]
+    fn overrides_are_read_in_order() {
+        let config = config(&[("QUEUE_OVERRIDES", "*.ack_wait=2s, reminder_medication.backoff=fixed 10ms")]).unwrap();
+        let expected = [("*", "ack_wait", "2s"), ("reminder_medication", "backoff", "fixed 10ms")];
+        let expected: Vec<_> = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).into();
+        assert_eq!(config.adjustments.overrides, expected);
+    }
+
+    #[test]
+    fn the_file_fills_in_what_the_environment_does_not_say() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "health_port = 4000\nlog_format = \"json\"\n").unwrap();
+        let mut source = Source::read(Some(file.path())).unwrap();
+        source.environment = HashMap::from([("LOG_FORMAT".into(), "text".into())]);
+        assert_eq!(source.parse("HEALTH_PORT", 3002), Ok(4000));
+        assert!(!source.log().unwrap().json);
+
+        std::fs::write(file.path(), "helth_port = 4000\n").unwrap();
+        assert!(Source::read(Some(file.path())).err().unwrap().problem.contains("helth_port"));
+        std::fs::write(file.path(), "database_url = postgres://secret\n").unwrap();
+        let error = Source::read(Some(file.path())).err().unwrap().to_string();
+        assert!(error.contains("line 1") && !error.contains("secret"), "{error}");
+    }
+}

@@ -1,0 +1,94 @@
+//! Dead letters: what failed for good, kept whole with why, on `dead.<kind>.<stream>.<sequence>`.
+//!
+//! One message makes one dead letter, whichever way and however often it comes here: the copy is published under the
+//! condition that its own subject is still empty.
+
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+
+use crate::effects::{
+    Death,
+    publish::{header, insist, rfc3339},
+};
+
+/// Headers of a dead letter, beside those that the job had.
+pub mod dead_header {
+    /// `permanent`, `exhausted`, `crashed`, `undecodable` or `unknown_kind`.
+    pub const REASON: &str = "Carebell-Dead-Reason";
+    /// What the last failure said.
+    pub const ERROR: &str = "Carebell-Dead-Error";
+    /// Recorded failures.
+    pub const ATTEMPTS: &str = "Carebell-Dead-Attempts";
+    /// RFC 3339: when the job was first seen.
+    pub const FIRST: &str = "Carebell-Dead-First";
+    /// RFC 3339: when it was given up.
+    pub const LAST: &str = "Carebell-Dead-Last";
+    /// The stream that it was in.
+    pub const STREAM: &str = "Carebell-Dead-Stream";
+    /// Its sequence there.
+    pub const SEQUENCE: &str = "Carebell-Dead-Seq";
+    /// Its subject there.
+    pub const SUBJECT: &str = "Carebell-Dead-Subject";
+}
+
+/// The longest error text in a header, in bytes.
+const LONGEST_ERROR: usize = 1024;
+
+/// What is kept of a message.
+pub struct Body {
+    /// The kind's name.
+    pub kind: String,
+    /// The stream it was in.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// Its subject there.
+    pub subject: String,
+    /// The job's id, where it can be read.
+    pub job_id: Option<String>,
+    /// Its headers.
+    pub headers: Option<HeaderMap>,
+    /// Its body.
+    pub payload: Bytes,
+    /// When it is given up.
+    pub last: DateTime<Utc>,
+}
+
+/// Publishes the dead letter and waits until the server has it, however long that takes.
+pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
+    let mut headers = HeaderMap::new();
+    for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
+        // The server reads `Nats-` headers as instructions for this publish; the job id is kept under its own name.
+        let text: &str = name.as_ref();
+        if !text.starts_with("Nats-") {
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+    if let Some(job_id) = &body.job_id {
+        headers.insert(header::JOB_ID, job_id.as_str());
+    }
+    headers.insert(dead_header::REASON, death.reason.name());
+    headers.insert(dead_header::ERROR, one_line(&death.error).as_str());
+    headers.insert(dead_header::ATTEMPTS, death.attempts.to_string().as_str());
+    headers.insert(dead_header::FIRST, rfc3339(death.first).as_str());
+    headers.insert(dead_header::LAST, rfc3339(body.last).as_str());
+    headers.insert(dead_header::STREAM, body.stream.as_str());
+    headers.insert(dead_header::SEQUENCE, body.sequence.to_string().as_str());
+    headers.insert(dead_header::SUBJECT, body.subject.as_str());
+    headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
+    let subject = format!("dead.{}.{}.{}", body.kind, body.stream, body.sequence);
+    insist(context, &subject, headers, body.payload.clone()).await;
+}
+
+/// A text as one line of at most a kilobyte, as headers and acknowledgements need it.
+#[must_use]
+pub fn one_line(text: &str) -> String {
+    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if line.len() > LONGEST_ERROR {
+        line.truncate(line.floor_char_boundary(LONGEST_ERROR));
+    }
+    line
+}

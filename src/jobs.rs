@@ -1,0 +1,16 @@
+//! The kinds, in one place: to add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
+
+pub mod deliver_web_push;
+pub mod notification;
+pub mod reminder_medication;
+
+use crate::pipeline::Registry;
+
+/// All kinds that this program can run.
+#[must_use]
+pub fn registry() -> Registry {
+    Registry::default()
+        .with::<reminder_medication::MedicationReminder>()
+        .with::<notification::Notification>()
+        .with::<deliver_web_push::WebPushDelivery>()
+}

@@ -1,0 +1,102 @@
+//! `reminder.medication`: a dose is due. Tells the family, unless the dose is settled or the medication is not taken
+//! any more.
+
+use chrono::{DateTime, TimeDelta, Utc};
+use prost::Message;
+use serde_json::json;
+
+use super::notification::{self, text_for_family};
+use crate::{
+    job::{self, Context, Failure, Invalid, Job, Outcome},
+    kind::{Kind, Lane},
+    plan::{Mark, NextJob, Plan, Reason},
+    store::{DoseState, MedicationRecord},
+    wire,
+};
+
+/// How long after its time a dose is still worth a reminder.
+const USEFUL_FOR: TimeDelta = TimeDelta::minutes(60);
+
+/// A reminder of one dose.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MedicationReminder {
+    medication_id: String,
+    scheduled_time: DateTime<Utc>,
+    reminder_minutes: i32,
+}
+
+impl Job for MedicationReminder {
+    const KIND: Kind = Kind::reminder("reminder.medication");
+
+    type Wire = wire::MedicationReminder;
+
+    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        Ok(Self {
+            medication_id: job::id("medication_id", wire.medication_id)?,
+            scheduled_time: job::instant("scheduled_time", wire.scheduled_time)?,
+            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+        })
+    }
+
+    fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
+        self.scheduled_time + USEFUL_FOR
+    }
+
+    async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
+        let medication = cx.store.medication(&self.medication_id, self.scheduled_time).await;
+        let Some(medication) = medication.map_err(Failure::reading)? else {
+            return Ok(Outcome::Skipped(Reason::Gone));
+        };
+        if !medication.is_active {
+            return Ok(Outcome::Skipped(Reason::Inactive));
+        }
+        match medication.dose {
+            DoseState::Given => return Ok(Outcome::Skipped(Reason::AlreadyGiven)),
+            DoseState::Skipped => return Ok(Outcome::Skipped(Reason::AlreadySkipped)),
+            DoseState::Open => {}
+        }
+        if medication.family.is_empty() {
+            return Ok(Outcome::Skipped(Reason::NoRecipients));
+        }
+        let notification = self.notification(&medication);
+        let mark =
+            Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
+        let next = NextJob {
+            kind: notification::Notification::KIND,
+            lane: Lane::Critical,
+            suffix: "notification",
+            body: notification.encode_to_vec(),
+        };
+        Ok(Outcome::Done(Plan::next(mark, next)))
+    }
+}
+
+impl MedicationReminder {
+    fn notification(&self, medication: &MedicationRecord) -> wire::Notification {
+        let MedicationRecord { name, dosage, care_recipient_name, .. } = medication;
+        let body = match self.reminder_minutes {
+            0 => format!("Time to give {name} ({dosage}) to {care_recipient_name}"),
+            minutes => format!("In {minutes} min: give {name} ({dosage}) to {care_recipient_name}"),
+        };
+        let data = json!({
+            "type": "MEDICATION_REMINDER",
+            "medicationId": self.medication_id,
+            "careRecipientId": medication.care_recipient_id,
+            "scheduledTime": self.scheduled_time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+        });
+        wire::Notification {
+            title: "💊 Medication Reminder".into(),
+            body,
+            url: link("/medications", &self.medication_id),
+            r#type: "MEDICATION_REMINDER".into(),
+            dedupe_key: format!("medication-{}-{}", self.medication_id, self.scheduled_time.timestamp()),
+            ..text_for_family(&medication.family, data)
+        }
+    }
+}
+
+/// A path of the application with an id as its query.
+fn link(path: &str, id: &str) -> String {
+    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("id", id).finish();
+    format!("{path}?{query}")
+}

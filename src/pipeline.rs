@@ -1,0 +1,114 @@
+//! pull → decode → guard → work → effects → settle.
+//!
+//! Only this module pulls, and only [`settle`] acknowledges.
+
+mod consumer;
+mod message;
+mod registry;
+mod run;
+mod settle;
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream;
+use tokio::time::timeout;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::{consumer::Consumer, run::Runner};
+pub use self::{message::Form, registry::Registry};
+use crate::{
+    channels::Channels,
+    clock::{Clock, Random},
+    effects::Effects,
+    health::Health,
+    kind::Stage,
+    streams::Streams,
+};
+
+/// What a pipeline is made of.
+pub struct Parts {
+    /// The kinds it runs.
+    pub registry: Registry,
+    /// The queues and their policies.
+    pub streams: Streams,
+    /// `JetStream`.
+    pub context: jetstream::Context,
+    /// Looks up, writes and publishes.
+    pub effects: Effects,
+    /// The ways to reach a person.
+    pub channels: Channels,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// The worker's state.
+    pub health: Arc<Health>,
+}
+
+/// A running pipeline.
+pub struct Pipeline {
+    stop: CancellationToken,
+    deadline: CancellationToken,
+    consumers: TaskTracker,
+    jobs: TaskTracker,
+}
+
+impl Pipeline {
+    /// Starts a consumer for every queue of every kind that this worker can run.
+    ///
+    /// # Errors
+    /// If a kind has no consumer file in `streams/`.
+    pub fn start(parts: &Parts) -> Result<Self, String> {
+        let pipeline = Self {
+            stop: CancellationToken::new(),
+            deadline: CancellationToken::new(),
+            consumers: TaskTracker::new(),
+            jobs: TaskTracker::new(),
+        };
+        for kind in parts.registry.kinds() {
+            if kind.stage == Stage::Delivery && !parts.channels.can_send(*kind) {
+                continue;
+            }
+            for queue in kind.queues() {
+                let declared = parts.streams.consumer(&queue);
+                let (Some(declared), Some(decoder)) = (declared, parts.registry.decoder(*kind)) else {
+                    return Err(format!("kind {kind} has no consumer {:?} in streams/", queue.durable()));
+                };
+                let runner = Runner {
+                    policy: declared.policy.clone(),
+                    ack_wait: declared.config.ack_wait,
+                    decoder,
+                    effects: parts.effects.clone(),
+                    channels: parts.channels.clone(),
+                    clock: parts.clock.clone(),
+                    random: parts.random.clone(),
+                    deadline: pipeline.deadline.clone(),
+                };
+                let consumer = Consumer {
+                    queue,
+                    stream: declared.stream.clone(),
+                    context: parts.context.clone(),
+                    runner,
+                    health: Arc::clone(&parts.health),
+                    jobs: pipeline.jobs.clone(),
+                    stop: pipeline.stop.clone(),
+                };
+                pipeline.consumers.spawn(consumer.run());
+            }
+        }
+        Ok(pipeline)
+    }
+
+    /// Stops pulling, lets the jobs under way finish for `patience`, and gives back those that have not.
+    pub async fn drain(self, patience: Duration) {
+        self.stop.cancel();
+        self.consumers.close();
+        self.consumers.wait().await;
+        self.jobs.close();
+        if timeout(patience, self.jobs.wait()).await.is_err() {
+            tracing::warn!(jobs = self.jobs.len(), "giving back the jobs that are not finished in time");
+            self.deadline.cancel();
+            self.jobs.wait().await;
+        }
+    }
+}

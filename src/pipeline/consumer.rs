@@ -1,0 +1,132 @@
+//! Pulls the messages of one queue: permits first, then as many messages as there are permits.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::jetstream::{
+    self, AckKind,
+    consumer::{PullConsumer, pull},
+};
+use futures::{FutureExt, StreamExt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use super::{message::Pulled, run::Runner};
+use crate::{health::Health, kind::Queue};
+
+/// How long the server holds a pull open while there is nothing to deliver.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+
+/// How much longer than that the answer may take before the pull counts as lost.
+const PULL_GRACE: Duration = Duration::from_secs(5);
+
+/// Waits after a pull that failed: doubled from the first to the longest.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// The most messages of one pull.
+const LARGEST_PULL: usize = 500;
+
+/// One queue's loop.
+pub struct Consumer {
+    /// The queue.
+    pub queue: Queue,
+    /// Its stream.
+    pub stream: String,
+    /// `JetStream`.
+    pub context: jetstream::Context,
+    /// Runs what is pulled.
+    pub runner: Runner,
+    /// The worker's state.
+    pub health: Arc<Health>,
+    /// The jobs under way.
+    pub jobs: TaskTracker,
+    /// Cancelled when no more is to be pulled.
+    pub stop: CancellationToken,
+}
+
+impl Consumer {
+    /// Pulls and runs until told to stop. A lost server is waited for.
+    pub async fn run(self) {
+        let permits = Arc::new(Semaphore::new(self.runner.policy.concurrency));
+        let mut wait = FIRST_WAIT;
+        while !self.stop.is_cancelled() {
+            match self.pull_until_error(&permits).await {
+                Ok(()) => wait = FIRST_WAIT,
+                Err(why) => {
+                    tracing::warn!(queue = self.queue.durable(), "pulling failed, again soon: {why}");
+                    let _ = self.stop.run_until_cancelled(sleep(wait)).await;
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+            }
+        }
+    }
+
+    /// Looks the consumer up, then pulls until something goes wrong or the worker stops.
+    async fn pull_until_error(&self, permits: &Arc<Semaphore>) -> Result<(), String> {
+        let found = self.context.get_consumer_from_stream(self.queue.durable(), &self.stream);
+        let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
+        let consumer: PullConsumer = consumer.map_err(show)?;
+        loop {
+            let permit = async {
+                // Jobs that are pulled while the database is away would only be held, and counted as delivered.
+                self.health.database_up().await;
+                Arc::clone(permits).acquire_owned().await
+            };
+            let Some(permit) = self.stop.run_until_cancelled(permit).await else { return Ok(()) };
+            self.pull(&consumer, permits, permit.map_err(show)?).await?;
+        }
+    }
+
+    /// One pull, for as many messages as there are permits.
+    async fn pull(
+        &self,
+        consumer: &PullConsumer,
+        permits: &Arc<Semaphore>,
+        mut held: OwnedSemaphorePermit,
+    ) -> Result<(), String> {
+        let more = permits.available_permits().min(LARGEST_PULL - 1);
+        if let Ok(count) = u32::try_from(more)
+            && let Ok(rest) = Arc::clone(permits).try_acquire_many_owned(count)
+        {
+            held.merge(rest);
+        }
+        // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
+        let batch = consumer.fetch().max_messages(held.num_permits()).expires(PULL_EXPIRES).messages();
+        let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
+        loop {
+            let next = timeout(PULL_EXPIRES + PULL_GRACE, batch.next());
+            let Some(next) = self.stop.run_until_cancelled(next).await else {
+                return self.give_back(batch).await;
+            };
+            let Some(message) = next.map_err(|_| SILENT)? else { return Ok(()) };
+            let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.queue)) else {
+                continue;
+            };
+            let runner = self.runner.clone();
+            self.jobs.spawn(async move {
+                runner.run(message).await;
+                drop(permit);
+            });
+        }
+    }
+
+    /// Gives back what has arrived and was not begun, so that another worker has it at once.
+    async fn give_back(&self, mut batch: pull::Batch) -> Result<(), String> {
+        while let Some(Some(Ok(message))) = batch.next().now_or_never() {
+            if let Some(message) = Pulled::new(message, self.queue) {
+                message.acknowledge(AckKind::Nak(None)).await;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What a pull that is neither answered nor refused is reported as.
+const SILENT: &str = "the server does not answer";
+
+fn show(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

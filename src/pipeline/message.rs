@@ -1,0 +1,212 @@
+//! One message as it was pulled: it owns the acknowledgement, so that a job is settled once and cannot be forgotten.
+
+use std::{convert::Infallible, time::Duration};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, AckKind},
+};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use tokio::time::{Instant, interval_at};
+
+use crate::{
+    effects::publish::header,
+    job::{Invalid, Meta},
+    kind::{Lane, Queue},
+};
+
+/// The longest job id that a producer may choose; those of children are made from it and a short suffix.
+const LONGEST_ID: usize = 128;
+const LONGEST_CHILD_ID: usize = 160;
+
+/// The form of a body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// `application/x-protobuf`
+    Protobuf,
+    /// `application/json`
+    Json,
+}
+
+/// A pulled message. [`super::settle`] consumes it.
+pub struct Pulled {
+    message: jetstream::Message,
+    queue: Queue,
+    /// What the stream says of it, known even where the headers cannot be read.
+    pub place: Place,
+}
+
+/// Where a message stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Place {
+    /// The stream.
+    pub stream: String,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// How often the server has delivered it, this time included.
+    pub delivered: i64,
+    /// When it was published there.
+    pub published: DateTime<Utc>,
+}
+
+impl Pulled {
+    /// Takes a message that a consumer of `queue` pulled. None where it has no `JetStream` reply subject, which no
+    /// message of a consumer lacks.
+    #[must_use]
+    pub fn new(message: jetstream::Message, queue: Queue) -> Option<Self> {
+        let info = message.info().ok()?;
+        let place = Place {
+            stream: info.stream.to_owned(),
+            sequence: i64::try_from(info.stream_sequence).unwrap_or(i64::MAX),
+            delivered: info.delivered,
+            published: DateTime::from_timestamp_nanos(
+                i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0),
+            ),
+        };
+        Some(Self { message, queue, place })
+    }
+
+    /// The queue it came from.
+    #[must_use]
+    pub fn queue(&self) -> Queue {
+        self.queue
+    }
+
+    /// The subject.
+    #[must_use]
+    pub fn subject(&self) -> &str {
+        self.message.subject.as_str()
+    }
+
+    /// The body.
+    #[must_use]
+    pub fn body(&self) -> &Bytes {
+        &self.message.payload
+    }
+
+    /// The headers.
+    #[must_use]
+    pub fn headers(&self) -> Option<&HeaderMap> {
+        self.message.headers.as_ref()
+    }
+
+    /// What the headers and the stream say of the job.
+    ///
+    /// # Errors
+    /// Names the header that cannot be read.
+    pub fn meta(&self) -> Result<Meta, Invalid> {
+        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_ID)).transpose()?;
+        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_ID };
+        let job_id = self.job_id(longest)?;
+        let not_after = match self.header(header::NOT_AFTER) {
+            None => None,
+            Some(text) => Some(parse_instant(text)?),
+        };
+        Ok(Meta {
+            root_id: root.unwrap_or_else(|| job_id.clone()),
+            job_id,
+            kind: self.queue.kind,
+            lane: self.queue.lane.unwrap_or(Lane::Critical),
+            stream: self.place.stream.clone(),
+            sequence: self.place.sequence,
+            delivered: self.place.delivered,
+            published: self.place.published,
+            not_after,
+            trace: self.header(header::TRACEPARENT).map(ToOwned::to_owned),
+        })
+    }
+
+    /// `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream and sequence.
+    fn job_id(&self, longest: usize) -> Result<String, Invalid> {
+        if let Some(id) = self.header(header::JOB_ID) {
+            return check_id(header::JOB_ID, id, longest);
+        }
+        if let Some(id) = self.header(header::MSG_ID) {
+            return check_id(header::MSG_ID, id, longest);
+        }
+        if let Some(id) = self.header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched.")) {
+            return check_id(header::SCHEDULER, id, longest);
+        }
+        Ok(format!("{}-{}", self.place.stream, self.place.sequence))
+    }
+
+    /// The form that `Content-Type` names.
+    ///
+    /// # Errors
+    /// If it names another.
+    pub fn form(&self) -> Result<Form, Invalid> {
+        let Some(text) = self.header(header::CONTENT_TYPE) else { return Ok(Form::Protobuf) };
+        match text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase().as_str() {
+            "" | "application/x-protobuf" | "application/protobuf" => Ok(Form::Protobuf),
+            "application/json" => Ok(Form::Json),
+            _ => Err(Invalid::new(header::CONTENT_TYPE, "must be application/x-protobuf or application/json")),
+        }
+    }
+
+    fn header(&self, name: &str) -> Option<&str> {
+        self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
+    }
+
+    /// What keeps the message this worker's.
+    #[must_use]
+    pub fn lifeline(&self) -> Lifeline {
+        Lifeline { client: self.message.context.client(), reply: self.message.reply.clone() }
+    }
+
+    /// Sends an acknowledgement. Only `settle` calls this: an acknowledgement that is lost brings the message back,
+    /// and its record then ends it.
+    pub(super) async fn acknowledge(self, kind: AckKind) {
+        if let Err(error) = self.message.ack_with(kind).await {
+            tracing::warn!(sequence = self.place.sequence, "an acknowledgement could not be sent: {error}");
+        }
+    }
+
+    /// Ends the message for good, with a reason that the server's advisory repeats.
+    ///
+    /// async-nats has no reason in its `Term`, so the protocol text is published as it is (ADR-15).
+    pub(super) async fn terminate(self, reason: &str) {
+        let Some(reply) = self.message.reply.clone() else { return };
+        let text = format!("+TERM {reason}");
+        if let Err(error) = self.message.context.client().publish(reply, text.into()).await {
+            tracing::warn!(sequence = self.place.sequence, "a message could not be terminated: {error}");
+        }
+    }
+}
+
+/// Tells the server that a job is alive.
+pub struct Lifeline {
+    client: async_nats::Client,
+    reply: Option<async_nats::Subject>,
+}
+
+impl Lifeline {
+    /// Starts the message's `ack_wait` anew every so often, for as long as the future is polled.
+    pub async fn keep(self, every: Duration) -> Infallible {
+        let mut ticks = interval_at(Instant::now() + every, every);
+        loop {
+            ticks.tick().await;
+            if let Some(reply) = self.reply.clone() {
+                // A lost connection is noticed and mended elsewhere; this only risks a redelivery.
+                let _ = self.client.publish(reply, PROGRESS).await;
+            }
+        }
+    }
+}
+
+/// `AckKind::Progress` on the wire (ADR-15).
+const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+fn check_id(header: &'static str, id: &str, longest: usize) -> Result<String, Invalid> {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
+    if (1..=longest).contains(&id.len()) && id.chars().all(allowed) {
+        return Ok(id.to_owned());
+    }
+    Err(Invalid::new(header, format!("must be 1 to {longest} of the characters A-Z a-z 0-9 _ : . -")))
+}
+
+fn parse_instant(text: &str) -> Result<DateTime<Utc>, Invalid> {
+    DateTime::parse_from_rfc3339(text)
+        .map(|instant| instant.with_timezone(&Utc))
+        .map_err(|_| Invalid::new(header::NOT_AFTER, "must be an RFC 3339 instant, for example 2027-03-01T09:00:00Z"))
+}

@@ -1,0 +1,296 @@
+//! One job from pulled to settled: decode, guard, work, effects, settle.
+
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{
+    message::Pulled,
+    registry::{Decoder, Runnable},
+    settle::{Fate, settle},
+};
+use crate::{
+    channels::Channels,
+    clock::{Clock, Random},
+    effects::{Admission, Death, Effects, Refused},
+    job::{Context, Failure, Meta, Outcome},
+    plan::{DeadReason, Reason},
+    policy::Policy,
+    store::{Committed, Verdict},
+};
+
+/// How long a job that cannot run because the database is away waits before it looks again.
+const HOLD: Duration = Duration::from_secs(1);
+
+/// How long a worker that stops tries to record that it gives a job back.
+const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What every job of one queue is run with.
+#[derive(Clone)]
+pub struct Runner {
+    /// How the queue behaves.
+    pub policy: Policy,
+    /// How long the server waits for a sign of life.
+    pub ack_wait: Duration,
+    /// Reads the queue's bodies.
+    pub decoder: Arc<dyn Decoder>,
+    /// Looks up, writes and publishes.
+    pub effects: Effects,
+    /// The ways to reach a person.
+    pub channels: Channels,
+    /// The time.
+    pub clock: Clock,
+    /// Randomness.
+    pub random: Random,
+    /// Cancelled when a worker that stops has waited long enough.
+    pub deadline: CancellationToken,
+}
+
+/// What came of a job, for its one log line.
+struct Ending {
+    fate: Fate,
+    outcome: &'static str,
+    why: Option<String>,
+}
+
+impl Ending {
+    fn new(outcome: &'static str, fate: Fate) -> Self {
+        Self { fate, outcome, why: None }
+    }
+
+    fn because(self, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..self }
+    }
+}
+
+impl Runner {
+    /// Runs one message to its end and settles it. The message stays this worker's until then.
+    pub async fn run(&self, message: Pulled) {
+        let started = Instant::now();
+        let meta = message.meta();
+        let meta = meta.as_ref();
+        let alive = self.ack_wait / 3;
+        let ending = tokio::select! {
+            ending = self.decide(&message, meta) => ending,
+            never = message.lifeline().keep(alive) => match never {},
+            () = self.deadline.cancelled() => self.release(meta).await,
+        };
+        Self::log(&message, meta.ok(), &ending, started.elapsed());
+        let lifeline = message.lifeline();
+        tokio::select! {
+            () = settle(message, ending.fate, &self.effects) => {}
+            never = lifeline.keep(alive) => match never {},
+            () = self.out_of_time() => {}
+        }
+    }
+
+    /// Some time after the deadline: what is not settled by then is settled after its redelivery.
+    async fn out_of_time(&self) {
+        self.deadline.cancelled().await;
+        sleep(RELEASE_TIMEOUT).await;
+    }
+
+    /// Decodes, guards, works and performs, again while the database is away.
+    async fn decide(&self, message: &Pulled, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
+        let meta = match meta {
+            Ok(meta) => meta,
+            Err(invalid) => return self.undecodable(message, None, &invalid.to_string()).await,
+        };
+        loop {
+            let job = match message.form().map_err(|invalid| invalid.to_string()) {
+                Ok(form) => self.decoder.decode(message.body(), form),
+                Err(why) => Err(why),
+            };
+            let job = match job {
+                Ok(job) => job,
+                Err(why) => return self.undecodable(message, Some(meta), &why).await,
+            };
+            let ending = match self.attempt(meta, job).await {
+                Ok(ending) => ending,
+                Err(Hold::Database(why)) => {
+                    warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
+                    sleep(HOLD).await;
+                    continue;
+                }
+                Err(Hold::Refused(refused)) => self.refused(meta, refused).await,
+            };
+            return ending;
+        }
+    }
+
+    /// One run of the job. What it needs of the database either answers, or holds it, or is an error that is recorded
+    /// by the caller.
+    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Hold> {
+        let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
+        let (attempts, claim, first) = match self.effects.admit(meta).await? {
+            Admission::Run { attempts, claim, first } => (attempts, claim, first),
+            Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
+            Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
+            Admission::Wait(until, reason) => return Ok(park(meta, not_after, until).because(reason.name())),
+            Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
+        };
+        if self.clock.now() >= not_after {
+            self.effects.skip(meta, not_after, Reason::Expired).await?;
+            return Ok(Ending::new("expired", Fate::Done));
+        }
+        let cx = Context {
+            meta: meta.clone(),
+            not_after,
+            claim: claim.map(|claim| *claim),
+            store: self.effects.store().clone(),
+            channels: self.channels.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
+        };
+        match self.work(job, cx).await {
+            Ok(Outcome::Done(plan)) => match self.effects.carry_out(meta, not_after, plan).await? {
+                Committed::Fresh => Ok(Ending::new("done", Fate::Done)),
+                Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
+                Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done)),
+            },
+            Ok(Outcome::Skipped(reason)) => {
+                self.effects.skip(meta, not_after, reason).await?;
+                Ok(Ending::new("skipped", Fate::Done).because(reason.name()))
+            }
+            Ok(Outcome::Wait(until, reason)) => {
+                self.effects.record_wait(meta, until, reason).await?;
+                Ok(park(meta, not_after, until).because(reason.name()))
+            }
+            Err(Failure::Unavailable { why }) => Err(Hold::Database(why)),
+            Err(Failure::Permanent { why }) => {
+                let death = Death { reason: DeadReason::Permanent, error: why, attempts: attempts + 1, first };
+                self.die(meta, death).await
+            }
+            Err(Failure::Retry { why, after }) => {
+                let failures = attempts + 1;
+                if failures >= self.policy.attempts {
+                    let death = Death { reason: DeadReason::Exhausted, error: why, attempts: failures, first };
+                    return self.die(meta, death).await;
+                }
+                self.effects.record(meta, Verdict::Attempt { error: why.clone() }).await?;
+                let wait = self.policy.delay(failures, &self.random).max(after.unwrap_or_default());
+                Ok(Ending::new("retry", Fate::Retry(wait)).because(why))
+            }
+        }
+    }
+
+    /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
+    async fn work(&self, job: Box<dyn Runnable>, cx: Context) -> Result<Outcome, Failure> {
+        let work = AssertUnwindSafe(async { job.work(cx).await }).catch_unwind();
+        match timeout(self.policy.timeout, work).await {
+            Ok(Ok(result)) => result,
+            // The panic's own text may hold personal data; the panic hook has logged where it was.
+            Ok(Err(_)) => Err(Failure::retry("the work panicked")),
+            Err(_) => Err(Failure::retry(format!("the work took longer than {:?}", self.policy.timeout))),
+        }
+    }
+
+    async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Hold> {
+        let verdict = Verdict::Dead { error: death.error.clone(), reason: death.reason };
+        self.effects.record(meta, verdict).await?;
+        Ok(Ending::new("dead", Fate::Dead(death)))
+    }
+
+    async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Hold> {
+        let error =
+            format!("delivered {} times with nothing recorded: it ends the workers that run it", meta.delivered);
+        self.effects.record_crashed(meta, &error).await?;
+        let death = Death { reason: DeadReason::Crashed, error, attempts, first: meta.published };
+        Ok(Ending::new("dead", Fate::Dead(death)))
+    }
+
+    /// What cannot be read is recorded where its id can be, and kept in the dead letters in any case.
+    async fn undecodable(&self, message: &Pulled, meta: Option<&Meta>, why: &str) -> Ending {
+        if let Some(meta) = meta {
+            let verdict = Verdict::Dead { error: why.to_owned(), reason: DeadReason::Undecodable };
+            if let Err(refused) = self.effects.record(meta, verdict).await {
+                warn!(job = meta.job_id, "an undecodable job is not on record: {refused:?}");
+            }
+        }
+        let first = message.place.published;
+        Ending::new(
+            "dead",
+            Fate::Dead(Death { reason: DeadReason::Undecodable, error: why.to_owned(), attempts: 1, first }),
+        )
+    }
+
+    /// The database refuses what the job wants written: data that it cannot hold never gets better, anything else may.
+    async fn refused(&self, meta: &Meta, refused: Refused) -> Ending {
+        let (error, attempts_left) = match refused {
+            Refused::Data(why) => (format!("the database refuses the job's data: {why}"), false),
+            Refused::Fault(why) => (format!("the database answers with an error: {why}"), true),
+        };
+        if attempts_left {
+            error!(job = meta.job_id, kind = %meta.kind, "{error}");
+            // Nothing can be recorded either, so the server's own count limits how often this happens.
+            return Ending::new("retry", Fate::Retry(self.policy.delay(1, &self.random))).because(error);
+        }
+        let death = Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.published };
+        match self.die(meta, death.clone()).await {
+            Ok(ending) => ending,
+            Err(_) => Ending::new("dead", Fate::Dead(death)),
+        }
+    }
+
+    /// Gives the job back because the worker stops. That this is no crash is recorded, if that is quickly done.
+    async fn release(&self, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
+        if let Ok(meta) = meta {
+            let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;
+        }
+        Ending::new("released", Fate::Release)
+    }
+
+    fn log(message: &Pulled, meta: Option<&Meta>, ending: &Ending, took: Duration) {
+        let Ending { fate, outcome, why } = ending;
+        let job = meta.map_or("?", |meta| meta.job_id.as_str());
+        let root = meta.map_or("?", |meta| meta.root_id.as_str());
+        let kind = message.queue().kind.name;
+        let sequence = message.place.sequence;
+        let delivered = message.place.delivered;
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let why = why.as_deref();
+        match fate {
+            Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
+            Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
+            Fate::Park { until, .. } => info!(job, root, kind, outcome, why, %until, ms, "{kind} waits"),
+            Fate::Retry(wait) => {
+                warn!(job, root, kind, outcome, why, ?wait, ms, delivered, "{kind} failed, again soon");
+            }
+            Fate::Dead(death) => error!(
+                job,
+                root,
+                kind,
+                outcome,
+                reason = death.reason.name(),
+                attempts = death.attempts,
+                error = death.error,
+                sequence,
+                "{kind} is dead"
+            ),
+        }
+    }
+}
+
+/// Why an attempt came to no decision.
+enum Hold {
+    /// The database is away.
+    Database(String),
+    /// The database answered with an error.
+    Refused(Refused),
+}
+
+impl From<Refused> for Hold {
+    fn from(refused: Refused) -> Self {
+        Self::Refused(refused)
+    }
+}
+
+fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Ending {
+    // A job that would expire while it waits comes back when it expires, and is recorded as such.
+    let until = until.min(not_after.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(until));
+    Ending::new("waits", Fate::Park { meta: Box::new(meta.clone()), not_after, until })
+}

@@ -1,0 +1,226 @@
+//! What a job decided, as data: the rows to write and the messages to publish. `work` makes it, `effects` performs it.
+
+use chrono::{DateTime, Utc};
+use serde_json::{Map, Value};
+
+use crate::kind::{Kind, Lane};
+
+/// All that follows from one job. Written in one commit, then published.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Plan {
+    /// What must not happen twice whichever job asks for it.
+    pub mark: Option<Mark>,
+    /// The text that inbox rows and deliveries of this job carry.
+    pub content: Option<Content>,
+    /// The inbox rows, one per user.
+    pub inbox: Vec<InboxRow>,
+    /// The ledger rows, one per recipient × channel × address.
+    pub deliveries: Vec<PlannedDelivery>,
+    /// Jobs of a later stage.
+    pub next: Vec<NextJob>,
+    /// What became of the delivery that this job was.
+    pub receipt: Option<Receipt>,
+}
+
+impl Plan {
+    /// A plan of one job of a later stage, guarded by a mark.
+    #[must_use]
+    pub fn next(mark: Mark, next: NextJob) -> Self {
+        Self { mark: Some(mark), next: vec![next], ..Self::default() }
+    }
+
+    /// A plan that only records what became of a delivery.
+    #[must_use]
+    pub fn receipt(receipt: Receipt) -> Self {
+        Self { receipt: Some(receipt), ..Self::default() }
+    }
+}
+
+/// One reminder of one instant of one care record. The first job to commit it owns it; another's is `already_sent`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mark {
+    /// The care record's id.
+    pub record_id: String,
+    /// The dose's, appointment's or shift's own instant.
+    pub instant: DateTime<Utc>,
+    /// How long before it this reminder goes out.
+    pub lead_minutes: i32,
+}
+
+/// What a person reads, and where a tap leads.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Content {
+    /// `notifications.type`.
+    pub kind: String,
+    /// The headline.
+    pub title: String,
+    /// The text.
+    pub body: String,
+    /// A path of the application or an absolute URL.
+    pub url: Option<String>,
+    /// What the application wants back with it.
+    pub data: Map<String, Value>,
+    /// Notifications with the same tag replace each other where they are shown.
+    pub tag: Option<String>,
+}
+
+/// One inbox row that is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct InboxRow {
+    /// The new row's id.
+    pub id: String,
+    /// Whose inbox.
+    pub user_id: String,
+}
+
+/// One row of the ledger that is to be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedDelivery {
+    /// The new row's id.
+    pub id: String,
+    /// Whom it is for; empty for a raw e-mail address or telephone number.
+    pub user_id: String,
+    /// By which way.
+    pub channel: Channel,
+    /// Where to: the subscription's id for Web Push, the address itself elsewhere.
+    pub address: String,
+    /// How urgent it is.
+    pub lane: Lane,
+    /// The kind of job that sends it; none while the channel is not there, then the row waits in state `held`.
+    pub sender: Option<Kind>,
+}
+
+/// A way to reach a person, as the ledger names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Channel {
+    /// Web Push (RFC 8030).
+    WebPush,
+    /// E-mail.
+    Email,
+    /// Text message.
+    Sms,
+}
+
+impl Channel {
+    /// The name in the ledger, in metric labels and in `deliver.<channel>`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::WebPush => "web_push",
+            Self::Email => "email",
+            Self::Sms => "sms",
+        }
+    }
+}
+
+/// A job of a later stage that is to be published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NextJob {
+    /// Its kind.
+    pub kind: Kind,
+    /// Its lane.
+    pub lane: Lane,
+    /// What is put behind the root id to make its job id, for example `notification`.
+    pub suffix: &'static str,
+    /// Its protobuf body.
+    pub body: Vec<u8>,
+}
+
+/// What became of a delivery, for the ledger.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Receipt {
+    /// The state that the row ends in.
+    pub state: Delivered,
+    /// Why, where it was not sent.
+    pub reason: Option<&'static str>,
+    /// Who answered: `web_push` and the host, or a provider's name.
+    pub provider: String,
+    /// The answer in short, for example `201`.
+    pub answer: String,
+    /// Whether the address answered that it is gone for good, and is to be removed.
+    pub address_gone: bool,
+}
+
+/// The final states that a send can end in by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// Accepted by the provider.
+    Sent,
+    /// Refused for a reason that is nobody's mistake, such as a subscription that has ended.
+    Failed,
+}
+
+/// Why a job was skipped, or waits. Kept in `job_runs.reason` and `deliveries.reason`, and a metric label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The care record does not exist any more.
+    Gone,
+    /// The medication is not active.
+    Inactive,
+    /// The dose was given.
+    AlreadyGiven,
+    /// The dose was skipped on purpose.
+    AlreadySkipped,
+    /// Another job sent this very reminder.
+    AlreadySent,
+    /// There is nobody to tell.
+    NoRecipients,
+    /// Too late to be of use.
+    Expired,
+    /// The provider asked to come back later.
+    RetryLater,
+    /// Another worker is sending this delivery.
+    InFlight,
+}
+
+impl Reason {
+    /// The token that is stored and counted.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Inactive => "inactive",
+            Self::AlreadyGiven => "already_given",
+            Self::AlreadySkipped => "already_skipped",
+            Self::AlreadySent => "already_sent",
+            Self::NoRecipients => "no_recipients",
+            Self::Expired => "expired",
+            Self::RetryLater => "retry_later",
+            Self::InFlight => "in_flight",
+        }
+    }
+}
+
+/// Why a job was dead-lettered: `Carebell-Dead-Reason`, and the `reason` of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// Trying again cannot help.
+    Permanent,
+    /// The last attempt failed.
+    Exhausted,
+    /// It ended the worker that ran it, again and again.
+    Crashed,
+    /// Its body or headers cannot be read.
+    Undecodable,
+}
+
+impl DeadReason {
+    /// The token in the header and in the record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Exhausted => "exhausted",
+            Self::Crashed => "crashed",
+            Self::Undecodable => "undecodable",
+        }
+    }
+
+    /// Reads the token back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable]
+            .into_iter()
+            .find(|reason| reason.name() == text)
+    }
+}

@@ -1,0 +1,191 @@
+//! How a queue behaves: attempts, backoff, timeout, concurrency. Declared as consumer `metadata` in `streams/`.
+
+use std::{collections::HashMap, time::Duration};
+
+use crate::clock::Random;
+
+/// The policy of one queue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Policy {
+    /// How many recorded failures end a job; at least 1.
+    pub attempts: u32,
+    /// The wait between attempts.
+    pub backoff: Backoff,
+    /// How far a wait may stray from the backoff, as a fraction of it (0.2 = ±20 %), so that jobs that failed
+    /// together do not come back together.
+    pub jitter: f64,
+    /// How long one run of the work may take.
+    pub timeout: Duration,
+    /// How many jobs of this queue a process runs at once; at least 1.
+    pub concurrency: usize,
+}
+
+/// The wait before the next attempt, without jitter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Backoff {
+    /// The same each time.
+    Fixed(Duration),
+    /// Doubled each time, up to a ceiling.
+    Exponential {
+        /// After the first failure.
+        first: Duration,
+        /// Never longer than this.
+        ceiling: Duration,
+    },
+}
+
+/// What is wrong with a policy, and in which key.
+#[derive(Debug, PartialEq, thiserror::Error)]
+#[error("`{key}` is {found:?}; expected {expected}")]
+pub struct PolicyError {
+    key: String,
+    found: String,
+    expected: &'static str,
+}
+
+/// The metadata keys, in the order in which a person reads them.
+pub const KEYS: [&str; 5] =
+    ["carebell.attempts", "carebell.backoff", "carebell.jitter", "carebell.timeout", "carebell.concurrency"];
+
+impl Policy {
+    /// Reads a policy from the `metadata` of a consumer.
+    ///
+    /// # Errors
+    /// Names the key that is missing, malformed or unknown.
+    pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, PolicyError> {
+        let unknown = metadata.keys().find(|key| key.starts_with("carebell.") && !KEYS.contains(&key.as_str()));
+        if let Some(key) = unknown {
+            return Err(wrong(key, "(a key)", "one of carebell.attempts, backoff, jitter, timeout, concurrency"));
+        }
+        let text = |key: &str| metadata.get(key).map_or("", String::as_str);
+        Ok(Self {
+            attempts: number(KEYS[0], text(KEYS[0]))?,
+            backoff: Backoff::parse(KEYS[1], text(KEYS[1]))?,
+            jitter: percent(KEYS[2], text(KEYS[2]))?,
+            timeout: duration(KEYS[3], text(KEYS[3]))?,
+            concurrency: number::<usize>(KEYS[4], text(KEYS[4]))?,
+        })
+    }
+
+    /// The wait after the `failures`-th recorded failure (1 = the first), with jitter.
+    #[must_use]
+    pub fn delay(&self, failures: u32, random: &Random) -> Duration {
+        let swing = 1.0 + self.jitter * (2.0 * random.fraction() - 1.0);
+        self.backoff.wait(failures).mul_f64(swing)
+    }
+}
+
+impl Backoff {
+    /// The wait after the `failures`-th recorded failure (1 = the first), without jitter.
+    #[must_use]
+    pub fn wait(&self, failures: u32) -> Duration {
+        match *self {
+            Self::Fixed(wait) => wait,
+            Self::Exponential { first, ceiling } => {
+                let doublings = failures.saturating_sub(1).min(31);
+                first.saturating_mul(1 << doublings).min(ceiling)
+            }
+        }
+    }
+
+    /// `fixed 5m` or `exponential 1m to 1h`.
+    fn parse(key: &str, text: &str) -> Result<Self, PolicyError> {
+        let error = || wrong(key, text, "`fixed 5m` or `exponential 1m to 1h`");
+        let words: Vec<&str> = text.split_whitespace().collect();
+        match words[..] {
+            ["fixed", wait] => Ok(Self::Fixed(duration(key, wait).map_err(|_| error())?)),
+            ["exponential", first, "to", ceiling] => {
+                let first = duration(key, first).map_err(|_| error())?;
+                let ceiling = duration(key, ceiling).map_err(|_| error())?;
+                if ceiling < first { Err(error()) } else { Ok(Self::Exponential { first, ceiling }) }
+            }
+            _ => Err(error()),
+        }
+    }
+}
+
+fn number<T: std::str::FromStr + PartialOrd + From<u8>>(key: &str, text: &str) -> Result<T, PolicyError> {
+    let error = || wrong(key, text, "a whole number of at least 1");
+    let number: T = text.parse().map_err(|_| error())?;
+    if number < T::from(1) { Err(error()) } else { Ok(number) }
+}
+
+fn percent(key: &str, text: &str) -> Result<f64, PolicyError> {
+    let error = || wrong(key, text, "a percentage from 0% to 100%");
+    let percent: u8 = text.strip_suffix('%').and_then(|digits| digits.parse().ok()).ok_or_else(error)?;
+    if percent > 100 { Err(error()) } else { Ok(f64::from(percent) / 100.0) }
+}
+
+fn duration(key: &str, text: &str) -> Result<Duration, PolicyError> {
+    let error = || wrong(key, text, "a duration such as 500ms, 30s, 5m or 1h 30m");
+    let duration = humantime::parse_duration(text).map_err(|_| error())?;
+    if duration.is_zero() { Err(error()) } else { Ok(duration) }
+}
+
+fn wrong(key: &str, found: &str, expected: &'static str) -> PolicyError {
+    PolicyError { key: key.into(), found: found.into(), expected }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn metadata(change: &[(&str, &str)]) -> HashMap<String, String> {
+        let base = [
+            ("carebell.attempts", "3"),
+            ("carebell.backoff", "exponential 1m to 10m"),
+            ("carebell.jitter", "20%"),
+            ("carebell.timeout", "5m"),
+            ("carebell.concurrency", "10"),
+            ("_nats.ver", "2.15.1"),
+        ];
+        base.iter().chain(change).map(|(key, value)| ((*key).into(), (*value).into())).collect()
+    }
+
+    #[test]
+    fn metadata_is_read_whole() {
+        let policy = Policy::from_metadata(&metadata(&[])).unwrap();
+        assert_eq!(policy.attempts, 3);
+        assert_eq!(policy.concurrency, 10);
+        assert_eq!(policy.timeout, Duration::from_secs(300));
+        let waits: Vec<_> = (1..=6).map(|failures| policy.backoff.wait(failures).as_secs() / 60).collect();
+        assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+    }
+
+    #[test]
+    fn each_mistake_names_its_key() {
+        let mistakes = [
+            ("carebell.attempts", "0"),
+            ("carebell.attempts", "many"),
+            ("carebell.backoff", "5m"),
+            ("carebell.backoff", "exponential 1h to 1m"),
+            ("carebell.backoff", "fixed 0s"),
+            ("carebell.jitter", "0.2"),
+            ("carebell.jitter", "101%"),
+            ("carebell.timeout", "5"),
+            ("carebell.concurrency", "-1"),
+            ("carebell.attemps", "3"),
+        ];
+        for (key, value) in mistakes {
+            let error = Policy::from_metadata(&metadata(&[(key, value)])).unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn delays_stay_in_their_bounds(failures in 1u32..200, first_ms in 1u64..100_000, times in 1u32..1000,
+                                       jitter in 0u8..=100, seed: u64) {
+            let first = Duration::from_millis(first_ms);
+            let backoff = Backoff::Exponential { first, ceiling: first * times };
+            let jitter = f64::from(jitter) / 100.0;
+            let policy = Policy { attempts: 3, backoff, jitter, timeout: first, concurrency: 1 };
+            let delay = policy.delay(failures, &Random::seeded(seed)).as_secs_f64();
+            let plain = backoff.wait(failures).as_secs_f64();
+            prop_assert!(backoff.wait(failures) >= first && backoff.wait(failures) <= first * times);
+            prop_assert!(delay >= plain * (1.0 - jitter) - 1e-6 && delay <= plain * (1.0 + jitter) + 1e-6);
+        }
+    }
+}

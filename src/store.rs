@@ -1,0 +1,168 @@
+//! All SQL, a file a table family. Nothing else names `sqlx`.
+//!
+//! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `effects::group`).
+
+mod care;
+mod contents;
+mod deliveries;
+mod demo;
+mod inspect;
+mod runs;
+mod subscriptions;
+
+use std::time::Duration;
+
+use sqlx::{
+    Executor, PgPool,
+    postgres::{PgConnectOptions, PgPoolOptions},
+};
+
+pub use self::{
+    care::{DoseState, MedicationRecord},
+    deliveries::{CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
+    demo::DemoMember,
+    inspect::{LedgerLine, RunLine, Totals},
+    runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
+    subscriptions::{Addresses, Subscription},
+};
+
+/// Carebell's own tables.
+static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+
+/// How long a job waits for a connection before the database counts as away.
+const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Postgres, through a pool of connections. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Store {
+    pool: PgPool,
+}
+
+/// What went wrong in the database, by what can be done about it. Texts hold SQLSTATE codes and names of tables and
+/// constraints, never values: those may be personal.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// Away, overloaded, or busy with a conflicting transaction: the same statement may go through later.
+    #[error("the database is not available: {0}")]
+    Unavailable(String),
+    /// It refuses the data itself.
+    #[error("the database refuses the data: {0}")]
+    Data(String),
+    /// Anything else: a missing table, a missing permission, an unexpected answer.
+    #[error("the database answers with an error: {0}")]
+    Fault(String),
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        let sqlx::Error::Database(database) = &error else {
+            return match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::Tls(_)
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed => Self::Unavailable(error.to_string()),
+                sqlx::Error::Encode(_) => Self::Data("a value cannot be encoded".into()),
+                sqlx::Error::ColumnDecode { index, .. } => {
+                    Self::Fault(format!("column {index} has an unexpected type"))
+                }
+                other => Self::Fault(other.to_string()),
+            };
+        };
+        let code = database.code().unwrap_or_default().into_owned();
+        let place = database.constraint().or(database.table()).map(|name| format!(" at {name}")).unwrap_or_default();
+        let text = format!("SQLSTATE {code}{place}");
+        // Appendix A of the Postgres manual: the first two characters are the class.
+        match code.get(..2) {
+            Some("08" | "40" | "53" | "55" | "57") => Self::Unavailable(text),
+            Some("22" | "23") => Self::Data(text),
+            Some("42") => Self::Fault(format!("{text} (is the schema in place? `carebell migrate`)")),
+            _ => Self::Fault(text),
+        }
+    }
+}
+
+impl Store {
+    /// A pool for `url`, without connecting yet.
+    ///
+    /// # Errors
+    /// If the URL is not one of Postgres. The text does not repeat it: it may hold a password.
+    pub fn new(url: &str, connections: u32) -> Result<Self, StoreError> {
+        let options: PgConnectOptions = url.parse().map_err(|_| {
+            StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
+        })?;
+        let pool = PgPoolOptions::new()
+            .max_connections(connections)
+            .acquire_timeout(ACQUIRE_TIMEOUT)
+            .connect_lazy_with(options.application_name("carebell"));
+        Ok(Self { pool })
+    }
+
+    /// Whether the database answers.
+    ///
+    /// # Errors
+    /// If it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.pool.execute("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// Creates or updates Carebell's own tables. Safe to repeat, and to run from several processes at once.
+    ///
+    /// # Errors
+    /// If a migration fails; what was applied before it stays.
+    pub async fn migrate(&self) -> Result<(), StoreError> {
+        MIGRATIONS.run(&self.pool).await.map_err(migration_error)
+    }
+
+    /// Creates the care tables that are not there yet. Views of the same names are left alone.
+    ///
+    /// # Errors
+    /// If a table cannot be created.
+    pub async fn create_care_tables(&self) -> Result<(), StoreError> {
+        self.pool.execute(include_str!("../migrations/care.sql")).await?;
+        Ok(())
+    }
+
+    /// Whether Carebell's own tables are as this version needs them.
+    ///
+    /// # Errors
+    /// Says which migration is missing.
+    pub async fn check_schema(&self) -> Result<(), StoreError> {
+        let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&self.pool)
+            .await
+            .map_err(|error| match StoreError::from(error) {
+                StoreError::Fault(_) => StoreError::Fault("the schema is not there: run `carebell migrate`".into()),
+                other => other,
+            })?;
+        let wanted = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
+        if applied.unwrap_or(0) < wanted {
+            let found = applied.unwrap_or(0);
+            let text = format!("the schema is at version {found}, this program needs {wanted}: run `carebell migrate`");
+            return Err(StoreError::Fault(text));
+        }
+        Ok(())
+    }
+
+    /// Closes all connections, after the statements under way.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
+    /// The pool, for tests and `carebell dev`, which write the care tables that this program only reads.
+    #[must_use]
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}
+
+fn migration_error(error: sqlx::migrate::MigrateError) -> StoreError {
+    match error {
+        sqlx::migrate::MigrateError::Execute(error) | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => {
+            error.into()
+        }
+        other => StoreError::Fault(other.to_string()),
+    }
+}

@@ -1,0 +1,57 @@
+//! The family that `carebell dev` shows. Written only into its own private database.
+
+use super::{Store, StoreError};
+
+/// A user of the demo and where to reach them.
+#[derive(Clone, Debug)]
+pub struct DemoMember {
+    /// Their id and name.
+    pub name: String,
+    /// The push endpoint.
+    pub endpoint: String,
+    /// The browser's public key.
+    pub p256dh: String,
+    /// The shared secret.
+    pub auth: String,
+}
+
+impl Store {
+    /// A family of these members, who care for Rose, who takes the medication `metformin`.
+    ///
+    /// # Errors
+    /// If the database does not answer, or has such a family already.
+    pub async fn seed_demo(&self, members: &[DemoMember]) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("INSERT INTO families (id) VALUES ('the-browns')").execute(&mut *transaction).await?;
+        sqlx::query("INSERT INTO care_recipients (id, family_id, name) VALUES ('rose', 'the-browns', 'Rose')")
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO medications (id, care_recipient_id, name, dosage) \
+             VALUES ('metformin', 'rose', 'Metformin', '500 mg')",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        for member in members {
+            let id = member.name.to_lowercase();
+            sqlx::query("INSERT INTO users (id, name) VALUES ($1, $2)")
+                .bind(&id)
+                .bind(&member.name)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query("INSERT INTO family_members (family_id, user_id) VALUES ('the-browns', $1)")
+                .bind(&id)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query("INSERT INTO push_subscriptions (user_id, endpoint, p256dh, auth) VALUES ($1, $2, $3, $4)")
+                .bind(&id)
+                .bind(&member.endpoint)
+                .bind(&member.p256dh)
+                .bind(&member.auth)
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,431 @@
+//! `job_runs`, `reminder_marks` and `job_children`: what became of each job of stages 1 and 2, and what it planned.
+//!
+//! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit.
+
+use std::collections::{HashMap, HashSet};
+
+use chrono::{DateTime, Utc};
+use sqlx::{PgConnection, Row};
+
+use super::{Store, StoreError};
+use crate::{
+    job::Meta,
+    plan::{DeadReason, Plan},
+};
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunState {
+    /// Its plan was committed.
+    Done,
+    /// There was nothing to do.
+    Skipped,
+    /// It came too late.
+    Expired,
+}
+
+impl RunState {
+    /// As stored in `job_runs.state`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Skipped => "skipped",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// A run to be written, with all that follows from it.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Whose run.
+    pub meta: Meta,
+    /// How it ended.
+    pub state: RunState,
+    /// Why, where it was skipped.
+    pub reason: Option<&'static str>,
+    /// What is to be written.
+    pub plan: Plan,
+    /// Jobs of a later stage, addressed.
+    pub children: Vec<Child>,
+    /// Inherited by the deliveries.
+    pub not_after: DateTime<Utc>,
+    /// The instant of the commit.
+    pub now: DateTime<Utc>,
+}
+
+/// What came of a commit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Committed {
+    /// It was written: publish the children.
+    Fresh,
+    /// The mark belongs to another job: written as skipped, with nothing following from it.
+    MarkTaken,
+    /// The job id was committed before, under another sequence: nothing was written.
+    Duplicate,
+}
+
+/// A message that a run planned. Kept until it is known to be published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Child {
+    /// Its job id, which is also its `Nats-Msg-Id`.
+    pub job_id: String,
+    /// The root of the way it is on.
+    pub root_id: String,
+    /// Where it goes.
+    pub subject: String,
+    /// Its protobuf body.
+    pub body: Vec<u8>,
+    /// `Carebell-Not-After`.
+    pub not_after: DateTime<Utc>,
+    /// `traceparent`.
+    pub trace: Option<String>,
+}
+
+/// A question about one job.
+#[derive(Clone, Debug)]
+pub struct RunAsk {
+    /// The job's id.
+    pub job_id: String,
+}
+
+/// What is on record of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RunRecord {
+    /// `open`, `done`, `skipped`, `expired` or `dead`.
+    pub state: String,
+    /// Why it was skipped or is dead.
+    pub reason: Option<String>,
+    /// The stream of `sequence`.
+    pub stream: String,
+    /// The sequence under which the state was written.
+    pub sequence: i64,
+    /// Recorded failures.
+    pub attempts: i32,
+    /// The server's delivery count at the last failure or release of that sequence.
+    pub recorded_delivery: i64,
+    /// What the last failure said.
+    pub last_error: Option<String>,
+    /// Whether children may be unpublished.
+    pub children_pending: bool,
+    /// When the first thing about the job was recorded.
+    pub created_at: DateTime<Utc>,
+}
+
+/// A failure, or a release at shutdown, to be recorded.
+#[derive(Clone, Debug)]
+pub struct FailedRun {
+    /// Whose.
+    pub meta: Meta,
+    /// What it means for the job.
+    pub verdict: Verdict,
+    /// The instant.
+    pub now: DateTime<Utc>,
+}
+
+/// What is recorded of a job that did not succeed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// A failed attempt; more follow.
+    Attempt {
+        /// What went wrong.
+        error: String,
+    },
+    /// The last attempt, or a failure that none can mend.
+    Dead {
+        /// What went wrong.
+        error: String,
+        /// Why it is the end.
+        reason: DeadReason,
+    },
+    /// Given back unfinished by a worker that stops, or parked: no attempt is burnt.
+    Released,
+}
+
+impl Verdict {
+    /// The columns that it sets: burnt attempts, state, reason, error.
+    fn columns(&self) -> (i32, &'static str, Option<&'static str>, Option<&str>) {
+        match self {
+            Self::Attempt { error } => (1, "open", None, Some(error)),
+            Self::Dead { error, reason } => (1, "dead", Some(reason.name()), Some(error)),
+            Self::Released => (0, "open", None, None),
+        }
+    }
+}
+
+impl Store {
+    /// What is on record of each job, in the order asked.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn look_up_runs(&self, asks: &[RunAsk]) -> Result<Vec<Option<RunRecord>>, StoreError> {
+        let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
+        let rows = sqlx::query(
+            "SELECT job_id, state, reason, stream, stream_seq, attempts, recorded_delivery, last_error, \
+                    children_pending, created_at \
+             FROM job_runs WHERE job_id = ANY($1)",
+        )
+        .bind(&ids)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut found = HashMap::with_capacity(rows.len());
+        for row in rows {
+            let record = RunRecord {
+                state: row.try_get("state")?,
+                reason: row.try_get("reason")?,
+                stream: row.try_get("stream")?,
+                sequence: row.try_get("stream_seq")?,
+                attempts: row.try_get("attempts")?,
+                recorded_delivery: row.try_get("recorded_delivery")?,
+                last_error: row.try_get("last_error")?,
+                children_pending: row.try_get("children_pending")?,
+                created_at: row.try_get("created_at")?,
+            };
+            found.insert(row.try_get::<String, _>("job_id")?, record);
+        }
+        Ok(asks.iter().map(|ask| found.get(&ask.job_id).cloned()).collect())
+    }
+
+    /// Writes runs with their marks, rows and planned children, in one transaction.
+    ///
+    /// # Errors
+    /// On any error nothing is written. [`StoreError::Data`] may be the fault of one of them: split the group.
+    pub async fn commit_runs(&self, commits: &[Commit]) -> Result<Vec<Committed>, StoreError> {
+        let mut results = vec![Committed::Duplicate; commits.len()];
+        let mut fresh = first_of_each(commits, |commit| &commit.meta.job_id);
+        // Ordered by key, so that two workers' groups lock rows in the same order and cannot deadlock.
+        fresh.sort_by(|a, b| commits[*a].meta.job_id.cmp(&commits[*b].meta.job_id));
+
+        let mut transaction = self.pool.begin().await?;
+        let written = insert_runs(&mut transaction, &pick(commits, &fresh)).await?;
+        fresh.retain(|index| written.contains(&commits[*index].meta.job_id));
+        let taken = insert_marks(&mut transaction, &pick(commits, &fresh)).await?;
+        for index in &fresh {
+            let lost = taken.contains(&commits[*index].meta.job_id);
+            results[*index] = if lost { Committed::MarkTaken } else { Committed::Fresh };
+        }
+        fresh.retain(|index| results[*index] == Committed::Fresh);
+        let effective = pick(commits, &fresh);
+        insert_children(&mut transaction, &effective).await?;
+        super::contents::insert(&mut transaction, &effective).await?;
+        super::deliveries::insert(&mut transaction, &effective).await?;
+        transaction.commit().await?;
+        Ok(results)
+    }
+
+    /// The messages that a committed run planned and that may not have been published.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT child_id AS id, root_id, subject, body, not_after, trace FROM job_children WHERE job_id = $1",
+        )
+        .bind(job_id)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut children = Vec::with_capacity(rows.len());
+        for row in rows {
+            children.push(Child {
+                job_id: row.try_get("id")?,
+                root_id: row.try_get("root_id")?,
+                subject: row.try_get("subject")?,
+                body: row.try_get("body")?,
+                not_after: row.try_get("not_after")?,
+                trace: row.try_get("trace")?,
+            });
+        }
+        children.extend(self.pending_deliveries(job_id).await?);
+        Ok(children)
+    }
+
+    /// Notes that all children of these runs are published.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
+        sqlx::query(
+            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
+             UPDATE job_runs SET children_pending = false WHERE job_id = ANY($1) AND children_pending",
+        )
+        .bind(job_ids)
+        .execute(&self.pool)
+        .await?;
+        Ok(vec![(); job_ids.len()])
+    }
+
+    /// Runs whose children have been pending since before `before`.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn runs_with_old_children(&self, before: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
+        let ids = sqlx::query_scalar(
+            "SELECT job_id FROM job_runs WHERE children_pending AND updated_at < $1 ORDER BY updated_at LIMIT 1000",
+        )
+        .bind(before)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(ids)
+    }
+
+    /// Records failures and releases; answers the number of attempts burnt so far, in the order asked. None where the
+    /// job has ended meanwhile.
+    ///
+    /// # Errors
+    /// On any error nothing is written.
+    pub async fn record_run_failures(&self, failed: &[FailedRun]) -> Result<Vec<Option<i32>>, StoreError> {
+        let mut order = first_of_each(failed, |failed| &failed.meta.job_id);
+        order.sort_by(|a, b| failed[*a].meta.job_id.cmp(&failed[*b].meta.job_id));
+        let columns = |index: &usize| failed[*index].verdict.columns();
+        let metas: Vec<&Meta> = order.iter().map(|index| &failed[*index].meta).collect();
+        let rows = sqlx::query(
+            "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, \
+                                        reason, last_error, created_at, updated_at) \
+             SELECT job_id, root_id, kind, stream, seq, delivered, burnt, state, reason, error, now, now \
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::bigint[], $7::int[], \
+                         $8::text[], $9::text[], $10::text[], $11::timestamptz[]) \
+                  AS f(job_id, root_id, kind, stream, seq, delivered, burnt, state, reason, error, now) \
+             ON CONFLICT (job_id) DO UPDATE SET \
+                 stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, \
+                 recorded_delivery = EXCLUDED.recorded_delivery, updated_at = EXCLUDED.updated_at, \
+                 attempts = EXCLUDED.attempts + CASE WHEN r.state = 'dead' THEN 0 ELSE r.attempts END, \
+                 last_error = COALESCE(EXCLUDED.last_error, r.last_error), \
+                 state = EXCLUDED.state, reason = EXCLUDED.reason \
+             WHERE r.state IN ('open', 'dead') \
+             RETURNING job_id, attempts",
+        )
+        .bind(metas.iter().map(|meta| meta.job_id.as_str()).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.root_id.as_str()).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.kind.name).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.stream.as_str()).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.sequence).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.delivered).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| columns(index).0).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| columns(index).1).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| columns(index).2).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| columns(index).3).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| failed[*index].now).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
+        .await?;
+        let mut attempts = HashMap::with_capacity(rows.len());
+        for row in rows {
+            attempts.insert(row.try_get::<String, _>("job_id")?, row.try_get::<i32, _>("attempts")?);
+        }
+        Ok(failed.iter().map(|failed| attempts.get(&failed.meta.job_id).copied()).collect())
+    }
+}
+
+/// The index of the first of each key: one statement cannot touch a row twice.
+pub(super) fn first_of_each<T>(items: &[T], key: impl Fn(&T) -> &String) -> Vec<usize> {
+    let mut seen = HashSet::with_capacity(items.len());
+    (0..items.len()).filter(|index| seen.insert(key(&items[*index]))).collect()
+}
+
+fn pick<'a>(commits: &'a [Commit], indices: &[usize]) -> Vec<&'a Commit> {
+    indices.iter().map(|index| &commits[*index]).collect()
+}
+
+/// Writes the runs that are not there yet, or are open, or dead under another sequence; answers whose they are.
+async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
+    let written: Vec<String> = sqlx::query_scalar(
+        "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, \
+                                    created_at, updated_at) \
+         SELECT job_id, root_id, kind, stream, seq, state, reason, pending, now, now \
+         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], \
+                     $8::boolean[], $9::timestamptz[]) \
+              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, now) \
+         ON CONFLICT (job_id) DO UPDATE SET \
+             stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
+             reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, updated_at = EXCLUDED.updated_at \
+         WHERE r.state = 'open' OR (r.state = 'dead' AND r.stream_seq <> EXCLUDED.stream_seq) \
+         RETURNING job_id",
+    )
+    .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.meta.root_id.as_str()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.meta.kind.name).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.meta.stream.as_str()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.meta.sequence).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.state.name()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.reason).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| !commit.children.is_empty()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.now).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(written.into_iter().collect())
+}
+
+/// Writes the marks; answers the jobs whose mark belongs to another, after turning their runs into skipped ones.
+async fn insert_marks(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
+    let mut marked: Vec<_> =
+        commits.iter().filter_map(|commit| commit.plan.mark.as_ref().map(|mark| (*commit, mark))).collect();
+    if marked.is_empty() {
+        return Ok(HashSet::new());
+    }
+    marked.sort_by(|(a_commit, a), (b_commit, b)| {
+        let key = |commit: &Commit, mark: &crate::plan::Mark| (commit.meta.kind.name, mark.instant, mark.lead_minutes);
+        key(a_commit, a).cmp(&key(b_commit, b)).then_with(|| a.record_id.cmp(&b.record_id))
+    });
+    let owned: Vec<String> = sqlx::query_scalar(
+        "INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[], $6::timestamptz[]) \
+         ON CONFLICT DO NOTHING RETURNING job_id",
+    )
+    .bind(marked.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
+    .bind(marked.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
+    .bind(marked.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
+    .bind(marked.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
+    .bind(marked.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
+    .bind(marked.iter().map(|(commit, _)| commit.now).collect::<Vec<_>>())
+    .fetch_all(&mut *connection)
+    .await?;
+    let owned: HashSet<String> = owned.into_iter().collect();
+    let rest: Vec<_> = marked.into_iter().filter(|(commit, _)| !owned.contains(&commit.meta.job_id)).collect();
+    if rest.is_empty() {
+        return Ok(HashSet::new());
+    }
+    // A mark of one's own is no obstacle: a job that died after its commit may be sent again by an operator.
+    let taken: Vec<String> = sqlx::query_scalar(
+        "WITH lost AS (SELECT a.job_id \
+             FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[]) \
+                  AS a(kind, record_id, instant, lead_minutes, job_id) \
+             JOIN reminder_marks m USING (kind, record_id, instant, lead_minutes) WHERE m.job_id <> a.job_id) \
+         UPDATE job_runs r SET state = 'skipped', reason = 'already_sent', children_pending = false \
+         FROM lost WHERE r.job_id = lost.job_id RETURNING r.job_id",
+    )
+    .bind(rest.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
+    .bind(rest.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
+    .bind(rest.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
+    .bind(rest.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
+    .bind(rest.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
+    .fetch_all(connection)
+    .await?;
+    Ok(taken.into_iter().collect())
+}
+
+/// Keeps the jobs of a later stage until they are published. Deliveries are kept by their ledger rows.
+async fn insert_children(connection: &mut PgConnection, commits: &[&Commit]) -> Result<(), StoreError> {
+    let kept: Vec<_> = commits
+        .iter()
+        .flat_map(|commit| commit.children.iter().map(|child| (&commit.meta.job_id, child)))
+        .filter(|(_, child)| !child.subject.starts_with("deliver."))
+        .collect();
+    if kept.is_empty() {
+        return Ok(());
+    }
+    sqlx::query(
+        "INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace) \
+         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::timestamptz[], $7::text[]) \
+         ON CONFLICT DO NOTHING",
+    )
+    .bind(kept.iter().map(|(job_id, _)| job_id.as_str()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.job_id.as_str()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.root_id.as_str()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.subject.as_str()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.body.as_slice()).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.not_after).collect::<Vec<_>>())
+    .bind(kept.iter().map(|(_, child)| child.trace.as_deref()).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
+}

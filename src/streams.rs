@@ -1,0 +1,407 @@
+//! `streams/`: the streams and consumers that Carebell needs, as the wire JSON that the `nats` command line takes too.
+//!
+//! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
+//! `check` compares every field. Replicas come from configuration, not from the files.
+
+use std::{collections::HashMap, time::Duration};
+
+use async_nats::jetstream::{
+    self,
+    consumer::{self, IntoConsumerConfig},
+    stream,
+};
+use serde_json::Value;
+
+use crate::{
+    kind::Queue,
+    policy::{Policy, PolicyError},
+};
+
+/// The files, by name, as they were when the program was built.
+static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
+
+/// What may differ from the files in an installation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Adjustments {
+    /// Replicas of each stream.
+    pub replicas: usize,
+    /// Changes of queue policies: durable (or `*`), key (`attempts`, …, `ack_wait`), value. Later ones win.
+    pub overrides: Vec<(String, String, String)>,
+}
+
+impl Default for Adjustments {
+    fn default() -> Self {
+        Self { replicas: 1, overrides: Vec::new() }
+    }
+}
+
+/// All streams and consumers, read and checked.
+#[derive(Clone, Debug)]
+pub struct Streams {
+    streams: Vec<stream::Config>,
+    consumers: Vec<Consumer>,
+}
+
+/// One durable pull consumer and the queue policy declared beside it.
+#[derive(Clone, Debug)]
+pub struct Consumer {
+    /// The stream it reads.
+    pub stream: String,
+    /// Its configuration on the server.
+    pub config: consumer::pull::Config,
+    /// How the queue behaves.
+    pub policy: Policy,
+}
+
+impl Consumer {
+    /// The durable's name.
+    #[must_use]
+    pub fn durable(&self) -> &str {
+        self.config.durable_name.as_deref().unwrap_or_default()
+    }
+}
+
+/// A mistake in a file of `streams/` or in an override of it.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// Not JSON, or of the wrong shape.
+    #[error("streams/{file}: {why}")]
+    Shape {
+        /// The file.
+        file: String,
+        /// What is wrong and where.
+        why: String,
+    },
+    /// A key that neither the server nor Carebell knows, most often a typing error.
+    #[error("streams/{file}: unknown key `{key}`")]
+    UnknownKey {
+        /// The file.
+        file: String,
+        /// The key, with the way to it.
+        key: String,
+    },
+    /// A policy that cannot be read.
+    #[error("streams/{file}: metadata {why}")]
+    Policy {
+        /// The file.
+        file: String,
+        /// What is wrong.
+        why: PolicyError,
+    },
+    /// An override for a queue or key that does not exist.
+    #[error("QUEUE_OVERRIDES: {0}")]
+    Override(String),
+}
+
+/// The server refused, or did not answer.
+#[derive(Debug, thiserror::Error)]
+#[error("{what}: {why}")]
+pub struct ServerError {
+    /// What was being done, to which stream or consumer.
+    pub what: String,
+    /// What the server said.
+    pub why: String,
+}
+
+/// Something that is not as the files say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// `JOBS`, or `JOBS.reminder_medication`.
+    pub place: String,
+    /// The field; empty where the whole stream or consumer is missing.
+    pub field: String,
+    /// What the file says.
+    pub wanted: String,
+    /// What the server has.
+    pub found: String,
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.field.is_empty() {
+            return write!(f, "{}: not on the server", self.place);
+        }
+        write!(f, "{} {}: streams/ has {}, the server has {}", self.place, self.field, self.wanted, self.found)
+    }
+}
+
+impl Streams {
+    /// The files that this program was built with.
+    ///
+    /// # Errors
+    /// If an override is wrong. (That the files themselves are right is tested.)
+    pub fn embedded(adjustments: &Adjustments) -> Result<Self, FileError> {
+        Self::read(FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())), adjustments)
+    }
+
+    /// Files given as names and texts, for example from another directory.
+    ///
+    /// # Errors
+    /// The first mistake, with its file and key.
+    pub fn read(
+        files: impl IntoIterator<Item = (String, String)>,
+        adjustments: &Adjustments,
+    ) -> Result<Self, FileError> {
+        let mut streams = Vec::new();
+        let mut consumers = Vec::new();
+        for (file, text) in files {
+            match file.trim_end_matches(".json").split_once('.') {
+                None => streams.push(read_stream(&file, &text, adjustments.replicas)?),
+                Some((stream, durable)) => consumers.push(read_consumer(&file, &text, stream, durable, adjustments)?),
+            }
+        }
+        check_overrides(&consumers, adjustments)?;
+        // A stream that draws on others comes after them; the advisory stream comes before any consumer.
+        streams.sort_by_key(|stream| stream.sources.is_some());
+        Ok(Self { streams, consumers })
+    }
+
+    /// The consumers, in order of file name.
+    #[must_use]
+    pub fn consumers(&self) -> &[Consumer] {
+        &self.consumers
+    }
+
+    /// The consumer of a queue.
+    #[must_use]
+    pub fn consumer(&self, queue: &Queue) -> Option<&Consumer> {
+        let durable = queue.durable();
+        self.consumers.iter().find(|consumer| consumer.durable() == durable)
+    }
+
+    /// Creates what is missing and updates what differs; answers the names of all.
+    ///
+    /// # Errors
+    /// The first refusal of the server.
+    pub async fn apply(&self, context: &jetstream::Context) -> Result<Vec<String>, ServerError> {
+        let mut done = Vec::new();
+        for config in &self.streams {
+            context
+                .create_or_update_stream(config.clone())
+                .await
+                .map_err(|error| server_error("apply", &config.name, &error))?;
+            done.push(config.name.clone());
+        }
+        for consumer in &self.consumers {
+            let place = format!("{}.{}", consumer.stream, consumer.durable());
+            context
+                .create_consumer_on_stream(consumer.config.clone(), &consumer.stream)
+                .await
+                .map_err(|error| server_error("apply", &place, &error))?;
+            done.push(place);
+        }
+        Ok(done)
+    }
+
+    /// Compares the server with the files, field by field.
+    ///
+    /// # Errors
+    /// If the server does not answer; that something is missing is a difference.
+    pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
+        let mut differences = Vec::new();
+        for config in &self.streams {
+            match context.get_stream(&config.name).await {
+                Ok(found) => compare(&config.name, config, &found.cached_info().config, &mut differences),
+                Err(error) if is_missing(&error) => differences.push(missing(&config.name)),
+                Err(error) => return Err(server_error("check", &config.name, &error)),
+            }
+        }
+        for consumer in &self.consumers {
+            if let Some(found) = self.check_consumer(context, consumer).await? {
+                differences.extend(found);
+            }
+        }
+        Ok(differences)
+    }
+
+    /// Compares one consumer; none where it is as it should be.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn check_consumer(
+        &self,
+        context: &jetstream::Context,
+        consumer: &Consumer,
+    ) -> Result<Option<Vec<Difference>>, ServerError> {
+        let place = format!("{}.{}", consumer.stream, consumer.durable());
+        let found: Result<consumer::PullConsumer, _> =
+            context.get_consumer_from_stream(consumer.durable(), &consumer.stream).await;
+        let mut differences = Vec::new();
+        match found {
+            Ok(found) => {
+                // The server says `name` where the file says `durable_name`, and both mean the same.
+                let mut wanted = consumer.config.clone().into_consumer_config();
+                wanted.name.clone_from(&wanted.durable_name);
+                compare(&place, &wanted, &found.cached_info().config, &mut differences);
+            }
+            Err(error) if error.to_string().contains("not found") => differences.push(missing(&place)),
+            Err(error) => return Err(server_error("check", &place, &error)),
+        }
+        Ok(if differences.is_empty() { None } else { Some(differences) })
+    }
+}
+
+fn read_stream(file: &str, text: &str, replicas: usize) -> Result<stream::Config, FileError> {
+    let mut json = parse_json(file, text)?;
+    // The number of replicas is the installation's; whatever a file says of it does not count.
+    json["num_replicas"] = replicas.into();
+    let config: stream::Config = parse(file, &json)?;
+    refuse_unknown_keys(file, &json, &config)?;
+    Ok(config)
+}
+
+fn read_consumer(
+    file: &str,
+    text: &str,
+    stream: &str,
+    durable: &str,
+    adjustments: &Adjustments,
+) -> Result<Consumer, FileError> {
+    let json = parse_json(file, text)?;
+    let mut config: consumer::pull::Config = parse(file, &json)?;
+    refuse_unknown_keys(file, &json, &config)?;
+    if config.durable_name.as_deref() != Some(durable) {
+        let why = format!("`durable_name` must be {durable:?}, as the file is named");
+        return Err(FileError::Shape { file: file.into(), why });
+    }
+    for (pattern, key, value) in &adjustments.overrides {
+        if pattern == "*" || pattern == durable {
+            adjust(&mut config, key, value)?;
+        }
+    }
+    let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
+    Ok(Consumer { stream: stream.into(), config, policy })
+}
+
+fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result<(), FileError> {
+    if key == "ack_wait" {
+        config.ack_wait = humantime::parse_duration(value)
+            .ok()
+            .filter(|wait| *wait >= Duration::from_millis(500))
+            .ok_or_else(|| FileError::Override(format!("`ack_wait` is {value:?}; expected at least 500ms")))?;
+        return Ok(());
+    }
+    let key = format!("carebell.{key}");
+    if !crate::policy::KEYS.contains(&key.as_str()) {
+        let text = format!(
+            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency or ack_wait"
+        );
+        return Err(FileError::Override(text));
+    }
+    config.metadata.insert(key, value.to_owned());
+    Ok(())
+}
+
+fn check_overrides(consumers: &[Consumer], adjustments: &Adjustments) -> Result<(), FileError> {
+    for (pattern, ..) in &adjustments.overrides {
+        if pattern != "*" && !consumers.iter().any(|consumer| consumer.durable() == pattern) {
+            let known: Vec<_> = consumers.iter().map(Consumer::durable).collect();
+            let text = format!("there is no queue {pattern:?}; there are {}", known.join(", "));
+            return Err(FileError::Override(text));
+        }
+    }
+    Ok(())
+}
+
+fn parse_json(file: &str, text: &str) -> Result<Value, FileError> {
+    let shape = |why: String| FileError::Shape { file: file.into(), why };
+    let json: Value = serde_json::from_str(text).map_err(|error| shape(error.to_string()))?;
+    if json.is_object() { Ok(json) } else { Err(shape("must be a JSON object".into())) }
+}
+
+fn parse<T: serde::de::DeserializeOwned>(file: &str, json: &Value) -> Result<T, FileError> {
+    T::deserialize(json).map_err(|error| FileError::Shape { file: file.into(), why: error.to_string() })
+}
+
+/// The client's types take unknown keys in silence, so the file is written out again: a key that has vanished was
+/// not known. A key whose value is the default may vanish too, which is why those values count as known.
+fn refuse_unknown_keys<T: serde::Serialize>(file: &str, json: &Value, typed: &T) -> Result<(), FileError> {
+    let written = serde_json::to_value(typed).unwrap_or_default();
+    match vanished("", json, &written) {
+        Some(key) => Err(FileError::UnknownKey { file: file.into(), key }),
+        None => Ok(()),
+    }
+}
+
+fn vanished(path: &str, given: &Value, written: &Value) -> Option<String> {
+    match (given, written) {
+        (Value::Object(given), Value::Object(written)) => given.iter().find_map(|(key, value)| {
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match written.get(key) {
+                Some(written) => vanished(&path, value, written),
+                None if is_default(key, value) => None,
+                None => Some(path),
+            }
+        }),
+        (Value::Array(given), Value::Array(written)) => {
+            given.iter().zip(written).find_map(|(given, written)| vanished(path, given, written))
+        }
+        _ => None,
+    }
+}
+
+/// Keys that the client leaves out when they have this value.
+fn is_default(key: &str, value: &Value) -> bool {
+    const LEFT_OUT: [&str; 6] =
+        ["allow_direct", "allow_msg_schedules", "max_age", "max_consumers", "max_waiting", "max_ack_pending"];
+    LEFT_OUT.contains(&key) && (value == &Value::Bool(false) || value == &Value::from(0))
+}
+
+/// Compares two configurations as JSON, field by field.
+fn compare<T: serde::Serialize>(place: &str, wanted: &T, found: &T, differences: &mut Vec<Difference>) {
+    let (wanted, found) = (flat(wanted), flat(found));
+    let mut fields: Vec<&String> = wanted.keys().chain(found.keys()).collect();
+    fields.sort_unstable();
+    fields.dedup();
+    for field in fields {
+        let show = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), Value::to_string);
+        if wanted.get(field) != found.get(field) {
+            differences.push(Difference {
+                place: place.into(),
+                field: field.clone(),
+                wanted: show(wanted.get(field)),
+                found: show(found.get(field)),
+            });
+        }
+    }
+}
+
+/// Every leaf by the way to it, without what is empty and without the `_nats.` keys that the server adds.
+fn flat<T: serde::Serialize>(config: &T) -> HashMap<String, Value> {
+    fn walk(path: String, value: Value, into: &mut HashMap<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (key, value) in fields {
+                    walk(if path.is_empty() { key } else { format!("{path}.{key}") }, value, into);
+                }
+            }
+            Value::Array(items) => {
+                for (index, item) in items.into_iter().enumerate() {
+                    walk(format!("{path}[{index}]"), item, into);
+                }
+            }
+            leaf => {
+                let empty = [Value::Null, Value::Bool(false), Value::from(0), Value::from("")].contains(&leaf);
+                if !empty && !path.contains("_nats.") {
+                    into.insert(path, leaf);
+                }
+            }
+        }
+    }
+    let mut leaves = HashMap::new();
+    walk(String::new(), serde_json::to_value(config).unwrap_or_default(), &mut leaves);
+    leaves
+}
+
+fn missing(place: &str) -> Difference {
+    Difference { place: place.into(), field: String::new(), wanted: "present".into(), found: "nothing".into() }
+}
+
+fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+    matches!(error.kind(), jetstream::context::GetStreamErrorKind::JetStream(error)
+        if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
+}
+
+fn server_error(what: &str, place: &str, error: &dyn std::error::Error) -> ServerError {
+    ServerError { what: format!("{what} {place}"), why: error.to_string() }
+}

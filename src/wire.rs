@@ -1,0 +1,133 @@
+//! The protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON form.
+
+use std::sync::LazyLock;
+
+use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
+
+/// The descriptors of the messages, from which canonical JSON is read and written.
+#[expect(clippy::expect_used, reason = "the bytes were written by build.rs from descriptors that it had just compiled")]
+pub static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
+    DescriptorPool::decode(bytes.as_slice()).expect("the descriptors that build.rs compiled")
+});
+
+#[allow(clippy::pedantic, missing_docs, reason = "generated from the documented .proto files")]
+mod generated {
+    include!(concat!(env!("OUT_DIR"), "/carebell.v1.rs"));
+}
+pub use generated::*;
+
+/// Why a body could not be read. Holds positions and field names, never the body's own texts.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// Not this message as protobuf.
+    #[error("the body is not a protobuf {message}: {why}")]
+    Protobuf {
+        /// The message's full name.
+        message: String,
+        /// What the decoder says.
+        why: String,
+    },
+    /// Not this message as canonical JSON.
+    #[error("the body is not a {message} as JSON: {why}")]
+    Json {
+        /// The message's full name.
+        message: String,
+        /// What the decoder says, without the values it quotes.
+        why: String,
+    },
+}
+
+/// Reads a protobuf body.
+///
+/// # Errors
+/// Says which message was expected and what the decoder met.
+pub fn from_protobuf<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
+    M::decode(body).map_err(|error| DecodeError::Protobuf { message: name::<M>(), why: error.to_string() })
+}
+
+/// Reads a body in canonical protobuf JSON. Unknown fields are refused: they are typing errors.
+///
+/// # Errors
+/// Says which message was expected, where the reader stopped and why.
+pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
+    let error = |why| DecodeError::Json { message: name::<M>(), why };
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let dynamic = DynamicMessage::deserialize(M::default().descriptor(), &mut reader)
+        .map_err(|problem| error(without_values(&problem)))?;
+    reader.end().map_err(|problem| error(without_values(&problem)))?;
+    dynamic.transcode_to().map_err(|problem| error(problem.to_string()))
+}
+
+/// Writes canonical protobuf JSON.
+#[must_use]
+pub fn to_json<M: ReflectMessage>(message: &M) -> serde_json::Value {
+    serde_json::to_value(message.transcode_to_dynamic()).unwrap_or_default()
+}
+
+/// `google.protobuf.Struct` as a JSON object. Numbers that JSON cannot hold (NaN, infinities) become null.
+#[must_use]
+pub fn struct_to_json(data: prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
+    data.fields.into_iter().map(|(key, value)| (key, value_to_json(value))).collect()
+}
+
+fn value_to_json(value: prost_types::Value) -> serde_json::Value {
+    use prost_types::value::Kind;
+    match value.kind {
+        None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
+        Some(Kind::NumberValue(number)) => number_to_json(number),
+        Some(Kind::StringValue(text)) => text.into(),
+        Some(Kind::BoolValue(flag)) => flag.into(),
+        Some(Kind::StructValue(data)) => struct_to_json(data).into(),
+        Some(Kind::ListValue(list)) => list.values.into_iter().map(value_to_json).collect(),
+    }
+}
+
+/// Protobuf knows only doubles; a whole number is written without a fraction, as it was most likely given.
+#[expect(clippy::cast_possible_truncation, reason = "the range is checked: every integer up to 2^53 is exact")]
+fn number_to_json(number: f64) -> serde_json::Value {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    if number.fract() == 0.0 && number.abs() <= EXACT { (number as i64).into() } else { number.into() }
+}
+
+fn name<M: Default + ReflectMessage>() -> String {
+    M::default().descriptor().full_name().to_owned()
+}
+
+/// serde quotes offending values, which may be personal; field names and positions are enough to find them.
+fn without_values(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let position = format!("line {} column {}", error.line(), error.column());
+    match text.split_once("unrecognized field name ") {
+        Some((_, rest)) => format!("unrecognized field {} at {position}", rest.split(" at line").next().unwrap_or("")),
+        None if error.is_syntax() || error.is_eof() => text,
+        None => format!("a value of the wrong type or form at {position}"),
+    }
+}
+
+/// A JSON object as `google.protobuf.Struct`; none for anything else.
+#[must_use]
+pub fn json_to_struct(value: serde_json::Value) -> Option<prost_types::Struct> {
+    match json_to_value(value).kind {
+        Some(prost_types::value::Kind::StructValue(data)) => Some(data),
+        _ => None,
+    }
+}
+
+fn json_to_value(value: serde_json::Value) -> prost_types::Value {
+    use prost_types::value::Kind;
+    use serde_json::Value;
+    let kind = match value {
+        Value::Null => Kind::NullValue(0),
+        Value::Bool(flag) => Kind::BoolValue(flag),
+        Value::Number(number) => Kind::NumberValue(number.as_f64().unwrap_or_default()),
+        Value::String(text) => Kind::StringValue(text),
+        Value::Array(items) => {
+            Kind::ListValue(prost_types::ListValue { values: items.into_iter().map(json_to_value).collect() })
+        }
+        Value::Object(fields) => Kind::StructValue(prost_types::Struct {
+            fields: fields.into_iter().map(|(key, value)| (key, json_to_value(value))).collect(),
+        }),
+    };
+    prost_types::Value { kind: Some(kind) }
+}
