@@ -69,12 +69,9 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     // Whichever part comes first would choose another provider than the rest, and panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let source = Source::read(cli.config.as_deref())?;
-    let mut log = source.log()?;
-    if !matches!(cli.command, Command::Run) && std::env::var_os("LOG_LEVEL").is_none() {
-        // Commands answer on standard output; their logs are for when something goes wrong.
-        "warn".clone_into(&mut log.level);
-    }
-    telemetry::init(&log);
+    // Commands answer on standard output; their logs are for when something goes wrong.
+    let level = if matches!(cli.command, Command::Run) { "info" } else { "warn" };
+    telemetry::init(&source.log(level)?);
     match cli.command {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
         Command::Run => Box::pin(run::run(&source, stop_signal()?)).await,

@@ -10,11 +10,12 @@ pub mod publish;
 pub mod reconcile;
 pub mod submit;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use chrono::{DateTime, Utc};
 use prost::Message as _;
+use tokio::time::sleep;
 
 pub use self::group::Refused;
 use self::group::{Batch, Group};
@@ -34,6 +35,9 @@ use crate::{
 
 /// The most jobs that share one statement.
 const GROUP: usize = 200;
+
+/// Between two tries to record an outcome that the database does not take.
+const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// The effects of one worker. Cheap to clone.
 #[derive(Clone)]
@@ -74,6 +78,15 @@ pub enum Admission {
     },
 }
 
+/// Whether what a worker says of a job is on record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// It is.
+    Yes,
+    /// It is not: the job has ended, or another worker has it, because this one was silent for too long.
+    Superseded,
+}
+
 /// Why a job is dead, for its dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
@@ -106,7 +119,7 @@ macro_rules! batch {
 batch!(LookUps: RunAsk => Option<RunRecord>, look_up_runs);
 batch!(Commits: Commit => Committed, commit_runs);
 batch!(ChildrenPublished: String => (), children_published);
-batch!(RunFailures: FailedRun => Option<i32>, record_run_failures);
+batch!(RunFailures: FailedRun => bool, record_run_failures);
 batch!(Claims: ClaimAsk => Claimed, claim_deliveries);
 batch!(Ledger: LedgerEntry => bool, record_deliveries);
 
@@ -176,6 +189,7 @@ impl Effects {
                 attempts,
                 first: record.created_at,
             })),
+            "dead" if meta.delivered > crate::store::CRASHES => Ok(Admission::Crashing { attempts: 0 }),
             // Published again after it died: it has had no effect yet, so it runs, and counts afresh.
             "dead" => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),
             _ => {
@@ -218,27 +232,43 @@ impl Effects {
     /// If the database refuses the plan's data; then nothing of it was written.
     pub async fn carry_out(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Result<Committed, Refused> {
         if meta.kind.stage == Stage::Delivery {
-            if let Some(receipt) = plan.receipt {
-                checkpoint::reached(Step::Sent);
-                self.record_delivery(meta, LedgerRecord::Receipt(receipt)).await?;
-            }
-            return Ok(Committed::Fresh);
+            checkpoint::reached(Step::Sent);
+            return self.record_receipt(meta, plan).await;
         }
         let children = children_of(meta, not_after, &plan);
         let commit = self.commit(meta, not_after, RunState::Done, None, plan, children.clone());
         let committed = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
-        if committed == Committed::Fresh {
-            self.publish(&meta.job_id, &children).await;
+        match committed {
+            Committed::Fresh => self.publish(&meta.job_id, &children).await,
+            Committed::MarkTaken => {}
+            // Perhaps a commit of this very message, whose answer was lost: then its children are still to be published.
+            Committed::Duplicate => drop(self.admit_run(meta).await?),
         }
         Ok(committed)
+    }
+
+    /// Records how a send ended, however long that takes: a delivery whose outcome is not on record would be sent again.
+    async fn record_receipt(&self, meta: &Meta, plan: Plan) -> Result<Committed, Refused> {
+        let Some(receipt) = plan.receipt else { return Ok(Committed::Fresh) };
+        loop {
+            match self.record_delivery(meta, LedgerRecord::Receipt(receipt.clone())).await {
+                Ok(Written::Yes) => return Ok(Committed::Fresh),
+                Ok(Written::Superseded) => return Ok(Committed::Duplicate),
+                Err(Refused::Data(why)) => return Err(Refused::Data(why)),
+                Err(Refused::Fault(why) | Refused::Unavailable(why)) => {
+                    tracing::error!(delivery = meta.job_id, "its outcome cannot be recorded, again soon: {why}");
+                    sleep(RECORD_AGAIN).await;
+                }
+            }
+        }
     }
 
     /// Records that there was nothing to do.
     ///
     /// # Errors
     /// If the database refuses it.
-    pub async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason) -> Result<(), Refused> {
+    pub async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason) -> Result<Written, Refused> {
         let state = if reason == Reason::Expired { RunState::Expired } else { RunState::Skipped };
         if meta.kind.stage == Stage::Delivery {
             let record =
@@ -246,26 +276,27 @@ impl Effects {
             return self.record_delivery(meta, record).await;
         }
         let commit = self.commit(meta, not_after, state, Some(reason.name()), Plan::default(), Vec::new());
-        self.commits.ask(commit).await.map(|_| ())
+        self.commits.ask(commit).await.map(|_| Written::Yes)
     }
 
     /// Records a failure, or that the job is given back unfinished.
     ///
     /// # Errors
     /// If the database refuses it.
-    pub async fn record(&self, meta: &Meta, verdict: Verdict) -> Result<(), Refused> {
+    pub async fn record(&self, meta: &Meta, verdict: Verdict) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
             return self.record_delivery(meta, LedgerRecord::Verdict(verdict)).await;
         }
         let failed = FailedRun { meta: meta.clone(), verdict, now: self.clock.now() };
-        self.failures.ask(failed).await.map(|_| ())
+        let written = self.failures.ask(failed).await?;
+        Ok(if written { Written::Yes } else { Written::Superseded })
     }
 
     /// Records that the job waits until an instant.
     ///
     /// # Errors
     /// If the database refuses it.
-    pub async fn record_wait(&self, meta: &Meta, until: DateTime<Utc>, reason: Reason) -> Result<(), Refused> {
+    pub async fn record_wait(&self, meta: &Meta, until: DateTime<Utc>, reason: Reason) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
             return self.record_delivery(meta, LedgerRecord::Held(until, reason.name())).await;
         }
@@ -276,10 +307,10 @@ impl Effects {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<(), Refused> {
+    pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
-            let refused = |error: StoreError| Refused::Fault(error.to_string());
-            return self.store.record_crashed_delivery(&self.claim_ask(meta), error).await.map_err(refused);
+            self.store.record_crashed_delivery(&self.claim_ask(meta), error).await?;
+            return Ok(Written::Yes);
         }
         self.record(meta, Verdict::Dead { error: error.into(), reason: DeadReason::Crashed }).await
     }
@@ -302,10 +333,10 @@ impl Effects {
     /// # Errors
     /// If the database does not answer.
     pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
-        self.store.pending_children(job_id).await.map_err(|error| Refused::Fault(error.to_string()))
+        Ok(self.store.pending_children(job_id).await?)
     }
 
-    async fn record_delivery(&self, meta: &Meta, record: LedgerRecord) -> Result<(), Refused> {
+    async fn record_delivery(&self, meta: &Meta, record: LedgerRecord) -> Result<Written, Refused> {
         let entry = LedgerEntry {
             id: meta.job_id.clone(),
             sequence: meta.sequence,
@@ -313,11 +344,9 @@ impl Effects {
             record,
             now: self.clock.now(),
         };
-        if !self.ledger.ask(entry).await? {
-            tracing::warn!(delivery = meta.job_id, "another worker has claimed this delivery since; its word counts");
-        }
+        let written = self.ledger.ask(entry).await?;
         checkpoint::reached(Step::Recorded);
-        Ok(())
+        Ok(if written { Written::Yes } else { Written::Superseded })
     }
 
     fn claim_ask(&self, meta: &Meta) -> ClaimAsk {
@@ -347,12 +376,12 @@ fn children_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child>
         not_after,
         trace: meta.trace.clone(),
     };
-    let next = plan.next.iter().map(|next| {
+    let next = plan.next.as_ref().map(|next| {
         child(format!("{}:{}", meta.root_id, next.suffix), next.kind.subject(next.lane), next.body.clone())
     });
     let deliveries = plan.deliveries.iter().filter_map(|row| {
         let body = wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec();
         row.sender.map(|sender| child(row.id.clone(), sender.subject(row.lane), body))
     });
-    next.chain(deliveries).collect()
+    next.into_iter().chain(deliveries).collect()
 }

@@ -45,6 +45,8 @@ pub enum Part {
 pub struct Health {
     phase: watch::Sender<Phase>,
     database: watch::Sender<bool>,
+    /// Counts the connections to NATS.
+    connections: watch::Sender<u64>,
     parts: Mutex<BTreeMap<&'static str, Part>>,
 }
 
@@ -60,6 +62,7 @@ impl Health {
         Arc::new(Self {
             phase: watch::Sender::new(Phase::Starting),
             database: watch::Sender::new(true),
+            connections: watch::Sender::new(0),
             parts: Mutex::new(BTreeMap::new()),
         })
     }
@@ -96,6 +99,18 @@ impl Health {
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.parts().values().all(|part| *part == Part::Up)
+    }
+
+    /// A connection to NATS was made.
+    pub fn connected(&self) {
+        self.set(NATS, Part::Up);
+        self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Changes whenever a connection to NATS is made: pulls that were made over an earlier one may be forgotten.
+    #[must_use]
+    pub fn connections(&self) -> watch::Receiver<u64> {
+        self.connections.subscribe()
     }
 
     /// The database has answered.

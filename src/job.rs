@@ -88,7 +88,7 @@ impl Failure {
     #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(Failure::reading)`")]
     pub fn reading(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::Unavailable { why: error.to_string() },
+            StoreError::Unavailable(_) | StoreError::Busy(_) => Self::Unavailable { why: error.to_string() },
             StoreError::Data(_) | StoreError::Fault(_) => Self::retry(error.to_string()),
         }
     }
@@ -155,15 +155,15 @@ pub struct Context {
     pub random: Random,
 }
 
-/// Reads a required id: not empty, at most 200 bytes, no control characters.
+/// Reads a required id: not empty, at most 100 bytes, no control characters.
 ///
 /// # Errors
 /// Names the field.
 pub fn id(field: &'static str, text: String) -> Result<String, Invalid> {
     match text.len() {
         0 => Err(Invalid::new(field, "is required")),
-        1..=200 if !text.chars().any(char::is_control) => Ok(text),
-        _ => Err(Invalid::new(field, "must be an id of at most 200 bytes without control characters")),
+        1..=100 if !text.chars().any(char::is_control) => Ok(text),
+        _ => Err(Invalid::new(field, "must be an id of at most 100 bytes without control characters")),
     }
 }
 
@@ -205,4 +205,13 @@ pub fn text(field: &'static str, text: &str, most: usize) -> Result<String, Inva
         return Err(Invalid::new(field, format!("must be at most {most} characters")));
     }
     Ok(text.to_owned())
+}
+
+/// A text from the care tables, which know no limits, cut to `most` characters.
+#[must_use]
+pub fn shorten(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
 }

@@ -54,7 +54,8 @@ impl Kind {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
     }
 
-    /// The subject of this kind in `lane`. A lane that the kind does not have becomes the next lower one that it has.
+    /// The subject of this kind in `lane`. A lane that the kind does not have becomes the next more urgent one that
+    /// it has.
     #[must_use]
     pub fn subject(&self, lane: Lane) -> String {
         let prefix = if self.stage == Stage::Delivery { "" } else { "jobs." };

@@ -61,7 +61,7 @@ pub fn jetstream(client: &async_nats::Client) -> jetstream::Context {
 
 fn hear(health: &Health, event: &Event) {
     match event {
-        Event::Connected => health.set(NATS, Part::Up),
+        Event::Connected => health.connected(),
         Event::Disconnected => health.set(NATS, Part::Down("disconnected, trying again".into())),
         // A denied publish is otherwise seen only as an acknowledgement that does not come.
         Event::ServerError(error) => tracing::error!("NATS refuses: {error}"),

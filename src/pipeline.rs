@@ -11,6 +11,7 @@ mod settle;
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
+use chrono::TimeDelta;
 use tokio::time::timeout;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -22,8 +23,12 @@ use crate::{
     effects::Effects,
     health::Health,
     kind::Stage,
+    store::CLAIM_LEASE,
     streams::Streams,
 };
+
+/// How long giving back may take.
+const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a pipeline is made of.
 pub struct Parts {
@@ -74,6 +79,12 @@ impl Pipeline {
                 let (Some(declared), Some(decoder)) = (declared, parts.registry.decoder(*kind)) else {
                     return Err(format!("kind {kind} has no consumer {:?} in streams/", queue.durable()));
                 };
+                if kind.stage == Stage::Delivery
+                    && TimeDelta::from_std(declared.policy.timeout).ok() >= Some(CLAIM_LEASE)
+                {
+                    let durable = queue.durable();
+                    return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
+                }
                 let runner = Runner {
                     policy: declared.policy.clone(),
                     ack_wait: declared.config.ack_wait,
@@ -103,12 +114,16 @@ impl Pipeline {
     pub async fn drain(self, patience: Duration) {
         self.stop.cancel();
         self.consumers.close();
-        self.consumers.wait().await;
         self.jobs.close();
-        if timeout(patience, self.jobs.wait()).await.is_err() {
+        let finished = async {
+            self.consumers.wait().await;
+            self.jobs.wait().await;
+        };
+        if timeout(patience, finished).await.is_err() {
             tracing::warn!(jobs = self.jobs.len(), "giving back the jobs that are not finished in time");
             self.deadline.cancel();
-            self.jobs.wait().await;
+            // With the servers away not even that succeeds; they deliver again what nobody has acknowledged.
+            let _ = timeout(GIVE_BACK_TIMEOUT, self.jobs.wait()).await;
         }
     }
 }

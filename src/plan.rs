@@ -16,8 +16,8 @@ pub struct Plan {
     pub inbox: Vec<InboxRow>,
     /// The ledger rows, one per recipient × channel × address.
     pub deliveries: Vec<PlannedDelivery>,
-    /// Jobs of a later stage.
-    pub next: Vec<NextJob>,
+    /// The job of the next stage. One at most: what follows carries the root's id, and a root has one text.
+    pub next: Option<NextJob>,
     /// What became of the delivery that this job was.
     pub receipt: Option<Receipt>,
 }
@@ -26,7 +26,7 @@ impl Plan {
     /// A plan of one job of a later stage, guarded by a mark.
     #[must_use]
     pub fn next(mark: Mark, next: NextJob) -> Self {
-        Self { mark: Some(mark), next: vec![next], ..Self::default() }
+        Self { mark: Some(mark), next: Some(next), ..Self::default() }
     }
 
     /// A plan that only records what became of a delivery.

@@ -149,7 +149,7 @@ mod tests {
         let policy = Policy::from_metadata(&metadata(&[])).unwrap();
         assert_eq!(policy.attempts, 3);
         assert_eq!(policy.concurrency, 10);
-        assert_eq!(policy.timeout, Duration::from_secs(300));
+        assert_eq!(policy.timeout, Duration::from_mins(5));
         let waits: Vec<_> = (1..=6).map(|failures| policy.backoff.wait(failures).as_secs() / 60).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
     }

@@ -16,10 +16,11 @@ use sqlx::{
     Executor, PgPool,
     postgres::{PgConnectOptions, PgPoolOptions},
 };
+use tokio::time::timeout;
 
 pub use self::{
     care::{DoseState, MedicationRecord},
-    deliveries::{CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
+    deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,
     inspect::{LedgerLine, RunLine, Totals},
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
@@ -32,6 +33,12 @@ static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 /// How long a job waits for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long the database may take to say that it is there.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// SQLSTATE of a table that is not there.
+const UNDEFINED_TABLE: &str = "42P01";
+
 /// Postgres, through a pool of connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -42,14 +49,17 @@ pub struct Store {
 /// constraints, never values: those may be personal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Away, overloaded, or busy with a conflicting transaction: the same statement may go through later.
+    /// Away, read-only, without the schema: the same statement may go through when somebody has mended it.
     #[error("the database is not available: {0}")]
     Unavailable(String),
+    /// Busy with a conflicting transaction: the same statement goes through in a moment.
+    #[error("the database is busy: {0}")]
+    Busy(String),
     /// It refuses the data itself.
     #[error("the database refuses the data: {0}")]
     Data(String),
-    /// Anything else: a missing table, a missing permission, an unexpected answer.
-    #[error("the database answers with an error: {0}")]
+    /// It answers what this program does not understand.
+    #[error("the database gives an unexpected answer: {0}")]
     Fault(String),
 }
 
@@ -73,12 +83,13 @@ impl From<sqlx::Error> for StoreError {
         let code = database.code().unwrap_or_default().into_owned();
         let place = database.constraint().or(database.table()).map(|name| format!(" at {name}")).unwrap_or_default();
         let text = format!("SQLSTATE {code}{place}");
-        // Appendix A of the Postgres manual: the first two characters are the class.
+        // Appendix A of the Postgres manual: the first two characters are the class. Only what is wrong with the data
+        // is a job's own fault; a password that was changed or a failover to a read-only server is nobody's.
         match code.get(..2) {
-            Some("08" | "40" | "53" | "55" | "57") => Self::Unavailable(text),
-            Some("22" | "23") => Self::Data(text),
-            Some("42") => Self::Fault(format!("{text} (is the schema in place? `carebell migrate`)")),
-            _ => Self::Fault(text),
+            Some("22" | "23" | "54") => Self::Data(text),
+            Some("40" | "55") => Self::Busy(text),
+            Some("42") => Self::Unavailable(format!("{text} (is the schema in place? `carebell migrate`)")),
+            _ => Self::Unavailable(text),
         }
     }
 }
@@ -104,7 +115,8 @@ impl Store {
     /// # Errors
     /// If it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        self.pool.execute("SELECT 1").await?;
+        let answer = timeout(PING_TIMEOUT, self.pool.execute("SELECT 1")).await;
+        answer.map_err(|_| StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))??;
         Ok(())
     }
 
@@ -133,9 +145,11 @@ impl Store {
         let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
             .fetch_one(&self.pool)
             .await
-            .map_err(|error| match StoreError::from(error) {
-                StoreError::Fault(_) => StoreError::Fault("the schema is not there: run `carebell migrate`".into()),
-                other => other,
+            .map_err(|error| match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
+                Some(code) if code == UNDEFINED_TABLE => {
+                    StoreError::Fault("the schema is not there: run `carebell migrate`".into())
+                }
+                _ => error.into(),
             })?;
         let wanted = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
         if applied.unwrap_or(0) < wanted {

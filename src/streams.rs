@@ -270,6 +270,8 @@ fn read_consumer(
         }
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
+    // The net under the recorded attempts: releases and lost workers count here too.
+    config.max_deliver = i64::from(policy.attempts) + 10;
     Ok(Consumer { stream: stream.into(), config, policy })
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use async_nats::jetstream;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -29,6 +29,9 @@ const START_RETRY: Duration = Duration::from_millis(500);
 
 /// Between two looks at whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(5);
+
+/// How long the last words to each server may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Why a worker could not start, or ended. The process exits with 1.
 #[derive(Debug, thiserror::Error)]
@@ -81,21 +84,30 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     };
     let pipeline = Pipeline::start(&parts).map_err(WorkerError::Start)?;
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    tokio::spawn(reconcile::run(effects, clock, reconcile_age(&parts.streams), stop.clone()));
+    tokio::spawn(reconcile::run(effects, clock, reconcile_age(&parts.streams), closing.clone()));
     health.enter(Phase::Running);
     info!("ready");
 
-    stop.cancelled().await;
+    let lost = CancellationToken::new();
+    tokio::spawn(watch_nats(client.clone(), Arc::clone(&health), lost.clone(), closing.clone()));
+    tokio::select! {
+        () = stop.cancelled() => {}
+        () = lost.cancelled() => {}
+    }
     info!("stopping: not ready, no more pulling");
     health.enter(Phase::Draining);
     pipeline.drain(config.drain_timeout).await;
     drop(parts);
-    if let Err(error) = client.flush().await {
-        warn!("the last acknowledgements could not be flushed: {error}");
+    // Both would wait for a server that is away; what they did not get is settled after its redelivery.
+    if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
+        warn!("the last acknowledgements could not be flushed");
     }
     closing.cancel();
-    store.close().await;
+    let _ = timeout(CLOSE_TIMEOUT, store.close()).await;
     info!("stopped");
+    if lost.is_cancelled() {
+        return Err(WorkerError::Start("the NATS client has ended; see the log for what it met".into()));
+    }
     Ok(())
 }
 
@@ -124,8 +136,8 @@ async fn start(
     try_until(deadline, NATS, health, async || consumers_are_there(&context, streams).await).await?;
     try_until(deadline, POSTGRES, health, async || {
         store.check_schema().await.map_err(|error| match error {
-            StoreError::Unavailable(_) => format!("DATABASE_URL: {error}"),
-            StoreError::Fault(text) | StoreError::Data(text) => text,
+            StoreError::Fault(text) => text,
+            other => format!("DATABASE_URL: {other}"),
         })
     })
     .await?;
@@ -175,6 +187,18 @@ async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationTok
         }
         let wait = if health.is_well() { PING_EVERY } else { START_RETRY };
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            return;
+        }
+    }
+}
+
+/// Notices a NATS client that has ended by itself, which it does on a message that it cannot parse. Nothing else would:
+/// it reports no disconnection, and every pull would wait for ever.
+async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: CancellationToken, stop: CancellationToken) {
+    while stop.run_until_cancelled(sleep(PING_EVERY)).await.is_some() {
+        if let Ok(Err(error)) = timeout(PING_EVERY, client.flush()).await {
+            health.set(NATS, Part::Down(format!("the client has ended: {error}")));
+            lost.cancel();
             return;
         }
     }

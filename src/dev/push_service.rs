@@ -161,7 +161,9 @@ impl fmt::Debug for PushService {
 /// What was waited for did not come.
 #[derive(Clone, Debug)]
 pub struct Missing {
+    /// How far it got.
     pub counts: Counts,
+    /// The requests that broke a rule, in their order.
     pub rejected: Vec<RejectedRequest>,
 }
 

@@ -7,7 +7,7 @@ use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
 use tokio::{
     sync::{mpsc, oneshot},
-    time::sleep,
+    time::{sleep, timeout},
 };
 
 use crate::{health::Health, store::StoreError};
@@ -16,6 +16,9 @@ use crate::{health::Health, store::StoreError};
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
+/// How long a statement may take before it is given again. It may have gone through: every batch bears repetition.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// A statement that answers many asks at once.
 pub trait Batch: Send + Sync + 'static {
     /// One ask.
@@ -23,7 +26,8 @@ pub trait Batch: Send + Sync + 'static {
     /// Its answer.
     type Answer: Send + 'static;
 
-    /// Answers all asks in their order, or none.
+    /// Answers all asks in their order, or none. Asks whose answer was lost are put again, so the same ask twice must
+    /// have one effect.
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
 }
 
@@ -32,8 +36,20 @@ pub trait Batch: Send + Sync + 'static {
 pub enum Refused {
     /// The database refuses its data.
     Data(String),
-    /// The database answers with an error that has nothing to do with the data.
+    /// The database answers what this program does not understand.
     Fault(String),
+    /// The database is away. Groups wait for it; only what is asked outside of one is refused by this.
+    Unavailable(String),
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Data(why) => Self::Data(why),
+            StoreError::Fault(why) => Self::Fault(why),
+            StoreError::Unavailable(_) | StoreError::Busy(_) => Self::Unavailable(error.to_string()),
+        }
+    }
 }
 
 type Waiting<B> = (<B as Batch>::Ask, oneshot::Sender<Result<<B as Batch>::Answer, Refused>>);
@@ -84,7 +100,9 @@ async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::A
     ranges.push(0..asks.len());
     let mut wait = FIRST_WAIT;
     while let Some(range) = ranges.pop() {
-        let result = batch.run(&asks[range.clone()]).await;
+        let run = timeout(STATEMENT_TIMEOUT, batch.run(&asks[range.clone()]));
+        let silent = |_| Err(StoreError::Unavailable(format!("no answer within {STATEMENT_TIMEOUT:?}")));
+        let result = run.await.unwrap_or_else(silent);
         match result {
             Ok(answers) => {
                 health.database_answers();
@@ -93,8 +111,10 @@ async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::A
                     send(reply, Ok(answer));
                 }
             }
-            Err(error @ StoreError::Unavailable(_)) => {
-                health.database_fails(&error.to_string());
+            Err(error @ (StoreError::Unavailable(_) | StoreError::Busy(_))) => {
+                if matches!(error, StoreError::Unavailable(_)) {
+                    health.database_fails(&error.to_string());
+                }
                 if replies[range.clone()].iter().flatten().all(oneshot::Sender::is_closed) {
                     continue;
                 }
@@ -106,8 +126,7 @@ async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::A
                 let middle = range.start + range.len() / 2;
                 ranges.extend([middle..range.end, range.start..middle]);
             }
-            Err(StoreError::Data(why)) => send(&mut replies[range.start], Err(Refused::Data(why))),
-            Err(StoreError::Fault(why)) => send(&mut replies[range.start], Err(Refused::Fault(why))),
+            Err(error) => send(&mut replies[range.start], Err(error.into())),
         }
     }
 }

@@ -4,10 +4,14 @@
 use std::time::Duration;
 
 use chrono::TimeDelta;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Effects;
 use crate::clock::Clock;
+
+/// How long publishing what one run had planned may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Publishes the children of runs that have been pending for longer than `age`. Answers how many runs there were.
 ///
@@ -28,7 +32,10 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
                 .await
                 .map_err(|error| error.to_string())?;
         }
-        effects.publish(job_id, &children).await;
+        // One that cannot be published must not keep the others waiting.
+        if timeout(PATIENCE, effects.publish(job_id, &children)).await.is_err() {
+            tracing::error!(job = job_id, "what it had planned cannot be published, again in a while");
+        }
     }
     Ok(runs.len())
 }

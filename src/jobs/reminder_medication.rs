@@ -17,6 +17,9 @@ use crate::{
 /// How long after its time a dose is still worth a reminder.
 const USEFUL_FOR: TimeDelta = TimeDelta::minutes(60);
 
+/// The most characters of a name in the text.
+const LONGEST_NAME: usize = 200;
+
 /// A reminder of one dose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MedicationReminder {
@@ -73,10 +76,11 @@ impl Job for MedicationReminder {
 
 impl MedicationReminder {
     fn notification(&self, medication: &MedicationRecord) -> wire::Notification {
-        let MedicationRecord { name, dosage, care_recipient_name, .. } = medication;
+        let [name, dosage, recipient] = [&medication.name, &medication.dosage, &medication.care_recipient_name]
+            .map(|text| job::shorten(text, LONGEST_NAME));
         let body = match self.reminder_minutes {
-            0 => format!("Time to give {name} ({dosage}) to {care_recipient_name}"),
-            minutes => format!("In {minutes} min: give {name} ({dosage}) to {care_recipient_name}"),
+            0 => format!("Time to give {name} ({dosage}) to {recipient}"),
+            minutes => format!("In {minutes} min: give {name} ({dosage}) to {recipient}"),
         };
         let data = json!({
             "type": "MEDICATION_REMINDER",

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{
-    self, AckKind,
+    self,
     consumer::{PullConsumer, pull},
 };
 use futures::{FutureExt, StreamExt};
@@ -94,14 +94,21 @@ impl Consumer {
             held.merge(rest);
         }
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
+        let mut connections = self.health.connections();
         let batch = consumer.fetch().max_messages(held.num_permits()).expires(PULL_EXPIRES).messages();
         let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
         loop {
-            let next = timeout(PULL_EXPIRES + PULL_GRACE, batch.next());
-            let Some(next) = self.stop.run_until_cancelled(next).await else {
-                return self.give_back(batch).await;
+            let next = tokio::select! {
+                biased;
+                next = timeout(PULL_EXPIRES + PULL_GRACE, batch.next()) => next.map_err(|_| SILENT)?,
+                () = self.stop.cancelled() => {
+                    self.give_back(batch);
+                    return Ok(());
+                }
+                // A server that was started again knows nothing of this pull.
+                _ = connections.changed() => return Ok(()),
             };
-            let Some(message) = next.map_err(|_| SILENT)? else { return Ok(()) };
+            let Some(message) = next else { return Ok(()) };
             let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.queue)) else {
                 continue;
             };
@@ -114,13 +121,13 @@ impl Consumer {
     }
 
     /// Gives back what has arrived and was not begun, so that another worker has it at once.
-    async fn give_back(&self, mut batch: pull::Batch) -> Result<(), String> {
+    fn give_back(&self, mut batch: pull::Batch) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
             if let Some(message) = Pulled::new(message, self.queue) {
-                message.acknowledge(AckKind::Nak(None)).await;
+                let runner = self.runner.clone();
+                self.jobs.spawn(async move { runner.give_back(message).await });
             }
         }
-        Ok(())
     }
 }
 

@@ -113,7 +113,7 @@ impl Pulled {
             delivered: self.place.delivered,
             published: self.place.published,
             not_after,
-            trace: self.header(header::TRACEPARENT).map(ToOwned::to_owned),
+            trace: self.header(header::TRACEPARENT).filter(|trace| is_traceparent(trace)).map(ToOwned::to_owned),
         })
     }
 
@@ -196,6 +196,11 @@ impl Lifeline {
 
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+/// `version-trace-parent-flags` in lower-case hex (W3C Trace Context §3.2). Anything else is no reason to refuse a job.
+fn is_traceparent(text: &str) -> bool {
+    text.len() <= 128 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
+}
 
 fn check_id(header: &'static str, id: &str, longest: usize) -> Result<String, Invalid> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);

@@ -1,6 +1,10 @@
 //! One job from pulled to settled: decode, guard, work, effects, settle.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+    time::Duration,
+};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
@@ -9,15 +13,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
-    message::Pulled,
+    message::{Form, Pulled},
     registry::{Decoder, Runnable},
     settle::{Fate, settle},
 };
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
-    effects::{Admission, Death, Effects, Refused},
+    effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
+    kind::Stage,
     plan::{DeadReason, Reason},
     policy::Policy,
     store::{Committed, Verdict},
@@ -25,6 +30,9 @@ use crate::{
 
 /// How long a job that cannot run because the database is away waits before it looks again.
 const HOLD: Duration = Duration::from_secs(1);
+
+/// The shortest wait of a parked job.
+const SHORTEST_WAIT: TimeDelta = TimeDelta::seconds(1);
 
 /// How long a worker that stops tries to record that it gives a job back.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -65,6 +73,16 @@ impl Ending {
     fn because(self, why: impl Into<String>) -> Self {
         Self { why: Some(why.into()), ..self }
     }
+
+    /// Leaves the message alone where another worker's word counts: a run that has ended needs no more than its
+    /// acknowledgement, a delivery that another has claimed is that one's to settle.
+    fn if_written(self, meta: &Meta, written: Written) -> Self {
+        match written {
+            Written::Yes => self,
+            Written::Superseded if meta.kind.stage == Stage::Delivery => Self::new("superseded", Fate::Leave),
+            Written::Superseded => Self::new("duplicate", Fate::Done),
+        }
+    }
 }
 
 impl Runner {
@@ -88,6 +106,12 @@ impl Runner {
         }
     }
 
+    /// Gives back a message that was pulled and not begun.
+    pub async fn give_back(&self, message: Pulled) {
+        let ending = self.release(message.meta().as_ref()).await;
+        settle(message, ending.fate, &self.effects).await;
+    }
+
     /// Some time after the deadline: what is not settled by then is settled after its redelivery.
     async fn out_of_time(&self) {
         self.deadline.cancelled().await;
@@ -102,7 +126,7 @@ impl Runner {
         };
         loop {
             let job = match message.form().map_err(|invalid| invalid.to_string()) {
-                Ok(form) => self.decoder.decode(message.body(), form),
+                Ok(form) => self.decode(message, form),
                 Err(why) => Err(why),
             };
             let job = match job {
@@ -110,32 +134,38 @@ impl Runner {
                 Err(why) => return self.undecodable(message, Some(meta), &why).await,
             };
             let ending = match self.attempt(meta, job).await {
-                Ok(ending) => ending,
-                Err(Hold::Database(why)) => {
+                Err(Refused::Data(why)) => self.refused(meta, &why).await,
+                ending => ending,
+            };
+            match ending {
+                Ok(ending) => return ending,
+                Err(Refused::Data(why) | Refused::Fault(why) | Refused::Unavailable(why)) => {
                     warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
                     sleep(HOLD).await;
-                    continue;
                 }
-                Err(Hold::Refused(refused)) => self.refused(meta, refused).await,
-            };
-            return ending;
+            }
         }
     }
 
-    /// One run of the job. What it needs of the database either answers, or holds it, or is an error that is recorded
-    /// by the caller.
-    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Hold> {
+    /// Reads the body. A panic in a decoder is that job's only.
+    fn decode(&self, message: &Pulled, form: Form) -> Result<Box<dyn Runnable>, String> {
+        let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(message.body(), form)));
+        read.unwrap_or_else(|_| Err("reading the body panicked".into()))
+    }
+
+    /// One run of the job. A database that is away or answers nonsense is the caller's to wait for.
+    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Refused> {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
         let (attempts, claim, first) = match self.effects.admit(meta).await? {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
             Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
             Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
-            Admission::Wait(until, reason) => return Ok(park(meta, not_after, until).because(reason.name())),
+            Admission::Wait(until, reason) => return Ok(self.park(meta, not_after, until).because(reason.name())),
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
         if self.clock.now() >= not_after {
-            self.effects.skip(meta, not_after, Reason::Expired).await?;
-            return Ok(Ending::new("expired", Fate::Done));
+            let written = self.effects.skip(meta, not_after, Reason::Expired).await?;
+            return Ok(Ending::new("expired", Fate::Done).if_written(meta, written));
         }
         let cx = Context {
             meta: meta.clone(),
@@ -150,17 +180,17 @@ impl Runner {
             Ok(Outcome::Done(plan)) => match self.effects.carry_out(meta, not_after, plan).await? {
                 Committed::Fresh => Ok(Ending::new("done", Fate::Done)),
                 Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
-                Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done)),
+                Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded)),
             },
             Ok(Outcome::Skipped(reason)) => {
-                self.effects.skip(meta, not_after, reason).await?;
-                Ok(Ending::new("skipped", Fate::Done).because(reason.name()))
+                let written = self.effects.skip(meta, not_after, reason).await?;
+                Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
             }
             Ok(Outcome::Wait(until, reason)) => {
-                self.effects.record_wait(meta, until, reason).await?;
-                Ok(park(meta, not_after, until).because(reason.name()))
+                let written = self.effects.record_wait(meta, until, reason).await?;
+                Ok(self.park(meta, not_after, until).because(reason.name()).if_written(meta, written))
             }
-            Err(Failure::Unavailable { why }) => Err(Hold::Database(why)),
+            Err(Failure::Unavailable { why }) => Err(Refused::Unavailable(why)),
             Err(Failure::Permanent { why }) => {
                 let death = Death { reason: DeadReason::Permanent, error: why, attempts: attempts + 1, first };
                 self.die(meta, death).await
@@ -171,9 +201,9 @@ impl Runner {
                     let death = Death { reason: DeadReason::Exhausted, error: why, attempts: failures, first };
                     return self.die(meta, death).await;
                 }
-                self.effects.record(meta, Verdict::Attempt { error: why.clone() }).await?;
+                let written = self.effects.record(meta, Verdict::Attempt { error: why.clone() }).await?;
                 let wait = self.policy.delay(failures, &self.random).max(after.unwrap_or_default());
-                Ok(Ending::new("retry", Fate::Retry(wait)).because(why))
+                Ok(Ending::new("retry", Fate::Retry(wait)).because(why).if_written(meta, written))
             }
         }
     }
@@ -189,18 +219,18 @@ impl Runner {
         }
     }
 
-    async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Hold> {
+    async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Refused> {
         let verdict = Verdict::Dead { error: death.error.clone(), reason: death.reason };
-        self.effects.record(meta, verdict).await?;
-        Ok(Ending::new("dead", Fate::Dead(death)))
+        let written = self.effects.record(meta, verdict).await?;
+        Ok(Ending::new("dead", Fate::Dead(death)).if_written(meta, written))
     }
 
-    async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Hold> {
+    async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Refused> {
         let error =
             format!("delivered {} times with nothing recorded: it ends the workers that run it", meta.delivered);
-        self.effects.record_crashed(meta, &error).await?;
+        let written = self.effects.record_crashed(meta, &error).await?;
         let death = Death { reason: DeadReason::Crashed, error, attempts, first: meta.published };
-        Ok(Ending::new("dead", Fate::Dead(death)))
+        Ok(Ending::new("dead", Fate::Dead(death)).if_written(meta, written))
     }
 
     /// What cannot be read is recorded where its id can be, and kept in the dead letters in any case.
@@ -218,22 +248,19 @@ impl Runner {
         )
     }
 
-    /// The database refuses what the job wants written: data that it cannot hold never gets better, anything else may.
-    async fn refused(&self, meta: &Meta, refused: Refused) -> Ending {
-        let (error, attempts_left) = match refused {
-            Refused::Data(why) => (format!("the database refuses the job's data: {why}"), false),
-            Refused::Fault(why) => (format!("the database answers with an error: {why}"), true),
-        };
-        if attempts_left {
-            error!(job = meta.job_id, kind = %meta.kind, "{error}");
-            // Nothing can be recorded either, so the server's own count limits how often this happens.
-            return Ending::new("retry", Fate::Retry(self.policy.delay(1, &self.random))).because(error);
-        }
-        let death = Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.published };
-        match self.die(meta, death.clone()).await {
-            Ok(ending) => ending,
-            Err(_) => Ending::new("dead", Fate::Dead(death)),
-        }
+    /// The database refuses what the job wants written. Data that it cannot hold never gets better.
+    async fn refused(&self, meta: &Meta, why: &str) -> Result<Ending, Refused> {
+        let error = format!("the database refuses the job's data: {why}");
+        self.die(meta, Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.published }).await
+    }
+
+    /// Lets the job wait. One that would expire meanwhile comes back when it expires, and is recorded as such; an
+    /// instant that has passed would bring it back at once, again and again.
+    fn park(&self, meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Ending {
+        let soonest = self.clock.now() + SHORTEST_WAIT;
+        let latest = not_after.checked_add_signed(SHORTEST_WAIT).unwrap_or(until);
+        let until = until.min(latest).max(soonest);
+        Ending::new("waits", Fate::Park { meta: Box::new(meta.clone()), not_after, until })
     }
 
     /// Gives the job back because the worker stops. That this is no crash is recorded, if that is quickly done.
@@ -254,6 +281,7 @@ impl Runner {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let why = why.as_deref();
         match fate {
+            Fate::Leave => warn!(job, root, kind, outcome, sequence, "{kind} is another worker's by now"),
             Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
             Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
             Fate::Park { until, .. } => info!(job, root, kind, outcome, why, %until, ms, "{kind} waits"),
@@ -273,24 +301,4 @@ impl Runner {
             ),
         }
     }
-}
-
-/// Why an attempt came to no decision.
-enum Hold {
-    /// The database is away.
-    Database(String),
-    /// The database answered with an error.
-    Refused(Refused),
-}
-
-impl From<Refused> for Hold {
-    fn from(refused: Refused) -> Self {
-        Self::Refused(refused)
-    }
-}
-
-fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Ending {
-    // A job that would expire while it waits comes back when it expires, and is recorded as such.
-    let until = until.min(not_after.checked_add_signed(TimeDelta::seconds(1)).unwrap_or(until));
-    Ending::new("waits", Fate::Park { meta: Box::new(meta.clone()), not_after, until })
 }

@@ -30,6 +30,8 @@ pub enum Fate {
     },
     /// It is dead: copy it to the dead letters, then end it.
     Dead(Death),
+    /// It is another worker's by now: that one settles it.
+    Leave,
     /// This worker stops; another may have it at once.
     Release,
 }
@@ -49,6 +51,7 @@ pub async fn settle(message: Pulled, fate: Fate, effects: &Effects) {
             dead_letter::bury(effects.context(), &body_of(&message, effects.now()), &death).await;
             message.terminate(&dead_letter::one_line(&format!("{}: {}", death.reason.name(), death.error))).await;
         }
+        Fate::Leave => drop(message),
         Fate::Release => message.acknowledge(AckKind::Nak(None)).await,
     }
 }

@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// After how long a claim under another sequence counts as abandoned. Longer than any send may take.
-const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
+pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
 
 /// Deliveries of the same sequence with nothing recorded after which the message counts as one that ends its worker.
 pub const CRASHES: i64 = 5;
@@ -161,7 +161,8 @@ impl LedgerRecord {
             Self::Verdict(Verdict::Dead { error, reason }) => {
                 Columns { burnt: 1, reason: Some(reason.name()), answer: Some(error), ..plain("dead") }
             }
-            Self::Verdict(Verdict::Released) => plain("pending"),
+            // Whether it was sent is open, as after a crash: the next claim decides by its channel's rule.
+            Self::Verdict(Verdict::Released) => plain("sending"),
         }
     }
 }
@@ -184,12 +185,13 @@ impl Store {
                         recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END \
                  FROM asked a JOIN locked USING (id) \
                  WHERE d.id = a.id \
-                   AND (d.state = 'pending' OR (d.state = 'held' AND COALESCE(d.held_until <= a.now, true)) \
+                   AND (d.state = 'pending' OR (d.state = 'held' AND (COALESCE(d.held_until <= a.now, true) OR d.not_after <= a.now)) \
                         OR (d.state = 'sending' AND CASE WHEN d.claim_seq = a.seq THEN d.claim_delivery <= a.delivered \
                                                          ELSE d.claimed_at < a.now - $5::interval END)) \
                    AND a.delivered - CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END <= $6 \
-                 RETURNING d.*) \
-             SELECT t.*, c.type, c.title, c.body, c.url, c.data, c.tag, s.endpoint, s.p256dh, s.auth \
+                 RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at) \
+             SELECT t.id, t.job_id, t.user_id, t.address, t.lane, t.attempts, t.claims, t.created_at, \
+                    c.type, c.title, c.body, c.url, c.data, c.tag, s.endpoint, s.p256dh, s.auth \
              FROM taken t JOIN contents c ON c.job_id = t.job_id \
              LEFT JOIN push_subscriptions s ON t.channel = 'web_push' AND s.id = t.address",
         )
@@ -239,8 +241,8 @@ impl Store {
         Ok(())
     }
 
-    /// Writes what became of deliveries; answers whether each was written. One that another worker has claimed since
-    /// is not, except that a send that succeeded is always recorded.
+    /// Writes what became of deliveries; answers whether each is on record. One that another worker has claimed since
+    /// is not, except that a send that succeeded is always recorded. The same record twice counts once.
     ///
     /// # Errors
     /// On any error nothing is written.
@@ -254,15 +256,20 @@ impl Store {
                                       $6::text[], $7::int[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[]) \
                       AS s(id, seq, delivered, now, state, reason, burnt, held_until, provider, answer, gone)), \
              locked AS (SELECT d.id FROM deliveries d JOIN said USING (id) ORDER BY d.id FOR UPDATE OF d), \
-             ended AS (DELETE FROM push_subscriptions p USING said s JOIN deliveries d USING (id) \
-                       WHERE s.gone AND d.channel = 'web_push' AND p.id = d.address) \
-             UPDATE deliveries d SET state = s.state, reason = s.reason, attempts = d.attempts + s.burnt, \
+             ended AS (SELECT p.id FROM push_subscriptions p \
+                       JOIN deliveries d ON d.channel = 'web_push' AND d.address = p.id \
+                       JOIN said s ON s.id = d.id WHERE s.gone ORDER BY p.id FOR UPDATE OF p), \
+             removed AS (DELETE FROM push_subscriptions p USING ended WHERE p.id = ended.id), \
+             written AS (UPDATE deliveries d SET state = s.state, reason = s.reason, attempts = d.attempts + s.burnt, \
                     held_until = s.held_until, provider = COALESCE(s.provider, d.provider), \
                     answer = COALESCE(s.answer, d.answer), recorded_delivery = s.delivered, updated_at = s.now \
              FROM said s JOIN locked USING (id) \
              WHERE d.id = s.id AND d.state = 'sending' \
                AND (s.state = 'sent' OR (d.claim_seq = s.seq AND d.claim_delivery = s.delivered)) \
-             RETURNING d.id",
+             RETURNING d.id) \
+             SELECT id FROM written \
+             UNION SELECT d.id FROM deliveries d JOIN said s USING (id) \
+             WHERE (d.claim_seq, d.claim_delivery, d.recorded_delivery) = (s.seq, s.delivered, s.delivered)",
         )
         .bind(order.iter().map(|index| entries[*index].id.as_str()).collect::<Vec<_>>())
         .bind(order.iter().map(|index| entries[*index].sequence).collect::<Vec<_>>())

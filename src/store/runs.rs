@@ -246,8 +246,10 @@ impl Store {
     /// If the database does not answer.
     pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
         sqlx::query(
-            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
-             UPDATE job_runs SET children_pending = false WHERE job_id = ANY($1) AND children_pending",
+            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)), \
+             locked AS (SELECT job_id FROM job_runs WHERE job_id = ANY($1) AND children_pending \
+                        ORDER BY job_id FOR UPDATE) \
+             UPDATE job_runs r SET children_pending = false FROM locked WHERE r.job_id = locked.job_id",
         )
         .bind(job_ids)
         .execute(&self.pool)
@@ -269,17 +271,17 @@ impl Store {
         Ok(ids)
     }
 
-    /// Records failures and releases; answers the number of attempts burnt so far, in the order asked. None where the
-    /// job has ended meanwhile.
+    /// Records failures and releases; answers in the order asked whether each is on record. It is not where the job
+    /// has ended meanwhile. The same record twice counts once.
     ///
     /// # Errors
     /// On any error nothing is written.
-    pub async fn record_run_failures(&self, failed: &[FailedRun]) -> Result<Vec<Option<i32>>, StoreError> {
+    pub async fn record_run_failures(&self, failed: &[FailedRun]) -> Result<Vec<bool>, StoreError> {
         let mut order = first_of_each(failed, |failed| &failed.meta.job_id);
         order.sort_by(|a, b| failed[*a].meta.job_id.cmp(&failed[*b].meta.job_id));
         let columns = |index: &usize| failed[*index].verdict.columns();
         let metas: Vec<&Meta> = order.iter().map(|index| &failed[*index].meta).collect();
-        let rows = sqlx::query(
+        let written: Vec<String> = sqlx::query_scalar(
             "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, \
                                         reason, last_error, created_at, updated_at) \
              SELECT job_id, root_id, kind, stream, seq, delivered, burnt, state, reason, error, now, now \
@@ -289,11 +291,15 @@ impl Store {
              ON CONFLICT (job_id) DO UPDATE SET \
                  stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, \
                  recorded_delivery = EXCLUDED.recorded_delivery, updated_at = EXCLUDED.updated_at, \
-                 attempts = EXCLUDED.attempts + CASE WHEN r.state = 'dead' THEN 0 ELSE r.attempts END, \
+                 attempts = CASE WHEN r.state = 'dead' THEN EXCLUDED.attempts \
+                                 WHEN (r.stream, r.stream_seq) = (EXCLUDED.stream, EXCLUDED.stream_seq) \
+                                      AND r.recorded_delivery >= EXCLUDED.recorded_delivery THEN r.attempts \
+                                 ELSE r.attempts + EXCLUDED.attempts END, \
                  last_error = COALESCE(EXCLUDED.last_error, r.last_error), \
                  state = EXCLUDED.state, reason = EXCLUDED.reason \
-             WHERE r.state IN ('open', 'dead') \
-             RETURNING job_id, attempts",
+             WHERE r.state = 'open' \
+                OR (r.state = 'dead' AND (r.stream, r.stream_seq) <> (EXCLUDED.stream, EXCLUDED.stream_seq)) \
+             RETURNING job_id",
         )
         .bind(metas.iter().map(|meta| meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(metas.iter().map(|meta| meta.root_id.as_str()).collect::<Vec<_>>())
@@ -308,11 +314,17 @@ impl Store {
         .bind(order.iter().map(|index| failed[*index].now).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
-        let mut attempts = HashMap::with_capacity(rows.len());
-        for row in rows {
-            attempts.insert(row.try_get::<String, _>("job_id")?, row.try_get::<i32, _>("attempts")?);
+        let mut written: HashSet<String> = written.into_iter().collect();
+        // A death that is on record under this very message is this worker's own, written before its answer was lost.
+        let unsure = failed.iter().filter(|failed| !written.contains(&failed.meta.job_id));
+        let unsure: Vec<RunAsk> = unsure.map(|failed| RunAsk { job_id: failed.meta.job_id.clone() }).collect();
+        if !unsure.is_empty() {
+            let records = self.look_up_runs(&unsure).await?;
+            let dead = |record: &RunRecord| record.state == "dead";
+            let own = unsure.into_iter().zip(records).filter(|(_, record)| record.as_ref().is_some_and(dead));
+            written.extend(own.map(|(ask, _)| ask.job_id));
         }
-        Ok(failed.iter().map(|failed| attempts.get(&failed.meta.job_id).copied()).collect())
+        Ok(failed.iter().map(|failed| written.contains(&failed.meta.job_id)).collect())
     }
 }
 
@@ -338,7 +350,8 @@ async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Resu
          ON CONFLICT (job_id) DO UPDATE SET \
              stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
              reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, updated_at = EXCLUDED.updated_at \
-         WHERE r.state = 'open' OR (r.state = 'dead' AND r.stream_seq <> EXCLUDED.stream_seq) \
+         WHERE r.state = 'open' \
+            OR (r.state = 'dead' AND (r.stream, r.stream_seq) <> (EXCLUDED.stream, EXCLUDED.stream_seq)) \
          RETURNING job_id",
     )
     .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())

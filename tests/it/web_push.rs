@@ -62,7 +62,7 @@ fn push<'a>(to: &'a Subscription, identity: &str) -> Push<'a> {
         p256dh: &to.p256dh,
         auth: &to.auth,
         payload: b"{}",
-        ttl: Duration::from_secs(600),
+        ttl: Duration::from_mins(10),
         urgency: Urgency::Normal,
         topic: Topic::of(identity),
     }

@@ -15,6 +15,7 @@ const BUILT_IN: [&str; 5] = [
     "*.notify.windows.com",
 ];
 
+/// The port of a built-in push service, and of a named host without one.
 pub const HTTPS_PORT: u16 = 443;
 
 /// A host that the operator named in `WEB_PUSH_ALLOWED_HOSTS`: `host` (port 443) or `host:port`; an IPv6 address in
@@ -27,6 +28,9 @@ pub struct AllowedHost {
 
 impl AllowedHost {
     /// Reads the comma-separated form of the environment variable; blanks and empty parts are skipped.
+    ///
+    /// # Errors
+    /// Shows the first part that is neither `host` nor `host:port`.
     pub fn list(text: &str) -> Result<Vec<Self>, SettingsError> {
         text.split(',').map(str::trim).filter(|part| !part.is_empty()).map(str::parse).collect()
     }
@@ -64,6 +68,7 @@ pub struct AllowList {
 }
 
 impl AllowList {
+    /// The built-in push services and these.
     pub fn new(named: Vec<AllowedHost>) -> Self {
         Self { named }
     }

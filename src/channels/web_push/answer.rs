@@ -17,23 +17,62 @@ pub const MAX_BODY: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// 2xx: the push service took charge of it.
-    Accepted { status: u16 },
+    Accepted {
+        /// 200 to 299; most services say 201.
+        status: u16,
+    },
     /// 404 or 410: the subscription is dead. Delete it.
-    Gone { status: u16 },
+    Gone {
+        /// 404 or 410.
+        status: u16,
+    },
     /// 403: permanent for this subscription, which was made with another key.
-    Forbidden { status: u16, why: String },
+    Forbidden {
+        /// 403.
+        status: u16,
+        /// The service's own words, where they are fit to be kept.
+        why: String,
+    },
     /// 401, also with a fresh token. Permanent, and ours to mend (keys, clock).
-    Unauthorized { status: u16, why: String },
+    Unauthorized {
+        /// 401.
+        status: u16,
+        /// The service's own words, where they are fit to be kept.
+        why: String,
+    },
     /// 400, redirects and whatever else is not known to pass: permanent, and ours to mend.
-    Rejected { status: u16, why: String },
+    Rejected {
+        /// Any status that no other variant stands for.
+        status: u16,
+        /// The service's own words, where they are fit to be kept.
+        why: String,
+    },
     /// 413, or found too long before it was sent (`status` is then `None`). Permanent, and ours to mend.
-    TooLarge { status: Option<u16> },
+    TooLarge {
+        /// 413; `None` where nothing was sent.
+        status: Option<u16>,
+    },
     /// 429, and 406 of WNS: not before `after`. No attempt is burnt.
-    Later { status: u16, after: Duration },
+    Later {
+        /// 429 or 406.
+        status: u16,
+        /// What Retry-After asks for (RFC 9110 §10.2.3), from 1 s to a day; [`DEFAULT_WAIT`] where it asks for nothing.
+        after: Duration,
+    },
     /// 5xx, 408, 425, a timeout, no connection: retry with backoff, or after `after` where the service said so.
-    Failed { status: Option<u16>, why: String, after: Option<Duration> },
+    Failed {
+        /// `None` where no answer came.
+        status: Option<u16>,
+        /// The service's own words, or what broke on the way to it.
+        why: String,
+        /// What Retry-After asks for, from 1 s to a day.
+        after: Option<Duration>,
+    },
     /// The endpoint is not allowed or the keys are broken: permanent, and never sent.
-    BadSubscription { why: String },
+    BadSubscription {
+        /// Which part of the subscription is wrong, and how.
+        why: String,
+    },
 }
 
 impl Answer {

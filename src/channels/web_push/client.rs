@@ -32,8 +32,11 @@ pub struct Client {
 
 /// What a push service answered, as far as it is of use.
 pub struct Reply {
+    /// The HTTP status.
     pub status: u16,
+    /// The Retry-After header as it came.
     pub retry_after: Option<String>,
+    /// The beginning of a refusal's body, where it holds no secret.
     pub why: Option<String>,
 }
 

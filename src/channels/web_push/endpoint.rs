@@ -26,6 +26,9 @@ impl Endpoint {
     ///
     /// The text has to be a plain `https://host[:port]/…` as push services mint it: what the URL standard would repair
     /// (blanks, backslashes, missing or doubled slashes, other alphabets) is refused, since no browser sends it.
+    ///
+    /// # Errors
+    /// The first rule that the text breaks.
     pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, Refused> {
         if text.len() > MAX_LENGTH {
             return Err(Refused::TooLong);
@@ -83,16 +86,22 @@ impl fmt::Display for Endpoint {
 /// Why an endpoint is not sent to. The texts never repeat the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
+    /// Longer than any push service makes them.
     #[error("the endpoint is longer than {MAX_LENGTH} bytes")]
     TooLong,
+    /// No plain `https://host[:port]/…`, or characters that a URL must escape.
     #[error("the endpoint is not a URL as push services make them")]
     Malformed,
+    /// Another scheme than `https` (RFC 8030 §8 demands it).
     #[error("the endpoint is not https")]
     NotHttps,
+    /// `user@` or `user:password@` before the host.
     #[error("the endpoint carries a user name")]
     UserInfo,
+    /// A host that is neither built in nor named in `WEB_PUSH_ALLOWED_HOSTS`.
     #[error("the endpoint's host is no known push service")]
     Host,
+    /// A known host, but another port than its own: 443, or the one it was named with.
     #[error("the endpoint's port is not allowed")]
     Port,
 }

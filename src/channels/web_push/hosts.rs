@@ -29,6 +29,7 @@ pub struct Hosts {
 }
 
 impl Hosts {
+    /// None yet.
     pub fn new(clock: Clock) -> Self {
         Self { clock, known: Mutex::default() }
     }

@@ -55,9 +55,13 @@ impl Signer {
 
 /// What goes into one request.
 pub struct Envelope<'a> {
+    /// Where it is posted.
     pub endpoint: &'a Endpoint,
+    /// `TTL` (RFC 8030 §5.2), sent in whole seconds, at most four weeks.
     pub ttl: Duration,
+    /// `Urgency` (RFC 8030 §5.3).
     pub urgency: Urgency,
+    /// `Topic` (RFC 8030 §5.4).
     pub topic: &'a Topic,
     /// The sealed payload.
     pub body: &'a [u8],

@@ -179,7 +179,9 @@ pub struct Push<'a> {
     /// How long the push service may keep it for a browser that is offline: the time left until the job expires. Whole
     /// seconds are sent, rounded down.
     pub ttl: Duration,
+    /// Whether to wake the device for it.
     pub urgency: Urgency,
+    /// The same for each send of one delivery, so that the push service keeps only the latest.
     pub topic: Topic,
 }
 
@@ -201,6 +203,7 @@ pub enum Urgency {
     VeryLow,
     /// On power or Wi-Fi: news.
     Low,
+    /// On power, or on battery that is not low: chats, calendars.
     #[default]
     Normal,
     /// Also on a low battery: reminders that cannot wait.
@@ -256,7 +259,7 @@ mod tests {
             p256dh: "secret-key",
             auth: "secret-auth",
             payload: b"secret-payload",
-            ttl: Duration::from_secs(60),
+            ttl: Duration::from_mins(1),
             urgency: Urgency::High,
             topic: Topic::of("x"),
         };

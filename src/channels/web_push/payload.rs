@@ -22,7 +22,9 @@ const ELLIPSIS: char = '…';
 /// What a notification says.
 #[derive(Clone, Copy, Debug)]
 pub struct Note<'a> {
+    /// The headline; shortened to 240 bytes of JSON.
     pub title: &'a str,
+    /// The text; shortened to what room the rest leaves.
     pub body: &'a str,
     /// What opens on a click: a path (resolved against `APP_URL`) or an absolute URL.
     pub url: Option<&'a str>,

@@ -16,6 +16,7 @@ pub struct PublicOnly {
 }
 
 impl PublicOnly {
+    /// Lets a named host of the list lead to any address.
     pub fn new(allowed: AllowList) -> Self {
         Self { allowed }
     }

@@ -48,12 +48,16 @@ impl SubscriberKeys {
 /// Why a message is not sealed. The texts never repeat a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
+    /// The subscription's `p256dh`: not base64, not 65 bytes, or no point of the curve.
     #[error("p256dh is not an uncompressed P-256 public key in base64url")]
     PublicKey,
+    /// The subscription's `auth`.
     #[error("auth is not 16 bytes in base64url")]
     Secret,
+    /// The plaintext; it would not fit into one record.
     #[error("the payload is longer than {MAX_PLAINTEXT} bytes")]
     TooLong,
+    /// No randomness, or a refusal that right inputs do not cause.
     #[error("the cryptographic library failed")]
     Internal,
 }

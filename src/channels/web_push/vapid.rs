@@ -76,6 +76,7 @@ struct Token {
 }
 
 impl Vapid {
+    /// Checks that both keys are P-256 and belong together, and that the subject is a contact (RFC 8292 §2.1).
     pub fn new(keys: &KeyPair, subject: &str, clock: Clock) -> Result<Self, SettingsError> {
         let private = decode(&keys.private).filter(|bytes| bytes.len() == 32);
         let signer = private.and_then(|bytes| Signer::new(&URL_SAFE_NO_PAD.encode(bytes)).ok()).ok_or_else(|| {

@@ -35,7 +35,10 @@ impl Behaviour {
 /// An answer, whole.
 #[derive(Clone, Debug)]
 pub struct Reply {
+    /// The HTTP status; a success means that the push is accepted.
     pub status: u16,
+    /// Names in lower case, and values.
     pub headers: Vec<(&'static str, String)>,
+    /// The body as text; may be empty.
     pub body: String,
 }

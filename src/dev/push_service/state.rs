@@ -20,8 +20,11 @@ use crate::clock::Clock;
 /// What a browser reports after subscribing; all base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
+    /// The URL that pushes to it are posted to.
     pub endpoint: String,
+    /// The browser's public key: 65 bytes, an uncompressed P-256 point (RFC 8291 §3.1).
     pub p256dh: String,
+    /// The secret shared with the sender: 16 bytes (RFC 8291 §3.2).
     pub auth: String,
 }
 
@@ -34,9 +37,13 @@ pub struct ReceivedPush {
     pub plaintext: Vec<u8>,
     /// Seconds.
     pub ttl: u32,
+    /// `very-low`, `low`, `normal` or `high` (RFC 8030 §5.3).
     pub urgency: String,
+    /// 32 characters, by which pushes collapse (RFC 8030 §5.4).
     pub topic: String,
+    /// When it was accepted.
     pub received: DateTime<Utc>,
+    /// What its VAPID token says.
     pub claims: VapidClaims,
     /// The VAPID token itself.
     pub token: String,
@@ -61,7 +68,9 @@ impl ReceivedPush {
 pub struct RejectedRequest {
     /// The subscription's, where the request named one.
     pub name: Option<String>,
+    /// The status that it was answered with.
     pub status: u16,
+    /// The rule, and how it was broken.
     pub why: String,
 }
 
@@ -80,6 +89,7 @@ pub struct Counts {
     pub rejected: usize,
 }
 
+/// Everything that the service's handles and connections share.
 pub struct State {
     origin: String,
     clock: Clock,
@@ -112,10 +122,12 @@ pub struct Passed {
     push: Verified,
     path: String,
     name: String,
+    /// What was planned for it; `None` is a prompt 201.
     pub behaviour: Option<Behaviour>,
 }
 
 impl State {
+    /// Without subscriptions yet; `origin` is the audience that tokens must name.
     pub fn new(origin: String, clock: Clock) -> Self {
         Self {
             origin,
@@ -127,10 +139,12 @@ impl State {
         }
     }
 
+    /// `https://localhost:PORT`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
+    /// See [`PushService::subscribe_for`](super::PushService::subscribe_for); no key = pushes of any sender.
     #[expect(clippy::expect_used, reason = "a demo and test service without randomness has nothing to go on with")]
     pub fn subscribe(&self, name: &str, public_key: Option<&str>) -> Subscription {
         let (keys, auth) = ece::generate_keypair_and_auth_secret().expect("the system has randomness");
@@ -147,15 +161,18 @@ impl State {
         subscription
     }
 
+    /// See [`PushService::unsubscribe`](super::PushService::unsubscribe).
     pub fn unsubscribe(&self, name: &str) {
         self.inner().subscriptions.values_mut().filter(|known| known.name == name).for_each(|known| known.ended = true);
     }
 
+    /// Adds to what the next pushes to this subscription meet, in the order of the calls.
     pub fn plan(&self, name: &str, times: usize, behaviour: Behaviour) {
         let mut inner = self.inner();
         inner.next.entry(name.to_owned()).or_default().extend(std::iter::repeat_n(behaviour, times));
     }
 
+    /// Sets what pushes meet that nothing else was planned for.
     pub fn plan_always(&self, name: &str, behaviour: Option<Behaviour>) {
         let mut inner = self.inner();
         match behaviour {
@@ -164,18 +181,22 @@ impl State {
         };
     }
 
+    /// The pushes that were accepted, in their order.
     pub fn received(&self) -> Vec<ReceivedPush> {
         self.inner().received.clone()
     }
 
+    /// The requests that broke a rule, in their order.
     pub fn rejected(&self) -> Vec<RejectedRequest> {
         self.inner().rejected.clone()
     }
 
+    /// How much of everything there was.
     pub fn counts(&self) -> Counts {
         *self.counts.borrow()
     }
 
+    /// The counts, and a wake-up whenever they change.
     pub fn changes(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
     }
@@ -186,11 +207,13 @@ impl State {
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
+    /// Closes every connection that stands; later ones are not touched.
     pub fn drop_connections(&self) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *connections).cancel();
     }
 
+    /// Counts a request.
     pub fn requested(&self) {
         self.counts.send_modify(|counts| counts.requests += 1);
     }

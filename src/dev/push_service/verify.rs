@@ -20,16 +20,22 @@ const CODING_HEADER: usize = 16 + 4 + 1 + 65;
 
 /// A request as it came; its body already bounded.
 pub struct Request<'a> {
+    /// Only POST keeps the rules.
     pub method: &'a Method,
+    /// The endpoint's path, which names the subscription.
     pub path: &'a str,
+    /// The headers as they came.
     pub headers: &'a HeaderMap,
+    /// The sealed body, at most [`MAX_BODY`] bytes.
     pub body: &'a [u8],
 }
 
 /// The browser's side of a subscription.
 #[derive(Clone)]
 pub struct Receiver {
+    /// The browser's key pair, whose public half is `p256dh`.
     pub keys: EcKeyComponents,
+    /// The secret shared with the sender.
     pub auth: [u8; 16],
     /// The only sender it takes pushes from, as base64url.
     pub public_key: Option<String>,
@@ -38,11 +44,14 @@ pub struct Receiver {
 /// A rule that was broken, and the status that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
+    /// The HTTP status.
     pub status: u16,
+    /// The rule, and how it was broken.
     pub why: String,
 }
 
 impl Violation {
+    /// Answered with `status`; `why` is the answer's body.
     pub fn new(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
@@ -50,20 +59,28 @@ impl Violation {
 
 /// A push that kept every rule.
 pub struct Verified {
+    /// The decrypted body.
     pub plaintext: Vec<u8>,
+    /// Seconds.
     pub ttl: u32,
+    /// The `Urgency` header.
     pub urgency: String,
+    /// The `Topic` header.
     pub topic: String,
+    /// What its VAPID token says.
     pub claims: VapidClaims,
+    /// The VAPID token itself.
     pub token: String,
 }
 
 /// The claims of a VAPID token (RFC 8292 §2).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct VapidClaims {
+    /// The audience: the push service's origin, with its port where that is not 443.
     pub aud: String,
     /// Seconds since the Unix epoch.
     pub exp: i64,
+    /// Whom the push service may contact: a `mailto:` or `https:` URL.
     pub sub: String,
 }
 
@@ -74,6 +91,8 @@ pub struct Verifier {
 }
 
 impl Verifier {
+    /// Checks one request to `receiver`; `origin` is the audience that its token must name. Fails with the first rule
+    /// that it breaks.
     pub fn verify(
         &self,
         request: &Request<'_>,

@@ -1,0 +1,157 @@
+//! The commands, as a person runs them.
+
+use std::process::{Command, Output};
+
+use serde_json::{Value, json};
+
+use crate::support::{Worker, World, own_postgres, reminder, utc_now};
+
+/// Runs the program with the world's variables and some more.
+async fn carebell(world: &World, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carebell"));
+    command.env_clear().envs(world.environment()).envs(more.iter().copied()).args(args);
+    let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (output.status.success(), text(&output.stdout), text(&output.stderr))
+}
+
+#[tokio::test]
+async fn publish_at_once_and_later() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let body = reminder("metformin", utc_now()).to_string();
+    let (well, said, error) =
+        carebell(&world, &["publish", "reminder.medication", "--json", &body, "--job-id", "by-hand"], &[]).await;
+    assert!(well, "{error}");
+    assert!(said.contains("job by-hand to jobs.reminder.medication"), "{said}");
+    world.everyone_has_it_once("by-hand").await;
+
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Later" }).to_string();
+    let args = ["publish", "notification", "--json", &body, "--job-id", "later", "--delay", "1s", "--lane", "bulk"];
+    let (well, said, error) = carebell(&world, &args, &[]).await;
+    assert!(well && said.contains("sched.later"), "{said}{error}");
+    world.ledger("later").await;
+    let push = world.push.received().pop().unwrap();
+    assert_eq!((push.json()["title"].as_str(), push.urgency.as_str()), (Some("Later"), "low"));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn publish_refuses_what_no_worker_could_run() {
+    let world = World::new().await;
+    let huge = json!({ "recipients": [{ "userId": "ana" }], "title": "x", "body": "y".repeat(90_000) }).to_string();
+    let cases: [(&[&str], &str); 6] = [
+        (&["publish", "reminder.dinner", "--json", "{}"], "reminder.medication"),
+        (&["publish", "deliver.web_push", "--json", "{}"], "there is no kind"),
+        (&["publish", "reminder.medication", "--json", "{}"], "medication_id"),
+        (&["publish", "reminder.medication", "--json", "{"], "JSON"),
+        (&["publish", "notification", "--json", &huge], "`body`"),
+        (&["publish", "reminder.medication", "--json", "{}", "--lane", "fast"], "critical, normal or bulk"),
+    ];
+    for (args, expected) in cases {
+        let (well, _, error) = carebell(&world, args, &[]).await;
+        assert!(!well && error.contains(expected), "{args:?}: {error}");
+    }
+    let body = reminder("metformin", utc_now()).to_string();
+    for id in ["has spaces", ".x", "a..b", ""] {
+        let args = ["publish", "reminder.medication", "--json", &body, "--job-id", id];
+        let (well, _, error) = carebell(&world, &args, &[]).await;
+        assert!(!well && error.contains("--job-id"), "{id:?}: {error}");
+    }
+    assert_eq!(crate::support::peek(&world.context, "JOBS", ">").await, 0);
+}
+
+#[tokio::test]
+async fn streams_apply_then_check_then_edit() {
+    let world = World::new().await;
+    for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "ADVISORIES", "DEAD_LETTERS"] {
+        world.context.delete_stream(stream).await.unwrap();
+    }
+    let (well, said, _) = carebell(&world, &["streams", "check"], &[]).await;
+    assert!(!well && said.contains("JOBS: not on the server"), "{said}");
+    let (well, said, error) = carebell(&world, &["streams", "apply"], &[]).await;
+    assert!(well && said.contains("JOBS.reminder_medication: applied"), "{said}{error}");
+    let (well, said, _) = carebell(&world, &["streams", "check"], &[]).await;
+    assert!(well, "{said}");
+
+    let edited = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/streams")).unwrap() {
+        let path = entry.unwrap().path();
+        let text =
+            std::fs::read_to_string(&path).unwrap().replace("\"max_ack_pending\": 20000", "\"max_ack_pending\": 9");
+        std::fs::write(edited.path().join(path.file_name().unwrap()), text).unwrap();
+    }
+    let dir = edited.path().display().to_string();
+    let (well, said, _) = carebell(&world, &["streams", "check", "--json", "--dir", &dir], &[]).await;
+    let differences: Value = serde_json::from_str(&said).unwrap();
+    assert!(!well);
+    assert_eq!(differences[0]["field"], "max_ack_pending");
+    assert_eq!((&differences[0]["wanted"], &differences[0]["found"]), (&json!("9"), &json!("20000")));
+}
+
+#[tokio::test]
+async fn migrate_can_be_repeated_and_leaves_views_alone() {
+    let (postgres, _directory) = own_postgres().await;
+    let world = World::on(postgres.url("postgres"), crate::support::QUICK).await;
+    let url = postgres.url("template1");
+    let database = [("DATABASE_URL", url.as_str())];
+    let pool = sqlx::PgPool::connect(&url).await.unwrap();
+    for statement in [
+        "CREATE TABLE accounts (id text, full_name text)",
+        "CREATE VIEW users AS SELECT id, full_name AS name, NULL AS email, NULL AS phone FROM accounts",
+    ] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&pool).await.unwrap();
+    }
+    let (well, said, error) = carebell(&world, &["migrate"], &database).await;
+    assert!(well && said.contains("up to date"), "{said}{error}");
+    let (well, _, error) = carebell(&world, &["migrate"], &database).await;
+    assert!(well, "{error}");
+    let kind: String = sqlx::query_scalar("SELECT relkind::text FROM pg_class WHERE relname = 'users'")
+        .fetch_one(&pool)
+        .await
+        .unwrap();
+    assert_eq!(kind, "v");
+}
+
+#[tokio::test]
+async fn keys_are_a_pair_that_a_worker_takes() {
+    let world = World::new().await;
+    let (well, said, _) = carebell(&world, &["keys", "generate"], &[]).await;
+    assert!(well);
+    let value = |name: &str| said.lines().find_map(|line| line.strip_prefix(name)).unwrap().to_owned();
+    let (public, private) = (value("VAPID_PUBLIC_KEY="), value("VAPID_PRIVATE_KEY="));
+    assert_eq!((public.len(), private.len()), (87, 43), "base64url without padding");
+    let worker = Worker::with(&world, &[("VAPID_PUBLIC_KEY", &public), ("VAPID_PRIVATE_KEY", &private)]);
+    world.remind("with-new-keys").await;
+    world.everyone_has_it_once("with-new-keys").await;
+    worker.stop().await;
+
+    let (_, other, _) = carebell(&world, &["keys", "generate", "--json"], &[]).await;
+    let other: Value = serde_json::from_str(&other).unwrap();
+    let mixed = [("VAPID_PUBLIC_KEY", other["publicKey"].as_str().unwrap()), ("VAPID_PRIVATE_KEY", &private)];
+    let (well, _, error) = carebell(&world, &["run"], &mixed).await;
+    assert!(!well && error.contains("VAPID_P"), "{error}");
+    assert!(!error.contains(&private), "a key is never repeated");
+}
+
+#[tokio::test]
+async fn configuration_mistakes_name_the_variable() {
+    let world = World::new().await;
+    let cases = [
+        ("DATABASE_URL", "", "DATABASE_URL is not set"),
+        ("DATABASE_URL", "mysql://x", "DATABASE_URL"),
+        ("NATS_URL", "http://x", "NATS_URL"),
+        ("HEALTH_PORT", "many", "HEALTH_PORT"),
+        ("VAPID_SUBJECT", "", "VAPID_SUBJECT"),
+        ("VAPID_SUBJECT", "somebody", "VAPID_SUBJECT"),
+        ("WEB_PUSH_ALLOWED_HOSTS", "*.example.org", "WEB_PUSH_ALLOWED_HOSTS"),
+        ("WEB_PUSH_CA_FILE", "/no/such/file", "WEB_PUSH_CA_FILE"),
+        ("APP_URL", "app", "APP_URL"),
+        ("QUEUE_OVERRIDES", "reminder_medication.attempts=0", "attempts"),
+        ("LOG_FORMAT", "xml", "LOG_FORMAT"),
+    ];
+    for (variable, value, expected) in cases {
+        let (well, _, error) = carebell(&world, &["run"], &[(variable, value)]).await;
+        assert!(!well && error.contains(expected), "{variable}={value}: {error}");
+    }
+}

@@ -1,0 +1,112 @@
+//! Workers that die between two effects. The program aborts at a checkpoint as `kill -9` would; another worker then
+//! finishes what was begun, once.
+
+use std::time::Duration;
+
+use crate::support::{Process, Worker, World};
+
+/// Lets a worker die at a checkpoint while a reminder is on its way, and another take over.
+async fn die_at(step: &str) -> World {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    world.remind("dose").await;
+    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", step)]);
+    let status = doomed.ended().await;
+    assert_eq!(status.code(), Some(134), "it aborts (128 + SIGABRT) at {step}:\n{}", doomed.output());
+    let heir = Worker::start(&world);
+    world.ledger("dose").await;
+    world.queues_are_empty().await;
+    heir.stop().await;
+    assert!(world.dead_letters().await.is_empty(), "a crash burns nothing");
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sent' AND attempts = 0").await, 4);
+    assert_eq!(world.count("SELECT count(*) FROM job_runs WHERE state = 'done'").await, 2);
+    world
+}
+
+#[tokio::test]
+async fn between_commit_and_publish() {
+    let world = die_at("committed").await;
+    world.everyone_has_it_once("dose").await;
+}
+
+#[tokio::test]
+async fn between_publish_and_acknowledgement() {
+    let world = die_at("published").await;
+    world.everyone_has_it_once("dose").await;
+}
+
+#[tokio::test]
+async fn between_claim_and_send() {
+    let world = die_at("claimed").await;
+    world.everyone_has_it_once("dose").await;
+}
+
+#[tokio::test]
+async fn between_send_and_record() {
+    let world = die_at("sent").await;
+    // What the dead worker had sent is sent again, with the same topic and tag, for the browser to collapse.
+    let received = world.push.received();
+    let replaced = received.iter().filter(|push| push.replaces).count();
+    assert_eq!(received.len() - replaced, 4, "one for each, beside the repeated ones");
+    assert!(replaced >= 1, "at least the one after which it died");
+    let claims = world.count("SELECT sum(claims)::bigint FROM deliveries").await;
+    let explained = usize::try_from(claims - 4).unwrap();
+    assert!(replaced <= explained, "{replaced} repeated pushes, {explained} second claims");
+    for push in received.iter().filter(|push| push.replaces) {
+        let first = received.iter().find(|first| first.name == push.name && !first.replaces).unwrap();
+        assert_eq!((&first.topic, &first.json()["tag"]), (&push.topic, &push.json()["tag"]));
+    }
+}
+
+#[tokio::test]
+async fn between_record_and_acknowledgement() {
+    let world = die_at("recorded").await;
+    let doubled = world.push.received().iter().filter(|push| push.replaces).count();
+    let recorded_once = world.count("SELECT count(*) FROM deliveries WHERE claims = 1").await;
+    assert!(recorded_once >= 1, "what was recorded is not sent again");
+    assert!(i64::try_from(doubled).unwrap() <= 4 - recorded_once);
+}
+
+#[tokio::test]
+async fn what_a_lost_worker_had_planned_is_published_by_the_reconciler() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms").await;
+    world.remind("dose").await;
+    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
+    doomed.ended().await;
+    // The message is lost too: only the commit knows of the reminder now.
+    world.context.get_stream("JOBS").await.unwrap().purge().await.unwrap();
+    let heir = Worker::start(&world);
+    world.everyone_has_it_once("dose").await;
+    world.queues_are_empty().await;
+    heir.stop().await;
+    assert_eq!(world.count("SELECT count(*) FROM job_runs WHERE children_pending").await, 0);
+}
+
+#[tokio::test]
+async fn a_worker_killed_again_and_again_loses_nothing() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    for number in 0..20 {
+        let minutes = chrono::TimeDelta::minutes(number);
+        let body = crate::support::reminder("metformin", crate::support::utc_now() - minutes);
+        world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &body).await;
+    }
+    for accepted in [5, 25, 50] {
+        let mut doomed = Process::worker(&world, &[]);
+        world.push.wait_until(Duration::from_secs(30), |counts| counts.accepted >= accepted).await.unwrap();
+        doomed.kill().await;
+    }
+    let heir = Worker::start(&world);
+    for number in 0..20 {
+        let ledger = world.ledger(&format!("dose-{number}")).await;
+        assert_eq!(ledger.len(), 4);
+        assert!(ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+    }
+    world.queues_are_empty().await;
+    heir.stop().await;
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 80);
+    let received = world.push.received();
+    let doubled = received.iter().filter(|push| push.replaces).count();
+    assert_eq!(received.len() - doubled, 80);
+    let second_claims = world.count("SELECT sum(claims - 1)::bigint FROM deliveries").await;
+    assert!(i64::try_from(doubled).unwrap() <= second_claims, "{doubled} repeated, {second_claims} explained");
+}

@@ -1,0 +1,71 @@
+//! `carebell dev`: the whole product by one command, and nothing left behind.
+
+use std::{
+    process::{Command, Stdio},
+    time::Duration,
+};
+
+use serde_json::Value;
+use tokio::time::{Instant, sleep};
+
+use crate::support::{LIMIT, programs};
+
+fn carebell() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_carebell"));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+/// The processes that have this text in their command line.
+fn processes(text: &str) -> Vec<String> {
+    let list = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
+    let list = String::from_utf8_lossy(&list.stdout).into_owned();
+    list.lines().filter(|line| line.contains(text) && !line.contains("<defunct>")).map(str::to_owned).collect()
+}
+
+#[tokio::test]
+async fn one_command_shows_a_reminder_arrive_in_four_browsers() {
+    programs().await;
+    let output = tokio::task::spawn_blocking(|| carebell().args(["dev", "--once", "--json"]).output().unwrap());
+    let output = output.await.unwrap();
+    let story = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{story}");
+    let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let expected =
+        [("reminders", 1), ("inbox_rows", 4), ("pushes_sent", 4), ("pushes_decrypted", 4), ("duplicates", 0)];
+    for (field, value) in expected {
+        assert_eq!(summary[field], value, "{field} in {summary}");
+    }
+    assert!(summary["elapsed_ms"].as_u64().unwrap() >= 2000, "the dose is due after two seconds: {summary}");
+    for step in ["published", "reminder.medication", "notification", "deliver.web_push", "push arrived", "Ana reads"] {
+        assert!(story.contains(step), "the way is told, with {step}:\n{story}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_it_is_killed() {
+    programs().await;
+    let mut dev = carebell().args(["dev"]).spawn().unwrap();
+    let mut told = std::io::BufReader::new(dev.stdout.take().unwrap());
+    // The invitation names the directory that all its servers run in.
+    let directory = tokio::task::spawn_blocking(move || {
+        let mut line = String::new();
+        while std::io::BufRead::read_line(&mut told, &mut line).unwrap() > 0 {
+            if let Some((_, rest)) = line.split_once("  . ") {
+                return (rest.split("/env").next().unwrap().to_owned(), told);
+            }
+            line.clear();
+        }
+        panic!("it ended without an invitation");
+    });
+    let (directory, _told) = tokio::time::timeout(LIMIT, directory).await.unwrap().unwrap();
+    assert!(directory.contains("carebell-"), "{directory}");
+    assert!(processes(&directory).len() >= 2, "nats-server and postgres: {:?}", processes(&directory));
+    dev.kill().unwrap();
+    dev.wait().unwrap();
+    let since = Instant::now();
+    while !processes(&directory).is_empty() || std::path::Path::new(&directory).exists() {
+        assert!(since.elapsed() < Duration::from_secs(20), "left behind: {:?}", processes(&directory));
+        sleep(Duration::from_millis(20)).await;
+    }
+}

@@ -1,0 +1,235 @@
+//! The rules of the source tree: which way imports go, and that kinds, consumers, tests and docs are the same set.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use carebell::{config, jobs, kind::Stage};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// What a part must not name, with the reason.
+const FORBIDDEN: &[(&[&str], &str, &str)] = &[
+    (&["clock", "kind", "plan", "policy", "wire", "checkpoint"], "crate::store", "the vocabulary stands alone"),
+    (&["clock", "kind", "plan", "policy", "wire", "checkpoint"], "crate::effects", "the vocabulary stands alone"),
+    (&["store"], "crate::effects", "SQL knows nothing of what is done with it"),
+    (&["store"], "crate::pipeline", "SQL knows nothing of what is done with it"),
+    (&["store", "channels", "effects", "dead_letter", "job", "streams"], "crate::jobs", "kinds are known only above"),
+    (&["channels", "job", "jobs", "store"], "crate::effects", "work decides, and leaves effects to its plan"),
+    (&["channels"], "crate::store", "a channel sends; it does not look things up"),
+    (&["effects", "dead_letter", "channels"], "crate::pipeline", "nothing below the pipeline settles"),
+    (&["pipeline", "effects", "dead_letter", "channels", "store", "jobs", "job"], "crate::cli", "only main names it"),
+    (&["pipeline", "effects", "dead_letter", "channels", "store", "jobs", "job"], "crate::worker", "it ties all"),
+    (&["pipeline", "effects", "dead_letter", "channels", "store", "jobs", "job"], "crate::dev", "not in production"),
+];
+
+/// Who may name a library.
+const MAY_NAME: &[(&str, &[&str])] = &[
+    ("sqlx", &["store"]),
+    ("async_nats", &["pipeline", "effects", "dead_letter", "streams", "dev", "nats", "worker"]),
+    ("reqwest", &["channels"]),
+];
+
+/// A source file: the part it belongs to (`pipeline` for `src/pipeline.rs` and all below `src/pipeline/`) and its
+/// lines of code.
+struct Source {
+    path: PathBuf,
+    part: String,
+    code: Vec<String>,
+}
+
+fn sources() -> Vec<Source> {
+    fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                walk(&path, into);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                into.push(path);
+            }
+        }
+    }
+    let src = Path::new(ROOT).join("src");
+    let mut paths = Vec::new();
+    walk(&src, &mut paths);
+    let source = |path: PathBuf| {
+        let part = path.strip_prefix(&src).unwrap().components().next().unwrap().as_os_str().to_string_lossy();
+        let part = part.trim_end_matches(".rs").to_owned();
+        let text = fs::read_to_string(&path).unwrap();
+        Source { path, part, code: code(&text) }
+    };
+    paths.into_iter().map(source).collect()
+}
+
+/// The paths that a file names in code, one a line, with the braces of `use` trees spelt out.
+fn code(text: &str) -> Vec<String> {
+    let code: String =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let mut lines: Vec<String> = code.lines().map(str::to_owned).collect();
+    for item in code.split(';') {
+        let item = item.trim();
+        if let Some(position) = item.find("use ").filter(|at| *at == 0 || item[..*at].ends_with([' ', '\n', ')'])) {
+            expand("", &item[position + 4..].split_whitespace().collect::<String>(), &mut lines);
+        }
+    }
+    lines
+}
+
+/// `crate::{a::{b,c},d}` → `crate::a::b`, `crate::a::c`, `crate::d`
+fn expand(prefix: &str, tree: &str, into: &mut Vec<String>) {
+    let Some(open) = tree.find('{') else {
+        into.push(format!("{prefix}{tree}"));
+        return;
+    };
+    let head = format!("{prefix}{}", &tree[..open]);
+    let inner = &tree[open + 1..tree.rfind('}').unwrap_or(tree.len())];
+    let (mut depth, mut start) = (0, 0);
+    for (at, c) in inner.char_indices().chain([(inner.len(), ',')]) {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                if start < at {
+                    expand(&head, &inner[start..at], into);
+                }
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+}
+
+/// Every breach of the rules in these sources.
+fn breaches(sources: &[Source]) -> Vec<String> {
+    let mut found = Vec::new();
+    for source in sources {
+        for line in &source.code {
+            for (parts, path, reason) in FORBIDDEN {
+                let names = line.contains(&format!("{path}::")) || line.trim_end().ends_with(path);
+                if parts.contains(&source.part.as_str()) && names {
+                    found.push(format!("{}: `{path}` ({reason})", source.path.display()));
+                }
+            }
+            for (library, parts) in MAY_NAME {
+                let names = line.contains(&format!("{library}::")) || line.trim() == format!("use {library}");
+                if names && !parts.contains(&source.part.as_str()) {
+                    found.push(format!("{}: `{library}` (only {parts:?} name it)", source.path.display()));
+                }
+            }
+        }
+    }
+    found.sort();
+    found.dedup();
+    found
+}
+
+#[test]
+fn imports_go_one_way() {
+    assert_eq!(breaches(&sources()), Vec::<String>::new());
+}
+
+#[test]
+fn a_forbidden_import_is_found() {
+    let source = |part: &str, text: &str| Source { path: part.into(), part: part.into(), code: code(text) };
+    let breaching = [
+        source("effects", "use crate::jobs::registry;"),
+        source("effects", "use crate::{\n    clock::Clock,\n    jobs,\n};"),
+        source("channels", "use crate::{kind::{Kind, Lane}, jobs::{self, notification}};"),
+        source("jobs", "fn f() { crate::effects::publish::send(); }"),
+        source("jobs", "use sqlx::Row;"),
+        source("http", "use async_nats::{self, jetstream};"),
+        source("store", "pub(crate) use crate::pipeline::Registry;"),
+    ];
+    for one in breaching {
+        assert_eq!(breaches(std::slice::from_ref(&one)).len(), 1, "in {}: {:?}", one.part, one.code);
+    }
+    let fine = source("effects", "// crate::jobs is not for here\nuse crate::{job::Meta, store::Store};");
+    assert_eq!(breaches(&[fine]), Vec::<String>::new());
+}
+
+#[test]
+fn only_settle_acknowledges_and_only_the_consumer_pulls() {
+    for source in sources() {
+        let name = source.path.file_name().unwrap().to_string_lossy().into_owned();
+        let text = source.code.join("\n");
+        for (call, files) in [
+            (".acknowledge(", &["settle.rs"][..]),
+            (".terminate(", &["settle.rs"]),
+            (".ack_with(", &["message.rs"]),
+            (".fetch()", &["consumer.rs"]),
+        ] {
+            assert!(!text.contains(call) || files.contains(&name.as_str()), "{}: {call}", source.path.display());
+        }
+    }
+}
+
+#[test]
+fn kinds_consumers_and_tests_are_the_same_set() {
+    let registry = jobs::registry();
+    let expected: BTreeSet<String> = registry
+        .kinds()
+        .iter()
+        .flat_map(|kind| {
+            let stream = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
+            kind.queues().into_iter().map(move |queue| format!("{stream}.{}.json", queue.durable()))
+        })
+        .collect();
+    let consumers: BTreeSet<String> = fs::read_dir(Path::new(ROOT).join("streams"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .filter(|name| name.matches('.').count() == 2)
+        .collect();
+    assert_eq!(consumers, expected, "streams/ has one consumer file for each queue");
+
+    let main = fs::read_to_string(Path::new(ROOT).join("tests/it/main.rs")).unwrap();
+    let jobs: BTreeSet<String> = fs::read_dir(Path::new(ROOT).join("src/jobs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path().file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    let kinds: BTreeSet<String> = registry.kinds().iter().map(|kind| kind.name.replace('.', "_")).collect();
+    assert_eq!(jobs, kinds, "src/jobs has one file for each kind");
+    for kind in kinds {
+        assert!(Path::new(ROOT).join(format!("tests/it/{kind}.rs")).is_file(), "tests/it/{kind}.rs is missing");
+        assert!(main.contains(&format!("\nmod {kind};")), "tests/it/main.rs lacks `mod {kind};`");
+    }
+}
+
+#[test]
+fn each_consumer_filters_the_subject_of_its_queue() {
+    for kind in jobs::registry().kinds() {
+        for queue in kind.queues() {
+            let stream = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
+            let path = Path::new(ROOT).join(format!("streams/{stream}.{}.json", queue.durable()));
+            let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
+            let subject = kind.subject(queue.lane.unwrap_or(carebell::kind::Lane::Critical));
+            assert_eq!(json["filter_subject"], subject);
+            let attempts: i64 = json["metadata"]["carebell.attempts"].as_str().unwrap().parse().unwrap();
+            assert_eq!(json["max_deliver"], attempts + 10, "{}: the net under the recorded attempts", queue.durable());
+        }
+    }
+}
+
+#[test]
+fn the_readme_names_every_variable() {
+    let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
+    for (variable, _) in config::VARIABLES {
+        let documented = readme.contains(&format!("`{variable}`"));
+        assert_eq!(documented, *variable != "CAREBELL_ABORT_AT", "{variable}");
+    }
+}
+
+#[test]
+fn every_file_that_the_docs_name_is_there() {
+    for doc in ["README.md", "docs/ARCHITECTURE.md"] {
+        let text = fs::read_to_string(Path::new(ROOT).join(doc)).unwrap();
+        for word in text.split(['`', ' ', '(', ')', '\n', ',']) {
+            let is_path =
+                ["src/", "tests/", "docs/", "streams/", "proto/", "migrations/"].iter().any(|at| word.starts_with(at));
+            if is_path && !word.contains(['<', '*', '{', '…']) {
+                assert!(Path::new(ROOT).join(word.trim_end_matches('.')).exists(), "{doc} names {word}");
+            }
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! `reminder.medication`: its guards, and what it refuses.
+
+use carebell::{jobs, pipeline::Form};
+use chrono::TimeDelta;
+use serde_json::json;
+
+use crate::support::{Worker, World, reminder, utc_now};
+
+#[tokio::test]
+async fn each_guard_skips_with_its_reason() {
+    let world = World::new().await;
+    let due = utc_now();
+    world.sql("INSERT INTO families VALUES ('nobody')").await;
+    world.sql("INSERT INTO care_recipients (id, family_id, name) VALUES ('sam', 'nobody', 'Sam')").await;
+    for (id, recipient, active) in [("stopped", "rose", false), ("given", "rose", true), ("skipped", "rose", true)] {
+        world.sql(&format!("INSERT INTO medications VALUES ('{id}', '{recipient}', 'X', '1 mg', {active})")).await;
+    }
+    world.sql("INSERT INTO medications VALUES ('alone', 'sam', 'X', '1 mg')").await;
+    for (id, status) in [("given", "GIVEN"), ("skipped", "SKIPPED"), ("metformin", "MISSED")] {
+        sqlx::query("INSERT INTO medication_logs (medication_id, scheduled_time, status) VALUES ($1, $2, $3)")
+            .bind(id)
+            .bind(due)
+            .bind(status)
+            .execute(&world.db)
+            .await
+            .unwrap();
+    }
+    let long_ago = due - TimeDelta::minutes(61);
+    let cases = [
+        ("unknown", due, "skipped", Some("gone")),
+        ("stopped", due, "skipped", Some("inactive")),
+        ("given", due, "skipped", Some("already_given")),
+        ("skipped", due, "skipped", Some("already_skipped")),
+        ("alone", due, "skipped", Some("no_recipients")),
+        ("stopped", long_ago, "expired", Some("expired")),
+        // Another dose of the same medication, and one that is logged as neither given nor skipped.
+        ("given", due - TimeDelta::minutes(30), "done", None),
+        ("metformin", due, "done", None),
+    ];
+    let worker = Worker::start(&world);
+    for (number, (medication, scheduled, ..)) in cases.iter().enumerate() {
+        let body = reminder(medication, *scheduled);
+        world.publish_json("jobs.reminder.medication", &format!("case-{number}"), &body).await;
+    }
+    for (number, (medication, _, state, reason)) in cases.iter().enumerate() {
+        let expected = ((*state).to_owned(), reason.map(ToOwned::to_owned));
+        assert_eq!(world.ended(&format!("case-{number}")).await, expected, "{medication}");
+    }
+    world.queues_are_empty().await;
+    assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_lead_time_makes_a_reminder_of_its_own() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let due = utc_now() + TimeDelta::minutes(15);
+    for minutes in [15, 0] {
+        let body =
+            json!({ "medicationId": "metformin", "scheduledTime": due.to_rfc3339(), "reminderMinutes": minutes });
+        world.publish_json("jobs.reminder.medication", &format!("lead-{minutes}"), &body).await;
+        assert_eq!(world.ended(&format!("lead-{minutes}")).await.0, "done");
+    }
+    world.ledger("lead-15").await;
+    let body: String = sqlx::query_scalar("SELECT body FROM notifications WHERE job_id = 'lead-15' LIMIT 1")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    assert_eq!(body, "In 15 min: give Metformin (500 mg) to Rose");
+    worker.stop().await;
+}
+
+#[test]
+fn each_mistake_names_its_field() {
+    let registry = jobs::registry();
+    let kind = registry.kinds().iter().find(|kind| kind.name == "reminder.medication").unwrap();
+    let decoder = registry.decoder(*kind).unwrap();
+    let when = "2027-03-01T09:00:00Z";
+    let cases = [
+        (json!({}), "medication_id"),
+        (json!({ "medicationId": "m" }), "scheduled_time"),
+        (json!({ "medicationId": "m\u{0}", "scheduledTime": when }), "medication_id"),
+        (json!({ "medicationId": "m", "scheduledTime": "1969-12-31T23:59:59Z" }), "scheduled_time"),
+        (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": -1 }), "reminder_minutes"),
+        (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": 10_081 }), "reminder_minutes"),
+        (json!({ "medicationID": "m", "scheduledTime": when }), "medicationID"),
+        (json!({ "medicationId": 7, "scheduledTime": when }), "wrong type"),
+        (json!({ "medicationId": "m", "scheduledTime": "nine o'clock" }), "wrong type or form"),
+        (json!([]), "wrong type"),
+    ];
+    for (body, expected) in cases {
+        let error = decoder.decode(&body.to_string().into(), Form::Json).err().unwrap_or_else(|| panic!("{body}"));
+        assert!(error.contains(expected), "{body}: {error}");
+        assert!(!error.contains("nine"), "the body's own texts stay out of errors: {error}");
+    }
+}

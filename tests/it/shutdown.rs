@@ -1,0 +1,62 @@
+//! SIGTERM: not ready, no more pulling, what is under way is finished or given back, exit 0.
+
+use std::time::Duration;
+
+use carebell::dev::push_service::Behaviour;
+use serde_json::json;
+
+use crate::support::{LIMIT, Process, Worker, World};
+
+async fn hello(world: &World) {
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });
+    world.publish_json("jobs.notification.critical", "hello", &body).await;
+}
+
+#[tokio::test]
+async fn a_job_under_way_is_finished() {
+    let world = World::new().await;
+    world.push.behave("ana", Behaviour::Slow(Duration::from_secs(1)));
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    assert_eq!(worker.get("/ready").await.0, 200);
+    hello(&world).await;
+    world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
+    let status = worker.terminate().await;
+    assert_eq!(status.code(), Some(0), "{}", worker.output());
+    // It has ended, so everything is on record by now.
+    let line = world.delivery_to("hello", "ana").await;
+    assert_eq!((line.state.as_str(), line.claims), ("sent", 1));
+    world.queues_are_empty().await;
+    assert_eq!(world.push.counts().accepted, 1);
+}
+
+#[tokio::test]
+async fn a_job_that_takes_too_long_is_given_back() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=30s").await;
+    world.push.behave("ana", Behaviour::Hang);
+    let mut worker = Process::worker(&world, &[("DRAIN_TIMEOUT", "300ms")]);
+    worker.ready().await;
+    hello(&world).await;
+    world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
+    assert_eq!(worker.terminate().await.code(), Some(0), "{}", worker.output());
+    let line = world.delivery_to("hello", "ana").await;
+    assert_eq!((line.state.as_str(), line.attempts), ("sending", 0), "whether it was sent is open; no attempt burnt");
+
+    // The next worker has it at once, long before the server would have given it up for lost.
+    let heir = Worker::start(&world);
+    let since = tokio::time::Instant::now();
+    let line = world.ledger("hello").await.remove(0);
+    assert_eq!((line.state.as_str(), line.attempts), ("sent", 0));
+    assert!(since.elapsed() < Duration::from_secs(20), "{:?}", since.elapsed());
+    heir.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_worker_stops_at_once() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let since = tokio::time::Instant::now();
+    assert_eq!(worker.terminate().await.code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+}

@@ -1,0 +1,319 @@
+//! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
+
+mod servers;
+mod worker;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Debug, Write},
+    time::Duration,
+};
+
+use async_nats::{HeaderMap, jetstream};
+use carebell::{
+    channels::web_push::{self, KeyPair},
+    dev::{
+        guard::{self, PrivateDir},
+        nats::NatsServer,
+        push_service::PushService,
+    },
+    store::{LedgerLine, RunLine, Store},
+    streams::{Adjustments, Streams},
+};
+use chrono::{DateTime, Utc};
+use futures::StreamExt;
+use serde_json::{Value, json};
+use sqlx::{PgPool, Row};
+use tokio::time::{Instant, sleep};
+
+pub use self::{
+    servers::{database, own_postgres, programs},
+    worker::{Custom, Process, Worker},
+};
+
+/// Longer than anything takes on a busy machine; a test that waits this long has failed.
+pub const LIMIT: Duration = Duration::from_secs(40);
+
+/// Delays short enough for tests.
+pub const QUICK: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
+
+/// The family of the tests.
+pub const FAMILY: [&str; 4] = ["ana", "ben", "chloe", "dan"];
+
+/// The servers of one test, its family, and what is needed to look at all of them.
+pub struct World {
+    pub push: PushService,
+    pub db: PgPool,
+    pub store: Store,
+    pub context: jetstream::Context,
+    pub overrides: String,
+    pub keys: KeyPair,
+    pub database_url: String,
+    pub nats: NatsServer,
+    /// Dropped last: the servers are in it.
+    pub directory: PrivateDir,
+}
+
+impl World {
+    /// Streams, schema, a family of four with one push subscription each, and Rose, who takes `metformin`.
+    pub async fn new() -> Self {
+        Self::with_overrides(QUICK).await
+    }
+
+    pub async fn with_overrides(overrides: &str) -> Self {
+        Self::on(database().await, overrides).await
+    }
+
+    /// The same on a given, migrated database.
+    pub async fn on(database_url: String, overrides: &str) -> Self {
+        let directory = guard::private_dir().unwrap();
+        let nats = NatsServer::start(&programs().await.nats_server, directory.path()).await.unwrap();
+        let client = async_nats::connect(nats.url()).await.unwrap();
+        let context = carebell::nats::jetstream(&client);
+        Streams::embedded(&adjustments(overrides)).unwrap().apply(&context).await.unwrap();
+        let world = Self {
+            push: PushService::start().await.unwrap(),
+            db: PgPool::connect_lazy(&database_url).unwrap(),
+            store: Store::new(&database_url, 3).unwrap(),
+            context,
+            overrides: overrides.to_owned(),
+            keys: web_push::generate_keys().unwrap(),
+            database_url,
+            nats,
+            directory,
+        };
+        std::fs::write(world.ca_file(), world.push.ca_pem()).unwrap();
+        world.seed().await;
+        world
+    }
+
+    fn ca_file(&self) -> std::path::PathBuf {
+        self.directory.path().join("push-service.pem")
+    }
+
+    async fn seed(&self) {
+        self.sql("INSERT INTO families VALUES ('browns')").await;
+        self.sql("INSERT INTO care_recipients (id, family_id, name) VALUES ('rose', 'browns', 'Rose')").await;
+        self.sql(
+            "INSERT INTO medications (id, care_recipient_id, name, dosage) \
+             VALUES ('metformin', 'rose', 'Metformin', '500 mg')",
+        )
+        .await;
+        for name in FAMILY {
+            self.user(name).await;
+            self.sql(&format!("INSERT INTO family_members (family_id, user_id) VALUES ('browns', '{name}')")).await;
+        }
+    }
+
+    /// A user with one push subscription, both called `name`.
+    pub async fn user(&self, name: &str) {
+        let subscription = self.push.subscribe(name);
+        sqlx::query("INSERT INTO users (id, name) VALUES ($1, $1)").bind(name).execute(&self.db).await.unwrap();
+        sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $1, $2, $3, $4)")
+            .bind(name)
+            .bind(subscription.endpoint)
+            .bind(subscription.p256dh)
+            .bind(subscription.auth)
+            .execute(&self.db)
+            .await
+            .unwrap();
+    }
+
+    /// Runs a statement of the test's own.
+    pub async fn sql(&self, statement: &str) {
+        sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&self.db).await.unwrap();
+    }
+
+    /// One number from the database.
+    pub async fn count(&self, query: &str) -> i64 {
+        sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_one(&self.db).await.unwrap()
+    }
+
+    /// The variables that a worker of this world runs with.
+    pub fn environment(&self) -> BTreeMap<String, String> {
+        let values = [
+            ("NATS_URL", self.nats.url()),
+            ("DATABASE_URL", self.database_url.clone()),
+            ("QUEUE_OVERRIDES", self.overrides.clone()),
+            ("APP_URL", "https://app.example.org".into()),
+            ("VAPID_PUBLIC_KEY", self.keys.public.clone()),
+            ("VAPID_PRIVATE_KEY", self.keys.private.clone()),
+            ("VAPID_SUBJECT", "mailto:ops@example.org".into()),
+            ("WEB_PUSH_ALLOWED_HOSTS", self.push.host_port()),
+            ("WEB_PUSH_CA_FILE", self.ca_file().display().to_string()),
+            ("HEALTH_PORT", "0".into()),
+            ("LOG_FORMAT", "json".into()),
+        ];
+        values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
+    }
+
+    /// Publishes as a producer does, and waits for the acknowledgement.
+    pub async fn publish(&self, subject: &str, headers: &[(&str, &str)], body: impl Into<bytes::Bytes>) -> u64 {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.insert(*name, *value);
+        }
+        let ack = self.context.publish_with_headers(subject.to_owned(), map, body.into()).await.unwrap();
+        ack.await.unwrap().sequence
+    }
+
+    /// Publishes a job as JSON under a job id.
+    pub async fn publish_json(&self, subject: &str, job_id: &str, body: &Value) -> u64 {
+        let headers = [("Carebell-Job-Id", job_id), ("Content-Type", "application/json")];
+        self.publish(subject, &headers, body.to_string()).await
+    }
+
+    /// Publishes a reminder of `metformin` that is due now.
+    pub async fn remind(&self, job_id: &str) -> u64 {
+        self.publish_json("jobs.reminder.medication", job_id, &reminder("metformin", utc_now())).await
+    }
+
+    /// The runs of a way, by kind: state and reason.
+    pub async fn runs(&self, root_id: &str) -> BTreeMap<String, RunLine> {
+        let runs = self.store.runs_of(root_id).await.unwrap();
+        runs.into_iter().map(|run| (run.kind.clone(), run)).collect()
+    }
+
+    /// The state and reason of a job's own run, once it has one that is not open.
+    pub async fn ended(&self, job_id: &str) -> (String, Option<String>) {
+        let run = self
+            .eventually(&format!("{job_id} has ended"), async || {
+                let runs = self.store.runs_of(job_id).await.unwrap();
+                runs.into_iter().find(|run| run.job_id == job_id && run.state != "open")
+            })
+            .await;
+        (run.state, run.reason)
+    }
+
+    /// The ledger of a way, once every delivery of it has ended.
+    pub async fn ledger(&self, root_id: &str) -> Vec<LedgerLine> {
+        self.eventually(&format!("all deliveries of {root_id} have ended"), async || {
+            let lines = self.store.ledger_of(root_id).await.unwrap();
+            let ended = |line: &LedgerLine| !["pending", "held", "sending"].contains(&line.state.as_str());
+            (!lines.is_empty() && lines.iter().all(ended)).then_some(lines)
+        })
+        .await
+    }
+
+    /// One delivery of a way, by user.
+    pub async fn delivery_to(&self, root_id: &str, user: &str) -> LedgerLine {
+        let lines = self.store.ledger_of(root_id).await.unwrap();
+        lines.into_iter().find(|line| line.user_id == user).unwrap()
+    }
+
+    /// Waits until both work queues hold nothing.
+    pub async fn queues_are_empty(&self) {
+        self.eventually("the work queues are empty", async || {
+            for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
+                let mut stream = self.context.get_stream(name).await.ok()?;
+                if stream.info().await.ok()?.state.messages > 0 {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
+    }
+
+    /// The dead letters, as they are now: subject and message.
+    pub async fn dead_letters(&self) -> Vec<(String, HeaderMap, bytes::Bytes)> {
+        let mut stream = self.context.get_stream("DEAD_LETTERS").await.unwrap();
+        let info = stream.info().await.unwrap().state.clone();
+        let mut letters = Vec::new();
+        for sequence in info.first_sequence..=info.last_sequence {
+            if let Ok(message) = stream.get_raw_message(sequence).await {
+                letters.push((message.subject.to_string(), message.headers, message.payload));
+            }
+        }
+        letters
+    }
+
+    /// Waits until there are this many dead letters, and returns them.
+    pub async fn dead_letters_once(&self, count: usize) -> Vec<(String, HeaderMap, bytes::Bytes)> {
+        self.eventually(&format!("{count} dead letters"), async || {
+            let letters = self.dead_letters().await;
+            (letters.len() >= count).then_some(letters)
+        })
+        .await
+    }
+
+    /// Asks again and again until there is an answer. For what has no event to wait for: rows and stream states.
+    pub async fn eventually<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+        let since = Instant::now();
+        loop {
+            if let Some(answer) = ask().await {
+                return answer;
+            }
+            assert!(since.elapsed() < LIMIT, "not within {LIMIT:?}: {what}\n{}", self.describe().await);
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    /// What is in the database, for a test that fails.
+    async fn describe(&self) -> String {
+        let runs = sqlx::query("SELECT job_id, state, reason, attempts, last_error FROM job_runs ORDER BY created_at")
+            .fetch_all(&self.db)
+            .await
+            .unwrap_or_default();
+        let mut text = String::from("job_runs:\n");
+        for row in runs {
+            let columns: (String, String, Option<String>, i32, Option<String>) =
+                (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4));
+            let _ = writeln!(text, "  {columns:?}");
+        }
+        let rows = sqlx::query("SELECT user_id, state, reason, attempts, claims, answer FROM deliveries ORDER BY id")
+            .fetch_all(&self.db)
+            .await
+            .unwrap_or_default();
+        text.push_str("deliveries:\n");
+        for row in rows {
+            let columns: (String, String, Option<String>, i32, i32, Option<String>) =
+                (row.get(0), row.get(1), row.get(2), row.get(3), row.get(4), row.get(5));
+            let _ = writeln!(text, "  {columns:?}");
+        }
+        text
+    }
+
+    /// Asserts that a way ended as it should: four inbox rows, four deliveries sent, four pushes, no two alike.
+    pub async fn everyone_has_it_once(&self, root_id: &str) {
+        let ledger = self.ledger(root_id).await;
+        let users: Vec<&str> = ledger.iter().map(|line| line.user_id.as_str()).collect();
+        assert_eq!(sorted(users), FAMILY);
+        assert!(ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+        let inbox = self.count(&format!("SELECT count(*) FROM notifications WHERE job_id = '{root_id}'")).await;
+        assert_eq!(inbox, 4);
+        self.push.wait_for(4, LIMIT).await.unwrap();
+        assert_eq!(sorted(self.push.received().iter().map(|push| push.name.clone()).collect()), FAMILY);
+        assert_eq!(self.push.rejected(), []);
+    }
+}
+
+/// A reminder as canonical JSON.
+pub fn reminder(medication_id: &str, scheduled_time: DateTime<Utc>) -> Value {
+    json!({ "medicationId": medication_id, "scheduledTime": scheduled_time.to_rfc3339(), "reminderMinutes": 0 })
+}
+
+/// The present instant, as a producer would name it.
+pub fn utc_now() -> DateTime<Utc> {
+    carebell::clock::Clock::system().now()
+}
+
+pub fn adjustments(overrides: &str) -> Adjustments {
+    carebell::config::Source::of([("QUEUE_OVERRIDES".to_owned(), overrides.to_owned())]).adjustments().unwrap()
+}
+
+pub fn sorted<T: Ord + Debug>(mut items: Vec<T>) -> Vec<T> {
+    items.sort();
+    items
+}
+
+/// All messages of a stream that match a subject, without consuming them.
+pub async fn peek(context: &jetstream::Context, stream: &str, subject: &str) -> usize {
+    let stream = context.get_stream(stream).await.unwrap();
+    let mut subjects = stream.info_with_subjects(subject).await.unwrap();
+    let mut count = 0;
+    while let Some(Ok((_, messages))) = subjects.next().await {
+        count += messages;
+    }
+    count
+}

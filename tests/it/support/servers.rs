@@ -1,0 +1,60 @@
+//! Programs and the shared Postgres: found, fetched and started once for all tests of a run.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use carebell::{
+    dev::{
+        self,
+        guard::{self, PrivateDir},
+        postgres::Postgres,
+        programs::Programs,
+    },
+    store::Store,
+};
+use sqlx::{Connection, Executor, PgConnection};
+use tokio::sync::{Mutex, OnceCell};
+
+/// Finds or fetches the programs, once.
+pub async fn programs() -> &'static Programs {
+    static PROGRAMS: OnceCell<Programs> = OnceCell::const_new();
+    PROGRAMS.get_or_init(async || dev::find(|text| eprintln!("{text}")).await.unwrap()).await
+}
+
+/// A migrated database of its own in the shared server.
+pub async fn database() -> String {
+    static SERVER: OnceCell<(Postgres, PrivateDir)> = OnceCell::const_new();
+    static TEMPLATE: Mutex<()> = Mutex::const_new(());
+    static NUMBER: AtomicUsize = AtomicUsize::new(0);
+
+    let (server, _) = SERVER
+        .get_or_init(async || {
+            let directory = guard::private_dir().unwrap();
+            let server = Postgres::start(&programs().await.postgres_bin, directory.path()).await.unwrap();
+            migrate(&server.url("postgres")).await;
+            (server, directory)
+        })
+        .await;
+    let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
+    // A template must not be in use, so databases are made one at a time, over a connection to another one.
+    let _guard = TEMPLATE.lock().await;
+    let mut connection = PgConnection::connect(&server.url("template1")).await.unwrap();
+    let statement = format!("CREATE DATABASE {name} TEMPLATE postgres");
+    connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
+    connection.close().await.unwrap();
+    server.url(&name)
+}
+
+/// A server of its own, for tests that stop it. The directory outlives the server.
+pub async fn own_postgres() -> (Postgres, PrivateDir) {
+    let directory = guard::private_dir().unwrap();
+    let server = Postgres::start(&programs().await.postgres_bin, directory.path()).await.unwrap();
+    migrate(&server.url("postgres")).await;
+    (server, directory)
+}
+
+async fn migrate(url: &str) {
+    let store = Store::new(url, 1).unwrap();
+    store.create_care_tables().await.unwrap();
+    store.migrate().await.unwrap();
+    store.close().await;
+}
