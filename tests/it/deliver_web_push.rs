@@ -97,6 +97,26 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
 }
 
 #[tokio::test]
+async fn a_wait_beyond_the_expiry_ends_as_expired_and_does_not_spin() {
+    let world = World::new().await;
+    world.push.behave("ana", Behaviour::retry_after(429, "3600"));
+    let not_after = (utc_now() + chrono::TimeDelta::seconds(3)).to_rfc3339();
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" }).to_string();
+    let headers =
+        [("Carebell-Job-Id", "hello"), ("Carebell-Not-After", &not_after), ("Content-Type", "application/json")];
+    world.publish("jobs.notification.normal", &headers, body).await;
+    let worker = Worker::start(&world);
+    let line = world.ledger("hello").await.remove(0);
+    assert_eq!(ended(&line), ("expired", Some("expired"), 0));
+    assert_eq!(world.push.counts().requests, 1);
+    world.queues_are_empty().await;
+    let mut hold = world.context.get_stream("HOLD").await.unwrap();
+    let published = hold.info().await.unwrap().state.last_sequence;
+    assert!(published <= 4, "parked once or twice, and resumed as often: {published} messages");
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_failing_service_is_tried_again_until_the_attempts_are_burnt() {
     let world = World::new().await;
     let worker = Worker::start(&world);

@@ -13,6 +13,7 @@ mod layout;
 mod notification;
 mod outages;
 mod pipeline;
+mod records;
 mod reminder_medication;
 mod shutdown;
 mod streams;

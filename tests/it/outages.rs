@@ -1,6 +1,6 @@
 //! Servers that go and come back: no job is lost, no attempt is burnt, the worker stays.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use carebell::dev::guard;
 
@@ -23,8 +23,10 @@ async fn nats_stopped_and_started() {
         .await;
     assert_eq!(worker.get("/livez").await.0, 200);
     world.nats.start_again().await.unwrap();
+    let since = tokio::time::Instant::now();
     world.remind("after").await;
     world.ledger("after").await;
+    assert!(since.elapsed() < Duration::from_secs(15), "pulls are made anew at once: {:?}", since.elapsed());
     world.push.wait_for(8, LIMIT).await.unwrap();
     assert_eq!(worker.get("/health").await.0, 200);
     world.queues_are_empty().await;
@@ -119,4 +121,22 @@ async fn a_database_without_the_schema_is_told_of() {
     let mut process = Process::worker(&world, &[("DATABASE_URL", &postgres.url("template1")), ("START_TIMEOUT", "1s")]);
     assert_eq!(process.ended().await.code(), Some(1));
     assert!(process.output().contains("carebell migrate"), "{}", process.output());
+}
+
+/// What no library writes, but a hand-made producer might: a header that the worker's NATS client cannot take.
+#[tokio::test]
+async fn a_client_that_is_ended_by_a_message_ends_the_worker_which_says_so() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let address = ("127.0.0.1", world.nats.port());
+    let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
+    let header = "NATS/1.0\r\nX-Note: a\rb\r\n\r\n";
+    let publish = format!(
+        "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB jobs.reminder.medication {0} {0}\r\n{header}\r\nPING\r\n",
+        header.len()
+    );
+    tokio::io::AsyncWriteExt::write_all(&mut connection, publish.as_bytes()).await.unwrap();
+    assert_eq!(worker.ended().await.code(), Some(1), "{}", worker.output());
+    assert!(worker.output().contains("NATS client has ended"), "{}", worker.output());
 }

@@ -71,6 +71,18 @@ async fn a_lead_time_makes_a_reminder_of_its_own() {
     worker.stop().await;
 }
 
+#[tokio::test]
+async fn names_and_ids_of_any_length_make_a_notification_that_is_taken() {
+    let world = World::new().await;
+    let id = "m".repeat(100);
+    world.sql(&format!("INSERT INTO medications VALUES ('{id}', 'rose', repeat('N', 9000), repeat('D', 9000))")).await;
+    world.sql("UPDATE care_recipients SET name = repeat('R', 9000)").await;
+    let worker = Worker::start(&world);
+    world.publish_json("jobs.reminder.medication", "long", &reminder(&id, utc_now())).await;
+    world.everyone_has_it_once("long").await;
+    worker.stop().await;
+}
+
 #[test]
 fn each_mistake_names_its_field() {
     let registry = jobs::registry();

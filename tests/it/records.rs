@@ -1,0 +1,257 @@
+//! What the store promises to those who repeat themselves: the same record twice counts once, and a worker that was
+//! thought dead does not write over its successor.
+
+use std::cell::Cell;
+
+use carebell::{
+    job::Meta,
+    kind::{Kind, Lane},
+    plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt},
+    store::{
+        ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunState, Store, Verdict,
+    },
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use proptest::{prelude::*, test_runner::TestRunner};
+use serde_json::Map;
+
+use crate::support::{database, utc_now};
+
+async fn store() -> Store {
+    Store::new(&database().await, 8).unwrap()
+}
+
+fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
+    Meta {
+        job_id: job_id.into(),
+        root_id: job_id.into(),
+        kind: Kind::reminder("reminder.medication"),
+        lane: Lane::Critical,
+        stream: "JOBS".into(),
+        sequence,
+        delivered,
+        published: utc_now(),
+        not_after: None,
+        trace: None,
+    }
+}
+
+fn failed(meta: Meta, verdict: Verdict) -> FailedRun {
+    FailedRun { meta, verdict, now: utc_now() }
+}
+
+fn attempt() -> Verdict {
+    Verdict::Attempt { error: "no luck".into() }
+}
+
+fn death() -> Verdict {
+    Verdict::Dead { error: "no luck".into(), reason: DeadReason::Exhausted }
+}
+
+fn commit(meta: Meta, plan: Plan) -> Commit {
+    let now = utc_now();
+    Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after: now, now }
+}
+
+async fn run_of(store: &Store, job_id: &str) -> (String, i32) {
+    let record = store.look_up_runs(&[RunAsk { job_id: job_id.into() }]).await.unwrap().remove(0).unwrap();
+    (record.state, record.attempts)
+}
+
+#[tokio::test]
+async fn an_attempt_that_is_recorded_twice_is_burnt_once() {
+    let store = store().await;
+    for _ in 0..3 {
+        assert_eq!(store.record_run_failures(&[failed(meta("a", 1, 1), attempt())]).await.unwrap(), [true]);
+    }
+    assert_eq!(run_of(&store, "a").await, ("open".into(), 1));
+    store.record_run_failures(&[failed(meta("a", 1, 2), attempt())]).await.unwrap();
+    assert_eq!(run_of(&store, "a").await, ("open".into(), 2), "the next delivery is another attempt");
+    store.record_run_failures(&[failed(meta("a", 7, 1), attempt())]).await.unwrap();
+    assert_eq!(
+        run_of(&store, "a").await,
+        ("open".into(), 3),
+        "and so is the first of another sequence, as after a wait"
+    );
+}
+
+#[tokio::test]
+async fn a_death_is_final_for_its_message_and_not_for_another() {
+    let store = store().await;
+    for _ in 0..2 {
+        assert_eq!(store.record_run_failures(&[failed(meta("a", 1, 1), death())]).await.unwrap(), [true]);
+    }
+    store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released)]).await.unwrap();
+    assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a release that comes late does not bring it back");
+    let same = commit(meta("a", 1, 2), Plan::default());
+    assert_eq!(store.commit_runs(&[same]).await.unwrap(), [Committed::Duplicate]);
+    let again = commit(meta("a", 9, 1), Plan::default());
+    assert_eq!(store.commit_runs(&[again]).await.unwrap(), [Committed::Fresh], "published again, it runs again");
+    let late = failed(meta("a", 1, 3), attempt());
+    assert_eq!(store.record_run_failures(&[late]).await.unwrap(), [false], "a job that has ended does not fail");
+    assert_eq!(run_of(&store, "a").await.0, "done");
+}
+
+fn planned(id: &str) -> Commit {
+    let mut plan = Plan { content: Some(content()), ..Plan::default() };
+    plan.inbox.push(InboxRow { id: format!("inbox-{id}"), user_id: "ana".into() });
+    plan.deliveries.push(PlannedDelivery {
+        id: id.into(),
+        user_id: "ana".into(),
+        channel: Channel::WebPush,
+        address: "phone".into(),
+        lane: Lane::Critical,
+        sender: Some(Kind::delivery("deliver.web_push")),
+    });
+    let mut commit = commit(meta(&format!("job-{id}"), 1, 1), plan);
+    commit.not_after = utc_now() + TimeDelta::hours(1);
+    commit
+}
+
+fn content() -> Content {
+    Content { kind: "T".into(), title: "T".into(), body: String::new(), url: None, data: Map::new(), tag: None }
+}
+
+fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
+    ClaimAsk { id: id.into(), sequence, delivered, now }
+}
+
+async fn claim(store: &Store, ask: ClaimAsk) -> Claimed {
+    store.claim_deliveries(&[ask]).await.unwrap().remove(0)
+}
+
+fn entry(id: &str, sequence: i64, delivered: i64, record: LedgerRecord) -> LedgerEntry {
+    LedgerEntry { id: id.into(), sequence, delivered, record, now: utc_now() }
+}
+
+fn receipt(state: Delivered) -> LedgerRecord {
+    let provider = "web_push".to_owned();
+    LedgerRecord::Receipt(Receipt { state, reason: None, provider, answer: "201".into(), address_gone: false })
+}
+
+#[tokio::test]
+async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends() {
+    let store = store().await;
+    store.commit_runs(&[planned("d")]).await.unwrap();
+    let now = utc_now();
+    let taken = join_all((0..8).map(|sequence| claim(&store, ask("d", sequence, 1, now)))).await;
+    assert_eq!(taken.iter().filter(|claimed| matches!(claimed, Claimed::Taken(_))).count(), 1, "eight at once");
+    let holder = (0..8).zip(&taken).find(|(_, claimed)| matches!(claimed, Claimed::Taken(_))).unwrap().0;
+
+    let other = 100;
+    assert!(matches!(claim(&store, ask("d", other, 1, now)).await, Claimed::Busy(until) if until > now));
+    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Taken(_)), "the same message, again");
+    let stale = entry("d", holder, 1, LedgerRecord::Verdict(attempt()));
+    assert_eq!(store.record_deliveries(&[stale]).await.unwrap(), [false], "the first worker's failure does not count");
+    let sent = entry("d", holder, 1, receipt(Delivered::Sent));
+    assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "but what it has sent is sent");
+    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(state) if state == "sent"));
+
+    store.commit_runs(&[planned("e")]).await.unwrap();
+    claim(&store, ask("e", 1, 1, now)).await;
+    let later = now + TimeDelta::seconds(61);
+    assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
+}
+
+#[tokio::test]
+async fn a_delivery_that_is_held_is_not_claimed_before_its_time_unless_it_has_expired() {
+    let store = store().await;
+    store.commit_runs(&[planned("d")]).await.unwrap();
+    let now = utc_now();
+    claim(&store, ask("d", 1, 1, now)).await;
+    let until = now + TimeDelta::hours(5);
+    let held = entry("d", 1, 1, LedgerRecord::Held(until, "retry_later"));
+    for _ in 0..2 {
+        assert_eq!(store.record_deliveries(std::slice::from_ref(&held)).await.unwrap(), [true], "twice is once");
+    }
+    assert!(matches!(claim(&store, ask("d", 2, 1, now)).await, Claimed::Busy(busy) if busy == until));
+    let expired = now + TimeDelta::hours(2);
+    let claimed = claim(&store, ask("d", 2, 1, expired)).await;
+    assert!(matches!(claimed, Claimed::Taken(_)), "so that it is recorded as expired: {claimed:?}");
+}
+
+#[tokio::test]
+async fn one_mark_has_one_owner_whatever_the_grouping() {
+    let store = store().await;
+    let mark = Mark { record_id: "m".into(), instant: utc_now(), lead_minutes: 0 };
+    let jobs: Vec<Commit> = (0..20)
+        .map(|number| {
+            let plan = Plan { mark: Some(mark.clone()), ..Plan::default() };
+            commit(meta(&format!("job-{number}"), number, 1), plan)
+        })
+        .collect();
+    let groups = join_all(jobs.chunks(5).map(|group| store.commit_runs(group))).await;
+    let results: Vec<Committed> = groups.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
+    assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
+    let again = store.commit_runs(&jobs).await.unwrap();
+    assert!(again.iter().all(|result| *result == Committed::Duplicate));
+}
+
+/// One thing that happens to a delivery, at random.
+#[derive(Clone, Debug)]
+enum Event {
+    Claim { sequence: i64, delivered: i64, seconds: i64 },
+    Record { sequence: i64, delivered: i64, what: usize },
+}
+
+/// Whatever happens in whatever order: a delivery that has ended stays as it ended, `sent` is only said by a send, and
+/// burnt attempts never grow less.
+#[test]
+fn the_ledger_keeps_its_states() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(store());
+    let event = prop_oneof![
+        (1..4_i64, 1..5_i64, 0..200_i64).prop_map(|(sequence, delivered, seconds)| Event::Claim {
+            sequence,
+            delivered,
+            seconds
+        }),
+        (1..4_i64, 1..5_i64, 0..7_usize).prop_map(|(sequence, delivered, what)| Event::Record {
+            sequence,
+            delivered,
+            what
+        }),
+    ];
+    let number = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() });
+    let outcome = runner.run(&prop::collection::vec(event, 1..25), |events| {
+        number.set(number.get() + 1);
+        let id = format!("d-{}", number.get());
+        runtime.block_on(async {
+            store.commit_runs(&[planned(&id)]).await.unwrap();
+            let mut before = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
+            for event in events {
+                let mut sent = false;
+                match &event {
+                    Event::Claim { sequence, delivered, seconds } => {
+                        let now = utc_now() + TimeDelta::seconds(*seconds);
+                        claim(&store, ask(&id, *sequence, *delivered, now)).await;
+                    }
+                    Event::Record { sequence, delivered, what } => {
+                        let record = match what {
+                            0 => receipt(Delivered::Sent),
+                            1 => receipt(Delivered::Failed),
+                            2 => LedgerRecord::Expired,
+                            3 => LedgerRecord::Held(utc_now(), "retry_later"),
+                            4 => LedgerRecord::Verdict(attempt()),
+                            5 => LedgerRecord::Verdict(death()),
+                            _ => LedgerRecord::Verdict(Verdict::Released),
+                        };
+                        sent = *what == 0;
+                        store.record_deliveries(&[entry(&id, *sequence, *delivered, record)]).await.unwrap();
+                    }
+                }
+                let after = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
+                let ended = !["pending", "held", "sending"].contains(&before.state.as_str());
+                prop_assert!(!ended || before == after, "{event:?}: {before:?} became {after:?}");
+                prop_assert!(after.state != "sent" || before.state == "sent" || sent, "{event:?}: {after:?}");
+                prop_assert!(after.attempts >= before.attempts && after.claims >= before.claims);
+                before = after;
+            }
+            Ok(())
+        })
+    });
+    outcome.unwrap();
+}
