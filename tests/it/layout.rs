@@ -233,3 +233,23 @@ fn every_file_that_the_docs_name_is_there() {
         }
     }
 }
+
+/// The example of `docs/ADDING_A_JOB.md` is a diff: what it shows as being there is there.
+#[test]
+fn the_guide_to_a_new_kind_fits_the_files_it_changes() {
+    let guide = fs::read_to_string(Path::new(ROOT).join("docs/ADDING_A_JOB.md")).unwrap();
+    let diff = guide.split("```diff\n").nth(1).unwrap().split("```").next().unwrap();
+    let mut file = String::new();
+    let mut checked = 0;
+    for line in diff.lines() {
+        if let Some(path) = line.strip_prefix("--- a/") {
+            file = fs::read_to_string(Path::new(ROOT).join(path)).unwrap_or_else(|_| panic!("the guide names {path}"));
+        } else if line.starts_with("--- /dev/null") {
+            file.clear();
+        } else if let Some(there) = line.strip_prefix(' ').or(line.strip_prefix('-')).filter(|text| !text.is_empty()) {
+            assert!(file.lines().any(|known| known == there), "the guide shows a line that is not there: {there}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 8, "{checked} lines of context");
+}
