@@ -3,6 +3,8 @@
 //! One message makes one dead letter, whichever way and however often it comes here: the copy is published under the
 //! condition that its own subject is still empty.
 
+pub mod sweep;
+
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};

@@ -10,6 +10,7 @@ use crate::{
     clock::{Clock, Random},
     kind::{Kind, Lane},
     plan::{Plan, Reason},
+    policy::Wishes,
     store::{Claim, Store, StoreError},
 };
 
@@ -134,6 +135,8 @@ pub struct Meta {
     pub not_after: Option<DateTime<Utc>>,
     /// W3C trace context, handed on to all that follows.
     pub trace: Option<String>,
+    /// What the job asks for itself, within the queue's ceilings.
+    pub wishes: Wishes,
 }
 
 /// What `work` may use.

@@ -3,6 +3,7 @@
 //! Only this module pulls, and only [`settle`] acknowledges.
 
 mod consumer;
+mod depth;
 mod message;
 mod registry;
 mod run;
@@ -12,17 +13,20 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use chrono::TimeDelta;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::{consumer::Consumer, run::Runner};
+use self::{
+    consumer::{Consumer, Pause},
+    run::Runner,
+};
 pub use self::{message::Form, registry::Registry};
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
     effects::Effects,
     health::Health,
-    kind::Stage,
+    kind::{Kind, Lane, Stage},
     store::CLAIM_LEASE,
     streams::Streams,
 };
@@ -70,6 +74,7 @@ impl Pipeline {
             consumers: TaskTracker::new(),
             jobs: TaskTracker::new(),
         };
+        let depth = pipeline.follow_depth(parts);
         for kind in parts.registry.kinds() {
             if kind.stage == Stage::Delivery && !parts.channels.can_send(*kind) {
                 continue;
@@ -103,11 +108,21 @@ impl Pipeline {
                     health: Arc::clone(&parts.health),
                     jobs: pipeline.jobs.clone(),
                     stop: pipeline.stop.clone(),
+                    pause: declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() }),
                 };
                 pipeline.consumers.spawn(consumer.run());
             }
         }
         Ok(pipeline)
+    }
+
+    /// Follows how many deliveries wait that are not critical.
+    fn follow_depth(&self, parts: &Parts) -> watch::Receiver<u64> {
+        let deliveries = parts.registry.kinds().iter().filter(|kind| kind.stage == Stage::Delivery);
+        let queues = deliveries.flat_map(Kind::queues).filter(|queue| queue.lane != Some(Lane::Critical));
+        let consumers = queues.filter_map(|queue| parts.streams.consumer(&queue));
+        let names = consumers.map(|consumer| (consumer.stream.clone(), consumer.durable().to_owned())).collect();
+        depth::follow(parts.context.clone(), names, self.stop.clone())
     }
 
     /// Stops pulling, lets the jobs under way finish for `patience`, and gives back those that have not.

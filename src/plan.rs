@@ -202,6 +202,8 @@ pub enum DeadReason {
     Crashed,
     /// Its body or headers cannot be read.
     Undecodable,
+    /// No consumer covers its subject.
+    UnknownKind,
 }
 
 impl DeadReason {
@@ -213,13 +215,14 @@ impl DeadReason {
             Self::Exhausted => "exhausted",
             Self::Crashed => "crashed",
             Self::Undecodable => "undecodable",
+            Self::UnknownKind => "unknown_kind",
         }
     }
 
     /// Reads the token back.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable]
+        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind]
             .into_iter()
             .find(|reason| reason.name() == text)
     }

@@ -16,8 +16,51 @@ pub struct Policy {
     pub jitter: f64,
     /// How long one run of the work may take.
     pub timeout: Duration,
-    /// How many jobs of this queue a process runs at once; at least 1.
+    /// How many jobs of this queue a process runs at once; at least 1. A lane's share of the process.
     pub concurrency: usize,
+    /// The most attempts that a job may ask for; at least `attempts`.
+    pub max_attempts: u32,
+    /// The longest wait that a job may ask for; at least that of `backoff`.
+    pub max_backoff: Duration,
+    /// Pull nothing while more deliveries than this wait in the lanes that are not critical.
+    pub pause_above: Option<u64>,
+}
+
+/// What one job asks for itself: `Carebell-Attempts`, `-Backoff` and `-Timeout`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Wishes {
+    /// Attempts.
+    pub attempts: Option<u32>,
+    /// The wait between attempts.
+    pub backoff: Option<Backoff>,
+    /// How long one run of the work may take.
+    pub timeout: Option<Duration>,
+}
+
+impl Wishes {
+    /// Reads `Carebell-Attempts`.
+    ///
+    /// # Errors
+    /// If it is no whole number of at least 1.
+    pub fn attempts(text: &str) -> Result<u32, PolicyError> {
+        number("Carebell-Attempts", text)
+    }
+
+    /// Reads `Carebell-Backoff`: `fixed 5m` or `exponential 1m to 1h`.
+    ///
+    /// # Errors
+    /// If it is neither.
+    pub fn backoff(text: &str) -> Result<Backoff, PolicyError> {
+        Backoff::parse("Carebell-Backoff", text)
+    }
+
+    /// Reads `Carebell-Timeout`: a duration such as `30s`.
+    ///
+    /// # Errors
+    /// If it is none.
+    pub fn timeout(text: &str) -> Result<Duration, PolicyError> {
+        duration("Carebell-Timeout", text)
+    }
 }
 
 /// The wait before the next attempt, without jitter.
@@ -43,9 +86,25 @@ pub struct PolicyError {
     expected: &'static str,
 }
 
-/// The metadata keys, in the order in which a person reads them.
-pub const KEYS: [&str; 5] =
-    ["carebell.attempts", "carebell.backoff", "carebell.jitter", "carebell.timeout", "carebell.concurrency"];
+impl PolicyError {
+    /// What it should be.
+    #[must_use]
+    pub fn expected(&self) -> &'static str {
+        self.expected
+    }
+}
+
+/// The metadata keys, in the order in which a person reads them. The last three may be left out.
+pub const KEYS: [&str; 8] = [
+    "carebell.attempts",
+    "carebell.backoff",
+    "carebell.jitter",
+    "carebell.timeout",
+    "carebell.concurrency",
+    "carebell.max_attempts",
+    "carebell.max_backoff",
+    "carebell.pause_above",
+];
 
 impl Policy {
     /// Reads a policy from the `metadata` of a consumer.
@@ -55,16 +114,36 @@ impl Policy {
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, PolicyError> {
         let unknown = metadata.keys().find(|key| key.starts_with("carebell.") && !KEYS.contains(&key.as_str()));
         if let Some(key) = unknown {
-            return Err(wrong(key, "(a key)", "one of carebell.attempts, backoff, jitter, timeout, concurrency"));
+            return Err(wrong(key, "(a key)", "one of the keys that docs/ARCHITECTURE.md lists"));
         }
         let text = |key: &str| metadata.get(key).map_or("", String::as_str);
+        let optional = |key: &str| metadata.get(key).map(String::as_str);
+        let attempts = number(KEYS[0], text(KEYS[0]))?;
+        let backoff = Backoff::parse(KEYS[1], text(KEYS[1]))?;
+        let max_attempts = optional(KEYS[5]).map(|text| number(KEYS[5], text)).transpose()?;
+        let max_backoff = optional(KEYS[6]).map(|text| duration(KEYS[6], text)).transpose()?;
         Ok(Self {
-            attempts: number(KEYS[0], text(KEYS[0]))?,
-            backoff: Backoff::parse(KEYS[1], text(KEYS[1]))?,
+            attempts,
+            backoff,
             jitter: percent(KEYS[2], text(KEYS[2]))?,
             timeout: duration(KEYS[3], text(KEYS[3]))?,
-            concurrency: number::<usize>(KEYS[4], text(KEYS[4]))?,
+            concurrency: number::<u32>(KEYS[4], text(KEYS[4]))? as usize,
+            max_attempts: max_attempts.unwrap_or(attempts).max(attempts),
+            max_backoff: max_backoff.unwrap_or(backoff.longest()).max(backoff.longest()),
+            pause_above: optional(KEYS[7]).map(|text| number(KEYS[7], text)).transpose()?,
         })
+    }
+
+    /// The policy of a job that asks for some of its own: what it asks for, up to the queue's ceilings.
+    #[must_use]
+    pub fn for_job(&self, wishes: &Wishes) -> Self {
+        let backoff = wishes.backoff.map_or(self.backoff, |backoff| backoff.at_most(self.max_backoff));
+        Self {
+            attempts: wishes.attempts.map_or(self.attempts, |attempts| attempts.min(self.max_attempts)),
+            backoff,
+            timeout: wishes.timeout.map_or(self.timeout, |timeout| timeout.min(self.timeout)),
+            ..self.clone()
+        }
     }
 
     /// The wait after the `failures`-th recorded failure (1 = the first), with jitter.
@@ -84,6 +163,26 @@ impl Backoff {
             Self::Exponential { first, ceiling } => {
                 let doublings = failures.saturating_sub(1).min(31);
                 first.saturating_mul(1 << doublings).min(ceiling)
+            }
+        }
+    }
+
+    /// The longest wait.
+    #[must_use]
+    pub fn longest(&self) -> Duration {
+        match *self {
+            Self::Fixed(wait) => wait,
+            Self::Exponential { ceiling, .. } => ceiling,
+        }
+    }
+
+    /// The same, with no wait longer than `most`.
+    #[must_use]
+    pub fn at_most(self, most: Duration) -> Self {
+        match self {
+            Self::Fixed(wait) => Self::Fixed(wait.min(most)),
+            Self::Exponential { first, ceiling } => {
+                Self::Exponential { first: first.min(most), ceiling: ceiling.min(most) }
             }
         }
     }
@@ -174,6 +273,35 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_job_has_its_wishes_up_to_the_ceilings() {
+        let queue = metadata(&[("carebell.max_attempts", "5"), ("carebell.max_backoff", "30m")]);
+        let queue = Policy::from_metadata(&queue).unwrap();
+        assert_eq!(queue.for_job(&Wishes::default()), queue);
+        let modest = Wishes {
+            attempts: Some(1),
+            backoff: Some(Wishes::backoff("fixed 10s").unwrap()),
+            timeout: Some(Wishes::timeout("20s").unwrap()),
+        };
+        let policy = queue.for_job(&modest);
+        assert_eq!((policy.attempts, policy.timeout), (1, Duration::from_secs(20)));
+        assert_eq!(policy.backoff, Backoff::Fixed(Duration::from_secs(10)));
+        let greedy = Wishes {
+            attempts: Some(99),
+            backoff: Some(Wishes::backoff("exponential 1h to 10h").unwrap()),
+            timeout: Some(Wishes::timeout("3h").unwrap()),
+        };
+        let policy = queue.for_job(&greedy);
+        assert_eq!((policy.attempts, policy.timeout), (5, Duration::from_mins(5)));
+        assert_eq!(policy.backoff.longest(), Duration::from_mins(30));
+        let silent = Policy::from_metadata(&metadata(&[])).unwrap();
+        assert_eq!(
+            silent.for_job(&greedy).attempts,
+            3,
+            "a queue without ceilings of its own gives no more than it has"
+        );
+    }
+
     proptest! {
         #[test]
         fn delays_stay_in_their_bounds(failures in 1u32..200, first_ms in 1u64..100_000, times in 1u32..1000,
@@ -181,7 +309,16 @@ mod tests {
             let first = Duration::from_millis(first_ms);
             let backoff = Backoff::Exponential { first, ceiling: first * times };
             let jitter = f64::from(jitter) / 100.0;
-            let policy = Policy { attempts: 3, backoff, jitter, timeout: first, concurrency: 1 };
+            let policy = Policy {
+                attempts: 3,
+                backoff,
+                jitter,
+                timeout: first,
+                concurrency: 1,
+                max_attempts: 3,
+                max_backoff: first,
+                pause_above: None,
+            };
             let delay = policy.delay(failures, &Random::seeded(seed)).as_secs_f64();
             let plain = backoff.wait(failures).as_secs_f64();
             prop_assert!(backoff.wait(failures) >= first && backoff.wait(failures) <= first * times);

@@ -3,7 +3,10 @@
 //! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
 //! `check` compares every field. Replicas come from configuration, not from the files.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    time::Duration,
+};
 
 use async_nats::jetstream::{
     self,
@@ -162,6 +165,26 @@ impl Streams {
         &self.consumers
     }
 
+    /// The streams that have consumers, by name.
+    #[must_use]
+    pub fn work_queues(&self) -> BTreeSet<String> {
+        self.consumers.iter().map(|consumer| consumer.stream.clone()).collect()
+    }
+
+    /// The streams that others draw on by subjects that begin with `prefix`, each with those subjects.
+    #[must_use]
+    pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
+        let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for source in self.streams.iter().flat_map(|stream| stream.sources.iter().flatten()) {
+            let subjects = source.subject_transforms.iter().map(|transform| transform.source.clone());
+            let subjects: Vec<String> = subjects.filter(|subject| subject.starts_with(prefix)).collect();
+            if !subjects.is_empty() {
+                sourced.entry(source.name.clone()).or_default().extend(subjects);
+            }
+        }
+        sourced
+    }
+
     /// The consumer of a queue.
     #[must_use]
     pub fn consumer(&self, queue: &Queue) -> Option<&Consumer> {
@@ -271,7 +294,7 @@ fn read_consumer(
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
     // The net under the recorded attempts: releases and lost workers count here too.
-    config.max_deliver = i64::from(policy.attempts) + 10;
+    config.max_deliver = i64::from(policy.max_attempts) + 10;
     Ok(Consumer { stream: stream.into(), config, policy })
 }
 
@@ -286,7 +309,7 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
     let key = format!("carebell.{key}");
     if !crate::policy::KEYS.contains(&key.as_str()) {
         let text = format!(
-            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency or ack_wait"
+            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above or ack_wait"
         );
         return Err(FileError::Override(text));
     }

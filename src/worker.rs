@@ -16,6 +16,7 @@ use crate::{
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError},
+    dead_letter::sweep,
     effects::{Effects, reconcile},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
@@ -84,7 +85,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     };
     let pipeline = Pipeline::start(&parts).map_err(WorkerError::Start)?;
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    tokio::spawn(reconcile::run(effects, clock, reconcile_age(&parts.streams), closing.clone()));
+    tokio::spawn(reconcile::run(effects, clock.clone(), reconcile_age(&parts.streams), closing.clone()));
+    tokio::spawn(sweep::run(parts.context.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
     health.enter(Phase::Running);
     info!("ready");
 

@@ -21,6 +21,12 @@ pub mod header {
     pub const ROOT_ID: &str = "Carebell-Root-Id";
     /// RFC 3339: when the job stops being of use.
     pub const NOT_AFTER: &str = "Carebell-Not-After";
+    /// The job's own number of attempts.
+    pub const ATTEMPTS: &str = "Carebell-Attempts";
+    /// The job's own wait between attempts.
+    pub const BACKOFF: &str = "Carebell-Backoff";
+    /// The job's own timeout.
+    pub const TIMEOUT: &str = "Carebell-Timeout";
     /// The body's form.
     pub const CONTENT_TYPE: &str = "Content-Type";
     /// W3C trace context.

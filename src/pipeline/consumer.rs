@@ -8,7 +8,7 @@ use async_nats::jetstream::{
 };
 use futures::{FutureExt, StreamExt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -45,6 +45,29 @@ pub struct Consumer {
     pub jobs: TaskTracker,
     /// Cancelled when no more is to be pulled.
     pub stop: CancellationToken,
+    /// When to pull nothing for a while.
+    pub pause: Option<Pause>,
+}
+
+/// While more deliveries than this wait, a queue is not pulled.
+pub struct Pause {
+    /// The bound, in messages.
+    pub bound: u64,
+    /// How many wait.
+    pub depth: watch::Receiver<u64>,
+}
+
+impl Pause {
+    /// Returns when no more deliveries wait than the bound.
+    async fn over(&self, queue: Queue) {
+        let mut depth = self.depth.clone();
+        let waiting = *depth.borrow_and_update();
+        if waiting > self.bound {
+            tracing::info!(queue = queue.durable(), waiting, bound = self.bound, "pausing: deliveries are behind");
+            // The sender ends with the worker, and then nobody waits here any more.
+            let _ = depth.wait_for(|waiting| *waiting <= self.bound).await;
+        }
+    }
 }
 
 impl Consumer {
@@ -73,6 +96,9 @@ impl Consumer {
             let permit = async {
                 // Jobs that are pulled while the database is away would only be held, and counted as delivered.
                 self.health.database_up().await;
+                if let Some(pause) = &self.pause {
+                    pause.over(self.queue).await;
+                }
                 Arc::clone(permits).acquire_owned().await
             };
             let Some(permit) = self.stop.run_until_cancelled(permit).await else { return Ok(()) };

@@ -14,6 +14,7 @@ use crate::{
     effects::publish::header,
     job::{Invalid, Meta},
     kind::{Lane, Queue},
+    policy::{PolicyError, Wishes},
 };
 
 /// The longest job id that a producer may choose; those of children are made from it and a short suffix.
@@ -103,7 +104,13 @@ impl Pulled {
             None => None,
             Some(text) => Some(parse_instant(text)?),
         };
+        let wishes = Wishes {
+            attempts: self.wish(header::ATTEMPTS, Wishes::attempts)?,
+            backoff: self.wish(header::BACKOFF, Wishes::backoff)?,
+            timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
+        };
         Ok(Meta {
+            wishes,
             root_id: root.unwrap_or_else(|| job_id.clone()),
             job_id,
             kind: self.queue.kind,
@@ -115,6 +122,16 @@ impl Pulled {
             not_after,
             trace: self.header(header::TRACEPARENT).filter(|trace| is_traceparent(trace)).map(ToOwned::to_owned),
         })
+    }
+
+    /// A header of the job's own policy.
+    fn wish<T>(
+        &self,
+        name: &'static str,
+        read: impl FnOnce(&str) -> Result<T, PolicyError>,
+    ) -> Result<Option<T>, Invalid> {
+        let refused = |error: PolicyError| Invalid::new(name, format!("must be {}", error.expected()));
+        self.header(name).map(read).transpose().map_err(refused)
     }
 
     /// `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream and sequence.

@@ -176,7 +176,8 @@ impl Runner {
             clock: self.clock.clone(),
             random: self.random.clone(),
         };
-        match self.work(job, cx).await {
+        let policy = self.policy.for_job(&meta.wishes);
+        match self.work(job, cx, policy.timeout).await {
             Ok(Outcome::Done(plan)) => match self.effects.carry_out(meta, not_after, plan).await? {
                 Committed::Fresh => Ok(Ending::new("done", Fate::Done)),
                 Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
@@ -197,25 +198,25 @@ impl Runner {
             }
             Err(Failure::Retry { why, after }) => {
                 let failures = attempts + 1;
-                if failures >= self.policy.attempts {
+                if failures >= policy.attempts {
                     let death = Death { reason: DeadReason::Exhausted, error: why, attempts: failures, first };
                     return self.die(meta, death).await;
                 }
                 let written = self.effects.record(meta, Verdict::Attempt { error: why.clone() }).await?;
-                let wait = self.policy.delay(failures, &self.random).max(after.unwrap_or_default());
+                let wait = policy.delay(failures, &self.random).max(after.unwrap_or_default());
                 Ok(Ending::new("retry", Fate::Retry(wait)).because(why).if_written(meta, written))
             }
         }
     }
 
     /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
-    async fn work(&self, job: Box<dyn Runnable>, cx: Context) -> Result<Outcome, Failure> {
+    async fn work(&self, job: Box<dyn Runnable>, cx: Context, limit: Duration) -> Result<Outcome, Failure> {
         let work = AssertUnwindSafe(async { job.work(cx).await }).catch_unwind();
-        match timeout(self.policy.timeout, work).await {
+        match timeout(limit, work).await {
             Ok(Ok(result)) => result,
             // The panic's own text may hold personal data; the panic hook has logged where it was.
             Ok(Err(_)) => Err(Failure::retry("the work panicked")),
-            Err(_) => Err(Failure::retry(format!("the work took longer than {:?}", self.policy.timeout))),
+            Err(_) => Err(Failure::retry(format!("the work took longer than {limit:?}"))),
         }
     }
 

@@ -7,6 +7,7 @@ use carebell::{
     job::Meta,
     kind::{Kind, Lane},
     plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt},
+    policy::Wishes,
     store::{
         ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunState, Store, Verdict,
     },
@@ -34,6 +35,7 @@ fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         published: utc_now(),
         not_after: None,
         trace: None,
+        wishes: Wishes::default(),
     }
 }
 
@@ -146,7 +148,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert_eq!(store.record_deliveries(&[stale]).await.unwrap(), [false], "the first worker's failure does not count");
     let sent = entry("d", holder, 1, receipt(Delivered::Sent));
     assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "but what it has sent is sent");
-    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(state) if state == "sent"));
+    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(end) if end == "sent"));
 
     store.commit_runs(&[planned("e")]).await.unwrap();
     claim(&store, ask("e", 1, 1, now)).await;
