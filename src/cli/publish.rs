@@ -1,34 +1,54 @@
-//! `carebell publish`
+//! `carebell publish`: one job, or with `--from` many.
 
-use std::time::Duration;
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read},
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::ArgGroup;
+use futures::{StreamExt, stream};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
 use super::Failed;
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{Submission, submit},
+    effects::submit::{Producer, Submission, submit},
     health::Health,
     jobs,
     kind::{Kind, Lane, Stage},
     nats,
-    pipeline::Form,
+    pipeline::{Form, Registry},
 };
 
-/// Of the JOBS stream; a body over it would be refused by the server without a word of why.
+/// Of the JOBS stream, less the headers; a body over it would be refused by the server without a word of why.
 const LARGEST_BODY: usize = 512 * 1024 - 4096;
 
+/// Publishes of `--from` that wait for their acknowledgement at once.
+const IN_FLIGHT: usize = 4096;
+
+/// Refused lines that are told of one by one.
+const TOLD: usize = 20;
+
 #[derive(Debug, clap::Args)]
-#[command(group = ArgGroup::new("due").args(["delay", "at"]))]
+#[command(group = ArgGroup::new("due").args(["delay", "at"]), group = ArgGroup::new("jobs").args(["json", "from"]).required(true))]
 pub(super) struct Args {
-    /// For example reminder.medication or notification
-    kind: String,
+    /// For example reminder.medication or notification; with --from, for lines that name none
+    #[arg(required_unless_present = "from")]
+    kind: Option<String>,
     /// The job as canonical protobuf JSON
     #[arg(long, value_name = "JSON")]
-    json: String,
+    json: Option<String>,
+    /// Many jobs: a file with one JSON object a line, `-` for standard input. Its fields: `job` (the job), and as far as
+    /// wanted `kind`, `jobId`, `lane`, `notAfter`, `at` or `delay`
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["job_id", "delay", "at"])]
+    from: Option<PathBuf>,
     /// Run it this much later, for example 5m
     #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
     delay: Option<Duration>,
@@ -46,54 +66,200 @@ pub(super) struct Args {
     lane: Lane,
 }
 
+/// One line of `--from`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Line<'a> {
+    #[serde(borrow)]
+    job: &'a RawValue,
+    kind: Option<String>,
+    job_id: Option<String>,
+    lane: Option<String>,
+    not_after: Option<DateTime<Utc>>,
+    at: Option<DateTime<Utc>>,
+    delay: Option<String>,
+}
+
+/// A job as it was asked for.
+struct Wanted {
+    kind: Kind,
+    body: Bytes,
+    job_id: Option<String>,
+    lane: Lane,
+    not_after: Option<DateTime<Utc>>,
+    at: Option<DateTime<Utc>>,
+}
+
 pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
-    let (clock, random) = (Clock::system(), Random::system());
-    let kind = known_kind(&args.kind)?;
-    let body = Bytes::from(args.json);
-    if body.len() > LARGEST_BODY {
-        return Err(Failed(format!("the job is {} bytes; at most {LARGEST_BODY} are taken", body.len())));
+    let checker = Checker { registry: jobs::registry(), clock: Clock::system(), random: Random::system() };
+    match (&args.from, &args.json) {
+        (Some(file), _) => many(source, &checker, &args, file).await,
+        (None, Some(json)) => one(source, &checker, &args, json.clone()).await,
+        (None, None) => Err(Failed("one of --json and --from is needed".into())),
     }
-    let decoder = jobs::registry().decoder(kind).ok_or("the kind has no decoder")?;
-    decoder.decode(&body, Form::Json).map_err(Failed)?;
-    let job_id = args.job_id.unwrap_or_else(|| random.uuid(clock.now()).to_string());
-    check_job_id(&job_id)?;
-    let delayed = args.delay.and_then(|delay| TimeDelta::from_std(delay).ok()).map(|delay| clock.now() + delay);
-    let submission = Submission {
-        subject: kind.subject(args.lane),
-        job_id: job_id.clone(),
-        body,
-        content_type: "application/json",
+}
+
+async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> Result<(), Failed> {
+    let delayed = args.delay.map(|delay| checker.later(delay));
+    let wanted = Wanted {
+        kind: checker.kind(args.kind.as_deref().unwrap_or_default()).map_err(Failed)?,
+        body: Bytes::from(json),
+        job_id: args.job_id.clone(),
+        lane: args.lane,
         not_after: args.not_after,
         at: args.at.or(delayed),
     };
-    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
-    let done = submit(&nats::jetstream(&client), submission).await.map_err(Failed)?;
+    let kind = wanted.kind;
+    let submission = checker.check(wanted).map_err(Failed)?;
+    let job_id = submission.job_id.clone();
+    let context = connect(source).await?;
+    let done = submit(&context, submission).await.map_err(Failed)?;
     let again = if done.duplicate { ", which was there already" } else { "" };
     println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);
     Ok(())
 }
 
-fn known_kind(name: &str) -> Result<Kind, Failed> {
-    let registry = jobs::registry();
-    let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
-    open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
-        let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
-        Failed(format!("there is no kind {name:?}; there are {}", names.join(", ")))
-    })
+/// Checks and publishes a file's lines, thousands in flight at once.
+async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
+    let (reader, size) = open(file)?;
+    let context = connect(source).await?;
+    let bar = ProgressBar::new(size);
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent} %  {msg}  {elapsed}") {
+        bar.set_style(style);
+    }
+    let started = std::time::Instant::now();
+    let lines = (1_u64..).zip(reader.lines()).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
+    let results = stream::iter(lines).map(|(number, line)| {
+        let (context, bar) = (&context, &bar);
+        // Checked when it is its turn, so that no more lines are in memory than publishes in flight.
+        let submission = line.map_err(|error| error.to_string()).and_then(|line| {
+            bar.inc(line.len() as u64 + 1);
+            checker.line(&line, args)
+        });
+        async move {
+            let published = match submission {
+                Ok(submission) => submit(context, submission).await,
+                Err(why) => Err(why),
+            };
+            (number, published)
+        }
+    });
+    let mut results = std::pin::pin!(results.buffer_unordered(IN_FLIGHT));
+    let (mut published, mut duplicates, mut refused) = (0_u64, 0_u64, Vec::new());
+    while let Some((number, result)) = results.next().await {
+        match result {
+            Ok(done) if done.duplicate => duplicates += 1,
+            Ok(_) => published += 1,
+            Err(why) => refused.push((number, why)),
+        }
+        if (published + duplicates).is_multiple_of(1000) {
+            bar.set_message(format!("{published} published, {} refused", refused.len()));
+        }
+    }
+    bar.finish_and_clear();
+    let seconds = started.elapsed().as_secs_f64();
+    #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
+    let rate = (published + duplicates) as f64 / seconds;
+    println!("{published} published, {duplicates} were there already, {} refused: {rate:.0} jobs/s", refused.len());
+    report(refused)
 }
 
-/// As `contract` says, and fit to be the end of a subject.
-fn check_job_id(id: &str) -> Result<(), Failed> {
+fn report(mut refused: Vec<(u64, String)>) -> Result<(), Failed> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    refused.sort();
+    for (number, why) in refused.iter().take(TOLD) {
+        println!("line {number}: {why}");
+    }
+    if refused.len() > TOLD {
+        let rest: Vec<String> = refused.iter().skip(TOLD).take(100).map(|(number, _)| number.to_string()).collect();
+        let more = if refused.len() > TOLD + 100 { ", …" } else { "" };
+        println!("and lines {}{more}", rest.join(", "));
+    }
+    Err(Failed(format!("{} lines were refused; the others are published", refused.len())))
+}
+
+fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {
+    if file == Path::new("-") {
+        return Ok((BufReader::new(Box::new(std::io::stdin())), 0));
+    }
+    let opened = File::open(file).map_err(|error| format!("--from {}: {error}", file.display()))?;
+    let size = opened.metadata().map_or(0, |metadata| metadata.len());
+    Ok((BufReader::with_capacity(1 << 20, Box::new(opened)), size))
+}
+
+async fn connect(source: &Source) -> Result<Producer, Failed> {
+    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
+    Ok(nats::jetstream(&client))
+}
+
+/// Refuses what no worker could run, before it is published.
+struct Checker {
+    registry: Registry,
+    clock: Clock,
+    random: Random,
+}
+
+impl Checker {
+    fn line(&self, text: &str, args: &Args) -> Result<Submission, String> {
+        let line: Line<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let kind =
+            line.kind.as_deref().or(args.kind.as_deref()).ok_or("no `kind`, in the line or on the command line")?;
+        let delay = line.delay.as_deref().map(humantime::parse_duration).transpose();
+        let delay = delay.map_err(|_| "`delay` must be a duration such as 5m")?;
+        self.check(Wanted {
+            kind: self.kind(kind)?,
+            body: Bytes::copy_from_slice(line.job.get().as_bytes()),
+            job_id: line.job_id,
+            lane: line.lane.as_deref().map_or(Ok(args.lane), parse_lane)?,
+            not_after: line.not_after.or(args.not_after),
+            at: line.at.or(delay.map(|delay| self.later(delay))),
+        })
+    }
+
+    fn check(&self, wanted: Wanted) -> Result<Submission, String> {
+        if wanted.body.len() > LARGEST_BODY {
+            return Err(format!("the job is {} bytes; at most {LARGEST_BODY} are taken", wanted.body.len()));
+        }
+        let decoder = self.registry.decoder(wanted.kind).ok_or("the kind has no decoder")?;
+        decoder.decode(&wanted.body, Form::Json)?;
+        let job_id = wanted.job_id.unwrap_or_else(|| self.random.uuid(self.clock.now()).to_string());
+        check_job_id(&job_id)?;
+        Ok(Submission {
+            subject: wanted.kind.subject(wanted.lane),
+            job_id,
+            body: wanted.body,
+            content_type: "application/json",
+            not_after: wanted.not_after,
+            at: wanted.at,
+        })
+    }
+
+    fn kind(&self, name: &str) -> Result<Kind, String> {
+        let mut open = self.registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
+        open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
+            let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
+            format!("there is no kind {name:?}; there are {}", names.join(", "))
+        })
+    }
+
+    fn later(&self, delay: Duration) -> DateTime<Utc> {
+        let delay = TimeDelta::from_std(delay).unwrap_or(TimeDelta::MAX);
+        self.clock.now().checked_add_signed(delay).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    }
+}
+
+/// As workers take it, and fit to be the end of a subject.
+fn check_job_id(id: &str) -> Result<(), String> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
     if (1..=128).contains(&id.len()) && id.chars().all(allowed) && token {
         return Ok(());
     }
-    Err(Failed(
-        "--job-id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into(),
-    ))
+    Err("the job id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into())
 }
 
 fn parse_lane(text: &str) -> Result<Lane, String> {
-    Lane::parse(text).ok_or_else(|| "expected critical, normal or bulk".into())
+    Lane::parse(text).ok_or_else(|| "the lane must be critical, normal or bulk".into())
 }

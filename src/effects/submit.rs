@@ -7,6 +7,9 @@ use chrono::{DateTime, Utc};
 
 use super::publish::{self, header, rfc3339};
 
+/// What publishes jobs.
+pub type Producer = jetstream::Context;
+
 /// A job to be published.
 #[derive(Clone, Debug)]
 pub struct Submission {
@@ -41,7 +44,7 @@ pub struct Submitted {
 ///
 /// # Errors
 /// What the server says, or that it says nothing.
-pub async fn submit(context: &jetstream::Context, job: Submission) -> Result<Submitted, String> {
+pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB_ID, job.job_id.as_str());
     headers.insert(header::CONTENT_TYPE, job.content_type);

@@ -56,9 +56,46 @@ async fn publish_refuses_what_no_worker_could_run() {
     for id in ["has spaces", ".x", "a..b", ""] {
         let args = ["publish", "reminder.medication", "--json", &body, "--job-id", id];
         let (well, _, error) = carebell(&world, &args, &[]).await;
-        assert!(!well && error.contains("--job-id"), "{id:?}: {error}");
+        assert!(!well && error.contains("job id"), "{id:?}: {error}");
     }
     assert_eq!(crate::support::peek(&world.context, "JOBS", ">").await, 0);
+}
+
+#[tokio::test]
+async fn publish_many_and_name_the_lines_that_are_refused() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let to_ana = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello", "channels": ["CHANNEL_IN_APP"] });
+    let mut lines: Vec<String> =
+        (0..2000).map(|number| json!({ "jobId": format!("n-{number}"), "job": to_ana }).to_string()).collect();
+    lines.insert(7, "{ not JSON".into());
+    lines.insert(500, json!({ "jobId": "x", "job": { "title": "to nobody" } }).to_string());
+    lines.insert(600, json!({ "jobId": "has spaces", "job": to_ana }).to_string());
+    lines.insert(700, json!({ "kind": "reminder.dinner", "job": {} }).to_string());
+    lines.insert(800, String::new());
+    lines.push(
+        json!({ "kind": "reminder.medication", "jobId": "dose", "job": reminder("metformin", utc_now()) }).to_string(),
+    );
+    lines.push(json!({ "jobId": "soon", "delay": "1s", "lane": "bulk", "job": to_ana }).to_string());
+    let file = world.directory.path().join("jobs.jsonl");
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let args = ["publish", "notification", "--from", &file.display().to_string()];
+    let (well, said, error) = carebell(&world, &args, &[]).await;
+    assert!(!well && error.contains("4 lines were refused"), "{said}{error}");
+    assert!(said.contains("2002 published, 0 were there already, 4 refused"), "{said}");
+    for line in ["line 8: ", "line 501: `recipients`", "line 601: the job id", "line 701: there is no kind"] {
+        assert!(said.contains(line), "{line}: {said}");
+    }
+    world.everyone_has_it_once("dose").await;
+    assert_eq!(world.ended("soon").await.0, "done");
+    let all = async || (world.count("SELECT count(*) FROM notifications").await == 2000 + 1 + 4).then_some(());
+    world.eventually("all are in the inboxes", all).await;
+
+    let (_, said, _) = carebell(&world, &args, &[]).await;
+    assert!(said.contains("2001 were there already"), "all but the delayed one, which is scheduled anew: {said}");
+    world.queues_are_empty().await;
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 2005, "again, with no second effect");
+    worker.stop().await;
 }
 
 #[tokio::test]
