@@ -5,6 +5,7 @@
 
 mod support;
 
+mod bad_input;
 mod cli;
 mod crashes;
 mod deliver_web_push;

@@ -94,6 +94,34 @@ async fn panics_and_failures_burn_attempts_and_harm_no_neighbour() {
     pipeline.stop().await;
 }
 
+/// Job id, what it does, what it asks for, how many attempts it gets.
+type Wish = (&'static str, &'static str, [(&'static str, &'static str); 2], i32);
+
+#[tokio::test]
+async fn a_job_has_its_own_policy_within_the_queues_ceilings() {
+    let world = World::with_overrides("*.backoff=fixed 10m,*.jitter=0%,*.ack_wait=2s,*.max_attempts=4").await;
+    let quick = ("Carebell-Backoff", "fixed 50ms");
+    let cases: [Wish; 4] = [
+        ("once", "fails", [("Carebell-Attempts", "1"), quick], 1),
+        ("thrice", "fails", [("Carebell-Attempts", "3"), quick], 3),
+        ("too-often", "fails", [("Carebell-Attempts", "99"), quick], 4),
+        ("in-time", "hangs", [("Carebell-Attempts", "1"), ("Carebell-Timeout", "200ms")], 1),
+    ];
+    for (job_id, what, wishes, _) in cases {
+        let mut headers = vec![("Carebell-Job-Id", job_id), ("Content-Type", "application/json")];
+        headers.extend(wishes);
+        world.publish("jobs.reminder.medication", &headers, reminder(what, utc_now()).to_string()).await;
+    }
+    let pipeline = Custom::start(&world, registry());
+    for (job_id, _, _, attempts) in cases {
+        assert_eq!(world.ended(job_id).await, ("dead".into(), Some("exhausted".into())), "{job_id}");
+        assert_eq!(world.runs(job_id).await["reminder.medication"].attempts, attempts, "{job_id}");
+    }
+    let error = &world.runs("in-time").await["reminder.medication"].last_error;
+    assert_eq!(error.as_deref(), Some("the work took longer than 200ms"));
+    pipeline.stop().await;
+}
+
 #[tokio::test]
 async fn work_is_ended_at_its_timeout() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,*.timeout=200ms").await;
