@@ -55,11 +55,11 @@ async fn what_was_applied_has_not_drifted_and_what_was_edited_has() {
     }
 
     let edited = read(changed("JOBS.reminder_medication.json", |json| {
-        json["metadata"]["carebell.attempts"] = "9".into();
+        json["metadata"]["carebell.max_attempts"] = "12".into();
     }));
     let differences = edited.unwrap().check(&world.context).await.unwrap();
     let fields: Vec<&str> = differences.iter().map(|difference| difference.field.as_str()).collect();
-    assert_eq!(fields, ["max_deliver", "metadata.carebell.attempts"], "the server's limit follows the attempts");
+    assert_eq!(fields, ["max_deliver", "metadata.carebell.max_attempts"], "the server's limit follows the attempts");
 
     world.context.delete_stream("ADVISORIES").await.unwrap();
     let differences = streams.check(&world.context).await.unwrap();
