@@ -3,15 +3,22 @@
 //! One message makes one dead letter, whichever way and however often it comes here: the copy is published under the
 //! condition that its own subject is still empty.
 
+pub mod advisories;
 pub mod sweep;
 
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, message::StreamMessage, stream::Stream},
+};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use crate::effects::{
-    Death,
-    publish::{header, insist, rfc3339},
+use crate::{
+    effects::{
+        Death, Effects,
+        publish::{header, insist, job_id, rfc3339},
+    },
+    plan::DeadReason,
 };
 
 /// Headers of a dead letter, beside those that the job had.
@@ -83,6 +90,52 @@ pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
     headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
     let subject = format!("dead.{}.{}.{}", body.kind, body.stream, body.sequence);
     insist(context, &subject, headers, body.payload.clone()).await;
+}
+
+/// Makes a dead letter of a message that lies in a stream, and takes it out of there. Safe to repeat.
+async fn bury_stored(
+    context: &jetstream::Context,
+    stream: &Stream,
+    message: StreamMessage,
+    death: &Death,
+    now: DateTime<Utc>,
+) {
+    let name = stream.cached_info().config.name.clone();
+    let subject = message.subject.to_string();
+    let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
+    let body = Body {
+        // `jobs.reminder.medication` and `deliver.web_push.critical`: only the first has a prefix that is no part of it.
+        kind: subject.strip_prefix("jobs.").or(subject.strip_prefix("due.")).unwrap_or(&subject).to_owned(),
+        job_id: Some(job_id(Some(&message.headers), &name, sequence)),
+        stream: name,
+        sequence,
+        headers: Some(message.headers),
+        payload: message.payload,
+        last: now,
+        subject,
+    };
+    bury(context, &body, death).await;
+    if let Err(error) = stream.delete_message(message.sequence).await {
+        // Another worker was faster, or the next pass finds it again and its dead letter in place.
+        tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
+    }
+}
+
+/// Gives up a message that the server delivers no more. One whose job has ended is only taken out of the stream.
+async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, delivered: u64) -> Result<(), String> {
+    let name = stream.cached_info().config.name.clone();
+    let job = job_id(Some(&message.headers), &name, i64::try_from(message.sequence).unwrap_or(i64::MAX));
+    let error = format!("delivered {delivered} times, which is all that its consumer allows");
+    let given_up = effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
+    if given_up.map_err(|error| error.to_string())? {
+        tracing::error!(job, sequence = message.sequence, "{error}: dead letter");
+        let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or_default();
+        let death = Death { reason: DeadReason::Exhausted, error, attempts: 0, first };
+        bury_stored(effects.context(), stream, message, &death, effects.now()).await;
+    } else if let Err(error) = stream.delete_message(message.sequence).await {
+        tracing::debug!(job, "a message whose job has ended was not deleted: {error}");
+    }
+    Ok(())
 }
 
 /// A text as one line of at most a kilobyte, as headers and acknowledgements need it.

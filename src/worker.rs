@@ -16,7 +16,7 @@ use crate::{
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError},
-    dead_letter::sweep,
+    dead_letter::{advisories, sweep},
     effects::{Effects, reconcile},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
@@ -85,8 +85,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     };
     let pipeline = Pipeline::start(&parts).map_err(WorkerError::Start)?;
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
+    tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
+    tokio::spawn(advisories::run(effects.clone(), stop.clone()));
     tokio::spawn(reconcile::run(effects, clock.clone(), reconcile_age(&parts.streams), closing.clone()));
-    tokio::spawn(sweep::run(parts.context.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
     health.enter(Phase::Running);
     info!("ready");
 

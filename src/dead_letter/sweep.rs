@@ -1,5 +1,6 @@
-//! Finds messages that nobody will ever pull: a subject that no consumer covers, most often an unknown kind. They become
-//! dead letters, so that a person sees them.
+//! Finds messages that nobody will ever pull: those of a subject that no consumer covers, most often an unknown kind,
+//! and those that the server delivers no more and whose advisory was lost. They become dead letters, so that a person
+//! sees them.
 
 use std::time::Duration;
 
@@ -9,8 +10,13 @@ use futures::TryStreamExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{Body, bury};
-use crate::{clock::Clock, effects::Death, plan::DeadReason, streams::Streams};
+use super::{bury_stored, exhausted};
+use crate::{
+    clock::Clock,
+    effects::{Death, Effects},
+    plan::DeadReason,
+    streams::Streams,
+};
 
 /// Between two passes.
 const EVERY: Duration = Duration::from_secs(30);
@@ -22,9 +28,9 @@ pub const AGE: TimeDelta = TimeDelta::seconds(60);
 const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
-pub async fn run(context: jetstream::Context, streams: Streams, clock: Clock, stop: CancellationToken) {
+pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
-        if let Some(Err(why)) = stop.run_until_cancelled(pass(&context, &streams, &clock, AGE)).await {
+        if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
             tracing::warn!("looking for messages of unknown kinds, again in a while: {why}");
         }
     }
@@ -35,18 +41,17 @@ pub async fn run(context: jetstream::Context, streams: Streams, clock: Clock, st
 ///
 /// # Errors
 /// If the server does not answer; the next pass goes on.
-pub async fn pass(
-    context: &jetstream::Context,
-    streams: &Streams,
-    clock: &Clock,
-    age: TimeDelta,
-) -> Result<usize, String> {
+pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: TimeDelta) -> Result<usize, String> {
+    let context = effects.context();
     let before = clock.now() - age;
     let mut found = 0;
     for name in streams.work_queues() {
         let stream = context.get_stream(&name).await.map_err(show)?;
         // What the server has, not what this program knows: a newer worker may have brought new kinds.
         let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
+        for consumer in &consumers {
+            found += sweep_exhausted(effects, &stream, consumer, before).await?;
+        }
         let covered: Vec<String> = consumers.into_iter().flat_map(|info| filters(info.config)).collect();
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
@@ -86,7 +91,11 @@ async fn sweep(
             let published = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or(now);
             if published < before {
                 tracing::error!(subject, sequence = message.sequence, "no consumer covers this subject: dead letter");
-                bury_unknown(context, stream, message, published, now).await;
+                let error =
+                    "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` to be run?";
+                let death =
+                    Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first: published };
+                bury_stored(context, stream, message, &death, now).await;
                 found += 1;
             }
         }
@@ -94,34 +103,31 @@ async fn sweep(
     Ok(found)
 }
 
-async fn bury_unknown(
-    context: &jetstream::Context,
+/// Messages of a consumer at or below its acknowledgement floor: whatever has been acknowledged is gone from a work queue,
+/// so these were delivered as often as the consumer allows.
+async fn sweep_exhausted(
+    effects: &Effects,
     stream: &stream::Stream,
-    message: jetstream::message::StreamMessage,
-    published: DateTime<Utc>,
-    now: DateTime<Utc>,
-) {
-    let name = stream.cached_info().config.name.clone();
-    let subject = message.subject.to_string();
-    let kind = subject.split_once('.').map_or(subject.as_str(), |(_, kind)| kind).to_owned();
-    let header = |name| message.headers.get(name).map(|value| value.as_str().to_owned());
-    let body = Body {
-        kind,
-        stream: name,
-        sequence: i64::try_from(message.sequence).unwrap_or(i64::MAX),
-        job_id: header("Carebell-Job-Id").or_else(|| header("Nats-Msg-Id")),
-        headers: Some(message.headers.clone()),
-        payload: message.payload.clone(),
-        last: now,
-        subject,
-    };
-    let error = "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` still to be run?";
-    let death = Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first: published };
-    bury(context, &body, &death).await;
-    if let Err(error) = stream.delete_message(message.sequence).await {
-        // Another worker was faster, or the next pass finds it again and its dead letter in place.
-        tracing::debug!(sequence = message.sequence, "a swept message was not deleted: {error}");
+    consumer: &consumer::Info,
+    before: DateTime<Utc>,
+) -> Result<usize, String> {
+    let floor = consumer.ack_floor.stream_sequence;
+    let mut sequence = 1;
+    let mut found = 0;
+    while found < LIMIT && sequence <= floor {
+        let filter = &consumer.config.filter_subject;
+        let Ok(message) = stream.get_first_raw_message_by_subject(filter, sequence).await else { break };
+        sequence = message.sequence + 1;
+        if message.sequence > floor {
+            break;
+        }
+        if DateTime::from_timestamp(message.time.unix_timestamp(), 0).is_some_and(|published| published < before) {
+            let delivered = u64::try_from(consumer.config.max_deliver).unwrap_or(0);
+            exhausted(effects, stream, message, delivered).await?;
+            found += 1;
+        }
     }
+    Ok(found)
 }
 
 /// Whether a subject filter with `*` and `>` matches a subject.

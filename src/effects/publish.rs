@@ -113,6 +113,16 @@ pub async fn insist(context: &jetstream::Context, subject: &str, headers: Header
     }
 }
 
+/// The id of the job that a message is: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it,
+/// else stream and sequence. As the producer wrote it: whether it may be an id is not looked at.
+#[must_use]
+pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> String {
+    let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);
+    let given = header(header::JOB_ID).or_else(|| header(header::MSG_ID));
+    let given = given.or_else(|| header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched.")));
+    given.map_or_else(|| format!("{stream}-{sequence}"), ToOwned::to_owned)
+}
+
 /// RFC 3339 in UTC with microseconds.
 #[must_use]
 pub fn rfc3339(instant: DateTime<Utc>) -> String {

@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
-    effects::publish::header,
+    effects::publish::{self, header},
     job::{Invalid, Meta},
     kind::{Lane, Queue},
     policy::{PolicyError, Wishes},
@@ -99,7 +99,8 @@ impl Pulled {
     pub fn meta(&self) -> Result<Meta, Invalid> {
         let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_ID)).transpose()?;
         let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_ID };
-        let job_id = self.job_id(longest)?;
+        let job_id = publish::job_id(self.headers(), &self.place.stream, self.place.sequence);
+        let job_id = check_id(header::JOB_ID, &job_id, longest)?;
         let not_after = match self.header(header::NOT_AFTER) {
             None => None,
             Some(text) => Some(parse_instant(text)?),
@@ -132,20 +133,6 @@ impl Pulled {
     ) -> Result<Option<T>, Invalid> {
         let refused = |error: PolicyError| Invalid::new(name, format!("must be {}", error.expected()));
         self.header(name).map(read).transpose().map_err(refused)
-    }
-
-    /// `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream and sequence.
-    fn job_id(&self, longest: usize) -> Result<String, Invalid> {
-        if let Some(id) = self.header(header::JOB_ID) {
-            return check_id(header::JOB_ID, id, longest);
-        }
-        if let Some(id) = self.header(header::MSG_ID) {
-            return check_id(header::MSG_ID, id, longest);
-        }
-        if let Some(id) = self.header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched.")) {
-            return check_id(header::SCHEDULER, id, longest);
-        }
-        Ok(format!("{}-{}", self.place.stream, self.place.sequence))
     }
 
     /// The form that `Content-Type` names.

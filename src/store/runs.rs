@@ -328,6 +328,37 @@ impl Store {
     }
 }
 
+impl Store {
+    /// Records as dead a job that the server delivers no more, whether it is a run or a delivery. Answers whether it had
+    /// not ended before.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn give_up(
+        &self,
+        job_id: &str,
+        reason: DeadReason,
+        error: &str,
+        now: DateTime<Utc>,
+    ) -> Result<bool, StoreError> {
+        let ended: Option<bool> = sqlx::query_scalar(
+            "WITH run AS (UPDATE job_runs SET state = 'dead', reason = $2, last_error = COALESCE(last_error, $3), \
+                                 updated_at = $4 WHERE job_id = $1 AND state = 'open'), \
+             delivery AS (UPDATE deliveries SET state = 'dead', reason = $2, answer = COALESCE(answer, $3), \
+                                 updated_at = $4 WHERE id = $1 AND state IN ('pending', 'held', 'sending')) \
+             SELECT state NOT IN ('open', 'dead') FROM job_runs WHERE job_id = $1 \
+             UNION ALL SELECT state NOT IN ('pending', 'held', 'sending', 'dead') FROM deliveries WHERE id = $1 LIMIT 1",
+        )
+        .bind(job_id)
+        .bind(reason.name())
+        .bind(error)
+        .bind(now)
+        .fetch_optional(&self.pool)
+        .await?;
+        Ok(ended != Some(true))
+    }
+}
+
 /// The index of the first of each key: one statement cannot touch a row twice.
 pub(super) fn first_of_each<T>(items: &[T], key: impl Fn(&T) -> &String) -> Vec<usize> {
     let mut seen = HashSet::with_capacity(items.len());

@@ -63,7 +63,10 @@ async fn what_was_applied_has_not_drifted_and_what_was_edited_has() {
 
     world.context.delete_stream("ADVISORIES").await.unwrap();
     let differences = streams.check(&world.context).await.unwrap();
-    assert_eq!(differences.iter().map(ToString::to_string).collect::<Vec<_>>(), ["ADVISORIES: not on the server"]);
+    assert_eq!(
+        differences.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        ["ADVISORIES: not on the server", "ADVISORIES.advisories: not on the server"]
+    );
 }
 
 /// The file, the mistake, what the error must say.

@@ -1,13 +1,73 @@
-//! Messages of subjects that no consumer covers.
+//! Messages that nobody will ever pull: of subjects that no consumer covers, and those that the server delivers no more.
 
+use std::time::Duration;
+
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use carebell::{
     clock::Clock,
     dead_letter::sweep,
+    effects::Effects,
+    health::Health,
     streams::{Adjustments, Streams},
 };
 use chrono::TimeDelta;
+use futures::StreamExt;
 
-use crate::support::{World, peek, reminder, utc_now};
+use crate::support::{Worker, World, peek, reminder, utc_now};
+
+fn effects(world: &World) -> Effects {
+    Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new())
+}
+
+/// Takes a message of medication reminders and gives it back, as often as the server allows, without a word of why.
+async fn exhaust(world: &World) {
+    let consumer: PullConsumer = world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
+    for _ in 0..consumer.cached_info().config.max_deliver {
+        let mut batch = consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await.unwrap();
+        batch.next().await.unwrap().unwrap().ack_with(AckKind::Nak(None)).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_the_server_delivers_no_more_becomes_a_dead_letter_by_its_advisory() {
+    let world = World::new().await;
+    world.publish_json("jobs.reminder.medication", "spent", &reminder("metformin", utc_now())).await;
+    exhaust(&world).await;
+    // The server says so only when somebody pulls, which workers always do.
+    let worker = Worker::start(&world);
+    let (subject, headers, body) = world.dead_letters_once(1).await.remove(0);
+    assert_eq!(subject, "dead.reminder.medication.JOBS.1");
+    assert_eq!(headers.get("Carebell-Dead-Reason").unwrap().as_str(), "exhausted");
+    assert_eq!(headers.get("Carebell-Job-Id").unwrap().as_str(), "spent");
+    assert!(String::from_utf8_lossy(&body).contains("metformin"));
+    world.queues_are_empty().await;
+    let advisories = async || (peek(&world.context, "ADVISORIES", ">").await == 0).then_some(());
+    world.eventually("the advisory is done with", advisories).await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_the_server_delivers_no_more_is_found_when_its_advisory_was_lost() {
+    let world = World::new().await;
+    world.publish_json("jobs.reminder.medication", "spent", &reminder("metformin", utc_now())).await;
+    world.context.delete_stream("ADVISORIES").await.unwrap();
+    exhaust(&world).await;
+    // One more pull, which makes the server say so to nobody; and a job behind, which moves the floor past the first.
+    world.publish_json("jobs.reminder.medication", "next", &reminder("metformin", utc_now())).await;
+    let consumer: PullConsumer = world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
+    let mut batch = consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await.unwrap();
+    batch.next().await.unwrap().unwrap().double_ack().await.unwrap();
+
+    let streams = Streams::embedded(&Adjustments::default()).unwrap();
+    let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
+    // ADVISORIES is a stream with a consumer too, and it is away: that is told of, and the others are swept before.
+    Streams::embedded(&Adjustments::default()).unwrap().apply(&world.context).await.unwrap();
+    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 1);
+    let letters = world.dead_letters().await;
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].1.get("Carebell-Job-Id").unwrap().as_str(), "spent");
+    world.queues_are_empty().await;
+}
 
 #[tokio::test]
 async fn an_unknown_kind_becomes_one_dead_letter_and_nothing_else_is_touched() {
@@ -18,12 +78,12 @@ async fn an_unknown_kind_becomes_one_dead_letter_and_nothing_else_is_touched() {
     world.publish("jobs.reminder.dinner", &[], "two").await;
     world.publish_json("jobs.reminder.medication", "good", &reminder("metformin", utc_now())).await;
     let clock = Clock::system();
-    let swept = sweep::pass(&world.context, &streams, &clock, sweep::AGE).await.unwrap();
+    let swept = sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap();
     assert_eq!(swept, 0, "a message that has just come may still get its consumer");
 
     let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
-    assert_eq!(sweep::pass(&world.context, &streams, &clock, sweep::AGE).await.unwrap(), 2);
-    assert_eq!(sweep::pass(&world.context, &streams, &clock, sweep::AGE).await.unwrap(), 0);
+    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 2);
+    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 0);
     let letters = world.dead_letters().await;
     assert_eq!(letters.len(), 2);
     let (subject, kept, body) = &letters[0];
@@ -45,7 +105,7 @@ async fn a_scheduled_job_of_an_unknown_kind_is_found_where_it_stays() {
     let fired = async || (peek(&world.context, "SCHEDULED", "due.>").await == 1).then_some(());
     world.eventually("it has fired", fired).await;
     let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
-    assert_eq!(sweep::pass(&world.context, &streams, &clock, sweep::AGE).await.unwrap(), 1);
+    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 1);
     assert_eq!(
         world.dead_letters().await[0].0.split('.').take(4).collect::<Vec<_>>(),
         ["dead", "party", "tonight", "SCHEDULED"]

@@ -1,0 +1,89 @@
+//! Listens to the server: a message that was delivered as often as its consumer allows is not delivered again, but stays
+//! in its work queue. It becomes a dead letter.
+//!
+//! Workers end their own jobs long before, at the recorded attempts; this is the net under that, for a message that
+//! comes and goes without a word. The stream ADVISORIES keeps what the server says while nobody listens.
+
+use std::time::Duration;
+
+use async_nats::jetstream::{self, AckKind, consumer::PullConsumer};
+use futures::StreamExt;
+use serde::Deserialize;
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::exhausted;
+use crate::effects::Effects;
+
+const STREAM: &str = "ADVISORIES";
+const DURABLE: &str = "advisories";
+
+/// How long a pull stays open, and how much longer its answer may take.
+const PULL_EXPIRES: Duration = Duration::from_secs(30);
+const PULL_GRACE: Duration = Duration::from_secs(5);
+
+/// After a pull or an advisory that could not be handled.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// What the server says (ADR-2; types `io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`).
+#[derive(Debug, Deserialize)]
+struct Advisory {
+    #[serde(rename = "type")]
+    kind: String,
+    stream: String,
+    stream_seq: u64,
+    #[serde(default)]
+    deliveries: u64,
+}
+
+/// Listens until `stop`.
+pub async fn run(effects: Effects, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        if let Some(Err(why)) = stop.run_until_cancelled(listen(&effects)).await {
+            tracing::warn!("listening to the server's advisories, again soon: {why}");
+            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+        }
+    }
+}
+
+async fn listen(effects: &Effects) -> Result<(), String> {
+    let consumer: PullConsumer = effects.context().get_consumer_from_stream(DURABLE, STREAM).await.map_err(show)?;
+    loop {
+        let batch = consumer.fetch().max_messages(10).expires(PULL_EXPIRES).messages().await.map_err(show)?;
+        let mut batch = std::pin::pin!(batch);
+        while let Some(message) =
+            timeout(PULL_EXPIRES + PULL_GRACE, batch.next()).await.map_err(|_| "the server does not answer")?
+        {
+            let message = message.map_err(show)?;
+            let settled = match handle(effects, &message).await {
+                Ok(()) => AckKind::Ack,
+                Err(why) => {
+                    tracing::warn!("an advisory could not be handled, again soon: {why}");
+                    AckKind::Nak(Some(AGAIN))
+                }
+            };
+            message.ack_with(settled).await.map_err(show)?;
+        }
+    }
+}
+
+async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), String> {
+    let Ok(advisory) = serde_json::from_slice::<Advisory>(&message.payload) else {
+        tracing::warn!("an advisory of an unknown form is passed over");
+        return Ok(());
+    };
+    // A terminated message was copied by the worker that terminated it, and is gone.
+    if !advisory.kind.ends_with(".max_deliver") {
+        return Ok(());
+    }
+    let stream = effects.context().get_stream(&advisory.stream).await.map_err(show)?;
+    let Ok(left) = stream.get_raw_message(advisory.stream_seq).await else {
+        // Acknowledged late, or handled before.
+        return Ok(());
+    };
+    exhausted(effects, &stream, left, advisory.deliveries).await
+}
+
+fn show(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}
