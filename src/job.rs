@@ -10,7 +10,7 @@ use crate::{
     clock::{Clock, Random},
     kind::{Kind, Lane},
     plan::{Plan, Reason},
-    store::{Claim, Store, StoreError},
+    store::{Claim, Event, EventStatus, Store, StoreError},
 };
 
 /// A kind of job. `parse` makes only valid values; `work` reads and decides, and leaves every effect to its plan.
@@ -205,6 +205,18 @@ pub fn text(field: &'static str, text: &str, most: usize) -> Result<String, Inva
         return Err(Invalid::new(field, format!("must be at most {most} characters")));
     }
     Ok(text.to_owned())
+}
+
+/// Why nobody is to be reminded of an event that was to begin at `told`, if there is a reason.
+#[must_use]
+pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
+    match event.status {
+        EventStatus::Cancelled => Some(Reason::Cancelled),
+        EventStatus::Completed => Some(Reason::Over),
+        // To the millisecond, because many producers cannot name an instant more exactly than that.
+        EventStatus::Ahead if event.starts_at.timestamp_millis() != told.timestamp_millis() => Some(Reason::Moved),
+        EventStatus::Ahead => None,
+    }
 }
 
 /// A text from the care tables, which know no limits, cut to `most` characters.

@@ -2,7 +2,9 @@
 
 pub mod deliver_web_push;
 pub mod notification;
+pub mod reminder_appointment;
 pub mod reminder_medication;
+pub mod reminder_shift;
 
 use crate::pipeline::Registry;
 
@@ -11,6 +13,8 @@ use crate::pipeline::Registry;
 pub fn registry() -> Registry {
     Registry::default()
         .with::<reminder_medication::MedicationReminder>()
+        .with::<reminder_appointment::AppointmentReminder>()
+        .with::<reminder_shift::ShiftReminder>()
         .with::<notification::Notification>()
         .with::<deliver_web_push::WebPushDelivery>()
 }

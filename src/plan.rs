@@ -157,6 +157,12 @@ pub enum Reason {
     Gone,
     /// The medication is not active.
     Inactive,
+    /// The appointment or shift was called off.
+    Cancelled,
+    /// The appointment or shift is completed.
+    Over,
+    /// The appointment or shift begins at another time by now: another reminder tells of that.
+    Moved,
     /// The dose was given.
     AlreadyGiven,
     /// The dose was skipped on purpose.
@@ -180,6 +186,9 @@ impl Reason {
         match self {
             Self::Gone => "gone",
             Self::Inactive => "inactive",
+            Self::Cancelled => "cancelled",
+            Self::Over => "over",
+            Self::Moved => "moved",
             Self::AlreadyGiven => "already_given",
             Self::AlreadySkipped => "already_skipped",
             Self::AlreadySent => "already_sent",

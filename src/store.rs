@@ -19,7 +19,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 pub use self::{
-    care::{DoseState, MedicationRecord},
+    care::{AppointmentRecord, DoseState, Event, EventStatus, MedicationRecord, ShiftRecord},
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,
     inspect::{LedgerLine, RunLine, Totals},

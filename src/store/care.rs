@@ -2,7 +2,7 @@
 //! names no column beyond those of `migrations/care.sql`.
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
+use sqlx::{Row, postgres::PgRow};
 
 use super::{Store, StoreError};
 
@@ -34,6 +34,56 @@ pub enum DoseState {
     Given,
     /// SKIPPED.
     Skipped,
+}
+
+/// What appointments and shifts have in common.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Event {
+    /// When it begins.
+    pub starts_at: DateTime<Utc>,
+    /// Whether it is still to come.
+    pub status: EventStatus,
+    /// Whom it is about.
+    pub care_recipient_id: String,
+    /// The name of whom it is about.
+    pub care_recipient_name: String,
+    /// The IANA name of the time zone there, or whatever the application holds for one.
+    pub timezone: String,
+}
+
+/// What the status of an appointment or shift means for a reminder of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EventStatus {
+    /// It is to take place: SCHEDULED, CONFIRMED, and whatever else an application holds.
+    Ahead,
+    /// COMPLETED.
+    Completed,
+    /// CANCELLED.
+    Cancelled,
+}
+
+/// An appointment as a reminder needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AppointmentRecord {
+    /// When, for whom, and whether at all.
+    pub event: Event,
+    /// What it is called.
+    pub title: String,
+    /// Where it is, if that is known.
+    pub location: Option<String>,
+    /// The users of the family, in order.
+    pub family: Vec<String>,
+}
+
+/// A caregiver's shift as a reminder needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShiftRecord {
+    /// When, for whom, and whether at all.
+    pub event: Event,
+    /// When it ends.
+    pub ends_at: DateTime<Utc>,
+    /// The user whose shift it is, if it is anybody's yet.
+    pub user_id: Option<String>,
 }
 
 impl Store {
@@ -72,4 +122,62 @@ impl Store {
             },
         }))
     }
+    /// An appointment with the family that it concerns. None where it does not exist.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn appointment(&self, id: &str) -> Result<Option<AppointmentRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT a.starts_at, a.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
+                    a.title, a.location, \
+                    ARRAY(SELECT f.user_id FROM family_members f WHERE f.family_id = r.family_id ORDER BY 1) AS family \
+             FROM appointments a JOIN care_recipients r ON r.id = a.care_recipient_id WHERE a.id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(AppointmentRecord {
+            event: event(&row)?,
+            title: row.try_get("title")?,
+            location: row.try_get("location")?,
+            family: row.try_get("family")?,
+        }))
+    }
+
+    /// A caregiver's shift. None where it does not exist.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn shift(&self, id: &str) -> Result<Option<ShiftRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.starts_at, s.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
+                    s.ends_at, s.user_id \
+             FROM caregiver_shifts s JOIN care_recipients r ON r.id = s.care_recipient_id WHERE s.id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(ShiftRecord {
+            event: event(&row)?,
+            ends_at: row.try_get("ends_at")?,
+            user_id: row.try_get("user_id")?,
+        }))
+    }
+}
+
+/// The columns `starts_at`, `status`, `recipient_id`, `recipient_name` and `timezone` of a row.
+fn event(row: &PgRow) -> Result<Event, StoreError> {
+    Ok(Event {
+        starts_at: row.try_get("starts_at")?,
+        status: match row.try_get("status")? {
+            "COMPLETED" => EventStatus::Completed,
+            "CANCELLED" => EventStatus::Cancelled,
+            _ => EventStatus::Ahead,
+        },
+        care_recipient_id: row.try_get("recipient_id")?,
+        care_recipient_name: row.try_get("recipient_name")?,
+        timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),
+    })
 }
