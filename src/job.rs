@@ -39,13 +39,14 @@ pub trait Job: Sized + Send + 'static {
 }
 
 /// What `work` decided.
-#[expect(clippy::large_enum_variant, reason = "one is made per job and moved once; most are the large one")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// This is to be done.
     Done(Plan),
     /// Nothing is to be done, and why.
     Skipped(Reason),
+    /// Nobody is to be told anything, and why; but this is to be done.
+    SkippedWith(Reason, Plan),
     /// It is to be run again at this instant. Burns no attempt.
     Wait(DateTime<Utc>, Reason),
 }
@@ -190,6 +191,14 @@ pub fn lead_minutes(field: &'static str, minutes: i32) -> Result<i32, Invalid> {
     } else {
         Err(Invalid::new(field, "must be between 0 and 10080 minutes (a week)"))
     }
+}
+
+/// Reads a number of doses.
+///
+/// # Errors
+/// Names the field.
+pub fn doses(field: &'static str, doses: i32) -> Result<i32, Invalid> {
+    if doses >= 0 { Ok(doses) } else { Err(Invalid::new(field, "must not be negative")) }
 }
 
 /// Reads a text of at most `most` characters. U+0000 is valid in protobuf and refused by Postgres, so it is refused here.

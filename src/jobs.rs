@@ -1,5 +1,6 @@
 //! The kinds, in one place: to add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
 
+pub mod alert_refill;
 pub mod deliver_web_push;
 pub mod notification;
 pub mod reminder_appointment;
@@ -15,6 +16,7 @@ pub fn registry() -> Registry {
         .with::<reminder_medication::MedicationReminder>()
         .with::<reminder_appointment::AppointmentReminder>()
         .with::<reminder_shift::ShiftReminder>()
+        .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
         .with::<deliver_web_push::WebPushDelivery>()
 }

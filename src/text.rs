@@ -45,7 +45,7 @@ pub fn at(start: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
 #[must_use]
 pub fn span(start: DateTime<Utc>, end: DateTime<Utc>, zone: Tz, now: DateTime<Utc>) -> String {
     let (start, end) = (start.with_timezone(&zone), end.with_timezone(&zone));
-    if end.clone().signed_duration_since(&start) < TimeDelta::hours(24) {
+    if end - start < TimeDelta::hours(24) {
         let (day, utc) = (other_day(&start, now), utc(zone));
         return format!("{day}from {} to {}{utc}", start.format("%H:%M"), end.format("%H:%M"));
     }

@@ -16,7 +16,7 @@ use crate::{
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError},
-    effects::{Effects, reconcile},
+    effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
@@ -85,6 +85,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let pipeline = Pipeline::start(&parts).map_err(WorkerError::Start)?;
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     tokio::spawn(reconcile::run(effects, clock, reconcile_age(&parts.streams), closing.clone()));
+    tokio::spawn(shortages::run(store.clone(), closing.clone()));
     health.enter(Phase::Running);
     info!("ready");
 

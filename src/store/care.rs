@@ -36,6 +36,29 @@ pub enum DoseState {
     Skipped,
 }
 
+/// A medication as a refill alert needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SupplyRecord {
+    /// What it is called.
+    pub name: String,
+    /// For example `500 mg`.
+    pub dosage: String,
+    /// Whether it is still taken.
+    pub is_active: bool,
+    /// Doses left, if that is known.
+    pub current_supply: Option<i32>,
+    /// At how many doses left a refill is due, if it says so.
+    pub refill_at: Option<i32>,
+    /// Who takes it.
+    pub care_recipient_id: String,
+    /// The name of who takes it.
+    pub care_recipient_name: String,
+    /// The users of the family, in order.
+    pub family: Vec<String>,
+    /// The job that told of its shortage, where that is not known to be over.
+    pub told_by: Option<String>,
+}
+
 /// What appointments and shifts have in common.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
@@ -122,6 +145,53 @@ impl Store {
             },
         }))
     }
+    /// A medication with its supply and its family. None where it does not exist.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn supply(&self, id: &str) -> Result<Option<SupplyRecord>, StoreError> {
+        let row = sqlx::query(
+            "SELECT m.name, m.dosage, m.is_active, m.current_supply, m.refill_at, \
+                    r.id AS recipient_id, r.name AS recipient_name, \
+                    ARRAY(SELECT f.user_id FROM family_members f WHERE f.family_id = r.family_id ORDER BY 1) AS family, \
+                    (SELECT s.job_id FROM refill_shortages s WHERE s.medication_id = m.id) AS told_by \
+             FROM medications m JOIN care_recipients r ON r.id = m.care_recipient_id WHERE m.id = $1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some(SupplyRecord {
+            name: row.try_get("name")?,
+            dosage: row.try_get("dosage")?,
+            is_active: row.try_get("is_active")?,
+            current_supply: row.try_get("current_supply")?,
+            refill_at: row.try_get("refill_at")?,
+            care_recipient_id: row.try_get("recipient_id")?,
+            care_recipient_name: row.try_get("recipient_name")?,
+            family: row.try_get("family")?,
+            told_by: row.try_get("told_by")?,
+        }))
+    }
+
+    /// Ends the shortages of all medications that are not short any more, or not there; answers how many. One that a
+    /// job is about to write is left for the next time.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn close_ended_shortages(&self) -> Result<u64, StoreError> {
+        let closed = sqlx::query(
+            "WITH ended AS (SELECT s.medication_id FROM refill_shortages s \
+                 WHERE NOT EXISTS (SELECT FROM medications m WHERE m.id = s.medication_id \
+                                     AND m.current_supply <= COALESCE(m.refill_at, s.refill_at)) \
+                 ORDER BY s.medication_id FOR UPDATE OF s SKIP LOCKED) \
+             DELETE FROM refill_shortages s USING ended WHERE s.medication_id = ended.medication_id",
+        )
+        .execute(&self.pool)
+        .await?;
+        Ok(closed.rows_affected())
+    }
+
     /// An appointment with the family that it concerns. None where it does not exist.
     ///
     /// # Errors

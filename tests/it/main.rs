@@ -5,6 +5,7 @@
 
 mod support;
 
+mod alert_refill;
 mod cli;
 mod crashes;
 mod deliver_web_push;
