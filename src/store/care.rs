@@ -1,5 +1,5 @@
 //! The care tables, read only. An application with tables of its own puts views of these names over them, so this file
-//! names no column beyond those of `migrations/care.sql`.
+//! names no column beyond those of `migrations/care.sql`. Whether a shortage is over is told by them, so its end is here.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow};

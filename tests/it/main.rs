@@ -20,5 +20,6 @@ mod reminder_medication;
 mod reminder_shift;
 mod shutdown;
 mod streams;
+mod views;
 mod way;
 mod web_push;

@@ -29,7 +29,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    servers::{database, own_postgres, programs},
+    servers::{database, database_without_care_tables, own_postgres, programs},
     worker::{Custom, Process, Worker},
 };
 
@@ -68,6 +68,13 @@ impl World {
 
     /// The same on a given, migrated database.
     pub async fn on(database_url: String, overrides: &str) -> Self {
+        let world = Self::without_family(database_url, overrides).await;
+        world.seed().await;
+        world
+    }
+
+    /// The same with nothing in the database: no family, no care tables needed.
+    pub async fn without_family(database_url: String, overrides: &str) -> Self {
         let directory = guard::private_dir().unwrap();
         let nats = NatsServer::start(&programs().await.nats_server, directory.path()).await.unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
@@ -85,7 +92,6 @@ impl World {
             directory,
         };
         std::fs::write(world.ca_file(), world.push.ca_pem()).unwrap();
-        world.seed().await;
         world
     }
 
@@ -109,10 +115,16 @@ impl World {
 
     /// A user with one push subscription, both called `name`.
     pub async fn user(&self, name: &str) {
-        let subscription = self.push.subscribe(name);
         sqlx::query("INSERT INTO users (id, name) VALUES ($1, $1)").bind(name).execute(&self.db).await.unwrap();
-        sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $1, $2, $3, $4)")
+        self.subscribe(name, name).await;
+    }
+
+    /// A push subscription called `name` for a user.
+    pub async fn subscribe(&self, name: &str, user_id: &str) {
+        let subscription = self.push.subscribe(name);
+        sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $2, $3, $4, $5)")
             .bind(name)
+            .bind(user_id)
             .bind(subscription.endpoint)
             .bind(subscription.p256dh)
             .bind(subscription.auth)
