@@ -5,6 +5,8 @@ use std::{env, fs, path::Path, path::PathBuf};
 use prost_build::Config;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // They are read by a macro, which is told of files that change and not of files that are added.
+    println!("cargo:rerun-if-changed=migrations");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
     compile_messages(&out)?;

@@ -8,6 +8,7 @@ mod group;
 pub mod park;
 pub mod publish;
 pub mod reconcile;
+pub mod shortages;
 pub mod submit;
 
 use std::{sync::Arc, time::Duration};
@@ -235,8 +236,21 @@ impl Effects {
             checkpoint::reached(Step::Sent);
             return self.record_receipt(meta, plan).await;
         }
+        self.end(meta, not_after, RunState::Done, None, plan).await
+    }
+
+    /// Ends a run: one commit, then its children published.
+    async fn end(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        state: RunState,
+        reason: Option<&'static str>,
+        plan: Plan,
+    ) -> Result<Committed, Refused> {
         let children = children_of(meta, not_after, &plan);
-        let commit = self.commit(meta, not_after, RunState::Done, None, plan, children.clone());
+        let now = self.clock.now();
+        let commit = Commit { meta: meta.clone(), state, reason, plan, children: children.clone(), not_after, now };
         let committed = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         match committed {
@@ -264,19 +278,24 @@ impl Effects {
         }
     }
 
-    /// Records that there was nothing to do.
+    /// Carries out a plan, if any, and records that nobody was to be told anything.
     ///
     /// # Errors
     /// If the database refuses it.
-    pub async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason) -> Result<Written, Refused> {
+    pub async fn skip(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        reason: Reason,
+        plan: Plan,
+    ) -> Result<Written, Refused> {
         let state = if reason == Reason::Expired { RunState::Expired } else { RunState::Skipped };
         if meta.kind.stage == Stage::Delivery {
             let record =
                 if reason == Reason::Expired { LedgerRecord::Expired } else { LedgerRecord::Skipped(reason.name()) };
             return self.record_delivery(meta, record).await;
         }
-        let commit = self.commit(meta, not_after, state, Some(reason.name()), Plan::default(), Vec::new());
-        self.commits.ask(commit).await.map(|_| Written::Yes)
+        self.end(meta, not_after, state, Some(reason.name()), plan).await.map(|_| Written::Yes)
     }
 
     /// Records a failure, or that the job is given back unfinished.
@@ -351,18 +370,6 @@ impl Effects {
 
     fn claim_ask(&self, meta: &Meta) -> ClaimAsk {
         ClaimAsk { id: meta.job_id.clone(), sequence: meta.sequence, delivered: meta.delivered, now: self.clock.now() }
-    }
-
-    fn commit(
-        &self,
-        meta: &Meta,
-        not_after: DateTime<Utc>,
-        state: RunState,
-        reason: Option<&'static str>,
-        plan: Plan,
-        children: Vec<Child>,
-    ) -> Commit {
-        Commit { meta: meta.clone(), state, reason, plan, children, not_after, now: self.clock.now() }
     }
 }
 

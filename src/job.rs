@@ -11,7 +11,7 @@ use crate::{
     kind::{Kind, Lane},
     plan::{Plan, Reason},
     policy::Wishes,
-    store::{Claim, Store, StoreError},
+    store::{Claim, Event, EventStatus, Store, StoreError},
 };
 
 /// A kind of job. `parse` makes only valid values; `work` reads and decides, and leaves every effect to its plan.
@@ -40,13 +40,14 @@ pub trait Job: Sized + Send + 'static {
 }
 
 /// What `work` decided.
-#[expect(clippy::large_enum_variant, reason = "one is made per job and moved once; most are the large one")]
 #[derive(Clone, Debug, PartialEq)]
 pub enum Outcome {
     /// This is to be done.
     Done(Plan),
     /// Nothing is to be done, and why.
     Skipped(Reason),
+    /// Nobody is to be told anything, and why; but this is to be done.
+    SkippedWith(Reason, Plan),
     /// It is to be run again at this instant. Burns no attempt.
     Wait(DateTime<Utc>, Reason),
 }
@@ -195,6 +196,14 @@ pub fn lead_minutes(field: &'static str, minutes: i32) -> Result<i32, Invalid> {
     }
 }
 
+/// Reads a number of doses.
+///
+/// # Errors
+/// Names the field.
+pub fn doses(field: &'static str, doses: i32) -> Result<i32, Invalid> {
+    if doses >= 0 { Ok(doses) } else { Err(Invalid::new(field, "must not be negative")) }
+}
+
 /// Reads a text of at most `most` characters. U+0000 is valid in protobuf and refused by Postgres, so it is refused here.
 ///
 /// # Errors
@@ -208,6 +217,18 @@ pub fn text(field: &'static str, text: &str, most: usize) -> Result<String, Inva
         return Err(Invalid::new(field, format!("must be at most {most} characters")));
     }
     Ok(text.to_owned())
+}
+
+/// Why nobody is to be reminded of an event that was to begin at `told`, if there is a reason.
+#[must_use]
+pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
+    match event.status {
+        EventStatus::Cancelled => Some(Reason::Cancelled),
+        EventStatus::Completed => Some(Reason::Over),
+        // To the millisecond, because many producers cannot name an instant more exactly than that.
+        EventStatus::Ahead if event.starts_at.timestamp_millis() != told.timestamp_millis() => Some(Reason::Moved),
+        EventStatus::Ahead => None,
+    }
 }
 
 /// A text from the care tables, which know no limits, cut to `most` characters.

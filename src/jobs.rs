@@ -1,8 +1,11 @@
 //! The kinds, in one place: to add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
 
+pub mod alert_refill;
 pub mod deliver_web_push;
 pub mod notification;
+pub mod reminder_appointment;
 pub mod reminder_medication;
+pub mod reminder_shift;
 
 use crate::pipeline::Registry;
 
@@ -11,6 +14,9 @@ use crate::pipeline::Registry;
 pub fn registry() -> Registry {
     Registry::default()
         .with::<reminder_medication::MedicationReminder>()
+        .with::<reminder_appointment::AppointmentReminder>()
+        .with::<reminder_shift::ShiftReminder>()
+        .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
         .with::<deliver_web_push::WebPushDelivery>()
 }

@@ -33,5 +33,6 @@ pub mod policy;
 pub mod store;
 pub mod streams;
 pub mod telemetry;
+pub mod text;
 pub mod wire;
 pub mod worker;

@@ -10,6 +10,8 @@ use crate::kind::{Kind, Lane};
 pub struct Plan {
     /// What must not happen twice whichever job asks for it.
     pub mark: Option<Mark>,
+    /// What the job found out about a medication's shortage.
+    pub shortage: Option<Shortage>,
     /// The text that inbox rows and deliveries of this job carry.
     pub content: Option<Content>,
     /// The inbox rows, one per user.
@@ -45,6 +47,25 @@ pub struct Mark {
     pub instant: DateTime<Utc>,
     /// How long before it this reminder goes out.
     pub lead_minutes: i32,
+}
+
+/// The shortage of a medication: like a [`Mark`], it is owned by the first job that commits it; unlike one, it ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shortage {
+    /// There is one, and this job tells of it. Where another job has told of it already, this one is `already_sent`.
+    Found {
+        /// The medication's id.
+        medication_id: String,
+        /// The supply at which it begins.
+        refill_at: i32,
+    },
+    /// The one that `told_by` told of is over. A later one is not meant: it stays.
+    Over {
+        /// The medication's id.
+        medication_id: String,
+        /// The job that owns it.
+        told_by: String,
+    },
 }
 
 /// What a person reads, and where a tap leads.
@@ -157,6 +178,12 @@ pub enum Reason {
     Gone,
     /// The medication is not active.
     Inactive,
+    /// The appointment or shift was called off.
+    Cancelled,
+    /// The appointment or shift is completed.
+    Over,
+    /// The appointment or shift begins at another time by now: another reminder tells of that.
+    Moved,
     /// The dose was given.
     AlreadyGiven,
     /// The dose was skipped on purpose.
@@ -165,6 +192,8 @@ pub enum Reason {
     AlreadySent,
     /// There is nobody to tell.
     NoRecipients,
+    /// The supply is above the threshold of a refill, or not known any more.
+    Restocked,
     /// Too late to be of use.
     Expired,
     /// The provider asked to come back later.
@@ -180,10 +209,14 @@ impl Reason {
         match self {
             Self::Gone => "gone",
             Self::Inactive => "inactive",
+            Self::Cancelled => "cancelled",
+            Self::Over => "over",
+            Self::Moved => "moved",
             Self::AlreadyGiven => "already_given",
             Self::AlreadySkipped => "already_skipped",
             Self::AlreadySent => "already_sent",
             Self::NoRecipients => "no_recipients",
+            Self::Restocked => "restocked",
             Self::Expired => "expired",
             Self::RetryLater => "retry_later",
             Self::InFlight => "in_flight",

@@ -7,6 +7,7 @@ mod contents;
 mod deliveries;
 mod demo;
 mod inspect;
+mod marks;
 mod runs;
 mod subscriptions;
 
@@ -19,7 +20,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 pub use self::{
-    care::{DoseState, MedicationRecord},
+    care::{AppointmentRecord, DoseState, Event, EventStatus, MedicationRecord, ShiftRecord, SupplyRecord},
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,
     inspect::{LedgerLine, RunLine, Totals},

@@ -17,7 +17,7 @@ use crate::{
     clock::{Clock, Random},
     config::{self, Config, ConfigError},
     dead_letter::{advisories, sweep},
-    effects::{Effects, reconcile},
+    effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
@@ -88,6 +88,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
     tokio::spawn(advisories::run(effects.clone(), stop.clone()));
     tokio::spawn(reconcile::run(effects, clock.clone(), reconcile_age(&parts.streams), closing.clone()));
+    tokio::spawn(shortages::run(store.clone(), closing.clone()));
     health.enter(Phase::Running);
     info!("ready");
 

@@ -4,13 +4,14 @@
 use std::collections::BTreeSet;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use prost::Message as _;
 use serde_json::{Map, Value};
 
 use super::deliver_web_push::WebPushDelivery;
 use crate::{
     job::{self, Context, Failure, Invalid, Job, Outcome},
-    kind::Kind,
-    plan::{Channel, Content, InboxRow, Plan, PlannedDelivery, Reason},
+    kind::{Kind, Lane},
+    plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason},
     store::Addresses,
     wire,
 };
@@ -138,16 +139,13 @@ impl Notification {
     }
 }
 
-/// A notification to the users of a family, without its texts yet.
+/// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices.
 #[must_use]
-pub(super) fn text_for_family(family: &[String], data: Value) -> wire::Notification {
+pub(super) fn to_users(users: &[String], lane: Lane, text: wire::Notification) -> NextJob {
     use wire::recipient::Recipient;
-    let recipients = family.iter().map(|user| wire::Recipient { recipient: Some(Recipient::UserId(user.clone())) });
-    wire::Notification {
-        recipients: recipients.collect(),
-        data: wire::json_to_struct(data),
-        ..wire::Notification::default()
-    }
+    let recipients = users.iter().map(|user| wire::Recipient { recipient: Some(Recipient::UserId(user.clone())) });
+    let notification = wire::Notification { recipients: recipients.collect(), ..text };
+    NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() }
 }
 
 /// No channels named = what the recipient prefers, which includes push.

@@ -2,23 +2,19 @@
 //! any more.
 
 use chrono::{DateTime, TimeDelta, Utc};
-use prost::Message;
 use serde_json::json;
 
-use super::notification::{self, text_for_family};
+use super::notification::to_users;
 use crate::{
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
-    plan::{Mark, NextJob, Plan, Reason},
+    plan::{Mark, Plan, Reason},
     store::{DoseState, MedicationRecord},
-    wire,
+    text, wire,
 };
 
 /// How long after its time a dose is still worth a reminder.
 const USEFUL_FOR: TimeDelta = TimeDelta::minutes(60);
-
-/// The most characters of a name in the text.
-const LONGEST_NAME: usize = 200;
 
 /// A reminder of one dose.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,46 +57,34 @@ impl Job for MedicationReminder {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let notification = self.notification(&medication);
+        let next = to_users(&medication.family, Lane::Critical, self.text(&medication));
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
-        let next = NextJob {
-            kind: notification::Notification::KIND,
-            lane: Lane::Critical,
-            suffix: "notification",
-            body: notification.encode_to_vec(),
-        };
         Ok(Outcome::Done(Plan::next(mark, next)))
     }
 }
 
 impl MedicationReminder {
-    fn notification(&self, medication: &MedicationRecord) -> wire::Notification {
-        let [name, dosage, recipient] = [&medication.name, &medication.dosage, &medication.care_recipient_name]
-            .map(|text| job::shorten(text, LONGEST_NAME));
+    fn text(&self, medication: &MedicationRecord) -> wire::Notification {
+        let [name, dosage, recipient] =
+            [&medication.name, &medication.dosage, &medication.care_recipient_name].map(|name| text::name(name));
         let body = match self.reminder_minutes {
             0 => format!("Time to give {name} ({dosage}) to {recipient}"),
             minutes => format!("In {minutes} min: give {name} ({dosage}) to {recipient}"),
         };
         let data = json!({
-            "type": "MEDICATION_REMINDER",
             "medicationId": self.medication_id,
             "careRecipientId": medication.care_recipient_id,
-            "scheduledTime": self.scheduled_time.to_rfc3339_opts(chrono::SecondsFormat::Millis, true),
+            "scheduledTime": text::instant(self.scheduled_time),
         });
         wire::Notification {
             title: "💊 Medication Reminder".into(),
             body,
-            url: link("/medications", &self.medication_id),
+            url: text::link("/medications", &self.medication_id),
             r#type: "MEDICATION_REMINDER".into(),
             dedupe_key: format!("medication-{}-{}", self.medication_id, self.scheduled_time.timestamp()),
-            ..text_for_family(&medication.family, data)
+            data: wire::json_to_struct(data),
+            ..wire::Notification::default()
         }
     }
-}
-
-/// A path of the application with an id as its query.
-fn link(path: &str, id: &str) -> String {
-    let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("id", id).finish();
-    format!("{path}?{query}")
 }

@@ -23,7 +23,7 @@ use crate::{
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
     kind::Stage,
-    plan::{DeadReason, Reason},
+    plan::{DeadReason, Plan, Reason},
     policy::Policy,
     store::{Committed, Verdict},
 };
@@ -164,7 +164,7 @@ impl Runner {
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
         if self.clock.now() >= not_after {
-            let written = self.effects.skip(meta, not_after, Reason::Expired).await?;
+            let written = self.effects.skip(meta, not_after, Reason::Expired, Plan::default()).await?;
             return Ok(Ending::new("expired", Fate::Done).if_written(meta, written));
         }
         let cx = Context {
@@ -183,10 +183,8 @@ impl Runner {
                 Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
                 Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded)),
             },
-            Ok(Outcome::Skipped(reason)) => {
-                let written = self.effects.skip(meta, not_after, reason).await?;
-                Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
-            }
+            Ok(Outcome::Skipped(reason)) => self.skip(meta, not_after, reason, Plan::default()).await,
+            Ok(Outcome::SkippedWith(reason, plan)) => self.skip(meta, not_after, reason, plan).await,
             Ok(Outcome::Wait(until, reason)) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
                 Ok(self.park(meta, not_after, until).because(reason.name()).if_written(meta, written))
@@ -207,6 +205,11 @@ impl Runner {
                 Ok(Ending::new("retry", Fate::Retry(wait)).because(why).if_written(meta, written))
             }
         }
+    }
+
+    async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason, plan: Plan) -> Result<Ending, Refused> {
+        let written = self.effects.skip(meta, not_after, reason, plan).await?;
+        Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
     }
 
     /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.

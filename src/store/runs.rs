@@ -1,4 +1,4 @@
-//! `job_runs`, `reminder_marks` and `job_children`: what became of each job of stages 1 and 2, and what it planned.
+//! `job_runs` and `job_children`: what became of each job of stages 1 and 2, and what it planned.
 //!
 //! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit.
 
@@ -200,7 +200,8 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let written = insert_runs(&mut transaction, &pick(commits, &fresh)).await?;
         fresh.retain(|index| written.contains(&commits[*index].meta.job_id));
-        let taken = insert_marks(&mut transaction, &pick(commits, &fresh)).await?;
+        let mut taken = super::marks::insert(&mut transaction, &pick(commits, &fresh)).await?;
+        taken.extend(super::marks::record_shortages(&mut transaction, &pick(commits, &fresh)).await?);
         for index in &fresh {
             let lost = taken.contains(&commits[*index].meta.job_id);
             results[*index] = if lost { Committed::MarkTaken } else { Committed::Fresh };
@@ -397,54 +398,6 @@ async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Resu
     .fetch_all(connection)
     .await?;
     Ok(written.into_iter().collect())
-}
-
-/// Writes the marks; answers the jobs whose mark belongs to another, after turning their runs into skipped ones.
-async fn insert_marks(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
-    let mut marked: Vec<_> =
-        commits.iter().filter_map(|commit| commit.plan.mark.as_ref().map(|mark| (*commit, mark))).collect();
-    if marked.is_empty() {
-        return Ok(HashSet::new());
-    }
-    marked.sort_by(|(a_commit, a), (b_commit, b)| {
-        let key = |commit: &Commit, mark: &crate::plan::Mark| (commit.meta.kind.name, mark.instant, mark.lead_minutes);
-        key(a_commit, a).cmp(&key(b_commit, b)).then_with(|| a.record_id.cmp(&b.record_id))
-    });
-    let owned: Vec<String> = sqlx::query_scalar(
-        "INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at) \
-         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[], $6::timestamptz[]) \
-         ON CONFLICT DO NOTHING RETURNING job_id",
-    )
-    .bind(marked.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(commit, _)| commit.now).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
-    .await?;
-    let owned: HashSet<String> = owned.into_iter().collect();
-    let rest: Vec<_> = marked.into_iter().filter(|(commit, _)| !owned.contains(&commit.meta.job_id)).collect();
-    if rest.is_empty() {
-        return Ok(HashSet::new());
-    }
-    // A mark of one's own is no obstacle: a job that died after its commit may be sent again by an operator.
-    let taken: Vec<String> = sqlx::query_scalar(
-        "WITH lost AS (SELECT a.job_id \
-             FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[]) \
-                  AS a(kind, record_id, instant, lead_minutes, job_id) \
-             JOIN reminder_marks m USING (kind, record_id, instant, lead_minutes) WHERE m.job_id <> a.job_id) \
-         UPDATE job_runs r SET state = 'skipped', reason = 'already_sent', children_pending = false \
-         FROM lost WHERE r.job_id = lost.job_id RETURNING r.job_id",
-    )
-    .bind(rest.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    Ok(taken.into_iter().collect())
 }
 
 /// Keeps the jobs of a later stage until they are published. Deliveries are kept by their ledger rows.

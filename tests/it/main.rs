@@ -5,6 +5,7 @@
 
 mod support;
 
+mod alert_refill;
 mod bad_input;
 mod cli;
 mod crashes;
@@ -16,9 +17,12 @@ mod notification;
 mod outages;
 mod pipeline;
 mod records;
+mod reminder_appointment;
 mod reminder_medication;
+mod reminder_shift;
 mod shutdown;
 mod streams;
 mod sweep;
+mod views;
 mod way;
 mod web_push;

@@ -1,10 +1,9 @@
 //! `notification`: recipients, channels, and what it refuses.
 
-use carebell::{jobs, pipeline::Form};
 use serde_json::{Value, json};
 use sqlx::Row;
 
-use crate::support::{FAMILY, LIMIT, Worker, World, sorted};
+use crate::support::{FAMILY, LIMIT, Worker, World, decode, sorted};
 
 fn to(recipients: &Value) -> Value {
     json!({ "recipients": recipients, "title": "Visit moved", "body": "To Friday", "url": "/visits?id=3" })
@@ -85,9 +84,6 @@ async fn without_vapid_keys_the_inbox_is_still_filled() {
 
 #[test]
 fn each_mistake_names_its_field() {
-    let registry = jobs::registry();
-    let kind = registry.kinds().iter().find(|kind| kind.name == "notification").unwrap();
-    let decoder = registry.decoder(*kind).unwrap();
     let ana = json!([{ "userId": "ana" }]);
     let with = |field: &str, value: Value| {
         let mut body = to(&ana);
@@ -112,9 +108,9 @@ fn each_mistake_names_its_field() {
         (with("data", json!({ "x": ["\u{0}"] })), "data"),
     ];
     for (body, field) in cases {
-        let error = decoder.decode(&body.to_string().into(), Form::Json).err().unwrap_or_else(|| panic!("{body}"));
+        let error = decode("notification", &body).expect_err(&body.to_string());
         assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
     }
     let fine = with("data", json!({ "path": "C:\\u0000" }));
-    assert!(decoder.decode(&fine.to_string().into(), Form::Json).is_ok(), "a backslash is no control character");
+    assert_eq!(decode("notification", &fine), Ok(()), "a backslash is no control character");
 }

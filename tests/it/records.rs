@@ -6,7 +6,7 @@ use std::cell::Cell;
 use carebell::{
     job::Meta,
     kind::{Kind, Lane},
-    plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt},
+    plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt, Shortage},
     policy::Wishes,
     store::{
         ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunState, Store, Verdict,
@@ -189,6 +189,46 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
     assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
     let again = store.commit_runs(&jobs).await.unwrap();
     assert!(again.iter().all(|result| *result == Committed::Duplicate));
+}
+
+fn shortage(job_id: &str, shortage: Shortage) -> Commit {
+    commit(meta(job_id, 1, 1), Plan { shortage: Some(shortage), ..Plan::default() })
+}
+
+fn found(job_id: &str) -> Commit {
+    shortage(job_id, Shortage::Found { medication_id: "m".into(), refill_at: 10 })
+}
+
+fn over(job_id: &str, told_by: &str) -> Commit {
+    shortage(job_id, Shortage::Over { medication_id: "m".into(), told_by: told_by.into() })
+}
+
+#[tokio::test]
+async fn one_shortage_has_one_owner_whatever_the_grouping() {
+    let store = store().await;
+    let jobs: Vec<Commit> = (0..20).map(|number| found(&format!("job-{number}"))).collect();
+    let groups = join_all(jobs.chunks(5).map(|group| store.commit_runs(group))).await;
+    let results: Vec<Committed> = groups.into_iter().flat_map(Result::unwrap).collect();
+    assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
+    assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
+    let again = store.commit_runs(&jobs).await.unwrap();
+    assert!(again.iter().all(|result| *result == Committed::Duplicate));
+}
+
+#[tokio::test]
+async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
+    let store = store().await;
+    let one = async |commit| store.commit_runs(&[commit]).await.unwrap().remove(0);
+    assert_eq!(one(found("first")).await, Committed::Fresh);
+    assert_eq!(one(over("refilled", "first")).await, Committed::Fresh);
+    assert_eq!(one(found("second")).await, Committed::Fresh, "the next shortage");
+    assert_eq!(one(over("refilled-too", "first")).await, Committed::Fresh, "somebody who saw the first one end");
+    assert_eq!(one(found("third")).await, Committed::MarkTaken, "the second is still there");
+
+    // In one group: who found a shortage while it was there is told of by its owner, though it is over by now.
+    let group = [over("refilled-again", "second"), found("fourth")];
+    assert_eq!(store.commit_runs(&group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
+    assert_eq!(one(found("fifth")).await, Committed::Fresh);
 }
 
 /// One thing that happens to a delivery, at random.

@@ -1,10 +1,9 @@
 //! `reminder.medication`: its guards, and what it refuses.
 
-use carebell::{jobs, pipeline::Form};
 use chrono::TimeDelta;
 use serde_json::json;
 
-use crate::support::{Worker, World, reminder, utc_now};
+use crate::support::{Worker, World, decode, reminder, utc_now};
 
 #[tokio::test]
 async fn each_guard_skips_with_its_reason() {
@@ -27,25 +26,18 @@ async fn each_guard_skips_with_its_reason() {
     }
     let long_ago = due - TimeDelta::minutes(61);
     let cases = [
-        ("unknown", due, "skipped", Some("gone")),
-        ("stopped", due, "skipped", Some("inactive")),
-        ("given", due, "skipped", Some("already_given")),
-        ("skipped", due, "skipped", Some("already_skipped")),
-        ("alone", due, "skipped", Some("no_recipients")),
-        ("stopped", long_ago, "expired", Some("expired")),
+        (reminder("unknown", due), "skipped", Some("gone")),
+        (reminder("stopped", due), "skipped", Some("inactive")),
+        (reminder("given", due), "skipped", Some("already_given")),
+        (reminder("skipped", due), "skipped", Some("already_skipped")),
+        (reminder("alone", due), "skipped", Some("no_recipients")),
+        (reminder("stopped", long_ago), "expired", Some("expired")),
         // Another dose of the same medication, and one that is logged as neither given nor skipped.
-        ("given", due - TimeDelta::minutes(30), "done", None),
-        ("metformin", due, "done", None),
+        (reminder("given", due - TimeDelta::minutes(30)), "done", None),
+        (reminder("metformin", due), "done", None),
     ];
     let worker = Worker::start(&world);
-    for (number, (medication, scheduled, ..)) in cases.iter().enumerate() {
-        let body = reminder(medication, *scheduled);
-        world.publish_json("jobs.reminder.medication", &format!("case-{number}"), &body).await;
-    }
-    for (number, (medication, _, state, reason)) in cases.iter().enumerate() {
-        let expected = ((*state).to_owned(), reason.map(ToOwned::to_owned));
-        assert_eq!(world.ended(&format!("case-{number}")).await, expected, "{medication}");
-    }
+    world.all_end("jobs.reminder.medication", &cases).await;
     world.queues_are_empty().await;
     assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
     worker.stop().await;
@@ -62,12 +54,7 @@ async fn a_lead_time_makes_a_reminder_of_its_own() {
         world.publish_json("jobs.reminder.medication", &format!("lead-{minutes}"), &body).await;
         assert_eq!(world.ended(&format!("lead-{minutes}")).await.0, "done");
     }
-    world.ledger("lead-15").await;
-    let body: String = sqlx::query_scalar("SELECT body FROM notifications WHERE job_id = 'lead-15' LIMIT 1")
-        .fetch_one(&world.db)
-        .await
-        .unwrap();
-    assert_eq!(body, "In 15 min: give Metformin (500 mg) to Rose");
+    assert_eq!(world.inbox("lead-15").await[0].body, "In 15 min: give Metformin (500 mg) to Rose");
     worker.stop().await;
 }
 
@@ -85,9 +72,6 @@ async fn names_and_ids_of_any_length_make_a_notification_that_is_taken() {
 
 #[test]
 fn each_mistake_names_its_field() {
-    let registry = jobs::registry();
-    let kind = registry.kinds().iter().find(|kind| kind.name == "reminder.medication").unwrap();
-    let decoder = registry.decoder(*kind).unwrap();
     let when = "2027-03-01T09:00:00Z";
     let cases = [
         (json!({}), "medication_id"),
@@ -102,7 +86,7 @@ fn each_mistake_names_its_field() {
         (json!([]), "wrong type"),
     ];
     for (body, expected) in cases {
-        let error = decoder.decode(&body.to_string().into(), Form::Json).err().unwrap_or_else(|| panic!("{body}"));
+        let error = decode("reminder.medication", &body).expect_err(&body.to_string());
         assert!(error.contains(expected), "{body}: {error}");
         assert!(!error.contains("nine"), "the body's own texts stay out of errors: {error}");
     }

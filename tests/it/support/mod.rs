@@ -17,6 +17,8 @@ use carebell::{
         nats::NatsServer,
         push_service::PushService,
     },
+    jobs,
+    pipeline::Form,
     store::{LedgerLine, RunLine, Store},
     streams::{Adjustments, Streams},
 };
@@ -27,7 +29,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    servers::{database, own_postgres, programs},
+    servers::{database, database_without_care_tables, own_postgres, programs},
     worker::{Custom, Process, Worker},
 };
 
@@ -66,6 +68,13 @@ impl World {
 
     /// The same on a given, migrated database.
     pub async fn on(database_url: String, overrides: &str) -> Self {
+        let world = Self::without_family(database_url, overrides).await;
+        world.seed().await;
+        world
+    }
+
+    /// The same with nothing in the database: no family, no care tables needed.
+    pub async fn without_family(database_url: String, overrides: &str) -> Self {
         let directory = guard::private_dir().unwrap();
         let nats = NatsServer::start(&programs().await.nats_server, directory.path()).await.unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
@@ -83,7 +92,6 @@ impl World {
             directory,
         };
         std::fs::write(world.ca_file(), world.push.ca_pem()).unwrap();
-        world.seed().await;
         world
     }
 
@@ -107,10 +115,16 @@ impl World {
 
     /// A user with one push subscription, both called `name`.
     pub async fn user(&self, name: &str) {
-        let subscription = self.push.subscribe(name);
         sqlx::query("INSERT INTO users (id, name) VALUES ($1, $1)").bind(name).execute(&self.db).await.unwrap();
-        sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $1, $2, $3, $4)")
+        self.subscribe(name, name).await;
+    }
+
+    /// A push subscription called `name` for a user.
+    pub async fn subscribe(&self, name: &str, user_id: &str) {
+        let subscription = self.push.subscribe(name);
+        sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $2, $3, $4, $5)")
             .bind(name)
+            .bind(user_id)
             .bind(subscription.endpoint)
             .bind(subscription.p256dh)
             .bind(subscription.auth)
@@ -178,11 +192,44 @@ impl World {
     pub async fn ended(&self, job_id: &str) -> (String, Option<String>) {
         let run = self
             .eventually(&format!("{job_id} has ended"), async || {
-                let runs = self.store.runs_of(job_id).await.unwrap();
+                let root_id = job_id.strip_suffix(":notification").unwrap_or(job_id);
+                let runs = self.store.runs_of(root_id).await.unwrap();
                 runs.into_iter().find(|run| run.job_id == job_id && run.state != "open")
             })
             .await;
         (run.state, run.reason)
+    }
+
+    /// Publishes these jobs, and asserts how each ends: its state, and the reason where there is one.
+    pub async fn all_end(&self, subject: &str, cases: &[(Value, &str, Option<&str>)]) {
+        let id = |number: usize| format!("case-{number}");
+        for (number, (body, ..)) in cases.iter().enumerate() {
+            self.publish_json(subject, &id(number), body).await;
+        }
+        for (number, (body, state, reason)) in cases.iter().enumerate() {
+            let expected = ((*state).to_owned(), reason.map(ToOwned::to_owned));
+            assert_eq!(self.ended(&id(number)).await, expected, "{body}");
+        }
+    }
+
+    /// The inbox rows of a way, by user, once its notification has ended.
+    pub async fn inbox(&self, root_id: &str) -> Vec<Inboxed> {
+        self.ended(&format!("{root_id}:notification")).await;
+        let rows =
+            sqlx::query("SELECT user_id, type, title, body, url, data FROM notifications WHERE job_id = $1 ORDER BY 1")
+                .bind(root_id)
+                .fetch_all(&self.db)
+                .await
+                .unwrap();
+        let inboxed = |row: &sqlx::postgres::PgRow| Inboxed {
+            user_id: row.get("user_id"),
+            kind: row.get("type"),
+            title: row.get("title"),
+            body: row.get("body"),
+            url: row.get("url"),
+            data: row.get("data"),
+        };
+        rows.iter().map(inboxed).collect()
     }
 
     /// The ledger of a way, once every delivery of it has ended.
@@ -286,6 +333,25 @@ impl World {
         assert_eq!(sorted(self.push.received().iter().map(|push| push.name.clone()).collect()), FAMILY);
         assert_eq!(self.push.rejected(), []);
     }
+}
+
+/// An inbox row, as the application reads it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Inboxed {
+    pub user_id: String,
+    pub kind: String,
+    pub title: String,
+    pub body: String,
+    pub url: String,
+    pub data: Value,
+}
+
+/// Whether a body can be a job of this kind, and if not, what is said of it.
+pub fn decode(kind: &str, body: &Value) -> Result<(), String> {
+    let registry = jobs::registry();
+    let kind = registry.kinds().iter().find(|known| known.name == kind).unwrap();
+    let decoder = registry.decoder(*kind).unwrap();
+    decoder.decode(&body.to_string().into(), Form::Json).map(drop)
 }
 
 /// A reminder as canonical JSON.

@@ -22,6 +22,19 @@ pub async fn programs() -> &'static Programs {
 
 /// A migrated database of its own in the shared server.
 pub async fn database() -> String {
+    database_like("postgres").await
+}
+
+/// The same without the care tables: for an application that brings its own.
+pub async fn database_without_care_tables() -> String {
+    let url = database_like("template0").await;
+    let store = Store::new(&url, 1).unwrap();
+    store.migrate().await.unwrap();
+    store.close().await;
+    url
+}
+
+async fn database_like(template: &str) -> String {
     static SERVER: OnceCell<(Postgres, PrivateDir)> = OnceCell::const_new();
     static TEMPLATE: Mutex<()> = Mutex::const_new(());
     static NUMBER: AtomicUsize = AtomicUsize::new(0);
@@ -38,7 +51,7 @@ pub async fn database() -> String {
     // A template must not be in use, so databases are made one at a time, over a connection to another one.
     let _guard = TEMPLATE.lock().await;
     let mut connection = PgConnection::connect(&server.url("template1")).await.unwrap();
-    let statement = format!("CREATE DATABASE {name} TEMPLATE postgres");
+    let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
     connection.execute(sqlx::AssertSqlSafe(statement)).await.unwrap();
     connection.close().await.unwrap();
     server.url(&name)

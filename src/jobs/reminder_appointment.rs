@@ -1,0 +1,80 @@
+//! `reminder.appointment`: an appointment begins soon. Tells the family, unless it was called off or moved.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::notification::to_users;
+use crate::{
+    job::{self, Context, Failure, Invalid, Job, Outcome},
+    kind::{Kind, Lane},
+    plan::{Mark, Plan, Reason},
+    store::AppointmentRecord,
+    text, wire,
+};
+
+/// A reminder of one appointment.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AppointmentReminder {
+    appointment_id: String,
+    date_time: DateTime<Utc>,
+    reminder_minutes: i32,
+}
+
+impl Job for AppointmentReminder {
+    const KIND: Kind = Kind::reminder("reminder.appointment");
+
+    type Wire = wire::AppointmentReminder;
+
+    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        Ok(Self {
+            appointment_id: job::id("appointment_id", wire.appointment_id)?,
+            date_time: job::instant("date_time", wire.date_time)?,
+            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+        })
+    }
+
+    /// Nobody wants to be told that an appointment begins which has begun.
+    fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
+        self.date_time
+    }
+
+    async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
+        let Some(appointment) = cx.store.appointment(&self.appointment_id).await.map_err(Failure::reading)? else {
+            return Ok(Outcome::Skipped(Reason::Gone));
+        };
+        if let Some(reason) = job::called_off(&appointment.event, self.date_time) {
+            return Ok(Outcome::Skipped(reason));
+        }
+        if appointment.family.is_empty() {
+            return Ok(Outcome::Skipped(Reason::NoRecipients));
+        }
+        let next = to_users(&appointment.family, Lane::Normal, self.text(&appointment, cx.clock.now()));
+        let instant = appointment.event.starts_at;
+        let mark = Mark { record_id: self.appointment_id, instant, lead_minutes: self.reminder_minutes };
+        Ok(Outcome::Done(Plan::next(mark, next)))
+    }
+}
+
+impl AppointmentReminder {
+    fn text(&self, appointment: &AppointmentRecord, now: DateTime<Utc>) -> wire::Notification {
+        let event = &appointment.event;
+        let [title, recipient] = [&appointment.title, &event.care_recipient_name].map(|name| text::name(name));
+        let when = text::at(event.starts_at, text::zone(&event.timezone), now);
+        let place = appointment.location.as_deref().map(text::name).filter(|place| !place.is_empty());
+        let place = place.map(|place| format!(", {place}")).unwrap_or_default();
+        let data = json!({
+            "appointmentId": self.appointment_id,
+            "careRecipientId": event.care_recipient_id,
+            "dateTime": text::instant(event.starts_at),
+        });
+        wire::Notification {
+            title: "📅 Appointment Reminder".into(),
+            body: format!("{title} for {recipient} {when}{place}"),
+            url: text::link("/appointments", &self.appointment_id),
+            r#type: "APPOINTMENT_REMINDER".into(),
+            dedupe_key: format!("appointment-{}", self.appointment_id),
+            data: wire::json_to_struct(data),
+            ..wire::Notification::default()
+        }
+    }
+}

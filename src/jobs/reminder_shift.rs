@@ -1,0 +1,78 @@
+//! `reminder.shift`: a caregiver's shift begins soon. Tells whose shift it is, unless it was called off or moved.
+
+use chrono::{DateTime, Utc};
+use serde_json::json;
+
+use super::notification::to_users;
+use crate::{
+    job::{self, Context, Failure, Invalid, Job, Outcome},
+    kind::{Kind, Lane},
+    plan::{Mark, Plan, Reason},
+    store::ShiftRecord,
+    text, wire,
+};
+
+/// A reminder of one shift.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShiftReminder {
+    shift_id: String,
+    start_time: DateTime<Utc>,
+    reminder_minutes: i32,
+}
+
+impl Job for ShiftReminder {
+    const KIND: Kind = Kind::reminder("reminder.shift");
+
+    type Wire = wire::ShiftReminder;
+
+    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        Ok(Self {
+            shift_id: job::id("shift_id", wire.shift_id)?,
+            start_time: job::instant("start_time", wire.start_time)?,
+            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+        })
+    }
+
+    /// Who has not been told before a shift begins is missed there by then.
+    fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
+        self.start_time
+    }
+
+    async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
+        let Some(shift) = cx.store.shift(&self.shift_id).await.map_err(Failure::reading)? else {
+            return Ok(Outcome::Skipped(Reason::Gone));
+        };
+        if let Some(reason) = job::called_off(&shift.event, self.start_time) {
+            return Ok(Outcome::Skipped(reason));
+        }
+        let Some(user) = &shift.user_id else {
+            return Ok(Outcome::Skipped(Reason::NoRecipients));
+        };
+        let next = to_users(std::slice::from_ref(user), Lane::Normal, self.text(&shift, cx.clock.now()));
+        let instant = shift.event.starts_at;
+        let mark = Mark { record_id: self.shift_id, instant, lead_minutes: self.reminder_minutes };
+        Ok(Outcome::Done(Plan::next(mark, next)))
+    }
+}
+
+impl ShiftReminder {
+    fn text(&self, shift: &ShiftRecord, now: DateTime<Utc>) -> wire::Notification {
+        let event = &shift.event;
+        let recipient = text::name(&event.care_recipient_name);
+        let when = text::span(event.starts_at, shift.ends_at, text::zone(&event.timezone), now);
+        let data = json!({
+            "shiftId": self.shift_id,
+            "careRecipientId": event.care_recipient_id,
+            "startTime": text::instant(event.starts_at),
+        });
+        wire::Notification {
+            title: "🕘 Shift Reminder".into(),
+            body: format!("Your shift with {recipient} is {when}"),
+            url: text::link("/shifts", &self.shift_id),
+            r#type: "SHIFT_REMINDER".into(),
+            dedupe_key: format!("shift-{}", self.shift_id),
+            data: wire::json_to_struct(data),
+            ..wire::Notification::default()
+        }
+    }
+}
