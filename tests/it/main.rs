@@ -15,6 +15,7 @@ mod layout;
 mod notification;
 mod outages;
 mod pipeline;
+mod producers;
 mod records;
 mod reminder_medication;
 mod shutdown;

@@ -1,6 +1,7 @@
 //! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
 
 mod servers;
+mod toolchains;
 mod worker;
 
 use std::{
@@ -28,6 +29,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{
     servers::{database, own_postgres, programs},
+    toolchains::{Node, Python},
     worker::{Custom, Process, Worker},
 };
 
