@@ -10,6 +10,7 @@ mod cli;
 mod crashes;
 mod deliver_web_push;
 mod dev;
+mod inbox;
 mod lanes;
 mod layout;
 mod notification;

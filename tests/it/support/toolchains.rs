@@ -109,6 +109,13 @@ impl Node {
         command.arg(self.project.path().join("remind.mjs"));
         command
     }
+
+    /// Runs a text of JavaScript with these arguments.
+    pub fn evaluate(&self, program: &str, arguments: &[&str]) -> AsyncCommand {
+        let mut command = AsyncCommand::new("node");
+        command.args(["--input-type=module", "--eval", program, "--"]).args(arguments).current_dir(&self.project);
+        command
+    }
 }
 
 /// Said also of a test that passes: the harness keeps what the macros print to itself.
