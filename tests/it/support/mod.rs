@@ -1,6 +1,7 @@
 //! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
 
 mod servers;
+mod toolchains;
 mod worker;
 
 use std::{
@@ -30,6 +31,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{
     servers::{database, database_without_care_tables, own_postgres, programs},
+    toolchains::{Node, Python},
     worker::{Custom, Process, Worker},
 };
 
