@@ -66,7 +66,7 @@ pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
         not_after: args.not_after,
         at: args.at.or(delayed),
     };
-    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
+    let client = nats::connect(&source.nats()?, &Health::new()).await?;
     let done = submit(&nats::jetstream(&client), submission).await.map_err(Failed)?;
     let again = if done.duplicate { ", which was there already" } else { "" };
     println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);

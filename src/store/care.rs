@@ -4,7 +4,36 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    check::{
+        CareColumn,
+        ColumnKind::{self, Boolean, Instant, Text},
+    },
+};
+
+/// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
+/// compare it with the database.
+pub(super) const COLUMNS: [CareColumn; 14] = [
+    read("users", "id", Text),
+    read("family_members", "family_id", Text),
+    read("family_members", "user_id", Text),
+    read("care_recipients", "id", Text),
+    read("care_recipients", "family_id", Text),
+    read("care_recipients", "name", Text),
+    read("medications", "id", Text),
+    read("medications", "care_recipient_id", Text),
+    read("medications", "name", Text),
+    read("medications", "dosage", Text),
+    read("medications", "is_active", Boolean),
+    read("medication_logs", "medication_id", Text),
+    read("medication_logs", "scheduled_time", Instant),
+    read("medication_logs", "status", Text),
+];
+
+const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> CareColumn {
+    CareColumn { table, column, kind }
+}
 
 /// A medication as a reminder needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -146,7 +146,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert_eq!(store.record_deliveries(&[stale]).await.unwrap(), [false], "the first worker's failure does not count");
     let sent = entry("d", holder, 1, receipt(Delivered::Sent));
     assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "but what it has sent is sent");
-    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(state) if state == "sent"));
+    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(how) if how == "sent"));
 
     store.commit_runs(&[planned("e")]).await.unwrap();
     claim(&store, ask("e", 1, 1, now)).await;
