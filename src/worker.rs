@@ -150,18 +150,22 @@ async fn start(
         try_until(deadline, POSTGRES, health, async || doctor::at_start(&doctor::database(&store, clock).await));
     match tokio::try_join!(Box::pin(nats), Box::pin(database)) {
         Ok((client, ())) => Ok((client, store)),
-        Err(GivenUp) => Err(WorkerError::Start(what_is_down(health))),
+        Err(GivenUp(why)) => Err(WorkerError::Start(with_others_that_are_down(why, health))),
     }
 }
 
-/// A part has not come up; its state in [`Health`] says why.
-struct GivenUp;
+/// Why a part has not come up.
+struct GivenUp(String);
 
-fn what_is_down(health: &Health) -> String {
-    let parts = health.parts().into_values();
-    let down: Vec<String> =
-        parts.filter_map(|part| if let Part::Down(why) = part { Some(why) } else { None }).collect();
-    down.join("; ")
+fn with_others_that_are_down(mut text: String, health: &Health) -> String {
+    for part in health.parts().into_values() {
+        if let Part::Down(why) = part
+            && why != text
+        {
+            text = format!("{text}; {why}");
+        }
+    }
+    text
 }
 
 /// Tries again until it works, the deadline has passed, or there is nothing to wait for; a part that is down is told of
@@ -179,9 +183,9 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
                 return Ok(value);
             }
             Err((consequence, why)) => {
-                health.set(part, Part::Down(why));
+                health.set(part, Part::Down(why.clone()));
                 if consequence == AtStart::Exit || Instant::now() >= deadline {
-                    return Err(GivenUp);
+                    return Err(GivenUp(why));
                 }
             }
         }

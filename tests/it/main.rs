@@ -9,6 +9,8 @@ mod cli;
 mod crashes;
 mod deliver_web_push;
 mod dev;
+mod doctor;
+mod jobs_show;
 mod layout;
 mod notification;
 mod outages;
