@@ -1,6 +1,8 @@
 //! The command line, a file a command. Results go to standard output, logs and errors to standard error.
 
 mod dev;
+mod doctor;
+mod jobs;
 mod keys;
 mod migrate;
 mod publish;
@@ -39,9 +41,14 @@ enum Command {
     /// Compare streams and consumers with the server, or bring them there
     #[command(subcommand)]
     Streams(streams::Command),
+    /// What became of a job
+    #[command(subcommand)]
+    Jobs(jobs::Command),
     /// VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
+    /// Check configuration, servers, permissions, clocks and the way to push services; exit 1 if anything fails
+    Doctor(doctor::Args),
 }
 
 /// What a command that fails says before the process exits with 1.
@@ -71,14 +78,21 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     let source = Source::read(cli.config.as_deref())?;
     // Commands answer on standard output; their logs are for when something goes wrong.
     let level = if matches!(cli.command, Command::Run) { "info" } else { "warn" };
-    telemetry::init(&source.log(level)?);
+    match source.log(level) {
+        Ok(log) => telemetry::init(&log),
+        // It tells of all that is wrong, this included.
+        Err(_) if matches!(cli.command, Command::Doctor(_)) => {}
+        Err(problem) => return Err(problem.into()),
+    }
     match cli.command {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
         Command::Run => Box::pin(run::run(&source, stop_signal()?)).await,
         Command::Publish(args) => publish::run(&source, args).await,
         Command::Migrate(args) => migrate::run(&source, &args).await,
         Command::Streams(command) => streams::run(&source, &command).await,
+        Command::Jobs(command) => jobs::run(&source, &command).await,
         Command::Keys(command) => keys::run(&command),
+        Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
     }
 }
 

@@ -3,6 +3,7 @@
 //! The environment wins. In the file a key is the variable's name in lower case (`nats_url = "nats://…"`).
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt,
     path::{Path, PathBuf},
@@ -10,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::{
@@ -20,7 +22,7 @@ use crate::{
 
 /// Every variable that is read, with what it should look like. The README's table is checked against this list.
 pub const VARIABLES: &[(&str, &str)] = &[
-    ("NATS_URL", "nats://host:4222 or tls://host:4222"),
+    ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
     ("NATS_CA_FILE", "the path of a PEM file of roots"),
     ("STREAMS_REPLICAS", "1, 3 or 5"),
@@ -65,15 +67,26 @@ pub struct Source {
     file: HashMap<String, String>,
 }
 
+/// A user and their password; a token, where there is none.
+pub type NatsUser = (String, Option<String>);
+
 /// How to reach NATS.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NatsConfig {
-    /// One URL, or several separated by commas.
-    pub url: String,
+    /// The URLs of the servers, without user and password.
+    pub servers: Vec<String>,
+    /// Whom the URLs named.
+    pub user: Option<NatsUser>,
     /// A credentials file.
     pub creds: Option<PathBuf>,
     /// Roots beside the system's.
     pub ca_file: Option<PathBuf>,
+}
+
+impl fmt::Debug for NatsConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NatsConfig").field("servers", &self.servers).finish_non_exhaustive()
+    }
 }
 
 /// What a worker is configured with.
@@ -97,6 +110,15 @@ pub struct Config {
     pub start_timeout: Duration,
     /// For tests of crashes.
     pub abort_at: Option<Step>,
+}
+
+/// The variables that stand alone.
+struct Limits {
+    database_connections: u32,
+    health_port: u16,
+    drain_timeout: Duration,
+    start_timeout: Duration,
+    abort_at: Option<Step>,
 }
 
 /// How logs are written.
@@ -151,11 +173,24 @@ impl Source {
     /// # Errors
     /// The first variable that is malformed.
     pub fn nats(&self) -> Result<NatsConfig, ConfigError> {
-        let url = self.get("NATS_URL").unwrap_or("nats://localhost:4222");
-        if url.split(',').any(|url| async_url(url).is_none()) {
-            return Err(error("NATS_URL", "is malformed"));
+        let urls = self.get("NATS_URL").unwrap_or("nats://localhost:4222");
+        let mut servers = Vec::new();
+        let mut users = Vec::new();
+        for url in urls.split(',') {
+            let (server, user) = nats_server(url).ok_or_else(|| error("NATS_URL", "is malformed"))?;
+            servers.push(server);
+            users.extend(user);
         }
-        Ok(NatsConfig { url: url.to_owned(), creds: self.path("NATS_CREDS")?, ca_file: self.path("NATS_CA_FILE")? })
+        users.dedup();
+        if users.len() > 1 {
+            return Err(error("NATS_URL", "names more than one user"));
+        }
+        Ok(NatsConfig {
+            servers,
+            user: users.pop(),
+            creds: self.path("NATS_CREDS")?,
+            ca_file: self.path("NATS_CA_FILE")?,
+        })
     }
 
     /// What differs from `streams/`.
@@ -199,7 +234,11 @@ impl Source {
         Ok(LogConfig { level, json: json.unwrap_or(false) })
     }
 
-    fn web_push(&self) -> Result<Option<web_push::Settings>, ConfigError> {
+    /// Web Push, where there are keys. That the keys are a pair, only the channel sees.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn web_push(&self) -> Result<Option<web_push::Settings>, ConfigError> {
         let keys = match (self.get("VAPID_PUBLIC_KEY"), self.get("VAPID_PRIVATE_KEY")) {
             (None, None) => return Ok(None),
             (Some(_), None) => return Err(error("VAPID_PRIVATE_KEY", "is not set, but VAPID_PUBLIC_KEY is")),
@@ -212,6 +251,32 @@ impl Source {
         settings.ca_file = self.path("WEB_PUSH_CA_FILE")?;
         settings.app_url = self.parse_with("APP_URL", |text| Url::parse(text).ok())?;
         Ok(Some(settings))
+    }
+
+    /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let parts = [
+            self.nats().err(),
+            self.adjustments().err(),
+            self.database_url().err(),
+            self.web_push().err(),
+            self.limits().err(),
+            self.log("info").err(),
+        ];
+        parts.into_iter().flatten().collect()
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
+        let connections = self
+            .parse_with("DATABASE_CONNECTIONS", |text| text.parse().ok().filter(|number| (2..=200).contains(number)))?;
+        Ok(Limits {
+            database_connections: connections.unwrap_or(10),
+            health_port: self.parse("HEALTH_PORT", 3002)?,
+            drain_timeout: self.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
+            start_timeout: self.duration("START_TIMEOUT", Duration::from_mins(1))?,
+            abort_at: if cfg!(debug_assertions) { self.parse_with("CAREBELL_ABORT_AT", Step::parse)? } else { None },
+        })
     }
 
     fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
@@ -232,18 +297,17 @@ impl Config {
     /// # Errors
     /// The first variable that is missing or malformed.
     pub fn from_source(source: &Source) -> Result<Self, ConfigError> {
-        let connections = source
-            .parse_with("DATABASE_CONNECTIONS", |text| text.parse().ok().filter(|number| (2..=200).contains(number)))?;
+        let limits = source.limits()?;
         Ok(Self {
             nats: source.nats()?,
             adjustments: source.adjustments()?,
             database_url: source.database_url()?,
-            database_connections: connections.unwrap_or(10),
+            database_connections: limits.database_connections,
             web_push: source.web_push()?,
-            health_port: source.parse("HEALTH_PORT", 3002)?,
-            drain_timeout: source.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
-            start_timeout: source.duration("START_TIMEOUT", Duration::from_mins(1))?,
-            abort_at: if cfg!(debug_assertions) { source.parse_with("CAREBELL_ABORT_AT", Step::parse)? } else { None },
+            health_port: limits.health_port,
+            drain_timeout: limits.drain_timeout,
+            start_timeout: limits.start_timeout,
+            abort_at: limits.abort_at,
         })
     }
 }
@@ -262,11 +326,20 @@ fn error(variable: &str, what: &str) -> ConfigError {
     ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
 }
 
-/// A NATS URL may leave the scheme out.
-fn async_url(text: &str) -> Option<Url> {
+/// A URL of a NATS server, which may leave the scheme out, and the user in it: name and password, or a token.
+fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     let text = text.trim();
     let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };
-    url.ok().filter(|url| ["nats", "tls"].contains(&url.scheme()) && url.has_host())
+    let mut url = url.ok().filter(|url| ["nats", "tls"].contains(&url.scheme()) && url.has_host())?;
+    let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
+    let user = match (url.username(), url.password()) {
+        ("", None) => None,
+        (name, None) => Some((decoded(name)?, None)),
+        (name, Some(password)) => Some((decoded(name)?, Some(decoded(password)?))),
+    };
+    url.set_username("").ok()?;
+    url.set_password(None).ok()?;
+    Some((url.to_string(), user))
 }
 
 /// `durable.key=value`
@@ -314,7 +387,7 @@ mod tests {
     #[test]
     fn the_database_is_all_that_is_required() {
         let config = config(&[]).unwrap();
-        assert_eq!(config.nats.url, "nats://localhost:4222");
+        assert_eq!(config.nats.servers, ["nats://localhost:4222"]);
         assert_eq!(config.health_port, 3002);
         assert!(config.web_push.is_none());
         let error = Config::from_source(&Source::default()).err().unwrap().to_string();
@@ -325,6 +398,7 @@ mod tests {
     fn each_mistake_names_its_variable_and_hides_its_value() {
         let mistakes = [
             ("NATS_URL", "http://secret"),
+            ("NATS_URL", "nats://a:secret@one,nats://b:secret@two"),
             ("DATABASE_URL", "mysql://secret"),
             ("DATABASE_URL", "secret"),
             ("DATABASE_CONNECTIONS", "1"),
@@ -343,9 +417,21 @@ mod tests {
             let error = Config::from_source(&source).err().or(source.log("info").err());
             let text = error.unwrap_or_else(|| panic!("{variable}={value} is accepted")).to_string();
             assert!(text.starts_with(variable) && !text.contains("secret"), "{text}");
+            let problems: Vec<_> = source.problems().into_iter().map(|problem| problem.to_string()).collect();
+            assert_eq!(problems, [text]);
         }
         let error = config(&[("VAPID_PUBLIC_KEY", "x")]).err().unwrap();
         assert_eq!(error.variable, "VAPID_PRIVATE_KEY");
+    }
+
+    #[test]
+    fn the_user_is_taken_out_of_the_urls() {
+        let nats = |url| config(&[("NATS_URL", url)]).unwrap().nats;
+        let both = nats("nats://worker:p%40ss@one:4222, tls://worker:p%40ss@two,three:4223");
+        assert_eq!(both.servers, ["nats://one:4222", "tls://two", "nats://three:4223"]);
+        assert_eq!(both.user, Some(("worker".into(), Some("p@ss".into()))));
+        assert_eq!(nats("token@one").user, Some(("token".into(), None)));
+        assert!(!format!("{both:?}").contains("p@ss"), "{both:?}");
     }
 
     #[test]

@@ -53,14 +53,19 @@ impl Servers {
 /// # Errors
 /// Says what is missing, what was tried, and what to do.
 pub async fn find(announce: fn(&str)) -> Result<Programs, DevError> {
-    let search = Search {
+    programs::find_or_fetch(&search(announce)).await
+}
+
+/// Where programs are looked for, and kept.
+#[must_use]
+pub fn search(announce: fn(&str)) -> Search {
+    Search {
         path: std::env::var_os("PATH"),
         nats_server: std::env::var_os("NATS_SERVER").map(Into::into),
         postgres_bin: std::env::var_os("POSTGRES_BIN").map(Into::into),
         cache: target_directory().join(CACHE),
         announce,
-    };
-    programs::find_or_fetch(&search).await
+    }
 }
 
 /// The `target/` that this program was built into, else one in the working directory.

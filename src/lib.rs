@@ -20,6 +20,7 @@ pub mod clock;
 pub mod config;
 pub mod dead_letter;
 pub mod dev;
+pub mod doctor;
 pub mod effects;
 pub mod health;
 pub mod http;

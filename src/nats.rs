@@ -1,8 +1,13 @@
 //! The connection to NATS: made with the configured credentials, mended by the client, its state told to [`Health`].
 
+mod ask;
+
 use std::{sync::Arc, time::Duration};
 
-use async_nats::{ConnectOptions, Event, jetstream};
+use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
+use tokio::sync::broadcast;
+
+pub use self::ask::{Ask, Reply};
 
 use crate::{
     config::NatsConfig,
@@ -15,37 +20,110 @@ const API_TIMEOUT: Duration = Duration::from_secs(5);
 /// Publishes in flight at once, over all jobs of a process: what bounds the memory of unacknowledged messages.
 const PUBLISHES_IN_FLIGHT: usize = 5000;
 
+/// How many refusals may wait to be looked at.
+const REFUSALS: usize = 256;
+
+/// The least version: the first that can schedule messages.
+const LEAST: (i64, i64, i64) = (2, 12, 0);
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The credentials file.
+    #[error("NATS_CREDS cannot be read: {0}")]
+    Creds(std::io::Error),
+    /// Nobody there, or no way to speak to them.
+    #[error("NATS_URL: {0}")]
+    Unreachable(String),
+    /// The server does not know the user.
+    #[error("NATS_URL: the server refuses the user or the password")]
+    User,
+    /// The server cannot schedule messages.
+    #[error("NATS_URL: the server is version {0}; Carebell needs 2.12 or later")]
+    Old(String),
+}
+
+/// A connection, and what the server refuses over it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    /// The connection itself.
+    pub client: async_nats::Client,
+    refusals: broadcast::Sender<String>,
+}
+
 /// Connects once.
 ///
 /// # Errors
 /// If the server cannot be reached, refuses the credentials, or is older than 2.12, which cannot schedule messages.
-pub async fn connect(config: &NatsConfig, health: &Arc<Health>) -> Result<async_nats::Client, String> {
+pub async fn connect(config: &NatsConfig, health: &Arc<Health>) -> Result<async_nats::Client, ConnectError> {
+    let connection = open(config, health).await?;
+    connection.check_version()?;
+    Ok(connection.client)
+}
+
+/// Connects once, to a server of any version.
+///
+/// # Errors
+/// If the server cannot be reached, or refuses the credentials.
+pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connection, ConnectError> {
     let listener = Arc::clone(health);
+    let (refusals, _) = broadcast::channel(REFUSALS);
+    let refused = refusals.clone();
     let mut options = ConnectOptions::new()
         .name("carebell")
         .connection_timeout(Duration::from_secs(5))
-        .reconnect_delay_callback(|attempts| {
-            Duration::from_millis(100 * 2_u64.saturating_pow(u32::try_from(attempts).unwrap_or(u32::MAX).min(5)))
-        })
+        .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {
-            let health = Arc::clone(&listener);
-            async move { hear(&health, &event) }
+            let (health, refused) = (Arc::clone(&listener), refused.clone());
+            async move { hear(&health, &refused, &event) }
         });
     if let Some(roots) = &config.ca_file {
         options = options.add_root_certificates(roots.clone());
     }
     if let Some(creds) = &config.creds {
-        let read = options.credentials_file(creds).await;
-        options = read.map_err(|error| format!("NATS_CREDS cannot be read: {error}"))?;
+        options = options.credentials_file(creds).await.map_err(ConnectError::Creds)?;
     }
-    let servers: Vec<&str> = config.url.split(',').map(str::trim).collect();
-    let client = options.connect(servers).await.map_err(|error| format!("NATS_URL: {error}"))?;
-    let version = client.server_info().version;
-    if !client.is_server_compatible(2, 12, 0) {
-        return Err(format!("NATS_URL: the server is version {version}; Carebell needs 2.12 or later"));
-    }
+    // Not left in the URLs: the client writes those to its debug log.
+    options = match &config.user {
+        Some((user, Some(password))) => options.user_and_password(user.clone(), password.clone()),
+        Some((token, None)) => options.token(token.clone()),
+        None => options,
+    };
+    let servers: Vec<&str> = config.servers.iter().map(String::as_str).collect();
+    let client = options.connect(servers).await.map_err(|error| match error.kind() {
+        ConnectErrorKind::AuthorizationViolation => ConnectError::User,
+        _ => ConnectError::Unreachable(error.to_string()),
+    })?;
     health.set(NATS, Part::Up);
-    Ok(client)
+    Ok(Connection { client, refusals })
+}
+
+impl Connection {
+    /// The server's version.
+    #[must_use]
+    pub fn version(&self) -> String {
+        self.client.server_info().version
+    }
+
+    /// Whether the server is new enough.
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_version(&self) -> Result<(), ConnectError> {
+        let (major, minor, patch) = LEAST;
+        if self.client.is_server_compatible(major, minor, patch) {
+            return Ok(());
+        }
+        Err(ConnectError::Old(self.version()))
+    }
+}
+
+/// At once, then doubled from 200 ms to 3.2 s. The client waits this long before the first attempt too.
+fn reconnect_delay(attempts: usize) -> Duration {
+    match attempts {
+        0 | 1 => Duration::ZERO,
+        more => Duration::from_millis(100 << (more - 1).min(5)),
+    }
 }
 
 /// `JetStream` over a connection.
@@ -59,14 +137,20 @@ pub fn jetstream(client: &async_nats::Client) -> jetstream::Context {
         .build(client.clone())
 }
 
-fn hear(health: &Health, event: &Event) {
+fn hear(health: &Health, refusals: &broadcast::Sender<String>, event: &Event) {
     match event {
         Event::Connected => health.connected(),
         Event::Disconnected => health.set(NATS, Part::Down("disconnected, trying again".into())),
+        Event::ServerError(error) if is_answer(refusals, &error.to_string()) => {}
         // A denied publish is otherwise seen only as an acknowledgement that does not come.
         Event::ServerError(error) => tracing::error!("NATS refuses: {error}"),
         Event::ClientError(error) => tracing::warn!("the NATS client: {error}"),
         Event::LameDuckMode => tracing::info!("this NATS server is about to stop; the client moves to another"),
         _ => {}
     }
+}
+
+/// While somebody asks what is allowed, a refusal is an answer, and told by whoever asks.
+fn is_answer(refusals: &broadcast::Sender<String>, error: &str) -> bool {
+    error.contains("Permissions Violation") && refusals.send(error.to_owned()).is_ok()
 }

@@ -1,6 +1,6 @@
 //! pull → decode → guard → work → effects → settle.
 //!
-//! Only this module pulls, and only its `settle` acknowledges.
+//! Only this module pulls, and only `settle.rs` acknowledges.
 
 mod consumer;
 mod depth;

@@ -3,6 +3,7 @@
 //! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `effects::group`).
 
 mod care;
+mod check;
 mod contents;
 mod deliveries;
 mod demo;
@@ -21,9 +22,10 @@ use tokio::time::timeout;
 
 pub use self::{
     care::{AppointmentRecord, DoseState, Event, EventStatus, MedicationRecord, ShiftRecord, SupplyRecord},
+    check::{Lacks, Probe, ServerFacts},
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,
-    inspect::{LedgerLine, RunLine, Totals},
+    inspect::{InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     subscriptions::{Addresses, Subscription},
 };
@@ -135,29 +137,6 @@ impl Store {
     /// If a table cannot be created.
     pub async fn create_care_tables(&self) -> Result<(), StoreError> {
         self.pool.execute(include_str!("../migrations/care.sql")).await?;
-        Ok(())
-    }
-
-    /// Whether Carebell's own tables are as this version needs them.
-    ///
-    /// # Errors
-    /// Says which migration is missing.
-    pub async fn check_schema(&self) -> Result<(), StoreError> {
-        let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&self.pool)
-            .await
-            .map_err(|error| match error.as_database_error().and_then(sqlx::error::DatabaseError::code) {
-                Some(code) if code == UNDEFINED_TABLE => {
-                    StoreError::Fault("the schema is not there: run `carebell migrate`".into())
-                }
-                _ => error.into(),
-            })?;
-        let wanted = MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0);
-        if applied.unwrap_or(0) < wanted {
-            let found = applied.unwrap_or(0);
-            let text = format!("the schema is at version {found}, this program needs {wanted}: run `carebell migrate`");
-            return Err(StoreError::Fault(text));
-        }
         Ok(())
     }
 

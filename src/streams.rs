@@ -3,18 +3,17 @@
 //! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
 //! `check` compares every field. Replicas come from configuration, not from the files.
 
+mod look;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    self,
-    consumer::{self, IntoConsumerConfig},
-    stream,
-};
+use async_nats::jetstream::{self, consumer, stream};
 use serde_json::Value;
 
+pub use self::look::{LookError, written_at};
 use crate::{
     kind::Queue,
     policy::{Policy, PolicyError},
@@ -206,7 +205,7 @@ impl Streams {
             done.push(config.name.clone());
         }
         for consumer in &self.consumers {
-            let place = format!("{}.{}", consumer.stream, consumer.durable());
+            let place = consumer.place();
             context
                 .create_consumer_on_stream(consumer.config.clone(), &consumer.stream)
                 .await
@@ -230,37 +229,16 @@ impl Streams {
             }
         }
         for consumer in &self.consumers {
-            if let Some(found) = self.check_consumer(context, consumer).await? {
-                differences.extend(found);
+            let place = consumer.place();
+            let found: Result<consumer::PullConsumer, _> =
+                context.get_consumer_from_stream(consumer.durable(), &consumer.stream).await;
+            match found {
+                Ok(found) => differences.extend(consumer.compare(found.cached_info().config.clone())),
+                Err(error) if error.to_string().contains("not found") => differences.push(missing(&place)),
+                Err(error) => return Err(server_error("check", &place, &error)),
             }
         }
         Ok(differences)
-    }
-
-    /// Compares one consumer; none where it is as it should be.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn check_consumer(
-        &self,
-        context: &jetstream::Context,
-        consumer: &Consumer,
-    ) -> Result<Option<Vec<Difference>>, ServerError> {
-        let place = format!("{}.{}", consumer.stream, consumer.durable());
-        let found: Result<consumer::PullConsumer, _> =
-            context.get_consumer_from_stream(consumer.durable(), &consumer.stream).await;
-        let mut differences = Vec::new();
-        match found {
-            Ok(found) => {
-                // The server says `name` where the file says `durable_name`, and both mean the same.
-                let mut wanted = consumer.config.clone().into_consumer_config();
-                wanted.name.clone_from(&wanted.durable_name);
-                compare(&place, &wanted, &found.cached_info().config, &mut differences);
-            }
-            Err(error) if error.to_string().contains("not found") => differences.push(missing(&place)),
-            Err(error) => return Err(server_error("check", &place, &error)),
-        }
-        Ok(if differences.is_empty() { None } else { Some(differences) })
     }
 }
 

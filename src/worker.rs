@@ -6,7 +6,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use async_nats::jetstream;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -17,11 +16,12 @@ use crate::{
     clock::{Clock, Random},
     config::{self, Config, ConfigError},
     dead_letter::{advisories, sweep},
+    doctor::{self, AtStart, Depth},
     effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
-    store::{Store, StoreError},
+    store::Store,
     streams::{FileError, Streams},
 };
 
@@ -46,7 +46,7 @@ pub enum WorkerError {
     /// The health port cannot be had.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
-    /// A server did not come up in time.
+    /// A server did not come up in time, or does not let the worker do what it must.
     #[error("{0}")]
     Start(String),
 }
@@ -69,7 +69,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         http::serve(config.health_port, Arc::clone(&health), closing.clone()).await.map_err(WorkerError::Port)?;
     info!(port = address.port(), "health is served");
 
-    let Some(servers) = stop.run_until_cancelled(start(&config, &streams, &health)).await else { return Ok(()) };
+    let Some(servers) = stop.run_until_cancelled(Box::pin(start(&config, &streams, &clock, &health))).await else {
+        return Ok(());
+    };
     let (client, store) = servers?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
@@ -126,57 +128,70 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
     Ok(Channels { web_push: Some(Arc::new(web_push)) })
 }
 
-/// Waits for the servers, the streams and the schema.
+/// Waits until both servers, and what is on them, pass the self-tests.
 async fn start(
     config: &Config,
     streams: &Streams,
+    clock: &Clock,
     health: &Arc<Health>,
 ) -> Result<(async_nats::Client, Store), WorkerError> {
     let deadline = Instant::now() + config.start_timeout;
     let store = Store::new(&config.database_url, config.database_connections)
         .map_err(|error| WorkerError::Start(format!("DATABASE_URL: {error}")))?;
-    let client = try_until(deadline, NATS, health, async || nats::connect(&config.nats, health).await).await?;
-    let context = nats::jetstream(&client);
-    try_until(deadline, NATS, health, async || consumers_are_there(&context, streams).await).await?;
-    try_until(deadline, POSTGRES, health, async || {
-        store.check_schema().await.map_err(|error| match error {
-            StoreError::Fault(text) => text,
-            other => format!("DATABASE_URL: {other}"),
+    let nats = async {
+        let connection = try_until(deadline, NATS, health, async || {
+            let opened = nats::open(&config.nats, health).await;
+            opened.map_err(|error| (AtStart::Wait, doctor::unreachable(&error).words()))
         })
-    })
-    .await?;
-    Ok((client, store))
+        .await?;
+        try_until(deadline, NATS, health, async || {
+            doctor::at_start(&doctor::nats(&connection, streams, clock, Depth::Worker).await)
+        })
+        .await?;
+        Ok::<_, GivenUp>(connection.client)
+    };
+    let database =
+        try_until(deadline, POSTGRES, health, async || doctor::at_start(&doctor::database(&store, clock).await));
+    match tokio::try_join!(Box::pin(nats), Box::pin(database)) {
+        Ok((client, ())) => Ok((client, store)),
+        Err(GivenUp(why)) => Err(WorkerError::Start(with_others_that_are_down(why, health))),
+    }
 }
 
-/// Drift is only told of, so that a rolling upgrade works; a missing consumer is waited for.
-async fn consumers_are_there(context: &jetstream::Context, streams: &Streams) -> Result<(), String> {
-    for consumer in streams.consumers() {
-        let differences = streams.check_consumer(context, consumer).await.map_err(|error| error.to_string())?;
-        for difference in differences.into_iter().flatten() {
-            if difference.field.is_empty() {
-                return Err(format!("{difference}: run `carebell streams apply`"));
-            }
-            warn!("{difference}");
+/// Why a part has not come up.
+struct GivenUp(String);
+
+fn with_others_that_are_down(mut text: String, health: &Health) -> String {
+    for part in health.parts().into_values() {
+        if let Part::Down(why) = part
+            && why != text
+        {
+            text = format!("{text}; {why}");
         }
     }
-    Ok(())
+    text
 }
 
-/// Tries again until it works or the deadline has passed; each new problem is told of once.
-async fn try_until<T, F: Future<Output = Result<T, String>>>(
+/// Tries again until it works, the deadline has passed, or there is nothing to wait for; a part that is down is told of
+/// once.
+async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
     deadline: Instant,
     part: &'static str,
     health: &Health,
     attempt: impl Fn() -> F,
-) -> Result<T, WorkerError> {
+) -> Result<T, GivenUp> {
     loop {
         match attempt().await {
             Ok(value) => {
                 health.set(part, Part::Up);
                 return Ok(value);
             }
-            Err(why) if Instant::now() >= deadline => return Err(WorkerError::Start(why)),
-            Err(why) => health.set(part, Part::Down(why)),
+            Err((consequence, why)) => {
+                health.set(part, Part::Down(why.clone()));
+                if consequence == AtStart::Exit || Instant::now() >= deadline {
+                    return Err(GivenUp(why));
+                }
+            }
         }
         sleep(START_RETRY).await;
     }

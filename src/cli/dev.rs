@@ -16,7 +16,7 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Failed> {
-    let Some(demo) = stop.run_until_cancelled(Demo::start(args.json)).await else { return Ok(()) };
+    let Some(demo) = stop.run_until_cancelled(Box::pin(Demo::start(args.json))).await else { return Ok(()) };
     let mut demo = demo?;
     let result = demo.once(&stop).await;
     if let (Ok(_), false) = (&result, args.once) {

@@ -190,7 +190,7 @@ fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {
 }
 
 async fn connect(source: &Source) -> Result<Producer, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
+    let client = nats::connect(&source.nats()?, &Health::new()).await?;
     Ok(nats::jetstream(&client))
 }
 

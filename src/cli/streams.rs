@@ -34,7 +34,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         None => Streams::embedded(&adjustments)?,
         Some(dir) => Streams::read(files_in(dir)?, &adjustments)?,
     };
-    let client = nats::connect(&source.nats()?, &Health::new()).await.map_err(Failed)?;
+    let client = nats::connect(&source.nats()?, &Health::new()).await?;
     let context = nats::jetstream(&client);
     match command {
         Command::Apply { .. } => {

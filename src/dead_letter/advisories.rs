@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::exhausted;
 use crate::effects::Effects;
 
-const STREAM: &str = "ADVISORIES";
+pub(super) const STREAM: &str = "ADVISORIES";
 const DURABLE: &str = "advisories";
 
 /// How long a pull stays open, and how much longer its answer may take.

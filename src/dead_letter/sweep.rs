@@ -45,7 +45,8 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
     let context = effects.context();
     let before = clock.now() - age;
     let mut found = 0;
-    for name in streams.work_queues() {
+    // Advisories have a handler that no job ends, so none of them is ever exhausted for good.
+    for name in streams.work_queues().into_iter().filter(|name| name != super::advisories::STREAM) {
         let stream = context.get_stream(&name).await.map_err(show)?;
         // What the server has, not what this program knows: a newer worker may have brought new kinds.
         let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;

@@ -18,7 +18,8 @@ use super::{
 use crate::{
     channels::web_push,
     clock::Clock,
-    config::NatsConfig,
+    config::{NatsConfig, Source},
+    doctor::{self, Egress, Outcome},
     effects::submit::{Submission, submit},
     health::Health,
     nats,
@@ -107,7 +108,7 @@ impl Demo {
         let store = Store::new(&database_url, 4)?;
         store.create_care_tables().await?;
         store.migrate().await?;
-        let config = NatsConfig { url: servers.nats.url(), creds: None, ca_file: None };
+        let config = NatsConfig { servers: vec![servers.nats.url()], user: None, creds: None, ca_file: None };
         let client = nats::connect(&config, &Health::new()).await?;
         let context = nats::jetstream(&client);
         Streams::embedded(&Adjustments::default())?.apply(&context).await?;
@@ -149,7 +150,18 @@ impl Demo {
             servers,
         };
         demo.introduce();
+        demo.examine().await;
         Ok(demo)
+    }
+
+    /// Shows that everything around the worker is as it should be, while it starts.
+    async fn examine(&self) {
+        let values = self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        let checks = doctor::examine(&Source::of(values), &self.clock, Egress::Named).await;
+        self.say(self.clock.now(), "doctor", &doctor::summary(&checks));
+        for check in checks.iter().filter(|check| !matches!(check.outcome, Outcome::Ok(_))) {
+            self.say(self.clock.now(), "doctor", &check.to_string());
+        }
     }
 
     /// Publishes one dose and shows its way until its pushes have arrived.

@@ -26,6 +26,7 @@ pub struct NatsServer {
     program: PathBuf,
     directory: PathBuf,
     port: u16,
+    jetstream: bool,
     server: Guarded,
 }
 
@@ -44,14 +45,26 @@ impl NatsServer {
     /// # Errors
     /// When it does not come up, for example because of what the lines say.
     pub async fn start_with(program: &Path, dir: &Path, extra_config: &str) -> Result<Self, DevError> {
-        let ports = dir.join("ports");
-        fs::create_dir_all(&ports).map_err(DevError::file("make", &ports))?;
         if !extra_config.is_empty() {
             let config = dir.join("nats.conf");
             fs::write(&config, extra_config).map_err(DevError::file("write", &config))?;
         }
-        let (server, port) = launch(program, dir, None).await?;
-        Ok(Self { program: program.to_owned(), directory: dir.to_owned(), port, server })
+        Self::launched(program, dir, true).await
+    }
+
+    /// Starts `program` as an installation that has forgotten to turn `JetStream` on.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_without_jetstream(program: &Path, dir: &Path) -> Result<Self, DevError> {
+        Self::launched(program, dir, false).await
+    }
+
+    async fn launched(program: &Path, dir: &Path, jetstream: bool) -> Result<Self, DevError> {
+        let ports = dir.join("ports");
+        fs::create_dir_all(&ports).map_err(DevError::file("make", &ports))?;
+        let (server, port) = launch(program, dir, None, jetstream).await?;
+        Ok(Self { program: program.to_owned(), directory: dir.to_owned(), port, jetstream, server })
     }
 
     /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill) (stops it first if it runs): same port, same
@@ -63,7 +76,7 @@ impl NatsServer {
         self.server.stop().await;
         let since = Instant::now();
         loop {
-            match launch(&self.program, &self.directory, Some(self.port)).await {
+            match launch(&self.program, &self.directory, Some(self.port), self.jetstream).await {
                 Ok((server, _)) => {
                     self.server = server;
                     return Ok(());
@@ -106,16 +119,23 @@ impl NatsServer {
     }
 }
 
-async fn launch(program: &Path, directory: &Path, port: Option<u16>) -> Result<(Guarded, u16), DevError> {
+async fn launch(
+    program: &Path,
+    directory: &Path,
+    port: Option<u16>,
+    jetstream: bool,
+) -> Result<(Guarded, u16), DevError> {
     let ports = directory.join("ports");
-    let mut args: Vec<OsString> = vec!["-js".into(), "-a".into(), "127.0.0.1".into(), "-p".into()];
+    let mut args: Vec<OsString> = vec!["-a".into(), "127.0.0.1".into(), "-p".into()];
     // -1: the system chooses a free one. A port that we looked up could be taken by the time the server binds it.
     args.push(port.map_or("-1".to_owned(), |port| port.to_string()).into());
     let config = directory.join("nats.conf");
     if config.exists() {
         args.extend(["-c".into(), config.into()]);
     }
-    args.extend(["-sd".into(), directory.join("store").into()]);
+    if jetstream {
+        args.extend(["-js".into(), "-sd".into(), directory.join("store").into()]);
+    }
     args.extend(["--ports_file_dir".into(), ports.clone().into()]);
     let log = directory.join("nats.log");
     let mut server = Guarded::spawn(&Program {

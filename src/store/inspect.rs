@@ -20,16 +20,63 @@ pub struct RunLine {
     pub attempts: i32,
     /// What the last one said.
     pub last_error: Option<String>,
+    /// The stream that its message was in.
+    pub stream: String,
+    /// The message's sequence there.
+    pub stream_seq: i64,
+    /// When it was first recorded.
+    pub created_at: DateTime<Utc>,
     /// When it was last written.
     pub updated_at: DateTime<Utc>,
+}
+
+/// A job that a run planned, and that is not known to be published.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedLine {
+    /// The run.
+    pub run_id: String,
+    /// The job that follows from it.
+    pub job_id: String,
+}
+
+/// One inbox row, without what it says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxLine {
+    /// Whose inbox.
+    pub user_id: String,
+    /// When it was written.
+    pub created_at: DateTime<Utc>,
+    /// When the user saw it in the list.
+    pub seen_at: Option<DateTime<Utc>>,
+    /// When the user opened it.
+    pub read_at: Option<DateTime<Utc>>,
+    /// When the user put it away.
+    pub archived_at: Option<DateTime<Utc>>,
+}
+
+/// All that is on record of one job and of what followed from it. Holds ids, and nothing that a person wrote.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// The job that an application published.
+    pub root_id: String,
+    /// The runs, in the order in which they were first recorded.
+    pub runs: Vec<RunLine>,
+    /// What is still to be published.
+    pub planned: Vec<PlannedLine>,
+    /// The inbox rows, by user.
+    pub inbox: Vec<InboxLine>,
+    /// The deliveries, in the order in which they were planned.
+    pub deliveries: Vec<LedgerLine>,
 }
 
 /// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerLine {
-    /// `deliveries.id`.
+    /// `deliveries.id`, which is also the id of its job.
     pub id: String,
-    /// Whom it is for.
+    /// The notification job that planned it.
+    pub run_id: String,
+    /// Whom it is for; empty for an address that belongs to no user.
     pub user_id: String,
     /// By which way.
     pub channel: String,
@@ -43,6 +90,14 @@ pub struct LedgerLine {
     pub claims: i32,
     /// What the other side answered.
     pub answer: Option<String>,
+    /// Until when it waits, where it is held.
+    pub held_until: Option<DateTime<Utc>>,
+    /// When it stops being of use.
+    pub not_after: DateTime<Utc>,
+    /// When it was planned.
+    pub created_at: DateTime<Utc>,
+    /// When it was last written.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// How much there is of one job.
@@ -59,14 +114,70 @@ pub struct Totals {
 }
 
 impl Store {
+    /// The way of a job, by its id or that of any job that followed from it. None where nothing is on record.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn way_of(&self, id: &str) -> Result<Option<Way>, StoreError> {
+        let root: Option<String> = sqlx::query_scalar(
+            "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
+             UNION ALL SELECT job_id FROM deliveries WHERE id = $1 OR job_id = $1 \
+             UNION ALL SELECT root_id FROM job_children WHERE child_id = $1 \
+             UNION ALL SELECT job_id FROM notifications WHERE job_id = $1) AS found LIMIT 1",
+        )
+        .bind(id)
+        .fetch_optional(&self.pool)
+        .await?;
+        let Some(root_id) = root else { return Ok(None) };
+        let runs = self.runs_of(&root_id).await?;
+        let planned = self.planned_of(&root_id).await?;
+        let inbox = self.inbox_of(&root_id).await?;
+        let deliveries = self.ledger_of(&root_id).await?;
+        Ok(Some(Way { root_id, runs, planned, inbox, deliveries }))
+    }
+
+    async fn planned_of(&self, root_id: &str) -> Result<Vec<PlannedLine>, StoreError> {
+        let rows =
+            sqlx::query("SELECT job_id, child_id FROM job_children WHERE root_id = $1 ORDER BY job_id, child_id")
+                .bind(root_id)
+                .fetch_all(&self.pool)
+                .await?;
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in rows {
+            lines.push(PlannedLine { run_id: row.try_get("job_id")?, job_id: row.try_get("child_id")? });
+        }
+        Ok(lines)
+    }
+
+    async fn inbox_of(&self, root_id: &str) -> Result<Vec<InboxLine>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT user_id, created_at, seen_at, read_at, archived_at FROM notifications \
+             WHERE job_id = $1 ORDER BY user_id",
+        )
+        .bind(root_id)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut lines = Vec::with_capacity(rows.len());
+        for row in rows {
+            lines.push(InboxLine {
+                user_id: row.try_get("user_id")?,
+                created_at: row.try_get("created_at")?,
+                seen_at: row.try_get("seen_at")?,
+                read_at: row.try_get("read_at")?,
+                archived_at: row.try_get("archived_at")?,
+            });
+        }
+        Ok(lines)
+    }
+
     /// The runs of one way, in the order in which they were first recorded.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT job_id, kind, state, reason, attempts, last_error, updated_at FROM job_runs \
-             WHERE root_id = $1 ORDER BY created_at, job_id",
+            "SELECT job_id, kind, state, reason, attempts, last_error, stream, stream_seq, created_at, updated_at \
+             FROM job_runs WHERE root_id = $1 ORDER BY created_at, job_id",
         )
         .bind(root_id)
         .fetch_all(&self.pool)
@@ -80,6 +191,9 @@ impl Store {
                 reason: row.try_get("reason")?,
                 attempts: row.try_get("attempts")?,
                 last_error: row.try_get("last_error")?,
+                stream: row.try_get("stream")?,
+                stream_seq: row.try_get("stream_seq")?,
+                created_at: row.try_get("created_at")?,
                 updated_at: row.try_get("updated_at")?,
             });
         }
@@ -92,8 +206,8 @@ impl Store {
     /// If the database does not answer.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, user_id, channel, state, reason, attempts, claims, answer FROM deliveries \
-             WHERE job_id = $1 ORDER BY id",
+            "SELECT id, run_id, user_id, channel, state, reason, attempts, claims, answer, held_until, not_after, \
+                    created_at, updated_at FROM deliveries WHERE job_id = $1 ORDER BY id",
         )
         .bind(root_id)
         .fetch_all(&self.pool)
@@ -102,6 +216,7 @@ impl Store {
         for row in rows {
             lines.push(LedgerLine {
                 id: row.try_get("id")?,
+                run_id: row.try_get("run_id")?,
                 user_id: row.try_get("user_id")?,
                 channel: row.try_get("channel")?,
                 state: row.try_get("state")?,
@@ -109,6 +224,10 @@ impl Store {
                 attempts: row.try_get("attempts")?,
                 claims: row.try_get("claims")?,
                 answer: row.try_get("answer")?,
+                held_until: row.try_get("held_until")?,
+                not_after: row.try_get("not_after")?,
+                created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
             });
         }
         Ok(lines)

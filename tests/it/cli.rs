@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::support::{Worker, World, own_postgres, reminder, utc_now};
 
 /// Runs the program with the world's variables and some more.
-async fn carebell(world: &World, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
+pub async fn carebell(world: &World, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carebell"));
     command.env_clear().envs(world.environment()).envs(more.iter().copied()).args(args);
     let output: Output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();

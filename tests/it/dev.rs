@@ -40,6 +40,7 @@ async fn one_command_shows_a_reminder_arrive_in_four_browsers() {
     for step in ["published", "reminder.medication", "notification", "deliver.web_push", "push arrived", "Ana reads"] {
         assert!(story.contains(step), "the way is told, with {step}:\n{story}");
     }
+    assert!(story.contains("14 checks, all ok"), "{story}");
 }
 
 #[tokio::test]
@@ -61,6 +62,10 @@ async fn nothing_is_left_when_it_is_killed() {
     let (directory, _told) = tokio::time::timeout(LIMIT, directory).await.unwrap().unwrap();
     assert!(directory.contains("carebell-"), "{directory}");
     assert!(processes(&directory).len() >= 2, "nats-server and postgres: {:?}", processes(&directory));
+    let examine = format!(". {directory}/env && exec \"$0\" doctor --offline");
+    let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
+    let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
+    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 13, "{lines}");
     dev.kill().unwrap();
     dev.wait().unwrap();
     let since = Instant::now();

@@ -73,6 +73,11 @@ impl AllowList {
         Self { named }
     }
 
+    /// What the operator named.
+    pub fn named(&self) -> &[AllowedHost] {
+        &self.named
+    }
+
     /// Whether a domain may resolve to addresses that are not public.
     pub fn may_be_private(&self, domain: &str) -> bool {
         self.named.iter().any(|named| matches!(&named.host, Host::Domain(name) if name == domain))

@@ -15,6 +15,9 @@ use crate::clock::Clock;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How long it may take to see whether a push service answers at all.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How long an answer's body may take after its status is there.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -108,6 +111,15 @@ impl Client {
             Ok(response) => Ok(reply(response, endpoint).await),
             Err(none) => Err(none),
         })
+    }
+
+    /// Whether an origin answers: asks for its root, which sends nothing to anybody, and takes any answer.
+    pub async fn reach(&self, origin: &str) -> Result<(), NoReply> {
+        match timeout(REACH_TIMEOUT, self.http.head(origin).send()).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => Err(NoReply(describe(&error))),
+            Err(_) => Err(NoReply("timeout".to_owned())),
+        }
     }
 
     async fn respond(&self, host: &Host, request: Request) -> Result<Response, NoReply> {

@@ -33,6 +33,7 @@ use std::{fmt, time::Duration};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::Instant;
 use url::Url;
 
@@ -50,6 +51,9 @@ use seal::{SealError, SubscriberKeys};
 use vapid::Vapid;
 
 use crate::clock::Clock;
+
+/// Built-in push services that have a name of their own, without a wildcard.
+const SOME_BUILT_IN: [&str; 3] = ["fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com"];
 
 /// The channel. Cheap to share by reference; keep one a process, since connections and tokens are its own.
 pub struct WebPush {
@@ -78,6 +82,35 @@ impl WebPush {
     /// The public key that browsers subscribe with, as base64url without padding.
     pub fn public_key(&self) -> &str {
         self.vapid.public_key()
+    }
+
+    /// The push services that the operator named, as `host:port`, each with why it cannot be reached, where it cannot.
+    pub async fn reach_named(&self) -> Vec<(String, Option<String>)> {
+        let named = self.allowed.named().iter().map(ToString::to_string);
+        join_all(named.map(async |place| {
+            let failed = self.client.reach(&format!("https://{place}/")).await.err();
+            (place, failed.map(|NoReply(why)| why))
+        }))
+        .await
+    }
+
+    /// Whether any of the built-in push services can be reached; which, or why the first cannot.
+    ///
+    /// # Errors
+    /// If none can be.
+    pub async fn reach_built_in(&self) -> Result<&'static str, String> {
+        let mut first = None;
+        let mut attempts: FuturesUnordered<_> = SOME_BUILT_IN
+            .iter()
+            .map(async |host| (*host, self.client.reach(&format!("https://{host}/")).await))
+            .collect();
+        while let Some((host, reached)) = attempts.next().await {
+            match reached {
+                Ok(()) => return Ok(host),
+                Err(NoReply(why)) => first = first.or(Some(format!("{host}: {why}"))),
+            }
+        }
+        Err(first.unwrap_or_default())
     }
 
     /// The JSON of a notification, at most [`MAX_PAYLOAD`] bytes; its links are resolved against `APP_URL`.

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State as Extract},
-    http::{HeaderValue, StatusCode},
+    http::{HeaderValue, Method, StatusCode},
     response::{IntoResponse, Response},
 };
 use hyper_util::{
@@ -82,6 +82,10 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: 
 }
 
 async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Response {
+    // Somebody looks whether anybody is there, as `carebell doctor` does: no push, and none that went wrong.
+    if request.method() == Method::HEAD && request.uri().path() == "/" {
+        return StatusCode::METHOD_NOT_ALLOWED.into_response();
+    }
     state.requested();
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await;

@@ -30,7 +30,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    servers::{database, database_without_care_tables, own_postgres, programs},
+    servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs},
     toolchains::{Node, Python},
     worker::{Custom, Process, Worker},
 };
@@ -70,15 +70,25 @@ impl World {
 
     /// The same on a given, migrated database.
     pub async fn on(database_url: String, overrides: &str) -> Self {
-        let world = Self::without_family(database_url, overrides).await;
+        Self::on_both(database_url, "", overrides).await
+    }
+
+    /// The same on a NATS server with further configuration, which lets the test itself in without a name.
+    pub async fn on_both(database_url: String, nats_config: &str, overrides: &str) -> Self {
+        let world = Self::bare(database_url, nats_config, overrides).await;
         world.seed().await;
         world
     }
 
     /// The same with nothing in the database: no family, no care tables needed.
     pub async fn without_family(database_url: String, overrides: &str) -> Self {
+        Self::bare(database_url, "", overrides).await
+    }
+
+    async fn bare(database_url: String, nats_config: &str, overrides: &str) -> Self {
         let directory = guard::private_dir().unwrap();
-        let nats = NatsServer::start(&programs().await.nats_server, directory.path()).await.unwrap();
+        let program = &programs().await.nats_server;
+        let nats = NatsServer::start_with(program, directory.path(), nats_config).await.unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();
         let context = carebell::nats::jetstream(&client);
         Streams::embedded(&adjustments(overrides)).unwrap().apply(&context).await.unwrap();

@@ -20,6 +20,13 @@ pub async fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(async || dev::find(|text| eprintln!("{text}")).await.unwrap()).await
 }
 
+/// A nats-server that is too old; none on a machine that cannot fetch it.
+pub async fn old_nats_server() -> Option<std::path::PathBuf> {
+    let search = dev::search(|text| eprintln!("{text}"));
+    let fetched = dev::programs::fetch_nats(&search, concat!("\n", include_str!("old-nats-server.txt"))).await;
+    fetched.map_err(|why| eprintln!("without an old nats-server: {why}")).ok()
+}
+
 /// A migrated database of its own in the shared server.
 pub async fn database() -> String {
     database_like("postgres").await

@@ -1,0 +1,194 @@
+//! `carebell jobs show`: what became of a job, for whoever is asked why nothing has arrived. Shows ids only; what people
+//! wrote, and where they can be reached, stays in the database.
+
+use std::{
+    fmt::{Display, Write as _},
+    io::Write as _,
+};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Failed;
+use crate::{
+    config::Source,
+    jobs,
+    kind::Stage,
+    store::{InboxLine, LedgerLine, RunLine, Store, Way},
+};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Tell the way of a job: runs, inbox rows, deliveries
+    Show {
+        /// The job's id, or that of any job that followed from it
+        id: String,
+        /// One JSON object in place of words
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
+    let Command::Show { id, json } = command;
+    let store = Store::new(&source.database_url()?, 1)?;
+    let way = store.way_of(id).await;
+    store.close().await;
+    let Some(way) = way? else {
+        return Err(Failed(format!(
+            "nothing is on record of a job {id:?}: no worker has begun it. Either the id is another, or the job waits \
+             in a stream (`nats stream ls`)"
+        )));
+    };
+    let text = if *json { format!("{}\n", to_json(&way)) } else { in_words(&way) };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+fn to_json(way: &Way) -> Value {
+    let run = |run: &RunLine| {
+        json!({
+            "job_id": run.job_id,
+            "kind": run.kind,
+            "state": run.state,
+            "reason": run.reason,
+            "attempts": run.attempts,
+            "last_error": run.last_error,
+            "stream": run.stream,
+            "stream_seq": run.stream_seq,
+            "created_at": run.created_at,
+            "updated_at": run.updated_at,
+        })
+    };
+    let inbox = |row: &InboxLine| {
+        json!({
+            "user_id": row.user_id,
+            "created_at": row.created_at,
+            "seen_at": row.seen_at,
+            "read_at": row.read_at,
+            "archived_at": row.archived_at,
+        })
+    };
+    let delivery = |delivery: &LedgerLine| {
+        json!({
+            "id": delivery.id,
+            "run_id": delivery.run_id,
+            "user_id": if delivery.user_id.is_empty() { Value::Null } else { json!(delivery.user_id) },
+            "channel": delivery.channel,
+            "state": delivery.state,
+            "reason": delivery.reason,
+            "attempts": delivery.attempts,
+            "claims": delivery.claims,
+            "answer": delivery.answer,
+            "held_until": delivery.held_until,
+            "not_after": delivery.not_after,
+            "created_at": delivery.created_at,
+            "updated_at": delivery.updated_at,
+        })
+    };
+    json!({
+        "root_id": way.root_id,
+        "runs": way.runs.iter().map(run).collect::<Value>(),
+        "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
+        "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
+        "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
+    })
+}
+
+/// Writing to a String does not fail, so its results are not looked at.
+fn in_words(way: &Way) -> String {
+    let mut text = format!("job {}\n", way.root_id);
+    for run in &way.runs {
+        let _ = writeln!(text, "  {}", run_in_words(run, way));
+    }
+    for planned in &way.planned {
+        let _ = writeln!(text, "  {}: planned, and not known to be published yet", planned.job_id);
+    }
+    if !way.inbox.is_empty() {
+        let _ = writeln!(text, "inbox");
+    }
+    for row in &way.inbox {
+        let _ = writeln!(text, "  {}: {}, written at {}", row.user_id, reading(row), instant(row.created_at));
+    }
+    if !way.deliveries.is_empty() {
+        let _ = writeln!(text, "deliveries");
+    }
+    for delivery in &way.deliveries {
+        let _ = writeln!(text, "  {}", delivery_in_words(delivery));
+    }
+    text
+}
+
+/// `reminder.medication dose-1: done at 2026-10-25T09:00:00.120Z after 0 failures; planned 1 notification`
+fn run_in_words(run: &RunLine, way: &Way) -> String {
+    let because = run.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let failures = counted(run.attempts, "failure");
+    let at = instant(run.updated_at);
+    let became = match run.state.as_str() {
+        "open" => format!("open{because} since {}, {failures} so far, last written at {at}", instant(run.created_at)),
+        state => format!("{state}{because} at {at} after {failures}"),
+    };
+    let mut text = format!("{} {}: {became}", run.kind, run.job_id);
+    if run.state == "done" {
+        let _ = write!(text, "; {}", what_followed(run, way));
+    }
+    if let Some(error) = &run.last_error {
+        let _ = write!(text, "; the last failure said: {error}");
+    }
+    if run.state == "open" || run.state == "dead" {
+        let _ = write!(text, "; {} #{}", run.stream, run.stream_seq);
+    }
+    text
+}
+
+fn what_followed(run: &RunLine, way: &Way) -> String {
+    if stage(&run.kind) == Some(Stage::Reminder) {
+        let begun = way.runs.iter().filter(|other| stage(&other.kind) == Some(Stage::Notification)).count();
+        let unpublished = way.planned.iter().filter(|planned| planned.run_id == run.job_id).count();
+        return match (begun, unpublished) {
+            (0, 0) => "its notification is published, and no worker has begun it".to_owned(),
+            (begun, unpublished) => format!("planned {}", counted(begun + unpublished, "notification")),
+        };
+    }
+    let deliveries = way.deliveries.iter().filter(|delivery| delivery.run_id == run.job_id).count();
+    let rows = counted(way.inbox.len(), "inbox row");
+    match deliveries {
+        1 => format!("wrote {rows}, planned 1 delivery"),
+        more => format!("wrote {rows}, planned {more} deliveries"),
+    }
+}
+
+fn reading(row: &InboxLine) -> String {
+    let steps = [("archived", row.archived_at), ("read", row.read_at), ("seen", row.seen_at)];
+    let last = steps.into_iter().find_map(|(word, at)| at.map(|at| format!("{word} at {}", instant(at))));
+    last.unwrap_or_else(|| "unread".to_owned())
+}
+
+/// `ana: web_push sent, answered 201, at 2026-10-25T09:00:00.150Z; 1 claim, 0 failures (01a2…)`
+fn delivery_in_words(delivery: &LedgerLine) -> String {
+    let LedgerLine { id, channel, state, .. } = delivery;
+    let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };
+    let because = delivery.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let answer = delivery.answer.as_deref().map(|answer| format!(", answered {answer}")).unwrap_or_default();
+    let until = delivery.held_until.filter(|_| state == "held").map(|until| format!(" until {}", instant(until)));
+    let until = until.unwrap_or_default();
+    let at = instant(delivery.updated_at);
+    let claims = counted(delivery.claims, "claim");
+    let failures = counted(delivery.attempts, "failure");
+    format!("{whom}: {channel} {state}{because}{until}{answer}, at {at}; {claims}, {failures} ({id})")
+}
+
+fn stage(kind: &str) -> Option<Stage> {
+    jobs::registry().kinds().iter().find(|known| known.name == kind).map(|known| known.stage)
+}
+
+fn counted(count: impl Display, thing: &str) -> String {
+    let count = count.to_string();
+    let ending = if count == "1" { "" } else { "s" };
+    format!("{count} {thing}{ending}")
+}
+
+fn instant(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}

@@ -1,0 +1,68 @@
+//! The checks of the database.
+
+use chrono::TimeDelta;
+use tokio::time::Instant;
+
+use super::{Asked, Check, Item, compare_clocks, some};
+use crate::{
+    clock::Clock,
+    store::{Probe, Store, StoreError},
+};
+
+/// All of them.
+pub(super) const ALL: [Item; 5] =
+    [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
+
+const MEND_DATABASE: &str = "see that Postgres is up, and that DATABASE_URL leads to it";
+
+/// Looks at the database over a connection of its own.
+pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {
+    let unreachable = |error: StoreError| {
+        let mut checks = vec![Check::fail(Item::Database, format!("DATABASE_URL: {error}"), MEND_DATABASE)];
+        checks.extend(ALL[1..].iter().map(|item| Check::not_checked(*item, "the database is not reachable")));
+        checks
+    };
+    match store.probe().await {
+        Ok(mut probe) => look(&mut probe, clock).await.unwrap_or_else(unreachable),
+        Err(error) => unreachable(error),
+    }
+}
+
+async fn look(probe: &mut Probe, clock: &Clock) -> Result<Vec<Check>, StoreError> {
+    let facts = probe.facts().await?;
+    let asked = clock.now();
+    let since = Instant::now();
+    let theirs = probe.now().await?;
+    let took = TimeDelta::from_std(since.elapsed()).unwrap_or_default();
+    let mut checks = vec![compare_clocks(Item::DatabaseClock, Asked { at: asked, took }, theirs)];
+
+    checks.push(if facts.is_read_only {
+        let advice = "let DATABASE_URL lead to the primary, and see that default_transaction_read_only is off";
+        Check::fail(Item::Database, "the server is read only, perhaps a standby", advice)
+    } else {
+        Check::ok(Item::Database, format!("PostgreSQL {}", facts.version))
+    });
+    let lacks = probe.care_tables().await?;
+    let mut denied = probe.missing_privileges().await?;
+    checks.push(match probe.schema().await {
+        Ok(version) => Check::ok(Item::Schema, format!("version {version}")),
+        Err(StoreError::Fault(what)) => Check::fail(Item::Schema, what, "run `carebell migrate`"),
+        Err(error) if denied.is_empty() => return Err(error),
+        Err(_) => Check::not_checked(Item::Schema, "the role may not look"),
+    });
+    checks.push(if lacks.care.is_empty() {
+        Check::ok(Item::CareTables, "all columns that are read are there")
+    } else {
+        let advice = "put views of these names over your tables, as migrations/care.sql has them, or run `carebell \
+                      migrate --care-tables`";
+        Check::fail(Item::CareTables, some(&lacks.care), advice)
+    });
+    denied.extend(lacks.unreadable.into_iter().map(|table| format!("SELECT on {table}")));
+    checks.push(if denied.is_empty() {
+        Check::ok(Item::DatabasePermissions, "the role may do what a worker does")
+    } else {
+        let what = format!("the role of DATABASE_URL lacks {}", some(&denied));
+        Check::fail(Item::DatabasePermissions, what, "GRANT it, or connect as the owner of the tables")
+    });
+    Ok(checks)
+}

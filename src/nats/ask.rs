@@ -1,0 +1,125 @@
+//! Questions to the server whose answers show what a user may do, and which do nothing.
+
+use std::time::Duration;
+
+use async_nats::{HeaderMap, Message, StatusCode};
+use bytes::Bytes;
+use futures::StreamExt;
+use tokio::{
+    sync::broadcast::error::RecvError,
+    time::{Instant, sleep},
+};
+
+use super::Connection;
+
+/// How long all answers together may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long a refusal that the connection has received may take to be seen by who asks.
+const SETTLED: Duration = Duration::from_millis(20);
+
+/// One message that is published to see whether it may be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// Where to.
+    pub subject: String,
+    /// At most one header.
+    pub header: Option<(&'static str, &'static str)>,
+    /// The body.
+    pub body: &'static str,
+    /// Whether the server answers it when it is allowed.
+    pub is_answered: bool,
+}
+
+/// What became of an [`Ask`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reply {
+    /// The server answered.
+    Said {
+        /// The answer.
+        body: Bytes,
+        /// How long it took.
+        after: Duration,
+    },
+    /// It was allowed, and nobody listens there.
+    Nobody,
+    /// The user may not publish this.
+    Refused,
+    /// It was allowed, as far as one can see, and no answer came.
+    Silent,
+}
+
+impl Connection {
+    /// Publishes all of them at once; answers in their order.
+    ///
+    /// # Errors
+    /// If the connection is gone, or the user may not receive answers.
+    pub async fn ask(&self, asks: &[Ask]) -> Result<Vec<Reply>, String> {
+        let mut refusals = self.refusals.subscribe();
+        let inbox = self.client.new_inbox();
+        let mut answers = self.client.subscribe(format!("{inbox}.*")).await.map_err(show)?;
+        let started = Instant::now();
+        for (number, ask) in asks.iter().enumerate() {
+            let mut headers = HeaderMap::new();
+            if let Some((name, value)) = ask.header {
+                headers.insert(name, value);
+            }
+            let reply = format!("{inbox}.{number}");
+            let published =
+                self.client.publish_with_reply_and_headers(ask.subject.clone(), reply, headers, ask.body.into());
+            published.await.map_err(show)?;
+        }
+        // The server takes messages in order, so by the answer to a flush all refusals have arrived.
+        let settle = async {
+            let flushed = self.client.flush().await;
+            sleep(SETTLED).await;
+            flushed
+        };
+        let (mut settle, mut is_settled) = (std::pin::pin!(settle), false);
+        let mut late = std::pin::pin!(sleep(PATIENCE));
+        let mut replies = vec![Reply::Silent; asks.len()];
+        let is_open = |(reply, ask): (&Reply, &Ask)| *reply == Reply::Silent && ask.is_answered;
+        while !is_settled || replies.iter().zip(asks).any(is_open) {
+            tokio::select! {
+                refusal = refusals.recv() => match refusal {
+                    Ok(text) if text.contains(&inbox) => return Err(format!("the user may not subscribe to {inbox}.*")),
+                    Ok(text) => refuse(&text, asks, &mut replies),
+                    Err(RecvError::Lagged(_)) => {}
+                    Err(RecvError::Closed) => break,
+                },
+                Some(message) = answers.next() => {
+                    let number = message.subject.rsplit('.').next().and_then(|number| number.parse::<usize>().ok());
+                    if let Some(reply) = number.and_then(|number| replies.get_mut(number)) {
+                        *reply = read(message, started.elapsed());
+                    }
+                }
+                flushed = &mut settle, if !is_settled => {
+                    flushed.map_err(show)?;
+                    is_settled = true;
+                }
+                () = &mut late => break,
+            }
+        }
+        Ok(replies)
+    }
+}
+
+/// `Permissions Violation for Publish to "<subject>"`
+fn refuse(text: &str, asks: &[Ask], replies: &mut [Reply]) {
+    for (ask, reply) in asks.iter().zip(replies) {
+        if text.contains(&format!("\"{}\"", ask.subject)) {
+            *reply = Reply::Refused;
+        }
+    }
+}
+
+fn read(message: Message, after: Duration) -> Reply {
+    if message.status == Some(StatusCode::NO_RESPONDERS) {
+        return Reply::Nobody;
+    }
+    Reply::Said { body: message.payload, after }
+}
+
+fn show(error: impl std::fmt::Display) -> String {
+    error.to_string()
+}

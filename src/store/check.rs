@@ -1,0 +1,212 @@
+//! What a database must have before a worker can rely on it, read over a connection of its own.
+
+use chrono::{DateTime, Utc};
+use sqlx::{ConnectOptions, PgConnection, Row, error::DatabaseError};
+use tokio::time::timeout;
+
+use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
+
+/// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
+const OWN_TABLES: [(&str, &[&str]); 9] = [
+    ("_sqlx_migrations", &["SELECT"]),
+    ("contents", &["SELECT", "INSERT"]),
+    ("deliveries", &["SELECT", "INSERT", "UPDATE"]),
+    ("job_children", &["SELECT", "INSERT", "DELETE"]),
+    ("job_runs", &["SELECT", "INSERT", "UPDATE"]),
+    ("notifications", &["SELECT", "INSERT"]),
+    ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
+    ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("reminder_marks", &["SELECT", "INSERT"]),
+];
+
+/// A column of a care table.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CareColumn {
+    pub(super) table: &'static str,
+    pub(super) column: &'static str,
+    pub(super) kind: ColumnKind,
+}
+
+/// What a column of a care table has to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ColumnKind {
+    Text,
+    Boolean,
+    Integer,
+    /// With time zone: without one, a dose would be given at another hour for each setting of the server.
+    Instant,
+}
+
+impl ColumnKind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text",
+            Self::Boolean => "boolean",
+            Self::Integer => "integer",
+            Self::Instant => "timestamp with time zone",
+        }
+    }
+
+    fn takes(self, found: &str) -> bool {
+        match self {
+            Self::Text => ["text", "character varying", "character", "citext", "name"].contains(&found),
+            Self::Boolean | Self::Integer | Self::Instant => found == self.name(),
+        }
+    }
+}
+
+/// One connection, made for looking at the server.
+#[derive(Debug)]
+pub struct Probe {
+    connection: PgConnection,
+}
+
+/// What the server says of itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerFacts {
+    /// For example `18.3`.
+    pub version: String,
+    /// A standby, or set to be read only.
+    pub is_read_only: bool,
+}
+
+/// What the tables lack.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacks {
+    /// What the care tables lack, in words.
+    pub care: Vec<String>,
+    /// Care tables that the role may not read.
+    pub unreadable: Vec<String>,
+}
+
+impl Store {
+    /// Connects once, beside the pool, which would try again in silence where the server refuses.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn probe(&self) -> Result<Probe, StoreError> {
+        let connect = self.pool.connect_options();
+        let connected = timeout(PING_TIMEOUT, connect.connect()).await;
+        let connection =
+            connected.map_err(|_| StoreError::Unavailable(format!("no connection within {PING_TIMEOUT:?}")))??;
+        Ok(Probe { connection })
+    }
+}
+
+impl Probe {
+    /// Version, and whether it can be written to.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn facts(&mut self) -> Result<ServerFacts, StoreError> {
+        let row = self
+            .one(
+                "SELECT current_setting('server_version') AS version, \
+                        current_setting('transaction_read_only')::boolean AS is_read_only",
+            )
+            .await?;
+        let version: String = row.try_get("version")?;
+        let version = version.split_whitespace().next().unwrap_or_default().to_owned();
+        Ok(ServerFacts { version, is_read_only: row.try_get("is_read_only")? })
+    }
+
+    /// The server's time.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn now(&mut self) -> Result<DateTime<Utc>, StoreError> {
+        Ok(self.one("SELECT clock_timestamp() AS now").await?.try_get("now")?)
+    }
+
+    /// The version of Carebell's own tables.
+    ///
+    /// # Errors
+    /// Says which migration is missing.
+    pub async fn schema(&mut self) -> Result<i64, StoreError> {
+        let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
+            .fetch_one(&mut self.connection)
+            .await
+            .map_err(|error| match error.as_database_error().and_then(DatabaseError::code).as_deref() {
+                Some(UNDEFINED_TABLE) => StoreError::Fault("the schema is not there".into()),
+                _ => error.into(),
+            })?;
+        let (found, wanted) = (applied.unwrap_or(0), newest_migration());
+        if found < wanted {
+            return Err(StoreError::Fault(format!("the schema is at version {found}, this program needs {wanted}")));
+        }
+        Ok(found)
+    }
+
+    /// What the care tables, or the views over them, lack.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn care_tables(&mut self) -> Result<Lacks, StoreError> {
+        let (tables, columns): (Vec<&str>, Vec<&str>) =
+            care::COLUMNS.iter().map(|wanted| (wanted.table, wanted.column)).unzip();
+        // A domain counts as what it is made from.
+        let rows = sqlx::query(
+            "SELECT to_regclass(w.tab) IS NOT NULL AS is_there, \
+                    format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS kind, \
+                    has_column_privilege(a.attrelid, a.attnum, 'SELECT') AS is_readable \
+             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(tab, col, position) \
+             LEFT JOIN pg_attribute a ON a.attrelid = to_regclass(w.tab) AND a.attname = w.col AND a.attnum > 0 \
+                                     AND NOT a.attisdropped \
+             LEFT JOIN pg_type t ON t.oid = a.atttypid ORDER BY w.position",
+        )
+        .bind(tables)
+        .bind(columns)
+        .fetch_all(&mut self.connection)
+        .await?;
+        let mut lacks = Lacks::default();
+        for (wanted, row) in care::COLUMNS.iter().zip(rows) {
+            let CareColumn { table, column, kind } = wanted;
+            match row.try_get::<Option<String>, _>("kind")? {
+                _ if !row.try_get::<bool, _>("is_there")? => {
+                    lacks.care.push(format!("there is no table or view {table}"));
+                }
+                None => lacks.care.push(format!("{table} has no column {column}")),
+                Some(found) if !kind.takes(&found) => {
+                    lacks.care.push(format!("{table}.{column} is {found}, and must be {}", kind.name()));
+                }
+                Some(_) if row.try_get("is_readable")? => {}
+                Some(_) => lacks.unreadable.push((*table).to_owned()),
+            }
+        }
+        lacks.care.dedup();
+        lacks.unreadable.dedup();
+        Ok(lacks)
+    }
+
+    /// What the role may not do with Carebell's own tables, as `UPDATE on deliveries`. Tables that are not there are
+    /// the schema's matter.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {
+        let asked = OWN_TABLES.iter().flat_map(|(table, needs)| needs.iter().map(move |need| (*table, *need)));
+        let (tables, privileges): (Vec<&str>, Vec<&str>) = asked.unzip();
+        let rows = sqlx::query(
+            "SELECT tab, privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(tab, privilege, position) \
+             WHERE NOT has_table_privilege(to_regclass(tab), privilege) ORDER BY position",
+        )
+        .bind(tables)
+        .bind(privileges)
+        .fetch_all(&mut self.connection)
+        .await?;
+        let mut missing = Vec::with_capacity(rows.len());
+        for row in rows {
+            missing.push(format!("{} on {}", row.try_get::<&str, _>("privilege")?, row.try_get::<&str, _>("tab")?));
+        }
+        Ok(missing)
+    }
+
+    async fn one(&mut self, query: &'static str) -> Result<sqlx::postgres::PgRow, StoreError> {
+        let answer = timeout(PING_TIMEOUT, sqlx::query(query).fetch_one(&mut self.connection)).await;
+        Ok(answer.map_err(|_| StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))??)
+    }
+}
+
+fn newest_migration() -> i64 {
+    MIGRATIONS.iter().map(|migration| migration.version).max().unwrap_or(0)
+}

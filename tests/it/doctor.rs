@@ -1,0 +1,455 @@
+//! The self-tests: green where all is well, without a trace; red with the right line for each thing that is broken.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use carebell::{
+    clock::Clock,
+    config::Source,
+    dev::{guard, nats::NatsServer},
+    doctor::{self, AtStart, Check, Egress, Item, Outcome},
+};
+use chrono::TimeDelta;
+use serde_json::Value;
+use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
+
+use crate::{
+    cli::carebell,
+    support::{LIMIT, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
+};
+
+/// Port 1 is nobody's.
+const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
+
+/// What a worker must be allowed to publish (`docs/ARCHITECTURE.md` has this list).
+const LEAST: [&str; 19] = [
+    "$JS.API.CONSUMER.INFO.JOBS.*",
+    "$JS.API.CONSUMER.INFO.DELIVERIES.*",
+    "$JS.API.CONSUMER.MSG.NEXT.JOBS.*",
+    "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.*",
+    "$JS.ACK.JOBS.>",
+    "$JS.ACK.DELIVERIES.>",
+    "jobs.notification.*",
+    "deliver.>",
+    "hold.>",
+    "dead.>",
+    "$JS.API.CONSUMER.INFO.ADVISORIES.*",
+    "$JS.API.CONSUMER.MSG.NEXT.ADVISORIES.*",
+    "$JS.ACK.ADVISORIES.>",
+    "$JS.API.STREAM.INFO.JOBS",
+    "$JS.API.STREAM.INFO.DELIVERIES",
+    "$JS.API.STREAM.INFO.SCHEDULED",
+    "$JS.API.CONSUMER.LIST.*",
+    "$JS.API.STREAM.MSG.GET.*",
+    "$JS.API.STREAM.MSG.DELETE.*",
+];
+
+async fn examine(world: &World, changes: &[(&str, &str)]) -> Vec<Check> {
+    examine_at(world, changes, &Clock::system()).await
+}
+
+async fn examine_at(world: &World, changes: &[(&str, &str)], clock: &Clock) -> Vec<Check> {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let mut environment = world.environment();
+    environment.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+    doctor::examine(&Source::of(environment), clock, Egress::Named).await
+}
+
+fn check(checks: &[Check], item: Item) -> &Check {
+    checks.iter().find(|check| check.item == item).unwrap()
+}
+
+/// Asserts that one check fails in these words, and no other.
+fn only_failure(checks: &[Check], item: Item, words: &[&str]) {
+    let all: Vec<String> = checks.iter().map(ToString::to_string).collect();
+    let failed: Vec<Item> = checks.iter().filter(|check| check.is_failure()).map(|check| check.item).collect();
+    assert_eq!(failed, [item], "{all:#?}");
+    let line = check(checks, item).to_string();
+    assert!(line.starts_with("FAIL  ") && line.contains(" — "), "{line}");
+    for word in words {
+        assert!(line.contains(word), "{word:?} is not in: {line}");
+    }
+}
+
+fn assert_not_checked(checks: &[Check], items: &[Item], why: &str) {
+    for item in items {
+        assert_eq!(check(checks, *item).outcome, Outcome::NotChecked(why.to_owned()), "{item:?}");
+    }
+}
+
+#[tokio::test]
+async fn all_is_well_and_nothing_is_touched() {
+    let world = World::new().await;
+    world.remind("waiting").await;
+    world.publish("jobs.notification.bulk", &[("Carebell-Job-Id", "too")], "x").await;
+    let state = async || {
+        let mut messages = BTreeMap::new();
+        for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS", "ADVISORIES"] {
+            let mut stream = world.context.get_stream(name).await.unwrap();
+            messages.insert(name, stream.info().await.unwrap().state.last_sequence);
+        }
+        for durable in ["reminder_medication", "notification_bulk"] {
+            let consumer: async_nats::jetstream::consumer::PullConsumer =
+                world.context.get_consumer_from_stream(durable, "JOBS").await.unwrap();
+            let info = consumer.cached_info();
+            assert_eq!((info.num_pending, info.num_ack_pending, info.delivered.consumer_sequence), (1, 0, 0));
+        }
+        messages
+    };
+    let before = state().await;
+    let checks = examine(&world, &[]).await;
+    let lines: Vec<String> = checks.iter().map(ToString::to_string).collect();
+    assert!(lines.len() == 14 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
+    assert_eq!(doctor::summary(&checks), "14 checks, all ok");
+
+    let (well, said, error) = carebell(&world, &["doctor", "--offline"], &[]).await;
+    assert!(well && error.is_empty(), "{said}{error}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok    ")).count(), 13, "{said}");
+    assert!(said.contains("-     push egress: not checked: --offline"), "{said}");
+    let (well, said, _) = carebell(&world, &["doctor", "--offline", "--json"], &[]).await;
+    let list: Value = serde_json::from_str(&said).unwrap();
+    assert!(well);
+    assert_eq!((&list[0]["name"], &list[0]["result"]), (&"configuration".into(), &"ok".into()));
+    assert_eq!(list.as_array().unwrap().len(), 14);
+
+    assert_eq!(state().await, before);
+    assert_eq!((world.push.counts().requests, world.push.rejected()), (0, vec![]));
+}
+
+#[tokio::test]
+async fn a_worker_is_ready_soon_where_all_is_well() {
+    let world = World::new().await;
+    let mut quickest = Duration::MAX;
+    for _ in 0..3 {
+        let since = Instant::now();
+        let mut worker = Process::worker(&world, &[]);
+        worker.ready().await;
+        quickest = quickest.min(since.elapsed());
+        assert_eq!(worker.terminate().await.code(), Some(0));
+    }
+    println!("ready after {quickest:?}");
+    assert!(quickest < Duration::from_secs(3), "{quickest:?}");
+}
+
+#[tokio::test]
+async fn nats_is_not_there_and_the_password_stays_secret() {
+    let world = World::new().await;
+    let checks = examine(&world, &[("NATS_URL", NOBODY)]).await;
+    only_failure(&checks, Item::Nats, &["NATS_URL", "refused", "nats-server is up"]);
+    let rest = [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
+    assert_not_checked(&checks, &rest, "NATS is not reachable");
+    assert!(matches!(check(&checks, Item::Database).outcome, Outcome::Ok(_)));
+
+    let more = [("NATS_URL", NOBODY), ("LOG_LEVEL", "trace")];
+    let (well, said, error) = carebell(&world, &["doctor", "--offline"], &more).await;
+    assert!(!well && error.contains("1 failed, 6 not checked"), "{said}{error}");
+    assert!(error.contains("async_nats") && !(said + &error).contains("s3cret"), "the log of the client: {error}");
+}
+
+#[tokio::test]
+async fn users_of_nats() {
+    let mut users = vec!["{user: test, password: test}".to_owned()];
+    let mut user = |name: &str, publish: &[&str], subscribe: &str| {
+        let publish = serde_json::to_string(publish).unwrap();
+        let permissions = format!("{{publish: {publish}, subscribe: [\"{subscribe}\"]}}");
+        users.push(format!("{{user: {name}, password: \"p@ss\", permissions: {permissions}}}"));
+    };
+    user("worker", &LEAST, "_INBOX.>");
+    user("deaf", &LEAST, "other.>");
+    for number in 0..LEAST.len() {
+        let others: Vec<&str> = LEAST.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, name)| *name).collect();
+        user(&format!("lacks-{number}"), &others, "_INBOX.>");
+    }
+    let config = format!(
+        "accounts {{\n A {{ jetstream: enabled, users: [ {} ] }}\n \
+         B {{ users: [ {{user: without, password: \"p@ss\"}} ] }}\n}}\nno_auth_user: test\n",
+        users.join(",\n")
+    );
+    let world = World::on_both(database().await, &config, QUICK).await;
+    let url = |name: &str| format!("nats://{name}:p%40ss@127.0.0.1:{}", world.nats.port());
+
+    // What a worker needs is enough for it, and for its doctor.
+    let checks = examine(&world, &[("NATS_URL", &url("worker"))]).await;
+    assert_eq!(doctor::summary(&checks), "14 checks, all ok");
+    let streams = check(&checks, Item::Streams).to_string();
+    assert!(streams.contains("may not look at"), "{streams}");
+    let mut worker = Process::worker(&world, &[("NATS_URL", &url("worker"))]);
+    worker.ready().await;
+    world.push.behave_times("ana", 1, carebell::dev::push_service::Behaviour::retry_after(429, "1"));
+    world.publish("jobs.reminder.medication", &[("Carebell-Job-Id", "broken")], "x").await;
+    world.remind("with-least").await;
+    world.everyone_has_it_once("with-least").await;
+    world.dead_letters_once(1).await;
+    world.queues_are_empty().await;
+    assert!(!worker.output().contains("refuses"), "{}", worker.output());
+    assert_eq!(worker.terminate().await.code(), Some(0));
+
+    let documented = include_str!("../../docs/ARCHITECTURE.md");
+    for (number, lacking) in LEAST.iter().enumerate() {
+        assert!(documented.contains(&format!("`{lacking}`")), "{lacking}");
+        let checks = examine(&world, &[("NATS_URL", &url(&format!("lacks-{number}")))]).await;
+        let subject = lacking.trim_end_matches(['*', '>']);
+        only_failure(&checks, Item::NatsPermissions, &["may not publish to", subject, "allow it"]);
+        assert!(matches!(doctor::at_start(&checks), Err((AtStart::Exit, _))));
+    }
+    let checks = examine(&world, &[("NATS_URL", &url("deaf"))]).await;
+    only_failure(&checks, Item::NatsPermissions, &["may not subscribe", "_INBOX.>"]);
+    let checks = examine(&world, &[("NATS_URL", &url("without"))]).await;
+    only_failure(&checks, Item::JetStream, &["not enabled for the account"]);
+    assert_not_checked(&checks, &[Item::Streams], "JetStream does not answer");
+    let stranger = format!("nats://worker:wr0ng@127.0.0.1:{}", world.nats.port());
+    let checks = examine(&world, &[("NATS_URL", &stranger)]).await;
+    only_failure(&checks, Item::Nats, &["NATS_URL: the server refuses the user or the password"]);
+
+    // A worker does not wait for permissions.
+    let since = Instant::now();
+    let mut worker = Process::worker(&world, &[("NATS_URL", &url("lacks-5"))]);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(since.elapsed() < LIMIT / 2, "{:?}", since.elapsed());
+    assert!(worker.output().contains("may not publish to $JS.ACK.DELIVERIES."), "{}", worker.output());
+    assert!(!worker.output().contains("p@ss"), "{}", worker.output());
+}
+
+#[tokio::test]
+async fn jetstream_is_off() {
+    let world = World::new().await;
+    let directory = guard::private_dir().unwrap();
+    let server = NatsServer::start_without_jetstream(&programs().await.nats_server, directory.path()).await.unwrap();
+    let checks = examine(&world, &[("NATS_URL", &server.url())]).await;
+    only_failure(&checks, Item::JetStream, &["off on this server", "-js"]);
+    assert!(matches!(doctor::at_start(&checks), Err((AtStart::Wait, _))));
+}
+
+#[tokio::test]
+async fn an_old_server() {
+    let world = World::new().await;
+    let directory = guard::private_dir().unwrap();
+    if let Some(program) = old_nats_server().await {
+        let server = NatsServer::start(&program, directory.path()).await.unwrap();
+        let checks = examine(&world, &[("NATS_URL", &server.url())]).await;
+        let line = check(&checks, Item::NatsVersion).to_string();
+        assert!(line.contains("the server is version 2.11.11; Carebell needs 2.12 or later"), "{line}");
+        let (well, _, error) = carebell(&world, &["streams", "apply"], &[("NATS_URL", &server.url())]).await;
+        assert!(!well && error.contains("2.12 or later"), "{error}");
+    }
+
+    // One that says no more than its greeting, for machines that cannot fetch the real one.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port());
+    let server = tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let greeting = r#"{"server_id":"x","version":"2.11.0","headers":true,"max_payload":1048576,"proto":1}"#;
+            stream.write_all(format!("INFO {greeting}\r\nPONG\r\n").as_bytes()).await.unwrap();
+            tokio::spawn(async move {
+                tokio::time::sleep(LIMIT).await;
+                drop(stream);
+            });
+        }
+    });
+    let more = [("NATS_URL", url.as_str()), ("START_TIMEOUT", "1s")];
+    let mut worker = Process::worker(&world, &more);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.output().contains("the server is version 2.11.0; Carebell needs 2.12"), "{}", worker.output());
+    server.abort();
+}
+
+#[tokio::test]
+async fn streams_and_consumers_that_are_missing_or_differ() {
+    let world = World::new().await;
+    let consumer = "notification_bulk";
+    world.context.delete_consumer_from_stream(consumer, "JOBS").await.unwrap();
+    let checks = examine(&world, &[]).await;
+    only_failure(&checks, Item::Streams, &["JOBS.notification_bulk: not on the server", "carebell streams apply"]);
+
+    world.context.delete_stream("DEAD_LETTERS").await.unwrap();
+    let checks = examine(&world, &[]).await;
+    only_failure(&checks, Item::Streams, &["DEAD_LETTERS: not on the server; JOBS.notification_bulk"]);
+    // A worker sees this without a look at the stream itself.
+    let mut worker = Process::worker(&world, &[("START_TIMEOUT", "1s")]);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.output().contains("DEAD_LETTERS: not on the server"), "{}", worker.output());
+
+    let (well, _, error) = carebell(&world, &["streams", "apply"], &[]).await;
+    assert!(well, "{error}");
+    let other = format!("{QUICK},{consumer}.ack_wait=7s");
+    let checks = examine(&world, &[("QUEUE_OVERRIDES", &other)]).await;
+    let line = check(&checks, Item::Streams).to_string();
+    assert!(line.starts_with("warn  streams: JOBS.notification_bulk ack_wait: streams/ has 7000000000"), "{line}");
+    assert_eq!(doctor::summary(&checks), "14 checks, 1 to be looked at");
+    let mut worker = Process::worker(&world, &[("QUEUE_OVERRIDES", &other)]);
+    worker.ready().await;
+    assert!(worker.output().contains("streams/ has 7000000000"), "{}", worker.output());
+    worker.terminate().await;
+}
+
+#[tokio::test]
+async fn the_database_is_away_or_read_only_or_empty() {
+    let (mut postgres, _directory) = own_postgres().await;
+    let world = World::on(postgres.url("postgres"), QUICK).await;
+    let checks = examine(&world, &[("DATABASE_URL", &postgres.url("template1"))]).await;
+    let lines: Vec<String> = checks.iter().filter(|check| check.is_failure()).map(ToString::to_string).collect();
+    assert!(lines[0].contains("schema: the schema is not there — run `carebell migrate`"), "{lines:#?}");
+    assert!(lines[1].contains("care tables: there is no table or view users"), "{lines:#?}");
+    assert_eq!(lines.len(), 2);
+
+    world.sql("ALTER DATABASE postgres SET default_transaction_read_only = on").await;
+    let checks = examine(&world, &[]).await;
+    only_failure(&checks, Item::Database, &["read only", "primary"]);
+    let checks = examine(&world, &[("DATABASE_URL", &postgres.url("no_such_database"))]).await;
+    only_failure(&checks, Item::Database, &["DATABASE_URL: ", "SQLSTATE 3D000"]);
+
+    postgres.stop().await;
+    let since = Instant::now();
+    let checks = examine(&world, &[]).await;
+    only_failure(&checks, Item::Database, &["DATABASE_URL: ", "refused", "Postgres is up"]);
+    assert!(since.elapsed() < Duration::from_secs(4), "a refusal is no reason to wait: {:?}", since.elapsed());
+    let rest = [Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
+    assert_not_checked(&checks, &rest, "the database is not reachable");
+}
+
+#[tokio::test]
+async fn care_tables_that_are_not_as_they_are_read() {
+    let world = World::new().await;
+    world.sql("ALTER TABLE medications RENAME COLUMN dosage TO dose").await;
+    let checks = examine(&world, &[]).await;
+    only_failure(&checks, Item::CareTables, &["medications has no column dosage", "migrations/care.sql"]);
+    world.sql("ALTER TABLE medication_logs ALTER COLUMN scheduled_time TYPE timestamp").await;
+    let checks = examine(&world, &[]).await;
+    let words = "medication_logs.scheduled_time is timestamp without time zone, and must be timestamp with time zone";
+    only_failure(&checks, Item::CareTables, &[words]);
+    let mut worker = Process::worker(&world, &[("START_TIMEOUT", "1s")]);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.output().contains("medications has no column dosage"), "{}", worker.output());
+}
+
+/// The columns that the doctor asks for are all that a worker reads, and the privileges all that it needs.
+#[tokio::test]
+async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
+    let world = World::new().await;
+    for statement in [
+        "CREATE SCHEMA application",
+        "ALTER TABLE users SET SCHEMA application",
+        "ALTER TABLE family_members SET SCHEMA application",
+        "ALTER TABLE care_recipients SET SCHEMA application",
+        "ALTER TABLE medications SET SCHEMA application",
+        "ALTER TABLE medication_logs SET SCHEMA application",
+        "ALTER TABLE appointments SET SCHEMA application",
+        "ALTER TABLE caregiver_shifts SET SCHEMA application",
+        "CREATE VIEW users AS SELECT id::varchar(40) FROM application.users",
+        "CREATE VIEW family_members AS SELECT family_id, user_id FROM application.family_members",
+        "CREATE VIEW care_recipients AS SELECT id, family_id, name, timezone FROM application.care_recipients",
+        "CREATE VIEW medications AS SELECT id, care_recipient_id, name, dosage, is_active, current_supply, refill_at \
+         FROM application.medications",
+        "CREATE VIEW appointments AS SELECT id, care_recipient_id, title, starts_at, location, status \
+         FROM application.appointments",
+        "CREATE VIEW caregiver_shifts AS SELECT id, care_recipient_id, user_id, starts_at, ends_at, status \
+         FROM application.caregiver_shifts",
+        "CREATE VIEW medication_logs AS SELECT medication_id, scheduled_time, status FROM application.medication_logs",
+    ] {
+        world.sql(statement).await;
+    }
+    let database = world.database_url.rsplit('/').next().unwrap();
+    let role = format!("role_of_{database}");
+    world.sql(&format!("CREATE ROLE {role} LOGIN")).await;
+    let grants = [
+        (
+            "SELECT",
+            "users, family_members, care_recipients, medications, medication_logs, appointments, caregiver_shifts",
+        ),
+        (
+            "SELECT",
+            "_sqlx_migrations, contents, deliveries, job_children, job_runs, notifications, push_subscriptions, \
+             refill_shortages, reminder_marks",
+        ),
+        ("INSERT", "contents, deliveries, job_children, job_runs, notifications, refill_shortages, reminder_marks"),
+        ("UPDATE", "deliveries, job_runs, push_subscriptions, refill_shortages"),
+        ("DELETE", "job_children, push_subscriptions, refill_shortages"),
+    ];
+    for (privilege, tables) in grants {
+        world.sql(&format!("GRANT {privilege} ON {tables} TO {role}")).await;
+    }
+    let url = world.database_url.replace("postgres@", &format!("{role}@"));
+    let as_role = [("DATABASE_URL", url.as_str())];
+    let checks = examine(&world, &as_role).await;
+    assert_eq!(doctor::summary(&checks), "14 checks, all ok", "{checks:#?}");
+
+    let mut worker = Process::worker(&world, &as_role);
+    worker.ready().await;
+    world.remind("as-role").await;
+    world.everyone_has_it_once("as-role").await;
+    world.push.unsubscribe("dan");
+    world.publish_json("jobs.reminder.medication", "again", &crate::support::reminder("metformin", utc_now())).await;
+    let ledger = world.ledger("again").await;
+    assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
+    assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
+    world.queues_are_empty().await;
+    assert_eq!(worker.get("/health").await.0, 200);
+    assert_eq!(worker.terminate().await.code(), Some(0));
+
+    for (privilege, tables) in grants {
+        for table in tables.split(", ") {
+            world.sql(&format!("REVOKE {privilege} ON {table} FROM {role}")).await;
+            let checks = examine(&world, &as_role).await;
+            only_failure(&checks, Item::DatabasePermissions, &[&format!("lacks {privilege} on {table} —"), "GRANT"]);
+            world.sql(&format!("GRANT {privilege} ON {table} TO {role}")).await;
+        }
+    }
+    world.sql(&format!("REVOKE UPDATE ON deliveries FROM {role}")).await;
+    let mut worker = Process::worker(&world, &as_role);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.output().contains("lacks UPDATE on deliveries"), "{}", worker.output());
+    world.sql(&format!("DROP OWNED BY {role}")).await;
+    world.sql(&format!("DROP ROLE {role}")).await;
+}
+
+#[tokio::test]
+async fn keys_and_configuration() {
+    let world = World::new().await;
+    let other = carebell::channels::web_push::generate_keys().unwrap();
+    let checks = examine(&world, &[("VAPID_PUBLIC_KEY", &other.public)]).await;
+    only_failure(&checks, Item::VapidKeys, &["VAPID_PUBLIC_KEY", "public half", "carebell keys generate"]);
+    let checks = examine(&world, &[("VAPID_SUBJECT", "somebody")]).await;
+    only_failure(&checks, Item::VapidKeys, &["VAPID_SUBJECT"]);
+    let checks = examine(&world, &[("VAPID_PUBLIC_KEY", ""), ("VAPID_PRIVATE_KEY", "")]).await;
+    assert_eq!(doctor::summary(&checks), "14 checks, 1 to be looked at, 1 not checked");
+    let line = check(&checks, Item::VapidKeys).to_string();
+    assert!(line.starts_with("warn  VAPID keys: ") && line.contains("carebell keys generate"), "{line}");
+
+    // All that is wrong is told of at once, and all that can be looked at still is.
+    let wrong = [("HEALTH_PORT", "many"), ("APP_URL", "s3cret"), ("LOG_FORMAT", "xml"), ("DATABASE_URL", "s3cret")];
+    let (well, said, error) = carebell(&world, &["doctor", "--offline"], &wrong).await;
+    assert!(!well && !(said.clone() + &error).contains("s3cret"), "{said}{error}");
+    for variable in wrong.map(|(variable, _)| variable) {
+        assert!(said.lines().next().unwrap().contains(variable), "{said}");
+    }
+    assert!(said.contains("-     database: not checked: DATABASE_URL is not valid"), "{said}");
+    assert!(said.contains("-     VAPID keys: not checked: APP_URL is not valid"), "{said}");
+    assert!(said.contains("ok    streams: "), "{said}");
+}
+
+#[tokio::test]
+async fn push_services_that_cannot_be_reached() {
+    let world = World::new().await;
+    let hosts = format!("{},localhost:1", world.push.host_port());
+    let checks = examine(&world, &[("WEB_PUSH_ALLOWED_HOSTS", &hosts)]).await;
+    only_failure(&checks, Item::PushEgress, &["localhost:1: no connection", "WEB_PUSH_ALLOWED_HOSTS"]);
+    let checks = examine(&world, &[("WEB_PUSH_CA_FILE", "")]).await;
+    only_failure(&checks, Item::PushEgress, &["certificate", "WEB_PUSH_CA_FILE"]);
+    assert_eq!(doctor::at_start(&checks), Ok(()), "a worker goes on");
+}
+
+#[tokio::test]
+async fn clocks_that_are_apart() {
+    let world = World::new().await;
+    for (skew, side) in [(5, "behind"), (-5, "ahead of")] {
+        let clock = Clock::manual(utc_now() + TimeDelta::seconds(skew));
+        let checks = examine_at(&world, &[], &clock).await;
+        let failed: Vec<Item> = checks.iter().filter(|check| check.is_failure()).map(|check| check.item).collect();
+        assert_eq!(failed, [Item::NatsClock, Item::DatabaseClock]);
+        for item in failed {
+            let line = check(&checks, item).to_string();
+            assert!(line.contains(side) && line.contains("synchronise"), "{line}");
+        }
+        assert_eq!(doctor::at_start(&checks), Ok(()), "a worker says so and goes on");
+    }
+}

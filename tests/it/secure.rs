@@ -1,0 +1,69 @@
+//! NATS over TLS with a root of one's own, and with a password that nobody repeats.
+
+use carebell::{
+    config::Source,
+    dev::{guard, nats::NatsServer},
+    health::Health,
+    nats,
+};
+
+use crate::support::programs;
+
+/// A root, and a certificate of its for 127.0.0.1; all in PEM.
+struct Certificates {
+    root: String,
+    certificate: String,
+    key: String,
+}
+
+fn certificates() -> Certificates {
+    let root_key = rcgen::KeyPair::generate().unwrap();
+    let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root_certificate = root.self_signed(&root_key).unwrap();
+    let issuer = rcgen::Issuer::new(root, root_key);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = rcgen::CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
+    let certificate = certificate.signed_by(&key, &issuer).unwrap();
+    Certificates { root: root_certificate.pem(), certificate: certificate.pem(), key: key.serialize_pem() }
+}
+
+fn source(values: &[(&str, &str)]) -> Source {
+    Source::of(values.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
+}
+
+#[tokio::test]
+async fn a_server_with_a_private_root_is_trusted_by_naming_it() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let directory = guard::private_dir().unwrap();
+    let Certificates { root, certificate, key } = certificates();
+    let path = |name: &str| directory.path().join(name).display().to_string();
+    for (name, text) in [("root.pem", &root), ("server.pem", &certificate), ("server.key", &key)] {
+        std::fs::write(path(name), text).unwrap();
+    }
+    let tls = format!("tls {{ cert_file: {:?}, key_file: {:?} }}", path("server.pem"), path("server.key"));
+    let server = NatsServer::start_with(&programs().await.nats_server, directory.path(), &tls).await.unwrap();
+    let url = format!("tls://127.0.0.1:{}", server.port());
+
+    let trusted = source(&[("NATS_URL", &url), ("NATS_CA_FILE", &path("root.pem"))]).nats().unwrap();
+    let client = nats::connect(&trusted, &Health::new()).await.unwrap();
+    client.flush().await.unwrap();
+
+    let stranger = source(&[("NATS_URL", &url)]).nats().unwrap();
+    let refused = nats::connect(&stranger, &Health::new()).await.unwrap_err().to_string();
+    assert!(refused.starts_with("NATS_URL"), "{refused}");
+}
+
+#[tokio::test]
+async fn a_password_in_the_url_is_used_and_never_repeated() {
+    let directory = guard::private_dir().unwrap();
+    let users = "authorization { users: [ { user: carebell, password: s3cret } ] }";
+    let server = NatsServer::start_with(&programs().await.nats_server, directory.path(), users).await.unwrap();
+    let url = |password: &str| format!("nats://carebell:{password}@127.0.0.1:{}", server.port());
+    let right = source(&[("NATS_URL", &url("s3cret"))]).nats().unwrap();
+    nats::connect(&right, &Health::new()).await.unwrap().flush().await.unwrap();
+
+    let wrong = source(&[("NATS_URL", &url("wr0ng"))]).nats().unwrap();
+    let refused = nats::connect(&wrong, &Health::new()).await.unwrap_err().to_string();
+    assert!(refused.starts_with("NATS_URL") && !refused.contains("wr0ng"), "{refused}");
+}
