@@ -1,6 +1,6 @@
 //! Compiles `proto/` (by protox: no protoc needed) and lists the files of `streams/`, so that adding a file is enough.
 
-use std::{env, fs, path::Path, path::PathBuf};
+use std::{env, fmt::Write, fs, path::Path, path::PathBuf};
 
 use prost_build::Config;
 
@@ -35,14 +35,16 @@ fn messages(descriptors: &prost_types::FileDescriptorSet) -> Vec<String> {
     ours.flat_map(|file| file.message_type.iter().map(|message| format!("carebell.v1.{}", message.name()))).collect()
 }
 
-/// Writes `&[("JOBS.json", include_str!(…)), …]`.
+/// Writes `&[("JOBS.json", "{…}"), …]`: the texts themselves, so that a build directory shared by two clones holds for both.
 fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=streams");
-    let entries = files_of(dir, "json")?.into_iter().map(|path| {
+    let mut entries = String::new();
+    for path in files_of(dir, "json")? {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        format!("    ({name:?}, include_str!({:?})),\n", path.to_string_lossy())
-    });
-    fs::write(to, format!("&[\n{}]\n", entries.collect::<String>()))?;
+        let text = fs::read_to_string(&path)?;
+        writeln!(entries, "    ({name:?}, {text:?}),")?;
+    }
+    fs::write(to, format!("&[\n{entries}]\n"))?;
     Ok(())
 }
 

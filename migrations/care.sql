@@ -1,20 +1,21 @@
 -- The care tables as Carebell reads them, for an application that has none of its own (`carebell migrate
 -- --care-tables`), for `carebell dev` and for tests. An application with other tables puts views of these names over
--- them instead. Carebell never writes to them.
+-- them instead. Carebell never writes to them. What is marked `-- not read yet` may be left out of views.
 
 CREATE TABLE IF NOT EXISTS users (
     id       text PRIMARY KEY,
-    name     text NOT NULL,
-    email    text,
-    phone    text,
-    locale   text,
-    timezone text
+    name     text NOT NULL, -- not read yet
+    email    text,          -- not read yet
+    phone    text,          -- not read yet
+    locale   text,          -- not read yet
+    timezone text           -- not read yet
 );
+-- not read yet
 CREATE TABLE IF NOT EXISTS families (id text PRIMARY KEY);
 CREATE TABLE IF NOT EXISTS family_members (
     family_id text NOT NULL REFERENCES families,
     user_id   text NOT NULL REFERENCES users,
-    role      text NOT NULL DEFAULT 'member',
+    role      text NOT NULL DEFAULT 'member', -- not read yet
     PRIMARY KEY (family_id, user_id)
 );
 CREATE TABLE IF NOT EXISTS care_recipients (
@@ -32,6 +33,7 @@ CREATE TABLE IF NOT EXISTS medications (
     current_supply    integer,
     refill_at         integer
 );
+-- not read yet
 CREATE TABLE IF NOT EXISTS medication_schedules (
     id               text PRIMARY KEY,
     medication_id    text NOT NULL REFERENCES medications,
@@ -42,13 +44,16 @@ CREATE TABLE IF NOT EXISTS medication_schedules (
     reminder_minutes integer[] NOT NULL DEFAULT '{0}',
     status           text NOT NULL DEFAULT 'ACTIVE'
 );
+-- medication_logs.status: GIVEN or SKIPPED settles a dose; anything else leaves it open. scheduled_time must equal the
+-- job's scheduledTime exactly, to the microsecond.
 CREATE TABLE IF NOT EXISTS medication_logs (
-    id             text PRIMARY KEY DEFAULT gen_random_uuid()::text,
+    id             text PRIMARY KEY DEFAULT gen_random_uuid()::text, -- not read yet
     medication_id  text NOT NULL REFERENCES medications,
     scheduled_time timestamptz NOT NULL,
     status         text NOT NULL
 );
 CREATE INDEX IF NOT EXISTS medication_logs_dose ON medication_logs (medication_id, scheduled_time);
+-- appointments.status, caregiver_shifts.status: CANCELLED or COMPLETED; anything else is to take place.
 CREATE TABLE IF NOT EXISTS appointments (
     id                text PRIMARY KEY,
     care_recipient_id text NOT NULL REFERENCES care_recipients,
@@ -56,7 +61,7 @@ CREATE TABLE IF NOT EXISTS appointments (
     starts_at         timestamptz NOT NULL,
     location          text,
     status            text NOT NULL DEFAULT 'SCHEDULED',
-    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}' -- not read yet
 );
 CREATE TABLE IF NOT EXISTS caregiver_shifts (
     id                text PRIMARY KEY,
@@ -65,5 +70,5 @@ CREATE TABLE IF NOT EXISTS caregiver_shifts (
     starts_at         timestamptz NOT NULL,
     ends_at           timestamptz NOT NULL,
     status            text NOT NULL DEFAULT 'SCHEDULED',
-    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}' -- not read yet
 );

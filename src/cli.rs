@@ -17,9 +17,13 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{config::Source, telemetry};
 
-/// Reminder and notification jobs over NATS `JetStream`: nothing lost, nothing doubled, every outcome visible.
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(
+    version,
+    max_term_width = 100,
+    about = "Reminder and notification jobs over NATS JetStream: nothing lost, nothing doubled, every outcome visible"
+)]
 pub struct Cli {
     /// A TOML file with settings; the environment wins over it
     #[arg(long, global = true, value_name = "FILE")]

@@ -6,18 +6,22 @@
 pub mod advisories;
 pub mod sweep;
 
+use std::time::Duration;
+
 use async_nats::{
     HeaderMap,
     jetstream::{self, message::StreamMessage, stream::Stream},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
+use tokio::time::timeout;
 
 use crate::{
     effects::{
         Death, Effects,
         publish::{header, insist, job_id, rfc3339},
     },
+    kind::Lane,
     plan::DeadReason,
 };
 
@@ -40,6 +44,9 @@ pub mod dead_header {
     /// Its subject there.
     pub const SUBJECT: &str = "Carebell-Dead-Subject";
 }
+
+/// How long the dead letter of a message that lies in a stream may take.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The longest error text in a header, in bytes.
 const LONGEST_ERROR: usize = 1024;
@@ -92,6 +99,15 @@ pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
     insist(context, &subject, headers, body.payload.clone()).await;
 }
 
+/// The kind in a subject, without prefix and lane: what a worker would have called it.
+fn kind_of(subject: &str) -> &str {
+    let kind = subject.strip_prefix("jobs.").or(subject.strip_prefix("due.")).unwrap_or(subject);
+    match kind.rsplit_once('.') {
+        Some((kind, lane)) if Lane::parse(lane).is_some() => kind,
+        _ => kind,
+    }
+}
+
 /// Makes a dead letter of a message that lies in a stream, and takes it out of there. Safe to repeat.
 async fn bury_stored(
     context: &jetstream::Context,
@@ -104,8 +120,7 @@ async fn bury_stored(
     let subject = message.subject.to_string();
     let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
     let body = Body {
-        // `jobs.reminder.medication` and `deliver.web_push.critical`: only the first has a prefix that is no part of it.
-        kind: subject.strip_prefix("jobs.").or(subject.strip_prefix("due.")).unwrap_or(&subject).to_owned(),
+        kind: kind_of(&subject).to_owned(),
         job_id: Some(job_id(Some(&message.headers), &name, sequence)),
         stream: name,
         sequence,
@@ -114,7 +129,11 @@ async fn bury_stored(
         last: now,
         subject,
     };
-    bury(context, &body, death).await;
+    // One that cannot be buried stays where it is, and must not keep the others waiting.
+    if timeout(PATIENCE, bury(context, &body, death)).await.is_err() {
+        tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, again in a while");
+        return;
+    }
     if let Err(error) = stream.delete_message(message.sequence).await {
         // Another worker was faster, or the next pass finds it again and its dead letter in place.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");

@@ -118,7 +118,8 @@ impl Pipeline {
 
     /// Follows how many deliveries wait that are not critical.
     fn follow_depth(&self, parts: &Parts) -> watch::Receiver<u64> {
-        let deliveries = parts.registry.kinds().iter().filter(|kind| kind.stage == Stage::Delivery);
+        let deliveries = parts.registry.kinds().iter();
+        let deliveries = deliveries.filter(|kind| kind.stage == Stage::Delivery && parts.channels.can_send(**kind));
         let queues = deliveries.flat_map(Kind::queues).filter(|queue| queue.lane != Some(Lane::Critical));
         let consumers = queues.filter_map(|queue| parts.streams.consumer(&queue));
         let names = consumers.map(|consumer| (consumer.stream.clone(), consumer.durable().to_owned())).collect();

@@ -91,7 +91,9 @@ impl From<sqlx::Error> for StoreError {
         match code.get(..2) {
             Some("22" | "23" | "54") => Self::Data(text),
             Some("40" | "55") => Self::Busy(text),
-            Some("42") => Self::Unavailable(format!("{text} (is the schema in place? `carebell migrate`)")),
+            Some("42") => {
+                Self::Unavailable(format!("{text} (`carebell doctor` says which table or permission is missing)"))
+            }
             _ => Self::Unavailable(text),
         }
     }

@@ -37,8 +37,8 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     store.close().await;
     let Some(way) = way? else {
         return Err(Failed(format!(
-            "nothing is on record of a job {id:?}: no worker has begun it. Either the id is another, or the job waits \
-             in a stream (`nats stream ls`)"
+            "nothing is on record of a job {id:?}. Either the id is another, or the job is delayed, waits in its stream, \
+             or is held by a worker, whose log says why"
         )));
     };
     let text = if *json { format!("{}\n", to_json(&way)) } else { in_words(&way) };

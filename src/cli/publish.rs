@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{BufRead, BufReader, Read},
+    io::{BufRead, BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -128,7 +128,14 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
         bar.set_style(style);
     }
     let started = std::time::Instant::now();
-    let lines = (1_u64..).zip(reader.lines()).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
+    let mut broken = false;
+    let readable = reader.lines().take_while(move |line| {
+        // A line that is not UTF-8 is one line's fault; any other error would come again for ever.
+        let go_on = !broken;
+        broken |= matches!(line, Err(error) if error.kind() != ErrorKind::InvalidData);
+        go_on
+    });
+    let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
         // Checked when it is its turn, so that no more lines are in memory than publishes in flight.
@@ -177,7 +184,7 @@ fn report(mut refused: Vec<(u64, String)>) -> Result<(), Failed> {
         let more = if refused.len() > TOLD + 100 { ", …" } else { "" };
         println!("and lines {}{more}", rest.join(", "));
     }
-    Err(Failed(format!("{} lines were refused; the others are published", refused.len())))
+    Err(Failed(format!("{} lines were refused", refused.len())))
 }
 
 fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {
@@ -203,7 +210,9 @@ struct Checker {
 
 impl Checker {
     fn line(&self, text: &str, args: &Args) -> Result<Submission, String> {
-        let line: Line<'_> = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let line: Line<'_> = serde_json::from_str(text).map_err(|error| {
+            format!("is not an object as `publish --help` describes: column {}: {error}", error.column())
+        })?;
         let kind =
             line.kind.as_deref().or(args.kind.as_deref()).ok_or("no `kind`, in the line or on the command line")?;
         let delay = line.delay.as_deref().map(humantime::parse_duration).transpose();

@@ -32,7 +32,10 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     let adjustments = source.adjustments()?;
     let streams = match dir {
         None => Streams::embedded(&adjustments)?,
-        Some(dir) => Streams::read(files_in(dir)?, &adjustments)?,
+        Some(dir) => match files_in(dir)? {
+            files if files.is_empty() => return Err(Failed(format!("--dir {}: holds no stream files", dir.display()))),
+            files => Streams::read(files, &adjustments)?,
+        },
     };
     let client = nats::connect(&source.nats()?, &Health::new()).await?;
     let context = nats::jetstream(&client);
@@ -52,7 +55,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
                     .collect();
                 println!("{}", serde_json::Value::from(list));
             } else if differences.is_empty() {
-                println!("streams and consumers are as streams/ says");
+                println!("streams and consumers are as the files say");
             } else {
                 for difference in &differences {
                     println!("{difference}");
@@ -60,7 +63,10 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
             }
             match differences.len() {
                 0 => Ok(()),
-                count => Err(Failed(format!("{count} differences; `carebell streams apply` mends them"))),
+                count => {
+                    let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
+                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` brings the files there")))
+                }
             }
         }
     }

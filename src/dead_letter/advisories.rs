@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, AckKind, consumer::PullConsumer};
+use async_nats::jetstream::{self, AckKind, consumer::PullConsumer, stream::RawMessageErrorKind};
 use futures::StreamExt;
 use serde::Deserialize;
 use tokio::time::{sleep, timeout};
@@ -77,9 +77,11 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         return Ok(());
     }
     let stream = effects.context().get_stream(&advisory.stream).await.map_err(show)?;
-    let Ok(left) = stream.get_raw_message(advisory.stream_seq).await else {
+    let left = match stream.get_raw_message(advisory.stream_seq).await {
+        Ok(left) => left,
         // Acknowledged late, or handled before.
-        return Ok(());
+        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
+        Err(error) => return Err(show(error)),
     };
     exhausted(effects, &stream, left, advisory.deliveries).await
 }

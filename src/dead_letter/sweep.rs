@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::{self, consumer, stream};
+use async_nats::jetstream::{self, consumer, message::StreamMessage, stream};
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::TryStreamExt;
 use tokio::time::sleep;
@@ -50,10 +50,17 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         let stream = context.get_stream(&name).await.map_err(show)?;
         // What the server has, not what this program knows: a newer worker may have brought new kinds.
         let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
-        for consumer in &consumers {
-            found += sweep_exhausted(effects, &stream, consumer, before).await?;
+        // While a node of a cluster is away, the list leaves out the consumers that it leads, without a word.
+        if consumers.len() != stream.cached_info().state.consumer_count {
+            return Err(format!("the server's list of the consumers of {name} is incomplete"));
         }
-        let covered: Vec<String> = consumers.into_iter().flat_map(|info| filters(info.config)).collect();
+        for consumer in &consumers {
+            found += sweep_exhausted(effects, &stream, consumer, before).await;
+        }
+        let mut covered: Vec<String> = consumers.into_iter().flat_map(|info| filters(&info.config)).collect();
+        // And what this program itself pulls is covered, whatever the server says.
+        let declared = streams.consumers().iter().filter(|consumer| consumer.stream == name);
+        covered.extend(declared.map(|consumer| consumer.config.filter_subject.clone()));
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
     for (name, covered) in streams.sourced("due.") {
@@ -63,13 +70,13 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
     Ok(found)
 }
 
-fn filters(config: consumer::Config) -> Vec<String> {
-    let mut filters = config.filter_subjects;
-    filters.push(if config.filter_subject.is_empty() && filters.is_empty() {
-        ">".into()
-    } else {
-        config.filter_subject
-    });
+/// The subjects that a consumer covers: one filter, several, or all.
+fn filters(config: &consumer::Config) -> Vec<String> {
+    let mut filters = config.filter_subjects.clone();
+    filters.extend(Some(config.filter_subject.clone()).filter(|filter| !filter.is_empty()));
+    if filters.is_empty() {
+        filters.push(">".into());
+    }
     filters
 }
 
@@ -87,21 +94,38 @@ async fn sweep(
     for (subject, _) in subjects.iter().filter(|(subject, _)| !covered.iter().any(|filter| covers(filter, subject))) {
         let mut sequence = 1;
         while found < LIMIT {
-            let Ok(message) = stream.get_first_raw_message_by_subject(subject, sequence).await else { break };
+            let Some(message) = old_message(stream, subject, sequence, before).await else { break };
             sequence = message.sequence + 1;
-            let published = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or(now);
-            if published < before {
-                tracing::error!(subject, sequence = message.sequence, "no consumer covers this subject: dead letter");
-                let error =
-                    "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` to be run?";
-                let death =
-                    Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first: published };
-                bury_stored(context, stream, message, &death, now).await;
-                found += 1;
-            }
+            tracing::error!(subject, sequence = message.sequence, "no consumer covers this subject: dead letter");
+            let error = "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` to be run?";
+            let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or(now);
+            let death = Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first };
+            bury_stored(context, stream, message, &death, now).await;
+            found += 1;
         }
     }
     Ok(found)
+}
+
+/// The first message of a subject at or behind a sequence, if it is old enough. Those behind it are younger.
+async fn old_message(
+    stream: &stream::Stream,
+    subject: &str,
+    sequence: u64,
+    before: DateTime<Utc>,
+) -> Option<StreamMessage> {
+    match stream.get_first_raw_message_by_subject(subject, sequence).await {
+        Ok(message) => {
+            let published = DateTime::from_timestamp(message.time.unix_timestamp(), 0)?;
+            Some(message).filter(|_| published < before)
+        }
+        Err(error) if matches!(error.kind(), stream::RawMessageErrorKind::NoMessageFound) => None,
+        Err(error) => {
+            // One that cannot be read must not keep the other subjects from being swept.
+            tracing::error!(subject, sequence, "a message cannot be looked at: {error}");
+            None
+        }
+    }
 }
 
 /// Messages of a consumer at or below its acknowledgement floor: whatever has been acknowledged is gone from a work queue,
@@ -111,24 +135,25 @@ async fn sweep_exhausted(
     stream: &stream::Stream,
     consumer: &consumer::Info,
     before: DateTime<Utc>,
-) -> Result<usize, String> {
+) -> usize {
     let floor = consumer.ack_floor.stream_sequence;
-    let mut sequence = 1;
+    let delivered = u64::try_from(consumer.config.max_deliver).unwrap_or(0);
     let mut found = 0;
-    while found < LIMIT && sequence <= floor {
-        let filter = &consumer.config.filter_subject;
-        let Ok(message) = stream.get_first_raw_message_by_subject(filter, sequence).await else { break };
-        sequence = message.sequence + 1;
-        if message.sequence > floor {
-            break;
-        }
-        if DateTime::from_timestamp(message.time.unix_timestamp(), 0).is_some_and(|published| published < before) {
-            let delivered = u64::try_from(consumer.config.max_deliver).unwrap_or(0);
-            exhausted(effects, stream, message, delivered).await?;
+    for filter in filters(&consumer.config) {
+        let mut sequence = 1;
+        while found < LIMIT && sequence <= floor {
+            let Some(message) = old_message(stream, &filter, sequence, before).await else { break };
+            sequence = message.sequence + 1;
+            if message.sequence > floor {
+                break;
+            }
+            if let Err(why) = exhausted(effects, stream, message, delivered).await {
+                tracing::warn!("a message that is delivered no more is looked at again in a while: {why}");
+            }
             found += 1;
         }
     }
-    Ok(found)
+    found
 }
 
 /// Whether a subject filter with `*` and `>` matches a subject.

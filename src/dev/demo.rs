@@ -37,6 +37,13 @@ const NEXT_EVERY: Duration = Duration::from_secs(30);
 /// How long `--once` waits for the pushes.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// A worker that ends sooner than this was not killed by a person; after so many in a row the demo gives up.
+const QUICK_END: Duration = Duration::from_secs(1);
+const MOST_QUICK_ENDS: u32 = 5;
+
+/// The demo's own copy of this program, in its private directory.
+const PROGRAM: &str = "carebell";
+
 /// How often the log and the push service are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
@@ -85,6 +92,9 @@ pub struct Demo {
     store: Store,
     push: PushService,
     clock: Clock,
+    worker_started: Instant,
+    /// Workers in a row that ended soon after they were started.
+    quick_ends: u32,
     shown: usize,
     started: DateTime<Utc>,
     quiet: bool,
@@ -133,6 +143,8 @@ impl Demo {
             ("LOG_LEVEL", "info".to_owned()),
         ];
         let log_file = servers.directory.path().join("worker.log");
+        // A copy, so that the program may be built anew while the demo runs.
+        fs::copy(std::env::current_exe()?, servers.directory.path().join(PROGRAM))?;
         let worker = start_worker(&servers, &environment, &log_file)?;
         let worker_log = Log::open(&log_file)?;
         let mut demo = Self {
@@ -144,6 +156,8 @@ impl Demo {
             store,
             push,
             clock,
+            worker_started: Instant::now(),
+            quick_ends: 0,
             shown: 0,
             started,
             quiet,
@@ -254,10 +268,19 @@ impl Demo {
     /// Shows what is new. A worker that was killed is started again.
     fn show_news(&mut self) -> Result<(), Problem> {
         self.show_steps();
-        if let Some(status) = self.worker.ended() {
-            self.say(self.clock.now(), "worker", &format!("has ended ({status}); starting another"));
-            self.worker = start_worker(&self.servers, &self.environment, &self.log_file)?;
+        let Some(status) = self.worker.ended() else { return Ok(()) };
+        if self.worker_started.elapsed() < QUICK_END {
+            self.quick_ends += 1;
+        } else {
+            self.quick_ends = 0;
         }
+        if self.quick_ends >= MOST_QUICK_ENDS {
+            let output = self.worker.output();
+            return Err(format!("the worker ends at once, again and again. Its log ends with:\n{output}").into());
+        }
+        self.say(self.clock.now(), "worker", &format!("has ended ({status}); starting another"));
+        self.worker = start_worker(&self.servers, &self.environment, &self.log_file)?;
+        self.worker_started = Instant::now();
         Ok(())
     }
 
@@ -369,7 +392,7 @@ fn start_worker(
     environment: &[(&'static str, String)],
     log: &std::path::Path,
 ) -> Result<Guarded, Problem> {
-    let program = std::env::current_exe()?;
+    let program = servers.directory.path().join(PROGRAM);
     let environment: Vec<(&str, &str)> = environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
     Ok(Guarded::spawn(&Program {
         path: &program,

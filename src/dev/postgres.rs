@@ -220,7 +220,7 @@ impl Home {
         let initdb = self.bin.join("initdb");
         match run_as(user, &initdb, &["--version"], Path::new("/")).await {
             Ok(()) => return Ok(()),
-            // It lies where only root may go, such as a clone below /root.
+            // It lies where only root may go, such as a clone in root's home directory.
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
             Err(why) => return Err(refuse(&initdb, why)),
         }

@@ -55,7 +55,7 @@ impl Job for Notification {
                 kind: job::text("type", &wire.r#type, LONGEST_TYPE)?,
                 title: job::text("title", &wire.title, LONGEST_TITLE)?,
                 body: job::text("body", &wire.body, LONGEST_BODY)?,
-                url: Some(job::text("url", &wire.url, LONGEST_URL)?).filter(|url| !url.is_empty()),
+                url: link(&wire.url)?,
                 data: data(wire.data)?,
                 tag: Some(job::text("dedupe_key", &wire.dedupe_key, LONGEST_TAG)?).filter(|tag| !tag.is_empty()),
             },
@@ -161,6 +161,18 @@ fn wants_push(channels: &[i32]) -> Result<bool, Invalid> {
         }
     }
     Ok(push)
+}
+
+/// A path of the application or an https URL. Anything else, `javascript:` for one, would be run where it is shown.
+fn link(url: &str) -> Result<Option<String>, Invalid> {
+    let url = job::text("url", url, LONGEST_URL)?;
+    let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
+    let is_https = || url::Url::parse(&url).is_ok_and(|url| url.scheme() == "https");
+    match url.as_str() {
+        "" => Ok(None),
+        _ if is_path || is_https() => Ok(Some(url)),
+        _ => Err(Invalid::new("url", "must be a path that begins with one `/`, or an https URL")),
+    }
 }
 
 fn data(data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {

@@ -1,4 +1,4 @@
-//! How many deliveries wait, so that notifications that are in no hurry wait in their own lane and not in front of
+//! How many deliveries could be sent now and wait, so that notifications that are in no hurry wait in their own lane and not in front of
 //! others.
 
 use std::time::Duration;
@@ -10,8 +10,8 @@ use tokio_util::sync::CancellationToken;
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Follows how many messages wait, or are under way, in these consumers (stream, durable). The last number known stays
-/// while the server does not answer.
+/// Follows how many messages wait in these consumers (stream, durable); retries that wait for their time are not among
+/// them. Nobody pauses on a number that cannot be had.
 pub fn follow(
     context: jetstream::Context,
     consumers: Vec<(String, String)>,
@@ -20,9 +20,8 @@ pub fn follow(
     let (sender, receiver) = watch::channel(0);
     tokio::spawn(async move {
         while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-            if let Some(depth) = look(&context, &consumers).await {
-                sender.send_if_modified(|known| std::mem::replace(known, depth) != depth);
-            }
+            let depth = look(&context, &consumers).await.unwrap_or(0);
+            sender.send_if_modified(|known| std::mem::replace(known, depth) != depth);
         }
     });
     receiver
@@ -32,8 +31,7 @@ async fn look(context: &jetstream::Context, consumers: &[(String, String)]) -> O
     let mut depth = 0;
     for (stream, durable) in consumers {
         let consumer: PullConsumer = context.get_consumer_from_stream(durable, stream).await.ok()?;
-        let info = consumer.cached_info();
-        depth += info.num_pending + info.num_ack_pending as u64;
+        depth += consumer.cached_info().num_pending;
     }
     Some(depth)
 }

@@ -14,7 +14,7 @@ use super::{
 
 /// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
 /// compare it with the database.
-pub(super) const COLUMNS: [CareColumn; 29] = [
+pub(super) const COLUMNS: &[CareColumn] = &[
     read("users", "id", Text),
     read("family_members", "family_id", Text),
     read("family_members", "user_id", Text),

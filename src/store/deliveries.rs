@@ -264,7 +264,7 @@ impl Store {
                     held_until = s.held_until, provider = COALESCE(s.provider, d.provider), \
                     answer = COALESCE(s.answer, d.answer), recorded_delivery = s.delivered, updated_at = s.now \
              FROM said s JOIN locked USING (id) \
-             WHERE d.id = s.id AND d.state = 'sending' \
+             WHERE d.id = s.id AND (d.state = 'sending' OR (d.state = 'dead' AND s.state = 'sent')) \
                AND (s.state = 'sent' OR (d.claim_seq = s.seq AND d.claim_delivery = s.delivered)) \
              RETURNING d.id) \
              SELECT id FROM written \

@@ -89,11 +89,15 @@ async fn open_shortages(
     for (commit, medication_id, refill_at) in found {
         first.entry(medication_id.as_str()).or_insert((commit, refill_at));
     }
+    // A shortage of which nobody was told after all, because the notification came too late or died, is the next job's.
     // The update locks the row that is there, so that it is this one whose owner is told, and not one that is over.
     let rows = sqlx::query(
         "INSERT INTO refill_shortages AS s (medication_id, refill_at, job_id, opened_at) \
          SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[]) \
-         ON CONFLICT (medication_id) DO UPDATE SET refill_at = EXCLUDED.refill_at \
+         ON CONFLICT (medication_id) DO UPDATE SET refill_at = EXCLUDED.refill_at, \
+             job_id = CASE WHEN EXISTS (SELECT FROM job_runs n WHERE n.job_id = s.job_id || ':notification' \
+                                        AND n.state IN ('expired', 'skipped', 'dead')) \
+                           THEN EXCLUDED.job_id ELSE s.job_id END \
          RETURNING s.medication_id, s.job_id",
     )
     .bind(first.keys().copied().collect::<Vec<_>>())

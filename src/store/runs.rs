@@ -343,12 +343,15 @@ impl Store {
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
         let ended: Option<bool> = sqlx::query_scalar(
-            "WITH run AS (UPDATE job_runs SET state = 'dead', reason = $2, last_error = COALESCE(last_error, $3), \
-                                 updated_at = $4 WHERE job_id = $1 AND state = 'open'), \
-             delivery AS (UPDATE deliveries SET state = 'dead', reason = $2, answer = COALESCE(answer, $3), \
-                                 updated_at = $4 WHERE id = $1 AND state IN ('pending', 'held', 'sending')) \
-             SELECT state NOT IN ('open', 'dead') FROM job_runs WHERE job_id = $1 \
-             UNION ALL SELECT state NOT IN ('pending', 'held', 'sending', 'dead') FROM deliveries WHERE id = $1 LIMIT 1",
+            "WITH run AS (SELECT job_id, state FROM job_runs WHERE job_id = $1 FOR UPDATE), \
+             delivery AS (SELECT id, state FROM deliveries WHERE id = $1 FOR UPDATE), \
+             dead_run AS (UPDATE job_runs r SET state = 'dead', reason = $2, last_error = COALESCE(last_error, $3), \
+                                 updated_at = $4 FROM run WHERE r.job_id = run.job_id AND run.state = 'open'), \
+             dead_delivery AS (UPDATE deliveries d SET state = 'dead', reason = $2, answer = COALESCE(answer, $3), \
+                                 updated_at = $4 FROM delivery \
+                               WHERE d.id = delivery.id AND delivery.state IN ('pending', 'held', 'sending')) \
+             SELECT state NOT IN ('open', 'dead') FROM run \
+             UNION ALL SELECT state NOT IN ('pending', 'held', 'sending', 'dead') FROM delivery LIMIT 1",
         )
         .bind(job_id)
         .bind(reason.name())

@@ -91,6 +91,10 @@ async fn publish_many_and_name_the_lines_that_are_refused() {
     let all = async || (world.count("SELECT count(*) FROM notifications").await == 2000 + 1 + 4).then_some(());
     world.eventually("all are in the inboxes", all).await;
 
+    let directory = ["publish", "notification", "--from", &world.directory.path().display().to_string()];
+    let (well, said, _) = carebell(&world, &directory, &[]).await;
+    assert!(!well && said.contains("0 published") && said.contains("line 1: "), "a directory has no lines: {said}");
+
     let (_, said, _) = carebell(&world, &args, &[]).await;
     assert!(said.contains("2001 were there already"), "all but the delayed one, which is scheduled anew: {said}");
     world.queues_are_empty().await;

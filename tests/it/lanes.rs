@@ -7,7 +7,7 @@ use carebell::dev::push_service::Behaviour;
 use futures::future::join_all;
 use serde_json::json;
 
-use crate::support::{LIMIT, Worker, World};
+use crate::support::{LIMIT, Process, Worker, World};
 
 /// Puts many notifications without pushes into a lane.
 async fn backlog(world: &World, lane: &str, count: usize) {
@@ -81,34 +81,38 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
-    world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(1))));
-    let worker = Worker::start(&world);
+    world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(2))));
+    let mut worker = Process::worker(&world, &[]);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     for number in 0..12 {
         world.publish_json("jobs.notification.bulk", &format!("first-{number}"), &body).await;
     }
     let behind =
-        async || (world.count("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await > 3).then_some(());
+        async || (world.count("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await > 8).then_some(());
     world.eventually("deliveries are behind", behind).await;
-    // The look at the depth comes every half second; by the first recorded push it has been taken.
-    world.push.wait_for(1, LIMIT).await.unwrap();
-    for number in 0..4 {
-        world.publish_json("jobs.notification.bulk", &format!("second-{number}"), &body).await;
+    // One by one, until the worker has looked and says that it pauses: the pull that is open by then lets one through.
+    let mut passed = 0;
+    while !worker.says("pausing: deliveries are behind") {
+        world.publish_json("jobs.notification.bulk", &format!("second-{passed}"), &body).await;
+        world.ended(&format!("second-{passed}")).await;
+        passed += 1;
+        // It looks twice a second; by the next message it may know.
+        let since = tokio::time::Instant::now();
+        let look = async || (worker.says("pausing") || since.elapsed() > Duration::from_millis(300)).then_some(());
+        world.eventually("the worker has had time to look", look).await;
     }
-    world
-        .publish_json(
-            "jobs.notification.critical",
-            "urgent",
-            &json!({ "recipients": [{ "userId": "ben" }], "title": "Now" }),
-        )
-        .await;
+    for number in 0..4 {
+        world.publish_json("jobs.notification.bulk", &format!("third-{number}"), &body).await;
+    }
+    let urgent = json!({ "recipients": [{ "userId": "ben" }], "title": "Now" });
+    world.publish_json("jobs.notification.critical", "urgent", &urgent).await;
     assert_eq!(world.ended("urgent").await.0, "done", "the critical lane does not pause");
-    let done = world.count("SELECT count(*) FROM job_runs WHERE job_id LIKE 'second-%'").await;
-    let behind = world.count("SELECT count(*) FROM deliveries WHERE job_id LIKE 'first-%' AND state <> 'sent'").await;
+    let done = world.count("SELECT count(*) FROM job_runs WHERE job_id LIKE 'third-%'").await;
+    let behind = world.count("SELECT count(*) FROM deliveries WHERE state NOT IN ('sent')").await;
     assert!(behind > 3, "the test is too slow to see the pause: {behind} wait");
-    assert!(done <= 1, "{done} of the later four are expanded while {behind} deliveries wait");
+    assert_eq!(done, 0, "none of the later four is expanded while {behind} deliveries wait");
     world.push.behave_always("ana", None);
-    world.push.wait_for(17, LIMIT).await.unwrap();
+    world.push.wait_for(12 + passed + 4 + 1, LIMIT).await.unwrap();
     world.queues_are_empty().await;
-    worker.stop().await;
+    assert_eq!(worker.terminate().await.code(), Some(0));
 }

@@ -102,6 +102,9 @@ fn each_mistake_names_its_field() {
         (with("title", json!("x\u{0}")), "title"),
         (with("body", json!("x".repeat(2001))), "body"),
         (with("type", json!("x".repeat(65))), "type"),
+        (with("url", json!("javascript:alert(1)")), "url"),
+        (with("url", json!("//elsewhere.example/x")), "url"),
+        (with("url", json!("http://elsewhere.example/x")), "url"),
         (with("template", json!("welcome")), "template"),
         (with("channels", json!(["CHANNEL_UNSPECIFIED"])), "channels"),
         (with("data", json!({ "x": "y".repeat(17_000) })), "data"),
@@ -111,6 +114,8 @@ fn each_mistake_names_its_field() {
         let error = decode("notification", &body).expect_err(&body.to_string());
         assert!(error.contains(&format!("`{field}`")), "{field}: {error}");
     }
+    let fine = with("url", json!("https://app.example.org/visits"));
+    assert!(decode("notification", &fine).is_ok());
     let fine = with("data", json!({ "path": "C:\\u0000" }));
     assert_eq!(decode("notification", &fine), Ok(()), "a backslash is no control character");
 }

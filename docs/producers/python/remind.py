@@ -73,7 +73,7 @@ async def main():
 
     # The prefix is this application's own, so that it need not be allowed to read the inboxes of others.
     nc = await nats.connect(
-        os.environ.get("NATS_URL", "nats://localhost:4222"),
+        os.environ.get("NATS_URL", "nats://localhost:4222").split(","),
         user_credentials=os.environ.get("NATS_CREDS"),
         inbox_prefix=b"_INBOX_app",
     )

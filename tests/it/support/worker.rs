@@ -116,6 +116,11 @@ impl Process {
         self.guarded.output()
     }
 
+    /// Whether it has written this.
+    pub fn says(&self, text: &str) -> bool {
+        self.output().contains(text)
+    }
+
     /// Waits for a line of its log that answers.
     pub async fn line<T>(&mut self, what: &str, find: impl Fn(&Line) -> Option<T>) -> T {
         let since = Instant::now();
