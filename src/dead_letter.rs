@@ -5,6 +5,7 @@
 
 pub mod advisories;
 pub mod sweep;
+pub mod unreadable;
 
 use std::time::Duration;
 

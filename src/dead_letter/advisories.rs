@@ -12,7 +12,7 @@ use serde::Deserialize;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::exhausted;
+use super::{exhausted, unreadable::bury_unreadable};
 use crate::effects::Effects;
 
 pub(super) const STREAM: &str = "ADVISORIES";
@@ -81,7 +81,8 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         Ok(left) => left,
         // Acknowledged late, or handled before.
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
-        Err(error) => return Err(show(error)),
+        // Perhaps the server is slow, perhaps the client cannot parse the message; the API's own JSON tells.
+        Err(_) => return bury_unreadable(effects.context(), &stream, advisory.stream_seq, effects.now()).await,
     };
     exhausted(effects, &stream, left, advisory.deliveries).await
 }

@@ -112,3 +112,35 @@ async fn a_scheduled_job_of_an_unknown_kind_is_found_where_it_stays() {
     );
     world.queues_are_empty().await;
 }
+
+/// Headers that the server takes and the client does not. No worker pulls here: it would end.
+#[tokio::test]
+async fn a_message_whose_headers_cannot_be_parsed_is_buried_with_them() {
+    use base64::Engine;
+    let world = World::new().await;
+    let headers = b"NATS/1.0\r\nX-Note: caf\xe9\r\n\r\n";
+    let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
+    let (head, all) = (headers.len(), headers.len() + 4);
+    let mut publish = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n".to_vec();
+    publish.extend(format!("HPUB jobs.notification.bulk {head} {all}\r\n").bytes());
+    publish.extend_from_slice(headers);
+    publish.extend(b"body\r\nPING\r\n");
+    tokio::io::AsyncWriteExt::write_all(&mut connection, &publish).await.unwrap();
+    let stored = async || (peek(&world.context, "JOBS", ">").await == 1).then_some(());
+    world.eventually("it is in the stream", stored).await;
+
+    let advisory =
+        r#"{"type":"io.nats.jetstream.advisory.v1.max_deliver","stream":"JOBS","stream_seq":1,"deliveries":20}"#;
+    let subject = "$JS.EVENT.ADVISORY.CONSUMER.MAX_DELIVERIES.JOBS.notification_bulk";
+    world.publish(subject, &[], advisory).await;
+    let stop = tokio_util::sync::CancellationToken::new();
+    let listener = tokio::spawn(carebell::dead_letter::advisories::run(effects(&world), stop.clone()));
+    let (subject, kept, body) = world.dead_letters_once(1).await.remove(0);
+    assert_eq!((subject.as_str(), body.as_ref()), ("dead.notification.JOBS.1", b"body".as_slice()));
+    assert_eq!(kept.get("Carebell-Dead-Reason").unwrap().as_str(), "undecodable");
+    let raw = kept.get("Carebell-Dead-Raw-Headers").unwrap().as_str();
+    assert_eq!(base64::engine::general_purpose::STANDARD.decode(raw).unwrap(), headers);
+    world.queues_are_empty().await;
+    stop.cancel();
+    listener.await.unwrap();
+}

@@ -1,0 +1,69 @@
+//! Messages whose headers the NATS client cannot parse: the server keeps and delivers them, and each delivery ends the
+//! client of the worker that gets it. They are read here by the API's own JSON, where headers are bytes.
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, stream::Stream},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{Body, PATIENCE, bury, kind_of};
+use crate::{effects::Death, plan::DeadReason};
+
+/// The headers of an unreadable message as they came, in base64.
+pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
+
+/// `$JS.API.STREAM.MSG.GET` (ADR-17), as far as it is needed.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    message: Option<Raw>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Raw {
+    subject: String,
+    seq: u64,
+    hdrs: Option<String>,
+    data: Option<String>,
+    time: DateTime<Utc>,
+}
+
+/// Makes a dead letter of a message that cannot be read otherwise, and takes it out of its stream.
+///
+/// # Errors
+/// If the server does not answer, or the dead letter cannot be published.
+pub(super) async fn bury_unreadable(
+    context: &jetstream::Context,
+    stream: &Stream,
+    sequence: u64,
+    now: DateTime<Utc>,
+) -> Result<(), String> {
+    let name = stream.cached_info().config.name.clone();
+    let asked: Result<Answer, _> = context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
+    let Some(raw) = asked.map_err(|error| error.to_string())?.message else {
+        return Err("the server does not show the message".into());
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(RAW_HEADERS, raw.hdrs.unwrap_or_default().as_str());
+    let body = Body {
+        kind: kind_of(&raw.subject).to_owned(),
+        stream: name,
+        sequence: i64::try_from(raw.seq).unwrap_or(i64::MAX),
+        job_id: None,
+        headers: Some(headers),
+        payload: STANDARD.decode(raw.data.unwrap_or_default()).unwrap_or_default().into(),
+        last: now,
+        subject: raw.subject,
+    };
+    let error = "the headers cannot be parsed: header names and values must be UTF-8, on one line each".to_owned();
+    tracing::error!(stream = body.stream, sequence, "{error}: dead letter");
+    let death = Death { reason: DeadReason::Undecodable, error, attempts: 0, first: raw.time };
+    tokio::time::timeout(PATIENCE, bury(context, &body, &death))
+        .await
+        .map_err(|_| "the dead letter cannot be published")?;
+    stream.delete_message(sequence).await.map_err(|error| error.to_string())?;
+    Ok(())
+}
