@@ -350,7 +350,7 @@ impl Demo {
         let _ = fs::write(&path, file);
         println!(
             "\nEvery half minute another dose comes due. Ctrl-C ends everything. In another terminal:\n\
-             \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled\n\
+             \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled; its jobs come back after 30 s\n\
              \x20 . {}   # then publish a job of your own:\n\
              \x20 cargo run -q -- publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
             self.worker.pid(),

@@ -16,7 +16,8 @@ pub struct DemoMember {
 }
 
 impl Store {
-    /// A family of these members, who care for Rose, who takes the medication `metformin`.
+    /// A family of these members, who care for Rose, who takes the medication `metformin`, of which little is left, and
+    /// has the appointment `checkup` tomorrow at 09:00 UTC.
     ///
     /// # Errors
     /// If the database does not answer, or has such a family already.
@@ -27,8 +28,15 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         sqlx::query(
-            "INSERT INTO medications (id, care_recipient_id, name, dosage) \
-             VALUES ('metformin', 'rose', 'Metformin', '500 mg')",
+            "INSERT INTO medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
+             VALUES ('metformin', 'rose', 'Metformin', '500 mg', 5, 10)",
+        )
+        .execute(&mut *transaction)
+        .await?;
+        // Tomorrow at nine, so that a reminder of it can be published by hand.
+        sqlx::query(
+            "INSERT INTO appointments (id, care_recipient_id, title, starts_at) \
+             VALUES ('checkup', 'rose', 'Check-up', ((now() AT TIME ZONE 'UTC')::date + 1 + time '09:00') AT TIME ZONE 'UTC')",
         )
         .execute(&mut *transaction)
         .await?;
