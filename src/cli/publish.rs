@@ -61,9 +61,9 @@ pub(super) struct Args {
     /// The job's id: published again under the same id, it has no second effect [default: a new one]
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
-    /// critical, normal or bulk, for kinds that have lanes
-    #[arg(long, default_value = "normal", value_parser = parse_lane)]
-    lane: Lane,
+    /// critical, normal or bulk, for kinds that have lanes [default: normal]
+    #[arg(long, value_parser = parse_lane)]
+    lane: Option<Lane>,
 }
 
 /// One line of `--from`.
@@ -85,9 +85,16 @@ struct Wanted {
     kind: Kind,
     body: Bytes,
     job_id: Option<String>,
-    lane: Lane,
+    lane: Option<Lane>,
     not_after: Option<DateTime<Utc>>,
     at: Option<DateTime<Utc>>,
+}
+
+/// A job that may be published.
+struct Checked {
+    submission: Submission,
+    /// When it stops being of use.
+    not_after: DateTime<Utc>,
 }
 
 pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
@@ -110,7 +117,12 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         at: args.at.or(delayed),
     };
     let kind = wanted.kind;
-    let submission = checker.check(wanted).map_err(Failed)?;
+    let Checked { submission, not_after } = checker.check(wanted).map_err(Failed)?;
+    let due = submission.at.unwrap_or_else(|| checker.clock.now());
+    if due >= not_after {
+        // Not refused: a job that has expired is also the way to take back a delayed one.
+        eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");
+    }
     let job_id = submission.job_id.clone();
     let context = connect(source).await?;
     let done = submit(&context, submission).await.map_err(Failed)?;
@@ -221,28 +233,35 @@ impl Checker {
             kind: self.kind(kind)?,
             body: Bytes::copy_from_slice(line.job.get().as_bytes()),
             job_id: line.job_id,
-            lane: line.lane.as_deref().map_or(Ok(args.lane), parse_lane)?,
+            lane: line.lane.as_deref().map(parse_lane).transpose()?.or(args.lane),
             not_after: line.not_after.or(args.not_after),
             at: line.at.or(delay.map(|delay| self.later(delay))),
         })
+        .map(|checked| checked.submission)
     }
 
-    fn check(&self, wanted: Wanted) -> Result<Submission, String> {
+    fn check(&self, wanted: Wanted) -> Result<Checked, String> {
         if wanted.body.len() > LARGEST_BODY {
             return Err(format!("the job is {} bytes; at most {LARGEST_BODY} are taken", wanted.body.len()));
         }
         let decoder = self.registry.decoder(wanted.kind).ok_or("the kind has no decoder")?;
-        decoder.decode(&wanted.body, Form::Json)?;
+        let job = decoder.decode(&wanted.body, Form::Json)?;
+        if wanted.lane.is_some() && wanted.kind.lanes.is_empty() {
+            return Err(format!("{} has no lanes: leave the lane out", wanted.kind));
+        }
+        let published = wanted.at.unwrap_or_else(|| self.clock.now());
+        let not_after = wanted.not_after.unwrap_or_else(|| job.default_expiry(published));
         let job_id = wanted.job_id.unwrap_or_else(|| self.random.uuid(self.clock.now()).to_string());
         check_job_id(&job_id)?;
-        Ok(Submission {
-            subject: wanted.kind.subject(wanted.lane),
+        let submission = Submission {
+            subject: wanted.kind.subject(wanted.lane.unwrap_or(Lane::Normal)),
             job_id,
             body: wanted.body,
             content_type: "application/json",
             not_after: wanted.not_after,
             at: wanted.at,
-        })
+        };
+        Ok(Checked { submission, not_after })
     }
 
     fn kind(&self, name: &str) -> Result<Kind, String> {

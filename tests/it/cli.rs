@@ -30,6 +30,10 @@ async fn publish_at_once_and_later() {
     let args = ["publish", "notification", "--json", &body, "--job-id", "later", "--delay", "1s", "--lane", "bulk"];
     let (well, said, error) = carebell(&world, &args, &[]).await;
     assert!(well && said.contains("sched.later"), "{said}{error}");
+    assert!(!error.contains("note:"), "{error}");
+    let args = ["publish", "notification", "--json", &body, "--delay", "1h", "--not-after", "2020-01-01T00:00:00Z"];
+    let (well, _, error) = carebell(&world, &args, &[]).await;
+    assert!(well && error.contains("it will end as expired"), "{error}");
     world.ledger("later").await;
     let push = world.push.received().pop().unwrap();
     assert_eq!((push.json()["title"].as_str(), push.urgency.as_str()), (Some("Later"), "low"));
@@ -40,7 +44,9 @@ async fn publish_at_once_and_later() {
 async fn publish_refuses_what_no_worker_could_run() {
     let world = World::new().await;
     let huge = json!({ "recipients": [{ "userId": "ana" }], "title": "x", "body": "y".repeat(90_000) }).to_string();
-    let cases: [(&[&str], &str); 6] = [
+    let dose = reminder("metformin", utc_now()).to_string();
+    let cases: [(&[&str], &str); 7] = [
+        (&["publish", "reminder.medication", "--json", &dose, "--lane", "bulk"], "has no lanes"),
         (&["publish", "reminder.dinner", "--json", "{}"], "reminder.medication"),
         (&["publish", "deliver.web_push", "--json", "{}"], "there is no kind"),
         (&["publish", "reminder.medication", "--json", "{}"], "medication_id"),

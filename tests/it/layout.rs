@@ -73,9 +73,22 @@ fn code(text: &str) -> Vec<String> {
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut lines: Vec<String> = code.lines().map(str::to_owned).collect();
     for item in code.split(';') {
-        let item = item.trim();
-        if let Some(position) = item.find("use ").filter(|at| *at == 0 || item[..*at].ends_with([' ', '\n', ')'])) {
-            expand("", &item[position + 4..].split_whitespace().collect::<String>(), &mut lines);
+        // The last line that begins with `use`, whatever block it is in; not the word in a text.
+        let starts = |line: &str| {
+            let line = line.trim_start();
+            ["use ", "pub use ", "pub(crate) use ", "pub(super) use "]
+                .into_iter()
+                .find_map(|word| line.strip_prefix(word))
+                .map(str::len)
+        };
+        let mut rest = item.len();
+        for line in item.split('\n').collect::<Vec<_>>().into_iter().rev() {
+            if let Some(length) = starts(line) {
+                let tree = &item[rest - length..];
+                expand("", &tree.split_whitespace().collect::<String>(), &mut lines);
+                break;
+            }
+            rest = rest.saturating_sub(line.len() + 1);
         }
     }
     lines
