@@ -24,19 +24,20 @@ const EVERY: Duration = Duration::from_secs(30);
 /// How old a message must be, so that a consumer that is just being created has its chance.
 pub const AGE: TimeDelta = TimeDelta::seconds(60);
 
-/// The most messages that one pass takes from one stream.
+/// The most messages that one look at a stream or consumer takes; the next pass goes on.
 const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
 pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
-            tracing::warn!("looking for messages of unknown kinds, again in a while: {why}");
+            tracing::warn!("looking for messages that nobody will pull, again in a while: {why}");
         }
     }
 }
 
-/// Makes dead letters of all messages older than `age` that no consumer and no sourcing stream covers. Answers how many.
+/// Takes out all messages older than `age` that nobody will pull: exhausted ones, and those that no consumer and no
+/// sourcing stream covers. Answers how many.
 /// Safe at any number of workers: each message makes one dead letter.
 ///
 /// # Errors

@@ -96,6 +96,17 @@ async fn an_unknown_kind_becomes_one_dead_letter_and_nothing_else_is_touched() {
 }
 
 #[tokio::test]
+async fn what_this_program_pulls_is_covered_though_the_server_lists_no_consumer_for_it() {
+    let world = World::new().await;
+    let streams = Streams::embedded(&Adjustments::default()).unwrap();
+    world.publish("jobs.notification.bulk", &[], "waits").await;
+    world.context.delete_consumer_from_stream("notification_bulk", "JOBS").await.unwrap();
+    let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
+    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 0);
+    assert_eq!(peek(&world.context, "JOBS", ">").await, 1, "it waits for its consumer to be there again");
+}
+
+#[tokio::test]
 async fn a_scheduled_job_of_an_unknown_kind_is_found_where_it_stays() {
     let world = World::new().await;
     let streams = Streams::embedded(&Adjustments::default()).unwrap();
