@@ -1,11 +1,13 @@
 //! The command line, a file a command. Results go to standard output, logs and errors to standard error.
 
+mod dead_letters;
 mod dev;
 mod doctor;
 mod jobs;
 mod keys;
 mod migrate;
 mod publish;
+mod queues;
 mod run;
 mod streams;
 
@@ -45,9 +47,15 @@ enum Command {
     /// Compare streams and consumers with the server, or bring them there
     #[command(subcommand)]
     Streams(streams::Command),
-    /// What became of a job
+    /// What became of a job, and taking back one that is delayed
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// The queues: how each behaves, and what waits in it
+    #[command(subcommand)]
+    Queues(queues::Command),
+    /// Jobs that failed for good: look at them, send them back, throw them away
+    #[command(subcommand)]
+    DeadLetters(dead_letters::Command),
     /// VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -95,6 +103,8 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Command::Migrate(args) => migrate::run(&source, &args).await,
         Command::Streams(command) => streams::run(&source, &command).await,
         Command::Jobs(command) => jobs::run(&source, &command).await,
+        Command::Queues(command) => queues::run(&source, &command).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(&source, command)).await,
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
     }

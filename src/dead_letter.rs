@@ -4,6 +4,8 @@
 //! condition that its own subject is still empty.
 
 pub mod advisories;
+pub mod letters;
+pub mod redrive;
 pub mod sweep;
 pub mod unreadable;
 
@@ -17,6 +19,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use tokio::time::timeout;
 
+pub use self::{
+    letters::{Filter, Letter, Letters},
+    redrive::{Change, Redrive},
+};
 use crate::{
     effects::{
         Death, Effects,
@@ -44,6 +50,14 @@ pub mod dead_header {
     pub const SEQUENCE: &str = "Carebell-Dead-Seq";
     /// Its subject there.
     pub const SUBJECT: &str = "Carebell-Dead-Subject";
+}
+
+/// Headers of a job that was redriven, and of its dead letter if it dies again.
+pub mod lineage_header {
+    /// How often it has been redriven.
+    pub const REDRIVES: &str = "Carebell-Redrives";
+    /// The subject of the dead letter that it was redriven from.
+    pub const FROM: &str = "Carebell-Redriven-From";
 }
 
 /// How long the dead letter of a message that lies in a stream may take.

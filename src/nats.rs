@@ -26,6 +26,9 @@ const REFUSALS: usize = 256;
 /// The least version: the first that can schedule messages.
 const LEAST: (i64, i64, i64) = (2, 12, 0);
 
+/// `JetStream`, for those who hand it on and do not speak to it themselves.
+pub type JetStream = jetstream::Context;
+
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {

@@ -20,7 +20,10 @@ use self::{
     consumer::{Consumer, Pause},
     run::Runner,
 };
-pub use self::{message::Form, registry::Registry};
+pub use self::{
+    message::Form,
+    registry::{Decoder, Registry},
+};
 use crate::{
     channels::Channels,
     clock::{Clock, Random},

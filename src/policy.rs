@@ -1,6 +1,6 @@
 //! How a queue behaves: attempts, backoff, timeout, concurrency. Declared as consumer `metadata` in `streams/`.
 
-use std::{collections::HashMap, time::Duration};
+use std::{collections::HashMap, fmt, time::Duration};
 
 use crate::clock::Random;
 
@@ -75,6 +75,57 @@ pub enum Backoff {
         /// Never longer than this.
         ceiling: Duration,
     },
+}
+
+impl fmt::Display for Backoff {
+    /// As it is declared.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let words = humantime::format_duration;
+        match *self {
+            Self::Fixed(wait) => write!(f, "fixed {}", words(wait)),
+            Self::Exponential { first, ceiling } => write!(f, "exponential {} to {}", words(first), words(ceiling)),
+        }
+    }
+}
+
+/// So many in so much time.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rate {
+    count: u32,
+    per: Duration,
+}
+
+impl Rate {
+    /// Reads `50/s`, `100/min` or `1000/h`.
+    ///
+    /// # Errors
+    /// If it is none of these.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let rate = text.split_once('/').and_then(|(count, unit)| {
+            let per = match unit {
+                "s" => Duration::from_secs(1),
+                "min" => Duration::from_mins(1),
+                "h" => Duration::from_hours(1),
+                _ => return None,
+            };
+            let count = count.parse().ok().filter(|count| *count > 0)?;
+            Some(Self { count, per })
+        });
+        rate.ok_or_else(|| "expected a rate such as 50/s, 100/min or 1000/h".to_owned())
+    }
+
+    /// How long so many take at least.
+    #[must_use]
+    pub fn time_for(&self, count: usize) -> Duration {
+        self.per.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)) / self.count
+    }
+
+    /// How many fit into so long, rounded down.
+    #[must_use]
+    pub fn within(&self, time: Duration) -> usize {
+        let count = time.as_nanos() * u128::from(self.count) / self.per.as_nanos();
+        usize::try_from(count).unwrap_or(usize::MAX)
+    }
 }
 
 /// What is wrong with a policy, and in which key.
@@ -300,6 +351,23 @@ mod tests {
             3,
             "a queue without ceilings of its own gives no more than it has"
         );
+    }
+
+    #[test]
+    fn rates_are_read_and_kept() {
+        let rate = Rate::parse("90/min").unwrap();
+        assert_eq!(rate.time_for(45), Duration::from_secs(30));
+        assert_eq!(rate.within(Duration::from_secs(2)), 3);
+        for wrong in ["", "50", "0/s", "-1/s", "50/day", "x/s", "1.5/s"] {
+            assert!(Rate::parse(wrong).unwrap_err().contains("50/s"), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_backoff_is_shown_as_it_is_declared() {
+        for text in ["fixed 5m", "exponential 1m to 1h", "fixed 500ms"] {
+            assert_eq!(Wishes::backoff(text).unwrap().to_string(), text);
+        }
     }
 
     proptest! {

@@ -2,6 +2,7 @@
 //!
 //! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `effects::group`).
 
+mod audit;
 mod care;
 mod check;
 mod contents;
@@ -21,6 +22,7 @@ use sqlx::{
 use tokio::time::timeout;
 
 pub use self::{
+    audit::AuditEntry,
     care::{AppointmentRecord, DoseState, Event, EventStatus, MedicationRecord, ShiftRecord, SupplyRecord},
     check::{Lacks, Probe, ServerFacts},
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},

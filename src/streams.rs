@@ -3,6 +3,7 @@
 //! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
 //! `check` compares every field. Replicas come from configuration, not from the files.
 
+mod load;
 mod look;
 
 use std::{
@@ -13,7 +14,10 @@ use std::{
 use async_nats::jetstream::{self, consumer, stream};
 use serde_json::Value;
 
-pub use self::look::{LookError, written_at};
+pub use self::{
+    load::Load,
+    look::{LookError, written_at},
+};
 use crate::{
     kind::Queue,
     policy::{Policy, PolicyError},

@@ -1,5 +1,5 @@
-//! `carebell jobs show`: what became of a job, for whoever is asked why nothing has arrived. Shows ids only; what people
-//! wrote, and where they can be reached, stays in the database.
+//! `carebell jobs`: what became of a job, for whoever is asked why nothing has arrived, and taking back one that is
+//! delayed. Shows ids only; what people wrote, and where they can be reached, stays in the database.
 
 use std::{
     fmt::{Display, Write as _},
@@ -13,14 +13,17 @@ use serde_json::{Value, json};
 use super::Failed;
 use crate::{
     config::Source,
+    effects::submit::{self, Producer},
+    health::Health,
     jobs,
     kind::Stage,
-    store::{InboxLine, LedgerLine, RunLine, Store, Way},
+    nats,
+    store::{AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Tell the way of a job: runs, inbox rows, deliveries
+    /// Tell the way of a job: runs, inbox rows, deliveries, and what was done to it by hand
     Show {
         /// The job's id, or that of any job that followed from it
         id: String,
@@ -28,22 +31,62 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Take back a job that is delayed. (To change one, publish it again under its id with another --at or --delay)
+    Cancel {
+        /// The job's id
+        id: String,
+    },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let Command::Show { id, json } = command;
+    match command {
+        Command::Show { id, json } => show(source, id, *json).await,
+        Command::Cancel { id } => cancel(source, id).await,
+    }
+}
+
+async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     let store = Store::new(&source.database_url()?, 1)?;
     let way = store.way_of(id).await;
     store.close().await;
     let Some(way) = way? else {
-        return Err(Failed(format!(
-            "nothing is on record of a job {id:?}. Either the id is another, or the job is delayed, waits in its stream, \
-             or is held by a worker, whose log says why"
-        )));
+        return Err(Failed(format!("nothing is on record of a job {id:?}. {}", whether_delayed(source, id).await)));
     };
-    let text = if *json { format!("{}\n", to_json(&way)) } else { in_words(&way) };
+    let text = if json { format!("{}\n", to_json(&way)) } else { in_words(&way) };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Of a job that is not on record, the server may know: what is delayed waits there.
+async fn whether_delayed(source: &Source, id: &str) -> String {
+    let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) };
+    match delayed.await {
+        Ok(Some(delayed)) => format!("It is delayed: {}, for {}", delayed.schedule, delayed.target),
+        Ok(None) => {
+            "Either the id is another, or the job waits in its stream (`carebell queues list`), or it is held by \
+                     a worker, whose log says why"
+                .into()
+        }
+        Err(Failed(why)) => format!("Whether it is delayed could not be asked: {why}"),
+    }
+}
+
+async fn cancel(source: &Source, id: &str) -> Result<(), Failed> {
+    if !id.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)) {
+        return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
+    }
+    if submit::cancel(&connect(source).await?, id).await? {
+        println!("job {id} is taken back");
+        return Ok(());
+    }
+    Err(Failed(format!(
+        "no job {id:?} is delayed: it is due already (`carebell jobs show {id}`), or the id is another"
+    )))
+}
+
+async fn connect(source: &Source) -> Result<Producer, Failed> {
+    let client = nats::connect(&source.nats()?, &Health::new()).await?;
+    Ok(nats::jetstream(&client))
 }
 
 fn to_json(way: &Way) -> Value {
@@ -87,12 +130,14 @@ fn to_json(way: &Way) -> Value {
             "updated_at": delivery.updated_at,
         })
     };
+    let act = |act: &AuditEntry| json!({ "at": act.at, "actor": act.actor, "action": act.action, "job_id": act.job_id, "detail": act.detail });
     json!({
         "root_id": way.root_id,
         "runs": way.runs.iter().map(run).collect::<Value>(),
         "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
         "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
         "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
+        "audit": way.audit.iter().map(act).collect::<Value>(),
     })
 }
 
@@ -116,6 +161,15 @@ fn in_words(way: &Way) -> String {
     }
     for delivery in &way.deliveries {
         let _ = writeln!(text, "  {}", delivery_in_words(delivery));
+    }
+    if !way.audit.is_empty() {
+        let _ = writeln!(text, "by hand");
+    }
+    for act in &way.audit {
+        let job = act.job_id.as_deref().unwrap_or_default();
+        let letter = act.detail["letter"].as_str().map(|number| format!(" (letter {number})")).unwrap_or_default();
+        let why = act.detail["why"].as_str().map(|why| format!(": {why}")).unwrap_or_default();
+        let _ = writeln!(text, "  {} {job} by {}, at {}{letter}{why}", act.action, act.actor, instant(act.at));
     }
     text
 }

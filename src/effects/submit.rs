@@ -1,7 +1,10 @@
 //! What producers do: publish a job, at once or for later. For `carebell publish`, `carebell dev` and tests; producers in
 //! other languages do the same by the headers alone.
 
-use async_nats::{HeaderMap, jetstream};
+use async_nats::{
+    HeaderMap,
+    jetstream::{self, stream::LastRawMessageErrorKind},
+};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
@@ -38,6 +41,44 @@ pub struct Submitted {
     pub sequence: u64,
     /// Whether the stream had this message already.
     pub duplicate: bool,
+}
+
+/// A job that is to be published by the server, later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delayed {
+    /// When, as its producer wrote it: `@at <RFC 3339>`.
+    pub schedule: String,
+    /// Where it then goes: `due.<kind…>`.
+    pub target: String,
+}
+
+/// The stream of delayed jobs.
+const SCHEDULED: &str = "SCHEDULED";
+
+/// The delayed job of this id. None where there is none: it is due already, or was never delayed.
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn delayed(context: &Producer, job_id: &str) -> Result<Option<Delayed>, String> {
+    let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
+    match stream.get_last_raw_message_by_subject(&format!("sched.{job_id}")).await {
+        Ok(message) => {
+            let header = |name| message.headers.get(name).map(|value| value.as_str().to_owned()).unwrap_or_default();
+            Ok(Some(Delayed { schedule: header(header::SCHEDULE), target: header(header::SCHEDULE_TARGET) }))
+        }
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// Takes a delayed job back. Answers whether there was one.
+///
+/// # Errors
+/// If the server does not answer.
+pub async fn cancel(context: &Producer, job_id: &str) -> Result<bool, String> {
+    let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
+    let purged = stream.purge().filter(format!("sched.{job_id}")).await.map_err(|error| error.to_string())?;
+    Ok(purged.purged > 0)
 }
 
 /// Publishes a job and waits for the acknowledgement.

@@ -31,6 +31,12 @@ pub trait Decoder: Send + Sync {
     /// # Errors
     /// Says what cannot be read, and where; never what the body holds.
     fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String>;
+
+    /// The body as canonical protobuf JSON, for a person to read and correct. It need not be valid as a job.
+    ///
+    /// # Errors
+    /// As [`Decoder::decode`], if it is not even a message of the kind.
+    fn to_json(&self, body: &Bytes, form: Form) -> Result<serde_json::Value, String>;
 }
 
 /// The kinds of a worker. `jobs::registry` makes it.
@@ -66,12 +72,22 @@ struct Of<J>(PhantomData<fn() -> J>);
 
 impl<J: Job> Decoder for Of<J> {
     fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String> {
+        let job = J::parse(Self::read(body, form)?).map_err(|invalid| invalid.to_string())?;
+        Ok(Box::new(Typed(job)))
+    }
+
+    fn to_json(&self, body: &Bytes, form: Form) -> Result<serde_json::Value, String> {
+        Ok(wire::to_json(&Self::read(body, form)?))
+    }
+}
+
+impl<J: Job> Of<J> {
+    fn read(body: &Bytes, form: Form) -> Result<J::Wire, String> {
         let wire = match form {
             Form::Protobuf => wire::from_protobuf::<J::Wire>(body),
             Form::Json => wire::from_json::<J::Wire>(body),
         };
-        let job = J::parse(wire.map_err(|error| error.to_string())?).map_err(|invalid| invalid.to_string())?;
-        Ok(Box::new(Typed(job)))
+        wire.map_err(|error| error.to_string())
     }
 }
 

@@ -308,6 +308,31 @@ impl Store {
         Ok(())
     }
 
+    /// Makes deliveries that are dead claimable again, as if none of their failures had been. Others stay as they are.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn revive_deliveries(
+        &self,
+        ids: &[&str],
+        not_after: Option<DateTime<Utc>>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
+        sqlx::query(
+            "WITH locked AS (SELECT id FROM deliveries WHERE id = ANY($1) AND state = 'dead' ORDER BY id FOR UPDATE) \
+             UPDATE deliveries d SET state = 'pending', reason = NULL, attempts = 0, held_until = NULL, \
+                    recorded_delivery = 0, claim_seq = NULL, claim_delivery = NULL, claimed_at = NULL, \
+                    not_after = COALESCE($2, d.not_after), updated_at = $3 \
+             FROM locked WHERE d.id = locked.id",
+        )
+        .bind(ids)
+        .bind(not_after)
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// The messages of the deliveries that a run planned and that nobody has claimed yet.
     pub(super) async fn pending_deliveries(&self, run_id: &str) -> Result<Vec<Child>, StoreError> {
         let rows = sqlx::query(

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{AuditEntry, Store, StoreError};
 
 /// One line of `job_runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,7 +55,7 @@ pub struct InboxLine {
 }
 
 /// All that is on record of one job and of what followed from it. Holds ids, and nothing that a person wrote.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Way {
     /// The job that an application published.
     pub root_id: String,
@@ -67,6 +67,8 @@ pub struct Way {
     pub inbox: Vec<InboxLine>,
     /// The deliveries, in the order in which they were planned.
     pub deliveries: Vec<LedgerLine>,
+    /// What was done to any of them by hand.
+    pub audit: Vec<AuditEntry>,
 }
 
 /// One line of the ledger.
@@ -123,7 +125,8 @@ impl Store {
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
              UNION ALL SELECT job_id FROM deliveries WHERE id = $1 OR job_id = $1 \
              UNION ALL SELECT root_id FROM job_children WHERE child_id = $1 \
-             UNION ALL SELECT job_id FROM notifications WHERE job_id = $1) AS found LIMIT 1",
+             UNION ALL SELECT job_id FROM notifications WHERE job_id = $1 \
+             UNION ALL SELECT root_id FROM audit_log WHERE root_id = $1) AS found LIMIT 1",
         )
         .bind(id)
         .fetch_optional(&self.pool)
@@ -133,7 +136,8 @@ impl Store {
         let planned = self.planned_of(&root_id).await?;
         let inbox = self.inbox_of(&root_id).await?;
         let deliveries = self.ledger_of(&root_id).await?;
-        Ok(Some(Way { root_id, runs, planned, inbox, deliveries }))
+        let audit = self.audit_of(&root_id).await?;
+        Ok(Some(Way { root_id, runs, planned, inbox, deliveries, audit }))
     }
 
     async fn planned_of(&self, root_id: &str) -> Result<Vec<PlannedLine>, StoreError> {

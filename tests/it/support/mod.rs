@@ -296,14 +296,43 @@ impl World {
         .await
     }
 
+    /// Waits for a dead letter with this value in a header, and returns its headers.
+    pub async fn dead_letters_with(&self, name: &str, value: &str) -> HeaderMap {
+        self.eventually(&format!("a dead letter with {name}: {value}"), async || {
+            let has = |headers: &HeaderMap| headers.get(name).is_some_and(|found| found.as_str() == value);
+            self.dead_letters().await.into_iter().map(|(_, headers, _)| headers).find(has)
+        })
+        .await
+    }
+
+    /// The reason of a job that ended before, once it is in another state.
+    pub async fn ended_again(&self, job_id: &str, state: &str) -> Option<String> {
+        self.eventually(&format!("{job_id} is {state}"), async || {
+            let runs = self.store.runs_of(job_id).await.unwrap();
+            runs.into_iter().find(|run| run.job_id == job_id && run.state == state)
+        })
+        .await
+        .reason
+    }
+
     /// Asks again and again until there is an answer. For what has no event to wait for: rows and stream states.
-    pub async fn eventually<T>(&self, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
+        self.eventually_within(LIMIT, what, ask).await
+    }
+
+    /// The same with another limit, for what is much work.
+    pub async fn eventually_within<T>(
+        &self,
+        limit: Duration,
+        what: &str,
+        mut ask: impl AsyncFnMut() -> Option<T>,
+    ) -> T {
         let since = Instant::now();
         loop {
             if let Some(answer) = ask().await {
                 return answer;
             }
-            assert!(since.elapsed() < LIMIT, "not within {LIMIT:?}: {what}\n{}", self.describe().await);
+            assert!(since.elapsed() < limit, "not within {limit:?}: {what}\n{}", self.describe().await);
             sleep(Duration::from_millis(10)).await;
         }
     }

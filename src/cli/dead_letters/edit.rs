@@ -1,0 +1,106 @@
+//! A corrected body: from a file, or from the person's own editor.
+
+use std::{io::Write as _, path::Path};
+
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+
+use super::Failed;
+use crate::{
+    dead_letter::{Letter, redrive::is_delivery},
+    effects::publish::header,
+    jobs,
+    pipeline::{Decoder, Form},
+};
+
+/// The body as JSON, whichever form it came in.
+pub(super) fn to_json(letter: &Letter) -> Result<Value, String> {
+    decoder(letter)?.to_json(&letter.body, form(letter))
+}
+
+/// When the job stops being of use, if it is published now: what its header says, else what its kind says.
+pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    if let Some(said) = letter.headers.get(header::NOT_AFTER) {
+        let said = DateTime::parse_from_rfc3339(said.as_str()).ok()?;
+        return Some(said.with_timezone(&Utc));
+    }
+    let job = decoder(letter).ok()?.decode(&letter.body, form(letter)).ok()?;
+    Some(job.default_expiry(now))
+}
+
+/// Reads the corrected body from a file, `-` for standard input.
+pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
+    let text =
+        if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
+    let text = text.map_err(|error| format!("--body {}: {error}", file.display()))?;
+    check(letter, text).map_err(|why| Failed(format!("--body {}: {why}", file.display())))
+}
+
+/// Lets a person correct the body in an editor. It is in a file that only they can read, for as long as that takes.
+pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Failed> {
+    refuse_deliveries(letter)?;
+    let before = match (to_json(letter), std::str::from_utf8(&letter.body)) {
+        (Ok(body), _) => serde_json::to_string_pretty(&body)? + "\n",
+        (Err(_), Ok(text)) if form(letter) == Form::Json || decoder(letter).is_err() => text.to_owned(),
+        (Err(why), _) => {
+            eprintln!("note: {why}; the editor begins with an empty object");
+            "{}\n".to_owned()
+        }
+    };
+    let mut file = tempfile::Builder::new().prefix("carebell-").suffix(".json").tempfile()?;
+    file.write_all(before.as_bytes())?;
+    // As git does it: the variable may hold arguments.
+    let status = tokio::process::Command::new("sh")
+        .args(["-c", &format!("{editor} \"$1\""), "sh"])
+        .arg(file.path())
+        .status()
+        .await?;
+    if !status.success() {
+        return Err(Failed(format!("the editor ended with {status}: nothing is redriven")));
+    }
+    let after = std::fs::read_to_string(file.path())?;
+    if after == before {
+        return Err(Failed("the body was not changed: nothing is redriven. Without --edit it is sent as it is".into()));
+    }
+    match check(letter, after) {
+        Ok(body) => Ok(body),
+        Err(why) => {
+            let (_, kept) = file.keep()?;
+            Err(Failed(format!("{why}; what you wrote is kept in {} (remove it in the end)", kept.display())))
+        }
+    }
+}
+
+/// Refuses what no worker could run, as `carebell publish` does.
+fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
+    refuse_deliveries(letter).map_err(|Failed(why)| why)?;
+    let body = Bytes::from(text);
+    match decoder(letter) {
+        Ok(decoder) => decoder.decode(&body, Form::Json).map(|_| body),
+        // A newer worker may know the kind: at least it is JSON.
+        Err(_) => serde_json::from_slice::<Value>(&body).map(|_| body).map_err(|error| error.to_string()),
+    }
+}
+
+fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
+    if is_delivery(letter) {
+        return Err(Failed(format!(
+            "the body of {} is only the id of a ledger row: there is nothing in it to correct. Redrive it as it is, or \
+             publish a notification with the right text",
+            letter.kind
+        )));
+    }
+    Ok(())
+}
+
+fn decoder(letter: &Letter) -> Result<std::sync::Arc<dyn Decoder>, String> {
+    let registry = jobs::registry();
+    let kind = registry.kinds().iter().find(|kind| kind.name == letter.kind).copied();
+    kind.and_then(|kind| registry.decoder(kind)).ok_or_else(|| format!("the kind {:?} is not known here", letter.kind))
+}
+
+fn form(letter: &Letter) -> Form {
+    let json = letter.headers.get(header::CONTENT_TYPE).is_some_and(|form| form.as_str().contains("json"));
+    if json { Form::Json } else { Form::Protobuf }
+}

@@ -1,0 +1,128 @@
+//! `carebell queues list`: how each queue behaves, and what waits in it.
+
+use std::{fmt::Write as _, io::Write as _, time::Duration};
+
+use chrono::{DateTime, Utc};
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::Failed;
+use crate::{
+    clock::Clock,
+    config::Source,
+    health::Health,
+    nats,
+    streams::{Consumer, Load, Streams},
+};
+
+/// Streams whose depth a person wants to know beside the queues', and what waits there.
+const OTHERS: [(&str, &str); 3] = [("SCHEDULED", "delayed"), ("HOLD", "parked"), ("DEAD_LETTERS", "dead letters")];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// List the queues with their retry policies, what waits in each, and for how long
+    List {
+        /// One JSON object in place of a table
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
+    let Command::List { json } = command;
+    let streams = Streams::embedded(&source.adjustments()?)?;
+    let client = nats::connect(&source.nats()?, &Health::new()).await?;
+    let context = nats::jetstream(&client);
+    let mut queues = Vec::new();
+    for consumer in streams.consumers().iter().filter(|consumer| consumer.is_queue()) {
+        queues.push((consumer, consumer.load(&context).await?));
+    }
+    let mut others = Vec::new();
+    for (stream, what) in OTHERS {
+        others.push((stream, what, streams.depth(&context, stream).await?));
+    }
+    let now = Clock::system().now();
+    let text = if *json { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
+
+type Queue<'a> = (&'a Consumer, Option<Load>);
+type Other = (&'static str, &'static str, Option<u64>);
+
+fn to_json(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> Value {
+    let queue = |(consumer, load): &Queue<'_>| {
+        let policy = &consumer.policy;
+        json!({
+            "queue": consumer.durable(),
+            "stream": consumer.stream,
+            "subject": consumer.config.filter_subject,
+            "on_server": load.is_some(),
+            "waiting": load.map(|load| load.waiting),
+            "in_flight": load.map(|load| load.in_flight),
+            "oldest_waiting_s": load.and_then(|load| age(load, now)).map(|age| age.as_secs()),
+            "pulls": load.map(|load| load.pulls),
+            "attempts": policy.attempts,
+            "backoff": policy.backoff.to_string(),
+            "jitter_percent": (policy.jitter * 100.0).round(),
+            "timeout_s": policy.timeout.as_secs_f64(),
+            "concurrency": policy.concurrency,
+            "max_attempts": policy.max_attempts,
+            "max_backoff_s": policy.max_backoff.as_secs_f64(),
+            "pause_above": policy.pause_above,
+            "ack_wait_s": consumer.config.ack_wait.as_secs_f64(),
+            "max_deliver": consumer.config.max_deliver,
+        })
+    };
+    let depth = |(stream, _, depth): &Other| json!({ "stream": stream, "messages": depth });
+    json!({
+        "queues": queues.iter().map(queue).collect::<Value>(),
+        "streams": others.iter().map(depth).collect::<Value>(),
+    })
+}
+
+/// Writing to a String does not fail, so its results are not looked at.
+fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
+    let mut text = String::new();
+    let _ = writeln!(
+        text,
+        "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}",
+        "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
+    );
+    for (consumer, load) in queues {
+        let policy = &consumer.policy;
+        let number =
+            |read: fn(&Load) -> u64| load.as_ref().map_or_else(|| "?".to_owned(), |load| read(load).to_string());
+        let oldest = load.and_then(|load| age(load, now)).map_or_else(|| "-".to_owned(), in_words);
+        let _ = writeln!(
+            text,
+            "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>5.0}% {:>8} {:>12}",
+            consumer.durable(),
+            number(|load| load.waiting),
+            number(|load| load.in_flight),
+            oldest,
+            number(|load| load.pulls),
+            policy.attempts,
+            policy.backoff.to_string(),
+            policy.jitter * 100.0,
+            humantime::format_duration(policy.timeout).to_string(),
+            policy.concurrency,
+        );
+    }
+    let counted = |(_, what, depth): &Other| format!("{} {what}", depth.map_or_else(|| "?".into(), |n| n.to_string()));
+    let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
+    if queues.iter().any(|(_, load)| load.is_none()) {
+        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` makes it");
+    }
+    text
+}
+
+fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
+    load.oldest.map(|oldest| (now - oldest).to_std().unwrap_or_default())
+}
+
+fn in_words(age: Duration) -> String {
+    // Two units are enough for a person: 1h 5m, not 1h 5m 17s.
+    let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}

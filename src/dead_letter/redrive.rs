@@ -1,0 +1,163 @@
+//! Sends dead letters back to where they were, or throws them away; both on record.
+//!
+//! The order makes each step safe to repeat: a delivery's ledger row is made claimable, the job is published and
+//! acknowledged, the act is written down, and only then the letter is taken out. A stop in between leaves the letter,
+//! and doing it again publishes the same job id: a run or delivery that has had its effect ends at once.
+
+use async_nats::{HeaderMap, jetstream};
+use bytes::Bytes;
+use chrono::{DateTime, Utc};
+use futures::future::join_all;
+use serde_json::json;
+
+use super::{Letter, Letters, lineage_header};
+use crate::{
+    clock::Clock,
+    effects::publish::{self, header, rfc3339},
+    store::{AuditEntry, Store},
+};
+
+/// Letters that are under way at once.
+pub const CHUNK: usize = 100;
+
+/// What is to be different in the redriven job.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Change {
+    /// Another body, as JSON.
+    pub body: Option<Bytes>,
+    /// Another `Carebell-Not-After`.
+    pub not_after: Option<DateTime<Utc>>,
+    /// Other headers; empty values take a header away.
+    pub headers: Vec<(String, String)>,
+}
+
+/// Redrives and discards on behalf of somebody.
+pub struct Redrive<'a> {
+    /// `JetStream`.
+    pub context: &'a jetstream::Context,
+    /// The dead letters.
+    pub letters: &'a Letters,
+    /// Where it is written down.
+    pub store: &'a Store,
+    /// The time.
+    pub clock: &'a Clock,
+    /// On whose behalf.
+    pub actor: &'a str,
+}
+
+impl Redrive<'_> {
+    /// Sends letters back, at most [`CHUNK`] at a time. Answers for each in its order whether it went.
+    ///
+    /// # Errors
+    /// If the database does not answer; then whatever went is sent again by the next call, and has no second effect.
+    pub async fn redrive(&self, letters: &[Letter], change: &Change) -> Result<Vec<Result<(), String>>, String> {
+        let deliveries: Vec<&str> =
+            letters.iter().filter(|letter| is_delivery(letter)).map(|letter| letter.job_id.as_str()).collect();
+        let now = self.clock.now();
+        if !deliveries.is_empty() {
+            let revived = self.store.revive_deliveries(&deliveries, change.not_after, now).await;
+            revived.map_err(|error| error.to_string())?;
+        }
+        let sent = join_all(letters.iter().map(|letter| self.publish(letter, change))).await;
+        let went: Vec<&Letter> =
+            letters.iter().zip(&sent).filter(|(_, sent)| sent.is_ok()).map(|(letter, _)| letter).collect();
+        self.write_down("dead_letter.redriven", &went, change, None).await?;
+        let removed = join_all(went.iter().map(|letter| self.letters.remove(letter.number))).await;
+        let mut removed = removed.into_iter();
+        Ok(sent.into_iter().map(|sent| sent.and_then(|()| removed.next().unwrap_or(Ok(())))).collect())
+    }
+
+    /// Throws letters away, at most [`CHUNK`] at a time. Their jobs stay on record as dead.
+    ///
+    /// # Errors
+    /// If the database or the server does not answer; what is left can be discarded again.
+    pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
+        let all: Vec<&Letter> = letters.iter().collect();
+        self.write_down("dead_letter.discarded", &all, &Change::default(), why).await?;
+        for removed in join_all(letters.iter().map(|letter| self.letters.remove(letter.number))).await {
+            removed?;
+        }
+        Ok(())
+    }
+
+    async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
+        let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
+        let sent = publish::send(self.context, &letter.original_subject, headers(letter, change), body).await;
+        sent.map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    async fn write_down(
+        &self,
+        action: &str,
+        letters: &[&Letter],
+        change: &Change,
+        why: Option<&str>,
+    ) -> Result<(), String> {
+        if letters.is_empty() {
+            return Ok(());
+        }
+        let at = self.clock.now();
+        let entries: Vec<AuditEntry> = letters
+            .iter()
+            .map(|letter| AuditEntry {
+                at,
+                actor: self.actor.to_owned(),
+                action: action.to_owned(),
+                job_id: Some(letter.job_id.clone()),
+                root_id: Some(letter.root_id.clone()),
+                detail: json!({
+                    "letter": letter.number.to_string(),
+                    "subject": letter.subject,
+                    "kind": letter.kind,
+                    "reason": letter.reason,
+                    "died_at": letter.last,
+                    "redrives": letter.redrives,
+                    "edited": change.body.is_some() || !change.headers.is_empty(),
+                    "not_after": change.not_after,
+                    "why": why,
+                }),
+            })
+            .collect();
+        self.store.record_audit(&entries).await.map_err(|error| error.to_string())
+    }
+}
+
+/// Whether the job is a delivery, whose message is only the id of a ledger row.
+#[must_use]
+pub fn is_delivery(letter: &Letter) -> bool {
+    letter.original_subject.starts_with("deliver.")
+}
+
+/// The job's own headers, with its id, its lineage and a message id of its own: the server would take the first one's
+/// for a duplicate.
+fn headers(letter: &Letter, change: &Change) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for (name, values) in letter.headers.iter() {
+        let text: &str = name.as_ref();
+        if !text.starts_with("Nats-") && !text.starts_with("Carebell-Dead-") {
+            for value in values {
+                headers.append(name.clone(), value.clone());
+            }
+        }
+    }
+    if change.body.is_some() {
+        headers.insert(header::CONTENT_TYPE, "application/json");
+    }
+    if let Some(not_after) = change.not_after {
+        headers.insert(header::NOT_AFTER, rfc3339(not_after));
+    }
+    let (gone, other): (Vec<_>, Vec<_>) = change.headers.iter().partition(|(_, value)| value.is_empty());
+    for (name, value) in other {
+        headers.insert(name.as_str(), value.as_str());
+    }
+    let mut headers: HeaderMap = headers
+        .iter()
+        .filter(|(name, _)| !gone.iter().any(|(gone, _)| gone.eq_ignore_ascii_case((*name).as_ref())))
+        .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
+        .collect();
+    headers.insert(header::JOB_ID, letter.job_id.as_str());
+    headers.insert(header::MSG_ID, format!("{}:{}", letter.subject, letter.number).as_str());
+    headers.insert(lineage_header::REDRIVES, (letter.redrives + 1).to_string().as_str());
+    headers.insert(lineage_header::FROM, letter.subject.as_str());
+    headers
+}

@@ -1,0 +1,86 @@
+//! `audit_log`: who did what by hand.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use sqlx::{Row, postgres::PgRow};
+
+use super::{Store, StoreError};
+
+/// One act of a person.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AuditEntry {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// Who.
+    pub actor: String,
+    /// What, for example `dead_letter.redriven`.
+    pub action: String,
+    /// The job that it was done to.
+    pub job_id: Option<String>,
+    /// The job that an application published, from which that one followed.
+    pub root_id: Option<String>,
+    /// What else is to be known of it: ids and reasons, never what a person wrote to another.
+    pub detail: Value,
+}
+
+impl Store {
+    /// Writes acts down, all or none.
+    ///
+    /// # Errors
+    /// If the database does not take them.
+    pub async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
+        sqlx::query(
+            "INSERT INTO audit_log (at, actor, action, job_id, root_id, detail) \
+             SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])",
+        )
+        .bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.job_id.as_deref()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| entry.root_id.as_deref()).collect::<Vec<_>>())
+        .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// What was done to a job and to all that followed from it, in its order.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn audit_of(&self, root_id: &str) -> Result<Vec<AuditEntry>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 ORDER BY at, id",
+        )
+        .bind(root_id)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(read).collect()
+    }
+
+    /// What was done last to the dead letter of this number.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn audit_of_letter(&self, number: u64) -> Result<Option<AuditEntry>, StoreError> {
+        let row = sqlx::query(
+            "SELECT at, actor, action, job_id, root_id, detail FROM audit_log \
+             WHERE action LIKE 'dead_letter.%' AND detail ->> 'letter' = $1 ORDER BY id DESC LIMIT 1",
+        )
+        .bind(number.to_string())
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(read).transpose()
+    }
+}
+
+fn read(row: &PgRow) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        at: row.try_get("at")?,
+        actor: row.try_get("actor")?,
+        action: row.try_get("action")?,
+        job_id: row.try_get("job_id")?,
+        root_id: row.try_get("root_id")?,
+        detail: row.try_get("detail")?,
+    })
+}

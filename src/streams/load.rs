@@ -1,0 +1,72 @@
+//! How much waits in a queue or stream now.
+
+use async_nats::jetstream::{self, context::ConsumerInfoErrorKind};
+use chrono::{DateTime, Utc};
+
+use super::{Consumer, ServerError, Streams, is_missing, server_error};
+
+/// What waits in a queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Messages that were not delivered yet.
+    pub waiting: u64,
+    /// Messages that were delivered and not acknowledged: under way, or waiting for their next attempt.
+    pub in_flight: u64,
+    /// Pulls that wait for messages: none, and nobody works on this queue.
+    pub pulls: u64,
+    /// When the oldest message that waits was published.
+    pub oldest: Option<DateTime<Utc>>,
+}
+
+impl Consumer {
+    /// Whether it delivers jobs: the handler of advisories is none of the queues.
+    #[must_use]
+    pub fn is_queue(&self) -> bool {
+        !self.config.filter_subject.starts_with('$')
+    }
+
+    /// What waits in it. None where it is not on the server.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn load(&self, context: &jetstream::Context) -> Result<Option<Load>, ServerError> {
+        let place = self.place();
+        let stream = match context.get_stream(&self.stream).await {
+            Ok(stream) => stream,
+            Err(error) if is_missing(&error) => return Ok(None),
+            Err(error) => return Err(server_error("look at", &place, &error)),
+        };
+        let info = match stream.consumer_info(self.durable()).await {
+            Ok(info) => info,
+            Err(error) if error.kind() == ConsumerInfoErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(server_error("look at", &place, &error)),
+        };
+        let mut load = Load {
+            waiting: info.num_pending,
+            in_flight: info.num_ack_pending as u64,
+            pulls: info.num_waiting as u64,
+            oldest: None,
+        };
+        if load.waiting > 0 {
+            let next = info.delivered.stream_sequence + 1;
+            // One that has just gone, or whose headers the client cannot parse: its age is not worth failing for.
+            let oldest = stream.get_first_raw_message_by_subject(&self.config.filter_subject, next).await;
+            load.oldest = oldest.ok().and_then(|message| DateTime::from_timestamp(message.time.unix_timestamp(), 0));
+        }
+        Ok(Some(load))
+    }
+}
+
+impl Streams {
+    /// How many messages are in a stream. None where it is not on the server.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn depth(&self, context: &jetstream::Context, stream: &str) -> Result<Option<u64>, ServerError> {
+        match context.get_stream(stream).await {
+            Ok(found) => Ok(Some(found.cached_info().state.messages)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(server_error("look at", stream, &error)),
+        }
+    }
+}

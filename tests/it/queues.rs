@@ -1,0 +1,80 @@
+//! `carebell queues list`, and taking back jobs that are delayed.
+
+use serde_json::{Value, json};
+
+use crate::{
+    cli::carebell,
+    support::{World, reminder, utc_now},
+};
+
+#[tokio::test]
+async fn each_queue_is_shown_with_its_policy_and_what_waits_in_it() {
+    let world = World::with_overrides("notification_bulk.attempts=7").await;
+    world.remind("dose").await;
+    let (well, said, error) = carebell(&world, &["queues", "list", "--json"], &[]).await;
+    assert!(well, "{error}");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    let queue = |name: &str| {
+        let queues = said["queues"].as_array().unwrap();
+        queues.iter().find(|queue| queue["queue"] == name).unwrap_or_else(|| panic!("no {name} in {said}")).clone()
+    };
+    let medication = queue("reminder_medication");
+    let expected = [
+        ("stream", json!("JOBS")),
+        ("subject", json!("jobs.reminder.medication")),
+        ("waiting", json!(1)),
+        ("in_flight", json!(0)),
+        ("pulls", json!(0)),
+        ("attempts", json!(2)),
+        ("backoff", json!("fixed 5m")),
+        ("jitter_percent", json!(20.0)),
+        ("timeout_s", json!(300.0)),
+        ("concurrency", json!(5)),
+        ("max_attempts", json!(10)),
+        ("ack_wait_s", json!(30.0)),
+    ];
+    for (key, value) in expected {
+        assert_eq!(medication[key], value, "{key}");
+    }
+    assert!(medication["oldest_waiting_s"].as_u64().unwrap() < 60);
+    assert_eq!(queue("notification_bulk")["attempts"], 7, "overrides count");
+    assert_eq!(queue("deliver_web_push_critical")["oldest_waiting_s"], Value::Null);
+    assert!(!said["queues"].to_string().contains("advisories"), "no queue of jobs");
+    assert_eq!(said["streams"][2], json!({ "stream": "DEAD_LETTERS", "messages": 0 }));
+
+    let (_, table, _) = carebell(&world, &["queues", "list"], &[]).await;
+    let line = table.lines().find(|line| line.starts_with("reminder_medication")).unwrap();
+    assert!(line.contains(" 1 ") && line.contains("fixed 5m") && line.contains("20%"), "{table}");
+    assert!(table.contains("0 delayed, 0 parked, 0 dead letters"), "{table}");
+
+    world.context.get_stream("JOBS").await.unwrap().delete_consumer("alert_refill").await.unwrap();
+    let (well, table, _) = carebell(&world, &["queues", "list"], &[]).await;
+    assert!(well && table.contains("a queue with ? is not on the server"), "{table}");
+}
+
+#[tokio::test]
+async fn a_delayed_job_is_seen_replaced_and_taken_back() {
+    let world = World::new().await;
+    let body = reminder("metformin", utc_now()).to_string();
+    let later = async |at: &str| {
+        let args = ["publish", "reminder.medication", "--json", &body, "--job-id", "later", "--at", at];
+        let (well, _, error) = carebell(&world, &args, &[]).await;
+        assert!(well, "{error}");
+    };
+    let shown = async || carebell(&world, &["jobs", "show", "later"], &[]).await.2;
+    later("2099-01-01T09:00:00Z").await;
+    assert!(shown().await.contains("It is delayed: @at 2099-01-01T09:00:00"), "{}", shown().await);
+    later("2098-01-01T09:00:00Z").await;
+    assert!(shown().await.contains("@at 2098-01-01T09:00:00"), "replaced: {}", shown().await);
+    let mut scheduled = world.context.get_stream("SCHEDULED").await.unwrap();
+    assert_eq!(scheduled.info().await.unwrap().state.messages, 1, "one job, one message");
+
+    let (well, said, _) = carebell(&world, &["jobs", "cancel", "later"], &[]).await;
+    assert!(well && said.contains("job later is taken back"), "{said}");
+    assert_eq!(scheduled.info().await.unwrap().state.messages, 0);
+    assert!(shown().await.contains("the id is another"), "{}", shown().await);
+    for (id, expected) in [("later", "no job \"later\" is delayed"), ("sched.*", "is no job id")] {
+        let (well, _, error) = carebell(&world, &["jobs", "cancel", id], &[]).await;
+        assert!(!well && error.contains(expected), "{error}");
+    }
+}
