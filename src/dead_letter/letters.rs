@@ -15,7 +15,7 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use super::{dead_header, lineage_header};
+use super::{dead_header, lineage_header, take_out};
 use crate::{
     effects::publish::{header, job_id},
     plan::DeadReason,
@@ -95,6 +95,7 @@ impl Filter {
 
 /// The stream of dead letters.
 pub struct Letters {
+    context: jetstream::Context,
     stream: Stream,
 }
 
@@ -106,7 +107,7 @@ impl Letters {
     pub async fn open(context: &jetstream::Context) -> Result<Self, String> {
         let stream = context.get_stream(STREAM).await;
         let stream = stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` makes it)"))?;
-        Ok(Self { stream })
+        Ok(Self { context: context.clone(), stream })
     }
 
     /// Shows every letter that the filter takes, the oldest first, without its body. Those that come in meanwhile are
@@ -164,13 +165,24 @@ impl Letters {
     /// # Errors
     /// If the server does not answer.
     pub async fn remove(&self, number: u64) -> Result<(), String> {
-        match self.stream.delete_message(number).await {
-            Ok(_) => Ok(()),
-            // Another has been faster: what is not there cannot be read either.
-            Err(error) => match self.get(number).await? {
-                None => Ok(()),
-                Some(_) => Err(error.to_string()),
-            },
+        let removed = take_out(&self.context, &self.stream, number).await;
+        self.is_out(number, removed).await
+    }
+
+    /// The same, and its bytes are overwritten. Slow: see [`take_out`].
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn erase(&self, number: u64) -> Result<(), String> {
+        let removed = self.stream.delete_message(number).await;
+        self.is_out(number, removed.map(|_| ()).map_err(|error| error.to_string())).await
+    }
+
+    /// Another may have been faster: what is not there cannot be read either.
+    async fn is_out(&self, number: u64, removed: Result<(), String>) -> Result<(), String> {
+        match removed {
+            Err(why) if self.get(number).await?.is_some() => Err(why),
+            _ => Ok(()),
         }
     }
 }

@@ -74,7 +74,7 @@ impl Redrive<'_> {
     pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
         let all: Vec<&Letter> = letters.iter().collect();
         self.write_down("dead_letter.discarded", &all, &Change::default(), why).await?;
-        for removed in join_all(letters.iter().map(|letter| self.letters.remove(letter.number))).await {
+        for removed in join_all(letters.iter().map(|letter| self.letters.erase(letter.number))).await {
             removed?;
         }
         Ok(())

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, PATIENCE, bury, kind_of};
+use super::{Body, PATIENCE, bury, kind_of, take_out};
 use crate::{effects::Death, plan::DeadReason};
 
 /// The headers of an unreadable message as they came, in base64.
@@ -64,6 +64,5 @@ pub(super) async fn bury_unreadable(
     tokio::time::timeout(PATIENCE, bury(context, &body, &death))
         .await
         .map_err(|_| "the dead letter cannot be published")?;
-    stream.delete_message(sequence).await.map_err(|error| error.to_string())?;
-    Ok(())
+    take_out(context, stream, sequence).await
 }
