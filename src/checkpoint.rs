@@ -8,6 +8,8 @@ use std::sync::OnceLock;
 /// A point that has just been reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
+    /// A run knows what is to be; nothing of it is written yet.
+    Worked,
     /// A run is committed; its children are not published yet.
     Committed,
     /// The children are published; the message is not acknowledged yet.
@@ -18,17 +20,33 @@ pub enum Step {
     Sent,
     /// The outcome of a delivery is recorded; the message is not acknowledged yet.
     Recorded,
+    /// A job that waits is in HOLD; its message is not acknowledged yet.
+    Parked,
+    /// A job that failed for good is in `DEAD_LETTERS`; its message is not terminated yet.
+    Buried,
+    /// The server was told what became of a message.
+    Settled,
 }
 
 impl Step {
     /// Reads a step's name, in lower case.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Committed, Self::Published, Self::Claimed, Self::Sent, Self::Recorded]
-            .into_iter()
-            .find(|step| format!("{step:?}").eq_ignore_ascii_case(name))
+        STEPS.into_iter().find(|step| format!("{step:?}").eq_ignore_ascii_case(name))
     }
 }
+
+const STEPS: [Step; 9] = [
+    Step::Worked,
+    Step::Committed,
+    Step::Published,
+    Step::Claimed,
+    Step::Sent,
+    Step::Recorded,
+    Step::Parked,
+    Step::Buried,
+    Step::Settled,
+];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();
 

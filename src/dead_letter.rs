@@ -30,6 +30,7 @@ pub use self::{
     redrive::{Change, Redrive},
 };
 use crate::{
+    checkpoint::{self, Step},
     effects::{
         Death, Effects,
         publish::{header, insist, job_id, rfc3339},
@@ -118,6 +119,7 @@ pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
     headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
     let subject = format!("dead.{}.{}.{}", body.kind, body.stream, body.sequence);
     insist(context, &subject, headers, body.payload.clone()).await;
+    checkpoint::reached(Step::Buried);
 }
 
 /// The kind in a subject, without prefix and lane: what a worker would have called it.

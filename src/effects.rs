@@ -251,6 +251,7 @@ impl Effects {
         let children = children_of(meta, not_after, &plan);
         let now = self.clock.now();
         let commit = Commit { meta: meta.clone(), state, reason, plan, children: children.clone(), not_after, now };
+        checkpoint::reached(Step::Worked);
         let committed = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         match committed {
@@ -308,6 +309,7 @@ impl Effects {
         }
         let failed = FailedRun { meta: meta.clone(), verdict, now: self.clock.now() };
         let written = self.failures.ask(failed).await?;
+        checkpoint::reached(Step::Recorded);
         Ok(if written { Written::Yes } else { Written::Superseded })
     }
 

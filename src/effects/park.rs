@@ -8,7 +8,10 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::publish::{header, insist, rfc3339};
-use crate::job::Meta;
+use crate::{
+    checkpoint::{self, Step},
+    job::Meta,
+};
 
 /// Publishes the job to be resumed at `until`, and waits for the acknowledgement. Safe to repeat: the subject is the
 /// message's own, and a later schedule on it replaces an earlier one.
@@ -38,4 +41,5 @@ pub async fn park(
     resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
     let own_subject = format!("hold.{}.{}", meta.stream, meta.sequence);
     insist(context, &own_subject, resumed, body).await;
+    checkpoint::reached(Step::Parked);
 }

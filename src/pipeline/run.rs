@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     channels::Channels,
+    checkpoint::{self, Step},
     clock::{Clock, Random},
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
@@ -100,7 +101,7 @@ impl Runner {
         Self::log(&message, meta.ok(), &ending, started.elapsed());
         let lifeline = message.lifeline();
         tokio::select! {
-            () = settle(message, ending.fate, &self.effects) => {}
+            () = settle(message, ending.fate, &self.effects) => checkpoint::reached(Step::Settled),
             never = lifeline.keep(alive) => match never {},
             () = self.out_of_time() => {}
         }

@@ -3,11 +3,18 @@
 
 use std::time::Duration;
 
+use carebell::dev::push_service::Behaviour;
+use serde_json::json;
+
 use crate::support::{Process, Worker, World};
 
 /// Lets a worker die at a checkpoint while a reminder is on its way, and another take over.
 async fn die_at(step: &str) -> World {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    finish_after_death_at(step, world).await
+}
+
+async fn finish_after_death_at(step: &str, world: World) -> World {
     world.remind("dose").await;
     let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", step)]);
     let status = doomed.ended().await;
@@ -21,6 +28,61 @@ async fn die_at(step: &str) -> World {
     assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sent' AND attempts = 0").await, 4);
     assert_eq!(world.count("SELECT count(*) FROM job_runs WHERE state = 'done'").await, 2);
     world
+}
+
+#[tokio::test]
+async fn between_work_and_commit() {
+    let world = die_at("worked").await;
+    world.everyone_has_it_once("dose").await;
+}
+
+#[tokio::test]
+async fn after_an_acknowledgement() {
+    let world = die_at("settled").await;
+    // The first that is settled is the reminder itself, so nothing was sent yet.
+    world.everyone_has_it_once("dose").await;
+}
+
+#[tokio::test]
+async fn between_parking_and_acknowledgement() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    world.push.behave("ana", Behaviour::retry_after(429, "2"));
+    let world = finish_after_death_at("parked", world).await;
+    // The other three may have been under way when the worker died.
+    let to_ana = world.push.received().iter().filter(|push| push.name == "ana").count();
+    assert_eq!(to_ana, 1, "the copy that was parked and the one that comes again are one delivery");
+}
+
+#[tokio::test]
+async fn between_a_failure_on_record_and_its_retry() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    world.push.behave_always("ana", Some(Behaviour::status(503)));
+    world.remind("dose").await;
+    for _ in 0..2 {
+        let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "recorded")]);
+        doomed.ended().await;
+    }
+    let heir = Worker::start(&world);
+    world.ledger("dose").await;
+    world.queues_are_empty().await;
+    heir.stop().await;
+    let ana = world.delivery_to("dose", "ana").await;
+    assert_eq!((ana.state.as_str(), ana.attempts), ("dead", 3), "each failure counts once, whoever recorded it");
+    assert_eq!(world.dead_letters().await.len(), 1);
+}
+
+#[tokio::test]
+async fn between_dead_letter_and_termination() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    world.publish_json("jobs.reminder.medication", "poison", &json!({ "medicationId": "" })).await;
+    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "buried")]);
+    doomed.ended().await;
+    assert_eq!(world.dead_letters().await.len(), 1);
+    let heir = Worker::start(&world);
+    world.queues_are_empty().await;
+    heir.stop().await;
+    assert_eq!(world.dead_letters().await.len(), 1, "one job, one dead letter");
+    assert_eq!(world.ended("poison").await, ("dead".into(), Some("undecodable".into())));
 }
 
 #[tokio::test]
