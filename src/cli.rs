@@ -7,6 +7,7 @@ mod keys;
 mod migrate;
 mod publish;
 mod run;
+mod schedules;
 mod streams;
 
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
@@ -48,6 +49,9 @@ enum Command {
     /// What became of a job
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Schedules, and when they are due
+    #[command(subcommand)]
+    Schedules(schedules::Command),
     /// VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -95,6 +99,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Command::Migrate(args) => migrate::run(&source, &args).await,
         Command::Streams(command) => streams::run(&source, &command).await,
         Command::Jobs(command) => jobs::run(&source, &command).await,
+        Command::Schedules(command) => schedules::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
     }
