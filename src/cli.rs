@@ -9,6 +9,7 @@ mod migrate;
 mod publish;
 mod queues;
 mod run;
+mod schedules;
 mod streams;
 
 use std::{fmt::Display, path::PathBuf, process::ExitCode};
@@ -56,6 +57,9 @@ enum Command {
     /// Jobs that failed for good: look at them, send them back, throw them away
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Schedules, and when they are due
+    #[command(subcommand)]
+    Schedules(schedules::Command),
     /// VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -105,6 +109,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Command::Jobs(command) => jobs::run(&source, &command).await,
         Command::Queues(command) => queues::run(&source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&source, command)).await,
+        Command::Schedules(command) => schedules::run(&command),
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
     }

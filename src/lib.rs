@@ -10,8 +10,9 @@
 //!    sends the one delivery that the job is;
 //! 5. [`pipeline`] settles the message; what failed for good is kept by [`dead_letter`].
 //!
-//! [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`worker`] ties all together, and
-//! [`dev`] starts the private servers that `carebell dev` and the tests share. `docs/ARCHITECTURE.md` tells the reasons.
+//! [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`schedule`] reckons when a schedule
+//! is due, [`worker`] ties all together, and [`dev`] starts the private servers that `carebell dev` and the tests share.
+//! `docs/ARCHITECTURE.md` tells the reasons.
 
 pub mod channels;
 pub mod checkpoint;
@@ -31,6 +32,7 @@ pub mod nats;
 pub mod pipeline;
 pub mod plan;
 pub mod policy;
+pub mod schedule;
 pub mod store;
 pub mod streams;
 pub mod telemetry;

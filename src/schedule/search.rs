@@ -1,0 +1,124 @@
+//! From civil times to instants: the next occurrence after any instant, by a schedule's rules.
+//!
+//! Between two changes of a zone's offset the clock on the wall runs evenly, and the next civil time is the next
+//! instant. So a search looks at a few days with at most one change: before it, at it (where a gap is), and after it.
+
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
+use chrono_tz::Tz;
+
+use super::{
+    Fold, Gap, Note, Rules,
+    civil::Civil,
+    zone::{Change, FARTHEST, View, civil},
+};
+
+/// How far ahead one step of a search answers. What is farther away is approached first.
+const REACH: TimeDelta = TimeDelta::hours(48);
+
+/// How close to it: near enough for the next step, and far enough that no civil time of before can lie behind it.
+const APPROACH: TimeDelta = TimeDelta::hours(36);
+
+const SECOND: TimeDelta = TimeDelta::seconds(1);
+
+/// What is looked for.
+pub(super) struct Search<'a> {
+    pub(super) times: &'a Civil,
+    pub(super) zone: Tz,
+    pub(super) rules: Rules,
+    /// Every tick of elapsed time: all that exist, both of a fold, none of a gap.
+    pub(super) every_hour: bool,
+    /// Tell of lost times that are dropped too.
+    pub(super) with_dropped: bool,
+}
+
+/// Where a search stands: what is at or before it is behind.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Position {
+    after: DateTime<Utc>,
+    /// The last lost time that was told of, in a gap that begins right after `after`.
+    lost: Option<NaiveDateTime>,
+}
+
+impl Position {
+    pub(super) fn after(at: DateTime<Utc>) -> Self {
+        Self { after: at, lost: None }
+    }
+
+    /// Behind what was found.
+    pub(super) fn behind(found: &Found) -> Self {
+        match found.note {
+            Some(Note::Dropped) => Self { after: found.at - SECOND, lost: Some(found.local) },
+            _ => Self::after(found.at),
+        }
+    }
+
+    pub(super) fn instant(self) -> DateTime<Utc> {
+        self.after
+    }
+}
+
+/// An occurrence, or a dropped one at the instant of the change that drops it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    pub(super) at: DateTime<Utc>,
+    pub(super) local: NaiveDateTime,
+    pub(super) note: Option<Note>,
+}
+
+impl Search<'_> {
+    /// The next after a position. Ends where the expression does, in the year 2100.
+    pub(super) fn next(&self, mut position: Position) -> Option<Found> {
+        loop {
+            // All that is found is in whole seconds.
+            let after = position.after.with_nanosecond(0).unwrap_or(position.after);
+            position.after = after;
+            let view = View::new(self.zone, after - FARTHEST, after + REACH + FARTHEST);
+            let found = match view.change {
+                None => {
+                    let local = self.times.next_after(civil(after, view.offset))?;
+                    Found { at: local.and_utc() - view.offset, local, note: None }
+                }
+                Some(change) => self.next_around(position, change)?,
+            };
+            if found.at <= after + REACH {
+                return Some(found);
+            }
+            // Nothing lies between, but by then the offset may be another.
+            position = Position::after(found.at - APPROACH);
+        }
+    }
+
+    fn next_around(&self, position: Position, change: Change) -> Option<Found> {
+        // Civil times from `clock` on are lost, or happen again, until `set_to`.
+        let Change { at, before, after } = change;
+        let (clock, set_to) = (civil(at, before), civil(at, after));
+        let both = self.every_hour || self.rules.fold == Fold::Both;
+
+        if position.after < at {
+            let end = if both || self.rules.fold == Fold::First { clock } else { clock.min(set_to) };
+            if let Some(local) = self.next_within(civil(position.after, before), end) {
+                return Some(Found { at: local.and_utc() - before, local, note: None });
+            }
+            let rule = match self.rules.gap {
+                _ if self.every_hour => None,
+                Gap::Shift => Some(Note::Moved),
+                Gap::Skip => self.with_dropped.then_some(Note::Dropped),
+            };
+            let told = position.lost.unwrap_or(clock - SECOND);
+            if rule.is_some()
+                && let Some(local) = self.next_within(told, set_to)
+            {
+                return Some(Found { at, local, note: rule });
+            }
+        }
+        let behind = civil(position.after.max(at - SECOND), after);
+        let behind = if !both && self.rules.fold == Fold::First { behind.max(clock - SECOND) } else { behind };
+        let local = self.times.next_after(behind)?;
+        Some(Found { at: local.and_utc() - after, local, note: (both && local < clock).then_some(Note::Repeated) })
+    }
+
+    /// The first civil time after one and before another.
+    fn next_within(&self, after: NaiveDateTime, end: NaiveDateTime) -> Option<NaiveDateTime> {
+        self.times.next_after(after).filter(|local| *local < end)
+    }
+}

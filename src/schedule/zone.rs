@@ -1,0 +1,101 @@
+//! Time zones: their names, and where their clocks change.
+
+use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
+use chrono_tz::{TZ_VARIANTS, Tz};
+
+use super::{field::shown, near::nearest};
+
+/// A name that the tz database does not have.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no time zone `{name}`{hint}; expected an IANA name such as Europe/London, America/New_York or UTC")]
+pub struct ZoneError {
+    name: String,
+    hint: String,
+}
+
+/// The zone of an IANA name.
+///
+/// # Errors
+/// If there is none of that name. Suggests one that is written nearly so.
+pub fn zone(name: &str) -> Result<Tz, ZoneError> {
+    name.parse().map_err(|_| {
+        let hint = suggestion(name).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
+        ZoneError { name: shown(name), hint }
+    })
+}
+
+fn suggestion(name: &str) -> Option<&'static str> {
+    let wanted = name.trim().to_lowercase().replace(' ', "_");
+    let known = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    // `new york`, `Europe/New_York`: the city is right, whatever stands before it.
+    let of_city = || known().find(|name| name.contains('/') && city(name) == city(&wanted));
+    known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
+}
+
+/// The first instant of a day in a zone: its midnight, or where the clock skips that, the first instant after it. `None`
+/// for a day outside of the years 1970 to 2099.
+#[must_use]
+pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
+    if !(1970..2100).contains(&date.year()) {
+        return None;
+    }
+    let midnight = date.and_time(NaiveTime::MIN);
+    let near = midnight.and_utc();
+    let view = View::new(zone, near - FARTHEST, near + FARTHEST);
+    Some(match view.change {
+        Some(Change { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
+        _ => near - view.offset,
+    })
+}
+
+/// More than any civil time is away from its instant, and than any change moves a clock.
+pub(super) const FARTHEST: TimeDelta = TimeDelta::hours(24);
+
+/// The civil time of an instant under an offset.
+pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
+    at.naive_utc() + offset
+}
+
+/// The offsets of a zone over a few days.
+#[derive(Debug)]
+pub(super) struct View {
+    /// What is in force at its beginning.
+    pub(super) offset: TimeDelta,
+    /// What changes within it.
+    pub(super) change: Option<Change>,
+}
+
+/// A clock that is set forward or back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// The first instant under the new offset.
+    pub(super) at: DateTime<Utc>,
+    pub(super) before: TimeDelta,
+    pub(super) after: TimeDelta,
+}
+
+impl View {
+    /// Looks from one instant to another, at most four days later: since 1970 no zone has changed its offset twice within
+    /// six days, so two different offsets have one change between them, and two equal ones none. (A test holds that.)
+    pub(super) fn new(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
+        let (before, after) = (offset(zone, from), offset(zone, to));
+        if before == after {
+            return Self { offset: before, change: None };
+        }
+        let (mut old, mut new) = (from.timestamp(), to.timestamp());
+        while new - old > 1 {
+            let middle = old + (new - old) / 2;
+            let changed = DateTime::from_timestamp(middle, 0).is_some_and(|at| offset(zone, at) != before);
+            *(if changed { &mut new } else { &mut old }) = middle;
+        }
+        let change = DateTime::from_timestamp(new, 0).map(|at| Change { at, before, after });
+        Self { offset: before, change }
+    }
+}
+
+/// How far a zone's clock is ahead of UTC.
+fn offset(zone: Tz, at: DateTime<Utc>) -> TimeDelta {
+    let offset = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
+    TimeDelta::seconds(i64::from(offset.local_minus_utc()))
+}
