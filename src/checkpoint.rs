@@ -26,6 +26,10 @@ pub enum Step {
     Buried,
     /// The server was told what became of a message.
     Settled,
+    /// What is due by itself is locked; nothing of it is published yet.
+    Due,
+    /// It is published; its schedules are not moved on yet.
+    Fired,
 }
 
 impl Step {
@@ -36,7 +40,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 9] = [
+const STEPS: [Step; 11] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -46,6 +50,8 @@ const STEPS: [Step; 9] = [
     Step::Parked,
     Step::Buried,
     Step::Settled,
+    Step::Due,
+    Step::Fired,
 ];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();

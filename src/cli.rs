@@ -12,7 +12,7 @@ mod run;
 mod schedules;
 mod streams;
 
-use std::{fmt::Display, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -39,8 +39,8 @@ pub struct Cli {
 enum Command {
     /// Try the whole product: private servers, a demo family, the worker, a local push service
     Dev(dev::Args),
-    /// Run the worker
-    Run,
+    /// Run the worker: pipeline, scheduler, dead-letter handler, health
+    Run(run::Args),
     /// Publish a job
     Publish(publish::Args),
     /// Create or update the database schema
@@ -93,7 +93,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let source = Source::read(cli.config.as_deref())?;
     // Commands answer on standard output; their logs are for when something goes wrong.
-    let level = if matches!(cli.command, Command::Run) { "info" } else { "warn" };
+    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     match source.log(level) {
         Ok(log) => telemetry::init(&log),
         // It tells of all that is wrong, this included.
@@ -102,17 +102,25 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     }
     match cli.command {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
-        Command::Run => Box::pin(run::run(&source, stop_signal()?)).await,
+        Command::Run(args) => Box::pin(run::run(&source, &args, stop_signal()?)).await,
         Command::Publish(args) => publish::run(&source, args).await,
         Command::Migrate(args) => migrate::run(&source, &args).await,
         Command::Streams(command) => streams::run(&source, &command).await,
         Command::Jobs(command) => jobs::run(&source, &command).await,
         Command::Queues(command) => queues::run(&source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(&source, command)).await,
-        Command::Schedules(command) => schedules::run(&command),
+        Command::Schedules(command) => Box::pin(schedules::run(&source, command)).await,
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
     }
+}
+
+/// Whose act it is where nobody says so: in a container there may be no name.
+fn actor(said: Option<String>) -> String {
+    said.filter(|name| !name.is_empty()).unwrap_or_else(|| {
+        let uid = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
+        format!("uid {}", uid.unwrap_or_else(|_| "unknown".into()))
+    })
 }
 
 /// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process at once.

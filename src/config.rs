@@ -4,7 +4,7 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -110,6 +110,40 @@ pub struct Config {
     pub start_timeout: Duration,
     /// For tests of crashes.
     pub abort_at: Option<Step>,
+    /// What the worker does.
+    pub duties: BTreeSet<Duty>,
+}
+
+/// A part of what a worker does, which may be another process's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Duty {
+    /// Pulls and runs jobs, and publishes what lost workers had planned.
+    Pipeline,
+    /// Publishes what is due by itself.
+    Scheduler,
+    /// Makes dead letters of what nobody will ever run again.
+    DeadLetters,
+}
+
+impl Duty {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Pipeline, Self::Scheduler, Self::DeadLetters];
+
+    /// As `carebell run --only` takes it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Pipeline => "pipeline",
+            Self::Scheduler => "scheduler",
+            Self::DeadLetters => "dead-letters",
+        }
+    }
+
+    /// Reads it back.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|duty| duty.name() == text)
+    }
 }
 
 /// The variables that stand alone.
@@ -308,6 +342,7 @@ impl Config {
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
             abort_at: limits.abort_at,
+            duties: Duty::ALL.into(),
         })
     }
 }

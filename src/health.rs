@@ -3,9 +3,13 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
 };
 
+use chrono::TimeDelta;
 use tokio::sync::watch;
 
 /// Where the worker is in its life.
@@ -48,6 +52,8 @@ pub struct Health {
     /// Counts the connections to NATS.
     connections: watch::Sender<u64>,
     parts: Mutex<BTreeMap<&'static str, Part>>,
+    /// In milliseconds; negative where nothing was due yet.
+    schedule_lag: AtomicI64,
 }
 
 /// Names of the parts.
@@ -64,6 +70,7 @@ impl Health {
             database: watch::Sender::new(true),
             connections: watch::Sender::new(0),
             parts: Mutex::new(BTreeMap::new()),
+            schedule_lag: AtomicI64::new(-1),
         })
     }
 
@@ -105,6 +112,17 @@ impl Health {
     pub fn connected(&self) {
         self.set(NATS, Part::Up);
         self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Something was due by itself, and is published: how late the latest of it was.
+    pub fn scheduled(&self, lag: TimeDelta) {
+        self.schedule_lag.store(lag.num_milliseconds().max(0), Ordering::Relaxed);
+    }
+
+    /// How late the scheduler was the last time that something was due. None where nothing was.
+    #[must_use]
+    pub fn schedule_lag(&self) -> Option<TimeDelta> {
+        TimeDelta::try_milliseconds(self.schedule_lag.load(Ordering::Relaxed)).filter(|lag| *lag >= TimeDelta::zero())
     }
 
     /// Changes whenever a connection to NATS is made: pulls that were made over an earlier one may be forgotten.

@@ -57,5 +57,7 @@ async fn show(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
         .collect();
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if well { "up" } else { "down" };
-    (status, Json(json!({ "status": word, "phase": health.phase().name(), "parts": parts })))
+    let lag = health.schedule_lag().map(|lag| lag.num_milliseconds());
+    let body = json!({ "status": word, "phase": health.phase().name(), "parts": parts, "schedule_lag_ms": lag });
+    (status, Json(body))
 }

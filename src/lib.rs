@@ -11,7 +11,7 @@
 //! 5. [`pipeline`] settles the message; what failed for good is kept by [`dead_letter`].
 //!
 //! [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`schedule`] reckons when a schedule
-//! is due, [`worker`] ties all together, and [`dev`] starts the private servers that `carebell dev` and the tests share.
+//! is due, [`scheduler`] publishes it then, [`worker`] ties all together, and [`dev`] starts the private servers that `carebell dev` and the tests share.
 //! `docs/ARCHITECTURE.md` tells the reasons.
 
 pub mod channels;
@@ -33,6 +33,7 @@ pub mod pipeline;
 pub mod plan;
 pub mod policy;
 pub mod schedule;
+pub mod scheduler;
 pub mod store;
 pub mod streams;
 pub mod telemetry;

@@ -9,8 +9,10 @@ mod contents;
 mod deliveries;
 mod demo;
 mod inspect;
+mod listen;
 mod marks;
 mod runs;
+mod schedules;
 mod subscriptions;
 
 use std::time::Duration;
@@ -28,7 +30,9 @@ pub use self::{
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,
     inspect::{InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
+    listen::Listener,
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
+    schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
     subscriptions::{Addresses, Subscription},
 };
 

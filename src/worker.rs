@@ -14,13 +14,14 @@ use crate::{
     channels::{Channels, web_push::WebPush},
     checkpoint,
     clock::{Clock, Random},
-    config::{self, Config, ConfigError},
+    config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, sweep},
     doctor::{self, AtStart, Depth},
     effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
+    scheduler::Scheduler,
     store::Store,
     streams::{FileError, Streams},
 };
@@ -85,12 +86,24 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         random: Random::system(),
         health: Arc::clone(&health),
     };
-    let pipeline = Pipeline::start(&parts).map_err(WorkerError::Start)?;
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
-    tokio::spawn(advisories::run(effects.clone(), stop.clone()));
-    tokio::spawn(reconcile::run(effects, clock.clone(), reconcile_age(&parts.streams), closing.clone()));
-    tokio::spawn(shortages::run(store.clone(), closing.clone()));
+    let mut pipeline = None;
+    if config.duties.contains(&Duty::Pipeline) {
+        pipeline = Some(Pipeline::start(&parts).map_err(WorkerError::Start)?);
+        let age = reconcile_age(&parts.streams);
+        tokio::spawn(reconcile::run(effects.clone(), clock.clone(), age, closing.clone()));
+        tokio::spawn(shortages::run(store.clone(), closing.clone()));
+    }
+    if config.duties.contains(&Duty::DeadLetters) {
+        tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
+        tokio::spawn(advisories::run(effects.clone(), stop.clone()));
+    }
+    let mut scheduling = None;
+    if config.duties.contains(&Duty::Scheduler) {
+        let producer = parts.context.clone();
+        let scheduler = Scheduler { store: store.clone(), producer, clock: clock.clone(), health: Arc::clone(&health) };
+        scheduling = Some(tokio::spawn(scheduler.run(stop.clone())));
+    }
     health.enter(Phase::Running);
     info!("ready");
 
@@ -102,8 +115,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     }
     info!("stopping: not ready, no more pulling");
     health.enter(Phase::Draining);
-    pipeline.drain(config.drain_timeout).await;
-    drop(parts);
+    if let Some(pipeline) = pipeline {
+        pipeline.drain(config.drain_timeout).await;
+    }
+    if let Some(scheduling) = scheduling {
+        // Cancelled at its next wait; what it had locked stays due.
+        scheduling.abort();
+    }
+    drop((parts, effects));
     // Both would wait for a server that is away; what they did not get is settled after its redelivery.
     if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
         warn!("the last acknowledgements could not be flushed");

@@ -7,7 +7,7 @@ mod edit;
 mod send;
 mod words;
 
-use std::{io::Write as _, os::unix::fs::MetadataExt};
+use std::io::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
@@ -152,14 +152,6 @@ async fn one(letters: &Letters, target: &str) -> Result<Letter, Failed> {
 async fn open(source: &Source) -> Result<Letters, Failed> {
     let client = nats::connect(&source.nats()?, &Health::new()).await?;
     Ok(Letters::open(&nats::jetstream(&client)).await?)
-}
-
-/// Whose act it is where nobody says so: in a container there may be no name.
-fn actor(said: Option<String>) -> String {
-    said.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        let uid = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
-        format!("uid {}", uid.unwrap_or_else(|_| "unknown".into()))
-    })
 }
 
 fn parse_reason(text: &str) -> Result<DeadReason, String> {

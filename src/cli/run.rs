@@ -4,11 +4,26 @@ use tokio_util::sync::CancellationToken;
 
 use super::Failed;
 use crate::{
-    config::{Config, Source},
+    config::{Config, Duty, Source},
     worker,
 };
 
-pub(super) async fn run(source: &Source, stop: CancellationToken) -> Result<(), Failed> {
-    Box::pin(worker::run(Config::from_source(source)?, stop)).await?;
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Only these of pipeline, scheduler and dead-letters, where others run in processes of their own
+    #[arg(long, value_delimiter = ',', value_parser = parse_duty, value_name = "PART,…")]
+    only: Vec<Duty>,
+}
+
+pub(super) async fn run(source: &Source, args: &Args, stop: CancellationToken) -> Result<(), Failed> {
+    let mut config = Config::from_source(source)?;
+    if !args.only.is_empty() {
+        config.duties = args.only.iter().copied().collect();
+    }
+    Box::pin(worker::run(config, stop)).await?;
     Ok(())
+}
+
+fn parse_duty(text: &str) -> Result<Duty, String> {
+    Duty::parse(text).ok_or_else(|| "expected pipeline, scheduler or dead-letters, separated by commas".to_owned())
 }

@@ -1,4 +1,7 @@
-//! `carebell schedules preview`: the next instants of an expression, before anything is saved.
+//! `carebell schedules`: what publishes itself. Here `preview`, the next instants of an expression before anything is
+//! saved; the rest is in `manage`.
+
+mod manage;
 
 use std::{fmt::Write as _, io::Write as _};
 
@@ -10,6 +13,7 @@ use serde_json::{Value, json};
 use super::Failed;
 use crate::{
     clock::Clock,
+    config::Source,
     schedule::{self, Calendar, Expression, Fold, Gap, Note, Occurrence, Rules},
 };
 
@@ -17,6 +21,33 @@ use crate::{
 pub(super) enum Command {
     /// Show the next instants of an expression, and what daylight-saving rules do to them; asks no server
     Preview(PreviewArgs),
+    /// Save a schedule, which from then on publishes a job at each of its instants
+    Add(Box<manage::Add>),
+    /// List them, with when each is next due
+    List {
+        /// Only those that belong to this, for example medication:metformin
+        #[arg(long)]
+        owner: Option<String>,
+        /// One JSON array in place of lines
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one whole, with its next instants
+    Show {
+        /// Its name
+        name: String,
+        /// One JSON object in place of words
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let it rest
+    Pause(manage::Named),
+    /// Let it go on, with the next instant from now on
+    Resume(manage::Named),
+    /// Delete it. Jobs that it has published stay
+    Delete(manage::Named),
+    /// Publish its job now, beside its instants
+    RunNow(manage::Named),
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,16 +78,24 @@ pub(super) struct PreviewArgs {
     json: bool,
 }
 
-pub(super) fn run(command: &Command) -> Result<(), Failed> {
-    let Command::Preview(args) = command;
-    preview(args)
+pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed> {
+    match command {
+        Command::Preview(args) => preview(&args),
+        Command::Add(args) => manage::add(source, args).await,
+        Command::List { owner, json } => manage::list(source, owner.as_deref(), json).await,
+        Command::Show { name, json } => manage::show(source, &name, json).await,
+        Command::Pause(named) => manage::pause(source, named, true).await,
+        Command::Resume(named) => manage::pause(source, named, false).await,
+        Command::Delete(named) => manage::delete(source, named).await,
+        Command::RunNow(named) => manage::run_now(source, named).await,
+    }
 }
 
 fn preview(args: &PreviewArgs) -> Result<(), Failed> {
     let expression = Expression::parse(&args.expression)?;
     let zone = schedule::zone(&args.tz)?;
     let from = match &args.from {
-        Some(text) => parse_from(text, zone)?,
+        Some(text) => parse_from("--from", text, zone)?,
         None => Clock::system().now(),
     };
     if !(1970..2100).contains(&from.with_timezone(&zone).year()) {
@@ -129,14 +168,15 @@ fn local(at: NaiveDateTime) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
-fn parse_from(text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
+/// A date is its midnight in the zone.
+fn parse_from(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
     if let Ok(date) = text.parse::<NaiveDate>() {
         let midnight = schedule::start_of_day(zone, date);
-        return midnight.ok_or_else(|| Failed(format!("--from must be in the years 1970 to 2099, and is {date}")));
+        return midnight.ok_or_else(|| Failed(format!("{option} must be in the years 1970 to 2099, and is {date}")));
     }
     DateTime::parse_from_rfc3339(text).map(|at| at.to_utc()).map_err(|_| {
         Failed(format!(
-            "--from is {text:?}; expected a date such as 2026-03-07, or an instant such as 2026-03-07T09:00:00Z"
+            "{option} is {text:?}; expected a date such as 2026-03-07, or an instant such as 2026-03-07T09:00:00Z"
         ))
     })
 }

@@ -2,7 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
 use super::{Store, StoreError};
 
@@ -29,19 +29,8 @@ impl Store {
     /// # Errors
     /// If the database does not take them.
     pub async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
-        sqlx::query(
-            "INSERT INTO audit_log (at, actor, action, job_id, root_id, detail) \
-             SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])",
-        )
-        .bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.job_id.as_deref()).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| entry.root_id.as_deref()).collect::<Vec<_>>())
-        .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())
-        .execute(&self.pool)
-        .await?;
-        Ok(())
+        let mut connection = self.pool.acquire().await?;
+        insert(&mut connection, entries).await
     }
 
     /// What was done to a job and to all that followed from it, in its order.
@@ -72,6 +61,22 @@ impl Store {
         .await?;
         row.as_ref().map(read).transpose()
     }
+}
+
+pub(super) async fn insert(connection: &mut PgConnection, entries: &[AuditEntry]) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO audit_log (at, actor, action, job_id, root_id, detail) \
+         SELECT * FROM unnest($1::timestamptz[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[])",
+    )
+    .bind(entries.iter().map(|entry| entry.at).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.actor.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.action.as_str()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.job_id.as_deref()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| entry.root_id.as_deref()).collect::<Vec<_>>())
+    .bind(entries.iter().map(|entry| &entry.detail).collect::<Vec<_>>())
+    .execute(connection)
+    .await?;
+    Ok(())
 }
 
 fn read(row: &PgRow) -> Result<AuditEntry, StoreError> {

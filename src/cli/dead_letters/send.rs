@@ -13,7 +13,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::{Failed, Which, actor, edit};
+use super::{super::actor, Failed, Which, edit};
 use crate::{
     clock::Clock,
     config::Source,

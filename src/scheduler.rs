@@ -1,0 +1,220 @@
+//! Publishes what is due by itself: schedules that people made.
+//!
+//! Any number of schedulers may run. Each locks what is due, publishes it under job ids made of schedule and instant, and
+//! moves the schedules on in the same transaction: a stop in between publishes the same ids again, which has no second
+//! effect.
+
+pub mod timing;
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::future::join_all;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::timing::{Decision, Timing};
+use crate::{
+    checkpoint::{self, Step},
+    clock::Clock,
+    effects::submit::{Producer, Submission, submit},
+    health::Health,
+    store::{CHANGED, Listener, Moved, Next, ScheduleRow, ScheduleSpec, Store},
+};
+
+/// The longest sleep: also how long a change goes unseen whose announcement was lost, and a jump of the clock.
+const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
+
+/// After a pass that found what is due locked by another scheduler, or could not publish it.
+const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
+
+/// After a database or server that does not answer.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// The most schedules of one transaction.
+const BATCH: usize = 1000;
+
+/// What a scheduler works with.
+#[derive(Clone)]
+pub struct Scheduler {
+    /// Where schedules are.
+    pub store: Store,
+    /// Where jobs go.
+    pub producer: Producer,
+    /// The time.
+    pub clock: Clock,
+    /// The worker's state.
+    pub health: Arc<Health>,
+}
+
+/// What a pass came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pass {
+    /// Schedules that were due, and moved on.
+    pub moved: usize,
+    /// Schedules that stay due, because their jobs could not be published.
+    pub stuck: usize,
+    /// Jobs published.
+    pub published: usize,
+    /// How late the latest of them was.
+    pub lag: TimeDelta,
+}
+
+impl Scheduler {
+    /// Runs until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        let mut listener = None;
+        while !stop.is_cancelled() {
+            let turn = async {
+                if listener.is_none() {
+                    listener = Some(self.store.listen(&[CHANGED]).await.map_err(|error| error.to_string())?);
+                }
+                let sleep = self.turn().await?;
+                self.rest(&mut listener, sleep).await;
+                Ok::<_, String>(())
+            };
+            if let Some(Err(why)) = stop.run_until_cancelled(turn).await {
+                tracing::warn!("the scheduler goes on in a while: {why}");
+                listener = None;
+                let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+            }
+        }
+    }
+
+    /// Publishes all that is due. Answers how long there is nothing to do.
+    async fn turn(&self) -> Result<TimeDelta, String> {
+        self.health.database_up().await;
+        let mut stuck = 0;
+        loop {
+            let pass = self.pass(BATCH).await?;
+            stuck += pass.stuck;
+            if pass.moved < BATCH {
+                break;
+            }
+        }
+        let next = self.store.next_schedule().await.map_err(|error| error.to_string())?;
+        let until = next.map_or(LONGEST_SLEEP, |next| next - self.clock.now());
+        let least = if stuck > 0 { TimeDelta::seconds(1) } else { SHORTEST_SLEEP };
+        // What is due already is another scheduler's, or could not be published.
+        Ok(if until <= TimeDelta::zero() { least } else { until.min(LONGEST_SLEEP) })
+    }
+
+    /// Sleeps, unless something changes.
+    async fn rest(&self, listener: &mut Option<Listener>, time: TimeDelta) {
+        let heard = async {
+            match listener {
+                Some(listener) => listener.hear().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep(time.to_std().unwrap_or_default()) => {}
+            // A connection that was lost and made again: look at everything, which is what comes next in any case.
+            heard = heard => if heard.is_err() { *listener = None },
+        }
+    }
+
+    /// Publishes what is due, at most so many schedules, and moves them on. A step of its own, for tests with a clock of
+    /// their own.
+    ///
+    /// # Errors
+    /// If the database does not answer; then all stay due.
+    pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
+        let now = self.clock.now();
+        let due = self.store.due_schedules(now, limit).await.map_err(|error| error.to_string())?;
+        if due.rows.is_empty() {
+            return Ok(Pass::default());
+        }
+        checkpoint::reached(Step::Due);
+        let fired = join_all(due.rows.iter().map(|row| self.fire(row, now))).await;
+        checkpoint::reached(Step::Fired);
+        let mut pass = Pass::default();
+        let mut moved = Vec::with_capacity(fired.len());
+        for (row, fired) in due.rows.iter().zip(fired) {
+            match fired {
+                Ok((decision, job_id)) => {
+                    pass.published += decision.publish.len();
+                    let lag = row.next.due.map(|due| now - due).filter(|_| decision.note.is_none());
+                    pass.lag = pass.lag.max(lag.unwrap_or_default());
+                    moved.push(go_on(row, decision, job_id));
+                }
+                Err(why) => {
+                    pass.stuck += 1;
+                    tracing::error!(schedule = row.spec.name, "its job cannot be published, again soon: {why}");
+                }
+            }
+        }
+        pass.moved = moved.len();
+        due.move_on(&moved).await.map_err(|error| error.to_string())?;
+        self.health.scheduled(pass.lag);
+        Ok(pass)
+    }
+
+    /// Publishes the jobs of one schedule. Answers what was decided, and the last job's id.
+    async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
+        let name = &row.spec.name;
+        let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };
+        let decision = match Timing::read(&row.spec) {
+            Ok(timing) => timing.decide(next, now),
+            // Nobody can make one that cannot be read; somebody may have written to the table.
+            Err(why) => {
+                tracing::error!(schedule = name, "it rests until it is mended: {why}");
+                return Ok((Decision { note: Some(why), ..Decision::default() }, None));
+            }
+        };
+        if let Some(note) = &decision.note {
+            tracing::warn!(schedule = name, missed = decision.missed, "{note}");
+        }
+        let mut last = None;
+        for at in &decision.publish {
+            let job = submission(&row.spec, job_id(name, *at), *at);
+            let submitted = submit(&self.producer, job).await?;
+            tracing::info!(schedule = name, at = %at, stream = submitted.stream, sequence = submitted.sequence, "due");
+            last = Some(job_id(name, *at));
+        }
+        Ok((decision, last))
+    }
+
+    /// Publishes a schedule's job now, beside its instants. Answers the job's id.
+    ///
+    /// # Errors
+    /// If it cannot be published.
+    pub async fn run_now(&self, row: &ScheduleRow, unique: &str) -> Result<String, String> {
+        let job_id = format!("schedule:{}:now:{unique}", row.spec.name);
+        submit(&self.producer, submission(&row.spec, job_id.clone(), self.clock.now())).await?;
+        Ok(job_id)
+    }
+}
+
+/// The id of the job of an instant: the same whoever publishes it, and however often.
+#[must_use]
+pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
+    format!("schedule:{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+}
+
+fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submission {
+    let lane = spec.lane.as_ref().map(|lane| format!(".{lane}")).unwrap_or_default();
+    Submission {
+        subject: format!("jobs.{}{lane}", spec.kind),
+        job_id,
+        body: Bytes::from(spec.payload.to_string()),
+        content_type: "application/json",
+        not_after: spec
+            .expiry_seconds
+            .and_then(TimeDelta::try_seconds)
+            .and_then(|expiry| at.checked_add_signed(expiry)),
+        at: None,
+    }
+}
+
+fn go_on(row: &ScheduleRow, decision: Decision, job_id: Option<String>) -> Moved {
+    Moved {
+        id: row.id.clone(),
+        next: if decision == Decision::default() { Next::default() } else { decision.next },
+        last: decision.publish.last().copied().zip(job_id),
+        fired: i64::try_from(decision.publish.len()).unwrap_or(i64::MAX),
+        missed: i64::try_from(decision.missed).unwrap_or(i64::MAX),
+        note: decision.note,
+    }
+}
