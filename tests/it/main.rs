@@ -26,6 +26,7 @@ mod records;
 mod reminder_appointment;
 mod reminder_medication;
 mod reminder_shift;
+mod scheduler;
 mod secure;
 mod shutdown;
 mod streams;

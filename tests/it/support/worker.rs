@@ -111,6 +111,13 @@ impl Process {
         self.guarded.kill().await;
     }
 
+    /// The most memory that it has had, in kB.
+    pub fn peak_memory_kb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.guarded.pid())).unwrap();
+        let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
     /// Everything it has written.
     pub fn output(&self) -> String {
         self.guarded.output()

@@ -1,0 +1,344 @@
+//! Saved schedules: each instant is published once, by however many schedulers, whatever stops them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use carebell::{
+    clock::Clock,
+    health::Health,
+    scheduler::{Pass, Scheduler},
+    store::Store,
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    cli::carebell,
+    support::{Process, Worker, World},
+};
+
+/// A scheduler with a pool of its own, as a process has.
+fn scheduler(world: &World, clock: &Clock) -> Scheduler {
+    Scheduler {
+        store: Store::new(&world.database_url, 3).unwrap(),
+        producer: world.context.clone(),
+        clock: clock.clone(),
+        health: Health::new(),
+    }
+}
+
+fn at(text: &str) -> DateTime<Utc> {
+    text.parse().unwrap()
+}
+
+/// A schedule of notifications to Ana, as a row that is next due at its start.
+async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>, more: &str) {
+    let payload = json!({ "recipients": [{ "userId": "ana" }], "title": name, "channels": ["CHANNEL_IN_APP"] });
+    let columns = if more.is_empty() { ["", ""] } else { [", missed, missed_seconds", more] };
+    world
+        .sql(&format!(
+            "INSERT INTO schedules (id, name, kind, lane, payload, expression, zone, starts_at, next_at, due_at, \
+                                    created_at, created_by, changed_at, changed_by{}) \
+             VALUES ('{name}', '{name}', 'notification', 'normal', '{payload}', '{expression}', 'UTC', '{start}', \
+                     '{start}', '{start}', now(), 'test', now(), 'test'{})",
+            columns[0], columns[1]
+        ))
+        .await;
+}
+
+/// The ids of the jobs in the stream, in their order.
+async fn published(world: &World) -> Vec<String> {
+    let mut stream = world.context.get_stream("JOBS").await.unwrap();
+    let state = stream.info().await.unwrap().state.clone();
+    let mut ids = Vec::new();
+    for sequence in state.first_sequence..=state.last_sequence {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        ids.push(message.headers.get("Carebell-Job-Id").unwrap().to_string());
+    }
+    ids
+}
+
+#[tokio::test]
+async fn each_instant_is_published_once_by_two_and_by_five_schedulers() {
+    let world = World::new().await;
+    let start = at("2026-11-01T08:00:00Z");
+    let mut expected = BTreeSet::new();
+    for (number, every) in [5, 7, 11, 13].into_iter().enumerate() {
+        let name = format!("s{number}");
+        save(&world, &name, &format!("@every {every}s"), start, "").await;
+        let instants = (0..).map(|tick| start + TimeDelta::seconds(tick * every));
+        let instants = instants.take_while(|at| *at < start + TimeDelta::seconds(400));
+        expected.extend(instants.map(|at| carebell::scheduler::job_id(&name, at)));
+    }
+    let clock = Clock::manual(start - TimeDelta::seconds(1));
+    let mut total = 0;
+    for count in [2, 5] {
+        let schedulers: Vec<_> = (0..count).map(|_| scheduler(&world, &clock)).collect();
+        for _ in 0..200 {
+            clock.advance(TimeDelta::seconds(1));
+            let passes = join_all(schedulers.iter().map(|scheduler| scheduler.pass(2))).await;
+            total += passes.into_iter().map(|pass| pass.unwrap().published).sum::<usize>();
+            // What one of them had locked is left for the next second, which is late, and not lost.
+        }
+    }
+    // Whoever is left with something takes it.
+    let last = scheduler(&world, &clock);
+    loop {
+        let pass = last.pass(100).await.unwrap();
+        total += pass.published;
+        if pass.moved == 0 {
+            break;
+        }
+    }
+    let ids = published(&world).await;
+    assert_eq!((ids.len(), total), (expected.len(), expected.len()), "each was published by one scheduler");
+    assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), expected);
+}
+
+#[tokio::test]
+async fn a_stop_between_publishing_and_moving_on_has_no_second_effect() {
+    for step in ["due", "fired"] {
+        let world = World::new().await;
+        let due = crate::support::utc_now() - TimeDelta::seconds(2);
+        save(&world, "tea", "@every 1h", due, "").await;
+        let mut doomed = Process::start(
+            &["run", "--only", "scheduler"],
+            &with(&world, "CAREBELL_ABORT_AT", step),
+            world.directory.path(),
+        );
+        assert_eq!(doomed.ended().await.code(), Some(134), "at {step}:\n{}", doomed.output());
+        assert_eq!(world.count("SELECT count(*) FROM schedules WHERE fired = 0").await, 1, "it is still due");
+        let worker = Worker::start(&world);
+        let id = format!("schedule:tea:{}", due.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+        assert_eq!(world.ended(&id).await.0, "done");
+        world.queues_are_empty().await;
+        let moved = world.eventually("it has moved on", async || {
+            let row = world.store.schedule("tea").await.unwrap().unwrap();
+            (row.fired == 1).then_some(row)
+        });
+        let row = moved.await;
+        assert_eq!((row.last_job_id.as_deref(), row.next.at), (Some(id.as_str()), Some(due + TimeDelta::hours(1))));
+        worker.stop().await;
+        assert_eq!(world.count("SELECT count(*) FROM notifications").await, 1, "at {step}");
+    }
+}
+
+fn with(world: &World, name: &str, value: &str) -> std::collections::BTreeMap<String, String> {
+    let mut environment = world.environment();
+    environment.insert(name.into(), value.into());
+    environment
+}
+
+#[tokio::test]
+async fn what_was_missed_is_decided_by_the_rule_and_on_record() {
+    let world = World::new().await;
+    let start = at("2026-11-01T09:00:00Z");
+    save(&world, "skips", "@every 1h", start, ", 'skip', 3600").await;
+    save(&world, "latest", "@every 1h", start, ", 'latest', 3600").await;
+    save(&world, "all", "@every 1h", start, ", 'all', 86400").await;
+    let clock = Clock::manual(at("2026-11-01T12:30:00Z"));
+    let pass = scheduler(&world, &clock).pass(10).await.unwrap();
+    assert_eq!((pass.moved, pass.published), (3, 5));
+    let mut ids = published(&world).await;
+    ids.sort();
+    assert_eq!(
+        ids,
+        [
+            "schedule:all:2026-11-01T09:00:00Z",
+            "schedule:all:2026-11-01T10:00:00Z",
+            "schedule:all:2026-11-01T11:00:00Z",
+            "schedule:all:2026-11-01T12:00:00Z",
+            "schedule:latest:2026-11-01T12:00:00Z",
+        ]
+    );
+    for (name, fired, missed, note) in [
+        ("skips", 0, 4, "4 instants were missed, none of them is made up"),
+        ("latest", 1, 3, "4 instants were missed, the latest is made up"),
+        ("all", 4, 0, "4 instants were missed, the latest 4 are made up"),
+    ] {
+        let row = world.store.schedule(name).await.unwrap().unwrap();
+        assert_eq!((row.fired, row.missed_count), (fired, missed), "{name}");
+        assert_eq!(row.last_note.unwrap(), format!("2026-11-01T12:30:00Z: {note}"));
+        assert_eq!(row.next.at, Some(at("2026-11-01T13:00:00Z")));
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_makes_nothing_twice() {
+    let world = World::new().await;
+    let start = at("2026-11-01T09:00:00Z");
+    save(&world, "each", "@every 10s", start, ", 'all', 3600").await;
+    let clock = Clock::manual(start);
+    let scheduler = scheduler(&world, &clock);
+    assert_eq!(scheduler.pass(10).await.unwrap().published, 1);
+    clock.advance(TimeDelta::minutes(-30));
+    assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default(), "back: nothing is due");
+    clock.advance(TimeDelta::minutes(30) + TimeDelta::seconds(40));
+    assert_eq!(scheduler.pass(10).await.unwrap().published, 4, "forward: all that was jumped over");
+    clock.advance(TimeDelta::seconds(-20));
+    assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default());
+    clock.advance(TimeDelta::seconds(30));
+    assert_eq!(scheduler.pass(10).await.unwrap().published, 1);
+    assert_eq!(published(&world).await.len(), 6);
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_published_stays_due_and_holds_up_no_other() {
+    let world = World::new().await;
+    let start = at("2026-11-01T09:00:00Z");
+    save(&world, "large", "@every 1h", start, "").await;
+    let title = "x".repeat(600_000);
+    world.sql(&format!("UPDATE schedules SET payload = jsonb_build_object('title', '{title}')")).await;
+    save(&world, "small", "@every 1h", start, "").await;
+    save(&world, "broken", "@every 1h", start, "").await;
+    world.sql("UPDATE schedules SET zone = 'Europe/Londn' WHERE name = 'broken'").await;
+    let scheduler = scheduler(&world, &Clock::manual(start));
+    let pass = scheduler.pass(10).await.unwrap();
+    assert_eq!((pass.moved, pass.stuck, pass.published), (2, 1, 1));
+    assert_eq!(published(&world).await, ["schedule:small:2026-11-01T09:00:00Z"]);
+    let broken = world.store.schedule("broken").await.unwrap().unwrap();
+    assert_eq!(broken.next.at, None, "it rests until somebody mends it");
+    assert!(broken.last_note.unwrap().contains("Europe/London"));
+    assert_eq!(world.store.schedule("large").await.unwrap().unwrap().next.at, Some(start), "still due");
+}
+
+#[tokio::test]
+async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once() {
+    let world = World::new().await;
+    let stop = CancellationToken::new();
+    let clock = Clock::system();
+    let running: Vec<_> = (0..5).map(|_| tokio::spawn(scheduler(&world, &clock).run(stop.clone()))).collect();
+    let notify = |title: &str| json!({ "recipients": [{ "userId": "ana" }], "title": title }).to_string();
+    let add = async |more: &[&str]| {
+        let body = notify("Tea");
+        let args =
+            [&["schedules", "add", "tea", "--tz", "UTC", "--kind", "notification", "--json", &body], more].concat();
+        let (well, said, error) = carebell(&world, &args, &[("USER", "olga")]).await;
+        assert!(well, "{error}");
+        said
+    };
+    // Asleep for half a minute, if nobody woke them.
+    let said = add(&["--cron", "0 0 1 1 *"]).await;
+    assert!(said.contains("schedule tea is saved") && said.contains("-01-01T00:00:00+00:00"), "{said}");
+    add(&["--cron", "* * * * * *", "--replace"]).await;
+    let fired = async |least: i64| {
+        world
+            .eventually("it has fired", async || {
+                let row = world.store.schedule("tea").await.unwrap().unwrap();
+                (row.fired >= least).then_some(row)
+            })
+            .await
+    };
+    fired(4).await;
+    let (well, _, error) = carebell(&world, &["schedules", "pause", "tea"], &[]).await;
+    assert!(well, "{error}");
+    let rested = world.store.schedule("tea").await.unwrap().unwrap().fired;
+    let (_, table, _) = carebell(&world, &["schedules", "list"], &[]).await;
+    assert!(table.contains("rests"), "{table}");
+    let (well, said, _) = carebell(&world, &["schedules", "run-now", "tea"], &[]).await;
+    assert!(well && said.contains("published job schedule:tea:now:"), "{said}");
+    assert_eq!(world.store.schedule("tea").await.unwrap().unwrap().fired, rested, "it rests");
+    carebell(&world, &["schedules", "resume", "tea"], &[]).await;
+    fired(rested + 1).await;
+    let (well, ..) = carebell(&world, &["schedules", "delete", "tea"], &[("USER", "olga")]).await;
+    assert!(well);
+    stop.cancel();
+    for one in running {
+        one.await.unwrap();
+    }
+    let ids = published(&world).await;
+    let by_hand = ids.iter().filter(|id| id.contains(":now:")).count();
+    assert_eq!(by_hand, 1);
+    assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), ids.len(), "no second is published twice");
+    println!("{} seconds by five schedulers", ids.len() - 1);
+    let acts = "SELECT count(*) FROM audit_log WHERE detail ->> 'schedule' = 'tea'";
+    assert_eq!(world.count(acts).await, 6, "added, replaced, paused, run, resumed, deleted");
+}
+
+#[tokio::test]
+async fn schedules_are_listed_shown_and_refused() {
+    let world = World::new().await;
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Tea" }).to_string();
+    let base = |name: &'static str, cron: &'static str| {
+        vec!["schedules", "add", name, "--cron", cron, "--tz", "America/New_York", "--kind", "notification", "--json"]
+    };
+    let add = async |args: Vec<&str>, more: &[&str]| {
+        let args = [args, vec![body.as_str()], more.to_vec()].concat();
+        carebell(&world, &args, &[("USER", "olga")]).await
+    };
+    let (well, said, error) =
+        add(base("tea", "30 2 * * *"), &["--start", "2099-03-08", "--owner", "medication:x"]).await;
+    assert!(well && said.contains("2099-03-08T03:00:00-04:00"), "{said}{error}");
+    let (_, said, _) = carebell(&world, &["schedules", "show", "tea", "--json"], &[]).await;
+    let shown: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&shown["gap"], &shown["created_by"]), (&json!("shift"), &json!("olga")));
+    assert_eq!(shown["upcoming"][1], "2099-03-09T02:30:00-04:00");
+    let (_, said, _) = carebell(&world, &["schedules", "show", "tea"], &[]).await;
+    assert!(said.contains("30 2 * * * in America/New_York") && said.contains("latest, not later than 1h"), "{said}");
+    let (_, said, _) = carebell(&world, &["schedules", "list", "--owner", "medication:x", "--json"], &[]).await;
+    assert_eq!(serde_json::from_str::<Value>(&said).unwrap()[0]["name"], "tea");
+    let (_, said, _) = carebell(&world, &["schedules", "list", "--owner", "nobody"], &[]).await;
+    assert_eq!(said, "no schedules\n");
+
+    let refused: [(Vec<&str>, &[&str], &str); 8] = [
+        (base("tea", "0 9 * * *"), &[], "--replace changes it"),
+        (base("a b", "0 9 * * *"), &[], "the name must be 1 to 64"),
+        (base("x", "0 25 * * *"), &[], "hour"),
+        (base("x", "0 0 30 2 *"), &[], "never"),
+        (base("x", "0 9 * * *"), &["--end", "2020-01-01"], "no instant is left"),
+        (base("x", "0 9 * * *"), &["--lane", "fast"], "critical, normal or bulk"),
+        (base("x", "0 9 * * *"), &["--start", "soon"], "--start is \"soon\""),
+        (base("x", "0 9 * * *"), &["--missed", "some"], "latest"),
+    ];
+    for (args, more, expected) in refused {
+        let (well, _, error) = add(args.clone(), more).await;
+        assert!(!well && error.contains(expected), "{args:?} {more:?}: {error}");
+    }
+    for (args, expected) in [
+        (["--kind", "reminder.dinner", "--json", "{}"], "there is no kind"),
+        (["--kind", "reminder.medication", "--json", "{}"], "medication_id"),
+        (["--kind", "deliver.web_push", "--json", "{}"], "there is no kind"),
+    ] {
+        let args = [&["schedules", "add", "x", "--cron", "@daily", "--tz", "UTC"], &args[..]].concat();
+        let (well, _, error) = carebell(&world, &args, &[]).await;
+        assert!(!well && error.contains(expected), "{error}");
+    }
+    for command in ["show", "pause", "resume", "delete", "run-now"] {
+        let (well, _, error) = carebell(&world, &["schedules", command, "nobody"], &[]).await;
+        assert!(!well && error.contains("there is no schedule \"nobody\""), "{command}: {error}");
+    }
+}
+
+/// 08:00 is everybody's dose time.
+#[tokio::test]
+async fn a_hundred_thousand_due_in_one_second() {
+    const COUNT: i64 = 100_000;
+    let world = World::new().await;
+    let due = crate::support::utc_now() - TimeDelta::seconds(1);
+    world
+        .sql(&format!(
+            "INSERT INTO schedules (id, name, kind, lane, payload, expression, zone, starts_at, next_at, due_at, \
+                                    created_at, created_by, changed_at, changed_by) \
+             SELECT n::text, 's' || n, 'notification', 'bulk', '{{\"title\": \"x\"}}', '0 8 * * *', 'Europe/London', \
+                    '{due}', '{due}', '{due}', now(), 'test', now(), 'test' FROM generate_series(1, {COUNT}) n"
+        ))
+        .await;
+    world.sql("ANALYZE schedules").await;
+    let since = std::time::Instant::now();
+    let mut worker = Process::start(&["run", "--only", "scheduler"], &world.environment(), world.directory.path());
+    worker.ready().await;
+    world
+        .eventually_within(Duration::from_secs(120), "all are published", async || {
+            let left = world.count("SELECT count(*) FROM schedules WHERE fired = 0").await;
+            (left == 0).then_some(())
+        })
+        .await;
+    let took = since.elapsed();
+    let (peak, health) = (worker.peak_memory_kb(), worker.get("/health").await.1);
+    println!("{COUNT} due in one second: published after {took:?} (debug build), peak {peak} kB; {health}");
+    let mut stream = world.context.get_stream("JOBS").await.unwrap();
+    assert_eq!(stream.info().await.unwrap().state.last_sequence, u64::try_from(COUNT).unwrap());
+    assert!(health.contains("\"schedule_lag_ms\":"), "{health}");
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}
