@@ -60,7 +60,7 @@ fn preview(expression: &str, zone_name: &str, (gap, fold): (Gap, Fold), from: &s
 
 /// Lines without the indentation of the source.
 fn lines(text: &str) -> String {
-    text.trim().lines().map(|line| format!("{}\n", line.trim())).collect()
+    text.trim().lines().flat_map(|line| [line.trim(), "\n"]).collect()
 }
 
 /// Where a zone's clock is set: the first instant under the new offset, and both offsets in seconds.
@@ -147,7 +147,7 @@ fn no_clock_is_set_twice_within_the_days_that_a_search_looks_at() {
         }
         for set in sets {
             let fold = set.before - set.after;
-            assert!(fold <= 8 * 3600 && fold >= -24 * 3600, "{zone}: {set:?}");
+            assert!((-24 * 3600..=8 * 3600).contains(&fold), "{zone}: {set:?}");
         }
     }
 }

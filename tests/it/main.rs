@@ -24,6 +24,7 @@ mod records;
 mod reminder_appointment;
 mod reminder_medication;
 mod reminder_shift;
+mod schedules;
 mod secure;
 mod shutdown;
 mod streams;
