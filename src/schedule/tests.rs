@@ -100,7 +100,8 @@ static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     TZ_VARIANTS.iter().map(|zone| (*zone, sets(*zone))).collect()
 });
 
-/// A random source of its own for each run. The seed is printed, and a failing test shows what it printed.
+/// A random source of its own for each run. A failing test shows the seed; set here in place of the drawn one, it repeats
+/// the run.
 fn random(name: &str) -> StdRng {
     let bits = Random::system().uuid(DateTime::UNIX_EPOCH).as_u128();
     let seed = u64::try_from(bits & u128::from(u64::MAX)).unwrap();
