@@ -158,7 +158,7 @@ impl Calendar {
         Self { expression, zone, rules, start }
     }
 
-    /// The first instant after a given one. `None` where there is none up to the end of [`YEARS`].
+    /// The first instant after a given one. `None` where there is none before [`END`].
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.found(Position::after(after.max(EARLIEST)), false).map(|found| found.at)

@@ -56,7 +56,7 @@ pub(super) struct PreviewArgs {
     /// its siblings, or "@every 90m"
     #[arg(value_name = "EXPR")]
     expression: String,
-    /// An IANA time zone, for example America/New_York
+    /// An IANA time zone, for example Europe/London
     #[arg(long, value_name = "ZONE")]
     tz: String,
     /// Begin here: a date (its midnight in that zone) or an instant in RFC 3339. Intervals (@every) are counted from it

@@ -26,7 +26,7 @@ pub struct Expression {
 pub(super) enum When {
     /// By the clock on the wall.
     Civil {
-        times: Civil,
+        times: Box<Civil>,
         /// The hour is a bare `*`, so that what is meant is time that passes and not an hour of the day.
         every_hour: bool,
     },
@@ -48,7 +48,7 @@ const WORDS: [(&str, &str); 7] = [
 const EVERY: &str = "@every";
 
 /// An interval that is longer is a mistake in the unit.
-const LONGEST: Duration = Duration::from_secs(3650 * 24 * 3600);
+const LONGEST: Duration = Duration::from_hours(3650 * 24);
 
 const FIVE_FIELDS: &str = "expected five fields (minute, hour, day of month, month, day of week), for example \
                            `0 9 * * 1-5`, or six with seconds in front";
@@ -175,5 +175,5 @@ fn by_fields(words: &[&str]) -> Result<When, ExpressionError> {
         let problem = format!("it would never fire: no month of `{months}` has a day `{days}`");
         return Err(ExpressionError::in_field(seconds + 3, Field::DayOfMonth, &problem));
     }
-    Ok(When::Civil { times, every_hour: fields.hour.unrestricted })
+    Ok(When::Civil { times: Box::new(times), every_hour: fields.hour.unrestricted })
 }

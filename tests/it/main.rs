@@ -27,6 +27,7 @@ mod reminder_appointment;
 mod reminder_medication;
 mod reminder_shift;
 mod scheduler;
+mod schedules;
 mod secure;
 mod shutdown;
 mod streams;

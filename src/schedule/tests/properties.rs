@@ -66,9 +66,9 @@ proptest! {
     fn a_preview_shows_what_a_scheduler_does(text in expression(), (zone, from) in place(), rules in rules()) {
         let calendar = calendar(&text, zone, rules);
         let shown: Vec<_> = calendar.occurrences(from).take(20).collect();
-        let mut happening = shown.iter().filter_map(|one| one.at).map(|at| at.to_utc());
+        let happening = shown.iter().filter_map(|one| one.at).map(|at| at.to_utc());
         let mut last = from - TimeDelta::nanoseconds(1);
-        while let Some(next) = happening.next() {
+        for next in happening {
             prop_assert!(next >= from);
             prop_assert_eq!(calendar.next_after(last), Some(next), "{} in {} after {}", &text, zone, last);
             last = next;
