@@ -329,7 +329,7 @@ async fn a_hundred_thousand_due_in_one_second() {
     let mut worker = Process::start(&["run", "--only", "scheduler"], &world.environment(), world.directory.path());
     worker.ready().await;
     world
-        .eventually_within(Duration::from_secs(120), "all are published", async || {
+        .eventually_within(Duration::from_mins(2), "all are published", async || {
             let left = world.count("SELECT count(*) FROM schedules WHERE fired = 0").await;
             (left == 0).then_some(())
         })
