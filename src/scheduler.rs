@@ -169,9 +169,11 @@ impl Scheduler {
         let mut last = None;
         for at in &decision.publish {
             let job = submission(&row.spec, job_id(name, *at), *at);
-            let submitted = submit(&self.producer, job).await?;
-            tracing::info!(schedule = name, at = %at, stream = submitted.stream, sequence = submitted.sequence, "due");
-            last = Some(job_id(name, *at));
+            let id = job_id(name, *at);
+            submit(&self.producer, job).await?;
+            let after_ms = (self.clock.now() - *at).num_milliseconds();
+            tracing::info!(schedule = name, job = id, after_ms, "{name} is due");
+            last = Some(id);
         }
         Ok((decision, last))
     }

@@ -23,7 +23,8 @@ use crate::{
     effects::submit::{Submission, submit},
     health::Health,
     nats,
-    store::{DemoMember, Store},
+    scheduler::timing::Timing,
+    store::{AuditEntry, DemoMember, ScheduleSpec, Store},
     streams::{Adjustments, Streams},
 };
 
@@ -218,6 +219,7 @@ impl Demo {
     /// # Errors
     /// If a server is lost.
     pub async fn keep_running(&mut self, stop: &CancellationToken) -> Result<(), Problem> {
+        self.save_schedule().await?;
         self.invite();
         let mut look = interval(LOOK_EVERY);
         let mut next_dose = Instant::now() + NEXT_EVERY;
@@ -257,6 +259,41 @@ impl Demo {
         let text = format!("{job_id} for {} to {}", due.format("%H:%M:%S%.3f"), done.subject);
         self.say(self.clock.now(), "published", &text);
         Ok((job_id, due))
+    }
+
+    /// What publishes itself, three times a minute, by the worker's own scheduler.
+    async fn save_schedule(&self) -> Result<(), Problem> {
+        let now = self.clock.now();
+        let spec = ScheduleSpec {
+            name: "tea".into(),
+            kind: "notification".into(),
+            lane: Some("normal".into()),
+            payload: json!({ "recipients": [{ "userId": "ana" }], "title": "Tea is ready" }),
+            expression: "*/20 * * * * *".into(),
+            zone: "UTC".into(),
+            gap: "shift".into(),
+            fold: "first".into(),
+            missed: "skip".into(),
+            missed_limit: 1,
+            missed_seconds: 60,
+            jitter_seconds: 0,
+            expiry_seconds: Some(60),
+            starts_at: now,
+            ends_at: None,
+            paused: false,
+            owner: None,
+        };
+        let next = Timing::read(&spec)?.next_from(now);
+        let act = AuditEntry {
+            at: now,
+            actor: "carebell dev".into(),
+            action: "schedule.added".into(),
+            job_id: None,
+            root_id: None,
+            detail: json!({ "schedule": spec.name }),
+        };
+        self.store.save_schedule("tea", &spec, next, true, &act).await?;
+        Ok(())
     }
 
     /// Whether the ledger has all deliveries as ended.
@@ -349,7 +386,8 @@ impl Demo {
         let path = self.servers.directory.path().join("env");
         let _ = fs::write(&path, file);
         println!(
-            "\nEvery half minute another dose comes due. Ctrl-C ends everything. In another terminal:\n\
+            "\nEvery half minute another dose comes due, and a schedule fires every 20 s. Ctrl-C ends everything. In another\n\
+             terminal:\n\
              \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled; its jobs come back after 30 s\n\
              \x20 . {}   # then publish a job of your own:\n\
              \x20 cargo run -q -- publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",

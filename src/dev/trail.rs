@@ -76,6 +76,9 @@ impl Line {
             let job = self.text("job").unwrap_or_default();
             return Some((kind.to_owned(), format!("{outcome}{why}{took}   {job}")));
         }
+        if let (Some(job), Some(after)) = (self.text("job"), self.0.get("after_ms").and_then(Value::as_i64)) {
+            return Some(("schedule".into(), format!("published {after} ms after its second   {job}")));
+        }
         match self.text("level")? {
             "WARN" | "ERROR" => Some(("worker".into(), message.to_owned())),
             _ => None,
