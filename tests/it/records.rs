@@ -33,6 +33,7 @@ fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         sequence,
         delivered,
         published: utc_now(),
+        resumed: false,
         not_after: None,
         trace: None,
         wishes: Wishes::default(),
@@ -44,7 +45,7 @@ fn failed(meta: Meta, verdict: Verdict) -> FailedRun {
 }
 
 fn attempt() -> Verdict {
-    Verdict::Attempt { error: "no luck".into() }
+    Verdict::Attempt { error: "no luck".into(), until: None }
 }
 
 fn death() -> Verdict {
