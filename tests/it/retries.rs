@@ -58,6 +58,9 @@ async fn the_wait_is_over(world: &World) {
     let now = format!("@at {}", utc_now().to_rfc3339());
     for sequence in 1..=last {
         let Ok(message) = stream.get_raw_message(sequence).await else { continue };
+        if !message.subject.starts_with("hold.") {
+            continue;
+        }
         world.sql("UPDATE deliveries SET held_until = now() - interval '1 second' WHERE state = 'held'").await;
         let mut headers = message.headers;
         headers.insert("Nats-Schedule", now.as_str());
