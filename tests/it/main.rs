@@ -30,6 +30,7 @@ mod reminder_shift;
 mod retries;
 mod secure;
 mod shutdown;
+mod states;
 mod streams;
 mod sweep;
 mod views;
