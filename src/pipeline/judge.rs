@@ -125,8 +125,11 @@ mod tests {
             let last = recorded + 1 >= attempts;
             let asked = after.unwrap_or(0);
             match (which, next) {
-                (0, Next::CarryOut(_)) | (1, Next::Skip(Reason::Gone, _)) | (2, Next::Skip(Reason::Restocked, _)) => {}
-                (4, Next::Hold(_)) | (5, Next::Die(_, DeadReason::Permanent)) => {}
+                (0, Next::CarryOut(_))
+                | (1, Next::Skip(Reason::Gone, _))
+                | (2, Next::Skip(Reason::Restocked, _))
+                | (4, Next::Hold(_))
+                | (5, Next::Die(_, DeadReason::Permanent)) => {}
                 (3, Next::Wait(until, Reason::RetryLater)) => {
                     prop_assert!(until > now, "one that is over would come back again and again");
                     prop_assert!(until <= back.max(now + SHORTEST_PARKED), "nothing sleeps past its expiry");

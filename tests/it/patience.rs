@@ -39,11 +39,11 @@ async fn resident_with(deliveries: usize) -> usize {
     let planner = Process::worker(&world, &[]);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish_json("jobs.notification.normal", "news", &body).await;
-    let planned = async || {
-        let open = world.count("SELECT count(*) FROM job_runs WHERE state = 'done' AND NOT children_pending").await;
-        (open == 1).then_some(())
+    let published = async || {
+        let runs = world.count("SELECT count(*) FROM job_runs WHERE state = 'done' AND NOT children_pending").await;
+        (runs == 1).then_some(())
     };
-    world.eventually("the deliveries are planned and published", planned).await;
+    world.eventually("the deliveries are planned and published", published).await;
     drop(planner);
     world.push.drop_connections();
     world.push.wait_until(LIMIT, |counts| counts.open == 0).await.unwrap();
