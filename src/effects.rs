@@ -190,6 +190,8 @@ impl Effects {
                 attempts,
                 first: record.created_at,
             })),
+            // Parked once more by a worker that was lost before it acknowledged: the message itself went on, and died.
+            "dead" if meta.resumed => Ok(Admission::Ended(record.state)),
             "dead" if meta.delivered > crate::store::CRASHES => Ok(Admission::Crashing { attempts: 0 }),
             // Published again after it died: it has had no effect yet, so it runs, and counts afresh.
             "dead" => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),

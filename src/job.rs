@@ -132,6 +132,8 @@ pub struct Meta {
     pub delivered: i64,
     /// When it was published to that stream.
     pub published: DateTime<Utc>,
+    /// Whether it was parked, and is the message that comes back.
+    pub resumed: bool,
     /// When it stops being of use, where a header says so.
     pub not_after: Option<DateTime<Utc>>,
     /// W3C trace context, handed on to all that follows.

@@ -4,6 +4,7 @@
 
 mod consumer;
 mod depth;
+mod judge;
 mod message;
 mod registry;
 mod run;

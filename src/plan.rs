@@ -198,6 +198,8 @@ pub enum Reason {
     Expired,
     /// The provider asked to come back later.
     RetryLater,
+    /// The last attempt failed, and the next is due later.
+    Retry,
     /// Another worker is sending this delivery.
     InFlight,
 }
@@ -219,6 +221,7 @@ impl Reason {
             Self::Restocked => "restocked",
             Self::Expired => "expired",
             Self::RetryLater => "retry_later",
+            Self::Retry => "retry",
             Self::InFlight => "in_flight",
         }
     }

@@ -170,7 +170,7 @@ impl Scheduler {
         for at in &decision.publish {
             let job = submission(&row.spec, job_id(name, *at), *at);
             let id = job_id(name, *at);
-            submit(&self.producer, job).await?;
+            submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
             let after_ms = (self.clock.now() - *at).num_milliseconds();
             tracing::info!(schedule = name, job = id, after_ms, "{name} is due");
             last = Some(id);
@@ -184,7 +184,8 @@ impl Scheduler {
     /// If it cannot be published.
     pub async fn run_now(&self, row: &ScheduleRow, unique: &str) -> Result<String, String> {
         let job_id = format!("schedule:{}:now:{unique}", row.spec.name);
-        submit(&self.producer, submission(&row.spec, job_id.clone(), self.clock.now())).await?;
+        let job = submission(&row.spec, job_id.clone(), self.clock.now());
+        submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
         Ok(job_id)
     }
 }

@@ -32,6 +32,10 @@ const START_RETRY: Duration = Duration::from_millis(500);
 /// Between two looks at whether the database answers.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
+/// Between two looks at whether the NATS client still runs, which asks nothing of the server. A worker whose client has
+/// ended does nothing until it is started again.
+const CLIENT_EVERY: Duration = Duration::from_millis(500);
+
 /// How long the last words to each server may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -233,7 +237,7 @@ async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationTok
 /// Notices a NATS client that has ended by itself, which it does on a message that it cannot parse. Nothing else would:
 /// it reports no disconnection, and every pull would wait for ever.
 async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: CancellationToken, stop: CancellationToken) {
-    while stop.run_until_cancelled(sleep(PING_EVERY)).await.is_some() {
+    while stop.run_until_cancelled(sleep(CLIENT_EVERY)).await.is_some() {
         if let Ok(Err(error)) = timeout(PING_EVERY, client.flush()).await {
             health.set(NATS, Part::Down(format!("the client has ended: {error}")));
             lost.cancel();

@@ -19,7 +19,7 @@ use super::Failed;
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{Producer, Submission, submit},
+    effects::submit::{NotSubmitted, Producer, Submission, submit},
     health::Health,
     jobs,
     kind::{Kind, Lane, Stage},
@@ -125,7 +125,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     }
     let job_id = submission.job_id.clone();
     let context = connect(source).await?;
-    let done = submit(&context, submission).await.map_err(Failed)?;
+    let done = submit(&context, submission).await.map_err(|error| Failed(error.to_string()))?;
     let again = if done.duplicate { ", which was there already" } else { "" };
     println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);
     Ok(())
@@ -158,7 +158,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
         async move {
             let published = match submission {
                 Ok(submission) => submit(context, submission).await,
-                Err(why) => Err(why),
+                Err(why) => Err(NotSubmitted::Other(why)),
             };
             (number, published)
         }
@@ -183,20 +183,43 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     report(refused)
 }
 
-fn report(mut refused: Vec<(u64, String)>) -> Result<(), Failed> {
+fn report(mut refused: Vec<(u64, NotSubmitted)>) -> Result<(), Failed> {
     if refused.is_empty() {
         return Ok(());
     }
-    refused.sort();
+    refused.sort_by_key(|(number, _)| *number);
     for (number, why) in refused.iter().take(TOLD) {
         println!("line {number}: {why}");
     }
     if refused.len() > TOLD {
-        let rest: Vec<String> = refused.iter().skip(TOLD).take(100).map(|(number, _)| number.to_string()).collect();
-        let more = if refused.len() > TOLD + 100 { ", …" } else { "" };
-        println!("and lines {}{more}", rest.join(", "));
+        println!("and lines {}", ranges(refused.iter().skip(TOLD).map(|(number, _)| *number)));
     }
-    Err(Failed(format!("{} lines were refused", refused.len())))
+    let without_room = refused.iter().filter(|(_, why)| why.wants_room()).count();
+    if without_room == 0 {
+        return Err(Failed(format!("{} lines were refused", refused.len())));
+    }
+    Err(Failed(format!(
+        "{} lines were refused, {without_room} of them because there was no room. Publish the file again once the jobs \
+         are worked off: lines with a `jobId` that are there already have no second effect. Of lines without one, \
+         publish only those that were refused",
+        refused.len()
+    )))
+}
+
+/// `3, 7-12, 20`: the first hundred of them.
+fn ranges(numbers: impl Iterator<Item = u64>) -> String {
+    let mut ranges: Vec<(u64, u64)> = Vec::new();
+    for number in numbers {
+        match ranges.last_mut() {
+            Some((_, last)) if *last + 1 == number => *last = number,
+            _ => ranges.push((number, number)),
+        }
+    }
+    let one = |(first, last): &(u64, u64)| {
+        if first == last { first.to_string() } else { format!("{first}-{last}") }
+    };
+    let more = if ranges.len() > 100 { ", …" } else { "" };
+    format!("{}{more}", ranges.iter().take(100).map(one).collect::<Vec<_>>().join(", "))
 }
 
 fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {

@@ -13,7 +13,10 @@ use serde_json::json;
 use super::{Letter, Letters, lineage_header};
 use crate::{
     clock::Clock,
-    effects::publish::{self, header, rfc3339},
+    effects::{
+        publish::{self, header, rfc3339},
+        submit::NotSubmitted,
+    },
     store::{AuditEntry, Store},
 };
 
@@ -82,8 +85,9 @@ impl Redrive<'_> {
 
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
-        let sent = publish::send(self.context, &letter.original_subject, headers(letter, change), body).await;
-        sent.map(|_| ()).map_err(|error| error.to_string())
+        let subject = &letter.original_subject;
+        let sent = publish::send(self.context, subject, headers(letter, change), body).await;
+        sent.map(|_| ()).map_err(|error| NotSubmitted::new(&error, subject, letter.job_id.clone()).to_string())
     }
 
     async fn write_down(

@@ -255,7 +255,7 @@ impl Demo {
             not_after: None,
             at: Some(due),
         };
-        let done = submit(&self.context, job).await?;
+        let done = submit(&self.context, job).await.map_err(|error| error.to_string())?;
         let text = format!("{job_id} for {} to {}", due.format("%H:%M:%S%.3f"), done.subject);
         self.say(self.clock.now(), "published", &text);
         Ok((job_id, due))

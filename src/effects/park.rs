@@ -1,17 +1,29 @@
-//! Waits that burn no attempt: a job is published again for later, and acknowledged.
+//! Waits: a job is published again for later, and acknowledged.
 //!
 //! A parked job frees its permit and its place in ack-pending, and comes back as a new message with its delivery count
-//! at one, so that no number of waits exhausts it.
+//! at one, so that no number of waits exhausts it. What it has failed at is on record, and is not forgotten by that.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::publish::{header, insist, rfc3339};
+use super::publish::{header, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
     job::Meta,
 };
+
+/// What the subject of every parked job begins with.
+pub const PREFIX: &str = "hold.";
+
+/// Whether a job is parked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Parked {
+    /// It is.
+    Yes,
+    /// It cannot be: with the headers that a parked job needs it is larger than the streams take.
+    TooLarge,
+}
 
 /// Publishes the job to be resumed at `until`, and waits for the acknowledgement. Safe to repeat: the subject is the
 /// message's own, and a later schedule on it replaces an earlier one.
@@ -23,7 +35,7 @@ pub async fn park(
     headers: Option<&HeaderMap>,
     body: Bytes,
     until: DateTime<Utc>,
-) {
+) -> Parked {
     let mut resumed = HeaderMap::new();
     for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
         let name: &str = name.as_ref();
@@ -39,7 +51,10 @@ pub async fn park(
     resumed.insert(header::NOT_AFTER, rfc3339(not_after));
     resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
     resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
-    let own_subject = format!("hold.{}.{}", meta.stream, meta.sequence);
-    insist(context, &own_subject, resumed, body).await;
+    let own_subject = format!("{PREFIX}{}.{}", meta.stream, meta.sequence);
+    if !insist_if_it_fits(context, &own_subject, resumed, body).await {
+        return Parked::TooLarge;
+    }
     checkpoint::reached(Step::Parked);
+    Parked::Yes
 }

@@ -1,10 +1,14 @@
 //! Publishing what follows from a job, with acknowledgements awaited.
 
-use std::time::Duration;
+use std::{error::Error as _, time::Duration};
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, context::PublishErrorKind, message::PublishMessage},
+    jetstream::{
+        self, ErrorCode,
+        context::{PublishError, PublishErrorKind},
+        message::PublishMessage,
+    },
 };
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -90,7 +94,7 @@ pub async fn send(
     subject: &str,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<jetstream::publish::PublishAck, jetstream::context::PublishError> {
+) -> Result<jetstream::publish::PublishAck, PublishError> {
     let message = PublishMessage::build().headers(headers).payload(body);
     context.send_publish(subject.to_owned(), message).await?.await
 }
@@ -98,19 +102,39 @@ pub async fn send(
 /// As [`send`], again and again until it is acknowledged; a message that is there already counts as acknowledged.
 pub async fn insist(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) {
     let mut wait = FIRST_WAIT;
-    loop {
-        match send(context, subject, headers.clone(), body.clone()).await {
-            Ok(_) => return,
-            Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => return,
-            Err(error) => {
-                // The subject's last tokens are ids; its first says enough.
-                let stream = subject.split('.').next().unwrap_or_default();
-                tracing::warn!("publishing to {stream}.*, again soon: {error}");
-            }
+    while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
+        if error.kind() == PublishErrorKind::WrongLastSequence {
+            return;
         }
-        sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        again_soon(subject, &error, &mut wait).await;
     }
+}
+
+/// As [`insist`], unless the message is larger than its stream takes, which no repetition mends. Answers whether it is
+/// published.
+pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) -> bool {
+    let mut wait = FIRST_WAIT;
+    while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
+        if error_code(&error) == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) {
+            return false;
+        }
+        again_soon(subject, &error, &mut wait).await;
+    }
+    true
+}
+
+async fn again_soon(subject: &str, error: &PublishError, wait: &mut Duration) {
+    // The subject's last tokens are ids; its first says enough.
+    let stream = subject.split('.').next().unwrap_or_default();
+    tracing::warn!("publishing to {stream}.*, again soon: {error}");
+    sleep(*wait).await;
+    *wait = (*wait * 2).min(LONGEST_WAIT);
+}
+
+/// The server's code for a refused publish.
+#[must_use]
+pub fn error_code(error: &PublishError) -> Option<ErrorCode> {
+    error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }
 
 /// The id of the job that a message is: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it,

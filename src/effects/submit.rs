@@ -3,7 +3,7 @@
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, stream::LastRawMessageErrorKind},
+    jetstream::{self, ErrorCode, context::PublishError, stream::LastRawMessageErrorKind},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -81,11 +81,62 @@ pub async fn cancel(context: &Producer, job_id: &str) -> Result<bool, String> {
     Ok(purged.purged > 0)
 }
 
+/// Why a job is not known to be published.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NotSubmitted {
+    /// As many jobs wait in its queue as the stream allows. Nothing was published.
+    #[error(
+        "the queue {subject} is full, because workers are behind or stopped: nothing was published; publish it again \
+         later under the same job id, {job_id}"
+    )]
+    QueueFull {
+        /// The queue's subject.
+        subject: String,
+        /// The job's id.
+        job_id: String,
+    },
+    /// The server has no storage left for any stream. Nothing was published.
+    #[error(
+        "the NATS server has no storage left for JetStream: nothing was published; publish it again later under the \
+         same job id, {job_id}"
+    )]
+    NoStorage {
+        /// The job's id.
+        job_id: String,
+    },
+    /// Another refusal; or no answer, and then nobody knows whether it was published.
+    #[error("{0}")]
+    Other(String),
+}
+
+impl NotSubmitted {
+    /// What a refusal of a publish means.
+    #[must_use]
+    pub fn new(error: &PublishError, subject: &str, job_id: String) -> Self {
+        match publish::error_code(error) {
+            Some(ErrorCode::STREAM_STORE_FAILED) => Self::QueueFull { subject: subject.to_owned(), job_id },
+            Some(ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::STORAGE_RESOURCES_EXCEEDED) => {
+                Self::NoStorage { job_id }
+            }
+            _ => Self::Other(error.to_string()),
+        }
+    }
+
+    /// Whether the same publish is taken once there is room again.
+    #[must_use]
+    pub fn wants_room(&self) -> bool {
+        match self {
+            Self::QueueFull { .. } | Self::NoStorage { .. } => true,
+            Self::Other(_) => false,
+        }
+    }
+}
+
 /// Publishes a job and waits for the acknowledgement.
 ///
 /// # Errors
 /// What the server says, or that it says nothing.
-pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, String> {
+pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB_ID, job.job_id.as_str());
     headers.insert(header::CONTENT_TYPE, job.content_type);
@@ -105,6 +156,7 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, St
             format!("sched.{}", job.job_id)
         }
     };
-    let ack = publish::send(context, &subject, headers, job.body).await.map_err(|error| error.to_string())?;
+    let ack = publish::send(context, &subject, headers, job.body).await;
+    let ack = ack.map_err(|error| NotSubmitted::new(&error, &subject, job.job_id))?;
     Ok(Submitted { subject, stream: ack.stream, sequence: ack.sequence, duplicate: ack.duplicate })
 }

@@ -11,7 +11,10 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
-    effects::publish::{self, header},
+    effects::{
+        park,
+        publish::{self, header},
+    },
     job::{Invalid, Meta},
     kind::{Lane, Queue},
     policy::{PolicyError, Wishes},
@@ -120,6 +123,7 @@ impl Pulled {
             sequence: self.place.sequence,
             delivered: self.place.delivered,
             published: self.place.published,
+            resumed: self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX)),
             not_after,
             trace: self.header(header::TRACEPARENT).filter(|trace| is_traceparent(trace)).map(ToOwned::to_owned),
         })

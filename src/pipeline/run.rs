@@ -6,13 +6,14 @@ use std::{
     time::Duration,
 };
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::{
+    judge::{Next, judge, parked_until},
     message::{Form, Pulled},
     registry::{Decoder, Runnable},
     settle::{Fate, settle},
@@ -31,9 +32,6 @@ use crate::{
 
 /// How long a job that cannot run because the database is away waits before it looks again.
 const HOLD: Duration = Duration::from_secs(1);
-
-/// The shortest wait of a parked job.
-const SHORTEST_WAIT: TimeDelta = TimeDelta::seconds(1);
 
 /// How long a worker that stops tries to record that it gives a job back.
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -161,7 +159,10 @@ impl Runner {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
             Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
             Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
-            Admission::Wait(until, reason) => return Ok(self.park(meta, not_after, until).because(reason.name())),
+            Admission::Wait(until, reason) => {
+                let until = parked_until(until, self.clock.now(), not_after);
+                return Ok(Ending::new("waits", park(meta, not_after, until)).because(reason.name()));
+            }
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
         if self.clock.now() >= not_after {
@@ -178,39 +179,33 @@ impl Runner {
             random: self.random.clone(),
         };
         let policy = self.policy.for_job(&meta.wishes);
-        match self.work(job, cx, policy.timeout).await {
-            Ok(Outcome::Done(plan)) => match self.effects.carry_out(meta, not_after, plan).await? {
+        let result = self.work(job, cx, policy.timeout).await;
+        match judge(result, attempts, &policy, &self.random, self.clock.now(), not_after) {
+            Next::CarryOut(plan) => match self.effects.carry_out(meta, not_after, plan).await? {
                 Committed::Fresh => Ok(Ending::new("done", Fate::Done)),
                 Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
                 Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded)),
             },
-            Ok(Outcome::Skipped(reason)) => self.skip(meta, not_after, reason, Plan::default()).await,
-            Ok(Outcome::SkippedWith(reason, plan)) => self.skip(meta, not_after, reason, plan).await,
-            Ok(Outcome::Wait(until, reason)) => {
+            Next::Skip(reason, plan) => {
+                let written = self.effects.skip(meta, not_after, reason, plan).await?;
+                Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
+            }
+            Next::Wait(until, reason) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
-                Ok(self.park(meta, not_after, until).because(reason.name()).if_written(meta, written))
+                Ok(Ending::new("waits", park(meta, not_after, until)).because(reason.name()).if_written(meta, written))
             }
-            Err(Failure::Unavailable { why }) => Err(Refused::Unavailable(why)),
-            Err(Failure::Permanent { why }) => {
-                let death = Death { reason: DeadReason::Permanent, error: why, attempts: attempts + 1, first };
-                self.die(meta, death).await
-            }
-            Err(Failure::Retry { why, after }) => {
-                let failures = attempts + 1;
-                if failures >= policy.attempts {
-                    let death = Death { reason: DeadReason::Exhausted, error: why, attempts: failures, first };
-                    return self.die(meta, death).await;
-                }
-                let written = self.effects.record(meta, Verdict::Attempt { error: why.clone() }).await?;
-                let wait = policy.delay(failures, &self.random).max(after.unwrap_or_default());
+            Next::RetrySoon(why, wait) => {
+                let written = self.effects.record(meta, Verdict::Attempt { error: why.clone(), until: None }).await?;
                 Ok(Ending::new("retry", Fate::Retry(wait)).because(why).if_written(meta, written))
             }
+            Next::RetryLater(why, until) => {
+                let failed = Verdict::Attempt { error: why.clone(), until: Some(until) };
+                let written = self.effects.record(meta, failed).await?;
+                Ok(Ending::new("retry", park(meta, not_after, until)).because(why).if_written(meta, written))
+            }
+            Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
+            Next::Hold(why) => Err(Refused::Unavailable(why)),
         }
-    }
-
-    async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason, plan: Plan) -> Result<Ending, Refused> {
-        let written = self.effects.skip(meta, not_after, reason, plan).await?;
-        Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
     }
 
     /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
@@ -259,15 +254,6 @@ impl Runner {
         self.die(meta, Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.published }).await
     }
 
-    /// Lets the job wait. One that would expire meanwhile comes back when it expires, and is recorded as such; an
-    /// instant that has passed would bring it back at once, again and again.
-    fn park(&self, meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Ending {
-        let soonest = self.clock.now() + SHORTEST_WAIT;
-        let latest = not_after.checked_add_signed(SHORTEST_WAIT).unwrap_or(until);
-        let until = until.min(latest).max(soonest);
-        Ending::new("waits", Fate::Park { meta: Box::new(meta.clone()), not_after, until })
-    }
-
     /// Gives the job back because the worker stops. That this is no crash is recorded, if that is quickly done.
     async fn release(&self, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
         if let Ok(meta) = meta {
@@ -289,6 +275,9 @@ impl Runner {
             Fate::Leave => warn!(job, root, kind, outcome, sequence, "{kind} is another worker's by now"),
             Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
             Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
+            Fate::Park { until, .. } if *outcome == "retry" => {
+                warn!(job, root, kind, outcome, why, %until, ms, delivered, "{kind} failed, again later");
+            }
             Fate::Park { until, .. } => info!(job, root, kind, outcome, why, %until, ms, "{kind} waits"),
             Fate::Retry(wait) => {
                 warn!(job, root, kind, outcome, why, ?wait, ms, delivered, "{kind} failed, again soon");
@@ -306,4 +295,8 @@ impl Runner {
             ),
         }
     }
+}
+
+fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Fate {
+    Fate::Park { meta: Box::new(meta.clone()), not_after, until }
 }

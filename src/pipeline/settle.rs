@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::message::Pulled;
 use crate::{
     dead_letter,
-    effects::{self, Death, Effects},
+    effects::{self, Death, Effects, park::Parked},
     job::Meta,
 };
 
@@ -17,9 +17,9 @@ use crate::{
 pub enum Fate {
     /// It is done with: acknowledge.
     Done,
-    /// It failed and is to run again after this wait.
+    /// It failed and is to run again after this short wait.
     Retry(Duration),
-    /// It waits until an instant, without burning an attempt.
+    /// It waits until an instant in the stream HOLD.
     Park {
         /// The job.
         meta: Box<Meta>,
@@ -43,8 +43,13 @@ pub async fn settle(message: Pulled, fate: Fate, effects: &Effects) {
         Fate::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Fate::Park { meta, not_after, until } => {
             let (subject, headers, body) = (message.subject(), message.headers(), message.body().clone());
-            effects::park::park(effects.context(), &meta, not_after, subject, headers, body, until).await;
-            message.acknowledge(AckKind::Ack).await;
+            match effects::park::park(effects.context(), &meta, not_after, subject, headers, body, until).await {
+                Parked::Yes => message.acknowledge(AckKind::Ack).await,
+                Parked::TooLarge => {
+                    let wait = (until - effects.now()).to_std().unwrap_or_default();
+                    message.acknowledge(AckKind::Nak(Some(wait))).await;
+                }
+            }
         }
         Fate::Dead(death) => {
             // A terminated message is gone from a work queue at once: the copy must be acknowledged first.

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     kind::Lane,
-    plan::{Content, Delivered, Receipt},
+    plan::{Content, Delivered, Reason, Receipt},
     wire,
 };
 
@@ -157,7 +157,16 @@ impl LedgerRecord {
             Self::Expired => Columns { reason: Some("expired"), ..plain("expired") },
             Self::Skipped(reason) => Columns { reason: Some(reason), ..plain("skipped") },
             Self::Held(until, reason) => Columns { reason: Some(reason), held_until: Some(*until), ..plain("held") },
-            Self::Verdict(Verdict::Attempt { error }) => Columns { burnt: 1, answer: Some(error), ..plain("pending") },
+            Self::Verdict(Verdict::Attempt { error, until: None }) => {
+                Columns { burnt: 1, answer: Some(error), ..plain("pending") }
+            }
+            Self::Verdict(Verdict::Attempt { error, until: Some(until) }) => Columns {
+                burnt: 1,
+                answer: Some(error),
+                reason: Some(Reason::Retry.name()),
+                held_until: Some(*until),
+                ..plain("held")
+            },
             Self::Verdict(Verdict::Dead { error, reason }) => {
                 Columns { burnt: 1, reason: Some(reason.name()), answer: Some(error), ..plain("dead") }
             }

@@ -131,6 +131,8 @@ pub enum Verdict {
     Attempt {
         /// What went wrong.
         error: String,
+        /// Where the job is parked: when the next attempt is due. A delivery is not claimed before.
+        until: Option<DateTime<Utc>>,
     },
     /// The last attempt, or a failure that none can mend.
     Dead {
@@ -147,7 +149,7 @@ impl Verdict {
     /// The columns that it sets: burnt attempts, state, reason, error.
     fn columns(&self) -> (i32, &'static str, Option<&'static str>, Option<&str>) {
         match self {
-            Self::Attempt { error } => (1, "open", None, Some(error)),
+            Self::Attempt { error, until: _ } => (1, "open", None, Some(error)),
             Self::Dead { error, reason } => (1, "dead", Some(reason.name()), Some(error)),
             Self::Released => (0, "open", None, None),
         }

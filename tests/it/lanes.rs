@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::support::{LIMIT, Process, Worker, World};
 
 /// Puts many notifications without pushes into a lane.
-async fn backlog(world: &World, lane: &str, count: usize) {
+pub async fn backlog(world: &World, lane: &str, count: usize) {
     let body = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "channels": ["CHANNEL_IN_APP"] });
     let body = bytes::Bytes::from(body.to_string());
     for start in (0..count).step_by(1000) {
@@ -25,7 +25,7 @@ async fn backlog(world: &World, lane: &str, count: usize) {
     }
 }
 
-async fn waiting(world: &World, durable: &str, stream: &str) -> u64 {
+pub async fn waiting(world: &World, durable: &str, stream: &str) -> u64 {
     let consumer: PullConsumer = world.context.get_consumer_from_stream(durable, stream).await.unwrap();
     consumer.cached_info().num_pending
 }

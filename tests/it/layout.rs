@@ -238,6 +238,32 @@ fn each_consumer_filters_the_subject_of_its_queue() {
     }
 }
 
+/// A kind that is not sourced would wait for ever once it is delayed or parked.
+#[test]
+fn each_queue_of_jobs_gets_back_what_was_delayed_or_parked() {
+    let text = fs::read_to_string(Path::new(ROOT).join("streams/JOBS.json")).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    for (stream, prefix) in [("SCHEDULED", "due."), ("HOLD", "resume.jobs.")] {
+        let sources = json["sources"].as_array().unwrap().iter().filter(|source| source["name"] == stream);
+        let subjects: Vec<&str> = sources
+            .map(|source| {
+                let transforms = source["subject_transforms"].as_array().unwrap();
+                assert_eq!(transforms.len(), 1, "one that is full would hold up the others of its source");
+                transforms[0]["src"].as_str().unwrap()
+            })
+            .collect();
+        for kind in jobs::registry().kinds().iter().filter(|kind| kind.stage != Stage::Delivery) {
+            for queue in kind.queues() {
+                let subject = kind.subject(queue.lane.unwrap_or(carebell::kind::Lane::Critical));
+                let subject = subject.replacen("jobs.", prefix, 1);
+                let family = format!("{}.*", subject.rsplit_once('.').unwrap().0);
+                let found = subjects.iter().filter(|known| **known == subject || **known == family);
+                assert_eq!(found.count(), 1, "JOBS sources {subject} of {stream}");
+            }
+        }
+    }
+}
+
 #[test]
 fn the_readme_names_every_variable() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();

@@ -1,8 +1,6 @@
 //! What the store promises to those who repeat themselves: the same record twice counts once, and a worker that was
 //! thought dead does not write over its successor.
 
-use std::cell::Cell;
-
 use carebell::{
     job::Meta,
     kind::{Kind, Lane},
@@ -14,16 +12,15 @@ use carebell::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
-use proptest::{prelude::*, test_runner::TestRunner};
 use serde_json::Map;
 
 use crate::support::{database, utc_now};
 
-async fn store() -> Store {
+pub async fn store() -> Store {
     Store::new(&database().await, 8).unwrap()
 }
 
-fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
+pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
     Meta {
         job_id: job_id.into(),
         root_id: job_id.into(),
@@ -33,25 +30,26 @@ fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         sequence,
         delivered,
         published: utc_now(),
+        resumed: false,
         not_after: None,
         trace: None,
         wishes: Wishes::default(),
     }
 }
 
-fn failed(meta: Meta, verdict: Verdict) -> FailedRun {
+pub fn failed(meta: Meta, verdict: Verdict) -> FailedRun {
     FailedRun { meta, verdict, now: utc_now() }
 }
 
-fn attempt() -> Verdict {
-    Verdict::Attempt { error: "no luck".into() }
+pub fn attempt() -> Verdict {
+    Verdict::Attempt { error: "no luck".into(), until: None }
 }
 
-fn death() -> Verdict {
+pub fn death() -> Verdict {
     Verdict::Dead { error: "no luck".into(), reason: DeadReason::Exhausted }
 }
 
-fn commit(meta: Meta, plan: Plan) -> Commit {
+pub fn commit(meta: Meta, plan: Plan) -> Commit {
     let now = utc_now();
     Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after: now, now }
 }
@@ -95,7 +93,7 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
     assert_eq!(run_of(&store, "a").await.0, "done");
 }
 
-fn planned(id: &str) -> Commit {
+pub fn planned(id: &str) -> Commit {
     let mut plan = Plan { content: Some(content()), ..Plan::default() };
     plan.inbox.push(InboxRow { id: format!("inbox-{id}"), user_id: "ana".into() });
     plan.deliveries.push(PlannedDelivery {
@@ -115,7 +113,7 @@ fn content() -> Content {
     Content { kind: "T".into(), title: "T".into(), body: String::new(), url: None, data: Map::new(), tag: None }
 }
 
-fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
+pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
     ClaimAsk { id: id.into(), sequence, delivered, now }
 }
 
@@ -127,7 +125,7 @@ fn entry(id: &str, sequence: i64, delivered: i64, record: LedgerRecord) -> Ledge
     LedgerEntry { id: id.into(), sequence, delivered, record, now: utc_now() }
 }
 
-fn receipt(state: Delivered) -> LedgerRecord {
+pub fn receipt(state: Delivered) -> LedgerRecord {
     let provider = "web_push".to_owned();
     LedgerRecord::Receipt(Receipt { state, reason: None, provider, answer: "201".into(), address_gone: false })
 }
@@ -261,73 +259,4 @@ async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
     let group = [over("refilled-again", "second"), found("fourth")];
     assert_eq!(store.commit_runs(&group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
     assert_eq!(one(found("fifth")).await, Committed::Fresh);
-}
-
-/// One thing that happens to a delivery, at random.
-#[derive(Clone, Debug)]
-enum Event {
-    Claim { sequence: i64, delivered: i64, seconds: i64 },
-    Record { sequence: i64, delivered: i64, what: usize },
-}
-
-/// Whatever happens in whatever order: a delivery that has ended stays as it ended, `sent` is only said by a send, and
-/// burnt attempts never grow less.
-#[test]
-fn the_ledger_keeps_its_states() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let store = runtime.block_on(store());
-    let event = prop_oneof![
-        (1..4_i64, 1..5_i64, 0..200_i64).prop_map(|(sequence, delivered, seconds)| Event::Claim {
-            sequence,
-            delivered,
-            seconds
-        }),
-        (1..4_i64, 1..5_i64, 0..7_usize).prop_map(|(sequence, delivered, what)| Event::Record {
-            sequence,
-            delivered,
-            what
-        }),
-    ];
-    let number = Cell::new(0);
-    let mut runner = TestRunner::new(ProptestConfig { cases: 60, failure_persistence: None, ..Default::default() });
-    let outcome = runner.run(&prop::collection::vec(event, 1..25), |events| {
-        number.set(number.get() + 1);
-        let id = format!("d-{}", number.get());
-        runtime.block_on(async {
-            store.commit_runs(&[planned(&id)]).await.unwrap();
-            let mut before = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
-            for event in events {
-                let mut sent = false;
-                match &event {
-                    Event::Claim { sequence, delivered, seconds } => {
-                        let now = utc_now() + TimeDelta::seconds(*seconds);
-                        claim(&store, ask(&id, *sequence, *delivered, now)).await;
-                    }
-                    Event::Record { sequence, delivered, what } => {
-                        let record = match what {
-                            0 => receipt(Delivered::Sent),
-                            1 => receipt(Delivered::Failed),
-                            2 => LedgerRecord::Expired,
-                            3 => LedgerRecord::Held(utc_now(), "retry_later"),
-                            4 => LedgerRecord::Verdict(attempt()),
-                            5 => LedgerRecord::Verdict(death()),
-                            _ => LedgerRecord::Verdict(Verdict::Released),
-                        };
-                        sent = *what == 0;
-                        store.record_deliveries(&[entry(&id, *sequence, *delivered, record)]).await.unwrap();
-                    }
-                }
-                let after = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
-                let ended = !["pending", "held", "sending"].contains(&before.state.as_str());
-                // One that was given up while a worker was sending it is sent all the same.
-                let found_sent = before.state == "dead" && after.state == "sent" && sent;
-                prop_assert!(!ended || before == after || found_sent, "{event:?}: {before:?} became {after:?}");
-                prop_assert!(after.state != "sent" || before.state == "sent" || sent, "{event:?}: {after:?}");
-                prop_assert!(after.attempts >= before.attempts && after.claims >= before.claims);
-                before = after;
-            }
-            Ok(())
-        })
-    });
-    outcome.unwrap();
 }

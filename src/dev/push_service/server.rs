@@ -86,7 +86,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     if request.method() == Method::HEAD && request.uri().path() == "/" {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
-    state.requested();
+    let _under_way = state.requested();
     let (parts, body) = request.into_parts();
     let body = to_bytes(body, MAX_BODY).await;
     let request = verify::Request {

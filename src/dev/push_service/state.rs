@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -87,6 +87,19 @@ pub struct Counts {
     pub replaced: usize,
     /// Requests that broke a rule.
     pub rejected: usize,
+    /// Requests that are neither answered nor given up at present.
+    pub open: usize,
+    /// The most of them that there were at once.
+    pub most_open: usize,
+}
+
+/// A request that is under way.
+pub struct UnderWay(Arc<State>);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.counts.send_modify(|counts| counts.open -= 1);
+    }
 }
 
 /// Everything that the service's handles and connections share.
@@ -213,9 +226,14 @@ impl State {
         std::mem::take(&mut *connections).cancel();
     }
 
-    /// Counts a request.
-    pub fn requested(&self) {
-        self.counts.send_modify(|counts| counts.requests += 1);
+    /// Counts a request, which is under way until the answer is dropped.
+    pub fn requested(self: &Arc<Self>) -> UnderWay {
+        self.counts.send_modify(|counts| {
+            counts.requests += 1;
+            counts.open += 1;
+            counts.most_open = counts.most_open.max(counts.open);
+        });
+        UnderWay(Arc::clone(self))
     }
 
     /// Checks a request by every rule, and notes the one that it breaks.

@@ -118,6 +118,12 @@ impl Process {
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
+    /// Its memory that is not swapped out, in bytes.
+    pub fn resident(&self) -> usize {
+        let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.guarded.pid())).unwrap();
+        pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+    }
+
     /// Everything it has written.
     pub fn output(&self) -> String {
         self.guarded.output()

@@ -1,0 +1,223 @@
+//! Queues and servers that take no more: the producer is told, nothing is lost, and no other queue waits.
+
+use carebell::{jobs, pipeline::Registry, streams::Streams};
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::{Value, json};
+
+use crate::{
+    cli::carebell,
+    support::{Custom, LIMIT, Process, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now},
+};
+
+const FULL: &str = "is full, because workers are behind or stopped: nothing was published; publish it again later";
+
+/// Lets each queue of JOBS take only so many jobs.
+async fn cap(world: &World, most: i64) {
+    let mut config = world.context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
+    assert_eq!((config.max_messages_per_subject, config.discard_new_per_subject), (1_000_000, true), "as shipped");
+    config.max_messages_per_subject = most;
+    world.context.update_stream(config).await.unwrap();
+}
+
+fn news(user: &str) -> Value {
+    json!({ "recipients": [{ "userId": user }], "title": "News", "channels": ["CHANNEL_IN_APP"] })
+}
+
+/// A reminder of `metformin` that no other of the test is for.
+fn dose(number: i64) -> Value {
+    reminder("metformin", utc_now() - TimeDelta::minutes(number))
+}
+
+/// Publishes for later, as a producer does; a second one under the same id replaces the first.
+async fn schedule(world: &World, kind: &str, job_id: &str, at: DateTime<Utc>, body: &Value) {
+    let (at, target) = (format!("@at {}", at.to_rfc3339()), format!("due.{kind}"));
+    let headers = [
+        ("Carebell-Job-Id", job_id),
+        ("Nats-Schedule", &at),
+        ("Nats-Schedule-Target", &target),
+        ("Content-Type", "application/json"),
+    ];
+    world.publish(&format!("sched.{job_id}"), &headers, body.to_string()).await;
+}
+
+#[tokio::test]
+async fn a_full_queue_refuses_its_own_jobs_with_what_to_do() {
+    let world = World::new().await;
+    cap(&world, 3).await;
+    let body = news("ana").to_string();
+    let publish = async |id: &str, lane: &str| {
+        carebell(&world, &["publish", "notification", "--json", &body, "--job-id", id, "--lane", lane], &[]).await
+    };
+    for id in ["a", "b", "c"] {
+        assert!(publish(id, "bulk").await.0);
+    }
+    let (well, _, error) = publish("d", "bulk").await;
+    assert!(!well && error.contains("jobs.notification.bulk") && error.contains(FULL), "{error}");
+    assert!(error.contains("job id, d"), "it names the id, which may be the program's own: {error}");
+    assert!(publish("e", "critical").await.0, "another queue has room");
+
+    let line = |id: &str, lane: &str| json!({ "jobId": id, "lane": lane, "job": news("ben") }).to_string();
+    let file = world.directory.path().join("jobs.jsonl");
+    let mut lines: Vec<String> = (0..30).map(|number| line(&format!("bulk-{number}"), "bulk")).collect();
+    lines.push(line("now", "critical"));
+    std::fs::write(&file, lines.join("\n")).unwrap();
+    let many = ["publish", "notification", "--from", &file.display().to_string()];
+    let (well, said, error) = carebell(&world, &many, &[]).await;
+    assert!(!well && said.contains("1 published, 0 were there already, 30 refused"), "{said}");
+    assert!(
+        said.contains("line 1: the queue jobs.notification.bulk is full") && said.contains("lines 21-30"),
+        "{said}"
+    );
+    assert!(error.contains("30 of them because there was no room"), "{error}");
+
+    // There is room again: what was refused is taken under the same ids, and what was there has no second effect.
+    cap_off(&world).await;
+    let worker = Worker::start(&world);
+    let (well, said, error) = carebell(&world, &many, &[]).await;
+    assert!(well && said.contains("30 published"), "{said}{error}");
+    assert!(publish("d", "bulk").await.0);
+    world.queues_are_empty().await;
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 5 + 31);
+    worker.stop().await;
+}
+
+async fn cap_off(world: &World) {
+    let streams = Streams::embedded(&adjustments(QUICK)).unwrap();
+    assert_eq!(streams.check(&world.context).await.unwrap().len(), 1, "the cap of the test");
+    streams.apply(&world.context).await.unwrap();
+    assert_eq!(streams.check(&world.context).await.unwrap(), []);
+}
+
+#[tokio::test]
+async fn with_every_queue_full_the_work_goes_on() {
+    let world = World::new().await;
+    cap(&world, 4).await;
+    for number in 0..4 {
+        world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
+        // What reminders lead to has no room either until these have gone.
+        world.publish_json("jobs.notification.critical", &format!("now-{number}"), &news("ana")).await;
+        world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news("ben")).await;
+    }
+    let worker = Worker::start(&world);
+    for number in 0..4 {
+        assert_eq!(world.ledger(&format!("dose-{number}")).await.len(), 4);
+    }
+    world.queues_are_empty().await;
+    assert_eq!(world.count("SELECT count(*) FROM job_runs WHERE state = 'done' AND attempts = 0").await, 16);
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4 * 4 + 8);
+    assert!(world.dead_letters().await.is_empty());
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_reminder_whose_notification_has_no_room_waits_and_holds_up_no_other_queue() {
+    let world = World::new().await;
+    cap(&world, 2).await;
+    for number in 0..2 {
+        world.publish_json("jobs.notification.critical", &format!("now-{number}"), &news("ana")).await;
+    }
+    world.remind("dose").await;
+    // A worker that runs everything but notifications, so that their queue stays full.
+    let registry = Registry::default()
+        .with::<jobs::reminder_medication::MedicationReminder>()
+        .with::<jobs::reminder_shift::ShiftReminder>();
+    let pipeline = Custom::start(&world, registry);
+    assert_eq!(world.ended("dose").await.0, "done", "it is committed, with what is to follow");
+    let pending = async || (world.count("SELECT count(*) FROM job_children").await == 1).then_some(());
+    world.eventually("its notification is kept", pending).await;
+    let start = utc_now() + TimeDelta::hours(1);
+    let shift = json!({ "shiftId": "none", "startTime": start.to_rfc3339(), "reminderMinutes": 60 });
+    world.publish_json("jobs.reminder.shift", "shift", &shift).await;
+    assert_eq!(world.ended("shift").await.0, "skipped");
+    assert_eq!(peek(&world.context, "JOBS", "jobs.reminder.medication").await, 1, "it is not acknowledged");
+
+    let worker = Worker::start(&world);
+    world.everyone_has_it_once("dose").await;
+    world.queues_are_empty().await;
+    assert_eq!(world.count("SELECT count(*) FROM job_children").await, 0);
+    worker.stop().await;
+    pipeline.stop().await;
+}
+
+#[tokio::test]
+async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
+    const ROOM: usize = 50;
+    let world = World::new().await;
+    cap(&world, i64::try_from(ROOM).unwrap()).await;
+    for number in 0..ROOM {
+        world.publish_json("jobs.notification.bulk", &format!("bulk-{number}"), &news("ana")).await;
+    }
+    for number in 0..ROOM {
+        schedule(&world, "notification.bulk", &format!("later-{number}"), utc_now(), &news("ben")).await;
+        // What comes back from a wait goes the same way.
+        let headers = [("Carebell-Job-Id", &*format!("parked-{number}")), ("Content-Type", "application/json")];
+        world.publish("resume.jobs.notification.bulk", &headers, news("chloe").to_string()).await;
+    }
+    let fired = async || (peek(&world.context, "SCHEDULED", "due.notification.bulk").await == ROOM).then_some(());
+    world.eventually("they have fired", fired).await;
+    for lane in ["critical", "normal"] {
+        schedule(&world, &format!("notification.{lane}"), lane, utc_now(), &news("dan")).await;
+    }
+    schedule(&world, "reminder.medication", "dose", utc_now(), &dose(0)).await;
+    let (resumed, json) = (format!("{}", news("dan")), ("Content-Type", "application/json"));
+    world.publish("resume.jobs.notification.critical", &[("Carebell-Job-Id", "resumed"), json], resumed).await;
+    let others = async || {
+        let critical = peek(&world.context, "JOBS", "jobs.notification.critical").await;
+        let normal = peek(&world.context, "JOBS", "jobs.notification.normal").await;
+        let doses = peek(&world.context, "JOBS", "jobs.reminder.medication").await;
+        ((critical, normal, doses) == (2, 1, 1)).then_some(())
+    };
+    world.eventually("the other queues have theirs", others).await;
+    assert_eq!(peek(&world.context, "JOBS", "jobs.notification.bulk").await, ROOM, "and the full one has no more");
+
+    // Nothing is lost by the wait.
+    let worker = Worker::start(&world);
+    let all = i64::try_from(3 * ROOM).unwrap() + 3 + 4;
+    let told = async || (world.count("SELECT count(*) FROM notifications").await == all).then_some(());
+    world.eventually("all are told", told).await;
+    world.queues_are_empty().await;
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, all);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
+    let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", QUICK).await;
+    let filler = async_nats::jetstream::stream::Config {
+        name: "FILLER".into(),
+        subjects: vec!["filler".into()],
+        ..Default::default()
+    };
+    let filler = world.context.create_stream(filler).await.unwrap();
+    for number in 0..3 {
+        world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
+    }
+    let mut size = 100_000;
+    while size > 0 {
+        let ack = world.context.publish("filler", vec![0; size].into()).await.unwrap().await;
+        size = if ack.is_ok() { size } else { size / 10 };
+    }
+    let body = news("ana").to_string();
+    let publish = ["publish", "notification", "--json", &body, "--job-id", "refused"];
+    let (well, _, error) = carebell(&world, &publish, &[]).await;
+    assert!(!well && error.contains("no storage left") && error.contains("the same job id, refused"), "{error}");
+
+    let mut worker = Process::worker(&world, &[]);
+    let tried = |(_, step): (String, String)| step.starts_with("publishing what follows from a job").then_some(());
+    worker.line("what follows is tried again", |line| line.step().and_then(tried)).await;
+    for number in 0..3 {
+        assert_eq!(world.ended(&format!("dose-{number}")).await.0, "done", "committed, with what is to follow");
+    }
+    assert_eq!(world.push.counts().requests, 0);
+    filler.purge().await.unwrap();
+    for number in 0..3 {
+        let ledger = world.ledger(&format!("dose-{number}")).await;
+        assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+    }
+    assert!(carebell(&world, &publish, &[]).await.0);
+    world.queues_are_empty().await;
+    world.push.wait_for(12, LIMIT).await.unwrap();
+    assert_eq!(world.count("SELECT sum(attempts)::bigint FROM job_runs").await, 0, "an outage burns no attempt");
+    assert!(world.dead_letters().await.is_empty());
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}

@@ -1,0 +1,335 @@
+//! The ledger and the runs as state machines: whatever several workers say in whatever order, real Postgres and a model
+//! in plain Rust agree.
+
+use std::cell::Cell;
+
+use carebell::{
+    plan::{DeadReason, Delivered, Plan},
+    store::{Claimed, Committed, LedgerRecord, RunAsk, RunState, Store, Verdict},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use proptest::{prelude::*, test_runner::TestRunner};
+
+use crate::{
+    records::{ask, attempt, commit, death, failed, meta, planned, receipt, store},
+    support::utc_now,
+};
+
+fn runner() -> TestRunner {
+    TestRunner::new(ProptestConfig { cases: 80, failure_persistence: None, ..Default::default() })
+}
+
+/// What a worker says of a delivery.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Word {
+    Sent,
+    Failed,
+    Expired,
+    HeldFor(i64),
+    Attempt,
+    AttemptThenParkedFor(i64),
+    Dead,
+    Released,
+}
+
+impl Word {
+    fn record(self, now: DateTime<Utc>) -> LedgerRecord {
+        let later = |seconds| now + TimeDelta::seconds(seconds);
+        match self {
+            Self::Sent => receipt(Delivered::Sent),
+            Self::Failed => receipt(Delivered::Failed),
+            Self::Expired => LedgerRecord::Expired,
+            Self::HeldFor(seconds) => LedgerRecord::Held(later(seconds), "retry_later"),
+            Self::Attempt => LedgerRecord::Verdict(attempt()),
+            Self::AttemptThenParkedFor(seconds) => {
+                LedgerRecord::Verdict(Verdict::Attempt { error: "no luck".into(), until: Some(later(seconds)) })
+            }
+            Self::Dead => LedgerRecord::Verdict(death()),
+            Self::Released => LedgerRecord::Verdict(Verdict::Released),
+        }
+    }
+}
+
+fn word() -> impl Strategy<Value = Word> {
+    prop_oneof![
+        Just(Word::Sent),
+        Just(Word::Failed),
+        Just(Word::Expired),
+        (0..100_i64).prop_map(Word::HeldFor),
+        Just(Word::Attempt),
+        Just(Word::Attempt),
+        (0..100_i64).prop_map(Word::AttemptThenParkedFor),
+        Just(Word::Dead),
+        Just(Word::Released),
+    ]
+}
+
+/// One thing that happens to a delivery, so many seconds after the last.
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Claim { sequence: i64, delivered: i64 },
+    Record { sequence: i64, delivered: i64, word: Word },
+    GiveUp,
+    Crashed { sequence: i64, delivered: i64 },
+}
+
+fn event() -> impl Strategy<Value = (i64, Event)> {
+    let message = || (1..4_i64, 1..9_i64);
+    let event = prop_oneof![
+        5 => message().prop_map(|(sequence, delivered)| Event::Claim { sequence, delivered }),
+        8 => (message(), word()).prop_map(|((sequence, delivered), word)| Event::Record { sequence, delivered, word }),
+        1 => Just(Event::GiveUp),
+        1 => message().prop_map(|(sequence, delivered)| Event::Crashed { sequence, delivered }),
+    ];
+    (0..50_i64, event)
+}
+
+/// A row of the ledger as it ought to be.
+#[derive(Clone, Debug)]
+struct Row {
+    state: &'static str,
+    attempts: i32,
+    claims: i32,
+    /// The message that has the claim: sequence and delivery count.
+    fence: Option<(i64, i64)>,
+    claimed_at: DateTime<Utc>,
+    /// The delivery count of the fence's sequence at the last word.
+    recorded: i64,
+    held_until: Option<DateTime<Utc>>,
+}
+
+impl Row {
+    fn ended(&self) -> bool {
+        !["pending", "held", "sending"].contains(&self.state)
+    }
+
+    /// Whether the claim is taken.
+    fn claim(&mut self, sequence: i64, delivered: i64, now: DateTime<Utc>) -> bool {
+        let own = self.fence.filter(|fence| fence.0 == sequence);
+        let recorded = if own.is_some() { self.recorded } else { 0 };
+        let free = match (self.state, own) {
+            ("pending", _) => true,
+            ("held", _) => self.held_until.is_none_or(|until| until <= now),
+            ("sending", Some((_, holder))) => holder <= delivered,
+            ("sending", None) => self.claimed_at < now - TimeDelta::seconds(60),
+            _ => false,
+        };
+        let taken = free && delivered - recorded <= 5;
+        if taken {
+            self.state = "sending";
+            self.claims += 1;
+            self.fence = Some((sequence, delivered));
+            (self.claimed_at, self.recorded, self.held_until) = (now, recorded, None);
+        }
+        taken
+    }
+
+    /// Whether the word is on record.
+    fn record(&mut self, sequence: i64, delivered: i64, word: Word, now: DateTime<Utc>) -> bool {
+        let holds = self.fence == Some((sequence, delivered));
+        let repeated = holds && self.recorded == delivered;
+        let counts = match word {
+            // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died.
+            Word::Sent => ["sending", "dead"].contains(&self.state),
+            _ => self.state == "sending" && holds,
+        };
+        if counts {
+            let later = |seconds| Some(now + TimeDelta::seconds(seconds));
+            self.attempts += i32::from(matches!(word, Word::Attempt | Word::AttemptThenParkedFor(_) | Word::Dead));
+            self.recorded = delivered;
+            (self.state, self.held_until) = match word {
+                Word::Sent => ("sent", None),
+                Word::Failed => ("failed", None),
+                Word::Expired => ("expired", None),
+                Word::HeldFor(seconds) | Word::AttemptThenParkedFor(seconds) => ("held", later(seconds)),
+                Word::Attempt => ("pending", None),
+                Word::Dead => ("dead", None),
+                Word::Released => ("sending", None),
+            };
+        }
+        counts || repeated
+    }
+}
+
+#[test]
+fn the_ledger_is_as_its_model_says() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(store());
+    let number = Cell::new(0);
+    let outcome = runner().run(&prop::collection::vec(event(), 1..30), |events| {
+        number.set(number.get() + 1);
+        runtime.block_on(ledger_follows(&store, &format!("d-{}", number.get()), &events))
+    });
+    outcome.unwrap();
+}
+
+async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Result<(), TestCaseError> {
+    store.commit_runs(&[planned(id)]).await.unwrap();
+    let mut now = utc_now();
+    let mut row =
+        Row { state: "pending", attempts: 0, claims: 0, fence: None, claimed_at: now, recorded: 0, held_until: None };
+    for (seconds, event) in events {
+        now += TimeDelta::seconds(*seconds);
+        let before = row.clone();
+        match *event {
+            Event::Claim { sequence, delivered } => {
+                let claimed = store.claim_deliveries(&[ask(id, sequence, delivered, now)]).await.unwrap().remove(0);
+                let taken = row.claim(sequence, delivered, now);
+                prop_assert_eq!(matches!(claimed, Claimed::Taken(_)), taken, "{:?} of {:?}", event, before);
+                if let Claimed::Busy(until) = claimed {
+                    prop_assert!(!row.ended() && (row.state != "held" || Some(until) == row.held_until));
+                }
+            }
+            Event::Record { sequence, delivered, word } => {
+                let entry =
+                    carebell::store::LedgerEntry { id: id.into(), sequence, delivered, record: word.record(now), now };
+                let written = store.record_deliveries(&[entry]).await.unwrap().remove(0);
+                let known = row.record(sequence, delivered, word, now);
+                prop_assert_eq!(written, known, "{:?} of {:?}", event, before);
+            }
+            Event::GiveUp => {
+                store.give_up(id, DeadReason::Exhausted, "too often", now).await.unwrap();
+                if !row.ended() {
+                    row.state = "dead";
+                }
+            }
+            Event::Crashed { sequence, delivered } => {
+                store.record_crashed_delivery(&ask(id, sequence, delivered, now), "ends workers").await.unwrap();
+                if !row.ended() {
+                    row.state = "dead";
+                    (row.fence, row.recorded) = (Some((sequence, delivered)), delivered);
+                }
+            }
+        }
+        let found = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
+        let seen = (found.state.as_str(), found.attempts, found.claims);
+        prop_assert_eq!(seen, (row.state, row.attempts, row.claims), "after {:?} of {:?}", event, before);
+        let only_found_sent = before.state == "dead" && row.state == "sent";
+        prop_assert!(!before.ended() || before.state == row.state || only_found_sent);
+    }
+    Ok(())
+}
+
+/// One thing that happens to a run.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Commit { sequence: i64, state: RunState },
+    Fail { sequence: i64, delivered: i64 },
+    Release { sequence: i64, delivered: i64 },
+    Die { sequence: i64, delivered: i64 },
+    GiveUp,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let message = || (1..4_i64, 1..5_i64);
+    let state = prop_oneof![Just(RunState::Done), Just(RunState::Skipped), Just(RunState::Expired)];
+    prop_oneof![
+        1 => (1..4_i64, state).prop_map(|(sequence, state)| Step::Commit { sequence, state }),
+        5 => message().prop_map(|(sequence, delivered)| Step::Fail { sequence, delivered }),
+        2 => message().prop_map(|(sequence, delivered)| Step::Release { sequence, delivered }),
+        2 => message().prop_map(|(sequence, delivered)| Step::Die { sequence, delivered }),
+        1 => Just(Step::GiveUp),
+    ]
+}
+
+/// A run as it ought to be, once there is one.
+#[derive(Clone, Debug)]
+struct Run {
+    state: &'static str,
+    attempts: i32,
+    sequence: i64,
+    recorded: i64,
+}
+
+/// What a failure, a death or a release makes of a run, and whether it is on record.
+fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state: &'static str) -> bool {
+    let fresh = Run { state, attempts: burnt, sequence, recorded: delivered };
+    let Some(known) = run else {
+        *run = Some(fresh);
+        return true;
+    };
+    let same = known.sequence == sequence;
+    match known.state {
+        "open" => {
+            let counted = same && known.recorded >= delivered;
+            *known = Run { attempts: known.attempts + if counted { 0 } else { burnt }, ..fresh };
+            true
+        }
+        // It died under another message: this one is a new beginning.
+        "dead" if !same => {
+            *known = fresh;
+            true
+        }
+        state => state == "dead",
+    }
+}
+
+#[test]
+fn runs_are_as_their_model_says() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let store = runtime.block_on(store());
+    let number = Cell::new(0);
+    let outcome = runner().run(&prop::collection::vec(step(), 1..20), |steps| {
+        number.set(number.get() + 1);
+        runtime.block_on(runs_follow(&store, &format!("r-{}", number.get()), &steps))
+    });
+    outcome.unwrap();
+}
+
+async fn runs_follow(store: &Store, id: &str, steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut run: Option<Run> = None;
+    for step in steps {
+        let before = run.clone();
+        let written = match *step {
+            Step::Commit { sequence, state } => {
+                let mut wanted = commit(meta(id, sequence, 1), Plan::default());
+                wanted.state = state;
+                let committed = store.commit_runs(&[wanted]).await.unwrap().remove(0);
+                let fresh = match &mut run {
+                    Some(known) if known.state != "open" && (known.state != "dead" || known.sequence == sequence) => {
+                        false
+                    }
+                    Some(known) => {
+                        (known.state, known.sequence) = (state.name(), sequence);
+                        true
+                    }
+                    None => {
+                        run = Some(Run { state: state.name(), attempts: 0, sequence, recorded: 0 });
+                        true
+                    }
+                };
+                (committed == Committed::Fresh) == fresh
+            }
+            Step::Fail { sequence, delivered } => {
+                let one = failed(meta(id, sequence, delivered), attempt());
+                store.record_run_failures(&[one]).await.unwrap() == [said(&mut run, sequence, delivered, 1, "open")]
+            }
+            Step::Release { sequence, delivered } => {
+                let one = failed(meta(id, sequence, delivered), Verdict::Released);
+                store.record_run_failures(&[one]).await.unwrap() == [said(&mut run, sequence, delivered, 0, "open")]
+            }
+            Step::Die { sequence, delivered } => {
+                let one = failed(meta(id, sequence, delivered), death());
+                store.record_run_failures(&[one]).await.unwrap() == [said(&mut run, sequence, delivered, 1, "dead")]
+            }
+            Step::GiveUp => {
+                let given_up = store.give_up(id, DeadReason::Exhausted, "too often", utc_now()).await.unwrap();
+                if let Some(run) = run.as_mut().filter(|run| run.state == "open") {
+                    run.state = "dead";
+                }
+                given_up == run.as_ref().is_none_or(|run| run.state == "dead")
+            }
+        };
+        prop_assert!(written, "the answer to {:?} of {:?}", step, before);
+        let found = store.look_up_runs(&[RunAsk { job_id: id.into() }]).await.unwrap().remove(0);
+        let found = found.as_ref().map(|run| (run.state.as_str(), run.attempts, run.sequence));
+        let wanted = run.as_ref().map(|run| (run.state, run.attempts, run.sequence));
+        prop_assert_eq!(found, wanted, "after {:?} of {:?}", step, before);
+        if let (Some(before), Some(after)) = (before, run.as_ref())
+            && ["done", "skipped", "expired"].contains(&before.state)
+        {
+            prop_assert_eq!(before.state, after.state, "the first commit is the last word");
+        }
+    }
+    Ok(())
+}
