@@ -26,6 +26,7 @@ mod reminder_medication;
 mod reminder_shift;
 mod secure;
 mod shutdown;
+mod storm;
 mod streams;
 mod sweep;
 mod views;
