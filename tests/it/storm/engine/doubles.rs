@@ -115,13 +115,6 @@ fn describe(history: &History, delivery: &Delivery, first: &Push, second: &Push)
         .collect();
     format!(
         "delivery {} of {} to {}: sent by worker {} at {} and by worker {} at {}; {}; logs: {words:?}; faults: {faults:?}",
-        delivery.id,
-        delivery.root,
-        delivery.browser,
-        first.worker,
-        first.at,
-        second.worker,
-        second.at,
-        delivery.fence
+        delivery.id, delivery.root, delivery.browser, first.worker, first.at, second.worker, second.at, delivery.fence
     )
 }

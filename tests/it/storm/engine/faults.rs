@@ -199,7 +199,9 @@ pub async fn blow(push: &PushService, browsers: &[String], start: Instant, span:
 /// Ends the subscriptions that are to end, one after the other. The first half has ended before the storm.
 pub async fn unsubscribe(push: &PushService, ended: &[String], start: Instant, span: Duration) {
     let (before, during) = ended.split_at(ended.len() / 2);
-    before.iter().for_each(|name| push.unsubscribe(name));
+    for name in before {
+        push.unsubscribe(name);
+    }
     for (name, number) in during.iter().zip(1_u32..) {
         sleep_until(start + span * number / u32::try_from(ended.len()).unwrap()).await;
         push.unsubscribe(name);

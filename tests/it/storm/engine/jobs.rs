@@ -207,9 +207,7 @@ impl Drawing<'_> {
     fn skipped(&mut self) -> Draft {
         let f = self.family().number;
         let scene = self.scene;
-        let dose = |id: String, at: chrono::DateTime<chrono::Utc>| {
-            json!({ "medicationId": id, "scheduledTime": at.to_rfc3339(), "reminderMinutes": 0 })
-        };
+        let dose = |id: String, at: chrono::DateTime<chrono::Utc>| json!({ "medicationId": id, "scheduledTime": at.to_rfc3339(), "reminderMinutes": 0 });
         let refill = |id: String| json!({ "medicationId": id, "currentSupply": 2, "refillAt": 10 });
         let cases = [
             ("reminder.medication", dose("gone".into(), scene.begins), "gone"),

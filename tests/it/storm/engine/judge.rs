@@ -167,14 +167,16 @@ impl<'a> Court<'a> {
 
     fn deliveries(&mut self) {
         let history = self.history;
-        let mut missing: BTreeSet<(&str, &str)> = BTreeSet::new();
+        let mut missing: BTreeSet<(&str, &str, &str)> = BTreeSet::new();
         for (root, told) in self.told.iter().filter(|(_, told)| told.push) {
-            let browsers = told.users.iter().filter_map(|user| history.live.get(user)).flatten();
-            missing.extend(browsers.map(|browser| (*root, browser.as_str())));
+            for user in &told.users {
+                let browsers = history.live.get(user).into_iter().flatten();
+                missing.extend(browsers.map(|browser| (*root, user.as_str(), browser.as_str())));
+            }
         }
         for delivery in &history.deliveries {
             let root = delivery.root.as_str();
-            missing.remove(&(root, delivery.browser.as_str()));
+            missing.remove(&(root, delivery.user.as_str(), delivery.browser.as_str()));
             let wanted = self.told.get(root).is_some_and(|told| told.push && told.users.contains(&delivery.user));
             if !wanted {
                 let text = format!("{root} has a delivery to {}, who was not to be told", delivery.browser);
@@ -182,8 +184,8 @@ impl<'a> Court<'a> {
             }
             self.delivery(delivery);
         }
-        for (root, browser) in missing {
-            self.verdict.find(Sort::Lost, format!("{root} has no delivery to {browser}"));
+        for (root, user, browser) in missing {
+            self.verdict.find(Sort::Lost, format!("{root} has no delivery to {user} at {browser}"));
         }
     }
 

@@ -15,7 +15,7 @@ pub mod scene;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use carebell::dev::{guard::PrivateDir, postgres::Postgres};
+use carebell::dev::{guard::PrivateDir, postgres::Postgres, push_service::RejectedRequest};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
@@ -65,7 +65,7 @@ pub struct Report {
     /// Pushes accepted, doubled ones too.
     pub pushes: usize,
     /// Requests that broke a rule of Web Push.
-    pub rejected: usize,
+    pub rejected: Vec<RejectedRequest>,
     /// How often the producer had to publish again.
     pub published_again: usize,
     /// Workers that ended though nobody had killed them, or did not end when they were told to.
@@ -104,7 +104,7 @@ pub async fn run(settings: Settings) -> Report {
         recovery: Recovery::of(&history),
         pushes: history.pushes.len(),
         faults: history.faults,
-        rejected: storm.world.push.rejected().len(),
+        rejected: storm.world.push.rejected(),
         published_again: published.again,
         bad_ends,
         drain,
@@ -199,11 +199,8 @@ impl Storm {
 
     async fn history(&self, published: &Published, faults: Vec<Fault>) -> History {
         let asked = self.jobs.iter().zip(&published.ready);
-        let asked = asked.map(|(job, ready)| Asked {
-            id: job.id.clone(),
-            expected: job.expected.clone(),
-            ready: *ready,
-        });
+        let asked =
+            asked.map(|(job, ready)| Asked { id: job.id.clone(), expected: job.expected.clone(), ready: *ready });
         let live = |browsers: &[(String, Browser)]| {
             let live = browsers.iter().filter(|(_, browser)| *browser == Browser::Live);
             live.map(|(name, _)| name.clone()).collect()
@@ -218,7 +215,15 @@ impl Storm {
 impl Report {
     /// Whether nothing is lost, nothing doubled without a reason, and all ended as it should.
     pub fn is_clean(&self) -> bool {
-        self.verdict.findings.is_empty() && self.bad_ends.is_empty() && self.rejected == 0
+        self.complaints().is_empty()
+    }
+
+    /// What went wrong, a line each.
+    pub fn complaints(&self) -> Vec<String> {
+        let findings = self.verdict.findings.iter().map(ToString::to_string);
+        let rejected = self.rejected.iter().map(|request| format!("{request:?}"));
+        let ended = self.bad_ends.iter().map(|worker| format!("worker {worker} ended badly"));
+        findings.chain(rejected).chain(ended).collect()
     }
 
     pub fn json(&self) -> Value {
@@ -236,13 +241,14 @@ impl Report {
             "unexplained_doubles": verdict.count(Sort::UnexplainedPush),
             "given_up": verdict.given_up,
             "pushes": self.pushes,
-            "rejected_pushes": self.rejected,
+            "rejected_pushes": self.rejected.len(),
             "published_again": self.published_again,
             "workers_that_ended_badly": self.bad_ends,
             "longest_recovery_ms": recovery.longest(),
             "longest_recovery_ms_worker": recovery.worker,
             "longest_recovery_ms_nats": recovery.nats,
             "longest_recovery_ms_postgres": recovery.postgres,
+            "slowest_push_ms": recovery.slowest,
             "drain_ms": u64::try_from(self.drain.as_millis()).unwrap(),
             "took_ms": u64::try_from(self.took.as_millis()).unwrap(),
             "seed": settings.seed,

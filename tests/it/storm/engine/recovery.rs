@@ -16,6 +16,8 @@ pub struct Recovery {
     pub worker: i64,
     pub nats: i64,
     pub postgres: i64,
+    /// From when a job could run until the first push that followed from it.
+    pub slowest: i64,
 }
 
 impl Recovery {
@@ -29,9 +31,9 @@ impl Recovery {
             .iter()
             .map(|delivery| (Topic::of(&delivery.id).to_string(), delivery.root.as_str()))
             .collect();
-        let ready: HashMap<&str, DateTime<Utc>> =
+        let known: HashMap<&str, DateTime<Utc>> =
             history.jobs.iter().map(|asked| (asked.id.as_str(), asked.ready)).collect();
-        let ready = |push: &Push| roots.get(&push.topic).and_then(|root| ready.get(root)).copied().unwrap_or(push.at);
+        let ready = |push: &Push| roots.get(&push.topic).and_then(|root| known.get(root)).copied().unwrap_or(push.at);
         let mut longest = Self::default();
         for fault in &history.faults {
             let Some(took) = after(history, fault, ready) else { continue };
@@ -42,6 +44,14 @@ impl Recovery {
             };
             *place = took.max(*place);
         }
+        let mut first: HashMap<&str, DateTime<Utc>> = HashMap::new();
+        for push in &history.pushes {
+            if let Some(root) = roots.get(&push.topic) {
+                first.entry(root).or_insert(push.at);
+            }
+        }
+        let waits = first.iter().filter_map(|(root, at)| Some((*at - *known.get(root)?).num_milliseconds()));
+        longest.slowest = waits.max().unwrap_or(0);
         longest
     }
 }

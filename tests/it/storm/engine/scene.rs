@@ -51,7 +51,8 @@ impl Scene {
                 Family { number, members: (0..members).map(|member| format!("u{number}-{member}")).collect() }
             })
             .collect();
-        let browsers = families.iter().flat_map(|family| &family.members).map(|user| (user.clone(), draw_browsers(user, rng)));
+        let browsers =
+            families.iter().flat_map(|family| &family.members).map(|user| (user.clone(), draw_browsers(user, rng)));
         let browsers = browsers.collect();
         Self { families, browsers, given: now - TimeDelta::minutes(10), begins: now + TimeDelta::hours(6) }
     }
@@ -84,7 +85,9 @@ impl Scene {
         let f = family.number;
         let later = *begins + TimeDelta::hours(1);
         world.sql(&format!("INSERT INTO families VALUES ('f{f}')")).await;
-        world.sql(&format!("INSERT INTO care_recipients (id, family_id, name) VALUES ('r{f}', 'f{f}', 'Rose {f}')")).await;
+        world
+            .sql(&format!("INSERT INTO care_recipients (id, family_id, name) VALUES ('r{f}', 'f{f}', 'Rose {f}')"))
+            .await;
         world
             .sql(&format!(
                 "INSERT INTO medications (id, care_recipient_id, name, dosage, is_active, current_supply, refill_at) \
