@@ -37,6 +37,9 @@ struct Arguments {
     /// Jobs published in a second. The storm lasts longer where the kills need it.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
+    /// The longest time in milliseconds that a killed server stays away; it is drawn at random for each kill.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    outage: u64,
     /// Prints one JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -58,6 +61,7 @@ async fn main() -> ExitCode {
         seed: arguments.seed.unwrap_or_else(|| clock.now().timestamp_micros().unsigned_abs()),
         workers: arguments.workers as usize,
         span: (Duration::from_secs(1) * arguments.jobs / arguments.rate).max(BETWEEN_KILLS * arguments.kills),
+        outage: Duration::from_millis(arguments.outage),
         // Progress goes where it does not mix with the result.
         say: |text| eprintln!("{text}"),
     })

@@ -19,7 +19,8 @@ async fn nothing_is_lost_and_nothing_doubled_without_a_reason() {
     });
     let span = Duration::from_secs(6);
     let say = |text: &str| println!("{text}");
-    let report = engine::run(Settings { jobs: 400, kills: 6, seed, workers: 3, span, say }).await;
+    let report =
+        engine::run(Settings { jobs: 400, kills: 6, seed, workers: 3, span, outage: Duration::ZERO, say }).await;
     println!("{:#}", report.json());
     for complaint in report.complaints() {
         println!("{complaint}");

@@ -13,8 +13,9 @@ use rand::{
     rngs::StdRng,
     seq::{IndexedRandom, SliceRandom},
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until};
 
+use super::Settings;
 use crate::support::{Process, utc_now};
 
 /// What is killed.
@@ -45,6 +46,8 @@ pub struct Planned {
     hard: bool,
     /// Which of the workers.
     which: usize,
+    /// How long a server stays away before it is started again.
+    away: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -54,8 +57,9 @@ enum Sort {
     Postgres,
 }
 
-/// Kills at random instants of `span`: of ten, seven meet a worker, two NATS and one Postgres, in a random order.
-pub fn draw(count: usize, workers: usize, span: Duration, rng: &mut StdRng) -> Vec<Planned> {
+/// Kills at random instants: of ten, seven meet a worker, two NATS and one Postgres, in a random order.
+pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
+    let Settings { kills: count, workers, span, outage, .. } = *settings;
     let mut sorts: Vec<Sort> = (0..count)
         .map(|number| match number % 10 {
             1 | 6 => Sort::Nats,
@@ -74,6 +78,7 @@ pub fn draw(count: usize, workers: usize, span: Duration, rng: &mut StdRng) -> V
             target,
             hard: rng.random_bool(0.5),
             which: rng.random_range(0..workers),
+            away: rng.random_range(Duration::ZERO..=outage),
         })
         .collect()
 }
@@ -154,6 +159,7 @@ pub async fn strike(
             Sort::Worker => Target::Worker(fleet.kill(kill.which).await),
             Sort::Nats => {
                 nats.kill().await;
+                sleep(kill.away).await;
                 nats.start_again().await.unwrap();
                 Target::Nats
             }
@@ -163,6 +169,7 @@ pub async fn strike(
                 } else {
                     postgres.stop().await;
                 }
+                sleep(kill.away).await;
                 postgres.start_again().await.unwrap();
                 Target::Postgres
             }

@@ -51,6 +51,8 @@ pub struct Settings {
     pub workers: usize,
     /// In which jobs are published and kills happen.
     pub span: Duration,
+    /// The longest time that a killed server stays away, drawn for each kill. Zero: it is started again at once.
+    pub outage: Duration,
     /// Told how it goes.
     pub say: fn(&str),
 }
@@ -131,8 +133,8 @@ impl Storm {
 
     /// Publishes, kills and misbehaves at the same time.
     async fn blow(&mut self) -> (Published, Vec<Fault>) {
-        let Settings { kills, workers, span, say, .. } = self.settings;
-        let planned = faults::draw(kills, workers, span, &mut self.rng);
+        let Settings { span, say, .. } = self.settings;
+        let planned = faults::draw(&self.settings, &mut self.rng);
         let live = self.scene.browsers(Browser::Live);
         let ended = self.scene.browsers(Browser::Ended);
         let context = publish::connect(&self.world.nats.url()).await;
