@@ -15,7 +15,7 @@ mod support;
 use std::{process::ExitCode, time::Duration};
 
 use clap::Parser;
-use engine::{Report, Settings};
+use engine::{Report, Settings, faults::Victims};
 use serde_json::Value;
 
 /// Kills workers and servers while jobs are on their way, and says what became of them.
@@ -40,6 +40,12 @@ struct Arguments {
     /// The longest time in milliseconds that a killed server stays away; it is drawn at random for each kill.
     #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
     outage: u64,
+    /// How many of a hundred jobs are scheduled for later.
+    #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(0..=100))]
+    scheduled: u32,
+    /// What is killed.
+    #[arg(long, value_enum, default_value = "all")]
+    victims: Victims,
     /// Prints one JSON object as the last line.
     #[arg(long)]
     json: bool,
@@ -62,6 +68,8 @@ async fn main() -> ExitCode {
         workers: arguments.workers as usize,
         span: (Duration::from_secs(1) * arguments.jobs / arguments.rate).max(BETWEEN_KILLS * arguments.kills),
         outage: Duration::from_millis(arguments.outage),
+        scheduled: arguments.scheduled,
+        victims: arguments.victims,
         // Progress goes where it does not mix with the result.
         say: |text| eprintln!("{text}"),
     })

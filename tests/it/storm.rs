@@ -6,7 +6,7 @@ mod verdicts;
 
 use std::time::Duration;
 
-use self::engine::Settings;
+use self::engine::{Settings, faults::Victims};
 
 /// Overrides the seed, to repeat a storm that failed.
 const SEED: &str = "STORM_SEED";
@@ -19,8 +19,18 @@ async fn nothing_is_lost_and_nothing_doubled_without_a_reason() {
     });
     let span = Duration::from_secs(6);
     let say = |text: &str| println!("{text}");
-    let report =
-        engine::run(Settings { jobs: 400, kills: 6, seed, workers: 3, span, outage: Duration::ZERO, say }).await;
+    let report = engine::run(Settings {
+        jobs: 400,
+        kills: 6,
+        seed,
+        workers: 3,
+        span,
+        outage: Duration::ZERO,
+        scheduled: 15,
+        victims: Victims::All,
+        say,
+    })
+    .await;
     println!("{:#}", report.json());
     for complaint in report.complaints() {
         println!("{complaint}");

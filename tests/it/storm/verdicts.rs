@@ -15,7 +15,7 @@ use super::engine::{
 fn calm() -> History {
     let told = Told { users: ["ana".to_owned()].into(), push: true, direct: true };
     let mut history = History {
-        jobs: vec![Asked { id: "n".into(), expected: Expected::Done(told), ready: at(0) }],
+        jobs: vec![Asked { id: "n".into(), expected: Expected::Done(told), ready: at(0), scheduled: false }],
         live: [("ana".to_owned(), vec!["phone".to_owned()])].into(),
         inbox: vec![("n".into(), "ana".into())],
         pushes: vec![push(0, 1000)],
@@ -129,7 +129,12 @@ fn of_two_jobs_for_one_reminder_one_is_done() {
         move |history: &mut History| {
             let Expected::Done(told) = history.jobs[0].expected.clone() else { unreachable!() };
             history.jobs[0].expected = Expected::Rival(1, told.clone());
-            history.jobs.push(Asked { id: "m".into(), expected: Expected::Rival(1, told), ready: at(0) });
+            history.jobs.push(Asked {
+                id: "m".into(),
+                expected: Expected::Rival(1, told),
+                ready: at(0),
+                scheduled: false,
+            });
             end(history, "m", state, reason);
             history.inbox.extend(row.then(|| ("m".into(), "ana".into())));
         }

@@ -57,14 +57,24 @@ enum Sort {
     Postgres,
 }
 
-/// Kills at random instants: of ten, seven meet a worker, two NATS and one Postgres, in a random order.
+/// What kills may meet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Victims {
+    /// Of ten kills, seven meet a worker, two NATS and one Postgres, in a random order.
+    All,
+    Workers,
+    Nats,
+    Postgres,
+}
+
+/// Kills at random instants.
 pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
     let Settings { kills: count, workers, span, outage, .. } = *settings;
     let mut sorts: Vec<Sort> = (0..count)
-        .map(|number| match number % 10 {
-            1 | 6 => Sort::Nats,
-            3 => Sort::Postgres,
-            _ => Sort::Worker,
+        .map(|number| match (settings.victims, number % 10) {
+            (Victims::Nats, _) | (Victims::All, 1 | 6) => Sort::Nats,
+            (Victims::Postgres, _) | (Victims::All, 3) => Sort::Postgres,
+            (Victims::Workers | Victims::All, _) => Sort::Worker,
         })
         .collect();
     sorts.shuffle(rng);

@@ -45,6 +45,8 @@ pub struct Asked {
     pub expected: Expected,
     /// When it could first run.
     pub ready: DateTime<Utc>,
+    /// Whether the server was to publish it later.
+    pub scheduled: bool,
 }
 
 /// A row of `job_runs`.

@@ -10,7 +10,10 @@ use prost_reflect::ReflectMessage;
 use rand::{Rng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::{Value, json};
 
-use super::scene::{Family, Scene};
+use super::{
+    Settings,
+    scene::{Family, Scene},
+};
 
 /// What must become of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +62,7 @@ pub struct Job {
 pub struct Drawing<'a> {
     scene: &'a Scene,
     rng: &'a mut StdRng,
-    span: Duration,
+    settings: &'a Settings,
     jobs: Vec<Job>,
     /// Numbers reminders, so that no two are the same by chance.
     reminders: usize,
@@ -73,13 +76,14 @@ struct Draft {
     expected: Expected,
 }
 
-/// `count` jobs, published within `span`.
-pub fn draw(scene: &Scene, count: usize, span: Duration, rng: &mut StdRng) -> Vec<Job> {
-    let mut drawing = Drawing { scene, rng, span, jobs: Vec::with_capacity(count), reminders: 0, rivals: 0 };
-    while drawing.jobs.len() < count {
+/// As many jobs as the settings ask for, to be published within their span.
+pub fn draw(scene: &Scene, settings: &Settings, rng: &mut StdRng) -> Vec<Job> {
+    let mut drawing = Drawing { scene, rng, settings, jobs: Vec::new(), reminders: 0, rivals: 0 };
+    while drawing.jobs.len() < settings.jobs {
         drawing.draw_one();
     }
-    drawing.jobs.truncate(count);
+    // Of several for one reminder, the last may be too many.
+    drawing.jobs.truncate(settings.jobs);
     drawing.jobs
 }
 
@@ -290,7 +294,10 @@ impl Drawing<'_> {
             // What tells of a job whose id cannot be read.
             (super::MARK, id.clone()),
         ];
-        let delay = self.rng.random_bool(0.15).then(|| Duration::from_millis(self.rng.random_range(50..3000)));
+        let delay = self
+            .rng
+            .random_ratio(self.settings.scheduled, 100)
+            .then(|| Duration::from_millis(self.rng.random_range(50..3000)));
         // A message id would keep a schedule that is published again from replacing the first. Without one, the server
         // stores what is published twice twice.
         if delay.is_none() && self.rng.random_bool(0.6) {
@@ -306,10 +313,11 @@ impl Drawing<'_> {
             1 => 2,
             _ => 1,
         };
-        let first = self.rng.random_range(Duration::ZERO..self.span);
+        let span = self.settings.span;
+        let first = self.rng.random_range(Duration::ZERO..span);
         let mut sends = vec![first];
         for _ in 1..count {
-            sends.push((first + self.rng.random_range(Duration::ZERO..Duration::from_secs(3))).min(self.span));
+            sends.push((first + self.rng.random_range(Duration::ZERO..Duration::from_secs(3))).min(span));
         }
         sends
     }

@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use self::{
-    faults::{Fault, Fleet},
+    faults::{Fault, Fleet, Victims},
     history::{Asked, History},
     jobs::Job,
     judge::{Sort, Verdict},
@@ -53,6 +53,10 @@ pub struct Settings {
     pub span: Duration,
     /// The longest time that a killed server stays away, drawn for each kill. Zero: it is started again at once.
     pub outage: Duration,
+    /// How many of a hundred jobs are scheduled for later.
+    pub scheduled: u32,
+    /// What is killed.
+    pub victims: Victims,
     /// Told how it goes.
     pub say: fn(&str),
 }
@@ -120,7 +124,7 @@ impl Storm {
         let (postgres, postgres_directory) = own_postgres().await;
         let world = World::on(postgres.url("postgres"), OVERRIDES).await;
         let scene = Scene::draw(&mut rng);
-        let jobs = jobs::draw(&scene, settings.jobs, settings.span, &mut rng);
+        let jobs = jobs::draw(&scene, &settings, &mut rng);
         scene.set(&world).await;
         for (family, medication) in jobs.iter().filter_map(|job| job.shortage.as_ref()) {
             Scene::set_shortage(&world, *family, medication).await;
@@ -201,8 +205,12 @@ impl Storm {
 
     async fn history(&self, published: &Published, faults: Vec<Fault>) -> History {
         let asked = self.jobs.iter().zip(&published.ready);
-        let asked =
-            asked.map(|(job, ready)| Asked { id: job.id.clone(), expected: job.expected.clone(), ready: *ready });
+        let asked = asked.map(|(job, ready)| Asked {
+            id: job.id.clone(),
+            expected: job.expected.clone(),
+            ready: *ready,
+            scheduled: job.delay.is_some(),
+        });
         let live = |browsers: &[(String, Browser)]| {
             let live = browsers.iter().filter(|(_, browser)| *browser == Browser::Live);
             live.map(|(name, _)| name.clone()).collect()
@@ -251,6 +259,7 @@ impl Report {
             "longest_recovery_ms_nats": recovery.nats,
             "longest_recovery_ms_postgres": recovery.postgres,
             "slowest_push_ms": recovery.slowest,
+            "slowest_scheduled_push_ms": recovery.slowest_scheduled,
             "drain_ms": u64::try_from(self.drain.as_millis()).unwrap(),
             "took_ms": u64::try_from(self.took.as_millis()).unwrap(),
             "seed": settings.seed,

@@ -18,6 +18,9 @@ pub struct Recovery {
     pub postgres: i64,
     /// From when a job could run until the first push that followed from it.
     pub slowest: i64,
+    /// The same of jobs that the server was to publish later. After its restart it takes up what streams source from
+    /// each other when it looks at them next, which it does every ten seconds.
+    pub slowest_scheduled: i64,
 }
 
 impl Recovery {
@@ -50,8 +53,11 @@ impl Recovery {
                 first.entry(root).or_insert(push.at);
             }
         }
-        let waits = first.iter().filter_map(|(root, at)| Some((*at - *known.get(root)?).num_milliseconds()));
-        longest.slowest = waits.max().unwrap_or(0);
+        for asked in &history.jobs {
+            let Some(at) = first.get(asked.id.as_str()) else { continue };
+            let place = if asked.scheduled { &mut longest.slowest_scheduled } else { &mut longest.slowest };
+            *place = (*place).max((*at - asked.ready).num_milliseconds());
+        }
         longest
     }
 }
