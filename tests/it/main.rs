@@ -35,6 +35,7 @@ mod schedules;
 mod secure;
 mod shutdown;
 mod states;
+mod storm;
 mod streams;
 mod sweep;
 mod views;

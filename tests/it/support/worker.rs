@@ -63,6 +63,7 @@ impl Worker {
 /// The program itself, in a process of its own.
 pub struct Process {
     guarded: Guarded,
+    log_file: PathBuf,
     log: Log,
     lines: Vec<Line>,
 }
@@ -91,7 +92,17 @@ impl Process {
             stop: StopSignal::Terminate,
         })
         .unwrap();
-        Self { guarded, log: Log::open(&log_file).unwrap(), lines: Vec::new() }
+        Self { guarded, log: Log::open(&log_file).unwrap(), log_file, lines: Vec::new() }
+    }
+
+    /// What it writes its log to.
+    pub fn log_file(&self) -> &Path {
+        &self.log_file
+    }
+
+    /// Whether it has ended, by itself or not.
+    pub fn has_ended(&mut self) -> bool {
+        self.guarded.ended().is_some()
     }
 
     /// Waits for it to end.

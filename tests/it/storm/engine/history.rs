@@ -1,0 +1,156 @@
+//! What happened, as data: what was asked for, what is on record, what arrived, what went wrong. The judge sees no more.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    fs::File,
+    io::{BufRead, BufReader},
+    path::PathBuf,
+};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
+use sqlx::Row;
+
+use super::{
+    MARK,
+    faults::{Fault, worker_of},
+    jobs::Expected,
+};
+use crate::support::World;
+
+/// Everything that the judge needs to know of a storm.
+#[derive(Clone, Debug, Default)]
+pub struct History {
+    pub jobs: Vec<Asked>,
+    /// The browsers of each user that took pushes all the time.
+    pub live: BTreeMap<String, Vec<String>>,
+    /// By job id.
+    pub runs: HashMap<String, Run>,
+    /// Root and user of each inbox row.
+    pub inbox: Vec<(String, String)>,
+    pub deliveries: Vec<Delivery>,
+    /// The reasons of the dead letters, by job id and by the mark of the storm's own jobs.
+    pub letters: HashMap<String, BTreeSet<String>>,
+    /// The pushes that were accepted, in their order.
+    pub pushes: Vec<Push>,
+    pub faults: Vec<Fault>,
+    /// What workers wrote to their logs of deliveries, by worker and delivery.
+    pub words: HashMap<(usize, String), Vec<Word>>,
+}
+
+/// A job that was published and acknowledged.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub id: String,
+    pub expected: Expected,
+    /// When it could first run.
+    pub ready: DateTime<Utc>,
+    /// Whether the server was to publish it later.
+    pub scheduled: bool,
+}
+
+/// A row of `job_runs`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Run {
+    pub state: String,
+    pub reason: Option<String>,
+}
+
+/// A row of `deliveries`.
+#[derive(Clone, Debug)]
+pub struct Delivery {
+    pub id: String,
+    pub root: String,
+    pub user: String,
+    pub browser: String,
+    pub state: String,
+    pub reason: Option<String>,
+    /// For people: how often it was claimed, and under which sequence and delivery count last.
+    pub fence: String,
+}
+
+/// A push that was accepted.
+#[derive(Clone, Debug)]
+pub struct Push {
+    pub browser: String,
+    pub topic: String,
+    pub worker: usize,
+    pub at: DateTime<Utc>,
+}
+
+/// A line of a worker's log that tells how a delivery ended there.
+#[derive(Clone, Debug)]
+pub struct Word {
+    pub at: DateTime<Utc>,
+    /// When the worker began with it.
+    pub began: DateTime<Utc>,
+    pub outcome: String,
+}
+
+impl History {
+    /// Reads what is on record and what arrived. The storm is over: nothing changes any more.
+    pub async fn read(&mut self, world: &World, logs: &[PathBuf]) {
+        self.read_rows(world).await;
+        for (_, headers, _) in world.dead_letters().await {
+            let header = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
+            let reason = header("Carebell-Dead-Reason").unwrap_or_default();
+            for name in [header("Carebell-Job-Id"), header(MARK)].into_iter().flatten() {
+                self.letters.entry(name).or_default().insert(reason.clone());
+            }
+        }
+        for push in world.push.received() {
+            let worker = worker_of(&push.claims.sub).expect("a worker of the storm signed it");
+            self.pushes.push(Push { browser: push.name, topic: push.topic, worker, at: push.received });
+        }
+        for (worker, log) in logs.iter().enumerate() {
+            self.read_log(worker, log);
+        }
+    }
+
+    async fn read_rows(&mut self, world: &World) {
+        let runs = sqlx::query("SELECT job_id, state, reason FROM job_runs").fetch_all(&world.db).await.unwrap();
+        for row in runs {
+            self.runs.insert(row.get(0), Run { state: row.get(1), reason: row.get(2) });
+        }
+        let inbox = sqlx::query("SELECT job_id, user_id FROM notifications").fetch_all(&world.db).await.unwrap();
+        self.inbox = inbox.iter().map(|row| (row.get(0), row.get(1))).collect();
+        let deliveries = sqlx::query(
+            "SELECT id, job_id, user_id, address, state, reason, \
+                    format('%s claims, last %s/%s at %s', claims, claim_seq, claim_delivery, claimed_at) AS fence \
+             FROM deliveries",
+        );
+        for row in deliveries.fetch_all(&world.db).await.unwrap() {
+            self.deliveries.push(Delivery {
+                id: row.get(0),
+                root: row.get(1),
+                user: row.get(2),
+                browser: row.get(3),
+                state: row.get(4),
+                reason: row.get(5),
+                fence: row.get(6),
+            });
+        }
+    }
+
+    fn read_log(&mut self, worker: usize, log: &PathBuf) {
+        // A worker that is killed may leave half a line; that one says nothing.
+        for line in BufReader::new(File::open(log).unwrap()).split(b'\n').map_while(Result::ok) {
+            let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
+            if let Some((delivery, word)) = word(&line) {
+                self.words.entry((worker, delivery)).or_default().push(word);
+            }
+        }
+    }
+}
+
+fn word(line: &Value) -> Option<(String, Word)> {
+    let text = |name: &str| line.get(name).and_then(Value::as_str);
+    if text("kind")? != "deliver.web_push" {
+        return None;
+    }
+    let at: DateTime<Utc> = text("timestamp")?.parse().ok()?;
+    let took = line.get("ms").and_then(Value::as_i64).unwrap_or(0);
+    // Counted in whole milliseconds, so it began up to one earlier.
+    let began = at - TimeDelta::milliseconds(took + 1);
+    Some((text("job")?.to_owned(), Word { at, began, outcome: text("outcome")?.to_owned() }))
+}

@@ -1,0 +1,268 @@
+//! The storm: jobs of all kinds are published while workers, NATS and Postgres are killed at random instants and the
+//! push service misbehaves. Afterwards every job must have ended as it had to, and every push that came twice must be
+//! explained by a fault.
+//!
+//! `cargo test` runs a short one, `cargo bench --bench storm` one of any length; both include this.
+
+pub mod doubles;
+pub mod faults;
+pub mod history;
+pub mod jobs;
+pub mod judge;
+mod publish;
+mod recovery;
+pub mod scene;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use carebell::dev::{guard::PrivateDir, postgres::Postgres, push_service::RejectedRequest};
+use rand::{SeedableRng, rngs::StdRng};
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use self::{
+    faults::{Fault, Fleet, Victims},
+    history::{Asked, History},
+    jobs::Job,
+    judge::{Sort, Verdict},
+    publish::Published,
+    recovery::Recovery,
+    scene::{Browser, Scene},
+};
+use crate::support::{World, own_postgres};
+
+/// The header by which a dead letter is known whose job id cannot be read.
+pub const MARK: &str = "Storm-Job";
+
+/// Delays of milliseconds, and attempts enough that a push service that answers badly now and then exhausts nothing.
+const OVERRIDES: &str = "*.attempts=10,*.max_attempts=10,*.backoff=fixed 50ms,*.jitter=50%,*.ack_wait=2s,*.timeout=5s";
+
+/// How long nothing may happen at the end before the storm counts as over with whatever is left. Longer than a claim's
+/// lease and two sweeps.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+/// How heavy a storm is. All that is random in it follows from the seed, but not how the processes run beside each
+/// other.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    pub jobs: usize,
+    pub kills: usize,
+    pub seed: u64,
+    pub workers: usize,
+    /// In which jobs are published and kills happen.
+    pub span: Duration,
+    /// The longest time that a killed server stays away, drawn for each kill. Zero: it is started again at once.
+    pub outage: Duration,
+    /// How many of a hundred jobs are scheduled for later.
+    pub scheduled: u32,
+    /// What is killed.
+    pub victims: Victims,
+    /// Told how it goes.
+    pub say: fn(&str),
+}
+
+/// What came of a storm.
+#[derive(Debug)]
+pub struct Report {
+    pub settings: Settings,
+    pub verdict: Verdict,
+    pub faults: Vec<Fault>,
+    pub recovery: Recovery,
+    /// Pushes accepted, doubled ones too.
+    pub pushes: usize,
+    /// Requests that broke a rule of Web Push.
+    pub rejected: Vec<RejectedRequest>,
+    /// How often the producer had to publish again.
+    pub published_again: usize,
+    /// Workers that ended though nobody had killed them, or did not end when they were told to.
+    pub bad_ends: Vec<usize>,
+    /// From the last publish until nothing was open.
+    pub drain: Duration,
+    pub took: Duration,
+}
+
+/// Everything that runs.
+struct Storm {
+    settings: Settings,
+    world: World,
+    postgres: Postgres,
+    _postgres_directory: PrivateDir,
+    fleet: Fleet,
+    scene: Scene,
+    jobs: Arc<Vec<Job>>,
+    rng: StdRng,
+}
+
+/// Lets it blow, waits until it is over, and judges.
+pub async fn run(settings: Settings) -> Report {
+    let began = Instant::now();
+    let mut storm = Storm::brew(settings).await;
+    (settings.say)(&format!("{} jobs, {} kills, seed {}", settings.jobs, settings.kills, settings.seed));
+    let (published, faults) = storm.blow().await;
+    let since = Instant::now();
+    storm.calm_down().await;
+    let drain = since.elapsed();
+    let bad_ends = storm.fleet.stop().await;
+    let history = storm.history(&published, faults).await;
+    Report {
+        settings,
+        verdict: judge::judge(&history),
+        recovery: Recovery::of(&history),
+        pushes: history.pushes.len(),
+        faults: history.faults,
+        rejected: storm.world.push.rejected(),
+        published_again: published.again,
+        bad_ends,
+        drain,
+        took: began.elapsed(),
+    }
+}
+
+impl Storm {
+    async fn brew(settings: Settings) -> Self {
+        let mut rng = StdRng::seed_from_u64(settings.seed);
+        let (postgres, postgres_directory) = own_postgres().await;
+        let world = World::on(postgres.url("postgres"), OVERRIDES).await;
+        let scene = Scene::draw(&mut rng);
+        let jobs = jobs::draw(&scene, &settings, &mut rng);
+        scene.set(&world).await;
+        for (family, medication) in jobs.iter().filter_map(|job| job.shortage.as_ref()) {
+            Scene::set_shortage(&world, *family, medication).await;
+        }
+        let directory = world.directory.path().to_owned();
+        let fleet = Fleet::start(world.environment(), directory, settings.workers).await;
+        let jobs = Arc::new(jobs);
+        Self { settings, world, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
+    }
+
+    /// Publishes, kills and misbehaves at the same time.
+    async fn blow(&mut self) -> (Published, Vec<Fault>) {
+        let Settings { span, say, .. } = self.settings;
+        let planned = faults::draw(&self.settings, &mut self.rng);
+        let live = self.scene.browsers(Browser::Live);
+        let ended = self.scene.browsers(Browser::Ended);
+        let context = publish::connect(&self.world.nats.url()).await;
+        let World { push, nats, .. } = &mut self.world;
+        let push = &*push;
+        let start = Instant::now();
+        let victims = (nats, &mut self.postgres, &mut self.fleet);
+        let (published, faults, (), ()) = tokio::join!(
+            publish::publish(context, Arc::clone(&self.jobs), start),
+            faults::strike(&planned, start, victims, say),
+            faults::blow(push, &live, start, span, &mut self.rng),
+            faults::unsubscribe(push, &ended, start, span),
+        );
+        say(&format!("{:6.2} s: all is published", start.elapsed().as_secs_f64()));
+        (published, faults)
+    }
+
+    /// Waits until nothing is open, for as long as anything still happens.
+    async fn calm_down(&self) {
+        let mut last = None;
+        let mut changed = Instant::now();
+        let mut told = Instant::now();
+        loop {
+            let open = self.open_work().await;
+            if open.as_ref().is_some_and(BTreeMap::is_empty) {
+                return;
+            }
+            if open != last {
+                changed = Instant::now();
+            }
+            if told.elapsed() > Duration::from_secs(5) {
+                told = Instant::now();
+                (self.settings.say)(&format!("  still open: {open:?}"));
+            }
+            if changed.elapsed() > PATIENCE {
+                (self.settings.say)(&format!("given up: {open:?}"));
+                return;
+            }
+            last = open;
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// What is not at its end yet: messages by stream, rows by table. None while a server does not answer.
+    async fn open_work(&self) -> Option<BTreeMap<String, i64>> {
+        let mut open = BTreeMap::new();
+        for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
+            let mut stream = self.world.context.get_stream(name).await.ok()?;
+            let messages = stream.info().await.ok()?.state.messages;
+            open.insert(name.to_owned(), i64::try_from(messages).unwrap());
+        }
+        let rows: (i64, i64) = sqlx::query_as(
+            "SELECT (SELECT count(*) FROM job_runs WHERE state = 'open' OR children_pending), \
+                    (SELECT count(*) FROM deliveries WHERE state IN ('pending', 'held', 'sending'))",
+        )
+        .fetch_one(&self.world.db)
+        .await
+        .ok()?;
+        open.insert("job_runs".to_owned(), rows.0);
+        open.insert("deliveries".to_owned(), rows.1);
+        open.retain(|_, count| *count > 0);
+        Some(open)
+    }
+
+    async fn history(&self, published: &Published, faults: Vec<Fault>) -> History {
+        let asked = self.jobs.iter().zip(&published.ready);
+        let asked = asked.map(|(job, ready)| Asked {
+            id: job.id.clone(),
+            expected: job.expected.clone(),
+            ready: *ready,
+            scheduled: job.delay.is_some(),
+        });
+        let live = |browsers: &[(String, Browser)]| {
+            let live = browsers.iter().filter(|(_, browser)| *browser == Browser::Live);
+            live.map(|(name, _)| name.clone()).collect()
+        };
+        let live = self.scene.browsers.iter().map(|(user, browsers)| (user.clone(), live(browsers)));
+        let mut history = History { jobs: asked.collect(), live: live.collect(), faults, ..History::default() };
+        history.read(&self.world, &self.fleet.logs).await;
+        history
+    }
+}
+
+impl Report {
+    /// Whether nothing is lost, nothing doubled without a reason, and all ended as it should.
+    pub fn is_clean(&self) -> bool {
+        self.complaints().is_empty()
+    }
+
+    /// What went wrong, a line each.
+    pub fn complaints(&self) -> Vec<String> {
+        let findings = self.verdict.findings.iter().map(ToString::to_string);
+        let rejected = self.rejected.iter().map(|request| format!("{request:?}"));
+        let ended = self.bad_ends.iter().map(|worker| format!("worker {worker} ended badly"));
+        findings.chain(rejected).chain(ended).collect()
+    }
+
+    pub fn json(&self) -> Value {
+        let Self { settings, verdict, recovery, .. } = self;
+        let doubles = verdict.doubles;
+        json!({
+            "jobs": settings.jobs,
+            "kills": self.faults.len(),
+            "lost": verdict.count(Sort::Lost),
+            "doubled_inbox_rows": verdict.count(Sort::DoubledRow),
+            "doubled_pushes": doubles.all,
+            "explained_by_worker_kill": doubles.by_worker_kill,
+            "explained_by_nats_outage": doubles.by_nats_outage,
+            "explained_by_postgres_outage": doubles.by_postgres_outage,
+            "unexplained_doubles": verdict.count(Sort::UnexplainedPush),
+            "given_up": verdict.given_up,
+            "pushes": self.pushes,
+            "rejected_pushes": self.rejected.len(),
+            "published_again": self.published_again,
+            "workers_that_ended_badly": self.bad_ends,
+            "longest_recovery_ms": recovery.longest(),
+            "longest_recovery_ms_worker": recovery.worker,
+            "longest_recovery_ms_nats": recovery.nats,
+            "longest_recovery_ms_postgres": recovery.postgres,
+            "slowest_push_ms": recovery.slowest,
+            "slowest_scheduled_push_ms": recovery.slowest_scheduled,
+            "drain_ms": u64::try_from(self.drain.as_millis()).unwrap(),
+            "took_ms": u64::try_from(self.took.as_millis()).unwrap(),
+            "seed": settings.seed,
+        })
+    }
+}

@@ -1,0 +1,76 @@
+//! How long nothing arrived after a fault, while there was work.
+
+use std::collections::HashMap;
+
+use carebell::channels::web_push::Topic;
+use chrono::{DateTime, Utc};
+
+use super::{
+    faults::{Fault, Target},
+    history::{History, Push},
+};
+
+/// The longest times in milliseconds, by what was killed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Recovery {
+    pub worker: i64,
+    pub nats: i64,
+    pub postgres: i64,
+    /// From when a job could run until the first push that followed from it.
+    pub slowest: i64,
+    /// The same of jobs that the server was to publish later. After its restart it takes up what streams source from
+    /// each other when it looks at them next, which it does every ten seconds.
+    pub slowest_scheduled: i64,
+}
+
+impl Recovery {
+    pub fn longest(&self) -> i64 {
+        self.worker.max(self.nats).max(self.postgres)
+    }
+
+    pub fn of(history: &History) -> Self {
+        let roots: HashMap<String, &str> = history
+            .deliveries
+            .iter()
+            .map(|delivery| (Topic::of(&delivery.id).to_string(), delivery.root.as_str()))
+            .collect();
+        let known: HashMap<&str, DateTime<Utc>> =
+            history.jobs.iter().map(|asked| (asked.id.as_str(), asked.ready)).collect();
+        let ready = |push: &Push| roots.get(&push.topic).and_then(|root| known.get(root)).copied().unwrap_or(push.at);
+        let mut longest = Self::default();
+        for fault in &history.faults {
+            let Some(took) = after(history, fault, ready) else { continue };
+            let place = match fault.target {
+                Target::Worker(_) => &mut longest.worker,
+                Target::Nats => &mut longest.nats,
+                Target::Postgres => &mut longest.postgres,
+            };
+            *place = took.max(*place);
+        }
+        let mut first: HashMap<&str, DateTime<Utc>> = HashMap::new();
+        for push in &history.pushes {
+            if let Some(root) = roots.get(&push.topic) {
+                first.entry(root).or_insert(push.at);
+            }
+        }
+        for asked in &history.jobs {
+            let Some(at) = first.get(asked.id.as_str()) else { continue };
+            let place = if asked.scheduled { &mut longest.slowest_scheduled } else { &mut longest.slowest };
+            *place = (*place).max((*at - asked.ready).num_milliseconds());
+        }
+        longest
+    }
+}
+
+/// From the kill to the next push; counted only from when that push's job could run, where nothing else waited. After
+/// the kill of a server, what was just being sent still arrives, so the first push after its return counts.
+fn after(history: &History, fault: &Fault, ready: impl Fn(&Push) -> DateTime<Utc>) -> Option<i64> {
+    let counts = match fault.target {
+        Target::Worker(_) => fault.from,
+        Target::Nats | Target::Postgres => fault.until,
+    };
+    let next = history.pushes.iter().find(|push| push.at > counts)?;
+    let waited = history.pushes.iter().any(|push| push.at > counts && ready(push) <= fault.from);
+    let since = if waited { fault.from } else { fault.from.max(ready(next)) };
+    Some((next.at - since).num_milliseconds().max(0))
+}

@@ -1,0 +1,182 @@
+//! The judge on histories made by hand: it must find what is wrong, and nothing else.
+
+use carebell::channels::web_push::Topic;
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::engine::{
+    doubles::Doubles,
+    faults::{Fault, Target},
+    history::{Asked, Delivery, History, Push, Run, Word},
+    jobs::{Expected, Told},
+    judge::{Sort, Verdict, judge},
+};
+
+/// A notification `n` to Ana, by one push of worker 0, one second after the beginning.
+fn calm() -> History {
+    let told = Told { users: ["ana".to_owned()].into(), push: true, direct: true };
+    let mut history = History {
+        jobs: vec![Asked { id: "n".into(), expected: Expected::Done(told), ready: at(0), scheduled: false }],
+        live: [("ana".to_owned(), vec!["phone".to_owned()])].into(),
+        inbox: vec![("n".into(), "ana".into())],
+        pushes: vec![push(0, 1000)],
+        ..History::default()
+    };
+    end(&mut history, "n", "done", None);
+    history.deliveries.push(Delivery {
+        id: "d".into(),
+        root: "n".into(),
+        user: "ana".into(),
+        browser: "phone".into(),
+        state: "sent".into(),
+        reason: None,
+        fence: String::new(),
+    });
+    history
+}
+
+fn at(millis: i64) -> DateTime<Utc> {
+    DateTime::UNIX_EPOCH + TimeDelta::milliseconds(millis)
+}
+
+fn push(worker: usize, millis: i64) -> Push {
+    Push { browser: "phone".into(), topic: Topic::of("d").to_string(), worker, at: at(millis) }
+}
+
+fn end(history: &mut History, id: &str, state: &str, reason: Option<&str>) {
+    history.runs.insert(id.into(), Run { state: state.into(), reason: reason.map(Into::into) });
+}
+
+fn fault(target: Target, from: i64, until: i64) -> Fault {
+    Fault { target, from: at(from), until: at(until) }
+}
+
+fn count(verdict: &Verdict) -> [usize; 3] {
+    [Sort::Lost, Sort::DoubledRow, Sort::UnexplainedPush].map(|sort| verdict.count(sort))
+}
+
+/// Lost, doubled rows, unexplained pushes.
+fn counted(change: impl FnOnce(&mut History)) -> [usize; 3] {
+    let mut history = calm();
+    change(&mut history);
+    count(&judge(&history))
+}
+
+#[test]
+fn what_went_well_is_found_to_be_well() {
+    assert_eq!(counted(|_| {}), [0, 0, 0]);
+}
+
+#[test]
+fn whatever_is_missing_is_lost() {
+    assert_eq!(counted(|history| history.runs.clear())[0], 1, "the run, without which nobody was to be told");
+    assert_eq!(counted(|history| end(history, "n", "open", None))[0], 1);
+    assert_eq!(counted(|history| end(history, "n", "skipped", Some("gone")))[0], 1);
+    assert_eq!(counted(|history| history.inbox.clear()), [1, 0, 0]);
+    assert_eq!(counted(|history| history.pushes.clear()), [1, 0, 0]);
+    assert_eq!(counted(|history| history.deliveries[0].state = "sending".into()), [1, 0, 0]);
+    assert_eq!(counted(|history| history.deliveries[0].state = "failed".into()), [1, 0, 0]);
+    let without_delivery = |history: &mut History| {
+        history.deliveries.clear();
+        history.pushes.clear();
+    };
+    assert_eq!(counted(without_delivery), [1, 0, 0]);
+}
+
+#[test]
+fn a_reminder_is_lost_without_its_notification() {
+    let indirect = |history: &mut History| {
+        if let Expected::Done(told) = &mut history.jobs[0].expected {
+            told.direct = false;
+        }
+    };
+    assert_eq!(counted(indirect)[0], 1);
+    let whole = |history: &mut History| {
+        indirect(history);
+        end(history, "n:notification", "done", None);
+    };
+    assert_eq!(counted(whole), [0, 0, 0]);
+}
+
+#[test]
+fn what_is_dead_must_have_its_letter() {
+    let gave_up = |history: &mut History| {
+        end(history, "n", "dead", Some("exhausted"));
+        history.inbox.clear();
+        history.deliveries.clear();
+        history.pushes.clear();
+    };
+    assert_eq!(counted(gave_up), [1, 0, 0]);
+    let mut history = calm();
+    gave_up(&mut history);
+    history.letters.insert("n".into(), ["exhausted".to_owned()].into());
+    let verdict = judge(&history);
+    assert_eq!((count(&verdict), verdict.given_up), ([0, 0, 0], 1));
+    history.jobs[0].expected = Expected::Letter;
+    assert_eq!(count(&judge(&history)), [0, 0, 0]);
+    history.letters.clear();
+    assert_eq!(count(&judge(&history)), [1, 0, 0]);
+}
+
+#[test]
+fn a_row_too_many_is_doubled() {
+    assert_eq!(counted(|history| history.inbox.push(("n".into(), "ana".into()))), [0, 1, 0]);
+    assert_eq!(counted(|history| history.inbox.push(("n".into(), "ben".into()))), [0, 1, 0]);
+}
+
+#[test]
+fn of_two_jobs_for_one_reminder_one_is_done() {
+    let rivals = |state: &'static str, reason: Option<&'static str>, row: bool| {
+        move |history: &mut History| {
+            let Expected::Done(told) = history.jobs[0].expected.clone() else { unreachable!() };
+            history.jobs[0].expected = Expected::Rival(1, told.clone());
+            history.jobs.push(Asked {
+                id: "m".into(),
+                expected: Expected::Rival(1, told),
+                ready: at(0),
+                scheduled: false,
+            });
+            end(history, "m", state, reason);
+            history.inbox.extend(row.then(|| ("m".into(), "ana".into())));
+        }
+    };
+    assert_eq!(counted(rivals("skipped", Some("already_sent"), false)), [0, 0, 0]);
+    assert_eq!(counted(rivals("done", None, true)), [1, 1, 0], "the second must not be done, and its row not be there");
+}
+
+#[test]
+fn a_second_push_needs_a_reason() {
+    let twice = |faults: Vec<Fault>, words: Vec<Word>| {
+        let mut history = calm();
+        history.pushes.push(push(1, 3000));
+        history.faults = faults;
+        history.words.insert((0, "d".into()), words);
+        let verdict = judge(&history);
+        assert_eq!(verdict.doubles.all, 1);
+        (verdict.count(Sort::UnexplainedPush), verdict.doubles)
+    };
+    let done = |millis: i64| Word { at: at(millis), began: at(990), outcome: "done".into() };
+    let explained = |doubles: Doubles| doubles.by_worker_kill + doubles.by_nats_outage + doubles.by_postgres_outage;
+
+    let (unexplained, doubles) = twice(vec![], vec![]);
+    assert_eq!((unexplained, explained(doubles)), (1, 0));
+    let (unexplained, doubles) = twice(vec![fault(Target::Worker(0), 1010, 1020)], vec![]);
+    assert_eq!((unexplained, doubles.by_worker_kill), (0, 1), "killed before it could record");
+    let (unexplained, _) = twice(vec![fault(Target::Worker(1), 1010, 1020)], vec![]);
+    assert_eq!(unexplained, 1, "another worker's death explains nothing");
+    let (unexplained, _) = twice(vec![fault(Target::Worker(0), 3500, 3510)], vec![]);
+    assert_eq!(unexplained, 1, "it died when all was over");
+    let (unexplained, _) = twice(vec![fault(Target::Worker(0), 1010, 1020)], vec![done(1005)]);
+    assert_eq!(unexplained, 1, "it had recorded that it had sent it");
+    let (unexplained, doubles) = twice(vec![fault(Target::Nats, 1001, 1200)], vec![done(1005)]);
+    assert_eq!((unexplained, doubles.by_nats_outage), (0, 1));
+    let (unexplained, _) = twice(vec![fault(Target::Nats, 2000, 2200)], vec![done(1005)]);
+    assert_eq!(unexplained, 1, "it was on record when NATS was killed");
+    let (unexplained, doubles) = twice(vec![fault(Target::Postgres, 1001, 1200)], vec![done(1300)]);
+    assert_eq!((unexplained, doubles.by_postgres_outage), (0, 1));
+}
+
+#[test]
+fn a_push_to_a_stranger_has_no_explanation() {
+    assert_eq!(counted(|history| history.deliveries[0].user = "ben".into()), [1, 0, 1]);
+    assert_eq!(counted(|history| history.pushes[0].browser = "another".into()), [1, 0, 1]);
+}
