@@ -9,6 +9,7 @@ mod expression;
 mod field;
 mod near;
 mod search;
+mod span;
 #[cfg(test)]
 mod tests;
 mod zone;
@@ -20,6 +21,7 @@ pub use self::{
     error::ExpressionError,
     expression::Expression,
     field::Field,
+    span::{DayPart, day_parts},
     zone::{ZoneError, start_of_day, zone},
 };
 use self::{

@@ -4,6 +4,7 @@ mod against_croner;
 mod by_minutes;
 mod dialect;
 mod properties;
+mod span;
 mod zones;
 
 use std::{fmt::Write, sync::LazyLock};
