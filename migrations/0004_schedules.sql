@@ -34,15 +34,16 @@ CREATE TABLE schedules (
 CREATE INDEX schedules_due ON schedules (due_at) WHERE NOT paused AND due_at IS NOT NULL;
 CREATE INDEX schedules_owner ON schedules (owner) WHERE owner IS NOT NULL;
 
--- Reminders that follow from care records, for the near future; each is published once when it is due.
+-- Reminders that follow from care records, planned a while ahead; each is published once, when it is due. Kept for two
+-- days after their instant: until then they say what was planned before.
 CREATE TABLE care_reminders (
     kind         text NOT NULL,              -- reminder.medication, reminder.appointment, reminder.shift, alert.refill
     record_id    text NOT NULL,              -- the medication, appointment or shift
-    instant      timestamptz NOT NULL,       -- the dose, the start; of a refill, the day
+    instant      timestamptz NOT NULL,       -- the dose, the start; of a refill, the day (UTC) on which it was seen
     lead_minutes integer NOT NULL,
-    due_at       timestamptz NOT NULL,       -- instant less lead_minutes
-    published_at timestamptz,
-    PRIMARY KEY (kind, record_id, instant, lead_minutes)
+    due_at       timestamptz NOT NULL,       -- instant less lead_minutes; when it was seen, where that is too late
+    published_at timestamptz,                -- or passed over, because a later one of the same instant was due too
+    PRIMARY KEY (kind, instant, record_id, lead_minutes)   -- in this order: what is looked at is a span of instants
 );
 CREATE INDEX care_reminders_due ON care_reminders (due_at) WHERE published_at IS NULL;
 

@@ -33,14 +33,15 @@ CREATE TABLE IF NOT EXISTS medications (
     current_supply    integer,
     refill_at         integer
 );
--- not read yet
+-- When doses are due: times of day on these days, in the care recipient's time zone. status: ACTIVE; anything else rests.
+-- reminder_minutes, here and below: how long before a dose or a start its reminders are sent, one for each number.
 CREATE TABLE IF NOT EXISTS medication_schedules (
-    id               text PRIMARY KEY,
+    id               text PRIMARY KEY, -- not read yet
     medication_id    text NOT NULL REFERENCES medications,
     times            time[] NOT NULL,
-    weekdays         integer[] NOT NULL DEFAULT '{}',
-    start_date       date NOT NULL,
-    end_date         date,
+    weekdays         integer[] NOT NULL DEFAULT '{}', -- ISO: 1 is Monday, 7 is Sunday; empty is each day
+    start_date       date NOT NULL,    -- the first day
+    end_date         date,             -- the last day, this included
     reminder_minutes integer[] NOT NULL DEFAULT '{0}',
     status           text NOT NULL DEFAULT 'ACTIVE'
 );
@@ -61,8 +62,9 @@ CREATE TABLE IF NOT EXISTS appointments (
     starts_at         timestamptz NOT NULL,
     location          text,
     status            text NOT NULL DEFAULT 'SCHEDULED',
-    reminder_minutes  integer[] NOT NULL DEFAULT '{60}' -- not read yet
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
 );
+CREATE INDEX IF NOT EXISTS appointments_start ON appointments (starts_at);
 CREATE TABLE IF NOT EXISTS caregiver_shifts (
     id                text PRIMARY KEY,
     care_recipient_id text NOT NULL REFERENCES care_recipients,
@@ -70,5 +72,6 @@ CREATE TABLE IF NOT EXISTS caregiver_shifts (
     starts_at         timestamptz NOT NULL,
     ends_at           timestamptz NOT NULL,
     status            text NOT NULL DEFAULT 'SCHEDULED',
-    reminder_minutes  integer[] NOT NULL DEFAULT '{60}' -- not read yet
+    reminder_minutes  integer[] NOT NULL DEFAULT '{60}'
 );
+CREATE INDEX IF NOT EXISTS caregiver_shifts_start ON caregiver_shifts (starts_at);

@@ -1,9 +1,9 @@
-//! Publishes what is due by itself: schedules that people made.
+//! Publishes what is due by itself: schedules that people made, and what follows from the care tables ([`care`]).
 //!
-//! Any number of schedulers may run. Each locks what is due, publishes it under job ids made of schedule and instant, and
-//! moves the schedules on in the same transaction: a stop in between publishes the same ids again, which has no second
-//! effect.
+//! Any number of schedulers may run. Each locks what is due, publishes it under job ids made of what it is and when, and
+//! moves it on in the same transaction: a stop in between publishes the same ids again, which has no second effect.
 
+pub mod care;
 pub mod timing;
 
 use std::{sync::Arc, time::Duration};
@@ -11,16 +11,19 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::future::join_all;
-use tokio::time::sleep;
+use tokio::{sync::Notify, time::sleep};
 use tokio_util::sync::CancellationToken;
 
-use self::timing::{Decision, Timing};
+use self::{
+    care::LOOK_EVERY,
+    timing::{Decision, Timing},
+};
 use crate::{
     checkpoint::{self, Step},
     clock::Clock,
     effects::submit::{Producer, Submission, submit},
     health::Health,
-    store::{CHANGED, Listener, Moved, Next, ScheduleRow, ScheduleSpec, Store},
+    store::{CARE_CHANGED, CHANGED, Moved, Next, ScheduleRow, ScheduleSpec, Store},
 };
 
 /// The longest sleep: also how long a change goes unseen whose announcement was lost, and a jump of the clock.
@@ -32,7 +35,13 @@ const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 /// After a database or server that does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// The most schedules of one transaction.
+/// Between two looks at the care tables, however often changes of them are announced.
+const LOOK_APART: Duration = Duration::from_secs(1);
+
+/// Between two looks where the tables cannot be read, or another scheduler is at it.
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
+
+/// The most schedules, or reminders, of one transaction.
 const BATCH: usize = 1000;
 
 /// What a scheduler works with.
@@ -51,9 +60,9 @@ pub struct Scheduler {
 /// What a pass came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pass {
-    /// Schedules that were due, and moved on.
+    /// Schedules or reminders that were due, and moved on.
     pub moved: usize,
-    /// Schedules that stay due, because their jobs could not be published.
+    /// Those that stay due, because their jobs could not be published.
     pub stuck: usize,
     /// Jobs published.
     pub published: usize,
@@ -61,25 +70,112 @@ pub struct Pass {
     pub lag: TimeDelta,
 }
 
+/// What the parts of a running scheduler tell each other. Told twice is told once.
+#[derive(Default)]
+struct News {
+    /// Something may be due sooner than was known.
+    sooner: Notify,
+    /// Care data has changed.
+    care: Notify,
+}
+
 impl Scheduler {
     /// Runs until `stop`.
     pub async fn run(self, stop: CancellationToken) {
-        let mut listener = None;
-        while !stop.is_cancelled() {
-            let turn = async {
-                if listener.is_none() {
-                    listener = Some(self.store.listen(&[CHANGED]).await.map_err(|error| error.to_string())?);
+        let news = News::default();
+        let all = async {
+            // What was planned before a downtime may have been called off since.
+            if let Err(why) = self.look_if_needed(None).await {
+                tracing::warn!("the care tables cannot be looked at yet: {why}");
+            }
+            tokio::join!(self.listen(&news), self.publish(&news), self.look(&news))
+        };
+        stop.run_until_cancelled(all).await;
+    }
+
+    /// Hears what the database announces, on one connection.
+    async fn listen(&self, news: &News) {
+        loop {
+            self.health.database_up().await;
+            let mut listener = self.store.listen(&[CHANGED, CARE_CHANGED]).await;
+            while let Ok(open) = &mut listener {
+                match open.hear().await {
+                    Ok(Some(channel)) if channel == CHANGED => news.sooner.notify_one(),
+                    Ok(Some(_)) => news.care.notify_one(),
+                    // A connection that was lost and made again: what was announced meanwhile is not known.
+                    Ok(None) => {
+                        news.sooner.notify_one();
+                        news.care.notify_one();
+                    }
+                    Err(why) => listener = Err(why),
                 }
-                let sleep = self.turn().await?;
-                self.rest(&mut listener, sleep).await;
-                Ok::<_, String>(())
+            }
+            if let Err(why) = listener {
+                tracing::warn!("changes are not heard at present, and seen within a minute: {why}");
+            }
+            sleep(AGAIN).await;
+            news.sooner.notify_one();
+            news.care.notify_one();
+        }
+    }
+
+    /// Publishes what is due, and sleeps until more is, or something changes.
+    async fn publish(&self, news: &News) {
+        loop {
+            let rest = match self.turn().await {
+                Ok(rest) => rest.to_std().unwrap_or_default(),
+                Err(why) => {
+                    tracing::warn!("the scheduler goes on in a while: {why}");
+                    AGAIN
+                }
             };
-            if let Some(Err(why)) = stop.run_until_cancelled(turn).await {
-                tracing::warn!("the scheduler goes on in a while: {why}");
-                listener = None;
-                let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+            tokio::select! {
+                () = sleep(rest) => {}
+                () = news.sooner.notified() => {}
             }
         }
+    }
+
+    /// Looks at the care tables each minute, and when they have changed. Beside the publishing, which a look that takes
+    /// its time would hold up.
+    async fn look(&self, news: &News) {
+        let mut heard = None;
+        loop {
+            self.health.database_up().await;
+            let rest = match self.look_if_needed(heard).await {
+                Ok(Some(rest)) => {
+                    heard = None;
+                    news.sooner.notify_one();
+                    rest
+                }
+                Ok(None) => LOOK_AGAIN,
+                Err(why) => {
+                    tracing::warn!("the care tables cannot be looked at, again soon: {why}");
+                    LOOK_AGAIN
+                }
+            };
+            // Changes that are announced meanwhile are one.
+            sleep(LOOK_APART).await;
+            tokio::select! {
+                () = sleep(rest) => {}
+                () = news.care.notified() => heard = Some(self.clock.now()),
+            }
+        }
+    }
+
+    /// Looks at the care tables, unless somebody has within the last minute and after what was heard. Answers when to do
+    /// so again; nothing while another scheduler does.
+    async fn look_if_needed(&self, heard: Option<DateTime<Utc>>) -> Result<Option<Duration>, String> {
+        let looked_at = self.store.care_looked_at().await.map_err(|error| error.to_string())?;
+        let since = looked_at.map(|looked_at| self.clock.now() - looked_at);
+        let is_fresh =
+            since.is_some_and(|since| since.abs() < LOOK_EVERY) && heard.is_none_or(|heard| looked_at > Some(heard));
+        if is_fresh {
+            let rest = LOOK_EVERY - since.unwrap_or_default();
+            return Ok(Some(rest.to_std().unwrap_or_default()));
+        }
+        let planned = self.plan_care().await?;
+        Ok(planned.map(|_| LOOK_EVERY.to_std().unwrap_or_default()))
     }
 
     /// Publishes all that is due. Answers how long there is nothing to do.
@@ -87,32 +183,18 @@ impl Scheduler {
         self.health.database_up().await;
         let mut stuck = 0;
         loop {
-            let pass = self.pass(BATCH).await?;
-            stuck += pass.stuck;
-            if pass.moved < BATCH {
+            let (saved, care) = (self.pass(BATCH).await?, self.care_pass(BATCH).await?);
+            stuck += saved.stuck + care.stuck;
+            if saved.moved.max(care.moved) < BATCH {
                 break;
             }
         }
-        let next = self.store.next_schedule().await.map_err(|error| error.to_string())?;
-        let until = next.map_or(LONGEST_SLEEP, |next| next - self.clock.now());
+        let saved = self.store.next_schedule().await.map_err(|error| error.to_string())?;
+        let care = self.store.next_reminder().await.map_err(|error| error.to_string())?;
+        let until = [saved, care].into_iter().flatten().min().map_or(LONGEST_SLEEP, |next| next - self.clock.now());
         let least = if stuck > 0 { TimeDelta::seconds(1) } else { SHORTEST_SLEEP };
         // What is due already is another scheduler's, or could not be published.
         Ok(if until <= TimeDelta::zero() { least } else { until.min(LONGEST_SLEEP) })
-    }
-
-    /// Sleeps, unless something changes.
-    async fn rest(&self, listener: &mut Option<Listener>, time: TimeDelta) {
-        let heard = async {
-            match listener {
-                Some(listener) => listener.hear().await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep(time.to_std().unwrap_or_default()) => {}
-            // A connection that was lost and made again: look at everything, which is what comes next in any case.
-            heard = heard => if heard.is_err() { *listener = None },
-        }
     }
 
     /// Publishes what is due, at most so many schedules, and moves them on. A step of its own, for tests with a clock of

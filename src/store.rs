@@ -4,6 +4,7 @@
 
 mod audit;
 mod care;
+mod care_reminders;
 mod check;
 mod contents;
 mod deliveries;
@@ -25,7 +26,11 @@ use tokio::time::timeout;
 
 pub use self::{
     audit::AuditEntry,
-    care::{AppointmentRecord, DoseState, Event, EventStatus, MedicationRecord, ShiftRecord, SupplyRecord},
+    care::{
+        AppointmentRecord, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationRecord, Planned, ShiftRecord,
+        SupplyRecord,
+    },
+    care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},
     deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
     demo::DemoMember,

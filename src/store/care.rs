@@ -1,14 +1,18 @@
 //! The care tables, read only. An application with tables of its own puts views of these names over them, so this file
-//! names no column beyond those of `migrations/care.sql`. Whether a shortage is over is told by them, so its end is here.
+//! and those below it name no column beyond those of `migrations/care.sql`. Whether a shortage is over is told by them, so
+//! its end is here.
+
+mod plan;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{PgConnection, Row, postgres::PgRow};
 
+pub use self::plan::{DoseTimes, Horizon, Planned};
 use super::{
     Store, StoreError,
     check::{
         CareColumn,
-        ColumnKind::{self, Boolean, Instant, Integer, Text},
+        ColumnKind::{self, Boolean, Date, Instant, Integer, Integers, Text, Times},
     },
 };
 
@@ -29,6 +33,13 @@ pub(super) const COLUMNS: &[CareColumn] = &[
     read("medications", "is_active", Boolean),
     read("medications", "current_supply", Integer),
     read("medications", "refill_at", Integer),
+    read("medication_schedules", "medication_id", Text),
+    read("medication_schedules", "times", Times),
+    read("medication_schedules", "weekdays", Integers),
+    read("medication_schedules", "start_date", Date),
+    read("medication_schedules", "end_date", Date),
+    read("medication_schedules", "reminder_minutes", Integers),
+    read("medication_schedules", "status", Text),
     read("medication_logs", "medication_id", Text),
     read("medication_logs", "scheduled_time", Instant),
     read("medication_logs", "status", Text),
@@ -38,12 +49,14 @@ pub(super) const COLUMNS: &[CareColumn] = &[
     read("appointments", "starts_at", Instant),
     read("appointments", "location", Text),
     read("appointments", "status", Text),
+    read("appointments", "reminder_minutes", Integers),
     read("caregiver_shifts", "id", Text),
     read("caregiver_shifts", "care_recipient_id", Text),
     read("caregiver_shifts", "user_id", Text),
     read("caregiver_shifts", "starts_at", Instant),
     read("caregiver_shifts", "ends_at", Instant),
     read("caregiver_shifts", "status", Text),
+    read("caregiver_shifts", "reminder_minutes", Integers),
 ];
 
 const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> CareColumn {
@@ -224,16 +237,7 @@ impl Store {
     /// # Errors
     /// If the database does not answer.
     pub async fn close_ended_shortages(&self) -> Result<u64, StoreError> {
-        let closed = sqlx::query(
-            "WITH ended AS (SELECT s.medication_id FROM refill_shortages s \
-                 WHERE NOT EXISTS (SELECT FROM medications m WHERE m.id = s.medication_id \
-                                     AND m.current_supply <= COALESCE(m.refill_at, s.refill_at)) \
-                 ORDER BY s.medication_id FOR UPDATE OF s SKIP LOCKED) \
-             DELETE FROM refill_shortages s USING ended WHERE s.medication_id = ended.medication_id",
-        )
-        .execute(&self.pool)
-        .await?;
-        Ok(closed.rows_affected())
+        close_ended_shortages(&mut *self.pool.acquire().await?).await
     }
 
     /// An appointment with the family that it concerns. None where it does not exist.
@@ -279,6 +283,19 @@ impl Store {
             user_id: row.try_get("user_id")?,
         }))
     }
+}
+
+async fn close_ended_shortages(connection: &mut PgConnection) -> Result<u64, StoreError> {
+    let closed = sqlx::query(
+        "WITH ended AS (SELECT s.medication_id FROM refill_shortages s \
+             WHERE NOT EXISTS (SELECT FROM medications m WHERE m.id = s.medication_id \
+                                 AND m.current_supply <= COALESCE(m.refill_at, s.refill_at)) \
+             ORDER BY s.medication_id FOR UPDATE OF s SKIP LOCKED) \
+         DELETE FROM refill_shortages s USING ended WHERE s.medication_id = ended.medication_id",
+    )
+    .execute(connection)
+    .await?;
+    Ok(closed.rows_affected())
 }
 
 /// The columns `starts_at`, `status`, `recipient_id`, `recipient_name` and `timezone` of a row.

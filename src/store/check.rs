@@ -7,8 +7,9 @@ use tokio::time::timeout;
 use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
 
 /// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 9] = [
+const OWN_TABLES: [(&str, &[&str]); 12] = [
     ("_sqlx_migrations", &["SELECT"]),
+    ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("contents", &["SELECT", "INSERT"]),
     ("deliveries", &["SELECT", "INSERT", "UPDATE"]),
     ("job_children", &["SELECT", "INSERT", "DELETE"]),
@@ -17,6 +18,8 @@ const OWN_TABLES: [(&str, &[&str]); 9] = [
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("reminder_marks", &["SELECT", "INSERT"]),
+    ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
+    ("schedules", &["SELECT", "UPDATE"]),
 ];
 
 /// A column of a care table.
@@ -33,6 +36,11 @@ pub(super) enum ColumnKind {
     Text,
     Boolean,
     Integer,
+    Integers,
+    /// Of a civil calendar.
+    Date,
+    /// Of the day, in the time zone of the place.
+    Times,
     /// With time zone: without one, a dose would be given at another hour for each setting of the server.
     Instant,
 }
@@ -43,6 +51,9 @@ impl ColumnKind {
             Self::Text => "text",
             Self::Boolean => "boolean",
             Self::Integer => "integer",
+            Self::Integers => "integer[]",
+            Self::Date => "date",
+            Self::Times => "time without time zone[]",
             Self::Instant => "timestamp with time zone",
         }
     }
@@ -50,7 +61,7 @@ impl ColumnKind {
     fn takes(self, found: &str) -> bool {
         match self {
             Self::Text => ["text", "character varying", "character", "citext", "name"].contains(&found),
-            Self::Boolean | Self::Integer | Self::Instant => found == self.name(),
+            _ => found == self.name(),
         }
     }
 }

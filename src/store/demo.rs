@@ -17,7 +17,8 @@ pub struct DemoMember {
 
 impl Store {
     /// A family of these members, who care for Rose, who takes the medication `metformin`, of which little is left, and
-    /// has the appointment `checkup` tomorrow at 09:00 UTC.
+    /// has the appointment `checkup` tomorrow at 09:00 UTC. At how many doses a refill is due the medication does not say,
+    /// so that an alert of it is published by hand, and does not come among the doses that the demo counts.
     ///
     /// # Errors
     /// If the database does not answer, or has such a family already.
@@ -28,8 +29,8 @@ impl Store {
             .execute(&mut *transaction)
             .await?;
         sqlx::query(
-            "INSERT INTO medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
-             VALUES ('metformin', 'rose', 'Metformin', '500 mg', 5, 10)",
+            "INSERT INTO medications (id, care_recipient_id, name, dosage, current_supply) \
+             VALUES ('metformin', 'rose', 'Metformin', '500 mg', 5)",
         )
         .execute(&mut *transaction)
         .await?;

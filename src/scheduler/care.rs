@@ -1,0 +1,214 @@
+//! Reminders that follow from the care tables, without anybody saving a schedule: doses, appointments, shifts, and
+//! medications that run out.
+//!
+//! Two steps. A look at the care tables, once a minute or when a change is announced, plans what is due soon; one
+//! scheduler at a time does so. What is due is published by whichever scheduler locks it first.
+
+use std::collections::HashMap;
+
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use futures::future::join_all;
+use prost::Message;
+use tokio::time::Instant;
+
+use super::{Pass, Scheduler};
+use crate::{
+    checkpoint::{self, Step},
+    effects::submit::{Submission, submit},
+    kind::{Kind, Lane},
+    schedule::day_parts,
+    store::{CareKind, CareReminder, DoseTimes, Horizon, Planned},
+    text, wire,
+};
+
+/// How often the care tables are looked at where no change is announced.
+pub(super) const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
+
+/// How far ahead reminders are planned: through a quarter of an hour in which the care tables cannot be read.
+const AHEAD: TimeDelta = TimeDelta::minutes(15);
+
+/// Appointments and shifts are planned this far ahead: one that is moved to within its lead was planned before, or is new.
+const EVENTS_AHEAD: TimeDelta = TimeDelta::days(7);
+
+/// Doses and starts that are older than this are of no use to anybody: all jobs of them have expired long ago. It bounds
+/// what a month of downtime leaves to be planned.
+const OF_USE: TimeDelta = TimeDelta::days(1);
+
+/// How long what was published is remembered, after its dose or start.
+const KEPT: TimeDelta = TimeDelta::days(2);
+
+/// The longest job id, and what it may consist of (`docs/ARCHITECTURE.md`, "Headers").
+const LONGEST_ID: usize = 128;
+
+impl Scheduler {
+    /// Looks at the care tables, and brings the plan to what they say. None while another scheduler does. A step of its
+    /// own, for tests with a clock of their own.
+    ///
+    /// # Errors
+    /// If the database does not answer, or a care table is not as it is read; then the plan is as it was.
+    pub async fn plan_care(&self) -> Result<Option<Planned>, String> {
+        let began = Instant::now();
+        let Some(mut plan) = self.store.plan_care().await.map_err(|error| error.to_string())? else {
+            return Ok(None);
+        };
+        let now = self.clock.now();
+        let horizon = horizon(now, plan.looked_at);
+        let planned = async {
+            let pairs = plan.zones_and_leads().await?;
+            // What is planned and not published yet, since the server is away, is still to be found.
+            let from = plan.oldest_due.unwrap_or(horizon.since).min(horizon.since);
+            let doses = plan.plan_doses(&horizon, &dose_times(&pairs, from, &horizon)).await?;
+            let events = plan.plan_events(&horizon).await?;
+            let refills = plan.plan_refills(now).await?;
+            plan.finish(now, now - KEPT).await?;
+            Ok::<_, crate::store::StoreError>(doses.and(events).and(refills))
+        };
+        let planned = planned.await.map_err(|error| error.to_string())?;
+        let took_ms = began.elapsed().as_millis();
+        tracing::debug!(added = planned.added, removed = planned.removed, took_ms, "care tables looked at");
+        Ok(Some(planned))
+    }
+
+    /// Publishes reminders that are due, at most so many, and marks them. A step of its own, for tests with a clock of
+    /// their own.
+    ///
+    /// # Errors
+    /// If the database does not answer; then all stay due.
+    pub async fn care_pass(&self, limit: usize) -> Result<Pass, String> {
+        let now = self.clock.now();
+        let mut due = self.store.due_reminders(now, limit).await.map_err(|error| error.to_string())?;
+        if due.rows.is_empty() {
+            return Ok(Pass::default());
+        }
+        let supplies = due.supplies().await.map_err(|error| error.to_string())?;
+        checkpoint::reached(Step::Due);
+        let published = join_all(due.rows.iter().map(|reminder| self.remind(reminder, &supplies))).await;
+        checkpoint::reached(Step::Fired);
+        let mut pass = Pass::default();
+        let mut marked = Vec::with_capacity(published.len());
+        let mut refusal = None;
+        for (number, (reminder, published)) in due.rows.iter().zip(published).enumerate() {
+            match published {
+                Ok(published) => {
+                    pass.published += usize::from(published);
+                    pass.lag = pass.lag.max(now - reminder.due_at);
+                    marked.push(number);
+                }
+                Err(why) => {
+                    pass.stuck += 1;
+                    refusal = Some(why);
+                }
+            }
+        }
+        if let Some(why) = refusal {
+            tracing::error!(reminders = pass.stuck, "they cannot be published, again soon: {why}");
+        }
+        pass.moved = marked.len();
+        due.publish(&marked, now).await.map_err(|error| error.to_string())?;
+        if pass.moved > 0 {
+            self.health.scheduled(pass.lag);
+            let lag_ms = pass.lag.num_milliseconds();
+            tracing::info!(published = pass.published, lag_ms, "care reminders were due");
+        }
+        Ok(pass)
+    }
+
+    /// Publishes one, unless it is passed over. Answers whether it was published.
+    async fn remind(&self, reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Result<bool, String> {
+        // Who was not told an hour before, and is told now that it is time, need not be told "in an hour" as well.
+        if reminder.overtaken {
+            return Ok(false);
+        }
+        let Some(body) = body(reminder, supplies) else { return Ok(false) };
+        let job = Submission {
+            subject: Kind::reminder(reminder.kind.name()).subject(Lane::Normal),
+            job_id: care_job_id(reminder),
+            body,
+            content_type: "application/x-protobuf",
+            not_after: None,
+            at: None,
+        };
+        tracing::debug!(job = job.job_id, "due");
+        submit(&self.producer, job).await?;
+        Ok(true)
+    }
+}
+
+/// What is planned at `now`, where everything was last looked at some time ago. The first look ever only looks forward,
+/// and one after a clock was set back does not see again what was seen.
+fn horizon(now: DateTime<Utc>, looked_at: Option<DateTime<Utc>>) -> Horizon {
+    Horizon {
+        now,
+        since: looked_at.map_or(now, |looked_at| looked_at.min(now)),
+        oldest: now - OF_USE,
+        until: now + AHEAD,
+        known_until: now + EVENTS_AHEAD,
+    }
+}
+
+/// The times of day whose reminders are due after `from` and within the horizon, for each zone and lead.
+fn dose_times(pairs: &[(String, i32)], from: DateTime<Utc>, horizon: &Horizon) -> Vec<DoseTimes> {
+    let mut times = Vec::new();
+    for (zone, lead_minutes) in pairs {
+        let lead = TimeDelta::minutes(i64::from(*lead_minutes));
+        let after = (from + lead).max(horizon.oldest);
+        let parts = day_parts(text::zone(zone), after, horizon.until + lead);
+        times.extend(parts.into_iter().map(|part| DoseTimes {
+            zone: zone.clone(),
+            lead_minutes: *lead_minutes,
+            day: part.day,
+            first: part.first,
+            last: part.last,
+            offset: i32::try_from(part.offset.num_seconds()).unwrap_or(0),
+            not_before: part.not_before,
+        }));
+    }
+    times
+}
+
+/// None where there is nothing to be told any more: a medication that was refilled in this moment.
+fn body(reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Option<Bytes> {
+    let instant = Some(prost_types::Timestamp {
+        seconds: reminder.instant.timestamp(),
+        nanos: i32::try_from(reminder.instant.timestamp_subsec_nanos()).unwrap_or(0),
+    });
+    let (id, reminder_minutes) = (reminder.record_id.clone(), reminder.lead_minutes);
+    let body = match reminder.kind {
+        CareKind::Medication => {
+            wire::MedicationReminder { medication_id: id, scheduled_time: instant, reminder_minutes }.encode_to_vec()
+        }
+        CareKind::Appointment => {
+            wire::AppointmentReminder { appointment_id: id, date_time: instant, reminder_minutes }.encode_to_vec()
+        }
+        CareKind::Shift => wire::ShiftReminder { shift_id: id, start_time: instant, reminder_minutes }.encode_to_vec(),
+        CareKind::Refill => {
+            let (left, refill_at) = supplies.get(&id)?;
+            // A message has no negative numbers of doses; some tables do.
+            let [current_supply, refill_at] = [*left, *refill_at].map(|doses| doses.max(0));
+            wire::RefillAlert { medication_id: id, current_supply, refill_at }.encode_to_vec()
+        }
+    };
+    Some(body.into())
+}
+
+/// The id of the job of a reminder: the same whoever publishes it, and however often. A refill's has the moment at which
+/// the shortage was seen, for the same medication may run out twice in a day. Where the record's id has characters that a
+/// job's may not have, or is too long, a hash stands for it.
+#[must_use]
+pub fn care_job_id(reminder: &CareReminder) -> String {
+    let rfc3339 = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);
+    let CareReminder { kind, record_id, instant, lead_minutes, due_at, .. } = reminder;
+    let name = kind.name();
+    let id = match kind {
+        CareKind::Refill => format!("care:{name}:{record_id}:{}", rfc3339(*due_at)),
+        _ => format!("care:{name}:{record_id}:{}:{lead_minutes}", rfc3339(*instant)),
+    };
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
+    if id.len() <= LONGEST_ID && id.chars().all(allowed) {
+        return id;
+    }
+    format!("care:{name}:{}", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())))
+}

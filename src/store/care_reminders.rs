@@ -1,0 +1,213 @@
+//! `care_reminders`: what follows from the care tables and is due soon. What is planned there is decided below `care`.
+
+use chrono::{DateTime, Utc};
+use sqlx::{Postgres, Row, Transaction};
+
+use super::{Store, StoreError};
+
+/// The channel on which applications announce changes of care data.
+pub const CARE_CHANGED: &str = "carebell_care";
+
+/// The part of `scheduler_state` that is kept here.
+const PART: &str = "care";
+
+/// Who holds this lock, until the end of its transaction, plans. The number is any that nobody else is likely to use.
+const PLANNING: i64 = 0x6361_7265_6265_6c6c;
+
+/// What follows from care records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum CareKind {
+    /// A dose.
+    Medication,
+    /// An appointment.
+    Appointment,
+    /// A caregiver's shift.
+    Shift,
+    /// A medication that runs out.
+    Refill,
+}
+
+impl CareKind {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Medication, Self::Appointment, Self::Shift, Self::Refill];
+
+    /// The kind of its jobs.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Medication => "reminder.medication",
+            Self::Appointment => "reminder.appointment",
+            Self::Shift => "reminder.shift",
+            Self::Refill => "alert.refill",
+        }
+    }
+}
+
+/// Those that this version knows. What a newer one has planned, in the middle of an upgrade, is left to it.
+const NAMES: &[&str] =
+    &[CareKind::Medication.name(), CareKind::Appointment.name(), CareKind::Shift.name(), CareKind::Refill.name()];
+
+/// A reminder that is due.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CareReminder {
+    /// What it is of.
+    pub kind: CareKind,
+    /// The medication, appointment or shift.
+    pub record_id: String,
+    /// The dose, the start, or the day of a refill.
+    pub instant: DateTime<Utc>,
+    /// How long before that.
+    pub lead_minutes: i32,
+    /// When it was to be published.
+    pub due_at: DateTime<Utc>,
+    /// A later one of the same record and instant is due too.
+    pub overtaken: bool,
+}
+
+/// Reminders that are due, locked for this scheduler. Dropped, they are as they were.
+pub struct DueReminders {
+    pub(super) transaction: Transaction<'static, Postgres>,
+    /// The reminders, the longest due first.
+    pub rows: Vec<CareReminder>,
+}
+
+/// The right to plan, and a plan that takes effect as a whole. Dropped, nothing has changed.
+pub struct CarePlan {
+    pub(super) transaction: Transaction<'static, Postgres>,
+    /// When somebody last looked at everything. None before the first time.
+    pub looked_at: Option<DateTime<Utc>>,
+    /// When the oldest reminder that is planned and not published was due.
+    pub oldest_due: Option<DateTime<Utc>>,
+}
+
+impl Store {
+    /// Begins to plan. None while another scheduler does.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn plan_care(&self) -> Result<Option<CarePlan>, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
+            .bind(PLANNING)
+            .fetch_one(&mut *transaction)
+            .await?;
+        if !is_ours {
+            return Ok(None);
+        }
+        // What is compared are whole tables. Where their statistics are old, as after a morning's peak, the database
+        // takes them for short and would compare each row with each.
+        sqlx::query("SET LOCAL enable_nestloop = off").execute(&mut *transaction).await?;
+        let row = sqlx::query(
+            "SELECT (SELECT looked_at FROM scheduler_state WHERE part = $1) AS looked_at, \
+                    (SELECT min(due_at) FROM care_reminders WHERE published_at IS NULL) AS oldest_due",
+        )
+        .bind(PART)
+        .fetch_one(&mut *transaction)
+        .await?;
+        let (looked_at, oldest_due) = (row.try_get("looked_at")?, row.try_get("oldest_due")?);
+        Ok(Some(CarePlan { transaction, looked_at, oldest_due }))
+    }
+
+    /// When somebody last looked at all care tables. None before the first time.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn care_looked_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let looked_at = sqlx::query_scalar("SELECT looked_at FROM scheduler_state WHERE part = $1").bind(PART);
+        Ok(looked_at.fetch_optional(&self.pool).await?)
+    }
+
+    /// Locks reminders that are due, the longest due first; those that another scheduler has are passed over.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn due_reminders(&self, now: DateTime<Utc>, limit: usize) -> Result<DueReminders, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let rows = sqlx::query(
+            "SELECT c.kind, c.record_id, c.instant, c.lead_minutes, c.due_at, \
+                    EXISTS (SELECT FROM care_reminders o WHERE o.kind = c.kind AND o.instant = c.instant \
+                        AND o.record_id = c.record_id AND o.lead_minutes < c.lead_minutes AND o.due_at <= $1) AS overtaken \
+             FROM care_reminders c WHERE c.published_at IS NULL AND c.due_at <= $1 AND c.kind = ANY($3) \
+             ORDER BY c.due_at LIMIT $2 FOR UPDATE OF c SKIP LOCKED",
+        )
+        .bind(now)
+        .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+        .bind(NAMES)
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut due = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let name: &str = row.try_get("kind")?;
+            let Some(kind) = CareKind::ALL.into_iter().find(|kind| kind.name() == name) else { continue };
+            due.push(CareReminder {
+                kind,
+                record_id: row.try_get("record_id")?,
+                instant: row.try_get("instant")?,
+                lead_minutes: row.try_get("lead_minutes")?,
+                due_at: row.try_get("due_at")?,
+                overtaken: row.try_get("overtaken")?,
+            });
+        }
+        Ok(DueReminders { transaction, rows: due })
+    }
+
+    /// When the next reminder is due. None where none is planned.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn next_reminder(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
+        let next =
+            sqlx::query_scalar("SELECT min(due_at) FROM care_reminders WHERE published_at IS NULL AND kind = ANY($1)");
+        Ok(next.bind(NAMES).fetch_one(&self.pool).await?)
+    }
+}
+
+impl DueReminders {
+    /// Marks these rows as published; the others stay due.
+    ///
+    /// # Errors
+    /// If the database does not take it; then all stay due.
+    pub async fn publish(mut self, rows: &[usize], now: DateTime<Utc>) -> Result<(), StoreError> {
+        let rows: Vec<&CareReminder> = rows.iter().filter_map(|row| self.rows.get(*row)).collect();
+        sqlx::query(
+            "UPDATE care_reminders c SET published_at = $1 \
+             FROM unnest($2::text[], $3::timestamptz[], $4::text[], $5::int[]) \
+                  AS p(kind, instant, record_id, lead_minutes) \
+             WHERE c.kind = p.kind AND c.instant = p.instant AND c.record_id = p.record_id \
+               AND c.lead_minutes = p.lead_minutes",
+        )
+        .bind(now)
+        .bind(rows.iter().map(|row| row.kind.name()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.instant).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.record_id.as_str()).collect::<Vec<_>>())
+        .bind(rows.iter().map(|row| row.lead_minutes).collect::<Vec<_>>())
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}
+
+impl CarePlan {
+    /// Puts the plan into effect: everything was looked at now. What was published and is older than `oldest` is removed.
+    ///
+    /// # Errors
+    /// If the database does not take it; then nothing has changed.
+    pub async fn finish(mut self, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query("DELETE FROM care_reminders WHERE kind = ANY($1) AND instant < $2 AND published_at IS NOT NULL")
+            .bind(NAMES)
+            .bind(oldest)
+            .execute(&mut *self.transaction)
+            .await?;
+        sqlx::query(
+            "INSERT INTO scheduler_state (part, looked_at) VALUES ($1, $2) \
+             ON CONFLICT (part) DO UPDATE SET looked_at = EXCLUDED.looked_at",
+        )
+        .bind(PART)
+        .bind(now)
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+}
