@@ -59,7 +59,8 @@ impl Scheduler {
         let planned = async {
             let pairs = plan.zones_and_leads().await?;
             // What is planned and not published yet, since the server is away, is still to be found.
-            let from = plan.oldest_due.unwrap_or(horizon.since).min(horizon.since);
+            let before = plan.oldest_due.map(|due| due - TimeDelta::microseconds(1));
+            let from = before.unwrap_or(horizon.since).min(horizon.since);
             let doses = plan.plan_doses(&horizon, &dose_times(&pairs, from, &horizon)).await?;
             let events = plan.plan_events(&horizon).await?;
             let refills = plan.plan_refills(now).await?;

@@ -94,9 +94,11 @@ impl Store {
         if !is_ours {
             return Ok(None);
         }
-        // What is compared are whole tables. Where their statistics are old, as after a morning's peak, the database
-        // takes them for short and would compare each row with each.
-        sqlx::query("SET LOCAL enable_nestloop = off").execute(&mut *transaction).await?;
+        // What is compared are whole tables. Where their statistics are old, as after a morning's peak, the database takes
+        // them for short and would compare each row with each; and compiling such statements takes longer than they do.
+        sqlx::query("SELECT set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true)")
+            .execute(&mut *transaction)
+            .await?;
         let row = sqlx::query(
             "SELECT (SELECT looked_at FROM scheduler_state WHERE part = $1) AS looked_at, \
                     (SELECT min(due_at) FROM care_reminders WHERE published_at IS NULL) AS oldest_due",

@@ -59,7 +59,7 @@ async fn each_guard_skips_with_its_reason() {
         (alert("at", 0), "done", None),
         (alert("by-the-job", 10), "done", None),
     ];
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
     assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
@@ -73,7 +73,7 @@ async fn the_family_is_told_how_much_is_left() {
     for (id, left) in [("some", "5"), ("one", "1"), ("none", "0"), ("less", "-2")] {
         medication(&world, id, left, "10").await;
     }
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "a", &alert("some", 10)).await;
     let inbox = world.inbox("a").await;
     assert_eq!(inbox.iter().map(|row| row.user_id.as_str()).collect::<Vec<_>>(), FAMILY);
@@ -106,7 +106,7 @@ async fn the_family_is_told_how_much_is_left() {
 async fn one_shortage_is_told_once_and_the_next_one_anew() {
     let world = World::new().await;
     medication(&world, "m", "10", "10").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     let checks = ["check-1", "check-2", "check-3"];
     join_all(checks.map(|id| async {
         let body = alert("m", 10);
@@ -155,7 +155,7 @@ async fn a_shortage_ends_when_the_supply_is_above_the_threshold_unknown_or_gone(
     for id in all {
         medication(&world, id, "0", if id.contains("-job") { "NULL" } else { "10" }).await;
     }
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     for id in all {
         world.publish_json(SUBJECT, id, &alert(id, 10)).await;
         assert_eq!(world.ended(id).await, done(), "{id}");
@@ -177,10 +177,12 @@ async fn an_alert_that_was_committed_and_not_published_is_not_held_up_by_its_own
     let world = World::new().await;
     medication(&world, "m", "3", "10").await;
     world.publish_json(SUBJECT, "a", &alert("m", 10)).await;
-    let mut first = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
+    let mut environment = world.environment();
+    environment.insert("CAREBELL_ABORT_AT".into(), "committed".into());
+    let mut first = Process::start(&["run", "--only", "pipeline"], &environment, world.directory.path());
     assert!(!first.ended().await.success());
     assert_eq!(world.ended("a").await, done());
-    let second = Worker::start(&world);
+    let second = Worker::without_scheduler(&world);
     world.everyone_has_it_once("a").await;
     world.queues_are_empty().await;
     second.stop().await;
@@ -193,7 +195,7 @@ async fn names_and_ids_of_any_length_make_a_notification_that_is_taken() {
     medication(&world, &id, "-2147483648", "2147483647").await;
     world.sql("UPDATE medications SET name = repeat('N', 9000), dosage = repeat('D', 9000)").await;
     world.sql("UPDATE care_recipients SET name = repeat('R', 9000)").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "long", &alert(&id, 10)).await;
     world.everyone_has_it_once("long").await;
     worker.stop().await;

@@ -28,7 +28,7 @@ const LEAST: [&str; 19] = [
     "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.*",
     "$JS.ACK.JOBS.>",
     "$JS.ACK.DELIVERIES.>",
-    "jobs.notification.*",
+    "jobs.>",
     "deliver.>",
     "hold.>",
     "dead.>",
@@ -333,6 +333,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         "ALTER TABLE family_members SET SCHEMA application",
         "ALTER TABLE care_recipients SET SCHEMA application",
         "ALTER TABLE medications SET SCHEMA application",
+        "ALTER TABLE medication_schedules SET SCHEMA application",
         "ALTER TABLE medication_logs SET SCHEMA application",
         "ALTER TABLE appointments SET SCHEMA application",
         "ALTER TABLE caregiver_shifts SET SCHEMA application",
@@ -341,10 +342,12 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         "CREATE VIEW care_recipients AS SELECT id, family_id, name, timezone FROM application.care_recipients",
         "CREATE VIEW medications AS SELECT id, care_recipient_id, name, dosage, is_active, current_supply, refill_at \
          FROM application.medications",
-        "CREATE VIEW appointments AS SELECT id, care_recipient_id, title, starts_at, location, status \
-         FROM application.appointments",
-        "CREATE VIEW caregiver_shifts AS SELECT id, care_recipient_id, user_id, starts_at, ends_at, status \
-         FROM application.caregiver_shifts",
+        "CREATE VIEW appointments AS SELECT id, care_recipient_id, title, starts_at, location, status, \
+         reminder_minutes FROM application.appointments",
+        "CREATE VIEW caregiver_shifts AS SELECT id, care_recipient_id, user_id, starts_at, ends_at, status, \
+         reminder_minutes FROM application.caregiver_shifts",
+        "CREATE VIEW medication_schedules AS SELECT medication_id, times, weekdays, start_date, end_date, \
+         reminder_minutes, status FROM application.medication_schedules",
         "CREATE VIEW medication_logs AS SELECT medication_id, scheduled_time, status FROM application.medication_logs",
     ] {
         world.sql(statement).await;
@@ -355,16 +358,24 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let grants = [
         (
             "SELECT",
-            "users, family_members, care_recipients, medications, medication_logs, appointments, caregiver_shifts",
+            "users, family_members, care_recipients, medications, medication_schedules, medication_logs, \
+             appointments, caregiver_shifts",
         ),
         (
             "SELECT",
-            "_sqlx_migrations, contents, deliveries, job_children, job_runs, notifications, push_subscriptions, \
-             refill_shortages, reminder_marks",
+            "_sqlx_migrations, care_reminders, contents, deliveries, job_children, job_runs, notifications, \
+             push_subscriptions, refill_shortages, reminder_marks, scheduler_state, schedules",
         ),
-        ("INSERT", "contents, deliveries, job_children, job_runs, notifications, refill_shortages, reminder_marks"),
-        ("UPDATE", "deliveries, job_runs, push_subscriptions, refill_shortages"),
-        ("DELETE", "job_children, push_subscriptions, refill_shortages"),
+        (
+            "INSERT",
+            "care_reminders, contents, deliveries, job_children, job_runs, notifications, refill_shortages, \
+             reminder_marks, scheduler_state",
+        ),
+        (
+            "UPDATE",
+            "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules",
+        ),
+        ("DELETE", "care_reminders, job_children, push_subscriptions, refill_shortages"),
     ];
     for (privilege, tables) in grants {
         world.sql(&format!("GRANT {privilege} ON {tables} TO {role}")).await;
@@ -383,7 +394,22 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let ledger = world.ledger("again").await;
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
+    // What the scheduler does by itself.
+    world
+        .sql(
+            "INSERT INTO application.medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
+             VALUES ('short', 'rose', 'X', '1 mg', 1, 2)",
+        )
+        .await;
+    world.sql("NOTIFY carebell_care").await;
+    world
+        .eventually("the shortage is told of", async || {
+            let told = "SELECT count(*) FROM refill_shortages s JOIN care_reminders c ON c.record_id = s.medication_id";
+            (world.count(told).await == 1).then_some(())
+        })
+        .await;
     world.queues_are_empty().await;
+    assert!(!worker.output().contains("SQLSTATE"), "{}", worker.output());
     assert_eq!(worker.get("/health").await.0, 200);
     assert_eq!(worker.terminate().await.code(), Some(0));
 

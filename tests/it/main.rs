@@ -7,6 +7,7 @@ mod support;
 
 mod alert_refill;
 mod bad_input;
+mod care_reminders;
 mod cli;
 mod crashes;
 mod dead_letters;

@@ -55,7 +55,7 @@ async fn each_guard_skips_with_its_reason() {
         // As exactly as a producer can say it that counts in milliseconds.
         (json!({ "appointmentId": "ahead", "dateTime": carebell::text::instant(soon) }), "done", None),
     ];
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
     assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
@@ -68,7 +68,7 @@ async fn the_family_is_told_what_when_and_where() {
     world.sql("UPDATE care_recipients SET timezone = 'Europe/Vienna'").await;
     let at = "2045-03-01T13:30:00Z".parse().unwrap();
     appointment(&world, "a 1", "rose", at, "CONFIRMED").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "physio", &reminder("a 1", at, 60)).await;
     let inbox = world.inbox("physio").await;
     assert_eq!(inbox.iter().map(|row| row.user_id.as_str()).collect::<Vec<_>>(), FAMILY);
@@ -102,7 +102,7 @@ async fn a_place_and_a_time_zone_may_be_unknown() {
         appointment(&world, id, "rose", at, "SCHEDULED").await;
         world.sql(&format!("UPDATE appointments SET location = {location} WHERE id = '{id}'")).await;
     }
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     for id in ["none", "blank"] {
         world.publish_json(SUBJECT, id, &reminder(id, at, 60)).await;
         assert_eq!(world.inbox(id).await[0].body, "Physiotherapy for Rose on Wed 1 Mar at 13:30 UTC");
@@ -115,7 +115,7 @@ async fn each_lead_time_is_one_reminder_and_a_moved_appointment_has_all_of_them_
     let world = World::new().await;
     let at = utc_now() + TimeDelta::hours(30);
     appointment(&world, "a", "rose", at, "SCHEDULED").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     let sent = ("done".to_owned(), None);
     let skipped = |reason: &str| ("skipped".to_owned(), Some(reason.to_owned()));
     for (job_id, minutes, end) in [
@@ -146,7 +146,7 @@ async fn names_and_ids_of_any_length_make_a_notification_that_is_taken() {
     appointment(&world, &id, "rose", at, "SCHEDULED").await;
     world.sql("UPDATE appointments SET title = repeat('T', 9000), location = repeat('L', 9000)").await;
     world.sql("UPDATE care_recipients SET name = repeat('R', 9000)").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "long", &reminder(&id, at, 60)).await;
     world.everyone_has_it_once("long").await;
     worker.stop().await;

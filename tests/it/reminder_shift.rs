@@ -51,7 +51,7 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("begun", begun, 0), "expired", Some("expired")),
         (reminder("ahead", soon, 30), "done", None),
     ];
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
     assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
@@ -64,7 +64,7 @@ async fn whose_shift_it_is_alone_is_told_from_when_to_when() {
     world.sql("UPDATE care_recipients SET timezone = 'Europe/Vienna'").await;
     let at = "2045-03-01T21:00:00Z".parse().unwrap();
     shift(&world, "night", at, "CONFIRMED").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "s", &reminder("night", at, 60)).await;
     let inbox = world.inbox("s").await;
     assert_eq!(inbox.len(), 1);
@@ -93,7 +93,7 @@ async fn each_lead_time_is_one_reminder() {
     let world = World::new().await;
     let at = utc_now() + TimeDelta::hours(3);
     shift(&world, "s", at, "SCHEDULED").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     for (job_id, minutes, state, reason) in [
         ("two-hours", 120, "done", None),
         ("one-hour", 60, "done", None),
@@ -111,7 +111,7 @@ async fn names_and_ids_of_any_length_make_a_notification_that_is_taken() {
     let (id, at) = ("s".repeat(100), utc_now() + TimeDelta::hours(1));
     shift(&world, &id, at, "SCHEDULED").await;
     world.sql("UPDATE care_recipients SET name = repeat('R', 9000)").await;
-    let worker = Worker::start(&world);
+    let worker = Worker::without_scheduler(&world);
     world.publish_json(SUBJECT, "long", &reminder(&id, at, 60)).await;
     assert_eq!(world.ledger("long").await[0].state, "sent");
     worker.stop().await;

@@ -34,6 +34,14 @@ CREATE TABLE app.drugs (
     pills_left smallint,
     warn_at smallint
 );
+CREATE TABLE app.regimens (
+    drug uuid NOT NULL REFERENCES app.drugs,
+    hours varchar(200) NOT NULL,
+    days bit(7) NOT NULL DEFAULT B'1111111',
+    since timestamp NOT NULL,
+    warnings varchar(40) NOT NULL DEFAULT '0',
+    ended boolean NOT NULL DEFAULT false
+);
 CREATE TABLE app.intakes (
     drug uuid NOT NULL REFERENCES app.drugs,
     planned timestamp NOT NULL,
@@ -70,6 +78,12 @@ CREATE VIEW medications AS
     SELECT drug::text AS id, patient_no::text AS care_recipient_id, label::text AS name, strength::text AS dosage,
            stopped_on IS NULL AS is_active, pills_left::int AS current_supply, warn_at::int AS refill_at
     FROM app.drugs;
+CREATE VIEW medication_schedules AS
+    SELECT drug::text AS medication_id, string_to_array(hours, ',')::time[] AS times,
+           ARRAY(SELECT day FROM generate_series(1, 7) day WHERE get_bit(days, day - 1) = 1) AS weekdays,
+           since::date AS start_date, NULL::date AS end_date, string_to_array(warnings, ',')::int[] AS reminder_minutes,
+           CASE WHEN ended THEN 'ENDED' ELSE 'ACTIVE' END AS status
+    FROM app.regimens;
 CREATE VIEW medication_logs AS
     SELECT drug::text || planned AS id, drug::text AS medication_id, planned AT TIME ZONE 'UTC' AS scheduled_time,
            CASE result WHEN 'taken' THEN 'GIVEN' WHEN 'refused' THEN 'SKIPPED' ELSE 'MISSED' END AS status
@@ -156,9 +170,34 @@ async fn a_medication_reminder_goes_the_whole_way() {
 }
 
 #[tokio::test]
-async fn so_does_each_other_kind() {
+async fn doses_appointments_and_shortages_are_found_through_views() {
     let world = world().await;
     let worker = Worker::start(&world);
+    world.eventually("it has looked", async || world.store.care_looked_at().await.unwrap()).await;
+    let due = (utc_now() + TimeDelta::seconds(3)).trunc_subsecs(0);
+    let local = due.with_timezone(&chrono_tz::Asia::Kolkata).format("%H:%M:%S");
+    world
+        .sql(&format!("INSERT INTO app.regimens (drug, hours, since) VALUES ('{DRUG}', '{local}', '2026-01-01')"))
+        .await;
+    let soon = utc_now() + TimeDelta::minutes(60) + TimeDelta::seconds(3);
+    world.sql(&format!("INSERT INTO app.calendar VALUES (9, 7, 'Dentist', '{}', 'Main Street 5')", naive(soon))).await;
+    let range = format!("[{0}, {0}]", soon.to_rfc3339());
+    world.sql(&format!("INSERT INTO app.duties VALUES ('{DUTY}', 7, 103, '{range}')")).await;
+    world.sql("UPDATE app.drugs SET pills_left = 9").await;
+    world.sql("NOTIFY carebell_care").await;
+    let dose = format!("care:reminder.medication:{DRUG}:{}:0", due.format("%Y-%m-%dT%H:%M:%SZ"));
+    let (users, ..) = told(&world, &dose).await;
+    assert_eq!(users, ["101", "102", "103", "104"]);
+    world.push.wait_for(4 + 4 + 1 + 4, LIMIT).await.unwrap();
+    world.queues_are_empty().await;
+    assert_eq!((world.push.counts().accepted, world.dead_letters().await.len()), (13, 0));
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn so_does_each_other_kind() {
+    let world = world().await;
+    let worker = Worker::without_scheduler(&world);
     let at: DateTime<Utc> = "2045-03-01T13:30:00Z".parse().unwrap();
 
     world.sql(&format!("INSERT INTO app.calendar VALUES (9, 7, 'Dentist', '{}', 'Main Street 5')", naive(at))).await;

@@ -11,7 +11,7 @@ use std::{
 use carebell::{
     channels::Channels,
     clock::{Clock, Random},
-    config::{Config, Source},
+    config::{Config, Duty, Source},
     dev::{
         guard::{Guarded, Program, StopSignal},
         trail::{Line, Log},
@@ -44,10 +44,21 @@ impl Worker {
 
     /// Starts one with further variables.
     pub fn with(world: &World, more: &[(&str, &str)]) -> Self {
+        Self::of(world, more, &[Duty::Pipeline, Duty::DeadLetters, Duty::Scheduler])
+    }
+
+    /// Starts one that publishes nothing by itself: for tests of what becomes of the jobs that they publish, whose care
+    /// tables a scheduler would read too.
+    pub fn without_scheduler(world: &World) -> Self {
+        Self::of(world, &[], &[Duty::Pipeline, Duty::DeadLetters])
+    }
+
+    fn of(world: &World, more: &[(&str, &str)], duties: &[Duty]) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let mut environment = world.environment();
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let config = Config::from_source(&Source::of(environment)).unwrap();
+        let mut config = Config::from_source(&Source::of(environment)).unwrap();
+        config.duties = duties.iter().copied().collect();
         let stop = CancellationToken::new();
         let task = tokio::spawn(worker::run(config, stop.clone()));
         Self { stop, task }
