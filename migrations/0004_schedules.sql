@@ -45,7 +45,7 @@ CREATE TABLE care_reminders (
     published_at timestamptz,                -- or passed over, because a later one of the same instant was due too
     PRIMARY KEY (kind, instant, record_id, lead_minutes)   -- in this order: what is looked at is a span of instants
 );
-CREATE INDEX care_reminders_due ON care_reminders (due_at) WHERE published_at IS NULL;
+CREATE INDEX care_reminders_due ON care_reminders (kind, due_at) WHERE published_at IS NULL;
 
 -- When each part of the scheduler last looked at everything: what was due since then was missed, what is older is not.
 CREATE TABLE scheduler_state (

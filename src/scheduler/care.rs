@@ -73,14 +73,32 @@ impl Scheduler {
         Ok(Some(planned))
     }
 
-    /// Publishes reminders that are due, at most so many, and marks them. A step of its own, for tests with a clock of
-    /// their own.
+    /// Publishes reminders that are due, at most so many of each kind, and marks them. A step of its own, for tests with a
+    /// clock of their own.
     ///
     /// # Errors
-    /// If the database does not answer; then all stay due.
+    /// If the database does not answer; then what is not marked stays due.
     pub async fn care_pass(&self, limit: usize) -> Result<Pass, String> {
+        let mut all = Pass::default();
+        // Each on its own: the queue of one may be full, and does not hold up the others.
+        for kind in CareKind::ALL {
+            let pass = self.care_pass_of(kind, limit).await?;
+            all = Pass {
+                moved: all.moved + pass.moved,
+                stuck: all.stuck + pass.stuck,
+                published: all.published + pass.published,
+                lag: all.lag.max(pass.lag),
+            };
+        }
+        if all.moved > 0 {
+            self.health.scheduled(all.lag);
+        }
+        Ok(all)
+    }
+
+    async fn care_pass_of(&self, kind: CareKind, limit: usize) -> Result<Pass, String> {
         let now = self.clock.now();
-        let mut due = self.store.due_reminders(now, limit).await.map_err(|error| error.to_string())?;
+        let mut due = self.store.due_reminders(kind, now, limit).await.map_err(|error| error.to_string())?;
         if due.rows.is_empty() {
             return Ok(Pass::default());
         }
@@ -91,12 +109,12 @@ impl Scheduler {
         let mut pass = Pass::default();
         let mut marked = Vec::with_capacity(published.len());
         let mut refusal = None;
-        for (number, (reminder, published)) in due.rows.iter().zip(published).enumerate() {
+        for (reminder, published) in due.rows.iter().zip(published) {
             match published {
                 Ok(published) => {
                     pass.published += usize::from(published);
                     pass.lag = pass.lag.max(now - reminder.due_at);
-                    marked.push(number);
+                    marked.push(reminder.clone());
                 }
                 Err(why) => {
                     pass.stuck += 1;
@@ -104,15 +122,21 @@ impl Scheduler {
                 }
             }
         }
+        let kind = kind.name();
         if let Some(why) = refusal {
-            tracing::error!(reminders = pass.stuck, "they cannot be published, again soon: {why}");
+            tracing::error!(kind, stuck = pass.stuck, "care reminders cannot be published, again soon: {why}");
         }
         pass.moved = marked.len();
         due.publish(&marked, now).await.map_err(|error| error.to_string())?;
         if pass.moved > 0 {
-            self.health.scheduled(pass.lag);
-            let lag_ms = pass.lag.num_milliseconds();
-            tracing::info!(published = pass.published, lag_ms, "care reminders were due");
+            let (published, lag_ms) = (pass.published, pass.lag.num_milliseconds());
+            tracing::info!(
+                due = kind,
+                published,
+                passed_over = pass.moved - published,
+                lag_ms,
+                "care reminders were due"
+            );
         }
         Ok(pass)
     }
@@ -133,7 +157,7 @@ impl Scheduler {
             at: None,
         };
         tracing::debug!(job = job.job_id, "due");
-        submit(&self.producer, job).await?;
+        submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
         Ok(true)
     }
 }

@@ -76,7 +76,7 @@ pub struct CarePlan {
     pub(super) transaction: Transaction<'static, Postgres>,
     /// When somebody last looked at everything. None before the first time.
     pub looked_at: Option<DateTime<Utc>>,
-    /// When the oldest reminder that is planned and not published was due.
+    /// When the oldest dose's reminder that is planned and not published was due.
     pub oldest_due: Option<DateTime<Utc>>,
 }
 
@@ -101,9 +101,10 @@ impl Store {
             .await?;
         let row = sqlx::query(
             "SELECT (SELECT looked_at FROM scheduler_state WHERE part = $1) AS looked_at, \
-                    (SELECT min(due_at) FROM care_reminders WHERE published_at IS NULL) AS oldest_due",
+                    (SELECT min(due_at) FROM care_reminders WHERE kind = $2 AND published_at IS NULL) AS oldest_due",
         )
         .bind(PART)
+        .bind(CareKind::Medication.name())
         .fetch_one(&mut *transaction)
         .await?;
         let (looked_at, oldest_due) = (row.try_get("looked_at")?, row.try_get("oldest_due")?);
@@ -119,28 +120,31 @@ impl Store {
         Ok(looked_at.fetch_optional(&self.pool).await?)
     }
 
-    /// Locks reminders that are due, the longest due first; those that another scheduler has are passed over.
+    /// Locks reminders of a kind that are due, the longest due first; those that another scheduler has are passed over.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn due_reminders(&self, now: DateTime<Utc>, limit: usize) -> Result<DueReminders, StoreError> {
+    pub async fn due_reminders(
+        &self,
+        kind: CareKind,
+        now: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<DueReminders, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let rows = sqlx::query(
-            "SELECT c.kind, c.record_id, c.instant, c.lead_minutes, c.due_at, \
-                    EXISTS (SELECT FROM care_reminders o WHERE o.kind = c.kind AND o.instant = c.instant \
-                        AND o.record_id = c.record_id AND o.lead_minutes < c.lead_minutes AND o.due_at <= $1) AS overtaken \
-             FROM care_reminders c WHERE c.published_at IS NULL AND c.due_at <= $1 AND c.kind = ANY($3) \
-             ORDER BY c.due_at LIMIT $2 FOR UPDATE OF c SKIP LOCKED",
+            "SELECT c.record_id, c.instant, c.lead_minutes, c.due_at, \
+                    EXISTS (SELECT FROM care_reminders o WHERE o.kind = $1 AND o.instant = c.instant \
+                        AND o.record_id = c.record_id AND o.lead_minutes < c.lead_minutes AND o.due_at <= $2) AS overtaken \
+             FROM care_reminders c WHERE c.kind = $1 AND c.published_at IS NULL AND c.due_at <= $2 \
+             ORDER BY c.due_at LIMIT $3 FOR UPDATE OF c SKIP LOCKED",
         )
+        .bind(kind.name())
         .bind(now)
         .bind(i64::try_from(limit).unwrap_or(i64::MAX))
-        .bind(NAMES)
         .fetch_all(&mut *transaction)
         .await?;
         let mut due = Vec::with_capacity(rows.len());
         for row in &rows {
-            let name: &str = row.try_get("kind")?;
-            let Some(kind) = CareKind::ALL.into_iter().find(|kind| kind.name() == name) else { continue };
             due.push(CareReminder {
                 kind,
                 record_id: row.try_get("record_id")?,
@@ -158,19 +162,20 @@ impl Store {
     /// # Errors
     /// If the database does not answer.
     pub async fn next_reminder(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let next =
-            sqlx::query_scalar("SELECT min(due_at) FROM care_reminders WHERE published_at IS NULL AND kind = ANY($1)");
+        let next = sqlx::query_scalar(
+            "SELECT min((SELECT min(due_at) FROM care_reminders c WHERE c.kind = k.kind AND c.published_at IS NULL)) \
+             FROM unnest($1::text[]) AS k(kind)",
+        );
         Ok(next.bind(NAMES).fetch_one(&self.pool).await?)
     }
 }
 
 impl DueReminders {
-    /// Marks these rows as published; the others stay due.
+    /// Marks some of the rows as published; the others stay due.
     ///
     /// # Errors
     /// If the database does not take it; then all stay due.
-    pub async fn publish(mut self, rows: &[usize], now: DateTime<Utc>) -> Result<(), StoreError> {
-        let rows: Vec<&CareReminder> = rows.iter().filter_map(|row| self.rows.get(*row)).collect();
+    pub async fn publish(mut self, rows: &[CareReminder], now: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE care_reminders c SET published_at = $1 \
              FROM unnest($2::text[], $3::timestamptz[], $4::text[], $5::int[]) \

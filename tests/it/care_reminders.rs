@@ -424,6 +424,28 @@ async fn what_cannot_be_published_stays_planned() {
     assert_eq!(town.plan().await, (0, 1), "and can still be called off");
 }
 
+/// A queue that is full takes no more; the others go on, whatever is stuck before them.
+#[tokio::test]
+async fn a_full_queue_holds_up_no_other_kind() {
+    let town = Town::at("2026-03-02T08:00:00Z").await;
+    town.sql("UPDATE medications SET current_supply = 1, refill_at = 2").await;
+    town.doses("metformin", "08:05,08:06,08:07,08:08", "").await;
+    town.appointment("a", "2026-03-02T09:10:00Z", "60").await;
+    let mut jobs = town.world.context.get_stream("JOBS").await.unwrap();
+    let mut config = jobs.info().await.unwrap().config.clone();
+    let most = std::mem::replace(&mut config.max_messages_per_subject, 1);
+    town.world.context.update_stream(&config).await.unwrap();
+    town.plan().await;
+    town.clock.advance(TimeDelta::minutes(10));
+    let pass = town.scheduler.care_pass(2).await.unwrap();
+    assert_eq!((pass.moved, pass.stuck, pass.published), (3, 1, 3), "one of each kind");
+    let pass = town.scheduler.care_pass(2).await.unwrap();
+    assert_eq!((pass.moved, pass.stuck, pass.published), (0, 2, 0));
+    config.max_messages_per_subject = most;
+    town.world.context.update_stream(&config).await.unwrap();
+    assert_eq!(town.publish().await.len(), 3);
+}
+
 #[tokio::test]
 async fn two_and_five_schedulers_publish_each_once() {
     let world = World::new().await;

@@ -127,12 +127,13 @@ impl Scene {
         }
     }
 
-    /// A medication of a family that runs out: there is one for each shortage, since a family is told once of each.
+    /// A medication of a family that runs out: there is one for each shortage, since a family is told once of each. It
+    /// names no threshold, so that the schedulers of the workers do not tell of it themselves.
     pub async fn set_shortage(world: &World, family: usize, id: &str) {
         world
             .sql(&format!(
-                "INSERT INTO medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
-                 VALUES ('{id}', 'r{family}', 'Insulin', '10 IU', 2, 10)"
+                "INSERT INTO medications (id, care_recipient_id, name, dosage, current_supply) \
+                 VALUES ('{id}', 'r{family}', 'Insulin', '10 IU', 2)"
             ))
             .await;
     }
