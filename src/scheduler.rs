@@ -90,7 +90,7 @@ impl Scheduler {
             }
             tokio::join!(self.listen(&news), self.publish(&news), self.look(&news))
         };
-        stop.run_until_cancelled(all).await;
+        stop.run_until_cancelled(Box::pin(all)).await;
     }
 
     /// Hears what the database announces, on one connection.

@@ -46,7 +46,8 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
         let view = View::new(zone, from - FARTHEST, to);
         match view.change {
             None => {
-                add(&mut parts, (civil(from, view.offset) + MICROSECOND, civil(to, view.offset)), view.offset, from)
+                let times = (civil(from, view.offset) + MICROSECOND, civil(to, view.offset));
+                add(&mut parts, times, view.offset, from);
             }
             Some(Change { at, before, after: offset }) => {
                 // Civil times before what the clock shows when it is set are told by the old offset, all others by the
