@@ -98,11 +98,14 @@ impl Scheduler {
         loop {
             self.health.database_up().await;
             let mut listener = self.store.listen(&[CHANGED, CARE_CHANGED]).await;
+            // What was announced before somebody listened is not known.
+            news.sooner.notify_one();
+            news.care.notify_one();
             while let Ok(open) = &mut listener {
                 match open.hear().await {
                     Ok(Some(channel)) if channel == CHANGED => news.sooner.notify_one(),
                     Ok(Some(_)) => news.care.notify_one(),
-                    // A connection that was lost and made again: what was announced meanwhile is not known.
+                    // A connection that was lost and made again: nor is what was announced meanwhile.
                     Ok(None) => {
                         news.sooner.notify_one();
                         news.care.notify_one();
@@ -114,8 +117,6 @@ impl Scheduler {
                 tracing::warn!("changes are not heard at present, and seen within a minute: {why}");
             }
             sleep(AGAIN).await;
-            news.sooner.notify_one();
-            news.care.notify_one();
         }
     }
 
