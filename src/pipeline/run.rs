@@ -155,7 +155,7 @@ impl Runner {
     /// One run of the job. A database that is away or answers nonsense is the caller's to wait for.
     async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Refused> {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
-        let (attempts, claim, first) = match self.effects.admit(meta).await? {
+        let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
             Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
             Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
@@ -272,7 +272,9 @@ impl Runner {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let why = why.as_deref();
         match fate {
-            Fate::Leave => warn!(job, root, kind, outcome, sequence, "{kind} is another worker's by now"),
+            Fate::Leave => {
+                warn!(job, root, kind, outcome, sequence, delivered, ms, "{kind} is another worker's by now");
+            }
             Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
             Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
             Fate::Park { until, .. } if *outcome == "retry" => {
