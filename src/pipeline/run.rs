@@ -24,7 +24,7 @@ use crate::{
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
     kind::Stage,
-    plan::{DeadReason, Plan, Reason},
+    plan::{DeadReason, Plan, Reason, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
 };
@@ -55,6 +55,8 @@ pub struct Runner {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// Cancelled when the worker stops.
+    pub stop: CancellationToken,
     /// Cancelled when a worker that stops has waited long enough.
     pub deadline: CancellationToken,
 }
@@ -186,6 +188,7 @@ impl Runner {
             },
             Ok(Outcome::Skipped(reason)) => self.skip(meta, not_after, reason, Plan::default()).await,
             Ok(Outcome::SkippedWith(reason, plan)) => self.skip(meta, not_after, reason, plan).await,
+            Ok(Outcome::Upkeep(upkeep)) => self.tend(meta, not_after, upkeep, policy.timeout).await,
             Ok(Outcome::Wait(until, reason)) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
                 Ok(self.park(meta, not_after, until).because(reason.name()).if_written(meta, written))
@@ -211,6 +214,25 @@ impl Runner {
     async fn skip(&self, meta: &Meta, not_after: DateTime<Utc>, reason: Reason, plan: Plan) -> Result<Ending, Refused> {
         let written = self.effects.skip(meta, not_after, reason, plan).await?;
         Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
+    }
+
+    /// Upkeep, within the timeout too. No worker waits for it when it stops: the next one goes on.
+    async fn tend(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        upkeep: Upkeep,
+        limit: Duration,
+    ) -> Result<Ending, Refused> {
+        tokio::select! {
+            tended = self.effects.tend(meta, not_after, upkeep, limit) => match tended? {
+                (Committed::Fresh | Committed::MarkTaken, removed) => {
+                    Ok(Ending::new("done", Fate::Done).because(removed.to_string()))
+                }
+                (Committed::Duplicate, _) => Ok(Ending::new("duplicate", Fate::Done)),
+            },
+            () = self.stop.cancelled() => Ok(self.release(Ok(meta)).await),
+        }
     }
 
     /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
