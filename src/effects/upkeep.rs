@@ -56,7 +56,7 @@ impl Turn<'_> {
         let store = self.store;
         let mut seen = Some(Seen::nothing());
         while let Some(from) = seen.take() {
-            if self.is_over() {
+            if self.time_is_up() {
                 return Ok(());
             }
             let page = self.batch(store.ways_that_are_over(&from, before, dead_before)).await?;
@@ -71,7 +71,7 @@ impl Turn<'_> {
                 if !more {
                     break;
                 }
-                if self.is_over() {
+                if self.time_is_up() {
                     return Ok(());
                 }
             }
@@ -81,7 +81,7 @@ impl Turn<'_> {
         }
         let mut next = Some(DateTime::UNIX_EPOCH);
         while let Some(from) = next.take() {
-            if self.is_over() {
+            if self.time_is_up() {
                 return Ok(());
             }
             let (marks, more) = self.batch(store.remove_marks(from, before)).await?;
@@ -94,7 +94,7 @@ impl Turn<'_> {
     async fn remove_subscriptions(&mut self, ids: &[String]) -> Result<(), Refused> {
         let store = self.store;
         let mut rest = ids;
-        while !rest.is_empty() && !self.is_over() {
+        while !rest.is_empty() && !self.time_is_up() {
             let (removed, looked_at) = self.batch(store.remove_orphaned_subscriptions(rest)).await?;
             self.note("push_subscriptions", removed);
             rest = &rest[looked_at..];
@@ -118,7 +118,7 @@ impl Turn<'_> {
     }
 
     /// Whether the time is up. Notes that something may be left, where it is.
-    fn is_over(&mut self) -> bool {
+    fn time_is_up(&mut self) -> bool {
         self.removed.unfinished |= Instant::now() >= self.until;
         self.removed.unfinished
     }

@@ -1,4 +1,4 @@
-//! `job_runs` and `job_children`: what became of each job of stages 1 and 2, and what it planned.
+//! `job_runs` and `job_children`: what became of each job of stages 1 and 2 and of upkeep, and what it planned.
 //!
 //! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit.
 
