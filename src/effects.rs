@@ -10,6 +10,7 @@ pub mod publish;
 pub mod reconcile;
 pub mod shortages;
 pub mod submit;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
@@ -168,7 +169,7 @@ impl Effects {
     /// If the look-up is refused.
     pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
         match meta.kind.stage {
-            Stage::Reminder | Stage::Notification => self.admit_run(meta).await,
+            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.admit_run(meta).await,
             Stage::Delivery => self.admit_delivery(meta, ack_wait).await,
         }
     }

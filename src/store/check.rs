@@ -7,16 +7,17 @@ use tokio::time::timeout;
 use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
 
 /// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 9] = [
+const OWN_TABLES: [(&str, &[&str]); 10] = [
     ("_sqlx_migrations", &["SELECT"]),
-    ("contents", &["SELECT", "INSERT"]),
-    ("deliveries", &["SELECT", "INSERT", "UPDATE"]),
+    ("contents", &["SELECT", "INSERT", "DELETE"]),
+    ("deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("job_children", &["SELECT", "INSERT", "DELETE"]),
-    ("job_runs", &["SELECT", "INSERT", "UPDATE"]),
+    ("job_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("notifications", &["SELECT", "INSERT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("reminder_marks", &["SELECT", "INSERT"]),
+    ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
+    ("schedules", &["SELECT", "UPDATE"]),
 ];
 
 /// A column of a care table.

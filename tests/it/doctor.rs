@@ -21,7 +21,7 @@ use crate::{
 const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
 
 /// What a worker must be allowed to publish (`docs/ARCHITECTURE.md` has this list).
-const LEAST: [&str; 19] = [
+const LEAST: [&str; 22] = [
     "$JS.API.CONSUMER.INFO.JOBS.*",
     "$JS.API.CONSUMER.INFO.DELIVERIES.*",
     "$JS.API.CONSUMER.MSG.NEXT.JOBS.*",
@@ -41,6 +41,9 @@ const LEAST: [&str; 19] = [
     "$JS.API.CONSUMER.LIST.*",
     "$JS.API.STREAM.MSG.GET.*",
     "$JS.API.STREAM.MSG.DELETE.*",
+    "jobs.reminder.*",
+    "jobs.alert.*",
+    "jobs.maintenance.*",
 ];
 
 async fn examine(world: &World, changes: &[(&str, &str)]) -> Vec<Check> {
@@ -360,11 +363,14 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         (
             "SELECT",
             "_sqlx_migrations, contents, deliveries, job_children, job_runs, notifications, push_subscriptions, \
-             refill_shortages, reminder_marks",
+             refill_shortages, reminder_marks, schedules",
         ),
         ("INSERT", "contents, deliveries, job_children, job_runs, notifications, refill_shortages, reminder_marks"),
-        ("UPDATE", "deliveries, job_runs, push_subscriptions, refill_shortages"),
-        ("DELETE", "job_children, push_subscriptions, refill_shortages"),
+        ("UPDATE", "deliveries, job_runs, push_subscriptions, refill_shortages, schedules"),
+        (
+            "DELETE",
+            "contents, deliveries, job_children, job_runs, push_subscriptions, refill_shortages, reminder_marks",
+        ),
     ];
     for (privilege, tables) in grants {
         world.sql(&format!("GRANT {privilege} ON {tables} TO {role}")).await;
@@ -383,6 +389,11 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let ledger = world.ledger("again").await;
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
+    // The schedules that are due, and the upkeep that they publish.
+    world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
+    world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
+    let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
+    world.eventually("both are done", async || (world.count(tended).await == 2).then_some(())).await;
     world.queues_are_empty().await;
     assert_eq!(worker.get("/health").await.0, 200);
     assert_eq!(worker.terminate().await.code(), Some(0));
