@@ -26,6 +26,8 @@ pub enum Step {
     Buried,
     /// The server was told what became of a message.
     Settled,
+    /// A batch of upkeep is committed; there is more to do, and its run is not committed yet.
+    Tended,
     /// What is due by itself is locked; nothing of it is published yet.
     Due,
     /// It is published; its schedules are not moved on yet.
@@ -40,7 +42,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 11] = [
+const STEPS: [Step; 12] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -50,6 +52,7 @@ const STEPS: [Step; 11] = [
     Step::Parked,
     Step::Buried,
     Step::Settled,
+    Step::Tended,
     Step::Due,
     Step::Fired,
 ];

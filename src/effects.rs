@@ -10,11 +10,12 @@ pub mod publish;
 pub mod reconcile;
 pub mod shortages;
 pub mod submit;
+mod upkeep;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
 use tokio::time::sleep;
 
@@ -22,7 +23,7 @@ pub use self::group::Refused;
 use self::group::{Batch, Group};
 use crate::{
     checkpoint::{self, Step},
-    clock::Clock,
+    clock::{Clock, Random},
     health::Health,
     job::Meta,
     kind::Stage,
@@ -46,6 +47,8 @@ pub struct Effects {
     store: Store,
     context: jetstream::Context,
     clock: Clock,
+    /// Tells this worker from all others, in claims.
+    worker: Arc<str>,
     look_ups: Group<LookUps>,
     commits: Group<Commits>,
     published: Group<ChildrenPublished>,
@@ -129,6 +132,7 @@ impl Effects {
     #[must_use]
     pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
         Self {
+            worker: Random::system().uuid(clock.now()).to_string().into(),
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
@@ -163,10 +167,10 @@ impl Effects {
     ///
     /// # Errors
     /// If the look-up is refused.
-    pub async fn admit(&self, meta: &Meta) -> Result<Admission, Refused> {
+    pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
         match meta.kind.stage {
-            Stage::Reminder | Stage::Notification => self.admit_run(meta).await,
-            Stage::Delivery => self.admit_delivery(meta).await,
+            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.admit_run(meta).await,
+            Stage::Delivery => self.admit_delivery(meta, ack_wait).await,
         }
     }
 
@@ -205,8 +209,8 @@ impl Effects {
         }
     }
 
-    async fn admit_delivery(&self, meta: &Meta) -> Result<Admission, Refused> {
-        let claimed = self.claims.ask(self.claim_ask(meta)).await?;
+    async fn admit_delivery(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
+        let claimed = self.claims.ask(self.claim_ask(meta, ack_wait)).await?;
         Ok(match claimed {
             Claimed::Taken(claim) => {
                 checkpoint::reached(Step::Claimed);
@@ -332,7 +336,7 @@ impl Effects {
     /// If the database does not answer.
     pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
-            self.store.record_crashed_delivery(&self.claim_ask(meta), error).await?;
+            self.store.record_crashed_delivery(&self.claim_ask(meta, Duration::ZERO), error).await?;
             return Ok(Written::Yes);
         }
         self.record(meta, Verdict::Dead { error: error.into(), reason: DeadReason::Crashed }).await
@@ -364,6 +368,7 @@ impl Effects {
             id: meta.job_id.clone(),
             sequence: meta.sequence,
             delivered: meta.delivered,
+            worker: Arc::clone(&self.worker),
             record,
             now: self.clock.now(),
         };
@@ -372,8 +377,15 @@ impl Effects {
         Ok(if written { Written::Yes } else { Written::Superseded })
     }
 
-    fn claim_ask(&self, meta: &Meta) -> ClaimAsk {
-        ClaimAsk { id: meta.job_id.clone(), sequence: meta.sequence, delivered: meta.delivered, now: self.clock.now() }
+    fn claim_ask(&self, meta: &Meta, ack_wait: Duration) -> ClaimAsk {
+        ClaimAsk {
+            id: meta.job_id.clone(),
+            sequence: meta.sequence,
+            delivered: meta.delivered,
+            worker: Arc::clone(&self.worker),
+            patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX),
+            now: self.clock.now(),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     channels::Channels,
     clock::{Clock, Random},
     kind::{Kind, Lane},
-    plan::{Plan, Reason},
+    plan::{Plan, Reason, Upkeep},
     policy::Wishes,
     store::{Claim, Event, EventStatus, Store, StoreError},
 };
@@ -48,6 +48,8 @@ pub enum Outcome {
     Skipped(Reason),
     /// Nobody is to be told anything, and why; but this is to be done.
     SkippedWith(Reason, Plan),
+    /// Carebell's own tables are to be tended.
+    Upkeep(Upkeep),
     /// It is to be run again at this instant. Burns no attempt.
     Wait(DateTime<Utc>, Reason),
 }

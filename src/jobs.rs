@@ -2,6 +2,8 @@
 
 pub mod alert_refill;
 pub mod deliver_web_push;
+pub mod maintenance_prune;
+pub mod maintenance_subscriptions;
 pub mod notification;
 pub mod reminder_appointment;
 pub mod reminder_medication;
@@ -19,4 +21,6 @@ pub fn registry() -> Registry {
         .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
         .with::<deliver_web_push::WebPushDelivery>()
+        .with::<maintenance_prune::Prune>()
+        .with::<maintenance_subscriptions::CleanSubscriptions>()
 }

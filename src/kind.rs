@@ -7,13 +7,13 @@ use std::fmt;
 pub struct Kind {
     /// For example `reminder.medication`.
     pub name: &'static str,
-    /// Which of the three stages the kind belongs to.
+    /// The stage that the kind belongs to.
     pub stage: Stage,
     /// The lanes of its subject; empty where the kind has one queue only.
     pub lanes: &'static [Lane],
 }
 
-/// The three stages of the way through (see `docs/ARCHITECTURE.md`).
+/// The three stages of the way through (see `docs/ARCHITECTURE.md`), and what stands beside it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Looks a care record up and decides whether anybody is to be told.
@@ -22,6 +22,8 @@ pub enum Stage {
     Notification,
     /// Sends to one address. Internal: its message is only a ledger id, and its record is the ledger row.
     Delivery,
+    /// Tends Carebell's own tables. Nothing follows from it.
+    Maintenance,
 }
 
 /// How urgent a job is. Lanes are separate queues, so that none waits behind another.
@@ -52,6 +54,18 @@ impl Kind {
     #[must_use]
     pub const fn delivery(name: &'static str) -> Self {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
+    }
+
+    /// A kind beside the stages, with one queue on `jobs.<name>`.
+    #[must_use]
+    pub const fn maintenance(name: &'static str) -> Self {
+        Self { name, stage: Stage::Maintenance, lanes: &[] }
+    }
+
+    /// Whether the stream of delayed jobs hands this kind on (`streams/JOBS.json`). Upkeep repeats: that is a schedule.
+    #[must_use]
+    pub const fn can_be_delayed(&self) -> bool {
+        !matches!(self.stage, Stage::Maintenance | Stage::Delivery)
     }
 
     /// The subject of this kind in `lane`. A lane that the kind does not have becomes the next more urgent one that

@@ -102,6 +102,7 @@ impl Pipeline {
                     channels: parts.channels.clone(),
                     clock: parts.clock.clone(),
                     random: parts.random.clone(),
+                    stop: pipeline.stop.clone(),
                     deadline: pipeline.deadline.clone(),
                 };
                 let consumer = Consumer {

@@ -1,6 +1,12 @@
 //! What a job decided, as data: the rows to write and the messages to publish. `work` makes it, `effects` performs it.
 
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+};
+
 use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::kind::{Kind, Lane};
@@ -22,6 +28,8 @@ pub struct Plan {
     pub next: Option<NextJob>,
     /// What became of the delivery that this job was.
     pub receipt: Option<Receipt>,
+    /// What the work came to, where that is worth keeping: `job_runs.result`.
+    pub result: Option<Value>,
 }
 
 impl Plan {
@@ -169,6 +177,51 @@ pub enum Delivered {
     Sent,
     /// Refused for a reason that is nobody's mistake, such as a subscription that has ended.
     Failed,
+}
+
+/// What is to be done to Carebell's own tables. It may be millions of rows, so it is no part of the run's one commit: it is
+/// carried out before that, in batches. Carried out again, it goes on where it stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Upkeep {
+    /// Remove what is over and was not written since.
+    Prune {
+        /// Since when.
+        before: DateTime<Utc>,
+        /// Since when, of what is dead.
+        dead_before: DateTime<Utc>,
+    },
+    /// Remove these Web Push subscriptions, as far as their users still do not exist.
+    RemoveSubscriptions {
+        /// `push_subscriptions.id`.
+        ids: Vec<String>,
+    },
+}
+
+/// What upkeep has removed. The result of its run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Rows, by table.
+    pub removed: BTreeMap<String, u64>,
+    /// Whether its time was up before all was done; the rest is the next job's.
+    pub unfinished: bool,
+}
+
+impl Removed {
+    /// Adds to the rows of a table.
+    pub fn add(&mut self, table: &str, rows: u64) {
+        *self.removed.entry(table.to_owned()).or_default() += rows;
+    }
+}
+
+/// `removed 8 deliveries, 3 job_runs`
+impl Display for Removed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tables: Vec<String> =
+            self.removed.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{rows} {table}")).collect();
+        let removed = if tables.is_empty() { "nothing".to_owned() } else { tables.join(", ") };
+        let rest = if self.unfinished { ", and left the rest to the next job: its time was up" } else { "" };
+        write!(f, "removed {removed}{rest}")
+    }
 }
 
 /// Why a job was skipped, or waits. Kept in `job_runs.reason` and `deliveries.reason`, and a metric label.

@@ -15,6 +15,7 @@ mod marks;
 mod runs;
 mod schedules;
 mod subscriptions;
+mod upkeep;
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ pub use self::{
     listen::Listener,
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
-    subscriptions::{Addresses, Subscription},
+    subscriptions::{Addresses, Orphans, Subscription},
+    upkeep::{Page, Seen},
 };
 
 /// Carebell's own tables.

@@ -18,6 +18,7 @@ use crate::{
     jobs,
     kind::Stage,
     nats,
+    plan::Removed,
     store::{AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
 };
 
@@ -98,6 +99,7 @@ fn to_json(way: &Way) -> Value {
             "reason": run.reason,
             "attempts": run.attempts,
             "last_error": run.last_error,
+            "result": run.result,
             "stream": run.stream,
             "stream_seq": run.stream_seq,
             "created_at": run.created_at,
@@ -197,7 +199,12 @@ fn run_in_words(run: &RunLine, way: &Way) -> String {
 }
 
 fn what_followed(run: &RunLine, way: &Way) -> String {
-    if stage(&run.kind) == Some(Stage::Reminder) {
+    let stage_of_run = stage(&run.kind);
+    if stage_of_run == Some(Stage::Maintenance) {
+        let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());
+        return removed.map_or_else(|| "what it removed is not on record".to_owned(), |removed| removed.to_string());
+    }
+    if stage_of_run == Some(Stage::Reminder) {
         let begun = way.runs.iter().filter(|other| stage(&other.kind) == Some(Stage::Notification)).count();
         let unpublished = way.planned.iter().filter(|planned| planned.run_id == run.job_id).count();
         return match (begun, unpublished) {

@@ -272,6 +272,13 @@ impl Checker {
         if wanted.lane.is_some() && wanted.kind.lanes.is_empty() {
             return Err(format!("{} has no lanes: leave the lane out", wanted.kind));
         }
+        if wanted.at.is_some() && !wanted.kind.can_be_delayed() {
+            return Err(format!(
+                "{} cannot be delayed: `carebell schedules add` lets it run at its time, and without --delay or --at it \
+                 runs now",
+                wanted.kind
+            ));
+        }
         let published = wanted.at.unwrap_or_else(|| self.clock.now());
         let not_after = wanted.not_after.unwrap_or_else(|| job.default_expiry(published));
         let job_id = wanted.job_id.unwrap_or_else(|| self.random.uuid(self.clock.now()).to_string());

@@ -133,7 +133,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
     let publish = |stream, subject| (About::Publish(stream), Ask { header: Some(FOR_NO_STREAM), ..ask(subject, "") });
     for kind in jobs::registry().kinds() {
         let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-        // What an earlier stage publishes, or the scheduler.
+        // What an earlier stage publishes, and the scheduler: that may be any kind.
         let lanes = kind.queues().into_iter().map(|queue| queue.lane.unwrap_or(Lane::Normal));
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     clock::Random,
     job::{Failure, Outcome},
-    plan::{DeadReason, Plan, Reason},
+    plan::{DeadReason, Plan, Reason, Upkeep},
     policy::Policy,
 };
 
@@ -25,6 +25,8 @@ pub enum Next {
     CarryOut(Plan),
     /// Record that nobody is to be told, with what else there is to record.
     Skip(Reason, Plan),
+    /// Carry out upkeep, batch by batch.
+    Tend(Upkeep),
     /// Park the job until then; no attempt is burnt.
     Wait(DateTime<Utc>, Reason),
     /// Record a failed attempt; the message itself comes again after this wait.
@@ -50,6 +52,7 @@ pub fn judge(
         Ok(Outcome::Done(plan)) => Next::CarryOut(plan),
         Ok(Outcome::Skipped(reason)) => Next::Skip(reason, Plan::default()),
         Ok(Outcome::SkippedWith(reason, plan)) => Next::Skip(reason, plan),
+        Ok(Outcome::Upkeep(upkeep)) => Next::Tend(upkeep),
         Ok(Outcome::Wait(until, reason)) => Next::Wait(parked_until(until, now, not_after), reason),
         Err(Failure::Unavailable { why }) => Next::Hold(why),
         Err(Failure::Permanent { why }) => Next::Die(why, DeadReason::Permanent),

@@ -25,7 +25,7 @@ use crate::{
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
     kind::Stage,
-    plan::{DeadReason, Plan, Reason},
+    plan::{DeadReason, Plan, Reason, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
 };
@@ -53,6 +53,8 @@ pub struct Runner {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// Cancelled when the worker stops.
+    pub stop: CancellationToken,
     /// Cancelled when a worker that stops has waited long enough.
     pub deadline: CancellationToken,
 }
@@ -155,7 +157,7 @@ impl Runner {
     /// One run of the job. A database that is away or answers nonsense is the caller's to wait for.
     async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Refused> {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
-        let (attempts, claim, first) = match self.effects.admit(meta).await? {
+        let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
             Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
             Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
@@ -190,6 +192,7 @@ impl Runner {
                 let written = self.effects.skip(meta, not_after, reason, plan).await?;
                 Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
             }
+            Next::Tend(upkeep) => self.tend(meta, not_after, upkeep, policy.timeout).await,
             Next::Wait(until, reason) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
                 Ok(Ending::new("waits", park(meta, not_after, until)).because(reason.name()).if_written(meta, written))
@@ -205,6 +208,25 @@ impl Runner {
             }
             Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
             Next::Hold(why) => Err(Refused::Unavailable(why)),
+        }
+    }
+
+    /// Upkeep, within the timeout too. No worker waits for it when it stops: the next one goes on.
+    async fn tend(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        upkeep: Upkeep,
+        limit: Duration,
+    ) -> Result<Ending, Refused> {
+        tokio::select! {
+            tended = self.effects.tend(meta, not_after, upkeep, limit) => match tended? {
+                (Committed::Fresh | Committed::MarkTaken, removed) => {
+                    Ok(Ending::new("done", Fate::Done).because(removed.to_string()))
+                }
+                (Committed::Duplicate, _) => Ok(Ending::new("duplicate", Fate::Done)),
+            },
+            () = self.stop.cancelled() => Ok(self.release(Ok(meta)).await),
         }
     }
 
@@ -272,7 +294,9 @@ impl Runner {
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let why = why.as_deref();
         match fate {
-            Fate::Leave => warn!(job, root, kind, outcome, sequence, "{kind} is another worker's by now"),
+            Fate::Leave => {
+                warn!(job, root, kind, outcome, sequence, delivered, ms, "{kind} is another worker's by now");
+            }
             Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
             Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
             Fate::Park { until, .. } if *outcome == "retry" => {

@@ -10,14 +10,14 @@ use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
 const OWN_TABLES: [(&str, &[&str]); 12] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("contents", &["SELECT", "INSERT"]),
-    ("deliveries", &["SELECT", "INSERT", "UPDATE"]),
+    ("contents", &["SELECT", "INSERT", "DELETE"]),
+    ("deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("job_children", &["SELECT", "INSERT", "DELETE"]),
-    ("job_runs", &["SELECT", "INSERT", "UPDATE"]),
+    ("job_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("notifications", &["SELECT", "INSERT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
-    ("reminder_marks", &["SELECT", "INSERT"]),
+    ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
     ("schedules", &["SELECT", "UPDATE"]),
 ];

@@ -1,9 +1,9 @@
 //! `deliveries`, the ledger: one row per job, user, channel and address.
 //!
-//! A delivery is claimed before it is sent, and the claim is also the read. The claim's fence — the stream sequence and
-//! the server's delivery count — keeps a worker that was thought dead from writing over its successor.
+//! A delivery is claimed before it is sent, and the claim is also the read. The claim's fence — worker, stream sequence
+//! and the server's delivery count — keeps a worker that was thought dead from writing over its successor.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
@@ -23,6 +23,10 @@ use crate::{
 /// After how long a claim under another sequence counts as abandoned. Longer than any send may take.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
 
+/// How long a message waits whose delivery another worker is at. Sends take seconds at most, so that it most often finds
+/// the delivery ended when it comes again.
+const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+
 /// Deliveries of the same sequence with nothing recorded after which the message counts as one that ends its worker.
 pub const CRASHES: i64 = 5;
 
@@ -35,6 +39,11 @@ pub struct ClaimAsk {
     pub sequence: i64,
     /// The server's delivery count.
     pub delivered: i64,
+    /// Who asks.
+    pub worker: Arc<str>,
+    /// How old another worker's claim by the same message must be to count as that of a dead worker. Half an `ack_wait`:
+    /// a redelivery that comes sooner is that of a server which has forgotten a delivery in a crash, and the other lives.
+    pub patience: TimeDelta,
     /// The instant.
     pub now: DateTime<Utc>,
 }
@@ -100,6 +109,8 @@ pub struct LedgerEntry {
     pub sequence: i64,
     /// The server's delivery count.
     pub delivered: i64,
+    /// Who says it.
+    pub worker: Arc<str>,
     /// What is written.
     pub record: LedgerRecord,
     /// The instant.
@@ -185,18 +196,23 @@ impl Store {
     pub async fn claim_deliveries(&self, asks: &[ClaimAsk]) -> Result<Vec<Claimed>, StoreError> {
         let order = first_of_each(asks, |ask| &ask.id);
         let rows = sqlx::query(
-            "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[]) \
-                              AS a(id, seq, delivered, now)), \
+            "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $7::text[], \
+                                                 $8::interval[]) AS a(id, seq, delivered, now, worker, patience)), \
              locked AS (SELECT d.id FROM deliveries d JOIN asked USING (id) ORDER BY d.id FOR UPDATE OF d), \
              taken AS ( \
                  UPDATE deliveries d SET state = 'sending', reason = NULL, held_until = NULL, claims = claims + 1, \
-                        claim_seq = a.seq, claim_delivery = a.delivered, claimed_at = a.now, updated_at = a.now, \
+                        claim_seq = a.seq, claim_delivery = a.delivered, claimed_by = a.worker, claimed_at = a.now, \
+                        updated_at = a.now, \
                         recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END \
                  FROM asked a JOIN locked USING (id) \
                  WHERE d.id = a.id \
                    AND (d.state = 'pending' OR (d.state = 'held' AND (COALESCE(d.held_until <= a.now, true) OR d.not_after <= a.now)) \
-                        OR (d.state = 'sending' AND CASE WHEN d.claim_seq = a.seq THEN d.claim_delivery <= a.delivered \
-                                                         ELSE d.claimed_at < a.now - $5::interval END)) \
+                        OR (d.state = 'sending' AND CASE WHEN d.claim_seq = a.seq \
+                             THEN d.claim_delivery <= a.delivered \
+                                  AND ((d.claim_delivery, d.claimed_by) = (a.delivered, a.worker) \
+                                       OR d.recorded_delivery >= d.claim_delivery \
+                                       OR d.claimed_at < a.now - a.patience) \
+                             ELSE d.claimed_at < a.now - $5::interval END)) \
                    AND a.delivered - CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END <= $6 \
                  RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at) \
              SELECT t.id, t.job_id, t.user_id, t.address, t.lane, t.attempts, t.claims, t.created_at, \
@@ -210,6 +226,8 @@ impl Store {
         .bind(order.iter().map(|index| asks[*index].now).collect::<Vec<_>>())
         .bind(CLAIM_LEASE)
         .bind(CRASHES)
+        .bind(order.iter().map(|index| &*asks[*index].worker).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| asks[*index].patience).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
         let mut taken = HashMap::with_capacity(rows.len());
@@ -232,7 +250,7 @@ impl Store {
             return Ok(());
         }
         let rows = sqlx::query(
-            "SELECT id, state, reason, answer, attempts, held_until, claim_seq, claim_delivery, claimed_at, \
+            "SELECT id, state, reason, answer, attempts, held_until, claim_seq, \
                     recorded_delivery FROM deliveries WHERE id = ANY($1)",
         )
         .bind(refused.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>())
@@ -262,8 +280,9 @@ impl Store {
         let written: Vec<String> = sqlx::query_scalar(
             "WITH said AS ( \
                  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[], \
-                                      $6::text[], $7::int[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[]) \
-                      AS s(id, seq, delivered, now, state, reason, burnt, held_until, provider, answer, gone)), \
+                                      $6::text[], $7::int[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[], \
+                                      $12::text[]) \
+                      AS s(id, seq, delivered, now, state, reason, burnt, held_until, provider, answer, gone, worker)), \
              locked AS (SELECT d.id FROM deliveries d JOIN said USING (id) ORDER BY d.id FOR UPDATE OF d), \
              ended AS (SELECT p.id FROM push_subscriptions p \
                        JOIN deliveries d ON d.channel = 'web_push' AND d.address = p.id \
@@ -274,11 +293,12 @@ impl Store {
                     answer = COALESCE(s.answer, d.answer), recorded_delivery = s.delivered, updated_at = s.now \
              FROM said s JOIN locked USING (id) \
              WHERE d.id = s.id AND (d.state = 'sending' OR (d.state = 'dead' AND s.state = 'sent')) \
-               AND (s.state = 'sent' OR (d.claim_seq = s.seq AND d.claim_delivery = s.delivered)) \
+               AND (s.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (s.seq, s.delivered, s.worker)) \
              RETURNING d.id) \
              SELECT id FROM written \
              UNION SELECT d.id FROM deliveries d JOIN said s USING (id) \
-             WHERE (d.claim_seq, d.claim_delivery, d.recorded_delivery) = (s.seq, s.delivered, s.delivered)",
+             WHERE (d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by) \
+                 = (s.seq, s.delivered, s.delivered, s.worker)",
         )
         .bind(order.iter().map(|index| entries[*index].id.as_str()).collect::<Vec<_>>())
         .bind(order.iter().map(|index| entries[*index].sequence).collect::<Vec<_>>())
@@ -291,6 +311,7 @@ impl Store {
         .bind(columns.iter().map(|columns| columns.provider).collect::<Vec<_>>())
         .bind(columns.iter().map(|columns| columns.answer).collect::<Vec<_>>())
         .bind(columns.iter().map(|columns| columns.gone).collect::<Vec<_>>())
+        .bind(order.iter().map(|index| &*entries[*index].worker).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
         let written: std::collections::HashSet<String> = written.into_iter().collect();
@@ -304,7 +325,7 @@ impl Store {
     pub async fn record_crashed_delivery(&self, ask: &ClaimAsk, error: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET state = 'dead', reason = 'crashed', answer = $2, claim_seq = $3, \
-                    claim_delivery = $4, recorded_delivery = $4, updated_at = $5 \
+                    claim_delivery = $4, claimed_by = $6, recorded_delivery = $4, updated_at = $5 \
              WHERE id = $1 AND state IN ('pending', 'held', 'sending')",
         )
         .bind(&ask.id)
@@ -312,6 +333,7 @@ impl Store {
         .bind(ask.sequence)
         .bind(ask.delivered)
         .bind(ask.now)
+        .bind(&*ask.worker)
         .execute(&self.pool)
         .await?;
         Ok(())
@@ -330,7 +352,7 @@ impl Store {
         sqlx::query(
             "WITH locked AS (SELECT id FROM deliveries WHERE id = ANY($1) AND state = 'dead' ORDER BY id FOR UPDATE) \
              UPDATE deliveries d SET state = 'pending', reason = NULL, attempts = 0, held_until = NULL, \
-                    recorded_delivery = 0, claim_seq = NULL, claim_delivery = NULL, claimed_at = NULL, \
+                    recorded_delivery = 0, claim_seq = NULL, claim_delivery = NULL, claimed_by = NULL, claimed_at = NULL, \
                     not_after = COALESCE($2, d.not_after), updated_at = $3 \
              FROM locked WHERE d.id = locked.id",
         )
@@ -404,12 +426,11 @@ fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
     let attempts: i32 = row.try_get("attempts")?;
     let same_message = row.try_get::<Option<i64>, _>("claim_seq")? == Some(ask.sequence);
     let recorded = if same_message { row.try_get::<i64, _>("recorded_delivery")? } else { 0 };
-    let claimed_at: Option<DateTime<Utc>> = row.try_get("claimed_at")?;
     let held_until: Option<DateTime<Utc>> = row.try_get("held_until")?;
     Ok(match state.as_str() {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
-        "pending" | "sending" => Claimed::Busy(claimed_at.unwrap_or(ask.now) + CLAIM_LEASE),
+        "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
         "dead" if same_message => Claimed::Dead {
             reason: row.try_get::<Option<String>, _>("reason")?.unwrap_or_default(),
             error: row.try_get::<Option<String>, _>("answer")?.unwrap_or_default(),

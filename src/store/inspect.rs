@@ -1,6 +1,7 @@
 //! Reads for people: what became of a job.
 
 use chrono::{DateTime, Utc};
+use serde_json::Value;
 use sqlx::Row;
 
 use super::{AuditEntry, Store, StoreError};
@@ -20,6 +21,8 @@ pub struct RunLine {
     pub attempts: i32,
     /// What the last one said.
     pub last_error: Option<String>,
+    /// What its work came to, where that is kept.
+    pub result: Option<Value>,
     /// The stream that its message was in.
     pub stream: String,
     /// The message's sequence there.
@@ -180,7 +183,8 @@ impl Store {
     /// If the database does not answer.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT job_id, kind, state, reason, attempts, last_error, stream, stream_seq, created_at, updated_at \
+            "SELECT job_id, kind, state, reason, attempts, last_error, result, stream, stream_seq, created_at, \
+                    updated_at \
              FROM job_runs WHERE root_id = $1 ORDER BY created_at, job_id",
         )
         .bind(root_id)
@@ -195,6 +199,7 @@ impl Store {
                 reason: row.try_get("reason")?,
                 attempts: row.try_get("attempts")?,
                 last_error: row.try_get("last_error")?,
+                result: row.try_get("result")?,
                 stream: row.try_get("stream")?,
                 stream_seq: row.try_get("stream_seq")?,
                 created_at: row.try_get("created_at")?,

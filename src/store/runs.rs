@@ -1,4 +1,4 @@
-//! `job_runs` and `job_children`: what became of each job of stages 1 and 2, and what it planned.
+//! `job_runs` and `job_children`: what became of each job of stages 1 and 2 and of upkeep, and what it planned.
 //!
 //! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit.
 
@@ -379,14 +379,15 @@ fn pick<'a>(commits: &'a [Commit], indices: &[usize]) -> Vec<&'a Commit> {
 async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
     let written: Vec<String> = sqlx::query_scalar(
         "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, \
-                                    created_at, updated_at) \
-         SELECT job_id, root_id, kind, stream, seq, state, reason, pending, now, now \
+                                    result, created_at, updated_at) \
+         SELECT job_id, root_id, kind, stream, seq, state, reason, pending, result, now, now \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], \
-                     $8::boolean[], $9::timestamptz[]) \
-              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, now) \
+                     $8::boolean[], $9::jsonb[], $10::timestamptz[]) \
+              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now) \
          ON CONFLICT (job_id) DO UPDATE SET \
              stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
-             reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, updated_at = EXCLUDED.updated_at \
+             reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, result = EXCLUDED.result, \
+             updated_at = EXCLUDED.updated_at \
          WHERE r.state = 'open' \
             OR (r.state = 'dead' AND (r.stream, r.stream_seq) <> (EXCLUDED.stream, EXCLUDED.stream_seq)) \
          RETURNING job_id",
@@ -399,6 +400,7 @@ async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Resu
     .bind(commits.iter().map(|commit| commit.state.name()).collect::<Vec<_>>())
     .bind(commits.iter().map(|commit| commit.reason).collect::<Vec<_>>())
     .bind(commits.iter().map(|commit| !commit.children.is_empty()).collect::<Vec<_>>())
+    .bind(commits.iter().map(|commit| commit.plan.result.as_ref()).collect::<Vec<_>>())
     .bind(commits.iter().map(|commit| commit.now).collect::<Vec<_>>())
     .fetch_all(connection)
     .await?;

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use chrono::{DateTime, Utc};
 use sqlx::Row;
 
 use super::{Store, StoreError};
@@ -26,6 +27,17 @@ impl fmt::Debug for Subscription {
 /// The known users among those asked for, each with the ids of their Web Push subscriptions.
 pub type Addresses = BTreeMap<String, Vec<String>>;
 
+/// How many subscriptions there are, and how many belong to nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Orphans {
+    /// Those whose user does not exist.
+    pub orphans: i64,
+    /// All.
+    pub subscriptions: i64,
+    /// Whether there is any user at all.
+    pub has_users: bool,
+}
+
 impl Store {
     /// Which of these users exist, and their subscriptions.
     ///
@@ -45,5 +57,41 @@ impl Store {
             subscriptions.extend(row.try_get::<Option<String>, _>("subscription_id")?);
         }
         Ok(addresses)
+    }
+
+    /// How many subscriptions there are, and how many of those that were made before `before` belong to no user.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn count_orphaned_subscriptions(&self, before: DateTime<Utc>) -> Result<Orphans, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT count(*) FROM push_subscriptions) AS subscriptions, EXISTS (SELECT FROM users) AS has_users, \
+                    (SELECT count(*) FROM push_subscriptions s WHERE s.created_at < $1 \
+                     AND NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id)) AS orphans",
+        )
+        .bind(before)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(Orphans {
+            orphans: row.try_get("orphans")?,
+            subscriptions: row.try_get("subscriptions")?,
+            has_users: row.try_get("has_users")?,
+        })
+    }
+
+    /// The ids of subscriptions that were made before `before` and belong to no user, so many at most.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn orphaned_subscriptions(&self, before: DateTime<Utc>, most: i64) -> Result<Vec<String>, StoreError> {
+        let ids = sqlx::query_scalar(
+            "SELECT s.id FROM push_subscriptions s WHERE s.created_at < $1 \
+                 AND NOT EXISTS (SELECT FROM users u WHERE u.id = s.user_id) ORDER BY s.id LIMIT $2",
+        )
+        .bind(before)
+        .bind(most)
+        .fetch_all(&self.pool)
+        .await?;
+        Ok(ids)
     }
 }

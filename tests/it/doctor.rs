@@ -21,14 +21,14 @@ use crate::{
 const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
 
 /// What a worker must be allowed to publish (`docs/ARCHITECTURE.md` has this list).
-const LEAST: [&str; 19] = [
+const LEAST: [&str; 22] = [
     "$JS.API.CONSUMER.INFO.JOBS.*",
     "$JS.API.CONSUMER.INFO.DELIVERIES.*",
     "$JS.API.CONSUMER.MSG.NEXT.JOBS.*",
     "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.*",
     "$JS.ACK.JOBS.>",
     "$JS.ACK.DELIVERIES.>",
-    "jobs.>",
+    "jobs.notification.*",
     "deliver.>",
     "hold.>",
     "dead.>",
@@ -41,6 +41,9 @@ const LEAST: [&str; 19] = [
     "$JS.API.CONSUMER.LIST.*",
     "$JS.API.STREAM.MSG.GET.*",
     "$JS.API.STREAM.MSG.DELETE.*",
+    "jobs.reminder.*",
+    "jobs.alert.*",
+    "jobs.maintenance.*",
 ];
 
 async fn examine(world: &World, changes: &[(&str, &str)]) -> Vec<Check> {
@@ -323,6 +326,23 @@ async fn care_tables_that_are_not_as_they_are_read() {
     assert!(worker.output().contains("medications has no column dosage"), "{}", worker.output());
 }
 
+/// What the scheduler does by itself, through views: `application` has the tables.
+async fn a_shortage_is_found(world: &World) {
+    world
+        .sql(
+            "INSERT INTO application.medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
+             VALUES ('short', 'rose', 'X', '1 mg', 1, 2)",
+        )
+        .await;
+    world.sql("NOTIFY carebell_care").await;
+    world
+        .eventually("the shortage is told of", async || {
+            let told = "SELECT count(*) FROM refill_shortages s JOIN care_reminders c ON c.record_id = s.medication_id";
+            (world.count(told).await == 1).then_some(())
+        })
+        .await;
+}
+
 /// The columns that the doctor asks for are all that a worker reads, and the privileges all that it needs.
 #[tokio::test]
 async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
@@ -375,7 +395,11 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
             "UPDATE",
             "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules",
         ),
-        ("DELETE", "care_reminders, job_children, push_subscriptions, refill_shortages"),
+        (
+            "DELETE",
+            "care_reminders, contents, deliveries, job_children, job_runs, push_subscriptions, refill_shortages, \
+             reminder_marks",
+        ),
     ];
     for (privilege, tables) in grants {
         world.sql(&format!("GRANT {privilege} ON {tables} TO {role}")).await;
@@ -394,20 +418,12 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let ledger = world.ledger("again").await;
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
-    // What the scheduler does by itself.
-    world
-        .sql(
-            "INSERT INTO application.medications (id, care_recipient_id, name, dosage, current_supply, refill_at) \
-             VALUES ('short', 'rose', 'X', '1 mg', 1, 2)",
-        )
-        .await;
-    world.sql("NOTIFY carebell_care").await;
-    world
-        .eventually("the shortage is told of", async || {
-            let told = "SELECT count(*) FROM refill_shortages s JOIN care_reminders c ON c.record_id = s.medication_id";
-            (world.count(told).await == 1).then_some(())
-        })
-        .await;
+    a_shortage_is_found(&world).await;
+    // The schedules that are due, and the upkeep that they publish.
+    world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
+    world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
+    let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
+    world.eventually("both are done", async || (world.count(tended).await == 2).then_some(())).await;
     world.queues_are_empty().await;
     assert!(!worker.output().contains("SQLSTATE"), "{}", worker.output());
     assert_eq!(worker.get("/health").await.0, 200);

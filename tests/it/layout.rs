@@ -6,7 +6,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use carebell::{config, jobs, kind::Stage};
+use carebell::{
+    config, jobs,
+    kind::{Kind, Stage},
+};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -278,7 +281,8 @@ fn each_queue_of_jobs_gets_back_what_was_delayed_or_parked() {
                 transforms[0]["src"].as_str().unwrap()
             })
             .collect();
-        for kind in jobs::registry().kinds().iter().filter(|kind| kind.stage != Stage::Delivery) {
+        let wanted = |kind: &&Kind| kind.stage != Stage::Delivery && (stream == "HOLD" || kind.can_be_delayed());
+        for kind in jobs::registry().kinds().iter().filter(wanted) {
             for queue in kind.queues() {
                 let subject = kind.subject(queue.lane.unwrap_or(carebell::kind::Lane::Critical));
                 let subject = subject.replacen("jobs.", prefix, 1);

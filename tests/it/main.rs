@@ -19,6 +19,8 @@ mod inbox;
 mod jobs_show;
 mod lanes;
 mod layout;
+mod maintenance_prune;
+mod maintenance_subscriptions;
 mod notification;
 mod outages;
 mod patience;

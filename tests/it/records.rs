@@ -114,15 +114,35 @@ fn content() -> Content {
 }
 
 pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
-    ClaimAsk { id: id.into(), sequence, delivered, now }
+    ask_by("one", id, sequence, delivered, now)
 }
+
+/// The same by a worker of this name.
+pub fn ask_by(worker: &str, id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
+    ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, now }
+}
+
+/// How old a claim must be to count as that of a dead worker.
+pub const PATIENCE: TimeDelta = TimeDelta::seconds(15);
 
 async fn claim(store: &Store, ask: ClaimAsk) -> Claimed {
     store.claim_deliveries(&[ask]).await.unwrap().remove(0)
 }
 
 fn entry(id: &str, sequence: i64, delivered: i64, record: LedgerRecord) -> LedgerEntry {
-    LedgerEntry { id: id.into(), sequence, delivered, record, now: utc_now() }
+    entry_by("one", id, sequence, delivered, record, utc_now())
+}
+
+/// What a worker of this name says.
+pub fn entry_by(
+    worker: &str,
+    id: &str,
+    sequence: i64,
+    delivered: i64,
+    record: LedgerRecord,
+    now: DateTime<Utc>,
+) -> LedgerEntry {
+    LedgerEntry { id: id.into(), sequence, delivered, worker: worker.into(), record, now }
 }
 
 pub fn receipt(state: Delivered) -> LedgerRecord {
@@ -141,7 +161,15 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
 
     let other = 100;
     assert!(matches!(claim(&store, ask("d", other, 1, now)).await, Claimed::Busy(until) if until > now));
-    assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Taken(_)), "the same message, again");
+    let same = claim(&store, ask("d", holder, 1, now)).await;
+    assert!(matches!(same, Claimed::Taken(_)), "the same ask, whose answer was lost");
+    // A server that has forgotten a delivery in a crash delivers again too soon, perhaps under the same count.
+    for delivered in [1, 2] {
+        let too_soon = claim(&store, ask_by("two", "d", holder, delivered, now + TimeDelta::seconds(5))).await;
+        assert!(matches!(too_soon, Claimed::Busy(_)), "the first worker is at it: {too_soon:?}");
+    }
+    let again = claim(&store, ask_by("two", "d", holder, 2, now + TimeDelta::seconds(16))).await;
+    assert!(matches!(again, Claimed::Taken(_)), "the same message, again, when the first must be dead: {again:?}");
     let stale = entry("d", holder, 1, LedgerRecord::Verdict(attempt()));
     assert_eq!(store.record_deliveries(&[stale]).await.unwrap(), [false], "the first worker's failure does not count");
     let sent = entry("d", holder, 1, receipt(Delivered::Sent));

@@ -28,6 +28,13 @@ fn scheduler(world: &World, clock: &Clock) -> Scheduler {
     }
 }
 
+/// A world without the built-in schedules, which `maintenance_prune.rs` is about: here, what is due is the test's own.
+async fn world() -> World {
+    let world = World::new().await;
+    world.sql("DELETE FROM schedules").await;
+    world
+}
+
 fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
@@ -61,7 +68,7 @@ async fn published(world: &World) -> Vec<String> {
 
 #[tokio::test]
 async fn each_instant_is_published_once_by_two_and_by_five_schedulers() {
-    let world = World::new().await;
+    let world = world().await;
     let start = at("2026-11-01T08:00:00Z");
     let mut expected = BTreeSet::new();
     for (number, every) in [5, 7, 11, 13].into_iter().enumerate() {
@@ -99,7 +106,7 @@ async fn each_instant_is_published_once_by_two_and_by_five_schedulers() {
 #[tokio::test]
 async fn a_stop_between_publishing_and_moving_on_has_no_second_effect() {
     for step in ["due", "fired"] {
-        let world = World::new().await;
+        let world = world().await;
         let due = crate::support::utc_now() - TimeDelta::seconds(2);
         save(&world, "tea", "@every 1h", due, "").await;
         let mut doomed = Process::start(
@@ -132,7 +139,7 @@ fn with(world: &World, name: &str, value: &str) -> std::collections::BTreeMap<St
 
 #[tokio::test]
 async fn what_was_missed_is_decided_by_the_rule_and_on_record() {
-    let world = World::new().await;
+    let world = world().await;
     let start = at("2026-11-01T09:00:00Z");
     save(&world, "skips", "@every 1h", start, ", 'skip', 3600").await;
     save(&world, "latest", "@every 1h", start, ", 'latest', 3600").await;
@@ -166,7 +173,7 @@ async fn what_was_missed_is_decided_by_the_rule_and_on_record() {
 
 #[tokio::test]
 async fn a_clock_that_jumps_makes_nothing_twice() {
-    let world = World::new().await;
+    let world = world().await;
     let start = at("2026-11-01T09:00:00Z");
     save(&world, "each", "@every 10s", start, ", 'all', 3600").await;
     let clock = Clock::manual(start);
@@ -185,7 +192,7 @@ async fn a_clock_that_jumps_makes_nothing_twice() {
 
 #[tokio::test]
 async fn a_job_that_cannot_be_published_stays_due_and_holds_up_no_other() {
-    let world = World::new().await;
+    let world = world().await;
     let start = at("2026-11-01T09:00:00Z");
     save(&world, "large", "@every 1h", start, "").await;
     let title = "x".repeat(600_000);
@@ -205,7 +212,7 @@ async fn a_job_that_cannot_be_published_stays_due_and_holds_up_no_other() {
 
 #[tokio::test]
 async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once() {
-    let world = World::new().await;
+    let world = world().await;
     let stop = CancellationToken::new();
     let clock = Clock::system();
     let running: Vec<_> = (0..5).map(|_| tokio::spawn(scheduler(&world, &clock).run(stop.clone()))).collect();
@@ -258,7 +265,7 @@ async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once()
 
 #[tokio::test]
 async fn schedules_are_listed_shown_and_refused() {
-    let world = World::new().await;
+    let world = world().await;
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Tea" }).to_string();
     let base = |name: &'static str, cron: &'static str| {
         vec!["schedules", "add", name, "--cron", cron, "--tz", "America/New_York", "--kind", "notification", "--json"]
@@ -314,7 +321,7 @@ async fn schedules_are_listed_shown_and_refused() {
 #[tokio::test]
 async fn a_hundred_thousand_due_in_one_second() {
     const COUNT: i64 = 100_000;
-    let world = World::new().await;
+    let world = world().await;
     let due = crate::support::utc_now() - TimeDelta::seconds(1);
     world
         .sql(&format!(

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::{
-    records::{ask, attempt, commit, death, failed, meta, planned, receipt, store},
+    records::{PATIENCE, ask, ask_by, attempt, commit, death, entry_by, failed, meta, planned, receipt, store},
     support::utc_now,
 };
 
@@ -67,17 +67,20 @@ fn word() -> impl Strategy<Value = Word> {
 /// One thing that happens to a delivery, so many seconds after the last.
 #[derive(Clone, Copy, Debug)]
 enum Event {
-    Claim { sequence: i64, delivered: i64 },
-    Record { sequence: i64, delivered: i64, word: Word },
+    Claim { worker: &'static str, sequence: i64, delivered: i64 },
+    Record { worker: &'static str, sequence: i64, delivered: i64, word: Word },
     GiveUp,
     Crashed { sequence: i64, delivered: i64 },
 }
 
 fn event() -> impl Strategy<Value = (i64, Event)> {
     let message = || (1..4_i64, 1..9_i64);
+    let worker = || prop_oneof![Just("one"), Just("two")];
     let event = prop_oneof![
-        5 => message().prop_map(|(sequence, delivered)| Event::Claim { sequence, delivered }),
-        8 => (message(), word()).prop_map(|((sequence, delivered), word)| Event::Record { sequence, delivered, word }),
+        5 => (worker(), message())
+            .prop_map(|(worker, (sequence, delivered))| Event::Claim { worker, sequence, delivered }),
+        8 => (worker(), message(), word())
+            .prop_map(|(worker, (sequence, delivered), word)| Event::Record { worker, sequence, delivered, word }),
         1 => Just(Event::GiveUp),
         1 => message().prop_map(|(sequence, delivered)| Event::Crashed { sequence, delivered }),
     ];
@@ -90,8 +93,8 @@ struct Row {
     state: &'static str,
     attempts: i32,
     claims: i32,
-    /// The message that has the claim: sequence and delivery count.
-    fence: Option<(i64, i64)>,
+    /// Who has the claim: sequence, delivery count and worker.
+    fence: Option<(i64, i64, &'static str)>,
     claimed_at: DateTime<Utc>,
     /// The delivery count of the fence's sequence at the last word.
     recorded: i64,
@@ -104,13 +107,18 @@ impl Row {
     }
 
     /// Whether the claim is taken.
-    fn claim(&mut self, sequence: i64, delivered: i64, now: DateTime<Utc>) -> bool {
+    fn claim(&mut self, worker: &'static str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> bool {
         let own = self.fence.filter(|fence| fence.0 == sequence);
+        let old = self.claimed_at < now - PATIENCE;
         let recorded = if own.is_some() { self.recorded } else { 0 };
         let free = match (self.state, own) {
             ("pending", _) => true,
             ("held", _) => self.held_until.is_none_or(|until| until <= now),
-            ("sending", Some((_, holder))) => holder <= delivered,
+            // A claim of the same message is given up if it is the asker's own, if a word of it is on record, or if it
+            // is so old that its worker must be dead.
+            ("sending", Some((_, holder, by))) => {
+                holder <= delivered && ((holder, by) == (delivered, worker) || self.recorded >= holder || old)
+            }
             ("sending", None) => self.claimed_at < now - TimeDelta::seconds(60),
             _ => false,
         };
@@ -118,15 +126,21 @@ impl Row {
         if taken {
             self.state = "sending";
             self.claims += 1;
-            self.fence = Some((sequence, delivered));
+            self.fence = Some((sequence, delivered, worker));
             (self.claimed_at, self.recorded, self.held_until) = (now, recorded, None);
         }
         taken
     }
 
     /// Whether the word is on record.
-    fn record(&mut self, sequence: i64, delivered: i64, word: Word, now: DateTime<Utc>) -> bool {
-        let holds = self.fence == Some((sequence, delivered));
+    fn record(
+        &mut self,
+        worker: &'static str,
+        (sequence, delivered): (i64, i64),
+        word: Word,
+        now: DateTime<Utc>,
+    ) -> bool {
+        let holds = self.fence == Some((sequence, delivered, worker));
         let repeated = holds && self.recorded == delivered;
         let counts = match word {
             // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died.
@@ -172,19 +186,19 @@ async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Res
         now += TimeDelta::seconds(*seconds);
         let before = row.clone();
         match *event {
-            Event::Claim { sequence, delivered } => {
-                let claimed = store.claim_deliveries(&[ask(id, sequence, delivered, now)]).await.unwrap().remove(0);
-                let taken = row.claim(sequence, delivered, now);
+            Event::Claim { worker, sequence, delivered } => {
+                let claimed =
+                    store.claim_deliveries(&[ask_by(worker, id, sequence, delivered, now)]).await.unwrap().remove(0);
+                let taken = row.claim(worker, sequence, delivered, now);
                 prop_assert_eq!(matches!(claimed, Claimed::Taken(_)), taken, "{:?} of {:?}", event, before);
                 if let Claimed::Busy(until) = claimed {
                     prop_assert!(!row.ended() && (row.state != "held" || Some(until) == row.held_until));
                 }
             }
-            Event::Record { sequence, delivered, word } => {
-                let entry =
-                    carebell::store::LedgerEntry { id: id.into(), sequence, delivered, record: word.record(now), now };
+            Event::Record { worker, sequence, delivered, word } => {
+                let entry = entry_by(worker, id, sequence, delivered, word.record(now), now);
                 let written = store.record_deliveries(&[entry]).await.unwrap().remove(0);
-                let known = row.record(sequence, delivered, word, now);
+                let known = row.record(worker, (sequence, delivered), word, now);
                 prop_assert_eq!(written, known, "{:?} of {:?}", event, before);
             }
             Event::GiveUp => {
@@ -197,7 +211,7 @@ async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Res
                 store.record_crashed_delivery(&ask(id, sequence, delivered, now), "ends workers").await.unwrap();
                 if !row.ended() {
                     row.state = "dead";
-                    (row.fence, row.recorded) = (Some((sequence, delivered)), delivered);
+                    (row.fence, row.recorded) = (Some((sequence, delivered, "one")), delivered);
                 }
             }
         }

@@ -189,8 +189,12 @@ pub struct Custom {
 
 impl Custom {
     pub fn start(world: &World, registry: Registry) -> Self {
-        let health = Health::new();
-        let (clock, random) = (Clock::system(), Random::system());
+        Self::at(world, registry, Clock::system())
+    }
+
+    /// The same by a clock of the test's own. What the server stamps is still by its own.
+    pub fn at(world: &World, registry: Registry, clock: Clock) -> Self {
+        let (health, random) = (Health::new(), Random::system());
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();

@@ -1,0 +1,59 @@
+//! `maintenance.prune`: removes what is over and old from Carebell's own tables.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    job::{Context, Failure, Invalid, Job, Outcome},
+    kind::Kind,
+    plan::Upkeep,
+    wire,
+};
+
+/// How long records are kept where the job does not say.
+const KEEP_DAYS: i32 = 90;
+
+/// Less than this would forget job ids that are still published again, after a weekend without a worker.
+const LEAST_DAYS: i32 = 7;
+
+/// Longer than any record is wanted.
+const MOST_DAYS: i32 = 36_500;
+
+/// How long the records of what is dead are kept at least: a day longer than the stream `DEAD_LETTERS` keeps the letter.
+/// A delivery that is redriven must find its row.
+const KEEP_DEAD: TimeDelta = TimeDelta::days(91);
+
+/// How long after it was published it is worth doing; another comes each day.
+const USEFUL_FOR: TimeDelta = TimeDelta::hours(6);
+
+/// Pruning.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Prune {
+    keep: TimeDelta,
+}
+
+impl Job for Prune {
+    const KIND: Kind = Kind::maintenance("maintenance.prune");
+
+    type Wire = wire::Prune;
+
+    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        let days = match wire.keep_days {
+            0 => KEEP_DAYS,
+            days @ LEAST_DAYS..=MOST_DAYS => days,
+            _ => {
+                let expected = format!("must be {LEAST_DAYS} to {MOST_DAYS} days, or 0 for {KEEP_DAYS}");
+                return Err(Invalid::new("keep_days", expected));
+            }
+        };
+        Ok(Self { keep: TimeDelta::days(days.into()) })
+    }
+
+    fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc> {
+        published + USEFUL_FOR
+    }
+
+    async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
+        let now = cx.clock.now();
+        Ok(Outcome::Upkeep(Upkeep::Prune { before: now - self.keep, dead_before: now - self.keep.max(KEEP_DEAD) }))
+    }
+}

@@ -1,0 +1,71 @@
+//! `maintenance.subscriptions`: removes the Web Push subscriptions of users who do not exist any more.
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use crate::{
+    job::{Context, Failure, Invalid, Job, Outcome},
+    kind::Kind,
+    plan::Upkeep,
+    store::Orphans,
+    wire,
+};
+
+/// The most that one job removes where it does not say: one in so many, or so few.
+const ONE_IN: i64 = 20;
+const AT_LEAST: i64 = 10;
+
+/// The most that a job may ask for, as their ids are held in memory.
+const MOST: i32 = 1_000_000;
+
+/// A younger one may be that of a user whose row is still on its way.
+const OLDER_THAN: TimeDelta = TimeDelta::days(1);
+
+/// How long after it was published it is worth doing.
+const USEFUL_FOR: TimeDelta = TimeDelta::hours(6);
+
+/// Removing the subscriptions that belong to nobody.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CleanSubscriptions {
+    most_removed: Option<i64>,
+}
+
+impl Job for CleanSubscriptions {
+    const KIND: Kind = Kind::maintenance("maintenance.subscriptions");
+
+    type Wire = wire::CleanSubscriptions;
+
+    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        match wire.most_removed {
+            0 => Ok(Self { most_removed: None }),
+            most @ 1..=MOST => Ok(Self { most_removed: Some(most.into()) }),
+            _ => Err(Invalid::new("most_removed", format!("must be 1 to {MOST}, or 0 for a share of all"))),
+        }
+    }
+
+    fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc> {
+        published + USEFUL_FOR
+    }
+
+    /// Refuses what looks like a mistake: a subscription that is gone cannot be had back, and its user would hear of no
+    /// dose any more, while one too many does no harm.
+    async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
+        let before = cx.clock.now() - OLDER_THAN;
+        let Orphans { orphans, subscriptions, has_users } =
+            cx.store.count_orphaned_subscriptions(before).await.map_err(Failure::reading)?;
+        let most = self.most_removed.unwrap_or((subscriptions / ONE_IN).max(AT_LEAST));
+        if orphans > 0 && !has_users {
+            return Err(Failure::permanent(
+                "nothing is removed: `users` has no row, so that no subscription would be left; see that it is whole",
+            ));
+        }
+        if orphans > most {
+            return Err(Failure::permanent(format!(
+                "nothing is removed: {orphans} of {subscriptions} subscriptions belong to no row of `users`, and at most \
+                 {most} are removed at once; see that `users` is whole, and if it is, publish the job with \
+                 \"mostRemoved\": {orphans}"
+            )));
+        }
+        let ids = cx.store.orphaned_subscriptions(before, most).await.map_err(Failure::reading)?;
+        Ok(Outcome::Upkeep(Upkeep::RemoveSubscriptions { ids }))
+    }
+}

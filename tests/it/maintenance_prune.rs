@@ -1,0 +1,391 @@
+//! `maintenance.prune`: what is removed and what stays, whatever stops it; and the built-in schedules.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use carebell::{clock::Clock, jobs, scheduler::timing::Timing, store::ScheduleRow};
+use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::{
+    cli::carebell,
+    support::{Custom, Process, Worker, World, decode, utc_now},
+};
+
+const PRUNE: &str = "jobs.maintenance.prune";
+
+/// A job that is of use for longer than any clock is advanced here.
+async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u64 {
+    let headers = [
+        ("Carebell-Job-Id", job_id),
+        ("Content-Type", "application/json"),
+        ("Carebell-Not-After", "2999-01-01T00:00:00Z"),
+    ];
+    world.publish(subject, &headers, body.to_string()).await
+}
+
+/// A run that was first recorded so many days ago, and last written so many days ago.
+async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, days: [f64; 2], more: &str) {
+    let [root, job] = ids;
+    let kind = if job.ends_with(":notification") { "notification" } else { "reminder.medication" };
+    let [created, updated] = days;
+    world
+        .sql(&format!(
+            "INSERT INTO job_runs (job_id, root_id, kind, stream, stream_seq, state, children_pending, created_at, updated_at) \
+             VALUES ('{job}', '{root}', '{kind}', 'JOBS', 1, '{state}', {}, '{now}'::timestamptz - interval '1 day' * {created}, \
+                     '{now}'::timestamptz - interval '1 day' * {updated})",
+            more == "pending"
+        ))
+        .await;
+}
+
+/// A delivery of a way that was last written so many days ago, with the way's text and an inbox row.
+async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, state: &str, days: f64) {
+    let at = format!("'{now}'::timestamptz - interval '1 day' * {days}");
+    world
+        .sql(&format!(
+            "INSERT INTO contents (job_id, type, title, body, data, created_at) \
+             VALUES ('{root}', 'GENERAL', 'x', '', '{{}}', {at}) ON CONFLICT DO NOTHING"
+        ))
+        .await;
+    world
+        .sql(&format!(
+            "INSERT INTO notifications (id, job_id, user_id, type, title, body, created_at) \
+             VALUES ('{root}-{user}', '{root}', '{user}', 'GENERAL', 'x', '', {at})"
+        ))
+        .await;
+    world
+        .sql(&format!(
+            "INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, state, not_after, created_at, updated_at) \
+             VALUES ('{root}-{user}', '{root}', '{root}', '{user}', 'web_push', '{user}', 'normal', '{state}', {at}, {at}, {at})"
+        ))
+        .await;
+}
+
+async fn ids(world: &World, query: &str) -> BTreeSet<String> {
+    let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned()));
+    query.fetch_all(&world.db).await.unwrap().into_iter().collect()
+}
+
+fn set(ids: &[&str]) -> BTreeSet<String> {
+    ids.iter().map(ToString::to_string).collect()
+}
+
+#[tokio::test]
+async fn what_is_over_and_old_is_removed_and_nothing_else() {
+    let world = World::new().await;
+    // Far ahead of the servers' time, so that only the injected one can be what counts.
+    let now = utc_now() + TimeDelta::days(1000);
+    for (id, state, days, more) in [
+        ("done", "done", [91.0, 91.0], ""),
+        ("skipped", "skipped", [91.0, 91.0], ""),
+        ("expired", "expired", [91.0, 91.0], ""),
+        ("dead", "dead", [92.0, 92.0], ""),
+        ("dead-but-redrivable", "dead", [92.0, 90.5], ""),
+        ("open", "open", [400.0, 400.0], ""),
+        ("unpublished", "done", [400.0, 400.0], "pending"),
+        ("young", "done", [89.0, 89.0], ""),
+        ("written-since", "done", [400.0, 89.0], ""),
+    ] {
+        run(&world, now, [id, id], state, days, more).await;
+    }
+    // Ways that end otherwise than they began, each with a text.
+    for (id, first, second) in [
+        ("all-states", ("sent", 91.0), ("failed", 91.0)),
+        ("other-states", ("expired", 91.0), ("unknown", 91.0)),
+        ("dead-letter-gone", ("dead", 92.0), ("skipped", 91.0)),
+        ("dead-letter-kept", ("dead", 90.5), ("sent", 91.0)),
+        ("held", ("sent", 400.0), ("held", 400.0)),
+        ("waiting", ("delivered", 400.0), ("pending", 400.0)),
+        ("under-way", ("sent", 400.0), ("sending", 400.0)),
+        ("sent-late", ("sent", 400.0), ("sent", 89.0)),
+    ] {
+        run(&world, now, [id, id], "done", [400.0, 400.0], "").await;
+        delivery(&world, now, id, "ana", first.0, first.1).await;
+        delivery(&world, now, id, "ben", second.0, second.1).await;
+    }
+    for (root, state) in [("pair", "done"), ("half", "open"), ("short", "expired")] {
+        run(&world, now, [root, root], "done", [100.0, 100.0], "").await;
+        run(&world, now, [root, &format!("{root}:notification")], state, [100.0, 100.0], "").await;
+    }
+    world.sql("INSERT INTO refill_shortages VALUES ('metformin', 10, 'short', now())").await;
+    for (record, instant, created) in [("old", 91, 91), ("young", 89, 89), ("old-dose-told-lately", 91, 10)] {
+        let at = |days| now - TimeDelta::days(days);
+        world
+            .sql(&format!(
+                "INSERT INTO reminder_marks VALUES ('reminder.medication', '{record}', '{}', 0, 'x', '{}')",
+                at(instant),
+                at(created)
+            ))
+            .await;
+    }
+    world.sql("INSERT INTO audit_log (at, actor, action) VALUES ('2001-01-01', 'olga', 'test')").await;
+    let inbox = world.count("SELECT count(*) FROM notifications").await;
+
+    let pipeline = Custom::at(&world, jobs::registry(), Clock::manual(now));
+    publish(&world, PRUNE, "prune", &json!({})).await;
+    assert_eq!(world.ended("prune").await, ("done".into(), None));
+    world.queues_are_empty().await;
+    pipeline.stop().await;
+
+    let kept_ways = [
+        "dead-but-redrivable",
+        "open",
+        "unpublished",
+        "young",
+        "written-since",
+        "dead-letter-kept",
+        "held",
+        "waiting",
+        "under-way",
+        "sent-late",
+        "half",
+        "half:notification",
+        "short",
+        "short:notification",
+        "prune",
+    ];
+    assert_eq!(ids(&world, "SELECT job_id FROM job_runs").await, set(&kept_ways));
+    let with_deliveries = ["dead-letter-kept", "held", "waiting", "under-way", "sent-late"];
+    assert_eq!(ids(&world, "SELECT job_id FROM contents").await, set(&with_deliveries));
+    assert_eq!(ids(&world, "SELECT job_id FROM deliveries").await, set(&with_deliveries));
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 10, "a way stays whole");
+    let marks = ids(&world, "SELECT record_id FROM reminder_marks").await;
+    assert_eq!(marks, set(&["young", "old-dose-told-lately"]));
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, inbox, "the inbox is the application's");
+    assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1);
+
+    let (_, words, _) = carebell(&world, &["jobs", "show", "prune"], &[]).await;
+    let removed = "; removed 3 contents, 6 deliveries, 9 job_runs, 1 reminder_marks\n";
+    assert!(words.contains("maintenance.prune prune: done at ") && words.ends_with(removed), "{words}");
+    let (_, said, _) = carebell(&world, &["jobs", "show", "prune", "--json"], &[]).await;
+    let way: Value = serde_json::from_str(&said).unwrap();
+    let counts = json!({ "contents": 3, "deliveries": 6, "job_runs": 9, "reminder_marks": 1 });
+    assert_eq!(way["runs"][0]["result"], json!({ "removed": counts, "unfinished": false }));
+}
+
+#[tokio::test]
+async fn an_id_has_one_effect_while_it_is_kept_and_is_free_again_after_that() {
+    let world = World::new().await;
+    let clock = Clock::manual(utc_now());
+    let pipeline = Custom::at(&world, jobs::registry(), clock.clone());
+    let hello = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });
+    let subject = "jobs.notification.normal";
+    let first = publish(&world, subject, "hello", &hello).await;
+    assert_eq!(world.ended("hello").await.0, "done");
+    let sequence = "SELECT stream_seq FROM job_runs WHERE job_id = 'hello'";
+    for (number, days) in [29, 30, 30].into_iter().enumerate() {
+        publish(&world, subject, "hello", &hello).await;
+        clock.advance(TimeDelta::days(days));
+        let id = format!("prune-{number}");
+        publish(&world, PRUNE, &id, &json!({ "keepDays": 90 })).await;
+        assert_eq!(world.ended(&id).await.0, "done");
+        world.queues_are_empty().await;
+        assert_eq!(world.count(sequence).await, i64::try_from(first).unwrap(), "nothing ran a second time");
+    }
+    clock.advance(TimeDelta::days(2));
+    publish(&world, PRUNE, "prune-last", &json!({ "keepDays": 90 })).await;
+    assert_eq!(world.ended("prune-last").await.0, "done");
+    let left = "SELECT (SELECT count(*) FROM job_runs WHERE job_id = 'hello') + (SELECT count(*) FROM contents)";
+    assert_eq!(world.count(left).await, 0);
+    let again = publish(&world, subject, "hello", &hello).await;
+    assert_eq!(world.ended("hello").await.0, "done");
+    assert_eq!(world.count(sequence).await, i64::try_from(again).unwrap(), "it ran again");
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 1, "the inbox row is there still");
+    world.queues_are_empty().await;
+    pipeline.stop().await;
+}
+
+/// So many ways of 100 days ago: two runs, a text, a delivery and a mark each.
+async fn seed(world: &World, ways: u32) {
+    let at = "now() - interval '100 days' + n * interval '1 s'";
+    for statement in [
+        "INSERT INTO job_runs (job_id, root_id, kind, stream, stream_seq, state, created_at, updated_at) \
+         SELECT 'w' || n || suffix, 'w' || n, kind, 'JOBS', n, 'done', AT, AT FROM WAYS, \
+                (VALUES ('', 'reminder.medication'), (':notification', 'notification')) AS k(suffix, kind)",
+        "INSERT INTO contents (job_id, type, title, body, data, created_at) \
+         SELECT 'w' || n, 'GENERAL', 'x', '', '{}', AT FROM WAYS",
+        "INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, state, not_after, created_at, updated_at) \
+         SELECT 'd' || n, 'w' || n, 'w' || n || ':notification', 'ana', 'web_push', 'ana', 'normal', 'sent', AT, AT, AT FROM WAYS",
+        "INSERT INTO reminder_marks SELECT 'reminder.medication', 'm', AT, 0, 'w' || n, AT FROM WAYS",
+        "ANALYZE",
+    ] {
+        let statement = statement.replace("WAYS", &format!("generate_series(1, {ways}) n"));
+        world.sql(&statement.replace("AT", at)).await;
+    }
+}
+
+const ROWS: &str = "SELECT (SELECT count(*) FROM job_runs WHERE kind NOT LIKE 'maintenance.%') \
+     + (SELECT count(*) FROM deliveries) + (SELECT count(*) FROM contents) + (SELECT count(*) FROM reminder_marks)";
+
+#[tokio::test]
+async fn a_stop_in_the_middle_leaves_what_the_next_worker_goes_on_with() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    seed(&world, 1500).await;
+    world.publish_json(PRUNE, "prune", &json!({})).await;
+    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "tended")]);
+    assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1000, "a page of ways has lost its deliveries");
+    assert_eq!(world.count("SELECT count(*) FROM job_runs").await, 3000, "and has its runs still");
+    let heir = Worker::start(&world);
+    assert_eq!(world.ended("prune").await.0, "done");
+    assert_eq!(world.count(ROWS).await, 0);
+    world.queues_are_empty().await;
+    heir.stop().await;
+    assert!(world.dead_letters().await.is_empty());
+}
+
+#[tokio::test]
+async fn a_large_prune_gives_way_and_survives_a_kill() {
+    const WAYS: u32 = 30_000;
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    seed(&world, WAYS).await;
+    let rows = world.count(ROWS).await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let since = Instant::now();
+    world.publish_json(PRUNE, "prune", &json!({})).await;
+    let begun = async |share: i64| {
+        let left = world.eventually("some is removed", async || {
+            let left = world.count(ROWS).await;
+            (left < rows - rows / share).then_some(left)
+        });
+        left.await
+    };
+    begun(20).await;
+    let published = Instant::now();
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    let (took, left) = (published.elapsed(), world.count(ROWS).await);
+    println!("a reminder during a prune of {rows} rows: its four pushes {took:?} later, while {left} rows were left");
+    assert!(left > 0 && took < Duration::from_secs(5), "it did not wait for the prune: {took:?}, {left}");
+    worker.kill().await;
+    let left = world.count(ROWS).await;
+    assert!(left > 0, "killed in the middle");
+    let mut heir = Process::worker(&world, &[]);
+    world
+        .eventually_within(Duration::from_mins(2), "the prune has ended", async || {
+            (world.count("SELECT count(*) FROM job_runs WHERE job_id = 'prune' AND state = 'done'").await == 1)
+                .then_some(())
+        })
+        .await;
+    println!("{rows} rows removed {:?} after the start, the kill included (debug build)", since.elapsed());
+    world.queues_are_empty().await;
+    // What is left is of the reminder of a moment ago.
+    assert_eq!(world.count(ROWS).await, 2 + 4 + 1 + 1);
+    let told = heir.line("the prune is done", |line| {
+        line.step().filter(|(kind, _)| kind == "maintenance.prune").map(|(_, told)| told)
+    });
+    let told = told.await;
+    assert!(told.starts_with("done: removed ") && told.contains(" job_runs"), "{told}");
+    // One that is stopped gives its job back at once.
+    seed(&world, 5000).await;
+    world.publish_json(PRUNE, "second", &json!({})).await;
+    world.eventually("some is removed", async || (world.count(ROWS).await < 22_000).then_some(())).await;
+    let since = Instant::now();
+    assert_eq!(heir.terminate().await.code(), Some(0));
+    assert!(since.elapsed() < Duration::from_secs(5), "{:?}", since.elapsed());
+    let open = "SELECT count(*) FROM job_runs WHERE job_id = 'second' AND state = 'open' AND attempts = 0";
+    assert_eq!(world.count(open).await, 1);
+}
+
+#[tokio::test]
+async fn a_job_whose_time_is_up_leaves_the_rest_to_the_next() {
+    let world = World::new().await;
+    seed(&world, 1500).await;
+    let worker = Worker::start(&world);
+    let headers = [("Carebell-Job-Id", "short"), ("Content-Type", "application/json"), ("Carebell-Timeout", "1ms")];
+    world.publish(PRUNE, &headers, "{}").await;
+    assert_eq!(world.ended("short").await.0, "done");
+    assert!(world.count(ROWS).await > 0);
+    let (_, words, _) = carebell(&world, &["jobs", "show", "short"], &[]).await;
+    assert!(words.contains("and left the rest to the next job: its time was up"), "{words}");
+    world.publish_json(PRUNE, "long", &json!({})).await;
+    assert_eq!(world.ended("long").await.0, "done");
+    assert_eq!(world.count(ROWS).await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_built_in_schedules_are_like_any_other() {
+    let world = World::new().await;
+    let row = async |name: &str| world.store.schedule(name).await.unwrap().unwrap();
+    let agrees = |row: &ScheduleRow| {
+        let timing = Timing::read(&row.spec).unwrap();
+        assert_eq!(timing.next_from(row.next.at.unwrap()), row.next, "the migration reckons as the scheduler does");
+        assert_eq!(row.created.1, "carebell");
+        row.next.at.unwrap() - utc_now()
+    };
+    let (daily, weekly) = (row("carebell.prune").await, row("carebell.subscriptions").await);
+    let (tomorrow, sunday) = (agrees(&daily), agrees(&weekly));
+    assert!(tomorrow > TimeDelta::zero() && tomorrow < TimeDelta::days(2), "{tomorrow}");
+    assert!(sunday > TimeDelta::zero() && sunday < TimeDelta::days(8), "{sunday}");
+
+    let (_, table, _) = carebell(&world, &["schedules", "list"], &[]).await;
+    assert!(table.contains("carebell.prune") && table.contains("maintenance.subscriptions"), "{table}");
+    let (_, words, _) = carebell(&world, &["schedules", "show", "carebell.prune"], &[]).await;
+    assert!(
+        words.contains("publishes maintenance.prune: {\"keepDays\":90}") && words.contains("by carebell"),
+        "{words}"
+    );
+
+    let worker = Worker::start(&world);
+    for name in ["carebell.prune", "carebell.subscriptions"] {
+        let (well, said, error) = carebell(&world, &["schedules", "run-now", name], &[]).await;
+        assert!(well, "{error}");
+        let id = said.trim().strip_prefix("published job ").unwrap();
+        assert_eq!(world.ended(id).await, ("done".into(), None));
+        let (_, words, _) = carebell(&world, &["jobs", "show", id], &[]).await;
+        assert!(words.contains("; removed nothing") && words.contains("schedule.run_now"), "{words}");
+    }
+    // By its own time too.
+    world.sql("UPDATE schedules SET next_at = now(), due_at = now() WHERE name = 'carebell.prune'").await;
+    let fired = world.eventually("it has fired", async || {
+        let row = world.store.schedule("carebell.prune").await.unwrap().unwrap();
+        (row.fired == 1).then_some(row)
+    });
+    let fired = fired.await;
+    assert_eq!(world.ended(&fired.last_job_id.unwrap()).await.0, "done");
+    assert_eq!(fired.next.at, daily.next.at);
+    worker.stop().await;
+
+    let change = ["schedules", "add", "carebell.prune", "--cron", "@weekly", "--tz", "Europe/London", "--kind"];
+    let change = [&change[..], &["maintenance.prune", "--replace", "--json"]].concat();
+    let (well, _, error) = carebell(&world, &[&change[..], &["{\"keepDays\":3}"]].concat(), &[]).await;
+    assert!(!well && error.contains("keep_days") && error.contains("7 to 36500"), "{error}");
+    for args in [
+        &[&change[..], &["{\"keepDays\":30}"]].concat()[..],
+        &["schedules", "pause", "carebell.prune"],
+        &["schedules", "delete", "carebell.subscriptions"],
+        &["migrate"],
+    ] {
+        let (well, _, error) = carebell(&world, args, &[]).await;
+        assert!(well, "{args:?}: {error}");
+    }
+    let (changed, all) = (row("carebell.prune").await, world.store.schedules(None).await.unwrap());
+    assert_eq!((changed.spec.expression.as_str(), changed.spec.paused, all.len()), ("@weekly", true, 1));
+}
+
+#[tokio::test]
+async fn what_cannot_be_is_refused() {
+    let world = World::new().await;
+    for (body, expected) in [
+        (json!({ "keepDays": 6 }), "`keep_days` must be 7 to 36500 days, or 0 for 90"),
+        (json!({ "keepDays": -1 }), "`keep_days` must be"),
+        (json!({ "days": 6 }), "unrecognized field"),
+    ] {
+        let refused = decode("maintenance.prune", &body).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+    for body in [json!({}), json!({ "keepDays": 7 }), json!({ "keepDays": 36500 })] {
+        decode("maintenance.prune", &body).unwrap();
+    }
+    let at = (utc_now() + TimeDelta::hours(1)).to_rfc3339_opts(SecondsFormat::Secs, true);
+    for later in [["--delay", "5m"], ["--at", &at]] {
+        let args = [&["publish", "maintenance.prune", "--json", "{}"], &later[..]].concat();
+        let (well, _, error) = carebell(&world, &args, &[]).await;
+        assert!(!well && error.contains("maintenance.prune cannot be delayed: `carebell schedules add`"), "{error}");
+    }
+    let (well, said, error) = carebell(&world, &["publish", "maintenance.prune", "--json", "{}"], &[]).await;
+    assert!(well && said.contains("to jobs.maintenance.prune"), "{said}{error}");
+}
