@@ -261,15 +261,19 @@ impl Scheduler {
         Ok((decision, last))
     }
 
-    /// Publishes a schedule's job now, beside its instants. Answers the job's id.
+    /// The id of a job beside its schedule's instants.
+    #[must_use]
+    pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
+        format!("schedule:{}:now:{unique}", row.spec.name)
+    }
+
+    /// Publishes a schedule's job now, beside its instants, under this id.
     ///
     /// # Errors
-    /// If it cannot be published.
-    pub async fn run_now(&self, row: &ScheduleRow, unique: &str) -> Result<String, String> {
-        let job_id = format!("schedule:{}:now:{unique}", row.spec.name);
-        let job = submission(&row.spec, job_id.clone(), self.clock.now());
-        submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
-        Ok(job_id)
+    /// If it is not known to be published.
+    pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
+        let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
+        submit(&self.producer, job).await.map(|_| ()).map_err(|refused| refused.to_string())
     }
 }
 

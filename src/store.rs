@@ -124,6 +124,13 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(connections)
             .acquire_timeout(ACQUIRE_TIMEOUT)
+            // A worker whose machine stands still keeps rows locked for no longer than this.
+            .after_connect(|connection, _| {
+                Box::pin(async move {
+                    connection.execute("SET idle_in_transaction_session_timeout = '30s'").await?;
+                    Ok(())
+                })
+            })
             .connect_lazy_with(options.application_name("carebell"));
         Ok(Self { pool })
     }

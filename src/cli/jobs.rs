@@ -10,8 +10,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Failed;
+use super::{Failed, actor};
 use crate::{
+    clock::Clock,
     config::Source,
     effects::submit::{self, Producer},
     health::Health,
@@ -36,13 +37,16 @@ pub(super) enum Command {
     Cancel {
         /// The job's id
         id: String,
+        /// Who does it, for the audit log
+        #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
+        by: Option<String>,
     },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
         Command::Show { id, json } => show(source, id, *json).await,
-        Command::Cancel { id } => cancel(source, id).await,
+        Command::Cancel { id, by } => cancel(source, id, by.clone()).await,
     }
 }
 
@@ -72,11 +76,24 @@ async fn whether_delayed(source: &Source, id: &str) -> String {
     }
 }
 
-async fn cancel(source: &Source, id: &str) -> Result<(), Failed> {
+async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
+    let store = Store::new(&source.database_url()?, 1)?;
     if !id.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)) {
         return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
     }
     if submit::cancel(&connect(source).await?, id).await? {
+        let entry = AuditEntry {
+            at: Clock::system().now(),
+            actor: actor(by),
+            action: "job.cancelled".into(),
+            job_id: Some(id.to_owned()),
+            root_id: Some(id.to_owned()),
+            detail: json!({}),
+        };
+        store
+            .record_audit(&[entry])
+            .await
+            .map_err(|error| format!("job {id} is taken back, and that is not on record: {error}"))?;
         println!("job {id} is taken back");
         return Ok(());
     }

@@ -24,8 +24,9 @@ use crate::{
 /// The stream.
 const STREAM: &str = "DEAD_LETTERS";
 
-/// How long the server may take for the next letter.
+/// How long the server may take for the next letter, and after how long it is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);
+const SILENCE: Duration = Duration::from_secs(1);
 
 /// One dead letter.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,7 +120,7 @@ impl Letters {
         let last = self.stream.get_info().await.map_err(|error| error.to_string())?.state.last_sequence;
         let subject = filter.kind.as_ref().map_or_else(|| "dead.>".to_owned(), |kind| format!("dead.{kind}.>"));
         let config = pull::OrderedConfig {
-            filter_subject: subject,
+            filter_subject: subject.clone(),
             headers_only: true,
             deliver_policy: DeliverPolicy::All,
             ..Default::default()
@@ -129,8 +130,19 @@ impl Letters {
             return Ok(());
         }
         let mut messages = consumer.messages().await.map_err(|error| error.to_string())?;
+        let (mut seen, mut silent) = (0, Duration::ZERO);
         loop {
-            let next = timeout(PATIENCE, messages.next()).await.map_err(|_| "the server does not answer")?;
+            let Ok(next) = timeout(SILENCE, messages.next()).await else {
+                // Those that were left may have been taken out meanwhile, and then none comes any more.
+                if self.is_the_end(&subject, seen, last).await? {
+                    return Ok(());
+                }
+                silent += SILENCE;
+                if silent >= PATIENCE {
+                    return Err("the server does not answer".into());
+                }
+                continue;
+            };
             let Some(message) = next else { return Ok(()) };
             let message = message.map_err(|error| error.to_string())?;
             let info = message.info().map_err(|error| error.to_string())?;
@@ -145,6 +157,16 @@ impl Letters {
             if pending == 0 || number >= last {
                 return Ok(());
             }
+            seen = number;
+        }
+    }
+
+    /// Whether no letter of this subject lies behind `seen`, up to `last`.
+    async fn is_the_end(&self, subject: &str, seen: u64, last: u64) -> Result<bool, String> {
+        match self.stream.get_first_raw_message_by_subject(subject, seen + 1).await {
+            Ok(next) => Ok(next.sequence > last),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(true),
+            Err(error) => Err(error.to_string()),
         }
     }
 

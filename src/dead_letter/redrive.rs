@@ -17,6 +17,7 @@ use crate::{
         publish::{self, header, rfc3339},
         submit::NotSubmitted,
     },
+    plan::DeadReason,
     store::{AuditEntry, Store},
 };
 
@@ -75,6 +76,12 @@ impl Redrive<'_> {
     /// # Errors
     /// If the database or the server does not answer; what is left can be discarded again.
     pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
+        // One that somebody has begun to redrive, and not finished, would wait in the ledger for ever.
+        for letter in letters.iter().filter(|letter| is_delivery(letter)) {
+            let reason = DeadReason::parse(&letter.reason).unwrap_or(DeadReason::Permanent);
+            let given_up = self.store.give_up(&letter.job_id, reason, &letter.error, self.clock.now()).await;
+            given_up.map_err(|error| error.to_string())?;
+        }
         let all: Vec<&Letter> = letters.iter().collect();
         self.write_down("dead_letter.discarded", &all, &Change::default(), why).await?;
         for removed in join_all(letters.iter().map(|letter| self.letters.erase(letter.number))).await {
@@ -135,33 +142,39 @@ pub fn is_delivery(letter: &Letter) -> bool {
 /// The job's own headers, with its id, its lineage and a message id of its own: the server would take the first one's
 /// for a duplicate.
 fn headers(letter: &Letter, change: &Change) -> HeaderMap {
+    let mut set: Vec<(&str, String)> = Vec::new();
+    if change.body.is_some() {
+        set.push((header::CONTENT_TYPE, "application/json".into()));
+    }
+    if let Some(not_after) = change.not_after {
+        set.push((header::NOT_AFTER, rfc3339(not_after)));
+    }
+    set.extend(change.headers.iter().map(|(name, value)| (name.as_str(), value.clone())));
+    set.extend([
+        (header::JOB_ID, letter.job_id.clone()),
+        (header::MSG_ID, format!("{}:{}", letter.subject, letter.number)),
+        (lineage_header::REDRIVES, (letter.redrives + 1).to_string()),
+        (lineage_header::FROM, letter.subject.clone()),
+    ]);
     let mut headers = HeaderMap::new();
     for (name, values) in letter.headers.iter() {
         let text: &str = name.as_ref();
-        if !text.starts_with("Nats-") && !text.starts_with("Carebell-Dead-") {
+        // Names of headers are the same in upper and lower case to a person.
+        let is_set = set.iter().any(|(other, _)| other.eq_ignore_ascii_case(text));
+        if !is_set && !text.starts_with("Nats-") && !text.starts_with("Carebell-Dead-") {
             for value in values {
                 headers.append(name.clone(), value.clone());
             }
         }
     }
-    if change.body.is_some() {
-        headers.insert(header::CONTENT_TYPE, "application/json");
+    for (name, value) in set.into_iter().filter(|(_, value)| !value.is_empty()) {
+        headers.insert(canonical(name), value.as_str());
     }
-    if let Some(not_after) = change.not_after {
-        headers.insert(header::NOT_AFTER, rfc3339(not_after));
-    }
-    let (gone, other): (Vec<_>, Vec<_>) = change.headers.iter().partition(|(_, value)| value.is_empty());
-    for (name, value) in other {
-        headers.insert(name.as_str(), value.as_str());
-    }
-    let mut headers: HeaderMap = headers
-        .iter()
-        .filter(|(name, _)| !gone.iter().any(|(gone, _)| gone.eq_ignore_ascii_case((*name).as_ref())))
-        .flat_map(|(name, values)| values.iter().map(|value| (name.clone(), value.clone())))
-        .collect();
-    headers.insert(header::JOB_ID, letter.job_id.as_str());
-    headers.insert(header::MSG_ID, format!("{}:{}", letter.subject, letter.number).as_str());
-    headers.insert(lineage_header::REDRIVES, (letter.redrives + 1).to_string().as_str());
-    headers.insert(lineage_header::FROM, letter.subject.as_str());
     headers
+}
+
+/// The pipeline looks headers up by the names that it knows them by.
+fn canonical(name: &str) -> &str {
+    let known = [header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
+    known.into_iter().chain([header::TRACEPARENT]).find(|known| known.eq_ignore_ascii_case(name)).unwrap_or(name)
 }

@@ -100,10 +100,6 @@ impl Pulled {
     /// # Errors
     /// Names the header that cannot be read.
     pub fn meta(&self) -> Result<Meta, Invalid> {
-        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_ID)).transpose()?;
-        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_ID };
-        let job_id = publish::job_id(self.headers(), &self.place.stream, self.place.sequence);
-        let job_id = check_id(header::JOB_ID, &job_id, longest)?;
         let not_after = match self.header(header::NOT_AFTER) {
             None => None,
             Some(text) => Some(parse_instant(text)?),
@@ -113,8 +109,21 @@ impl Pulled {
             backoff: self.wish(header::BACKOFF, Wishes::backoff)?,
             timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
         };
+        Ok(Meta { not_after, wishes, ..self.identity()? })
+    }
+
+    /// The same without what the job wishes for itself: what a job is recorded under that has a header which cannot be
+    /// read.
+    ///
+    /// # Errors
+    /// If its ids themselves cannot be read.
+    pub fn identity(&self) -> Result<Meta, Invalid> {
+        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_ID)).transpose()?;
+        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_ID };
+        let job_id = publish::job_id(self.headers(), &self.place.stream, self.place.sequence);
+        let job_id = check_id(header::JOB_ID, &job_id, longest)?;
         Ok(Meta {
-            wishes,
+            wishes: Wishes::default(),
             root_id: root.unwrap_or_else(|| job_id.clone()),
             job_id,
             kind: self.queue.kind,
@@ -124,7 +133,7 @@ impl Pulled {
             delivered: self.place.delivered,
             published: self.place.published,
             resumed: self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX)),
-            not_after,
+            not_after: None,
             trace: self.header(header::TRACEPARENT).filter(|trace| is_traceparent(trace)).map(ToOwned::to_owned),
         })
     }

@@ -123,7 +123,10 @@ impl Runner {
     async fn decide(&self, message: &Pulled, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
         let meta = match meta {
             Ok(meta) => meta,
-            Err(invalid) => return self.undecodable(message, None, &invalid.to_string()).await,
+            Err(invalid) => {
+                let known = message.identity().ok();
+                return self.undecodable(message, known.as_ref(), &invalid.to_string()).await;
+            }
         };
         loop {
             let job = match message.form().map_err(|invalid| invalid.to_string()) {

@@ -8,7 +8,7 @@ use chrono::{DateTime, Utc};
 use super::message::Pulled;
 use crate::{
     dead_letter,
-    effects::{self, Death, Effects, park::Parked},
+    effects::{self, Death, Effects, park::Parked, publish},
     job::Meta,
 };
 
@@ -67,7 +67,7 @@ fn body_of(message: &Pulled, now: DateTime<Utc>) -> dead_letter::Body {
         stream: message.place.stream.clone(),
         sequence: message.place.sequence,
         subject: message.subject().to_owned(),
-        job_id: message.meta().ok().map(|meta| meta.job_id),
+        job_id: Some(publish::job_id(message.headers(), &message.place.stream, message.place.sequence)),
         headers: message.headers().cloned(),
         payload: message.body().clone(),
         last: now,

@@ -11,6 +11,11 @@ use crate::{
 /// An instant that is published no later than this is on time, whatever the schedule's rule for missed ones.
 pub const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 
+/// The longest jitter, and the longest window for what was missed, in seconds: a day and a year.
+pub const LONGEST_JITTER: i64 = 86_400;
+/// See [`LONGEST_JITTER`].
+pub const LONGEST_WINDOW: i64 = 366 * 86_400;
+
 /// Missed instants are counted up to this many; a schedule of each second has millions in a month.
 const COUNTED: usize = 1000;
 
@@ -68,15 +73,16 @@ impl Timing {
             "all" => Missed::All(usize::try_from(spec.missed_limit).unwrap_or(1)),
             _ => return Err("the rule for missed instants must be skip, latest or all".into()),
         };
-        let seconds = |seconds| TimeDelta::try_seconds(seconds).unwrap_or(TimeDelta::MAX);
+        // Whatever is in the table: no reckoning with these leaves the range of instants.
+        let seconds = |seconds: i64, most: i64| TimeDelta::seconds(seconds.clamp(0, most));
         Ok(Self {
             name: spec.name.clone(),
             calendar: Calendar::new(expression, zone, rules, spec.starts_at),
             starts_at: spec.starts_at,
             ends_at: spec.ends_at,
             missed,
-            window: seconds(spec.missed_seconds),
-            jitter: seconds(spec.jitter_seconds),
+            window: seconds(spec.missed_seconds, LONGEST_WINDOW),
+            jitter: seconds(spec.jitter_seconds, LONGEST_JITTER),
         })
     }
 
@@ -122,7 +128,12 @@ impl Timing {
             due.push(at);
             rest = self.after(at);
         }
-        let (on_time, mut late): (Vec<_>, Vec<_>) = due.into_iter().partition(|at| now - self.due(*at) <= ON_TIME);
+        // An instant whose jitter is shorter than that of the one before it waits for that one, and is not late for that.
+        let mut latest_due = DateTime::<Utc>::MIN_UTC;
+        let (on_time, mut late): (Vec<_>, Vec<_>) = due.into_iter().partition(|at| {
+            latest_due = latest_due.max(self.due(*at));
+            now - latest_due <= ON_TIME
+        });
         if fresh > next {
             late.extend(self.some_between(next, fresh));
             late.sort_unstable();
@@ -154,7 +165,7 @@ impl Timing {
             Missed::Latest => usize::from(on_time.is_empty()),
             Missed::All(limit) => limit,
         };
-        let oldest = now.checked_sub_signed(self.window).unwrap_or(DateTime::<Utc>::MIN_UTC);
+        let oldest = now - self.window;
         let within = |at: &DateTime<Utc>| self.due(*at) >= oldest;
         let mut newest: Vec<_> = late.iter().copied().filter(|at| *at >= fresh).filter(within).collect();
         if newest.len() < count && fresh > next {
@@ -304,6 +315,26 @@ mod tests {
     }
 
     proptest! {
+        /// A scheduler that is always there misses nothing, whatever the jitter and the rule.
+        #[test]
+        fn who_is_there_misses_nothing(jitter in 0i64..2_000, minutes in 1u32..10, which in 0..3_usize) {
+            let rule = ["skip", "latest", "all"][which];
+            let spec = ScheduleSpec { jitter_seconds: jitter, ..spec(&format!("*/{minutes} * * * *"), rule) };
+            let timing = Timing::read(&spec).unwrap();
+            let start = at("2026-06-01T00:00:00Z");
+            let mut next = timing.next_from(start);
+            let mut published = Vec::new();
+            for _ in 0..100 {
+                let decision = timing.decide(next.at.unwrap(), next.due.unwrap());
+                prop_assert_eq!((decision.missed, &decision.note), (0, &None));
+                published.extend(decision.publish);
+                next = decision.next;
+            }
+            let expected: Vec<_> =
+                std::iter::successors(timing.next_from(start).at, |at| timing.after(*at)).take(published.len()).collect();
+            prop_assert_eq!(published, expected);
+        }
+
         /// Whatever the scheduler's moments: with a window and a limit that take everything, each instant is published
         /// once, in order, and none before it is due.
         #[test]

@@ -292,7 +292,7 @@ impl Store {
                     held_until = s.held_until, provider = COALESCE(s.provider, d.provider), \
                     answer = COALESCE(s.answer, d.answer), recorded_delivery = s.delivered, updated_at = s.now \
              FROM said s JOIN locked USING (id) \
-             WHERE d.id = s.id AND (d.state = 'sending' OR (d.state = 'dead' AND s.state = 'sent')) \
+             WHERE d.id = s.id AND (d.state = 'sending' OR (d.state IN ('pending', 'held', 'dead') AND s.state = 'sent')) \
                AND (s.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (s.seq, s.delivered, s.worker)) \
              RETURNING d.id) \
              SELECT id FROM written \

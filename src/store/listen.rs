@@ -1,19 +1,21 @@
 //! LISTEN/NOTIFY: the database says that something has changed.
 
-use sqlx::postgres::PgListener;
+use sqlx::postgres::{PgListener, PgPoolOptions};
 
-use super::{Store, StoreError};
+use super::{PING_TIMEOUT, Store, StoreError};
 
 /// Hears what is announced on some channels.
 pub struct Listener(PgListener);
 
 impl Store {
-    /// Listens on these channels, over a connection of the pool.
+    /// Listens on these channels, over a connection of its own beside the pool.
     ///
     /// # Errors
     /// If the database does not answer.
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
-        let mut listener = PgListener::connect_with(&self.pool).await?;
+        let options = self.pool.connect_options().as_ref().clone();
+        let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PING_TIMEOUT).connect_lazy_with(options);
+        let mut listener = PgListener::connect_with(&own).await?;
         listener.listen_all(channels.iter().copied()).await?;
         Ok(Listener(listener))
     }

@@ -181,9 +181,12 @@ impl Store {
         .bind(&act.actor)
         .execute(&mut *transaction)
         .await?;
+        if updated.rows_affected() == 0 {
+            return Ok(false);
+        }
         announce(&mut transaction, act).await?;
         transaction.commit().await?;
-        Ok(updated.rows_affected() > 0)
+        Ok(true)
     }
 
     /// Deletes a schedule. Answers whether there was one of that name.

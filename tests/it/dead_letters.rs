@@ -83,6 +83,10 @@ async fn filters_choose_by_kind_reason_job_and_time() {
     assert_eq!(jobs(&["--since", "1h"]).await, ["first", "second"]);
     assert_eq!(jobs(&["--before", "1h"]).await, [""; 0]);
     assert_eq!(jobs(&["--since", "2020-01-01T00:00:00Z", "--limit", "1"]).await.len(), 1);
+    let discarded = ["dead-letters", "discard", "1", "--kind", "reminder.medication", "--yes"];
+    let (well, said, note) = carebell(&world, &discarded, &[]).await;
+    assert!(well && said.contains("0 dead letters"), "a number and a filter must both hold: {said}");
+    assert!(note.contains("dead letter 1 is not one that the filters take"), "{note}");
     for (wrong, expected) in [("--since", "how long ago"), ("--reason", "unknown_kind")] {
         let (well, _, error) = carebell(&world, &["dead-letters", "list", wrong, "soon"], &[]).await;
         assert!(!well && error.contains(expected), "{error}");
@@ -157,7 +161,7 @@ async fn a_corrected_body_runs_as_the_same_job_and_an_uncorrected_one_dies_again
     let right = [("EDITOR", r"sed -i s/.u0000//"), ("USER", "olga")];
     let (well, said, error) = carebell(&world, &["dead-letters", "redrive", "typo", "--edit"], &right).await;
     assert!(well && said.contains("1 of 1"), "{said}{error}");
-    assert_eq!(world.ended("typo").await, ("done".into(), None));
+    assert_eq!(world.ended_again("typo", "done").await, None);
     world.queues_are_empty().await;
     assert_eq!(world.count("SELECT count(*) FROM notifications WHERE job_id = 'typo' AND title = 'bad'").await, 1);
     let edited = "SELECT count(*) FROM audit_log WHERE root_id = 'typo' AND (detail ->> 'edited')::boolean";
@@ -170,9 +174,10 @@ async fn a_corrected_body_runs_as_the_same_job_and_an_uncorrected_one_dies_again
     let file = world.directory.path().join("body.json");
     std::fs::write(&file, to_ana("Good day").to_string()).unwrap();
     let file = file.display().to_string();
-    let args = ["dead-letters", "redrive", "no-number", "--header", "Carebell-Attempts=", "--body", &file, "--json"];
+    assert_eq!(world.ended("no-number").await.0, "dead", "on record under its own id");
+    let args = ["dead-letters", "redrive", "no-number", "--header", "carebell-attempts=3", "--body", &file, "--json"];
     answer(&world, &args).await;
-    assert_eq!(world.ended("no-number").await.0, "done");
+    world.ended_again("no-number", "done").await;
     assert_eq!(world.count("SELECT count(*) FROM notifications WHERE title = 'Good day'").await, 1);
     for forbidden in ["Nats-Rollup=all", "carebell-job-id=x", "no header=x", "X-Y=a\nb"] {
         let (well, _, _) = carebell(&world, &["dead-letters", "redrive", "1", "--header", forbidden], &[]).await;
@@ -198,6 +203,9 @@ async fn a_job_that_is_past_its_expiry_is_told_of_and_can_be_given_time() {
     let (_, said, _) = carebell(&world, &["dead-letters", "redrive", "a", "--body", &file], &[]).await;
     assert!(said.contains("1 of them are past their expiry"), "{said}");
     assert_eq!(world.ended_again("a", "expired").await, Some("expired".into()));
+    let past = ["dead-letters", "redrive", "b", "--not-after", "2020-01-01T00:00:00Z"];
+    let (well, _, error) = carebell(&world, &past, &[]).await;
+    assert!(!well && error.contains("which has passed"), "{error}");
     let later = ["dead-letters", "redrive", "b", "--body", &file, "--not-after", "2099-01-01T00:00:00Z", "--json"];
     assert_eq!(answer(&world, &later).await["expired"], 0);
     assert_eq!(world.ended_again("b", "done").await, None);

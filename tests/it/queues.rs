@@ -69,10 +69,11 @@ async fn a_delayed_job_is_seen_replaced_and_taken_back() {
     let mut scheduled = world.context.get_stream("SCHEDULED").await.unwrap();
     assert_eq!(scheduled.info().await.unwrap().state.messages, 1, "one job, one message");
 
-    let (well, said, _) = carebell(&world, &["jobs", "cancel", "later"], &[]).await;
+    let (well, said, _) = carebell(&world, &["jobs", "cancel", "later", "--by", "olga"], &[]).await;
     assert!(well && said.contains("job later is taken back"), "{said}");
     assert_eq!(scheduled.info().await.unwrap().state.messages, 0);
-    assert!(shown().await.contains("the id is another"), "{}", shown().await);
+    let (_, way, _) = carebell(&world, &["jobs", "show", "later"], &[]).await;
+    assert!(way.contains("job.cancelled later by olga"), "{way}");
     for (id, expected) in [("later", "no job \"later\" is delayed"), ("sched.*", "is no job id")] {
         let (well, _, error) = carebell(&world, &["jobs", "cancel", id], &[]).await;
         assert!(!well && error.contains(expected), "{error}");

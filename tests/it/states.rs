@@ -144,7 +144,7 @@ impl Row {
         let repeated = holds && self.recorded == delivered;
         let counts = match word {
             // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died.
-            Word::Sent => ["sending", "dead"].contains(&self.state),
+            Word::Sent => ["pending", "held", "sending", "dead"].contains(&self.state),
             _ => self.state == "sending" && holds,
         };
         if counts {

@@ -18,7 +18,7 @@ use crate::{
     clock::Clock,
     config::Source,
     dead_letter::{
-        Change, Letter, Letters,
+        Change, Filter, Letter, Letters,
         redrive::{self, CHUNK},
     },
     health::Health,
@@ -123,22 +123,28 @@ impl Desk {
         redrive::Redrive { context, letters, store, clock, actor }
     }
 
+    /// Those that are named, or all, as far as the filters take them.
     async fn choose(&self, chosen: &Chosen) -> Result<Choice, Failed> {
-        let mut filter = chosen.which.filter(self.clock.now())?;
+        let filter = chosen.which.filter(self.clock.now())?;
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
             chosen.letters.iter().partition(|letter| letter.parse::<u64>().is_ok());
-        filter.job_ids.extend(job_ids.iter().map(|id| (*id).clone()));
-        let filtered = chosen.all || !chosen.which.is_empty() || !job_ids.is_empty();
-        if !filtered && named.is_empty() {
+        if !chosen.all && chosen.which.is_empty() && chosen.letters.is_empty() {
             return Err(Failed("which ones? Give numbers, job ids or filters, or --all".into()));
         }
         let mut choice = Choice { numbers: Vec::new(), done_before: Vec::new() };
-        if filtered {
-            self.letters.each(&filter, |letter| choice.numbers.push(letter.number)).await?;
+        if !job_ids.is_empty() || named.is_empty() {
+            let of_jobs = Filter { job_ids: job_ids.into_iter().cloned().collect(), ..Filter::default() };
+            let take = |letter: Letter| {
+                if of_jobs.takes(&letter) {
+                    choice.numbers.push(letter.number);
+                }
+            };
+            self.letters.each(&filter, take).await?;
         }
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
-                Some(_) => choice.numbers.push(number),
+                Some(letter) if filter.takes(&letter) => choice.numbers.push(number),
+                Some(_) => eprintln!("note: dead letter {number} is not one that the filters take"),
                 None => choice.done_before.push(self.what_became_of(number).await?),
             }
         }
@@ -165,6 +171,9 @@ impl Desk {
 }
 
 pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed> {
+    if let Some(past) = args.not_after.filter(|not_after| *not_after <= Clock::system().now()) {
+        return Err(Failed(format!("--not-after is {past}, which has passed: the jobs would end as expired")));
+    }
     let desk = Desk::open(source, args.chosen.by.clone()).await?;
     let choice = desk.choose(&args.chosen).await?;
     for done in &choice.done_before {
@@ -197,9 +206,6 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
             }
         }
         progress.at(redriven + refused.len());
-        if sent_nothing(&refused, redriven) {
-            break;
-        }
     }
     progress.end();
     if args.json {
@@ -215,11 +221,6 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         }
     }
     report(&refused)
-}
-
-/// Nothing went in a whole chunk: the rest would not either.
-fn sent_nothing(refused: &[(u64, String)], redriven: usize) -> bool {
-    refused.len() >= CHUNK && refused.len() > redriven
 }
 
 fn interrupted(why: &str, done: usize, total: usize) -> String {

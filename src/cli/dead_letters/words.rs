@@ -7,7 +7,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::edit;
-use crate::dead_letter::Letter;
+use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 
 /// The longest error text in a table, in characters.
 const WIDEST_ERROR: usize = 80;
@@ -134,8 +134,9 @@ fn own_headers(letter: &Letter) -> Vec<(String, String)> {
         let name: &str = name.as_ref();
         values.iter().map(move |value| (name.to_owned(), value.as_str().to_owned()))
     });
-    let mut own: Vec<_> =
-        headers.filter(|(name, _)| !name.starts_with("Nats-") && !name.starts_with("Carebell-Dead-")).collect();
+    let mut own: Vec<_> = headers
+        .filter(|(name, _)| name == RAW_HEADERS || !name.starts_with("Nats-") && !name.starts_with("Carebell-Dead-"))
+        .collect();
     own.sort();
     own
 }

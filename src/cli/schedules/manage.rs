@@ -19,7 +19,10 @@ use crate::{
     nats,
     pipeline::Form,
     schedule::{self, Fold, Gap},
-    scheduler::{Scheduler, timing::Timing},
+    scheduler::{
+        Scheduler,
+        timing::{LONGEST_JITTER, LONGEST_WINDOW, Timing},
+    },
     store::{AuditEntry, Next, ScheduleRow, ScheduleSpec, Store},
 };
 
@@ -99,9 +102,14 @@ pub(in crate::cli) struct Named {
 pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     let (store, clock) = (open(source)?, Clock::system());
     let now = clock.now();
-    let spec = spec(&args, now)?;
+    let mut spec = spec(&args, now)?;
+    let before = if args.replace { store.schedule(&spec.name).await? } else { None };
+    let kept = before.as_ref().and_then(|before| keep(&mut spec, before, args.start.is_some()));
     let timing = Timing::read(&spec)?;
-    let next = timing.next_from(now);
+    let next = kept.unwrap_or_else(|| timing.next_from(now));
+    if kept.is_none() && before.is_some_and(|before| before.next.due.is_some_and(|due| due <= now)) {
+        eprintln!("note: what was due by its old expression, and not published yet, is left out");
+    }
     if next.at.is_none() {
         return Err(Failed("it would never be due: no instant is left between --start and --end".into()));
     }
@@ -117,6 +125,22 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     Ok(())
 }
 
+/// What a change keeps that does not speak of it: the rest of a schedule that was paused, the anchor of an interval, and
+/// with the same expression also where it stands, so that nothing that is due is left out.
+fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<Next> {
+    let old = &before.spec;
+    spec.paused |= old.paused;
+    let same = |a: &ScheduleSpec, b: &ScheduleSpec| {
+        (&a.expression, &a.zone, &a.gap, &a.fold, a.jitter_seconds, a.ends_at)
+            == (&b.expression, &b.zone, &b.gap, &b.fold, b.jitter_seconds, b.ends_at)
+    };
+    if has_start || !same(spec, old) {
+        return None;
+    }
+    spec.starts_at = old.starts_at;
+    Some(before.next)
+}
+
 fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
     if !(1..=64).contains(&args.name.len()) || !args.name.chars().all(allowed) {
@@ -126,6 +150,16 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     let starts_at = args.start.as_deref().map(|text| parse_from("--start", text, zone)).transpose()?;
     let ends_at = args.end.as_deref().map(|text| parse_from("--end", text, zone)).transpose()?;
     let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    for (option, duration, most) in [
+        ("--jitter", Some(args.jitter), LONGEST_JITTER),
+        ("--missed-window", Some(args.missed_window), LONGEST_WINDOW),
+        ("--expires", args.expires, LONGEST_WINDOW),
+    ] {
+        if duration.is_some_and(|duration| seconds(duration) > most) {
+            let most = humantime::format_duration(Duration::from_secs(most.unsigned_abs()));
+            return Err(Failed(format!("{option} must be at most {most}")));
+        }
+    }
     let (kind, lane, payload) = job(args)?;
     Ok(ScheduleSpec {
         name: args.name.clone(),
@@ -193,6 +227,10 @@ pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), 
 pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result<(), Failed> {
     let (store, clock) = (open(source)?, Clock::system());
     let row = find(&store, &named.name).await?;
+    if row.spec.paused == paused {
+        println!("schedule {} {} already", named.name, if paused { "rests" } else { "goes on" });
+        return Ok(());
+    }
     let now = clock.now();
     // What was due while it rested was not missed: it was not meant.
     let next = if paused { row.next } else { Timing::read(&row.spec)?.next_from(now) };
@@ -200,9 +238,10 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
     if !store.pause_schedule(&named.name, paused, next, &act).await? {
         return Err(gone(&named.name));
     }
-    match next.at.filter(|_| !paused) {
+    match next.at {
+        _ if paused => println!("schedule {} rests", named.name),
         Some(at) => println!("schedule {} goes on; next at {}", named.name, local(at, &row.spec.zone)),
-        None => println!("schedule {} rests", named.name),
+        None => println!("schedule {} goes on, and no instant is left", named.name),
     }
     Ok(())
 }
@@ -225,10 +264,15 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     let unique = Random::system().uuid(now).to_string();
     let mut act = act("schedule.run_now", &named.name, named.by, now);
     let scheduler = Scheduler { store: store.clone(), producer, clock, health };
-    let job_id = scheduler.run_now(&row, &unique).await?;
+    let job_id = Scheduler::run_now_id(&row, &unique);
     act.job_id = Some(job_id.clone());
     act.root_id = Some(job_id.clone());
+    // Written down first: who repeats the command after an error publishes a second job, and must be able to see that.
     store.record_audit(&[act]).await?;
+    let published = scheduler.run_now(&row, &job_id).await;
+    published.map_err(|why| {
+        format!("{why} (job {job_id}, which may be published all the same: `carebell jobs show` tells)")
+    })?;
     println!("published job {job_id}");
     Ok(())
 }
