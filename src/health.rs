@@ -60,6 +60,8 @@ pub struct Health {
 pub const NATS: &str = "nats";
 /// See [`NATS`].
 pub const POSTGRES: &str = "postgres";
+/// See [`NATS`].
+pub const SCHEDULER: &str = "scheduler";
 
 impl Health {
     /// Everything still to come up.

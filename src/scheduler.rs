@@ -4,33 +4,39 @@
 //! moves it on in the same transaction: a stop in between publishes the same ids again, which has no second effect.
 
 pub mod care;
+mod saved;
 pub mod timing;
 
-use std::{sync::Arc, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
-use futures::future::join_all;
-use tokio::{sync::Notify, time::sleep};
+use chrono::{DateTime, TimeDelta, Utc};
+use tokio::{
+    sync::Notify,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    care::LOOK_EVERY,
-    timing::{Decision, Timing},
-};
+pub use self::saved::job_id;
+use self::{care::LOOK_EVERY, saved::Stuck};
 use crate::{
-    checkpoint::{self, Step},
     clock::Clock,
     effects::submit::{Producer, Submission, submit},
-    health::Health,
-    store::{CARE_CHANGED, CHANGED, Moved, Next, ScheduleRow, ScheduleSpec, Store},
+    health::{Health, Part, SCHEDULER},
+    store::{CARE_CHANGED, CHANGED, Store},
 };
 
 /// The longest sleep: also how long a change goes unseen whose announcement was lost, and a jump of the clock.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 
-/// After a pass that found what is due locked by another scheduler, or could not publish it.
+/// After a pass that found what is due locked by another scheduler, and after one that could not publish all of it.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
+const STUCK_SLEEP: TimeDelta = TimeDelta::seconds(1);
+
+/// How long a publish may take. What is locked for it, and what is due beside it, waits so long.
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long a step may take: a thousand publishes and their statements, with much to spare.
+const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// After a database or server that does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -47,19 +53,19 @@ const BATCH: usize = 1000;
 /// What a scheduler works with.
 #[derive(Clone)]
 pub struct Scheduler {
-    /// Where schedules are.
-    pub store: Store,
-    /// Where jobs go.
-    pub producer: Producer,
-    /// The time.
-    pub clock: Clock,
-    /// The worker's state.
+    store: Store,
+    producer: Producer,
+    clock: Clock,
+    /// The worker's state, which this tells how late it was.
     pub health: Arc<Health>,
+    stuck: Stuck,
 }
 
 /// What a pass came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Pass {
+    /// Schedules that were due.
+    pub seen: usize,
     /// Schedules or reminders that were due, and moved on.
     pub moved: usize,
     /// Those that stay due, because their jobs could not be published.
@@ -73,22 +79,46 @@ pub struct Pass {
 /// What the parts of a running scheduler tell each other. Told twice is told once.
 #[derive(Default)]
 struct News {
-    /// Something may be due sooner than was known.
+    /// A saved schedule may be due sooner than was known.
+    saved: Notify,
+    /// A care reminder may be.
     sooner: Notify,
     /// Care data has changed.
     care: Notify,
 }
 
 impl Scheduler {
-    /// Runs until `stop`.
+    /// What it works with: where schedules are, where jobs go, the time, the worker's state.
+    #[must_use]
+    pub fn new(store: Store, producer: Producer, clock: Clock, health: Arc<Health>) -> Self {
+        Self { store, producer, clock, health, stuck: Stuck::default() }
+    }
+
+    /// Runs until `stop`. A panic is told of, and the scheduler started anew.
     pub async fn run(self, stop: CancellationToken) {
+        while let Err(panic) = tokio::spawn(self.clone().run_all(stop.clone())).await {
+            if stop.is_cancelled() {
+                return;
+            }
+            self.health.set(SCHEDULER, Part::Down(format!("it has failed: {panic}")));
+            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+        }
+    }
+
+    async fn run_all(self, stop: CancellationToken) {
         let news = News::default();
         let all = async {
             // What was planned before a downtime may have been called off since.
             if let Err(why) = self.look_if_needed(None).await {
                 tracing::warn!("the care tables cannot be looked at yet: {why}");
             }
-            tokio::join!(self.listen(&news), self.publish(&news), self.look(&news))
+            tokio::join!(
+                self.listen(&news),
+                self.publish_saved(&news),
+                self.publish_stuck(),
+                self.publish_care(&news),
+                self.look(&news)
+            )
         };
         stop.run_until_cancelled(Box::pin(all)).await;
     }
@@ -99,15 +129,15 @@ impl Scheduler {
             self.health.database_up().await;
             let mut listener = self.store.listen(&[CHANGED, CARE_CHANGED]).await;
             // What was announced before somebody listened is not known.
-            news.sooner.notify_one();
+            news.saved.notify_one();
             news.care.notify_one();
             while let Ok(open) = &mut listener {
                 match open.hear().await {
-                    Ok(Some(channel)) if channel == CHANGED => news.sooner.notify_one(),
+                    Ok(Some(channel)) if channel == CHANGED => news.saved.notify_one(),
                     Ok(Some(_)) => news.care.notify_one(),
                     // A connection that was lost and made again: nor is what was announced meanwhile.
                     Ok(None) => {
-                        news.sooner.notify_one();
+                        news.saved.notify_one();
                         news.care.notify_one();
                     }
                     Err(why) => listener = Err(why),
@@ -120,19 +150,47 @@ impl Scheduler {
         }
     }
 
-    /// Publishes what is due, and sleeps until more is, or something changes.
-    async fn publish(&self, news: &News) {
+    /// Publishes saved schedules that are due, and sleeps until more are, or something changes.
+    async fn publish_saved(&self, news: &News) {
         loop {
-            let rest = match self.turn().await {
-                Ok(rest) => rest.to_std().unwrap_or_default(),
-                Err(why) => {
-                    tracing::warn!("the scheduler goes on in a while: {why}");
-                    AGAIN
-                }
-            };
+            let rest = self.rest_after(self.saved_turn().await);
+            tokio::select! {
+                () = sleep(rest) => {}
+                () = news.saved.notified() => {}
+            }
+        }
+    }
+
+    /// The same for those that could not be published, so that no others wait for them.
+    async fn publish_stuck(&self) {
+        loop {
+            if let Err(why) = within(self.mend(BATCH)).await {
+                tracing::warn!("schedules that are stuck, again soon: {why}");
+            }
+            sleep(AGAIN).await;
+        }
+    }
+
+    /// The same for what follows from the care tables.
+    async fn publish_care(&self, news: &News) {
+        loop {
+            let rest = self.rest_after(self.care_turn().await);
             tokio::select! {
                 () = sleep(rest) => {}
                 () = news.sooner.notified() => {}
+            }
+        }
+    }
+
+    fn rest_after(&self, turn: Result<TimeDelta, String>) -> Duration {
+        match turn {
+            Ok(rest) => {
+                self.health.set(SCHEDULER, Part::Up);
+                rest.to_std().unwrap_or_default()
+            }
+            Err(why) => {
+                self.health.set(SCHEDULER, Part::Down(why));
+                AGAIN
             }
         }
     }
@@ -179,132 +237,61 @@ impl Scheduler {
         Ok(planned.map(|_| LOOK_EVERY.to_std().unwrap_or_default()))
     }
 
-    /// Publishes all that is due. Answers how long there is nothing to do.
-    async fn turn(&self) -> Result<TimeDelta, String> {
+    /// Publishes all saved schedules that are due. Answers how long there is nothing to do.
+    async fn saved_turn(&self) -> Result<TimeDelta, String> {
         self.health.database_up().await;
-        let mut stuck = 0;
+        let mut lag = None;
         loop {
-            let (saved, care) = (self.pass(BATCH).await?, self.care_pass(BATCH).await?);
-            stuck += saved.stuck + care.stuck;
-            if saved.moved.max(care.moved) < BATCH {
+            let pass = within(self.pass(BATCH)).await?;
+            if pass.seen > 0 {
+                lag = lag.max(Some(pass.lag));
+            }
+            if pass.seen < BATCH {
                 break;
             }
         }
-        let saved = self.store.next_schedule().await.map_err(|error| error.to_string())?;
-        let care = self.store.next_reminder().await.map_err(|error| error.to_string())?;
-        let until = [saved, care].into_iter().flatten().min().map_or(LONGEST_SLEEP, |next| next - self.clock.now());
-        let least = if stuck > 0 { TimeDelta::seconds(1) } else { SHORTEST_SLEEP };
-        // What is due already is another scheduler's, or could not be published.
-        Ok(if until <= TimeDelta::zero() { least } else { until.min(LONGEST_SLEEP) })
+        let stuck = self.stuck.ids();
+        let next = within(async { self.store.next_schedule(&stuck).await.map_err(|error| error.to_string()) }).await?;
+        // What is stuck is late too, and most of all.
+        let overdue = next.all.map(|due| self.clock.now() - due).filter(|_| !stuck.is_empty());
+        if let Some(lag) = lag.max(overdue.filter(|overdue| *overdue > TimeDelta::zero())) {
+            self.health.scheduled(lag);
+        }
+        Ok(self.until(next.without))
     }
 
-    /// Publishes what is due, at most so many schedules, and moves them on. A step of its own, for tests with a clock of
-    /// their own.
-    ///
-    /// # Errors
-    /// If the database does not answer; then all stay due.
-    pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
-        let now = self.clock.now();
-        let due = self.store.due_schedules(now, limit).await.map_err(|error| error.to_string())?;
-        if due.rows.is_empty() {
-            return Ok(Pass::default());
-        }
-        checkpoint::reached(Step::Due);
-        let fired = join_all(due.rows.iter().map(|row| self.fire(row, now))).await;
-        checkpoint::reached(Step::Fired);
-        let mut pass = Pass::default();
-        let mut moved = Vec::with_capacity(fired.len());
-        for (row, fired) in due.rows.iter().zip(fired) {
-            match fired {
-                Ok((decision, job_id)) => {
-                    pass.published += decision.publish.len();
-                    let lag = row.next.due.map(|due| now - due).filter(|_| decision.note.is_none());
-                    pass.lag = pass.lag.max(lag.unwrap_or_default());
-                    moved.push(go_on(row, decision, job_id));
-                }
-                Err(why) => {
-                    pass.stuck += 1;
-                    tracing::error!(schedule = row.spec.name, "its job cannot be published, again soon: {why}");
-                }
+    /// Publishes all care reminders that are due. Answers how long there is nothing to do.
+    async fn care_turn(&self) -> Result<TimeDelta, String> {
+        self.health.database_up().await;
+        let mut stuck = 0;
+        loop {
+            let pass = within(self.care_pass(BATCH)).await?;
+            stuck += pass.stuck;
+            if pass.moved < BATCH {
+                break;
             }
         }
-        pass.moved = moved.len();
-        due.move_on(&moved).await.map_err(|error| error.to_string())?;
-        self.health.scheduled(pass.lag);
-        Ok(pass)
+        let next = within(async { self.store.next_reminder().await.map_err(|error| error.to_string()) }).await?;
+        let until = self.until(next);
+        Ok(if stuck > 0 { until.max(STUCK_SLEEP) } else { until })
     }
 
-    /// Publishes the jobs of one schedule. Answers what was decided, and the last job's id.
-    async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
-        let name = &row.spec.name;
-        let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };
-        let decision = match Timing::read(&row.spec) {
-            Ok(timing) => timing.decide(next, now),
-            // Nobody can make one that cannot be read; somebody may have written to the table.
-            Err(why) => {
-                tracing::error!(schedule = name, "it rests until it is mended: {why}");
-                return Ok((Decision { note: Some(why), ..Decision::default() }, None));
-            }
-        };
-        if let Some(note) = &decision.note {
-            tracing::warn!(schedule = name, missed = decision.missed, "{note}");
+    /// How long until then. What is due already is another scheduler's.
+    fn until(&self, next: Option<DateTime<Utc>>) -> TimeDelta {
+        let until = next.map_or(LONGEST_SLEEP, |next| next - self.clock.now());
+        if until <= TimeDelta::zero() { SHORTEST_SLEEP } else { until.min(LONGEST_SLEEP) }
+    }
+
+    /// Publishes a job. A server that does not answer soon is not waited for: the job is published again, under its id.
+    async fn publish(&self, job: Submission) -> Result<(), String> {
+        match timeout(PUBLISH_TIMEOUT, submit(&self.producer, job)).await {
+            Ok(submitted) => submitted.map(|_| ()).map_err(|refused| refused.to_string()),
+            Err(_) => Err(format!("no acknowledgement within {PUBLISH_TIMEOUT:?}")),
         }
-        let mut last = None;
-        for at in &decision.publish {
-            let job = submission(&row.spec, job_id(name, *at), *at);
-            let id = job_id(name, *at);
-            submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
-            let after_ms = (self.clock.now() - *at).num_milliseconds();
-            tracing::info!(schedule = name, job = id, after_ms, "{name} is due");
-            last = Some(id);
-        }
-        Ok((decision, last))
-    }
-
-    /// The id of a job beside its schedule's instants.
-    #[must_use]
-    pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
-        format!("schedule:{}:now:{unique}", row.spec.name)
-    }
-
-    /// Publishes a schedule's job now, beside its instants, under this id.
-    ///
-    /// # Errors
-    /// If it is not known to be published.
-    pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
-        let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
-        submit(&self.producer, job).await.map(|_| ()).map_err(|refused| refused.to_string())
     }
 }
 
-/// The id of the job of an instant: the same whoever publishes it, and however often.
-#[must_use]
-pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
-    format!("schedule:{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
-}
-
-fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submission {
-    let lane = spec.lane.as_ref().map(|lane| format!(".{lane}")).unwrap_or_default();
-    Submission {
-        subject: format!("jobs.{}{lane}", spec.kind),
-        job_id,
-        body: Bytes::from(spec.payload.to_string()),
-        content_type: "application/json",
-        not_after: spec
-            .expiry_seconds
-            .and_then(TimeDelta::try_seconds)
-            .and_then(|expiry| at.checked_add_signed(expiry)),
-        at: None,
-    }
-}
-
-fn go_on(row: &ScheduleRow, decision: Decision, job_id: Option<String>) -> Moved {
-    Moved {
-        id: row.id.clone(),
-        next: if decision == Decision::default() { Next::default() } else { decision.next },
-        last: decision.publish.last().copied().zip(job_id),
-        fired: i64::try_from(decision.publish.len()).unwrap_or(i64::MAX),
-        missed: i64::try_from(decision.missed).unwrap_or(i64::MAX),
-        note: decision.note,
-    }
+/// A step that takes longer than this has lost its database without noticing.
+async fn within<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
+    timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(format!("no answer within {STEP_TIMEOUT:?}")))
 }

@@ -105,7 +105,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {
         let producer = parts.context.clone();
-        let scheduler = Scheduler { store: store.clone(), producer, clock: clock.clone(), health: Arc::clone(&health) };
+        let scheduler = Scheduler::new(store.clone(), producer, clock.clone(), Arc::clone(&health));
         scheduling = Some(tokio::spawn(scheduler.run(stop.clone())));
     }
     health.enter(Phase::Running);

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Pass, Scheduler};
 use crate::{
     checkpoint::{self, Step},
-    effects::submit::{Submission, submit},
+    effects::submit::Submission,
     kind::{Kind, Lane},
     schedule::day_parts,
     store::{CareKind, CareReminder, DoseTimes, Horizon, Planned},
@@ -84,6 +84,7 @@ impl Scheduler {
         for kind in CareKind::ALL {
             let pass = self.care_pass_of(kind, limit).await?;
             all = Pass {
+                seen: all.seen + pass.seen,
                 moved: all.moved + pass.moved,
                 stuck: all.stuck + pass.stuck,
                 published: all.published + pass.published,
@@ -157,7 +158,7 @@ impl Scheduler {
             at: None,
         };
         tracing::debug!(job = job.job_id, "due");
-        submit(&self.producer, job).await.map_err(|refused| refused.to_string())?;
+        self.publish(job).await?;
         Ok(true)
     }
 }

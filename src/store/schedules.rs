@@ -82,6 +82,15 @@ pub struct Next {
     pub due: Option<DateTime<Utc>>,
 }
 
+/// When schedules are next due. None where none is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NextDue {
+    /// Of all.
+    pub all: Option<DateTime<Utc>>,
+    /// Of those that were not to be left out.
+    pub without: Option<DateTime<Utc>>,
+}
+
 /// How a schedule goes on after it was due.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moved {
@@ -227,32 +236,47 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// Locks schedules that are due, the longest due first; those that another scheduler has are passed over.
+    /// Locks schedules that are due, the longest due first; those that another scheduler has are passed over, and so are
+    /// those `without`, and all but `only` where that is said.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn due_schedules(&self, now: DateTime<Utc>, limit: usize) -> Result<DueSchedules, StoreError> {
+    pub async fn due_schedules(
+        &self,
+        now: DateTime<Utc>,
+        limit: usize,
+        without: &[String],
+        only: Option<&[String]>,
+    ) -> Result<DueSchedules, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let text = format!(
             "SELECT {COLUMNS} FROM schedules WHERE NOT paused AND due_at <= $1 \
-             ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
+               AND id <> ALL($3) AND ($4::text[] IS NULL OR id = ANY($4)) ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
             .bind(now)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .bind(without)
+            .bind(only)
             .fetch_all(&mut *transaction)
             .await?;
         let rows = rows.iter().map(read).collect::<Result<_, _>>()?;
         Ok(DueSchedules { transaction, rows })
     }
 
-    /// When the next schedule is due. None where none is.
+    /// When the next schedule is due, of all and of all `without` some.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn next_schedule(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
-        let next = sqlx::query_scalar("SELECT min(due_at) FROM schedules WHERE NOT paused AND due_at IS NOT NULL");
-        Ok(next.fetch_one(&self.pool).await?)
+    pub async fn next_schedule(&self, without: &[String]) -> Result<NextDue, StoreError> {
+        let row = sqlx::query(
+            "SELECT (SELECT min(due_at) FROM schedules WHERE NOT paused AND due_at IS NOT NULL) AS all_due, \
+                    (SELECT min(due_at) FROM schedules WHERE NOT paused AND due_at IS NOT NULL AND id <> ALL($1)) AS other",
+        )
+        .bind(without)
+        .fetch_one(&self.pool)
+        .await?;
+        Ok(NextDue { all: row.try_get("all_due")?, without: row.try_get("other")? })
     }
 }
 

@@ -22,12 +22,7 @@ struct Town {
 
 /// A scheduler with a pool of its own, as a process has.
 fn scheduler(world: &World, clock: &Clock) -> Scheduler {
-    Scheduler {
-        store: Store::new(&world.database_url, 3).unwrap(),
-        producer: world.context.clone(),
-        clock: clock.clone(),
-        health: Health::new(),
-    }
+    Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
 }
 
 fn at(text: &str) -> DateTime<Utc> {

@@ -263,7 +263,7 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     let now = clock.now();
     let unique = Random::system().uuid(now).to_string();
     let mut act = act("schedule.run_now", &named.name, named.by, now);
-    let scheduler = Scheduler { store: store.clone(), producer, clock, health };
+    let scheduler = Scheduler::new(store.clone(), producer, clock, health);
     let job_id = Scheduler::run_now_id(&row, &unique);
     act.job_id = Some(job_id.clone());
     act.root_id = Some(job_id.clone());
