@@ -191,7 +191,7 @@ impl Letters {
         self.is_out(number, removed).await
     }
 
-    /// The same, and its bytes are overwritten. Slow: see [`take_out`].
+    /// The same, and its bytes are overwritten. Slow: the server writes and syncs the whole block that they are in.
     ///
     /// # Errors
     /// If the server does not answer.
