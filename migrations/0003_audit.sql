@@ -9,4 +9,5 @@ CREATE TABLE audit_log (
     detail  jsonb NOT NULL DEFAULT '{}'
 );
 CREATE INDEX audit_log_root ON audit_log (root_id);
+CREATE INDEX audit_log_job ON audit_log (job_id);
 CREATE INDEX audit_log_letter ON audit_log ((detail ->> 'letter')) WHERE action LIKE 'dead_letter.%';

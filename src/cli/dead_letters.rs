@@ -56,8 +56,11 @@ pub(super) struct Which {
     /// Of this kind, for example reminder.medication
     #[arg(long)]
     kind: Option<String>,
-    /// For this reason: permanent, exhausted, crashed, undecodable or `unknown_kind`
-    #[arg(long, value_parser = parse_reason)]
+    #[arg(
+        long,
+        value_parser = parse_reason,
+        help = "For this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
+    )]
     reason: Option<DeadReason>,
     /// Of this job, or of one that followed from it; may be given several times
     #[arg(long = "job-id", value_name = "ID")]

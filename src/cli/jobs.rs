@@ -14,7 +14,7 @@ use super::{Failed, actor};
 use crate::{
     clock::Clock,
     config::Source,
-    effects::submit::{self, Producer},
+    effects::submit::{self, Delayed, Producer},
     health::Health,
     jobs,
     kind::Stage,
@@ -51,36 +51,43 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 }
 
 async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
+    check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
     let way = store.way_of(id).await;
     store.close().await;
-    let Some(way) = way? else {
-        return Err(Failed(format!("nothing is on record of a job {id:?}. {}", whether_delayed(source, id).await)));
+    // What waits for its time is not on record yet: the server knows of it.
+    let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
+    let (way, delayed) = match (way?, delayed) {
+        (Some(way), delayed) => (way, delayed.unwrap_or_default()),
+        (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
+        (None, Ok(None)) => {
+            return Err(Failed(format!(
+                "nothing is on record of a job {id:?}. Either the id is another, or the job waits in its stream (`carebell \
+                 queues list`), or it is held by a worker, whose log says why, or nobody knows its kind, and it is a dead \
+                 letter (`carebell dead-letters show {id}`)"
+            )));
+        }
+        (None, Err(Failed(why))) => {
+            return Err(Failed(format!(
+                "nothing is on record of a job {id:?}, and whether it is delayed could not be asked: {why}"
+            )));
+        }
     };
-    let text = if json { format!("{}\n", to_json(&way)) } else { in_words(&way) };
+    let text = if json { format!("{}\n", to_json(&way, delayed.as_ref())) } else { in_words(&way, delayed.as_ref()) };
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(())
 }
 
-/// Of a job that is not on record, the server may know: what is delayed waits there.
-async fn whether_delayed(source: &Source, id: &str) -> String {
-    let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) };
-    match delayed.await {
-        Ok(Some(delayed)) => format!("It is delayed: {}, for {}", delayed.schedule, delayed.target),
-        Ok(None) => {
-            "Either the id is another, or the job waits in its stream (`carebell queues list`), or it is held by \
-                     a worker, whose log says why"
-                .into()
-        }
-        Err(Failed(why)) => format!("Whether it is delayed could not be asked: {why}"),
+fn check_id(id: &str) -> Result<(), Failed> {
+    if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)) {
+        return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
     }
+    Ok(())
 }
 
 async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
+    check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    if !id.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)) {
-        return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
-    }
     if submit::cancel(&connect(source).await?, id).await? {
         let entry = AuditEntry {
             at: Clock::system().now(),
@@ -107,7 +114,7 @@ async fn connect(source: &Source) -> Result<Producer, Failed> {
     Ok(nats::jetstream(&client))
 }
 
-fn to_json(way: &Way) -> Value {
+fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
     let run = |run: &RunLine| {
         json!({
             "job_id": run.job_id,
@@ -156,13 +163,17 @@ fn to_json(way: &Way) -> Value {
         "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
         "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
         "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
+        "delayed": delayed.map(|delayed| json!({ "schedule": delayed.schedule, "target": delayed.target })),
         "audit": way.audit.iter().map(act).collect::<Value>(),
     })
 }
 
 /// Writing to a String does not fail, so its results are not looked at.
-fn in_words(way: &Way) -> String {
+fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
     let mut text = format!("job {}\n", way.root_id);
+    if let Some(Delayed { schedule, target }) = delayed {
+        let _ = writeln!(text, "  delayed: {schedule}, for {target}");
+    }
     for run in &way.runs {
         let _ = writeln!(text, "  {}", run_in_words(run, way));
     }

@@ -119,6 +119,9 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     let kind = wanted.kind;
     let Checked { submission, not_after } = checker.check(wanted).map_err(Failed)?;
     let due = submission.at.unwrap_or_else(|| checker.clock.now());
+    if args.at.is_some_and(|at| at <= checker.clock.now()) {
+        eprintln!("note: --at {due} has passed: the job is due at once");
+    }
     if due >= not_after {
         // Not refused: a job that has expired is also the way to take back a delayed one.
         eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");

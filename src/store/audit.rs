@@ -39,7 +39,7 @@ impl Store {
     /// If the database does not answer.
     pub async fn audit_of(&self, root_id: &str) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 ORDER BY at, id",
+            "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 OR job_id = $1 ORDER BY at, id",
         )
         .bind(root_id)
         .fetch_all(&self.pool)

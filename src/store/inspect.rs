@@ -74,6 +74,15 @@ pub struct Way {
     pub audit: Vec<AuditEntry>,
 }
 
+impl Way {
+    /// The way of a job of which nothing is on record.
+    #[must_use]
+    pub fn of(root_id: &str) -> Self {
+        let root_id = root_id.to_owned();
+        Self { root_id, runs: vec![], planned: vec![], inbox: vec![], deliveries: vec![], audit: vec![] }
+    }
+}
+
 /// One line of the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerLine {

@@ -126,6 +126,10 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
 
     let (_, way, _) = carebell(&world, &["jobs", "show", "dose"], &[]).await;
     assert!(way.contains("by hand\n  dead_letter.redriven") && way.contains("by olga, at 20"), "{way}");
+    let (well, _, note) = carebell(&world, &["dead-letters", "redrive", &dead.id], &[]).await;
+    assert!(well && note.contains("was redriven at 20"), "{note}");
+    let (well, _, error) = carebell(&world, &["dead-letters", "discard", "nope", "--yes"], &[]).await;
+    assert!(!well && error.contains("no such dead letter of a job \"nope\""), "{error}");
     let (well, _, error) = carebell(&world, &["dead-letters", "redrive", "99"], &[]).await;
     assert!(!well && error.contains("there is no dead letter 99"), "{error}");
 }

@@ -61,9 +61,12 @@ async fn a_delayed_job_is_seen_replaced_and_taken_back() {
         let (well, _, error) = carebell(&world, &args, &[]).await;
         assert!(well, "{error}");
     };
-    let shown = async || carebell(&world, &["jobs", "show", "later"], &[]).await.2;
+    let shown = async || {
+        let (_, said, error) = carebell(&world, &["jobs", "show", "later"], &[]).await;
+        said + &error
+    };
     later("2099-01-01T09:00:00Z").await;
-    assert!(shown().await.contains("It is delayed: @at 2099-01-01T09:00:00"), "{}", shown().await);
+    assert!(shown().await.contains("job later\n  delayed: @at 2099-01-01T09:00:00"), "{}", shown().await);
     later("2098-01-01T09:00:00Z").await;
     assert!(shown().await.contains("@at 2098-01-01T09:00:00"), "replaced: {}", shown().await);
     let mut scheduled = world.context.get_stream("SCHEDULED").await.unwrap();
@@ -73,7 +76,14 @@ async fn a_delayed_job_is_seen_replaced_and_taken_back() {
     assert!(well && said.contains("job later is taken back"), "{said}");
     assert_eq!(scheduled.info().await.unwrap().state.messages, 0);
     let (_, way, _) = carebell(&world, &["jobs", "show", "later"], &[]).await;
-    assert!(way.contains("job.cancelled later by olga"), "{way}");
+    assert!(way.contains("job.cancelled later by olga") && !way.contains("delayed"), "{way}");
+    later("2097-01-01T09:00:00Z").await;
+    let way = shown().await;
+    assert!(way.contains("job.cancelled") && way.contains("delayed: @at 2097"), "both are told: {way}");
+    let (_, said, _) = carebell(&world, &["jobs", "show", "later", "--json"], &[]).await;
+    let json: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(json["delayed"]["target"], "due.reminder.medication");
+    carebell(&world, &["jobs", "cancel", "later"], &[]).await;
     for (id, expected) in [("later", "no job \"later\" is delayed"), ("sched.*", "is no job id")] {
         let (well, _, error) = carebell(&world, &["jobs", "cancel", id], &[]).await;
         assert!(!well && error.contains(expected), "{error}");

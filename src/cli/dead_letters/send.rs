@@ -1,6 +1,7 @@
 //! `redrive` and `discard`: choose, confirm, do it in chunks with progress.
 
 use std::{
+    collections::BTreeSet,
     io::{BufRead, IsTerminal, Write as _},
     path::PathBuf,
     time::Duration,
@@ -60,9 +61,9 @@ pub(in crate::cli) struct Redrive {
     /// Correct the body of one letter first, as JSON in an editor
     #[arg(long, conflicts_with = "body")]
     edit: bool,
-    /// The editor
-    #[arg(long, env = "EDITOR", hide_env_values = true, default_value = "vi", hide = true)]
-    editor: String,
+    /// The editor [default: vi]
+    #[arg(long, env = "EDITOR", hide_env_values = true, hide = true)]
+    editor: Option<String>,
     /// Send one letter with the body in this file in place of its own: JSON, `-` for standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
@@ -115,6 +116,9 @@ impl Desk {
         let client = nats::connect(&source.nats()?, &Health::new()).await?;
         let context = nats::jetstream(&client);
         let letters = Letters::open(&context).await?;
+        // Nothing is done that could not be written down: writing nothing needs the same table and permission.
+        let writable = store.record_audit(&[]).await;
+        writable.map_err(|error| format!("what is done could not be written down, so nothing is done: {error}"))?;
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
     }
 
@@ -133,13 +137,18 @@ impl Desk {
         }
         let mut choice = Choice { numbers: Vec::new(), done_before: Vec::new() };
         if !job_ids.is_empty() || named.is_empty() {
-            let of_jobs = Filter { job_ids: job_ids.into_iter().cloned().collect(), ..Filter::default() };
+            let of_jobs = Filter { job_ids: job_ids.iter().map(|id| (*id).clone()).collect(), ..Filter::default() };
+            let mut found = BTreeSet::new();
             let take = |letter: Letter| {
                 if of_jobs.takes(&letter) {
+                    found.extend([letter.job_id, letter.root_id]);
                     choice.numbers.push(letter.number);
                 }
             };
             self.letters.each(&filter, take).await?;
+            for id in job_ids.into_iter().filter(|id| !found.contains(*id)) {
+                choice.done_before.push(self.what_became_of_job(id).await?);
+            }
         }
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
@@ -161,6 +170,18 @@ impl Desk {
         let at = entry.at.to_rfc3339_opts(SecondsFormat::Secs, true);
         let what = entry.action.trim_start_matches("dead_letter.");
         Ok(format!("dead letter {number} was {what} at {at} by {}", entry.actor))
+    }
+
+    async fn what_became_of_job(&self, id: &str) -> Result<String, Failed> {
+        let acts = self.store.audit_of(id).await?;
+        let Some(entry) = acts.into_iter().rev().find(|entry| entry.action.starts_with("dead_letter.")) else {
+            return Err(Failed(format!(
+                "there is no such dead letter of a job {id:?}; `carebell dead-letters list` shows all"
+            )));
+        };
+        let at = entry.at.to_rfc3339_opts(SecondsFormat::Secs, true);
+        let what = entry.action.trim_start_matches("dead_letter.");
+        Ok(format!("the dead letter of job {id} was {what} at {at} by {}", entry.actor))
     }
 
     /// The letters of a chunk that are still there.
@@ -224,7 +245,10 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
 }
 
 fn interrupted(why: &str, done: usize, total: usize) -> String {
-    format!("{why}: {done} of {total} are redriven for sure. The same command goes on where it stopped")
+    format!(
+        "{why}. {done} of {total} are redriven; of the next ones some may be published, and their letters stay. The same command goes on \
+         where it stopped"
+    )
 }
 
 fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
@@ -251,7 +275,11 @@ async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<
     let Some(letter) = letters.first() else { return Err(Failed("somebody else has just redriven it".into())) };
     match &args.body {
         Some(file) => edit::from_file(letter, file).map(Some),
-        None => edit::by_hand(letter, &args.editor).await.map(Some),
+        None => match args.editor.as_deref().filter(|editor| !editor.is_empty()) {
+            Some(editor) => edit::by_hand(letter, editor).await.map(Some),
+            None if std::io::stdin().is_terminal() => edit::by_hand(letter, "vi").await.map(Some),
+            None => Err(Failed("--edit needs a terminal, or an editor in $EDITOR; --body FILE needs neither".into())),
+        },
     }
 }
 

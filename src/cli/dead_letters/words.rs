@@ -66,7 +66,10 @@ pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
     for letter in letters {
         let (number, died) = (letter.number, letter.last.to_rfc3339_opts(SecondsFormat::Secs, true));
         let Letter { kind, reason, job_id, .. } = letter;
-        let error: String = letter.error.chars().take(WIDEST_ERROR).collect();
+        let mut error: String = letter.error.chars().take(WIDEST_ERROR).collect();
+        if error.len() < letter.error.len() {
+            error.push('…');
+        }
         let _ = writeln!(text, "{number:>7}  {died:<20}  {kind:<kinds$}  {reason:<12}  {job_id:<jobs$}  {error}");
     }
     let reasons: Vec<String> = totals.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
@@ -92,9 +95,9 @@ pub(super) fn whole(letter: &Letter) -> String {
     line("reason", &format!("{reason} after {attempts} {times}"));
     line("error", error);
     if let Some(first) = letter.first {
-        line("first seen", &format!(" {}", instant(first)));
+        line("first", &instant(first));
     }
-    line("given up", &instant(letter.last));
+    line("last", &instant(letter.last));
     line("was", &format!("{original_subject} ({stream} #{sequence})"));
     if letter.root_id != *job_id {
         line("of job", &letter.root_id);

@@ -149,16 +149,13 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     let zone = schedule::zone(&args.tz)?;
     let starts_at = args.start.as_deref().map(|text| parse_from("--start", text, zone)).transpose()?;
     let ends_at = args.end.as_deref().map(|text| parse_from("--end", text, zone)).transpose()?;
-    let seconds = |duration: Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    for (option, duration, most) in [
-        ("--jitter", Some(args.jitter), LONGEST_JITTER),
-        ("--missed-window", Some(args.missed_window), LONGEST_WINDOW),
-        ("--expires", args.expires, LONGEST_WINDOW),
-    ] {
-        if duration.is_some_and(|duration| seconds(duration) > most) {
-            let most = humantime::format_duration(Duration::from_secs(most.unsigned_abs()));
-            return Err(Failed(format!("{option} must be at most {most}")));
-        }
+    let jitter_seconds = whole_seconds("--jitter", args.jitter, 0, LONGEST_JITTER)?;
+    let missed_seconds = whole_seconds("--missed-window", args.missed_window, 1, LONGEST_WINDOW)?;
+    let expires = args.expires.map(|expires| whole_seconds("--expires", expires, 1, LONGEST_WINDOW)).transpose()?;
+    if expires.is_some_and(|expires| expires <= jitter_seconds) {
+        return Err(Failed(
+            "--expires must be longer than --jitter: its jobs would have expired when they are published".into(),
+        ));
     }
     let (kind, lane, payload) = job(args)?;
     Ok(ScheduleSpec {
@@ -172,14 +169,24 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
         fold: args.fold.name().to_owned(),
         missed: args.missed.clone(),
         missed_limit: args.missed_limit,
-        missed_seconds: seconds(args.missed_window).max(1),
-        jitter_seconds: seconds(args.jitter),
-        expiry_seconds: args.expires.map(|expires| seconds(expires).max(1)),
+        missed_seconds,
+        jitter_seconds,
+        expiry_seconds: expires,
         starts_at: starts_at.unwrap_or(now),
         ends_at,
         paused: args.paused,
         owner: args.owner.clone(),
     })
+}
+
+/// A duration that is a whole number of seconds within these bounds.
+fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Result<i64, Failed> {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    if duration.subsec_nanos() == 0 && (least..=most).contains(&seconds) {
+        return Ok(seconds);
+    }
+    let most = humantime::format_duration(Duration::from_secs(most.unsigned_abs()));
+    Err(Failed(format!("{option} must be whole seconds, from {least}s to {most}")))
 }
 
 /// Refuses what no worker could run, as `carebell publish` does.
@@ -360,7 +367,12 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     );
     let seconds = |seconds: i64| humantime::format_duration(Duration::from_secs(seconds.unsigned_abs()));
     let limit = if spec.missed == "all" { format!(" up to {}", spec.missed_limit) } else { String::new() };
-    line("missed", format!("{}{limit}, not later than {}", spec.missed, seconds(spec.missed_seconds)));
+    let window = if spec.missed == "skip" {
+        String::new()
+    } else {
+        format!(", not later than {}", seconds(spec.missed_seconds))
+    };
+    line("missed", format!("{}{limit}{window}", spec.missed));
     if spec.jitter_seconds > 0 {
         line("jitter", format!("up to {}", seconds(spec.jitter_seconds)));
     }
@@ -383,6 +395,9 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     }
     line("made", format!("{} by {}", instant(row.created.0), row.created.1));
     line("changed", format!("{} by {}", instant(row.changed.0), row.changed.1));
+    if let Some(due) = row.next.due.filter(|due| !spec.paused && Some(*due) != row.next.at) {
+        line("due", format!("{}, its jitter included", local(due, &spec.zone)));
+    }
     match (spec.paused, upcoming) {
         (true, _) => line("next", "it rests".into()),
         (false, []) => line("next", "none is left".into()),
