@@ -79,7 +79,8 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
-    if id.is_empty() || !id.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)) {
+    // Ids of jobs that followed from another are longer than those that producers choose.
+    if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
         return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
     }
     Ok(())

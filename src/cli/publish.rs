@@ -19,7 +19,7 @@ use super::Failed;
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{NotSubmitted, Producer, Submission, submit},
+    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Producer, Submission, is_job_id, submit},
     health::Health,
     jobs,
     kind::{Kind, Lane, Stage},
@@ -298,11 +298,7 @@ impl Checker {
     }
 
     fn kind(&self, name: &str) -> Result<Kind, String> {
-        let mut open = self.registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
-        open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
-            let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
-            format!("there is no kind {name:?}; there are {}", names.join(", "))
-        })
+        open_kind(&self.registry, name)
     }
 
     fn later(&self, delay: Duration) -> DateTime<Utc> {
@@ -311,16 +307,24 @@ impl Checker {
     }
 }
 
+/// A kind that may be published from outside.
+pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String> {
+    let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
+    open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
+        let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
+        format!("there is no kind {name:?}; there are {}", names.join(", "))
+    })
+}
+
 /// As workers take it, and fit to be the end of a subject.
 fn check_job_id(id: &str) -> Result<(), String> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
-    if (1..=128).contains(&id.len()) && id.chars().all(allowed) && token {
+    if is_job_id(id, LONGEST_JOB_ID) && token {
         return Ok(());
     }
     Err("the job id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into())
 }
 
-fn parse_lane(text: &str) -> Result<Lane, String> {
+pub(super) fn parse_lane(text: &str) -> Result<Lane, String> {
     Lane::parse(text).ok_or_else(|| "the lane must be critical, normal or bulk".into())
 }

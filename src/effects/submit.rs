@@ -13,6 +13,16 @@ use super::publish::{self, header, rfc3339};
 /// What publishes jobs.
 pub type Producer = jetstream::Context;
 
+/// The longest id that a producer may choose for a job.
+pub const LONGEST_JOB_ID: usize = 128;
+
+/// Whether a text can be the id of a job: 1 to `longest` of the characters `A-Z a-z 0-9 _ : . -`.
+#[must_use]
+pub fn is_job_id(text: &str, longest: usize) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
+    (1..=longest).contains(&text.len()) && text.chars().all(allowed)
+}
+
 /// A job to be published.
 #[derive(Clone, Debug)]
 pub struct Submission {

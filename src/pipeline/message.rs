@@ -14,14 +14,14 @@ use crate::{
     effects::{
         park,
         publish::{self, header},
+        submit::{LONGEST_JOB_ID, is_job_id},
     },
     job::{Invalid, Meta},
     kind::{Lane, Queue},
     policy::{PolicyError, Wishes},
 };
 
-/// The longest job id that a producer may choose; those of children are made from it and a short suffix.
-const LONGEST_ID: usize = 128;
+/// The ids of children are made from the id that a producer chose, and a short suffix.
 const LONGEST_CHILD_ID: usize = 160;
 
 /// The form of a body.
@@ -118,8 +118,8 @@ impl Pulled {
     /// # Errors
     /// If its ids themselves cannot be read.
     pub fn identity(&self) -> Result<Meta, Invalid> {
-        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_ID)).transpose()?;
-        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_ID };
+        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_JOB_ID)).transpose()?;
+        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_JOB_ID };
         let job_id = publish::job_id(self.headers(), &self.place.stream, self.place.sequence);
         let job_id = check_id(header::JOB_ID, &job_id, longest)?;
         Ok(Meta {
@@ -220,8 +220,7 @@ fn is_traceparent(text: &str) -> bool {
 }
 
 fn check_id(header: &'static str, id: &str, longest: usize) -> Result<String, Invalid> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
-    if (1..=longest).contains(&id.len()) && id.chars().all(allowed) {
+    if is_job_id(id, longest) {
         return Ok(id.to_owned());
     }
     Err(Invalid::new(header, format!("must be 1 to {longest} of the characters A-Z a-z 0-9 _ : . -")))

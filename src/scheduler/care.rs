@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{Pass, Scheduler};
 use crate::{
     checkpoint::{self, Step},
-    effects::submit::Submission,
+    effects::submit::{LONGEST_JOB_ID, Submission, is_job_id},
     kind::{Kind, Lane},
     schedule::day_parts,
     store::{CareKind, CareReminder, DoseTimes, Horizon, Planned},
@@ -39,9 +39,6 @@ const OF_USE: TimeDelta = TimeDelta::days(1);
 
 /// How long what was published is remembered, after its dose or start.
 const KEPT: TimeDelta = TimeDelta::days(2);
-
-/// The longest job id, and what it may consist of (`docs/ARCHITECTURE.md`, "Headers").
-const LONGEST_ID: usize = 128;
 
 impl Scheduler {
     /// Looks at the care tables, and brings the plan to what they say. None while another scheduler does. A step of its
@@ -232,8 +229,7 @@ pub fn care_job_id(reminder: &CareReminder) -> String {
         CareKind::Refill => format!("care:{name}:{record_id}:{}", rfc3339(*due_at)),
         _ => format!("care:{name}:{record_id}:{}:{lead_minutes}", rfc3339(*instant)),
     };
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
-    if id.len() <= LONGEST_ID && id.chars().all(allowed) {
+    if is_job_id(&id, LONGEST_JOB_ID) {
         return id;
     }
     format!("care:{name}:{}", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())))

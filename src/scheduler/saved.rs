@@ -75,14 +75,13 @@ impl Scheduler {
         if ready.is_empty() {
             return Ok(Pass::default());
         }
-        let pass = self.pass_of(limit, &[], Some(&ready)).await?;
-        // What is not stuck any more: moved on, paused, deleted, or another scheduler's.
-        Ok(pass)
+        self.pass_of(limit, &[], Some(&ready)).await
     }
 
     async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Pass, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
+        // Those that are not found here were moved on, paused, deleted, or are another scheduler's.
         if let Some(only) = only {
             self.stuck.remove(only.iter().map(String::as_str));
         }

@@ -7,7 +7,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{Failed, actor},
+    super::{
+        Failed, actor,
+        publish::{open_kind, parse_lane},
+    },
     parse_fold, parse_from, parse_gap,
 };
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
     config::Source,
     health::Health,
     jobs,
-    kind::{Lane, Stage},
+    kind::Lane,
     nats,
     pipeline::Form,
     schedule::{self, Fold, Gap},
@@ -192,17 +195,13 @@ fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Res
 /// Refuses what no worker could run, as `carebell publish` does.
 fn job(args: &Add) -> Result<(String, Option<String>, Value), Failed> {
     let registry = jobs::registry();
-    let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
-    let Some(kind) = open.clone().find(|kind| kind.name == args.kind) else {
-        let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
-        return Err(Failed(format!("there is no kind {:?}; there are {}", args.kind, names.join(", "))));
-    };
+    let kind = open_kind(&registry, &args.kind).map_err(Failed)?;
     let lane = match (kind.lanes.is_empty(), args.lane) {
         (true, None) => None,
         (true, Some(_)) => return Err(Failed(format!("{kind} has no lanes: leave --lane out"))),
         (false, lane) => Some(lane.unwrap_or(Lane::Normal).name().to_owned()),
     };
-    let decoder = registry.decoder(*kind).ok_or("the kind has no decoder")?;
+    let decoder = registry.decoder(kind).ok_or("the kind has no decoder")?;
     decoder.decode(&Bytes::copy_from_slice(args.json.as_bytes()), Form::Json).map_err(Failed)?;
     Ok((kind.name.to_owned(), lane, serde_json::from_str(&args.json)?))
 }
@@ -421,8 +420,4 @@ fn local(at: DateTime<Utc>, zone: &str) -> String {
 
 fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Secs, true)
-}
-
-fn parse_lane(text: &str) -> Result<Lane, String> {
-    Lane::parse(text).ok_or_else(|| "the lane must be critical, normal or bulk".into())
 }
