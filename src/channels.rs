@@ -1,29 +1,324 @@
-//! The ways to reach a person. A channel is a folder: one address, one send, one classification of the answer.
+//! The ways to reach a person. A channel is a folder here, its consumers `streams/DELIVERIES.deliver_<channel>_*.json`
+//! and one test file (`docs/ADDING_A_CHANNEL.md`).
+//!
+//! A channel says where a parcel can go ([`Sender::provider`]), sends it ([`Sender::send`]), and judges what comes back
+//! ([`Answer`]). What is the same for all of them is here: which of its providers gets the parcel, the circuit breaker
+//! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
 
+pub mod breaker;
+mod settings;
 pub mod web_push;
 
-use std::{fmt, sync::Arc};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
-use self::web_push::WebPush;
-use crate::{kind::Kind, plan::Channel};
+use chrono::{DateTime, Utc};
+use futures::future::BoxFuture;
+
+use self::breaker::{Breaker, Health, Pass};
+pub use self::settings::SettingsError;
+use crate::{
+    clock::Clock,
+    kind::Lane,
+    plan::{Channel, Content},
+};
+
+/// The most breakers that are kept for one channel. Push services are few; webhooks have a host each.
+const MOST_BREAKERS: usize = 1000;
+
+/// What all senders of one channel can do.
+pub trait Sender: Send + Sync {
+    /// Which channel it is.
+    fn channel(&self) -> Channel;
+
+    /// What is done about a parcel of which nobody knows whether it was accepted.
+    fn after_unknown(&self) -> AfterUnknown;
+
+    /// The name of the provider that would get this parcel: the best one for 0, the next best for 1, …; none where
+    /// there is no further one. It stands in the ledger, in health and in metrics, so it holds nothing personal.
+    fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>>;
+
+    /// All providers, where they do not depend on the parcel. While the breakers of all of them are open, nothing is
+    /// pulled.
+    fn providers(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Sends the parcel by the provider of this rank, and says what became of it. Bounded in time by itself.
+    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer>;
+}
+
+/// The one message to one address that a delivery is.
+#[derive(Clone, Debug)]
+pub struct Parcel<'a> {
+    /// `deliveries.id`: the same each time that the delivery is sent.
+    pub id: &'a str,
+    /// The job that an application published.
+    pub root_id: &'a str,
+    /// Where to.
+    pub address: Address<'a>,
+    /// What a person is to read.
+    pub content: &'a Content,
+    /// The language of the person, as `users.locale` has it; empty where that is not known.
+    pub locale: &'a str,
+    /// How urgent it is.
+    pub lane: Lane,
+    /// When it was planned.
+    pub created_at: DateTime<Utc>,
+    /// How long it is still of use.
+    pub ttl: Duration,
+}
+
+/// Where a parcel goes. Its debug form shows none of it.
+#[derive(Clone, Copy)]
+pub enum Address<'a> {
+    /// A browser's Web Push subscription.
+    Subscription {
+        /// The push service's URL for this browser.
+        endpoint: &'a str,
+        /// The browser's public key, base64url.
+        p256dh: &'a str,
+        /// The shared secret, base64url.
+        auth: &'a str,
+    },
+    /// An e-mail address, or a telephone number (E.164).
+    Plain(&'a str),
+    /// A webhook.
+    Webhook {
+        /// Its URL.
+        url: &'a str,
+        /// The secrets that requests are signed with, separated by blanks: the present one, and others while keys are
+        /// changed.
+        secrets: &'a str,
+    },
+}
+
+impl fmt::Debug for Address<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Address(…)")
+    }
+}
+
+/// What is done about a parcel of which nobody knows whether it was accepted: its worker or its connection was lost
+/// between the request and the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterUnknown {
+    /// It is sent again: whoever gets both can tell that they are one.
+    SendAgain,
+    /// It is not: the person would be reached twice. The delivery ends as `unknown`, for somebody to look at.
+    Stop,
+}
+
+/// What became of one send. Texts are for people and hold no address, key or word of the parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The provider took charge of it.
+    Accepted {
+        /// The answer in short, for example `201`.
+        answer: String,
+        /// The provider's own id of it.
+        provider_id: Option<String>,
+    },
+    /// The provider is well and asks to come back later. Burns no attempt.
+    Later {
+        /// Not before.
+        after: Duration,
+        /// The answer in short.
+        answer: String,
+    },
+    /// The provider is well, and this parcel failed in a way that trying again may mend.
+    Retry {
+        /// What went wrong.
+        why: String,
+        /// At least this long, where the provider said so.
+        after: Option<Duration>,
+    },
+    /// The provider is down: no connection, a timeout before anything was asked of it, an answer 5xx. Its breaker counts
+    /// it.
+    Down {
+        /// What went wrong.
+        why: String,
+        /// At least this long, where the provider said so.
+        after: Option<Duration>,
+        /// Whether that was silence.
+        timed_out: bool,
+    },
+    /// The request went out and no answer came: perhaps it was accepted. Its breaker counts it, as silence.
+    Unknown {
+        /// What went wrong.
+        why: String,
+    },
+    /// Trying again cannot help.
+    Permanent {
+        /// What is wrong, and whose it is to mend.
+        why: String,
+    },
+    /// The address does not exist any more, or wants nothing more. It is marked or removed.
+    Gone {
+        /// The answer in short.
+        answer: String,
+        /// `deliveries.reason`, for example `subscription_gone`.
+        reason: &'static str,
+    },
+}
+
+impl Answer {
+    /// What it says of the provider.
+    fn health(&self) -> Health {
+        match self {
+            Self::Accepted { .. }
+            | Self::Later { .. }
+            | Self::Retry { .. }
+            | Self::Permanent { .. }
+            | Self::Gone { .. } => Health::Well,
+            Self::Down { timed_out: false, .. } => Health::Failing,
+            Self::Down { timed_out: true, .. } | Self::Unknown { .. } => Health::Silent,
+        }
+    }
+}
+
+/// What became of a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sent {
+    /// A provider was asked.
+    Answered {
+        /// Which.
+        provider: String,
+        /// What it said.
+        answer: Answer,
+    },
+    /// The breakers of all its providers are open, one of them perhaps by this very parcel, which was not accepted. Burns
+    /// no attempt.
+    Closed {
+        /// Not before.
+        until: DateTime<Utc>,
+    },
+}
+
+/// How much a channel can take now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appetite {
+    /// As much as there is.
+    All,
+    /// One, to try whether a provider is back.
+    One,
+    /// Nothing before this instant.
+    None(DateTime<Utc>),
+}
 
 /// The channels that are configured. Cheap to clone.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub struct Channels {
-    /// Web Push, where there are VAPID keys.
-    pub web_push: Option<Arc<WebPush>>,
+    clock: Clock,
+    policy: breaker::Policy,
+    guarded: Arc<BTreeMap<Channel, Guarded>>,
+}
+
+/// A sender with the breakers of its providers.
+struct Guarded {
+    sender: Arc<dyn Sender>,
+    breakers: Mutex<HashMap<String, Arc<Breaker>>>,
 }
 
 impl Channels {
-    /// Whether deliveries of this kind (`deliver.<channel>`) can be sent.
+    /// These channels, with breakers of this policy.
     #[must_use]
-    pub fn can_send(&self, kind: Kind) -> bool {
-        kind.name.strip_prefix("deliver.") == Some(Channel::WebPush.name()) && self.web_push.is_some()
+    pub fn new(senders: Vec<Arc<dyn Sender>>, policy: breaker::Policy, clock: Clock) -> Self {
+        let guarded = senders.into_iter().map(|sender| {
+            let known = sender.providers().into_iter();
+            let breakers = known.map(|name| (name, Arc::new(Breaker::new(policy, clock.clone())))).collect();
+            (sender.channel(), Guarded { sender, breakers: Mutex::new(breakers) })
+        });
+        Self { guarded: Arc::new(guarded.collect()), policy, clock }
+    }
+
+    /// Whether this channel is configured.
+    #[must_use]
+    pub fn has(&self, channel: Channel) -> bool {
+        self.guarded.contains_key(&channel)
+    }
+
+    /// See [`Sender::after_unknown`]; none where the channel is not configured.
+    #[must_use]
+    pub fn after_unknown(&self, channel: Channel) -> Option<AfterUnknown> {
+        self.guarded.get(&channel).map(|guarded| guarded.sender.after_unknown())
+    }
+
+    /// Sends a parcel by the first provider whose breaker lets it pass. None where the channel is not configured.
+    pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>) -> Option<Sent> {
+        let guarded = self.guarded.get(&channel)?;
+        let mut closed: Option<DateTime<Utc>> = None;
+        for rank in 0.. {
+            let Some(provider) = guarded.sender.provider(parcel, rank) else { break };
+            let breaker = self.breaker(guarded, &provider);
+            match breaker.admit() {
+                Ok(pass) => return Some(Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await),
+                Err(until) => closed = Some(closed.map_or(until, |earlier| earlier.min(until))),
+            }
+        }
+        let until = closed.unwrap_or_else(|| self.clock.now());
+        Some(Sent::Closed { until })
+    }
+
+    async fn pass(guarded: &Guarded, parcel: &Parcel<'_>, rank: usize, provider: String, pass: Pass<'_>) -> Sent {
+        let answer = guarded.sender.send(parcel, rank).await;
+        let opened = pass.report(answer.health());
+        match (&answer, opened) {
+            // An outage is nobody's failed attempt once it is known to be one. What may have been accepted is another
+            // matter.
+            (Answer::Down { .. }, Some(until)) => Sent::Closed { until },
+            _ => Sent::Answered { provider, answer },
+        }
+    }
+
+    fn breaker(&self, guarded: &Guarded, provider: &str) -> Arc<Breaker> {
+        let mut breakers = guarded.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(breaker) = breakers.get(provider) {
+            return Arc::clone(breaker);
+        }
+        if breakers.len() >= MOST_BREAKERS {
+            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || breaker.state() != breaker::State::Closed);
+        }
+        let breaker = Arc::new(Breaker::new(self.policy, self.clock.clone()));
+        breakers.insert(provider.to_owned(), Arc::clone(&breaker));
+        breaker
+    }
+
+    /// How much a channel can take now. A channel whose providers depend on the parcel takes all.
+    #[must_use]
+    pub fn appetite(&self, channel: Channel) -> Appetite {
+        let Some(guarded) = self.guarded.get(&channel) else { return Appetite::All };
+        let mut best: Option<Appetite> = None;
+        for provider in guarded.sender.providers() {
+            best = match (best, self.breaker(guarded, &provider).appetite()) {
+                (_, Appetite::All) => return Appetite::All,
+                (Some(Appetite::One), _) | (_, Appetite::One) => Some(Appetite::One),
+                (Some(Appetite::None(one)), Appetite::None(other)) => Some(Appetite::None(one.min(other))),
+                (_, only) => Some(only),
+            };
+        }
+        best.unwrap_or(Appetite::All)
+    }
+
+    /// The state of every breaker, by channel and provider.
+    #[must_use]
+    pub fn breakers(&self) -> BTreeMap<(Channel, String), breaker::State> {
+        let mut states = BTreeMap::new();
+        for (channel, guarded) in self.guarded.iter() {
+            let breakers = guarded.breakers.lock().unwrap_or_else(PoisonError::into_inner);
+            states.extend(breakers.iter().map(|(provider, breaker)| ((*channel, provider.clone()), breaker.state())));
+        }
+        states
     }
 }
 
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Channels").field("web_push", &self.web_push.is_some()).finish()
+        f.debug_set().entries(self.guarded.keys()).finish()
     }
 }

@@ -15,7 +15,10 @@ use percent_encoding::percent_decode_str;
 use url::Url;
 
 use crate::{
-    channels::web_push::{self, AllowedHost, KeyPair},
+    channels::{
+        SettingsError,
+        web_push::{self, AllowedHost, KeyPair},
+    },
     checkpoint::Step,
     streams::Adjustments,
 };
@@ -349,11 +352,12 @@ impl Config {
 
 /// A setting that the channel itself found wrong.
 #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
-pub(crate) fn from_channel(problem: web_push::SettingsError) -> ConfigError {
+pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     let text = problem.to_string();
     let variable = problem.variable();
-    let problem = text.strip_prefix(variable).unwrap_or(&text).trim_start().to_owned();
-    ConfigError { variable: variable.into(), problem }
+    let variable = variable.to_owned();
+    let problem = text.strip_prefix(variable.as_str()).unwrap_or(&text).trim_start().to_owned();
+    ConfigError { variable, problem }
 }
 
 fn error(variable: &str, what: &str) -> ConfigError {

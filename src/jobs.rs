@@ -1,7 +1,7 @@
 //! The kinds, in one place: to add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
 
 pub mod alert_refill;
-pub mod deliver_web_push;
+pub mod deliver;
 pub mod maintenance_prune;
 pub mod maintenance_subscriptions;
 pub mod notification;
@@ -20,7 +20,7 @@ pub fn registry() -> Registry {
         .with::<reminder_shift::ShiftReminder>()
         .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
-        .with::<deliver_web_push::WebPushDelivery>()
+        .with::<deliver::Deliver<deliver::WebPush>>()
         .with::<maintenance_prune::Prune>()
         .with::<maintenance_subscriptions::CleanSubscriptions>()
 }

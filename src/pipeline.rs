@@ -31,6 +31,7 @@ use crate::{
     effects::Effects,
     health::Health,
     kind::{Kind, Lane, Stage},
+    plan::Channel,
     store::CLAIM_LEASE,
     streams::Streams,
 };
@@ -80,7 +81,7 @@ impl Pipeline {
         };
         let depth = pipeline.follow_depth(parts);
         for kind in parts.registry.kinds() {
-            if kind.stage == Stage::Delivery && !parts.channels.can_send(*kind) {
+            if !can_run(*kind, &parts.channels) {
                 continue;
             }
             for queue in kind.queues() {
@@ -124,7 +125,7 @@ impl Pipeline {
     /// Follows how many deliveries wait that are not critical.
     fn follow_depth(&self, parts: &Parts) -> watch::Receiver<u64> {
         let deliveries = parts.registry.kinds().iter();
-        let deliveries = deliveries.filter(|kind| kind.stage == Stage::Delivery && parts.channels.can_send(**kind));
+        let deliveries = deliveries.filter(|kind| kind.stage == Stage::Delivery && can_run(**kind, &parts.channels));
         let queues = deliveries.flat_map(Kind::queues).filter(|queue| queue.lane != Some(Lane::Critical));
         let consumers = queues.filter_map(|queue| parts.streams.consumer(&queue));
         let names = consumers.map(|consumer| (consumer.stream.clone(), consumer.durable().to_owned())).collect();
@@ -147,4 +148,9 @@ impl Pipeline {
             let _ = timeout(GIVE_BACK_TIMEOUT, self.jobs.wait()).await;
         }
     }
+}
+
+/// Whether a worker has what a kind needs: a delivery's channel may not be configured.
+fn can_run(kind: Kind, channels: &Channels) -> bool {
+    Channel::of(kind).is_none_or(|channel| channels.has(channel))
 }

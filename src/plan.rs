@@ -120,7 +120,7 @@ pub struct PlannedDelivery {
 }
 
 /// A way to reach a person, as the ledger names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Channel {
     /// Web Push (RFC 8030).
     WebPush,
@@ -128,9 +128,18 @@ pub enum Channel {
     Email,
     /// Text message.
     Sms,
+    /// `WhatsApp` message.
+    WhatsApp,
+    /// Voice call.
+    Voice,
+    /// A signed HTTP request (Standard Webhooks).
+    Webhook,
 }
 
 impl Channel {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::WebPush, Self::Email, Self::Sms, Self::WhatsApp, Self::Voice, Self::Webhook];
+
     /// The name in the ledger, in metric labels and in `deliver.<channel>`.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -138,7 +147,35 @@ impl Channel {
             Self::WebPush => "web_push",
             Self::Email => "email",
             Self::Sms => "sms",
+            Self::WhatsApp => "whatsapp",
+            Self::Voice => "voice",
+            Self::Webhook => "webhook",
         }
+    }
+
+    /// Reads the name back.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.name() == name)
+    }
+
+    /// The channel that a kind of delivery sends by.
+    #[must_use]
+    pub fn of(kind: Kind) -> Option<Self> {
+        Self::ALL.into_iter().find(|channel| channel.kind() == kind)
+    }
+
+    /// The kind of job that sends by it.
+    #[must_use]
+    pub const fn kind(self) -> Kind {
+        Kind::delivery(match self {
+            Self::WebPush => "deliver.web_push",
+            Self::Email => "deliver.email",
+            Self::Sms => "deliver.sms",
+            Self::WhatsApp => "deliver.whatsapp",
+            Self::Voice => "deliver.voice",
+            Self::Webhook => "deliver.webhook",
+        })
     }
 }
 
@@ -162,8 +199,10 @@ pub struct Receipt {
     pub state: Delivered,
     /// Why, where it was not sent.
     pub reason: Option<&'static str>,
-    /// Who answered: `web_push` and the host, or a provider's name.
+    /// Who answered: a provider's name, or the host.
     pub provider: String,
+    /// The provider's own id of what it took, by which it can be asked.
+    pub provider_id: Option<String>,
     /// The answer in short, for example `201`.
     pub answer: String,
     /// Whether the address answered that it is gone for good, and is to be removed.
@@ -177,6 +216,8 @@ pub enum Delivered {
     Sent,
     /// Refused for a reason that is nobody's mistake, such as a subscription that has ended.
     Failed,
+    /// Whether it was accepted, nobody knows, and to send it again might reach the person twice.
+    Unknown,
 }
 
 /// What is to be done to Carebell's own tables. It may be millions of rows, so it is no part of the run's one commit: it is
@@ -255,6 +296,8 @@ pub enum Reason {
     Retry,
     /// Another worker is sending this delivery.
     InFlight,
+    /// The provider is down: its circuit breaker is open.
+    ProviderDown,
 }
 
 impl Reason {
@@ -276,6 +319,7 @@ impl Reason {
             Self::RetryLater => "retry_later",
             Self::Retry => "retry",
             Self::InFlight => "in_flight",
+            Self::ProviderDown => "provider_down",
         }
     }
 }

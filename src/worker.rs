@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    channels::{Channels, web_push::WebPush},
+    channels::{Channels, Sender, breaker, web_push::WebPush},
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
@@ -141,14 +141,15 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
 }
 
 fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
-    let Some(settings) = config.web_push.clone() else {
+    let mut senders: Vec<Arc<dyn Sender>> = Vec::new();
+    if let Some(settings) = config.web_push.clone() {
+        senders.push(Arc::new(WebPush::new(settings, clock.clone()).map_err(config::from_channel)?));
+    } else {
         warn!(
             "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY are not set: no Web Push (`carebell keys generate` makes a pair)"
         );
-        return Ok(Channels::default());
-    };
-    let web_push = WebPush::new(settings, clock.clone()).map_err(config::from_channel)?;
-    Ok(Channels { web_push: Some(Arc::new(web_push)) })
+    }
+    Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
 }
 
 /// Waits until both servers, and what is on them, pass the self-tests.

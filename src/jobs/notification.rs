@@ -7,7 +7,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
 use serde_json::{Map, Value};
 
-use super::deliver_web_push::WebPushDelivery;
 use crate::{
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
@@ -113,7 +112,7 @@ impl Notification {
         let lane = cx.meta.lane;
         let inbox = addresses.keys().map(|user_id| InboxRow { id: new_id(), user_id: user_id.clone() }).collect();
         let mut deliveries = Vec::new();
-        if self.push && cx.channels.can_send(WebPushDelivery::KIND) {
+        if self.push && cx.channels.has(Channel::WebPush) {
             for (user_id, subscriptions) in addresses {
                 deliveries.extend(subscriptions.iter().map(|subscription_id| PlannedDelivery {
                     id: new_id(),
@@ -121,7 +120,7 @@ impl Notification {
                     channel: Channel::WebPush,
                     address: subscription_id.clone(),
                     lane,
-                    sender: Some(WebPushDelivery::KIND),
+                    sender: Some(Channel::WebPush.kind()),
                 }));
             }
         }

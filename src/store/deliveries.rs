@@ -163,6 +163,7 @@ impl LedgerRecord {
                 ..plain(match receipt.state {
                     Delivered::Sent => "sent",
                     Delivered::Failed => "failed",
+                    Delivered::Unknown => "unknown",
                 })
             },
             Self::Expired => Columns { reason: Some("expired"), ..plain("expired") },

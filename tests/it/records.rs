@@ -147,7 +147,14 @@ pub fn entry_by(
 
 pub fn receipt(state: Delivered) -> LedgerRecord {
     let provider = "web_push".to_owned();
-    LedgerRecord::Receipt(Receipt { state, reason: None, provider, answer: "201".into(), address_gone: false })
+    LedgerRecord::Receipt(Receipt {
+        state,
+        reason: None,
+        provider,
+        provider_id: None,
+        answer: "201".into(),
+        address_gone: false,
+    })
 }
 
 #[tokio::test]

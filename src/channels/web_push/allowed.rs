@@ -4,7 +4,8 @@ use std::{fmt, str::FromStr};
 
 use url::{Host, Url};
 
-use super::{Refused, SettingsError};
+use super::Refused;
+use crate::channels::SettingsError;
 
 /// The push services of the browsers in use. A leading `*.` stands for one or more labels.
 const BUILT_IN: [&str; 5] = [
@@ -40,7 +41,7 @@ impl FromStr for AllowedHost {
     type Err = SettingsError;
 
     fn from_str(text: &str) -> Result<Self, SettingsError> {
-        let error = || SettingsError::allowed_hosts(text);
+        let error = || not_a_list_of_hosts(text);
         if !text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-_:[]".contains(&byte)) {
             return Err(error());
         }
@@ -53,6 +54,14 @@ impl FromStr for AllowedHost {
         }
         Ok(Self { host, port })
     }
+}
+
+fn not_a_list_of_hosts(part: &str) -> SettingsError {
+    let part: String = part.chars().filter(|c| !c.is_control()).take(80).collect();
+    SettingsError::new(
+        "WEB_PUSH_ALLOWED_HOSTS",
+        format!("should be a comma-separated list of `host` or `host:port`, and `{part}` is neither"),
+    )
 }
 
 impl fmt::Display for AllowedHost {

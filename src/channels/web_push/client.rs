@@ -13,6 +13,9 @@ use super::{
 };
 use crate::clock::Clock;
 
+/// What an exchange that took too long is reported as.
+pub const TIMEOUT: &str = "timeout";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long it may take to see whether a push service answers at all.
@@ -105,8 +108,7 @@ impl Client {
             }
             Ok(response.await)
         };
-        let response =
-            timeout(self.limit, exchange).await.unwrap_or_else(|_| Ok(Err(NoReply("timeout".to_owned()))))?;
+        let response = timeout(self.limit, exchange).await.unwrap_or_else(|_| Ok(Err(NoReply(TIMEOUT.to_owned()))))?;
         Ok(match response {
             Ok(response) => Ok(reply(response, endpoint).await),
             Err(none) => Err(none),
@@ -118,7 +120,7 @@ impl Client {
         match timeout(REACH_TIMEOUT, self.http.head(origin).send()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(NoReply(describe(&error))),
-            Err(_) => Err(NoReply("timeout".to_owned())),
+            Err(_) => Err(NoReply(TIMEOUT.to_owned())),
         }
     }
 
@@ -163,7 +165,7 @@ async fn beginning(mut response: Response) -> Vec<u8> {
 /// library's, and is kept only where it fits on a line.
 fn describe(error: &reqwest::Error) -> String {
     let kind = match error {
-        error if error.is_timeout() => return "timeout".to_owned(),
+        error if error.is_timeout() => return TIMEOUT.to_owned(),
         error if error.is_connect() => "no connection",
         _ => "the connection broke",
     };

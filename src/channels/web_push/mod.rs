@@ -26,6 +26,7 @@ mod library;
 mod payload;
 mod resolve;
 mod seal;
+mod sender;
 mod settings;
 mod vapid;
 
@@ -42,7 +43,7 @@ pub use answer::{Answer, DEFAULT_WAIT};
 pub use endpoint::{Endpoint, Redacted, Refused};
 pub use payload::{MAX_PAYLOAD, Note};
 pub use seal::MAX_PLAINTEXT;
-pub use settings::{DEFAULT_TIMEOUT, Settings, SettingsError};
+pub use settings::{DEFAULT_TIMEOUT, Settings};
 pub use vapid::{KeyPair, generate_keys};
 
 use client::{Client, NoReply, Reply};
@@ -50,7 +51,7 @@ use library::Envelope;
 use seal::{SealError, SubscriberKeys};
 use vapid::Vapid;
 
-use crate::clock::Clock;
+use crate::{channels::SettingsError, clock::Clock};
 
 /// Built-in push services that have a name of their own, without a wildcard.
 const SOME_BUILT_IN: [&str; 3] = ["fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com"];

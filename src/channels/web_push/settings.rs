@@ -1,6 +1,6 @@
 //! What the channel needs to know, and errors that name the variable to mend.
 
-use std::{fmt, path::PathBuf, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use url::Url;
 
@@ -40,37 +40,3 @@ impl Settings {
         }
     }
 }
-
-/// A setting that is missing or malformed. The text never repeats a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SettingsError {
-    variable: &'static str,
-    expected: String,
-}
-
-impl SettingsError {
-    /// The environment variable to mend.
-    pub fn variable(&self) -> &'static str {
-        self.variable
-    }
-
-    pub(super) fn new(variable: &'static str, expected: impl Into<String>) -> Self {
-        Self { variable, expected: expected.into() }
-    }
-
-    pub(super) fn allowed_hosts(part: &str) -> Self {
-        let part: String = part.chars().filter(|c| !c.is_control()).take(80).collect();
-        Self::new(
-            "WEB_PUSH_ALLOWED_HOSTS",
-            format!("should be a comma-separated list of `host` or `host:port`, and `{part}` is neither"),
-        )
-    }
-}
-
-impl fmt::Display for SettingsError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.variable, self.expected)
-    }
-}
-
-impl std::error::Error for SettingsError {}

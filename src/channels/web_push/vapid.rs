@@ -257,19 +257,19 @@ mod tests {
             let keys = KeyPair { public: public.to_owned(), private: private.to_owned() };
             Vapid::new(&keys, subject, clock()).map(|_| ()).map_err(|error| {
                 assert!(!error.to_string().contains(private) || private.is_empty(), "{error}");
-                error.variable()
+                error.variable().to_owned()
             })
         };
         let good = "mailto:ops@carebell.example";
         assert_eq!(make(&keys.public, &keys.private, good), Ok(()));
         assert_eq!(make(&format!("{}=", keys.public), &format!("{}=", keys.private), good), Ok(()));
-        assert_eq!(make(&other.public, &keys.private, good), Err("VAPID_PUBLIC_KEY"));
+        assert_eq!(make(&other.public, &keys.private, good), Err("VAPID_PUBLIC_KEY".to_owned()));
         for public in ["", "AAAA", &keys.private, "not base64!"] {
-            assert_eq!(make(public, &keys.private, good), Err("VAPID_PUBLIC_KEY"), "{public}");
+            assert_eq!(make(public, &keys.private, good), Err("VAPID_PUBLIC_KEY".to_owned()), "{public}");
         }
         let (zero, huge) = ("A".repeat(43), format!("{}8", "_".repeat(42)));
         for private in ["", "AAAA", &keys.public, "not base64!", &zero, &huge] {
-            assert_eq!(make(&keys.public, private, good), Err("VAPID_PRIVATE_KEY"), "{private}");
+            assert_eq!(make(&keys.public, private, good), Err("VAPID_PRIVATE_KEY".to_owned()), "{private}");
         }
     }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use carebell::{
-    channels::Channels,
+    channels::{Channels, breaker},
     clock::{Clock, Random},
     config::{Config, Duty, Source},
     dev::{
@@ -198,7 +198,8 @@ impl Custom {
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();
-        let parts = Parts { registry, streams, context, effects, channels: Channels::default(), clock, random, health };
+        let channels = Channels::new(Vec::new(), breaker::Policy::default(), clock.clone());
+        let parts = Parts { registry, streams, context, effects, channels, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }
     }
 

@@ -1,0 +1,83 @@
+//! Web Push as one of the channels: what a parcel becomes, and what each answer means for it.
+
+use std::borrow::Cow;
+
+use futures::{FutureExt, future::BoxFuture};
+
+use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush};
+use crate::{
+    channels::{self, Address, AfterUnknown, Parcel, Sender},
+    kind::Lane,
+    plan::Channel,
+};
+
+/// For an endpoint that is none: it is refused before any push service is asked.
+const NO_SERVICE: &str = "none";
+
+impl Sender for WebPush {
+    fn channel(&self) -> Channel {
+        Channel::WebPush
+    }
+
+    /// With the same topic and tag: the push service or the browser collapses the two.
+    fn after_unknown(&self) -> AfterUnknown {
+        AfterUnknown::SendAgain
+    }
+
+    /// The host of the push service.
+    fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+        let Address::Subscription { endpoint, .. } = parcel.address else { return None };
+        let endpoint = Endpoint::parse(endpoint, &self.allowed);
+        let host = endpoint.map_or(Cow::Borrowed(NO_SERVICE), |endpoint| {
+            Cow::Owned(endpoint.origin().trim_start_matches("https://").to_owned())
+        });
+        (rank == 0).then_some(host)
+    }
+
+    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, channels::Answer> {
+        async move {
+            let Address::Subscription { endpoint, p256dh, auth } = parcel.address else {
+                return channels::Answer::Permanent { why: "the address is no Web Push subscription".into() };
+            };
+            let content = parcel.content;
+            let payload = self.payload(&Note {
+                title: &content.title,
+                body: &content.body,
+                url: content.url.as_deref(),
+                tag: content.tag.as_deref().unwrap_or(parcel.root_id),
+                data: &content.data,
+            });
+            let urgency = match parcel.lane {
+                Lane::Critical => Urgency::High,
+                Lane::Normal => Urgency::Normal,
+                Lane::Bulk => Urgency::Low,
+            };
+            let topic = Topic::of(parcel.id);
+            let push = Push { endpoint, p256dh, auth, payload: &payload, ttl: parcel.ttl, urgency, topic };
+            common(WebPush::send(self, &push).await)
+        }
+        .boxed()
+    }
+}
+
+/// What each answer means for the delivery.
+fn common(answer: Answer) -> channels::Answer {
+    let short = answer.status().map_or_else(|| answer.label().to_owned(), |status| status.to_string());
+    match answer {
+        Answer::Accepted { .. } => channels::Answer::Accepted { answer: short, provider_id: None },
+        Answer::Gone { .. } => channels::Answer::Gone { answer: short, reason: "subscription_gone" },
+        Answer::Later { after, .. } => channels::Answer::Later { after, answer: short },
+        // 408 and 425 are answers of a service that is well.
+        Answer::Failed { status: Some(..500), why, after } => channels::Answer::Retry { why, after },
+        Answer::Failed { status, why, after } => {
+            channels::Answer::Down { timed_out: status.is_none() && why == super::client::TIMEOUT, why, after }
+        }
+        Answer::BadSubscription { why }
+        | Answer::Forbidden { why, .. }
+        | Answer::Unauthorized { why, .. }
+        | Answer::Rejected { why, .. } => channels::Answer::Permanent { why },
+        Answer::TooLarge { .. } => {
+            channels::Answer::Permanent { why: "the push service refuses the payload as too large".into() }
+        }
+    }
+}
