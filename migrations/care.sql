@@ -5,10 +5,10 @@
 CREATE TABLE IF NOT EXISTS users (
     id       text PRIMARY KEY,
     name     text NOT NULL, -- not read yet
-    email    text,          -- not read yet
-    phone    text,          -- not read yet
-    locale   text,          -- not read yet
-    timezone text           -- not read yet
+    email    text,          -- where e-mail goes, unless user_addresses has another
+    phone    text,          -- E.164: where text messages, WhatsApp messages and calls go, likewise
+    locale   text,          -- the language of texts, for example de or en-GB
+    timezone text           -- IANA name: on whose clocks quiet hours are
 );
 -- not read yet
 CREATE TABLE IF NOT EXISTS families (id text PRIMARY KEY);

@@ -298,8 +298,10 @@ impl Effects {
     ) -> Result<Written, Refused> {
         let state = if reason == Reason::Expired { RunState::Expired } else { RunState::Skipped };
         if meta.kind.stage == Stage::Delivery {
-            let record =
-                if reason == Reason::Expired { LedgerRecord::Expired } else { LedgerRecord::Skipped(reason.name()) };
+            let record = match reason {
+                Reason::Expired | Reason::QuietHours => LedgerRecord::Expired(reason.name()),
+                _ => LedgerRecord::Skipped(reason.name()),
+            };
             return self.record_delivery(meta, record).await;
         }
         self.end(meta, not_after, state, Some(reason.name()), plan).await.map(|_| Written::Yes)
@@ -389,7 +391,7 @@ impl Effects {
     }
 }
 
-/// The messages that a plan asks for: jobs of a later stage, and one for each delivery that has a sender.
+/// The messages that a plan asks for: jobs of a later stage, and one for each delivery that is to be sent.
 fn children_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
     let child = |job_id: String, subject: String, body: Vec<u8>| Child {
         job_id,
@@ -404,7 +406,7 @@ fn children_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child>
     });
     let deliveries = plan.deliveries.iter().filter_map(|row| {
         let body = wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec();
-        row.sender.map(|sender| child(row.id.clone(), sender.subject(row.lane), body))
+        row.unsent.is_none().then(|| child(row.id.clone(), row.channel.kind().subject(row.lane), body))
     });
     next.into_iter().chain(deliveries).collect()
 }

@@ -2,22 +2,34 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
-use axum::{Json, Router, extract::State, http::StatusCode, routing::get};
+use axum::{Json, Router, extract, http::StatusCode, routing::get};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::health::{Health, Part, Phase};
+use crate::{
+    channels::Channels,
+    health::{Health, Part, Phase},
+};
+
+/// What is told of.
+#[derive(Clone)]
+pub struct State {
+    /// The worker.
+    pub health: Arc<Health>,
+    /// Its channels.
+    pub channels: Channels,
+}
 
 /// Serves on `port` (0 = any that is free) until `stop`. Answers the address once it listens.
 ///
 /// # Errors
 /// If the port cannot be had.
-pub async fn serve(port: u16, health: Arc<Health>, stop: CancellationToken) -> io::Result<SocketAddr> {
+pub async fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<SocketAddr> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
-        let served = axum::serve(listener, routes(health)).with_graceful_shutdown(stop.cancelled_owned());
+        let served = axum::serve(listener, routes(state)).with_graceful_shutdown(stop.cancelled_owned());
         if let Err(error) = served.await {
             tracing::error!("the health port has closed: {error}");
         }
@@ -25,24 +37,24 @@ pub async fn serve(port: u16, health: Arc<Health>, stop: CancellationToken) -> i
     Ok(address)
 }
 
-fn routes(health: Arc<Health>) -> Router {
+fn routes(state: State) -> Router {
     Router::new()
         .route("/livez", get(async || "alive\n"))
         .route("/ready", get(ready))
         .route("/health", get(show))
         .route("/healthz", get(show))
-        .with_state(health)
+        .with_state(state)
 }
 
 /// 503 while starting and while draining, so that nothing is sent here that would have to wait.
-async fn ready(State(health): State<Arc<Health>>) -> (StatusCode, String) {
+async fn ready(extract::State(State { health, .. }): extract::State<State>) -> (StatusCode, String) {
     let phase = health.phase();
     let status = if phase == Phase::Running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{}\n", phase.name()))
 }
 
 /// 503 while a part is down, with each part's state.
-async fn show(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
+async fn show(extract::State(State { health, channels }): extract::State<State>) -> (StatusCode, Json<Value>) {
     let well = health.is_well() && health.phase() != Phase::Starting;
     let parts: serde_json::Map<String, Value> = health
         .parts()
@@ -58,6 +70,18 @@ async fn show(State(health): State<Arc<Health>>) -> (StatusCode, Json<Value>) {
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if well { "up" } else { "down" };
     let lag = health.schedule_lag().map(|lag| lag.num_milliseconds());
-    let body = json!({ "status": word, "phase": health.phase().name(), "parts": parts, "schedule_lag_ms": lag });
+    // An outage of a provider is none of the worker's: it is shown, and changes nothing.
+    let breakers: serde_json::Map<String, Value> = channels
+        .breakers()
+        .into_iter()
+        .map(|((channel, provider), state)| (format!("{} {provider}", channel.name()), state.name().into()))
+        .collect();
+    let body = json!({
+        "status": word,
+        "phase": health.phase().name(),
+        "parts": parts,
+        "schedule_lag_ms": lag,
+        "breakers": breakers,
+    });
     (status, Json(body))
 }

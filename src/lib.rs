@@ -32,6 +32,7 @@ pub mod nats;
 pub mod pipeline;
 pub mod plan;
 pub mod policy;
+pub mod preferences;
 pub mod schedule;
 pub mod scheduler;
 pub mod store;

@@ -19,6 +19,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     consumer::{Consumer, Pause},
+    depth::Waiting,
     run::Runner,
 };
 pub use self::{
@@ -124,12 +125,17 @@ impl Pipeline {
 
     /// Follows how many deliveries wait that are not critical.
     fn follow_depth(&self, parts: &Parts) -> watch::Receiver<u64> {
-        let deliveries = parts.registry.kinds().iter();
-        let deliveries = deliveries.filter(|kind| kind.stage == Stage::Delivery && can_run(**kind, &parts.channels));
-        let queues = deliveries.flat_map(Kind::queues).filter(|queue| queue.lane != Some(Lane::Critical));
-        let consumers = queues.filter_map(|queue| parts.streams.consumer(&queue));
-        let names = consumers.map(|consumer| (consumer.stream.clone(), consumer.durable().to_owned())).collect();
-        depth::follow(parts.context.clone(), names, self.stop.clone())
+        let mut waiting = Vec::new();
+        for kind in parts.registry.kinds() {
+            let Some(channel) = Channel::of(*kind).filter(|channel| parts.channels.has(*channel)) else { continue };
+            let queues = kind.queues().into_iter().filter(|queue| queue.lane != Some(Lane::Critical));
+            waiting.extend(queues.filter_map(|queue| parts.streams.consumer(&queue)).map(|consumer| Waiting {
+                channel,
+                stream: consumer.stream.clone(),
+                durable: consumer.durable().to_owned(),
+            }));
+        }
+        depth::follow(parts.context.clone(), parts.channels.clone(), waiting, self.stop.clone())
     }
 
     /// Stops pulling, lets the jobs under way finish for `patience`, and gives back those that have not.

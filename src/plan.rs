@@ -18,8 +18,8 @@ pub struct Plan {
     pub mark: Option<Mark>,
     /// What the job found out about a medication's shortage.
     pub shortage: Option<Shortage>,
-    /// The text that inbox rows and deliveries of this job carry.
-    pub content: Option<Content>,
+    /// The texts that inbox rows and deliveries of this job carry: one for each language among its recipients.
+    pub contents: Vec<Content>,
     /// The inbox rows, one per user.
     pub inbox: Vec<InboxRow>,
     /// The ledger rows, one per recipient × channel × address.
@@ -37,6 +37,16 @@ impl Plan {
     #[must_use]
     pub fn next(mark: Mark, next: NextJob) -> Self {
         Self { mark: Some(mark), next: Some(next), ..Self::default() }
+    }
+
+    /// What became of the job, in a word for its log line.
+    #[must_use]
+    pub fn outcome(&self) -> &'static str {
+        match self.receipt.as_ref().map(|receipt| receipt.state) {
+            None | Some(Delivered::Sent) => "done",
+            Some(Delivered::Failed) => "failed",
+            Some(Delivered::Unknown) => "unknown",
+        }
     }
 
     /// A plan that only records what became of a delivery.
@@ -79,6 +89,8 @@ pub enum Shortage {
 /// What a person reads, and where a tap leads.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Content {
+    /// Its language, as `users.locale` has it; empty where it is nobody's in particular.
+    pub locale: String,
     /// `notifications.type`.
     pub kind: String,
     /// The headline.
@@ -100,6 +112,8 @@ pub struct InboxRow {
     pub id: String,
     /// Whose inbox.
     pub user_id: String,
+    /// The language of its text, one of the plan's.
+    pub locale: String,
 }
 
 /// One row of the ledger that is to be.
@@ -111,12 +125,25 @@ pub struct PlannedDelivery {
     pub user_id: String,
     /// By which way.
     pub channel: Channel,
-    /// Where to: the subscription's id for Web Push, the address itself elsewhere.
+    /// Where to: the id of the subscription (Web Push) or of the address (webhook), the address itself elsewhere.
     pub address: String,
+    /// The language of its text, one of the plan's.
+    pub locale: String,
     /// How urgent it is.
     pub lane: Lane,
-    /// The kind of job that sends it; none while the channel is not there, then the row waits in state `held`.
-    pub sender: Option<Kind>,
+    /// Whether the job named the channel, so that the recipient's own choice does not count.
+    pub named: bool,
+    /// Why it is on record only, and never sent.
+    pub unsent: Option<Unsent>,
+}
+
+/// Why a delivery that a job asked for cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unsent {
+    /// The channel is not configured: `failed`, `no_channel`.
+    NoChannel,
+    /// The recipient has not asked for this channel, which is used of nobody who has not: `skipped`, `not_opted_in`.
+    NotOptedIn,
 }
 
 /// A way to reach a person, as the ledger names it.
@@ -209,6 +236,21 @@ pub struct Receipt {
     pub address_gone: bool,
 }
 
+impl Receipt {
+    /// Of a send that was perhaps accepted. Nobody can call it back, so it is not sent again: somebody has to look.
+    #[must_use]
+    pub fn unknown(provider: &str, why: &str) -> Self {
+        Self {
+            state: Delivered::Unknown,
+            reason: Some("no_answer"),
+            provider: provider.to_owned(),
+            provider_id: None,
+            answer: why.to_owned(),
+            address_gone: false,
+        }
+    }
+}
+
 /// The final states that a send can end in by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivered {
@@ -294,6 +336,10 @@ pub enum Reason {
     RetryLater,
     /// The last attempt failed, and the next is due later.
     Retry,
+    /// The recipient does not want this channel any more.
+    OptedOut,
+    /// The recipient's quiet hours: until they end, or, where it would expire before that, for good.
+    QuietHours,
     /// Another worker is sending this delivery.
     InFlight,
     /// The provider is down: its circuit breaker is open.
@@ -318,6 +364,8 @@ impl Reason {
             Self::Expired => "expired",
             Self::RetryLater => "retry_later",
             Self::Retry => "retry",
+            Self::OptedOut => "opted_out",
+            Self::QuietHours => "quiet_hours",
             Self::InFlight => "in_flight",
             Self::ProviderDown => "provider_down",
         }

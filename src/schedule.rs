@@ -8,6 +8,7 @@ mod error;
 mod expression;
 mod field;
 mod near;
+mod quiet;
 mod search;
 mod span;
 #[cfg(test)]
@@ -21,6 +22,7 @@ pub use self::{
     error::ExpressionError,
     expression::Expression,
     field::Field,
+    quiet::quiet_until,
     span::{DayPart, day_parts},
     zone::{ZoneError, start_of_day, zone},
 };

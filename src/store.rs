@@ -6,12 +6,14 @@ mod audit;
 mod care;
 mod care_reminders;
 mod check;
+mod claims;
 mod contents;
 mod deliveries;
 mod demo;
 mod inspect;
 mod listen;
 mod marks;
+mod people;
 mod runs;
 mod schedules;
 mod subscriptions;
@@ -33,13 +35,15 @@ pub use self::{
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},
-    deliveries::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, LedgerEntry, LedgerRecord},
+    claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
+    deliveries::{LedgerEntry, LedgerRecord},
     demo::DemoMember,
-    inspect::{InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
+    inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
+    people::Person,
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
-    subscriptions::{Addresses, Orphans, Subscription},
+    subscriptions::{Orphans, Subscription},
     upkeep::{Page, Seen},
 };
 

@@ -70,8 +70,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let streams = Streams::embedded(&config.adjustments)?;
     let channels = channels(&config, &clock)?;
     let closing = CancellationToken::new();
-    let address =
-        http::serve(config.health_port, Arc::clone(&health), closing.clone()).await.map_err(WorkerError::Port)?;
+    let state = http::State { health: Arc::clone(&health), channels: channels.clone() };
+    let address = http::serve(config.health_port, state, closing.clone()).await.map_err(WorkerError::Port)?;
     info!(port = address.port(), "health is served");
 
     let Some(servers) = stop.run_until_cancelled(Box::pin(start(&config, &streams, &clock, &health))).await else {

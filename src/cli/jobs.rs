@@ -20,7 +20,7 @@ use crate::{
     kind::Stage,
     nats,
     plan::Removed,
-    store::{AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
+    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
 };
 
 #[derive(Debug, Subcommand)]
@@ -140,6 +140,7 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
             "archived_at": row.archived_at,
         })
     };
+    let failure = |failure: &AttemptLine| json!({ "at": failure.at, "answer": failure.answer });
     let delivery = |delivery: &LedgerLine| {
         json!({
             "id": delivery.id,
@@ -150,7 +151,12 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
             "reason": delivery.reason,
             "attempts": delivery.attempts,
             "claims": delivery.claims,
+            "failures": delivery.failures.iter().map(failure).collect::<Value>(),
+            "provider": delivery.provider,
+            "provider_id": delivery.provider_id,
             "answer": delivery.answer,
+            "sent_at": delivery.sent_at,
+            "delivered_at": delivery.delivered_at,
             "held_until": delivery.held_until,
             "not_after": delivery.not_after,
             "created_at": delivery.created_at,
@@ -192,6 +198,9 @@ fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
     }
     for delivery in &way.deliveries {
         let _ = writeln!(text, "  {}", delivery_in_words(delivery));
+        for AttemptLine { at, answer } in &delivery.failures {
+            let _ = writeln!(text, "    failed at {}: {answer}", instant(*at));
+        }
     }
     if !way.audit.is_empty() {
         let _ = writeln!(text, "by hand");
@@ -255,18 +264,25 @@ fn reading(row: &InboxLine) -> String {
     last.unwrap_or_else(|| "unread".to_owned())
 }
 
-/// `ana: web_push sent, answered 201, at 2026-10-25T09:00:00.150Z; 1 claim, 0 failures (01a2…)`
+/// `ana: sms delivered by sms.example.org as SM12, answered 201, sent at …, delivered at …; 1 claim, 0 failures (01a2…)`
 fn delivery_in_words(delivery: &LedgerLine) -> String {
     let LedgerLine { id, channel, state, .. } = delivery;
     let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };
     let because = delivery.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let answer = delivery.answer.as_deref().map(|answer| format!(", answered {answer}")).unwrap_or_default();
+    let name = delivery.provider.as_deref().filter(|name| *name != "none");
+    let name = name.map(|name| format!(" by {name}")).unwrap_or_default();
+    let its_id = delivery.provider_id.as_deref().map(|id| format!(" as {id}")).unwrap_or_default();
+    let answer = delivery.answer.as_deref().filter(|answer| *answer != "none");
+    let answer = answer.map(|answer| format!(", answered {answer}")).unwrap_or_default();
     let until = delivery.held_until.filter(|_| state == "held").map(|until| format!(" until {}", instant(until)));
     let until = until.unwrap_or_default();
-    let at = instant(delivery.updated_at);
+    let at = match (delivery.sent_at, delivery.delivered_at) {
+        (Some(sent), Some(delivered)) => format!("sent at {}, delivered at {}", instant(sent), instant(delivered)),
+        _ => format!("at {}", instant(delivery.updated_at)),
+    };
     let claims = counted(delivery.claims, "claim");
     let failures = counted(delivery.attempts, "failure");
-    format!("{whom}: {channel} {state}{because}{until}{answer}, at {at}; {claims}, {failures} ({id})")
+    format!("{whom}: {channel} {state}{because}{name}{its_id}{until}{answer}, {at}; {claims}, {failures} ({id})")
 }
 
 fn stage(kind: &str) -> Option<Stage> {

@@ -10,7 +10,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     channels::{Address, AfterUnknown, Answer, Parcel, Sent},
     job::{self, Context, Failure, Invalid, Job, Outcome},
-    kind::Kind,
+    kind::{Kind, Lane},
     plan::{Channel, Delivered, Plan, Reason, Receipt},
     store::Claim,
     wire,
@@ -18,6 +18,9 @@ use crate::{
 
 /// For a message without `Carebell-Not-After`, which Carebell itself never publishes.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
+
+/// Over how long deliveries that wait for a provider come back.
+const SPREAD: Duration = Duration::from_secs(2);
 
 /// A delivery by the channel `B`. The claimed ledger row, in the context, says the rest.
 #[derive(Debug)]
@@ -54,22 +57,68 @@ impl<B: By> Job for Deliver<B> {
         let Some(claim) = &cx.claim else {
             return Err(Failure::permanent("the worker runs a delivery without a claim"));
         };
-        let Some(address) = address(claim, B::CHANNEL) else {
-            return Ok(ended(Delivered::Failed, Some("subscription_gone"), "none", "none", None, false));
+        let after_unknown = cx.channels.after_unknown(B::CHANNEL);
+        if claim.unsettled && after_unknown == Some(AfterUnknown::Stop) {
+            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while it sent it"))));
+        }
+        let Some(address) = address(claim, B::CHANNEL).filter(|_| claim.is_theirs) else {
+            return Ok(Outcome::Done(Plan::receipt(Receipt {
+                state: Delivered::Failed,
+                reason: Some(if B::CHANNEL == Channel::WebPush { "subscription_gone" } else { "address_gone" }),
+                provider: NOBODY.into(),
+                provider_id: None,
+                answer: NOBODY.into(),
+                address_gone: false,
+            })));
+        };
+        let now = cx.clock.now();
+        let overridden = match wish(claim, B::CHANNEL, now, cx.not_after) {
+            Wish::Send => false,
+            Wish::SendAnyway => true,
+            Wish::Drop(reason) => return Ok(Outcome::Skipped(reason)),
+            Wish::Hold(until) => return Ok(Outcome::Wait(until, Reason::QuietHours)),
         };
         let parcel = Parcel {
             id: &claim.id,
             root_id: &claim.root_id,
             address,
             content: &claim.content,
-            locale: "",
+            locale: if claim.content.locale.is_empty() { &claim.locale } else { &claim.content.locale },
             lane: claim.lane,
             created_at: claim.created_at,
-            ttl: (cx.not_after - cx.clock.now()).to_std().unwrap_or(Duration::ZERO),
+            ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
         let sent = cx.channels.send(B::CHANNEL, &parcel).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
-        outcome(sent, cx.channels.after_unknown(B::CHANNEL), cx.clock.now())
+        outcome(sent, after_unknown, overridden, cx)
+    }
+}
+
+/// Who answered where nobody was asked.
+const NOBODY: &str = "none";
+
+/// What the recipient wants, looked at once more when it is to be sent.
+enum Wish {
+    Send,
+    /// In quiet hours, because it is critical.
+    SendAnyway,
+    Drop(Reason),
+    Hold(DateTime<Utc>),
+}
+
+fn wish(claim: &Claim, channel: Channel, now: DateTime<Utc>, not_after: DateTime<Utc>) -> Wish {
+    // An address that belongs to no user has no preferences.
+    if claim.user_id.is_empty() {
+        return Wish::Send;
+    }
+    if !claim.preferences.want(channel, claim.named) {
+        return Wish::Drop(Reason::OptedOut);
+    }
+    match claim.preferences.quiet_until(channel, now) {
+        None => Wish::Send,
+        Some(_) if claim.lane == Lane::Critical => Wish::SendAnyway,
+        Some(end) if end >= not_after => Wish::Drop(Reason::QuietHours),
+        Some(end) => Wish::Hold(end),
     }
 }
 
@@ -80,46 +129,52 @@ fn address(claim: &Claim, channel: Channel) -> Option<Address<'_>> {
             p256dh: &subscription.p256dh,
             auth: &subscription.auth,
         }),
-        _ => Some(Address::Plain(&claim.address)),
+        Channel::Webhook => {
+            claim.webhook.as_ref().map(|webhook| Address::Webhook { url: &webhook.url, secrets: &webhook.secrets })
+        }
+        Channel::Email | Channel::Sms | Channel::WhatsApp | Channel::Voice => Some(Address::Plain(&claim.address)),
     }
 }
 
 /// What each answer means for the delivery.
-fn outcome(sent: Sent, after_unknown: Option<AfterUnknown>, now: DateTime<Utc>) -> Result<Outcome, Failure> {
+fn outcome(
+    sent: Sent,
+    after_unknown: Option<AfterUnknown>,
+    overridden: bool,
+    cx: &Context,
+) -> Result<Outcome, Failure> {
     let (provider, answer) = match sent {
-        Sent::Closed { until } => return Ok(Outcome::Wait(until, Reason::ProviderDown)),
+        Sent::Closed { until } => {
+            // Not all at once, when one of them is to find out whether the provider is back.
+            let spread = SPREAD.mul_f64(cx.random.fraction());
+            return Ok(Outcome::Wait(until + spread, Reason::ProviderDown));
+        }
         Sent::Answered { provider, answer } => (provider, answer),
     };
     let said = |why: String| format!("{provider}: {why}");
     match answer {
-        Answer::Accepted { answer, provider_id } => {
-            Ok(ended(Delivered::Sent, None, &provider, &answer, provider_id, false))
-        }
-        Answer::Gone { answer, reason } => Ok(ended(Delivered::Failed, Some(reason), &provider, &answer, None, true)),
+        Answer::Accepted { answer, provider_id } => Ok(Outcome::Done(Plan::receipt(Receipt {
+            state: Delivered::Sent,
+            reason: overridden.then_some("quiet_hours_overridden"),
+            provider,
+            provider_id,
+            answer,
+            address_gone: false,
+        }))),
+        Answer::Gone { answer, reason } => Ok(Outcome::Done(Plan::receipt(Receipt {
+            state: Delivered::Failed,
+            reason: Some(reason),
+            provider,
+            provider_id: None,
+            answer,
+            address_gone: true,
+        }))),
         Answer::Unknown { why } if after_unknown == Some(AfterUnknown::Stop) => {
-            Ok(ended(Delivered::Unknown, Some("no_answer"), &provider, &why, None, false))
+            Ok(Outcome::Done(Plan::receipt(Receipt::unknown(&provider, &why))))
         }
-        Answer::Later { after, .. } => Ok(Outcome::Wait(now + after, Reason::RetryLater)),
+        Answer::Later { after, .. } => Ok(Outcome::Wait(cx.clock.now() + after, Reason::RetryLater)),
         Answer::Retry { why, after } | Answer::Down { why, after, .. } => Err(Failure::Retry { why: said(why), after }),
         Answer::Unknown { why } => Err(Failure::retry(said(why))),
         Answer::Permanent { why } => Err(Failure::permanent(said(why))),
     }
-}
-
-fn ended(
-    state: Delivered,
-    reason: Option<&'static str>,
-    provider: &str,
-    answer: &str,
-    provider_id: Option<String>,
-    address_gone: bool,
-) -> Outcome {
-    Outcome::Done(Plan::receipt(Receipt {
-        state,
-        reason,
-        provider: provider.to_owned(),
-        provider_id,
-        answer: answer.to_owned(),
-        address_gone,
-    }))
 }

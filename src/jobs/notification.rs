@@ -1,7 +1,7 @@
 //! `notification`: one text to many people. Expands it to inbox rows and to one delivery per recipient × channel ×
 //! address.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
@@ -10,8 +10,8 @@ use serde_json::{Map, Value};
 use crate::{
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
-    plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason},
-    store::Addresses,
+    plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason, Unsent},
+    store::Person,
     wire,
 };
 
@@ -32,7 +32,8 @@ pub struct Notification {
     users: BTreeSet<String>,
     emails: BTreeSet<String>,
     phones: BTreeSet<String>,
-    push: bool,
+    /// The channels that the job names; none where it leaves that to the recipients.
+    channels: Option<BTreeSet<Channel>>,
     content: Content,
 }
 
@@ -49,8 +50,9 @@ impl Job for Notification {
             users: BTreeSet::new(),
             emails: BTreeSet::new(),
             phones: BTreeSet::new(),
-            push: wants_push(&wire.channels)?,
+            channels: channels(&wire.channels)?,
             content: Content {
+                locale: String::new(),
                 kind: job::text("type", &wire.r#type, LONGEST_TYPE)?,
                 title: job::text("title", &wire.title, LONGEST_TITLE)?,
                 body: job::text("body", &wire.body, LONGEST_BODY)?,
@@ -82,15 +84,16 @@ impl Job for Notification {
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let users: Vec<String> = self.users.iter().cloned().collect();
-        let addresses = if users.is_empty() {
-            Addresses::new()
+        let people = if users.is_empty() {
+            BTreeMap::new()
         } else {
-            cx.store.addresses(&users).await.map_err(Failure::reading)?
+            cx.store.people(&users, &self.content.kind).await.map_err(Failure::reading)?
         };
-        if addresses.is_empty() && self.emails.is_empty() && self.phones.is_empty() {
+        let plan = self.plan(cx, &people);
+        if plan.inbox.is_empty() && plan.deliveries.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        Ok(Outcome::Done(self.plan(cx, &addresses)))
+        Ok(Outcome::Done(plan))
     }
 }
 
@@ -107,35 +110,81 @@ impl Notification {
     }
 
     /// Every known user gets an inbox row, whatever the channels: it is what a push or a mail leads to.
-    fn plan(self, cx: &Context, addresses: &Addresses) -> Plan {
-        let new_id = || cx.random.uuid(cx.clock.now()).to_string();
-        let lane = cx.meta.lane;
-        let inbox = addresses.keys().map(|user_id| InboxRow { id: new_id(), user_id: user_id.clone() }).collect();
+    fn plan(self, cx: &Context, people: &BTreeMap<String, Person>) -> Plan {
+        let locale = &self.content.locale;
+        let inbox =
+            people.keys().map(|user_id| InboxRow { id: new_id(cx), user_id: user_id.clone(), locale: locale.clone() });
+        let inbox = inbox.collect();
         let mut deliveries = Vec::new();
-        if self.push && cx.channels.has(Channel::WebPush) {
-            for (user_id, subscriptions) in addresses {
-                deliveries.extend(subscriptions.iter().map(|subscription_id| PlannedDelivery {
-                    id: new_id(),
-                    user_id: user_id.clone(),
-                    channel: Channel::WebPush,
-                    address: subscription_id.clone(),
-                    lane,
-                    sender: Some(Channel::WebPush.kind()),
-                }));
+        for (user_id, person) in people {
+            for channel in Channel::ALL {
+                if let Some(unsent) = self.unsent_to(person, channel, cx) {
+                    let addresses = person.addresses(channel);
+                    deliveries
+                        .extend(addresses.iter().map(|address| self.delivery(cx, user_id, channel, address, unsent)));
+                }
             }
         }
-        let raw = |channel: Channel, address: &String| PlannedDelivery {
-            id: new_id(),
-            user_id: String::new(),
-            channel,
-            address: address.clone(),
-            lane,
-            sender: None,
-        };
-        deliveries.extend(self.emails.iter().map(|email| raw(Channel::Email, email)));
-        deliveries.extend(self.phones.iter().map(|phone| raw(Channel::Sms, phone)));
-        Plan { content: Some(self.content), inbox, deliveries, ..Plan::default() }
+        let by_phone = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
+        let raw = self.emails.iter().map(|email| (Channel::Email, email));
+        let raw = raw.chain(by_phone.iter().flat_map(|by| self.phones.iter().map(|phone| (*by, phone))));
+        for (channel, address) in raw {
+            // A bare number is sent a text, unless the job names how.
+            let wanted = self
+                .channels
+                .as_ref()
+                .map_or(channel == Channel::Email || channel == Channel::Sms, |named| named.contains(&channel));
+            if wanted {
+                let unsent = (!cx.channels.has(channel)).then_some(Unsent::NoChannel);
+                deliveries.push(self.delivery(cx, "", channel, address, unsent));
+            }
+        }
+        Plan { contents: vec![self.content], inbox, deliveries, ..Plan::default() }
     }
+
+    /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What
+    /// nobody asked for in particular and is not there needs no record.
+    #[expect(clippy::option_option, reason = "three answers: no, yes, and yes but")]
+    fn unsent_to(&self, person: &Person, channel: Channel, cx: &Context) -> Option<Option<Unsent>> {
+        let named = self.names(channel);
+        if self.channels.is_some() && !named {
+            return None;
+        }
+        let asked_for = named || person.preferences.channels.is_some();
+        match (person.preferences.want(channel, named), cx.channels.has(channel)) {
+            (true, true) => Some(None),
+            (true, false) => asked_for.then_some(Some(Unsent::NoChannel)),
+            (false, _) => named.then_some(Some(Unsent::NotOptedIn)),
+        }
+    }
+
+    fn names(&self, channel: Channel) -> bool {
+        self.channels.as_ref().is_some_and(|named| named.contains(&channel))
+    }
+
+    fn delivery(
+        &self,
+        cx: &Context,
+        user_id: &str,
+        channel: Channel,
+        address: &str,
+        unsent: Option<Unsent>,
+    ) -> PlannedDelivery {
+        PlannedDelivery {
+            id: new_id(cx),
+            user_id: user_id.to_owned(),
+            channel,
+            address: address.to_owned(),
+            locale: self.content.locale.clone(),
+            lane: cx.meta.lane,
+            named: self.names(channel),
+            unsent,
+        }
+    }
+}
+
+fn new_id(cx: &Context) -> String {
+    cx.random.uuid(cx.clock.now()).to_string()
 }
 
 /// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices.
@@ -147,19 +196,24 @@ pub(super) fn to_users(users: &[String], lane: Lane, text: wire::Notification) -
     NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() }
 }
 
-/// No channels named = what the recipient prefers, which includes push.
-fn wants_push(channels: &[i32]) -> Result<bool, Invalid> {
-    let mut push = channels.is_empty();
-    for channel in channels {
-        match wire::Channel::try_from(*channel) {
+/// None named = what each recipient prefers. The inbox is no channel: its rows are written in any case.
+fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
+    let mut channels = BTreeSet::new();
+    for channel in named {
+        channels.extend(match wire::Channel::try_from(*channel) {
             Err(_) | Ok(wire::Channel::Unspecified) => {
                 return Err(Invalid::new("channels", "must hold only channels of the enum `Channel`"));
             }
-            Ok(wire::Channel::Push) => push = true,
-            Ok(_) => {}
-        }
+            Ok(wire::Channel::InApp) => None,
+            Ok(wire::Channel::Push) => Some(Channel::WebPush),
+            Ok(wire::Channel::Email) => Some(Channel::Email),
+            Ok(wire::Channel::Sms) => Some(Channel::Sms),
+            Ok(wire::Channel::Whatsapp) => Some(Channel::WhatsApp),
+            Ok(wire::Channel::Voice) => Some(Channel::Voice),
+            Ok(wire::Channel::Webhook) => Some(Channel::Webhook),
+        });
     }
-    Ok(push)
+    Ok((!named.is_empty()).then_some(channels))
 }
 
 /// A path of the application or an https URL. Anything else, `javascript:` for one, would be run where it is shown.

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{message::Pulled, run::Runner};
-use crate::{health::Health, kind::Queue};
+use crate::{channels::Appetite, health::Health, kind::Queue, plan::Channel};
 
 /// How long the server holds a pull open while there is nothing to deliver.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
@@ -25,6 +25,9 @@ const PULL_GRACE: Duration = Duration::from_secs(5);
 /// Waits after a pull that failed: doubled from the first to the longest.
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
+
+/// Between two looks at breakers that are open.
+const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
 /// The most messages of one pull.
 const LARGEST_PULL: usize = 500;
@@ -99,11 +102,25 @@ impl Consumer {
                 if let Some(pause) = &self.pause {
                     pause.over(self.queue).await;
                 }
+                self.provider_up().await;
                 Arc::clone(permits).acquire_owned().await
             };
             let Some(permit) = self.stop.run_until_cancelled(permit).await else { return Ok(()) };
             self.pull(&consumer, permits, permit.map_err(show)?).await?;
         }
+    }
+
+    /// Waits while all providers that this queue sends by are known to be down. What waits in the queue is not parked,
+    /// and costs nothing.
+    async fn provider_up(&self) {
+        while let Appetite::None(until) = self.appetite() {
+            let wait = (until - self.runner.clock.now()).to_std().unwrap_or_default();
+            sleep(wait.max(SHORTEST_LOOK)).await;
+        }
+    }
+
+    fn appetite(&self) -> Appetite {
+        Channel::of(self.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
     }
 
     /// One pull, for as many messages as there are permits.
@@ -113,7 +130,7 @@ impl Consumer {
         permits: &Arc<Semaphore>,
         mut held: OwnedSemaphorePermit,
     ) -> Result<(), String> {
-        let more = permits.available_permits().min(LARGEST_PULL - 1);
+        let more = if self.appetite() == Appetite::One { 0 } else { permits.available_permits().min(LARGEST_PULL - 1) };
         if let Ok(count) = u32::try_from(more)
             && let Ok(rest) = Arc::clone(permits).try_acquire_many_owned(count)
         {

@@ -7,29 +7,47 @@ use async_nats::jetstream::{self, consumer::PullConsumer};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
+use crate::{
+    channels::{Appetite, Channels},
+    plan::Channel,
+};
+
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Follows how many messages wait in these consumers (stream, durable); retries that wait for their time are not among
-/// them. Nobody pauses on a number that cannot be had.
+/// A queue of deliveries.
+pub struct Waiting {
+    /// What it sends by.
+    pub channel: Channel,
+    /// Its stream.
+    pub stream: String,
+    /// Its durable.
+    pub durable: String,
+}
+
+/// Follows how many messages wait in these queues; retries that wait for their time are not among them. Nobody pauses on
+/// a number that cannot be had, and what waits for a provider that is down holds up no other channel.
 pub fn follow(
     context: jetstream::Context,
-    consumers: Vec<(String, String)>,
+    channels: Channels,
+    queues: Vec<Waiting>,
     stop: CancellationToken,
 ) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     tokio::spawn(async move {
         while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-            let depth = look(&context, &consumers).await.unwrap_or(0);
+            let depth = look(&context, &channels, &queues).await.unwrap_or(0);
             sender.send_if_modified(|known| std::mem::replace(known, depth) != depth);
         }
     });
     receiver
 }
 
-async fn look(context: &jetstream::Context, consumers: &[(String, String)]) -> Option<u64> {
+async fn look(context: &jetstream::Context, channels: &Channels, queues: &[Waiting]) -> Option<u64> {
     let mut depth = 0;
-    for (stream, durable) in consumers {
+    for Waiting { stream, durable, .. } in
+        queues.iter().filter(|queue| channels.appetite(queue.channel) == Appetite::All)
+    {
         let consumer: PullConsumer = context.get_consumer_from_stream(durable, stream).await.ok()?;
         depth += consumer.cached_info().num_pending;
     }

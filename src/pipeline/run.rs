@@ -19,13 +19,13 @@ use super::{
     settle::{Fate, settle},
 };
 use crate::{
-    channels::Channels,
+    channels::{AfterUnknown, Channels},
     checkpoint::{self, Step},
     clock::{Clock, Random},
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
     kind::Stage,
-    plan::{DeadReason, Plan, Reason, Upkeep},
+    plan::{Channel, DeadReason, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
 };
@@ -184,13 +184,19 @@ impl Runner {
             random: self.random.clone(),
         };
         let policy = self.policy.for_job(&meta.wishes);
-        let result = self.work(job, cx, policy.timeout).await;
+        let result = self.work(meta, job, cx, policy.timeout).await;
         match judge(result, attempts, &policy, &self.random, self.clock.now(), not_after) {
-            Next::CarryOut(plan) => match self.effects.carry_out(meta, not_after, plan).await? {
-                Committed::Fresh => Ok(Ending::new("done", Fate::Done)),
-                Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
-                Committed::Duplicate => Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded)),
-            },
+            Next::CarryOut(plan) => {
+                let outcome = plan.outcome();
+                let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
+                match self.effects.carry_out(meta, not_after, plan).await? {
+                    Committed::Fresh => Ok(Ending { why, ..Ending::new(outcome, Fate::Done) }),
+                    Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
+                    Committed::Duplicate => {
+                        Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded))
+                    }
+                }
+            }
             Next::Skip(reason, plan) => {
                 let written = self.effects.skip(meta, not_after, reason, plan).await?;
                 Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
@@ -234,14 +240,29 @@ impl Runner {
     }
 
     /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
-    async fn work(&self, job: Box<dyn Runnable>, cx: Context, limit: Duration) -> Result<Outcome, Failure> {
+    async fn work(
+        &self,
+        meta: &Meta,
+        job: Box<dyn Runnable>,
+        cx: Context,
+        limit: Duration,
+    ) -> Result<Outcome, Failure> {
         let work = AssertUnwindSafe(async { job.work(cx).await }).catch_unwind();
         match timeout(limit, work).await {
             Ok(Ok(result)) => result,
             // The panic's own text may hold personal data; the panic hook has logged where it was.
-            Ok(Err(_)) => Err(Failure::retry("the work panicked")),
-            Err(_) => Err(Failure::retry(format!("the work took longer than {limit:?}"))),
+            Ok(Err(_)) => self.broken_off(meta, "the work panicked".into()),
+            Err(_) => self.broken_off(meta, format!("the work took longer than {limit:?}")),
         }
+    }
+
+    /// Work that was broken off failed, but what it was sending may have been sent.
+    fn broken_off(&self, meta: &Meta, why: String) -> Result<Outcome, Failure> {
+        let after_unknown = Channel::of(meta.kind).and_then(|channel| self.channels.after_unknown(channel));
+        if after_unknown == Some(AfterUnknown::Stop) {
+            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown("none", &why))));
+        }
+        Err(Failure::retry(why))
     }
 
     async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Refused> {
@@ -299,6 +320,12 @@ impl Runner {
         match fate {
             Fate::Leave => {
                 warn!(job, root, kind, outcome, sequence, delivered, ms, "{kind} is another worker's by now");
+            }
+            Fate::Done if *outcome == "unknown" => {
+                error!(
+                    job,
+                    root, kind, outcome, ms, delivered, "{kind} may have been sent, or not: somebody has to look"
+                );
             }
             Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
             Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),

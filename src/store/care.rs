@@ -20,6 +20,10 @@ use super::{
 /// compare it with the database.
 pub(super) const COLUMNS: &[CareColumn] = &[
     read("users", "id", Text),
+    read("users", "email", Text),
+    read("users", "phone", Text),
+    read("users", "locale", Text),
+    read("users", "timezone", Text),
     read("family_members", "family_id", Text),
     read("family_members", "user_id", Text),
     read("care_recipients", "id", Text),

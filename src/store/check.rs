@@ -7,19 +7,22 @@ use tokio::time::timeout;
 use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
 
 /// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 12] = [
+const OWN_TABLES: [(&str, &[&str]); 15] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("contents", &["SELECT", "INSERT", "DELETE"]),
     ("deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("delivery_attempts", &["SELECT", "INSERT"]),
     ("job_children", &["SELECT", "INSERT", "DELETE"]),
     ("job_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("notifications", &["SELECT", "INSERT"]),
+    ("preferences", &["SELECT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
     ("schedules", &["SELECT", "UPDATE"]),
+    ("user_addresses", &["SELECT", "INSERT", "UPDATE"]),
 ];
 
 /// A column of a care table.

@@ -1,4 +1,4 @@
-//! `contents` and `notifications`: the text of a notification job, once for its deliveries and once per inbox.
+//! `contents` and `notifications`: the texts of a notification job, one for each language, and one per inbox.
 
 use sqlx::PgConnection;
 
@@ -8,7 +8,7 @@ use crate::plan::Content;
 /// Writes the texts and the inbox rows of these runs. A row that is there already stays as it is.
 pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -> Result<(), StoreError> {
     let with_content: Vec<(&Commit, &Content)> =
-        commits.iter().filter_map(|commit| commit.plan.content.as_ref().map(|content| (*commit, content))).collect();
+        commits.iter().flat_map(|commit| commit.plan.contents.iter().map(move |content| (*commit, content))).collect();
     if with_content.is_empty() {
         return Ok(());
     }
@@ -16,8 +16,8 @@ pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -
     let mut owner = Vec::new();
     let mut ids = Vec::new();
     let mut users = Vec::new();
-    for (index, (commit, _)) in (1_i32..).zip(&with_content) {
-        for row in &commit.plan.inbox {
+    for (index, (commit, content)) in (1_i32..).zip(&with_content) {
+        for row in commit.plan.inbox.iter().filter(|row| row.locale == content.locale) {
             owner.push(index);
             ids.push(row.id.as_str());
             users.push(row.user_id.as_str());
@@ -26,11 +26,11 @@ pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -
     sqlx::query(
         "WITH texts AS ( \
              SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::jsonb[], $7::text[], \
-                                  $8::timestamptz[]) \
-                  WITH ORDINALITY AS t(job_id, type, title, body, url, data, tag, now, position)), \
+                                  $8::timestamptz[], $12::text[]) \
+                  WITH ORDINALITY AS t(job_id, type, title, body, url, data, tag, now, locale, position)), \
          kept AS ( \
-             INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at) \
-             SELECT job_id, type, title, body, url, data, tag, now FROM texts ON CONFLICT DO NOTHING) \
+             INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at, locale) \
+             SELECT job_id, type, title, body, url, data, tag, now, locale FROM texts ON CONFLICT DO NOTHING) \
          INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at) \
          SELECT r.id, t.job_id, r.user_id, t.type, t.title, t.body, t.url, t.data, t.now \
          FROM unnest($9::int[], $10::text[], $11::text[]) AS r(owner, id, user_id) \
@@ -48,6 +48,7 @@ pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -
     .bind(owner)
     .bind(ids)
     .bind(users)
+    .bind(with_content.iter().map(|(_, content)| content.locale.as_str()).collect::<Vec<_>>())
     .execute(connection)
     .await?;
     Ok(())

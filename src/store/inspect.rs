@@ -1,5 +1,7 @@
 //! Reads for people: what became of a job.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::Row;
@@ -102,8 +104,18 @@ pub struct LedgerLine {
     pub attempts: i32,
     /// How often it was taken for sending.
     pub claims: i32,
+    /// Recorded failures, in the order in which they happened.
+    pub failures: Vec<AttemptLine>,
+    /// Who was asked: a push service's host, or a provider's name.
+    pub provider: Option<String>,
+    /// The provider's own id of it.
+    pub provider_id: Option<String>,
     /// What the other side answered.
     pub answer: Option<String>,
+    /// When the provider took charge of it.
+    pub sent_at: Option<DateTime<Utc>>,
+    /// When the provider reported that it reached the device.
+    pub delivered_at: Option<DateTime<Utc>>,
     /// Until when it waits, where it is held.
     pub held_until: Option<DateTime<Utc>>,
     /// When it stops being of use.
@@ -112,6 +124,15 @@ pub struct LedgerLine {
     pub created_at: DateTime<Utc>,
     /// When it was last written.
     pub updated_at: DateTime<Utc>,
+}
+
+/// One recorded failure of a delivery.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttemptLine {
+    /// When.
+    pub at: DateTime<Utc>,
+    /// What went wrong.
+    pub answer: String,
 }
 
 /// How much there is of one job.
@@ -224,16 +245,20 @@ impl Store {
     /// If the database does not answer.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, run_id, user_id, channel, state, reason, attempts, claims, answer, held_until, not_after, \
-                    created_at, updated_at FROM deliveries WHERE job_id = $1 ORDER BY id",
+            "SELECT id, run_id, user_id, channel, state, reason, attempts, claims, provider, provider_id, answer, sent_at, \
+                    delivered_at, held_until, not_after, created_at, updated_at \
+             FROM deliveries WHERE job_id = $1 ORDER BY id",
         )
         .bind(root_id)
         .fetch_all(&self.pool)
         .await?;
+        let mut failures = self.failures_of(root_id).await?;
         let mut lines = Vec::with_capacity(rows.len());
         for row in rows {
+            let id: String = row.try_get("id")?;
             lines.push(LedgerLine {
-                id: row.try_get("id")?,
+                failures: failures.remove(&id).unwrap_or_default(),
+                id,
                 run_id: row.try_get("run_id")?,
                 user_id: row.try_get("user_id")?,
                 channel: row.try_get("channel")?,
@@ -241,7 +266,11 @@ impl Store {
                 reason: row.try_get("reason")?,
                 attempts: row.try_get("attempts")?,
                 claims: row.try_get("claims")?,
+                provider: row.try_get("provider")?,
+                provider_id: row.try_get("provider_id")?,
                 answer: row.try_get("answer")?,
+                sent_at: row.try_get("sent_at")?,
+                delivered_at: row.try_get("delivered_at")?,
                 held_until: row.try_get("held_until")?,
                 not_after: row.try_get("not_after")?,
                 created_at: row.try_get("created_at")?,
@@ -249,6 +278,22 @@ impl Store {
             });
         }
         Ok(lines)
+    }
+
+    async fn failures_of(&self, root_id: &str) -> Result<HashMap<String, Vec<AttemptLine>>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT a.delivery_id, a.at, a.answer FROM delivery_attempts a JOIN deliveries d ON d.id = a.delivery_id \
+             WHERE d.job_id = $1 ORDER BY a.delivery_id, a.at",
+        )
+        .bind(root_id)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut failures: HashMap<String, Vec<AttemptLine>> = HashMap::new();
+        for row in rows {
+            let line = AttemptLine { at: row.try_get("at")?, answer: row.try_get("answer")? };
+            failures.entry(row.try_get("delivery_id")?).or_default().push(line);
+        }
+        Ok(failures)
     }
 
     /// How much there is of one way.
@@ -259,7 +304,7 @@ impl Store {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM notifications WHERE job_id = $1) AS inbox_rows, count(*) AS deliveries, \
                     count(*) FILTER (WHERE state NOT IN ('pending', 'held', 'sending')) AS ended, \
-                    count(*) FILTER (WHERE state = 'sent') AS sent \
+                    count(*) FILTER (WHERE state IN ('sent', 'delivered')) AS sent \
              FROM deliveries WHERE job_id = $1",
         )
         .bind(root_id)

@@ -1,6 +1,6 @@
-//! `users` and `push_subscriptions`: who exists, and where they can be reached.
+//! `push_subscriptions`: the browsers of users.
 
-use std::{collections::BTreeMap, fmt};
+use std::fmt;
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -24,9 +24,6 @@ impl fmt::Debug for Subscription {
     }
 }
 
-/// The known users among those asked for, each with the ids of their Web Push subscriptions.
-pub type Addresses = BTreeMap<String, Vec<String>>;
-
 /// How many subscriptions there are, and how many belong to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
@@ -39,26 +36,6 @@ pub struct Orphans {
 }
 
 impl Store {
-    /// Which of these users exist, and their subscriptions.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn addresses(&self, user_ids: &[String]) -> Result<Addresses, StoreError> {
-        let rows = sqlx::query(
-            "SELECT u.id AS user_id, s.id AS subscription_id FROM users u \
-             LEFT JOIN push_subscriptions s ON s.user_id = u.id WHERE u.id = ANY($1) ORDER BY s.id",
-        )
-        .bind(user_ids)
-        .fetch_all(&self.pool)
-        .await?;
-        let mut addresses = Addresses::new();
-        for row in rows {
-            let subscriptions = addresses.entry(row.try_get("user_id")?).or_default();
-            subscriptions.extend(row.try_get::<Option<String>, _>("subscription_id")?);
-        }
-        Ok(addresses)
-    }
-
     /// How many subscriptions there are, and how many of those that were made before `before` belong to no user.
     ///
     /// # Errors

@@ -357,7 +357,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         "ALTER TABLE medication_logs SET SCHEMA application",
         "ALTER TABLE appointments SET SCHEMA application",
         "ALTER TABLE caregiver_shifts SET SCHEMA application",
-        "CREATE VIEW users AS SELECT id::varchar(40) FROM application.users",
+        "CREATE VIEW users AS SELECT id::varchar(40), email, phone, locale, timezone FROM application.users",
         "CREATE VIEW family_members AS SELECT family_id, user_id FROM application.family_members",
         "CREATE VIEW care_recipients AS SELECT id, family_id, name, timezone FROM application.care_recipients",
         "CREATE VIEW medications AS SELECT id, care_recipient_id, name, dosage, is_active, current_supply, refill_at \
@@ -383,17 +383,19 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         ),
         (
             "SELECT",
-            "_sqlx_migrations, care_reminders, contents, deliveries, job_children, job_runs, notifications, \
-             push_subscriptions, refill_shortages, reminder_marks, scheduler_state, schedules",
+            "_sqlx_migrations, care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs, \
+             notifications, preferences, push_subscriptions, refill_shortages, reminder_marks, scheduler_state, \
+             schedules, user_addresses",
         ),
         (
             "INSERT",
-            "care_reminders, contents, deliveries, job_children, job_runs, notifications, refill_shortages, \
-             reminder_marks, scheduler_state",
+            "care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs, notifications, \
+             refill_shortages, reminder_marks, scheduler_state, user_addresses",
         ),
         (
             "UPDATE",
-            "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules",
+            "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules, \
+             user_addresses",
         ),
         (
             "DELETE",

@@ -7,6 +7,7 @@ mod support;
 
 mod alert_refill;
 mod bad_input;
+mod breakers;
 mod care_reminders;
 mod cli;
 mod crashes;
@@ -26,6 +27,7 @@ mod outages;
 mod patience;
 mod pipeline;
 mod poison;
+mod preferences;
 mod producers;
 mod queues;
 mod records;

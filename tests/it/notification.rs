@@ -35,7 +35,7 @@ async fn each_known_recipient_gets_it_once() {
             rows.iter().any(|(_, state)| state == "sent").then_some(rows)
         })
         .await;
-    let expected = [("email", "held"), ("sms", "held"), ("web_push", "sent")];
+    let expected = [("email", "failed"), ("sms", "failed"), ("web_push", "sent")];
     assert_eq!(ledger, expected.map(|(channel, state)| (channel.to_owned(), state.to_owned())));
 
     let push = &world.push.received()[0];

@@ -94,15 +94,17 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
 }
 
 pub fn planned(id: &str) -> Commit {
-    let mut plan = Plan { content: Some(content()), ..Plan::default() };
-    plan.inbox.push(InboxRow { id: format!("inbox-{id}"), user_id: "ana".into() });
+    let mut plan = Plan { contents: vec![content()], ..Plan::default() };
+    plan.inbox.push(InboxRow { id: format!("inbox-{id}"), user_id: "ana".into(), locale: String::new() });
     plan.deliveries.push(PlannedDelivery {
         id: id.into(),
         user_id: "ana".into(),
         channel: Channel::WebPush,
         address: "phone".into(),
         lane: Lane::Critical,
-        sender: Some(Kind::delivery("deliver.web_push")),
+        locale: String::new(),
+        named: false,
+        unsent: None,
     });
     let mut commit = commit(meta(&format!("job-{id}"), 1, 1), plan);
     commit.not_after = utc_now() + TimeDelta::hours(1);
@@ -110,7 +112,15 @@ pub fn planned(id: &str) -> Commit {
 }
 
 fn content() -> Content {
-    Content { kind: "T".into(), title: "T".into(), body: String::new(), url: None, data: Map::new(), tag: None }
+    Content {
+        locale: String::new(),
+        kind: "T".into(),
+        title: "T".into(),
+        body: String::new(),
+        url: None,
+        data: Map::new(),
+        tag: None,
+    }
 }
 
 pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {

@@ -83,7 +83,7 @@ async fn parked(world: &World, count: usize) {
 }
 
 #[tokio::test]
-async fn a_push_service_that_is_down_for_long_does_not_fill_the_queue() {
+async fn deliveries_that_fail_for_long_do_not_fill_the_queue() {
     const FAILING: usize = 300;
     let world = World::with_overrides(LONG).await;
     let consumer: PullConsumer =
@@ -92,7 +92,8 @@ async fn a_push_service_that_is_down_for_long_does_not_fill_the_queue() {
     config.max_ack_pending = 70;
     world.context.create_consumer_on_stream(config, "DELIVERIES").await.unwrap();
 
-    world.push.behave_always("ana", Some(Behaviour::status(503)));
+    // 425 is an answer of a service that is well: one that is down would not be asked so often.
+    world.push.behave_always("ana", Some(Behaviour::status(425)));
     let worker = Worker::start(&world);
     for number in 0..FAILING {
         world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news("ana")).await;

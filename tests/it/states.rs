@@ -38,7 +38,7 @@ impl Word {
         match self {
             Self::Sent => receipt(Delivered::Sent),
             Self::Failed => receipt(Delivered::Failed),
-            Self::Expired => LedgerRecord::Expired,
+            Self::Expired => LedgerRecord::Expired("expired"),
             Self::HeldFor(seconds) => LedgerRecord::Held(later(seconds), "retry_later"),
             Self::Attempt => LedgerRecord::Verdict(attempt()),
             Self::AttemptThenParkedFor(seconds) => {

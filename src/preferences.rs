@@ -1,0 +1,114 @@
+//! What people want: by which channels, and when not.
+
+use chrono::{DateTime, NaiveTime, Utc};
+use chrono_tz::Tz;
+
+use crate::{plan::Channel, schedule, text};
+
+/// The wishes of one recipient for one type of notification: the rows of `preferences`, and what is shipped where there
+/// are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Preferences {
+    /// The channels that the recipient chose; none where no choice was made.
+    pub channels: Option<Vec<Channel>>,
+    /// When they want to be left alone.
+    pub quiet: Option<QuietHours>,
+}
+
+/// A time of day in which nothing is sent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuietHours {
+    /// Their first minute.
+    pub from: NaiveTime,
+    /// The first minute after them; before `from` where they last over midnight.
+    pub to: NaiveTime,
+    /// On whose clocks.
+    pub zone: Tz,
+}
+
+impl Preferences {
+    /// Whether a channel is to be used. One that a job names is, except those that are used only of people who chose
+    /// them: they cost money, ring telephones, or hand personal data to a third party.
+    #[must_use]
+    pub fn want(&self, channel: Channel, named: bool) -> bool {
+        let chosen = self.channels.as_ref().map(|channels| channels.contains(&channel));
+        match channel {
+            Channel::WebPush | Channel::Email => named || chosen.unwrap_or(true),
+            Channel::Sms | Channel::WhatsApp | Channel::Voice | Channel::Webhook => chosen.unwrap_or(false),
+        }
+    }
+
+    /// Until when a channel is to be silent, if it is to be now. A webhook wakes nobody.
+    #[must_use]
+    pub fn quiet_until(&self, channel: Channel, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+        let QuietHours { from, to, zone } = self.quiet.as_ref().filter(|_| channel != Channel::Webhook)?;
+        schedule::quiet_until(*from, *to, *zone, now)
+    }
+}
+
+/// The channel of a name in `preferences.channels`, where Web Push is `push`.
+#[must_use]
+pub fn channel(name: &str) -> Option<Channel> {
+    if name == "push" {
+        Some(Channel::WebPush)
+    } else {
+        Channel::parse(name).filter(|channel| *channel != Channel::WebPush)
+    }
+}
+
+impl QuietHours {
+    /// From the columns of `preferences` and `users.timezone`. None where there are none.
+    #[must_use]
+    pub fn new(
+        from: Option<NaiveTime>,
+        to: Option<NaiveTime>,
+        zone: Option<&str>,
+        users_zone: Option<&str>,
+    ) -> Option<Self> {
+        let (from, to) = (from?, to?);
+        let zone = text::zone(zone.or(users_zone).unwrap_or_default());
+        (from != to).then_some(Self { from, to, zone })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_costs_or_rings_is_used_of_nobody_who_did_not_choose_it() {
+        let shipped = Preferences::default();
+        let by_text = Preferences { channels: Some(vec![Channel::Sms]), ..Preferences::default() };
+        for (channel, by_default, by_name, chosen, chosen_and_named) in [
+            (Channel::WebPush, true, true, false, true),
+            (Channel::Email, true, true, false, true),
+            (Channel::Sms, false, false, true, true),
+            (Channel::WhatsApp, false, false, false, false),
+            (Channel::Voice, false, false, false, false),
+            (Channel::Webhook, false, false, false, false),
+        ] {
+            let found = (shipped.want(channel, false), shipped.want(channel, true));
+            assert_eq!(found, (by_default, by_name), "{channel:?}");
+            let found = (by_text.want(channel, false), by_text.want(channel, true));
+            assert_eq!(found, (chosen, chosen_and_named), "{channel:?}");
+        }
+    }
+
+    #[test]
+    fn quiet_hours_are_on_the_clocks_of_the_recipient() {
+        let at = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0);
+        assert_eq!(QuietHours::new(at(22, 0), at(22, 0), None, None), None, "equal ends switch them off");
+        assert_eq!(QuietHours::new(at(22, 0), None, None, None), None);
+        let zone = |own, users| QuietHours::new(at(22, 0), at(7, 0), own, users).unwrap().zone;
+        assert_eq!(zone(Some("Asia/Tokyo"), Some("Europe/Vienna")), Tz::Asia__Tokyo);
+        assert_eq!(zone(None, Some("Europe/Vienna")), Tz::Europe__Vienna);
+        assert_eq!(zone(None, None), Tz::UTC);
+        let quiet = QuietHours::new(at(22, 0), at(7, 0), Some("Asia/Tokyo"), None);
+        let preferences = Preferences { quiet, ..Preferences::default() };
+        let night = "2027-03-01T15:00:00Z".parse().unwrap();
+        let morning = "2027-03-01T22:00:00Z".parse().unwrap();
+        assert_eq!(preferences.quiet_until(Channel::WebPush, night), Some(morning));
+        assert_eq!(preferences.quiet_until(Channel::Webhook, night), None);
+        assert_eq!(preferences.quiet_until(Channel::WebPush, morning), None);
+    }
+}

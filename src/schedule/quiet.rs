@@ -1,0 +1,107 @@
+//! Quiet hours: a span of the day on the clocks of a zone.
+
+use chrono::{DateTime, Days, NaiveDateTime, NaiveTime, TimeZone, Utc, offset::LocalResult};
+use chrono_tz::Tz;
+
+use super::zone::{FARTHEST, View};
+
+/// When the quiet hours that `now` falls into end; none where it falls into none. `to` before `from` is over midnight.
+///
+/// They begin the first time that the clock shows `from`, and end the last time that it shows `to`: in the night in which
+/// an hour comes twice they are not interrupted. A time that the clock skips is the end of what is skipped.
+#[must_use]
+pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+    let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();
+    let nights = u64::from(to <= from);
+    // Clocks are set back over midnight too: then even tomorrow's may have begun.
+    let days = [today.checked_sub_days(Days::new(1)), Some(today), today.checked_add_days(Days::new(1))];
+    days.into_iter().flatten().find_map(|day| {
+        let begin = instants(zone, day.and_time(from)).0;
+        let end = instants(zone, day.checked_add_days(Days::new(nights))?.and_time(to)).1;
+        (begin <= now && now < end).then_some(end)
+    })
+}
+
+/// The first and the last instant at which the clock shows this.
+fn instants(zone: Tz, civil: NaiveDateTime) -> (DateTime<Utc>, DateTime<Utc>) {
+    match zone.from_local_datetime(&civil) {
+        LocalResult::Single(at) => (at.to_utc(), at.to_utc()),
+        LocalResult::Ambiguous(first, last) => (first.to_utc(), last.to_utc()),
+        LocalResult::None => {
+            let near = civil.and_utc();
+            let after = View::new(zone, near - FARTHEST, near + FARTHEST).change.map_or(near, |change| change.at);
+            (after, after)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::{TimeDelta, Timelike};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn time(text: &str) -> NaiveTime {
+        NaiveTime::parse_from_str(text, "%H:%M").unwrap()
+    }
+
+    fn until(from: &str, to: &str, zone: &str, now: &str) -> Option<String> {
+        let end = quiet_until(time(from), time(to), zone.parse().unwrap(), now.parse().unwrap());
+        end.map(|end| end.format("%Y-%m-%dT%H:%M:%SZ").to_string())
+    }
+
+    #[test]
+    fn they_last_over_midnight_and_through_nights_in_which_clocks_change() {
+        let vienna = "Europe/Vienna";
+        for (from, to, now, end) in [
+            ("22:00", "07:00", "2027-03-01T20:59:59Z", None),
+            ("22:00", "07:00", "2027-03-01T21:00:00Z", Some("2027-03-02T06:00:00Z")),
+            ("22:00", "07:00", "2027-03-02T05:59:59Z", Some("2027-03-02T06:00:00Z")),
+            ("22:00", "07:00", "2027-03-02T06:00:00Z", None),
+            ("13:00", "15:00", "2027-03-01T12:30:00Z", Some("2027-03-01T14:00:00Z")),
+            ("13:00", "15:00", "2027-03-01T22:30:00Z", None),
+            // An hour less of night in spring, an hour more in autumn.
+            ("22:00", "07:00", "2027-03-27T22:00:00Z", Some("2027-03-28T05:00:00Z")),
+            ("22:00", "07:00", "2027-10-30T22:00:00Z", Some("2027-10-31T06:00:00Z")),
+            // They end in the hour that is skipped, which is when it is over.
+            ("22:00", "02:30", "2027-03-28T00:59:00Z", Some("2027-03-28T01:00:00Z")),
+            ("22:00", "02:30", "2027-03-28T01:00:00Z", None),
+            // They end in the hour that comes twice: the second time.
+            ("22:00", "02:30", "2027-10-31T00:45:00Z", Some("2027-10-31T01:30:00Z")),
+            ("22:00", "02:30", "2027-10-31T01:30:00Z", None),
+            // They begin in it: the first time.
+            ("02:30", "05:00", "2027-10-31T00:29:00Z", None),
+            ("02:30", "05:00", "2027-10-31T01:10:00Z", Some("2027-10-31T04:00:00Z")),
+        ] {
+            assert_eq!(until(from, to, vienna, now).as_deref(), end, "{from} to {to} at {now}");
+        }
+        assert_eq!(
+            until("22:00", "07:00", "Pacific/Auckland", "2027-03-01T12:00:00Z").unwrap(),
+            "2027-03-01T18:00:00Z"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32, seconds in 0..4_000_000_000_i64,
+                                             zone in prop::sample::select(chrono_tz::TZ_VARIANTS.as_slice())) {
+            prop_assume!(from != to);
+            let at = |minute: u32| NaiveTime::from_hms_opt(minute / 60, minute % 60, 0).unwrap();
+            let now = DateTime::from_timestamp(seconds, 0).unwrap();
+            let end = quiet_until(at(from), at(to), zone, now);
+            if let Some(end) = end {
+                prop_assert!(end > now && end <= now + TimeDelta::hours(50));
+                prop_assert_eq!(quiet_until(at(from), at(to), zone, end - TimeDelta::nanoseconds(1)).map(|_| ()), Some(()));
+            }
+            // Around a change of the clocks the wall clock alone does not tell.
+            let still = View::new(zone, now - FARTHEST * 2, now + FARTHEST * 2 - TimeDelta::seconds(1)).change.is_none();
+            if still {
+                let local = zone.from_utc_datetime(&now.naive_utc()).time().num_seconds_from_midnight();
+                let (from, to) = (from * 60, to * 60);
+                let quiet = if from < to { (from..to).contains(&local) } else { local >= from || local < to };
+                prop_assert_eq!(end.is_some(), quiet);
+            }
+        }
+    }
+}

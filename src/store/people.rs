@@ -1,0 +1,104 @@
+//! `users`, `user_addresses` and `preferences`: who exists, where they can be reached, and by what they want to be.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sqlx::{Row, postgres::PgRow};
+
+use super::{Store, StoreError};
+use crate::{
+    plan::Channel,
+    preferences::{self, Preferences},
+};
+
+/// A user to whom a notification goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Person {
+    /// `users.locale`; empty where that is null.
+    pub locale: String,
+    /// What they want of this type of notification. Quiet hours are not read here: they count when it is sent.
+    pub preferences: Preferences,
+    /// The ids of their Web Push subscriptions.
+    subscriptions: Vec<String>,
+    /// Their other addresses that are not gone; a webhook's by its id.
+    addresses: Vec<(Channel, String)>,
+}
+
+impl Person {
+    /// Where this user can be reached by a channel, as the ledger names it.
+    pub fn addresses(&self, channel: Channel) -> Vec<&str> {
+        if channel == Channel::WebPush {
+            return self.subscriptions.iter().map(String::as_str).collect();
+        }
+        self.addresses.iter().filter(|(of, _)| *of == channel).map(|(_, address)| address.as_str()).collect()
+    }
+
+    fn read(row: &PgRow) -> Result<Self, StoreError> {
+        let email: Option<String> = row.try_get("email")?;
+        let phone: Option<String> = row.try_get("phone")?;
+        let mut known: Vec<(Channel, bool, String)> = Vec::new();
+        for entry in
+            row.try_get::<Option<Value>, _>("addresses")?.as_ref().and_then(Value::as_array).into_iter().flatten()
+        {
+            let text = |index: usize| entry[index].as_str().unwrap_or_default();
+            if let Some(channel) = Channel::parse(text(0)) {
+                known.push((channel, text(1) == "active", text(2).to_owned()));
+            }
+        }
+        let mut addresses: Vec<(Channel, String)> = Vec::new();
+        for channel in [Channel::Email, Channel::Sms, Channel::WhatsApp, Channel::Voice, Channel::Webhook] {
+            let active = known.iter().filter(|(of, active, _)| *of == channel && *active);
+            let before = addresses.len();
+            addresses.extend(active.map(|(_, _, address)| (channel, address.clone())));
+            let own = match channel {
+                Channel::Email => email.as_deref(),
+                Channel::Sms | Channel::WhatsApp | Channel::Voice => phone.as_deref(),
+                Channel::WebPush | Channel::Webhook => None,
+            };
+            let own = own.map(str::trim).filter(|own| !own.is_empty());
+            let is_gone = |own: &str| known.iter().any(|(of, _, address)| *of == channel && address == own);
+            if let Some(own) = own.filter(|own| addresses.len() == before && !is_gone(own)) {
+                addresses.push((channel, own.to_owned()));
+            }
+        }
+        Ok(Self {
+            locale: row.try_get::<Option<String>, _>("locale")?.unwrap_or_default(),
+            preferences: Preferences { channels: read_channels(row)?, quiet: None },
+            subscriptions: row.try_get("subscriptions")?,
+            addresses,
+        })
+    }
+}
+
+/// The column `channels` of `preferences`.
+pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreError> {
+    let names: Option<Vec<String>> = row.try_get("channels")?;
+    Ok(names.map(|names| names.iter().filter_map(|name| preferences::channel(name)).collect()))
+}
+
+impl Store {
+    /// Which of these users exist, and how to reach them with notifications of this type.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn people(&self, user_ids: &[String], kind: &str) -> Result<BTreeMap<String, Person>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT u.id, u.email, u.phone, u.locale, COALESCE(t.channels, d.channels) AS channels, \
+                    ARRAY(SELECT s.id FROM push_subscriptions s WHERE s.user_id = u.id ORDER BY s.id) AS subscriptions, \
+                    (SELECT jsonb_agg(jsonb_build_array(a.channel, a.state, \
+                                CASE WHEN a.channel = 'webhook' THEN a.id ELSE a.address END) ORDER BY a.address) \
+                     FROM user_addresses a WHERE a.user_id = u.id) AS addresses \
+             FROM users u LEFT JOIN preferences t ON t.user_id = u.id AND t.type = $2 \
+             LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*' WHERE u.id = ANY($1)",
+        )
+        .bind(user_ids)
+        .bind(kind)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut people = BTreeMap::new();
+        for row in rows {
+            people.insert(row.try_get("id")?, Person::read(&row)?);
+        }
+        Ok(people)
+    }
+}

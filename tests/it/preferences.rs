@@ -1,0 +1,132 @@
+//! What people want counts when a notification is planned, and once more when it is sent.
+
+use carebell::dev::push_service::Behaviour;
+use serde_json::{Value, json};
+
+use crate::support::{LIMIT, Worker, World, reminder, sorted, utc_now};
+
+fn news(user: &str) -> Value {
+    json!({ "recipients": [{ "userId": user }], "title": "News", "type": "NEWS" })
+}
+
+/// Quiet hours of ana that began an hour ago and end in so many seconds, on clocks of a zone half a day away.
+async fn quiet_for(world: &World, seconds: u32) {
+    world
+        .sql(&format!(
+            "INSERT INTO preferences (user_id, quiet_from, quiet_to, quiet_zone) \
+             SELECT 'ana', (now - interval '1 hour')::time, (now + interval '{seconds} seconds')::time, 'Pacific/Auckland' \
+             FROM (SELECT now() AT TIME ZONE 'Pacific/Auckland' AS now) AS clock"
+        ))
+        .await;
+}
+
+async fn inbox(world: &World) -> i64 {
+    world.count("SELECT count(*) FROM notifications WHERE job_id = 'news'").await
+}
+
+#[tokio::test]
+async fn a_choice_for_one_type_goes_before_the_choice_for_all() {
+    let world = World::new().await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ana', '{}'), ('ben', '{}')").await;
+    world.sql("INSERT INTO preferences (user_id, type, channels) VALUES ('ben', 'NEWS', '{push}')").await;
+    let worker = Worker::start(&world);
+    let body = json!({ "recipients": [{ "userId": "ana" }, { "userId": "ben" }, { "userId": "dan" }], "title": "News",
+                       "type": "NEWS" });
+    world.publish_json("jobs.notification.normal", "news", &body).await;
+    world.push.wait_for(2, LIMIT).await.unwrap();
+    let ledger = world.ledger("news").await;
+    assert_eq!(sorted(ledger.iter().map(|line| line.user_id.as_str()).collect()), ["ben", "dan"]);
+    assert_eq!(inbox(&world).await, 3, "the inbox has it in any case");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_used_only_of_those_who_chose_it_is_on_record_where_a_job_names_it() {
+    let world = World::new().await;
+    world.sql("UPDATE users SET phone = '+4366012345678'").await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ben', '{sms}')").await;
+    let worker = Worker::start(&world);
+    let body = json!({ "recipients": [{ "userId": "ana" }, { "userId": "ben" }], "title": "News",
+                       "channels": ["CHANNEL_SMS"] });
+    world.publish_json("jobs.notification.normal", "news", &body).await;
+    assert_eq!(world.ended("news").await.0, "done");
+    let ledger = world.ledger("news").await;
+    let found = ledger.iter().map(|line| {
+        (line.user_id.as_str(), line.channel.as_str(), line.state.as_str(), line.reason.as_deref().unwrap())
+    });
+    assert_eq!(
+        sorted(found.collect()),
+        [("ana", "sms", "skipped", "not_opted_in"), ("ben", "sms", "failed", "no_channel")]
+    );
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
+    let world = World::new().await;
+    quiet_for(&world, 4).await;
+    let worker = Worker::start(&world);
+    world.publish_json("jobs.notification.normal", "news", &news("ana")).await;
+    world.publish_json("jobs.notification.normal", "other", &news("ben")).await;
+    world.push.wait_for(1, LIMIT).await.unwrap();
+    assert_eq!(world.ledger("other").await.remove(0).state, "sent");
+    let held = "SELECT count(*) FROM deliveries WHERE job_id = 'news' AND state = 'held' AND reason = 'quiet_hours' \
+                AND held_until > now()";
+    world.eventually("it is held", async || (world.count(held).await == 1).then_some(())).await;
+    assert_eq!(inbox(&world).await, 1, "the inbox is silent, and has it");
+    let sent = world.ledger("news").await.remove(0);
+    assert_eq!((sent.state.as_str(), sent.attempts, sent.reason), ("sent", 0, None));
+    let early = "SELECT count(*) FROM deliveries d, preferences p WHERE d.job_id = 'news' \
+                 AND (d.sent_at AT TIME ZONE 'Pacific/Auckland')::time < p.quiet_to";
+    assert_eq!(world.count(early).await, 0);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_would_expire_in_quiet_hours_stays_in_the_inbox() {
+    let world = World::new().await;
+    quiet_for(&world, 600).await;
+    let worker = Worker::start(&world);
+    let soon = (utc_now() + chrono::TimeDelta::seconds(300)).to_rfc3339();
+    let headers =
+        [("Carebell-Job-Id", "news"), ("Content-Type", "application/json"), ("Carebell-Not-After", soon.as_str())];
+    world.publish("jobs.notification.normal", &headers, news("ana").to_string()).await;
+    let ended = world.ledger("news").await.remove(0);
+    assert_eq!((ended.state.as_str(), ended.reason.as_deref()), ("expired", Some("quiet_hours")));
+    assert_eq!(inbox(&world).await, 1);
+    assert_eq!(world.push.counts().requests, 0);
+    world.queues_are_empty().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn critical_goes_out_in_quiet_hours_and_that_is_on_record() {
+    let world = World::new().await;
+    quiet_for(&world, 600).await;
+    let worker = Worker::start(&world);
+    world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", utc_now())).await;
+    world.everyone_has_it_once("dose").await;
+    let to_ana = world.delivery_to("dose", "ana").await;
+    assert_eq!((to_ana.state.as_str(), to_ana.reason.as_deref()), ("sent", Some("quiet_hours_overridden")));
+    assert_eq!(world.delivery_to("dose", "ben").await.reason, None);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_opts_out_while_it_waits_gets_nothing() {
+    let world = World::new().await;
+    world.push.behave("ana", Behaviour::retry_after(429, "2"));
+    world.push.behave("ben", Behaviour::retry_after(429, "2"));
+    let worker = Worker::start(&world);
+    world.publish_json("jobs.notification.normal", "news", &news("ana")).await;
+    let named = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "channels": ["CHANNEL_PUSH"] });
+    world.publish_json("jobs.notification.normal", "named", &named).await;
+    let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'retry_later'";
+    world.eventually("both wait", async || (world.count(held).await == 2).then_some(())).await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ana', '{email}'), ('ben', '{email}')").await;
+    let ended = world.ledger("news").await.remove(0);
+    assert_eq!((ended.state.as_str(), ended.reason.as_deref()), ("skipped", Some("opted_out")));
+    let ended = world.ledger("named").await.remove(0);
+    assert_eq!(ended.state, "sent", "the job named the channel");
+    worker.stop().await;
+}
