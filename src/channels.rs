@@ -6,8 +6,10 @@
 //! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
 
 pub mod breaker;
+pub mod outbound;
 mod settings;
 pub mod web_push;
+pub mod webhook;
 
 use std::{
     borrow::Cow,

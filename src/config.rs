@@ -17,7 +17,9 @@ use url::Url;
 use crate::{
     channels::{
         SettingsError,
-        web_push::{self, AllowedHost, KeyPair},
+        outbound::AllowedHost,
+        web_push::{self, KeyPair},
+        webhook,
     },
     checkpoint::Step,
     streams::Adjustments,
@@ -38,6 +40,8 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
     ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
+    ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
+    ("WEBHOOK_CA_FILE", "the path of a PEM file of roots"),
     ("HEALTH_PORT", "a port, or 0 for any that is free"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
@@ -105,6 +109,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Web Push, where there are keys.
     pub web_push: Option<web_push::Settings>,
+    /// Webhooks.
+    pub webhook: webhook::Settings,
     /// Where health is served; 0 = any port that is free.
     pub health_port: u16,
     /// How long a worker that stops waits for its jobs.
@@ -283,11 +289,26 @@ impl Source {
             (Some(public), Some(private)) => KeyPair { public: public.into(), private: private.into() },
         };
         let mut settings = web_push::Settings::new(keys, self.require("VAPID_SUBJECT")?);
-        let hosts = self.get("WEB_PUSH_ALLOWED_HOSTS").unwrap_or_default();
-        settings.allowed_hosts = AllowedHost::list(hosts).map_err(from_channel)?;
+        settings.allowed_hosts = self.hosts("WEB_PUSH_ALLOWED_HOSTS")?;
         settings.ca_file = self.path("WEB_PUSH_CA_FILE")?;
         settings.app_url = self.parse_with("APP_URL", |text| Url::parse(text).ok())?;
         Ok(Some(settings))
+    }
+
+    /// Webhooks, which need nothing to be set.
+    ///
+    /// # Errors
+    /// The first variable that is malformed.
+    pub fn webhook(&self) -> Result<webhook::Settings, ConfigError> {
+        Ok(webhook::Settings {
+            allowed_hosts: self.hosts("WEBHOOK_ALLOWED_HOSTS")?,
+            ca_file: self.path("WEBHOOK_CA_FILE")?,
+            app_url: self.parse_with("APP_URL", |text| Url::parse(text).ok())?,
+        })
+    }
+
+    fn hosts(&self, variable: &'static str) -> Result<Vec<AllowedHost>, ConfigError> {
+        AllowedHost::list(variable, self.get(variable).unwrap_or_default()).map_err(from_channel)
     }
 
     /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
@@ -298,6 +319,7 @@ impl Source {
             self.adjustments().err(),
             self.database_url().err(),
             self.web_push().err(),
+            self.webhook().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
@@ -341,6 +363,7 @@ impl Config {
             database_url: source.database_url()?,
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
+            webhook: source.webhook()?,
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,

@@ -7,7 +7,9 @@ pub mod nats;
 pub mod postgres;
 pub mod programs;
 pub mod push_service;
+pub mod tls;
 pub mod trail;
+pub mod webhook_endpoint;
 
 use std::path::Path;
 

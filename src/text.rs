@@ -1,7 +1,10 @@
 //! What people read of care records: names cut to size, instants on the clocks of the place of care, links.
 
+use std::borrow::Cow;
+
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use chrono_tz::Tz;
+use url::Url;
 
 use crate::job;
 
@@ -19,6 +22,16 @@ pub fn name(text: &str) -> String {
 pub fn link(path: &str, id: &str) -> String {
     let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("id", id).finish();
     format!("{path}?{query}")
+}
+
+/// A link that can be followed from outside of the application: one that is a path is resolved against its URL, where
+/// that is known.
+#[must_use]
+pub fn absolute<'a>(link: &'a str, app_url: Option<&Url>) -> Cow<'a, str> {
+    match app_url.filter(|_| link.starts_with('/')).and_then(|base| base.join(link).ok()) {
+        Some(url) => Cow::Owned(url.into()),
+        None => Cow::Borrowed(link),
+    }
 }
 
 /// An instant for programs: RFC 3339 in UTC, to the millisecond.

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    channels::{Channels, Sender, breaker, web_push::WebPush},
+    channels::{Channels, Sender, breaker, web_push::WebPush, webhook::Webhook},
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
@@ -149,6 +149,8 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
             "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY are not set: no Web Push (`carebell keys generate` makes a pair)"
         );
     }
+    let webhook = Webhook::new(config.webhook.clone(), clock.clone()).map_err(config::from_channel)?;
+    senders.push(Arc::new(webhook));
     Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
 }
 

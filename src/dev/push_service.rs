@@ -51,7 +51,7 @@ impl PushService {
     pub async fn start() -> io::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (tls, ca_pem) = server::certificates()?;
+        let (tls, ca_pem) = super::tls::certificates()?;
         let state = Arc::new(State::new(format!("https://localhost:{}", address.port()), Clock::system()));
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(listener, tls, Arc::clone(&state), stop.clone()));

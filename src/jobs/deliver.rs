@@ -40,6 +40,14 @@ impl By for WebPush {
     const CHANNEL: Channel = Channel::WebPush;
 }
 
+/// By a webhook.
+#[derive(Debug)]
+pub enum Webhook {}
+
+impl By for Webhook {
+    const CHANNEL: Channel = Channel::Webhook;
+}
+
 impl<B: By> Job for Deliver<B> {
     const KIND: Kind = B::CHANNEL.kind();
 

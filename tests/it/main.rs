@@ -13,6 +13,7 @@ mod cli;
 mod crashes;
 mod dead_letters;
 mod deliver_web_push;
+mod deliver_webhook;
 mod dev;
 mod doctor;
 mod full;

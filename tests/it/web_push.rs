@@ -3,9 +3,9 @@
 use std::{io::Write, sync::Arc, time::Duration};
 
 use carebell::{
+    channels::outbound::AllowedHost,
     channels::web_push::{
-        AllowedHost, Answer, DEFAULT_WAIT, KeyPair, MAX_PLAINTEXT, Note, Push, Settings, Topic, Urgency, WebPush,
-        generate_keys,
+        Answer, DEFAULT_WAIT, KeyPair, MAX_PLAINTEXT, Note, Push, Settings, Topic, Urgency, WebPush, generate_keys,
     },
     clock::Clock,
     dev::push_service::{Behaviour, PushService, Reply, Subscription},
@@ -44,7 +44,7 @@ impl Pair {
 
 fn settings(service: &PushService) -> Settings {
     let mut settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
-    settings.allowed_hosts = AllowedHost::list(&service.host_port()).unwrap();
+    settings.allowed_hosts = AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", &service.host_port()).unwrap();
     settings
 }
 
@@ -289,7 +289,7 @@ async fn what_was_not_named_is_not_connected_to() {
         (&service.host_port(), "/push/x"),
     ] {
         let mut settings = settings(&service);
-        settings.allowed_hosts = AllowedHost::list(named).unwrap();
+        settings.allowed_hosts = AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", named).unwrap();
         let to = Subscription { endpoint: endpoint.to_owned(), ..phone.clone() };
         let answer = channel(settings, service.ca_pem()).send(&push(&to, "1")).await;
         assert_eq!((answer.label(), answer.status()), ("bad_subscription", None), "{named} {endpoint}");

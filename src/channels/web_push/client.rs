@@ -1,22 +1,22 @@
 //! The HTTP client of the push services: bounded in time and in flight, one connection a host, nowhere else than asked.
 
-use std::{error::Error, fs, path::Path, pin::pin, time::Duration};
+use std::{path::Path, pin::pin, time::Duration};
 
-use reqwest::{Certificate, Request, Response, header::RETRY_AFTER, redirect};
+use reqwest::{Request, Response, header::RETRY_AFTER};
 use tokio::time::timeout;
 
 use super::{
     AllowList, Endpoint, SettingsError,
     answer::{MAX_BODY, reason},
     hosts::{Host, Hosts},
-    resolve::{NoPublicAddress, PublicOnly},
 };
-use crate::clock::Clock;
+use crate::{
+    channels::outbound::{self, CONNECT_TIMEOUT, TIMEOUT, describe},
+    clock::Clock,
+};
 
-/// What an exchange that took too long is reported as.
-pub const TIMEOUT: &str = "timeout";
-
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// The variable that names roots.
+const CA_FILE: &str = "WEB_PUSH_CA_FILE";
 
 /// How long it may take to see whether a push service answers at all.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -52,34 +52,21 @@ pub struct NoReply(pub String);
 impl Client {
     /// `limit` bounds one exchange up to the answer's status; connecting may take 5 s of it.
     pub fn new(
-        allowed: AllowList,
+        allowed: &AllowList,
         ca_file: Option<&Path>,
         limit: Duration,
         clock: Clock,
     ) -> Result<Self, SettingsError> {
         let (interval, patience) = KEEP_ALIVE;
-        let roots = ca_file.map(roots).transpose()?.unwrap_or_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
-            .https_only(true)
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            .dns_resolver(PublicOnly::new(allowed))
-            .tls_certs_merge(roots)
+        let roots = ca_file.map(|file| outbound::roots(CA_FILE, file)).transpose()?.unwrap_or_default();
+        let http = outbound::client(allowed.named(), roots)
             .connect_timeout(CONNECT_TIMEOUT.min(limit))
             .pool_idle_timeout(POOL_IDLE)
             .http2_keep_alive_interval(interval)
             .http2_keep_alive_timeout(patience)
             .http2_keep_alive_while_idle(true)
             .build()
-            .map_err(|_| {
-                SettingsError::new(
-                    "WEB_PUSH_CA_FILE",
-                    "should name a PEM file of root certificates: this machine has none of its own (or install its \
-                     `ca-certificates`)",
-                )
-            })?;
+            .map_err(|_| outbound::no_roots(CA_FILE))?;
         Ok(Self { http, hosts: Hosts::new(clock), limit })
     }
 
@@ -161,50 +148,17 @@ async fn beginning(mut response: Response) -> Vec<u8> {
     body
 }
 
-/// Names the fault. The error's own text holds the endpoint; that of its innermost cause is the system's or the TLS
-/// library's, and is kept only where it fits on a line.
-fn describe(error: &reqwest::Error) -> String {
-    let kind = match error {
-        error if error.is_timeout() => return TIMEOUT.to_owned(),
-        error if error.is_connect() => "no connection",
-        _ => "the connection broke",
-    };
-    let mut innermost = String::new();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        innermost = error.to_string();
-        cause = error.source();
-    }
-    if innermost == NoPublicAddress.to_string() {
-        return innermost;
-    }
-    if innermost.is_empty() || innermost.contains("//") || innermost.len() > 120 {
-        return kind.to_owned();
-    }
-    format!("{kind}: {innermost}")
-}
-
-fn roots(file: &Path) -> Result<Vec<Certificate>, SettingsError> {
-    let error = |why: &str| {
-        SettingsError::new(
-            "WEB_PUSH_CA_FILE",
-            format!("should name a PEM file of root certificates, and {} {why}", file.display()),
-        )
-    };
-    let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
-    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is not one"))?;
-    if roots.is_empty() { Err(error("holds none")) } else { Ok(roots) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn a_broken_ca_file_names_its_variable() {
         let directory = tempfile::tempdir().unwrap();
         let make = |file: &Path| {
-            Client::new(AllowList::default(), Some(file), CONNECT_TIMEOUT, Clock::system()).err().unwrap()
+            Client::new(&AllowList::default(), Some(file), CONNECT_TIMEOUT, Clock::system()).err().unwrap()
         };
         assert!(make(&directory.path().join("none.pem")).to_string().contains("cannot be read"));
         let empty = directory.path().join("empty.pem");

@@ -142,15 +142,16 @@ impl fmt::Debug for Redacted {
 mod tests {
     use proptest::prelude::*;
 
-    use super::super::allowed::{AllowedHost, is_built_in};
+    use super::super::allowed::is_built_in;
     use super::*;
+    use crate::channels::outbound::AllowedHost;
 
     fn parse(text: &str) -> Result<String, Refused> {
         parse_with("", text)
     }
 
     fn parse_with(named: &str, text: &str) -> Result<String, Refused> {
-        let allowed = AllowList::new(AllowedHost::list(named).unwrap());
+        let allowed = AllowList::new(AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", named).unwrap());
         Endpoint::parse(text, &allowed).map(|endpoint| endpoint.origin)
     }
 
@@ -263,9 +264,9 @@ mod tests {
     proptest! {
         #[test]
         fn parsing_never_panics_and_lets_only_listed_origins_through(text in pieces()) {
-            let allowed = AllowList::new(AllowedHost::list("localhost:8443").unwrap());
+            let allowed = AllowList::new(AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", "localhost:8443").unwrap());
             let _ = Redacted::of(&text);
-            let _ = AllowedHost::list(&text);
+            let _ = AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", &text);
             if let Ok(endpoint) = Endpoint::parse(&text, &allowed) {
                 let origin = endpoint.origin();
                 let host = origin.strip_prefix("https://").expect("the scheme is https");

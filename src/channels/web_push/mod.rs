@@ -24,7 +24,6 @@ mod endpoint;
 mod hosts;
 mod library;
 mod payload;
-mod resolve;
 mod seal;
 mod sender;
 mod settings;
@@ -38,7 +37,7 @@ use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::Instant;
 use url::Url;
 
-pub use allowed::{AllowList, AllowedHost};
+pub use allowed::AllowList;
 pub use answer::{Answer, DEFAULT_WAIT};
 pub use endpoint::{Endpoint, Redacted, Refused};
 pub use payload::{MAX_PAYLOAD, Note};
@@ -51,7 +50,10 @@ use library::Envelope;
 use seal::{SealError, SubscriberKeys};
 use vapid::Vapid;
 
-use crate::{channels::SettingsError, clock::Clock};
+use crate::{
+    channels::{SettingsError, outbound},
+    clock::Clock,
+};
 
 /// Built-in push services that have a name of their own, without a wildcard.
 const SOME_BUILT_IN: [&str; 3] = ["fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com"];
@@ -76,7 +78,7 @@ impl WebPush {
             return Err(SettingsError::new("APP_URL", "should be an http or https URL, as https://app.example.org"));
         }
         let allowed = AllowList::new(settings.allowed_hosts);
-        let client = Client::new(allowed.clone(), settings.ca_file.as_deref(), settings.timeout, clock.clone())?;
+        let client = Client::new(&allowed, settings.ca_file.as_deref(), settings.timeout, clock.clone())?;
         Ok(Self { allowed, app_url: settings.app_url, clock, vapid, client })
     }
 
@@ -166,7 +168,7 @@ impl WebPush {
     fn judge(&self, reply: Result<Reply, NoReply>) -> Answer {
         match reply {
             Ok(Reply { status, retry_after, why }) => {
-                let wait = retry_after.and_then(|value| answer::retry_after(&value, self.clock.now()));
+                let wait = retry_after.and_then(|value| outbound::retry_after(&value, self.clock.now()));
                 Answer::judge(status, wait, why)
             }
             Err(NoReply(why)) => failed(why),

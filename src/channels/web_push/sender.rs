@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 
 use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush};
 use crate::{
-    channels::{self, Address, AfterUnknown, Parcel, Sender},
+    channels::{self, Address, AfterUnknown, Parcel, Sender, outbound::TIMEOUT},
     kind::Lane,
     plan::Channel,
 };
@@ -70,7 +70,7 @@ fn common(answer: Answer) -> channels::Answer {
         // 408 and 425 are answers of a service that is well.
         Answer::Failed { status: Some(..500), why, after } => channels::Answer::Retry { why, after },
         Answer::Failed { status, why, after } => {
-            channels::Answer::Down { timed_out: status.is_none() && why == super::client::TIMEOUT, why, after }
+            channels::Answer::Down { timed_out: status.is_none() && why == TIMEOUT, why, after }
         }
         Answer::BadSubscription { why }
         | Answer::Forbidden { why, .. }

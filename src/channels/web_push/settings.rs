@@ -4,7 +4,8 @@ use std::{path::PathBuf, time::Duration};
 
 use url::Url;
 
-use super::{AllowedHost, KeyPair};
+use super::KeyPair;
+use crate::channels::outbound::AllowedHost;
 
 /// How long one push may take altogether, unless set otherwise.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

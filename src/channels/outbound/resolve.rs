@@ -8,23 +8,23 @@ use std::{
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
-use super::AllowList;
+use super::AllowedHost;
 
 /// The resolver of the HTTP client. Addresses written as such do not pass here; those must be in the list themselves.
 pub struct PublicOnly {
-    allowed: AllowList,
+    named: Vec<AllowedHost>,
 }
 
 impl PublicOnly {
-    /// Lets a named host of the list lead to any address.
-    pub fn new(allowed: AllowList) -> Self {
-        Self { allowed }
+    /// Lets a named host lead to any address.
+    pub fn new(named: &[AllowedHost]) -> Self {
+        Self { named: named.to_vec() }
     }
 }
 
 impl Resolve for PublicOnly {
     fn resolve(&self, name: Name) -> Resolving {
-        let anywhere = self.allowed.may_be_private(name.as_str());
+        let anywhere = self.named.iter().any(|named| named.is(name.as_str()));
         Box::pin(async move {
             let found: Vec<SocketAddr> = tokio::net::lookup_host((name.as_str(), 0)).await?.collect();
             let addresses = usable(found, anywhere)?;
@@ -38,7 +38,7 @@ fn usable(found: Vec<SocketAddr>, anywhere: bool) -> Result<Vec<SocketAddr>, NoP
     if addresses.is_empty() { Err(NoPublicAddress) } else { Ok(addresses) }
 }
 
-/// A push service's name led only to addresses that are not on the Internet: somebody's DNS is wrong, or lies.
+/// A name led only to addresses that are not on the Internet: somebody's DNS is wrong, or lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoPublicAddress;
 
@@ -193,10 +193,10 @@ mod tests {
 
     #[tokio::test]
     async fn the_resolver_answers_with_checked_addresses_only() {
-        let allowed = AllowList::new(vec!["localhost:8443".parse().unwrap()]);
-        let named = PublicOnly::new(allowed).resolve("localhost".parse().unwrap()).await.unwrap();
+        let named = AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", "localhost:8443").unwrap();
+        let named = PublicOnly::new(&named).resolve("localhost".parse().unwrap()).await.unwrap();
         assert!(named.into_iter().all(|address| address.ip().is_loopback()));
-        let Err(error) = PublicOnly::new(AllowList::default()).resolve("localhost".parse().unwrap()).await else {
+        let Err(error) = PublicOnly::new(&[]).resolve("localhost".parse().unwrap()).await else {
             panic!("loopback was let through");
         };
         assert_eq!(error.to_string(), NoPublicAddress.to_string());

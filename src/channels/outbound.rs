@@ -1,0 +1,82 @@
+//! What all channels share that send requests to addresses which users named: where they may go, and what is told of
+//! those that broke.
+
+mod allowed;
+mod resolve;
+mod retry_after;
+
+use std::{error::Error, fs, path::Path, time::Duration};
+
+use reqwest::{Certificate, ClientBuilder, redirect};
+
+pub use self::allowed::AllowedHost;
+use self::resolve::{NoPublicAddress, PublicOnly};
+pub use self::{resolve::is_public, retry_after::retry_after};
+use super::SettingsError;
+
+/// What a request that took too long is reported as.
+pub const TIMEOUT: &str = "timeout";
+
+/// How long a connection may take to be made.
+pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A client that speaks https only, follows no redirect, knows no proxy, and connects to public addresses only; of the
+/// named hosts, to any.
+pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
+    reqwest::Client::builder()
+        .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
+        .https_only(true)
+        .redirect(redirect::Policy::none())
+        .referer(false)
+        .no_proxy()
+        .dns_resolver(PublicOnly::new(named))
+        .tls_certs_merge(roots)
+        .connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// The roots in a PEM file that this variable names.
+///
+/// # Errors
+/// If it cannot be read, is none, or holds none.
+pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
+    let error = |why: &str| {
+        let file = file.display();
+        SettingsError::new(variable, format!("should name a PEM file of root certificates, and {file} {why}"))
+    };
+    let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
+    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is not one"))?;
+    if roots.is_empty() { Err(error("holds none")) } else { Ok(roots) }
+}
+
+/// For a client that cannot be built: without roots of its own, the machine needs some.
+#[must_use]
+pub fn no_roots(variable: &'static str) -> SettingsError {
+    SettingsError::new(
+        variable,
+        "should name a PEM file of root certificates: this machine has none of its own (or install its \
+         `ca-certificates`)",
+    )
+}
+
+/// What went wrong, without the URL that the error itself repeats.
+#[must_use]
+pub fn describe(error: &reqwest::Error) -> String {
+    let kind = match error {
+        error if error.is_timeout() => return TIMEOUT.to_owned(),
+        error if error.is_connect() => "no connection",
+        _ => "the connection broke",
+    };
+    let mut innermost = String::new();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        innermost = error.to_string();
+        cause = error.source();
+    }
+    if innermost == NoPublicAddress.to_string() {
+        return innermost;
+    }
+    if innermost.is_empty() || innermost.contains("//") || innermost.len() > 120 {
+        return kind.to_owned();
+    }
+    format!("{kind}: {innermost}")
+}

@@ -1,0 +1,269 @@
+//! Webhooks: one signed HTTP request to an endpoint of a user's, by Standard Webhooks 1.0.
+//!
+//! The body is JSON and the same each time that a delivery is sent, and so is `webhook-id`, by which the endpoint can
+//! tell that it has it already. `webhook-signature` holds one signature for each secret, so that keys can be changed
+//! without a request being refused.
+//!
+//! Endpoints are user input: https only, to a public address that the connection's own resolver found, and nowhere else
+//! than asked.
+
+mod signature;
+
+use std::{borrow::Cow, path::PathBuf, time::Duration};
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use futures::{FutureExt, future::BoxFuture};
+use reqwest::{
+    StatusCode,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tokio::time::timeout;
+use url::{Host, Url};
+
+use super::{
+    Address, AfterUnknown, Answer, Parcel, Sender, SettingsError,
+    outbound::{self, AllowedHost, describe, is_public},
+};
+use crate::{clock::Clock, plan::Channel, text};
+
+/// How long a request may take up to the answer's status.
+const LIMIT: Duration = Duration::from_secs(15);
+
+/// How long an endpoint that answers 429 without saying is left alone.
+const DEFAULT_WAIT: Duration = Duration::from_mins(1);
+
+/// Bytes.
+const LONGEST_URL: usize = 2048;
+
+/// The variable that names roots.
+const CA_FILE: &str = "WEBHOOK_CA_FILE";
+
+/// The configuration of the webhook channel.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `WEBHOOK_ALLOWED_HOSTS`: hosts that may have an address of their own network.
+    pub allowed_hosts: Vec<AllowedHost>,
+    /// `WEBHOOK_CA_FILE`: a PEM file of roots that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `APP_URL`: what relative links are resolved against.
+    pub app_url: Option<Url>,
+}
+
+/// The channel. Keep one a process: connections are its own.
+#[derive(Debug)]
+pub struct Webhook {
+    http: reqwest::Client,
+    settings: Settings,
+    clock: Clock,
+}
+
+/// The body of a request.
+#[derive(Serialize)]
+struct Body<'a> {
+    /// `carebell.notification`: what happened, by the naming of Standard Webhooks.
+    r#type: &'static str,
+    /// When the delivery was planned: the same each time that it is sent.
+    timestamp: String,
+    data: Told<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told<'a> {
+    delivery_id: &'a str,
+    job_id: &'a str,
+    r#type: &'a str,
+    title: &'a str,
+    body: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    url: Option<Cow<'a, str>>,
+    data: &'a Map<String, Value>,
+}
+
+impl Webhook {
+    /// Checks the settings and reads the extra roots. Connects to nothing.
+    ///
+    /// # Errors
+    /// The first setting that is malformed, by the name of its environment variable.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
+        let roots = settings.ca_file.as_deref().map(|file| outbound::roots(CA_FILE, file)).transpose()?;
+        let client = outbound::client(&settings.allowed_hosts, roots.unwrap_or_default());
+        let http = client.build().map_err(|_| outbound::no_roots(CA_FILE))?;
+        Ok(Self { http, settings, clock })
+    }
+
+    /// An endpoint that may be sent to.
+    fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
+        let url =
+            Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is no URL")?;
+        if url.scheme() != "https" {
+            return Err("the webhook's address is not https");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err("the webhook's address carries a user name");
+        }
+        let host = url.host().ok_or("the webhook's address has no host")?;
+        let port = url.port_or_known_default().unwrap_or_default();
+        let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
+        let is_public = match host {
+            // What a name leads to is looked at when it is resolved.
+            Host::Domain(_) => true,
+            Host::Ipv4(address) => is_public(address.into()),
+            Host::Ipv6(address) => is_public(address.into()),
+        };
+        if !is_public && !self.settings.allowed_hosts.iter().any(named) {
+            return Err("the webhook's address is not on the Internet");
+        }
+        Ok(url)
+    }
+
+    async fn post(&self, parcel: &Parcel<'_>) -> Result<Answer, Answer> {
+        let Address::Webhook { url, secrets } = parcel.address else {
+            return Err(permanent("the address is no webhook"));
+        };
+        let url = self.endpoint(url).map_err(permanent)?;
+        let body =
+            serde_json::to_vec(&self.body(parcel)).map_err(|_| permanent("the text cannot be written as JSON"))?;
+        let now = self.clock.now().timestamp();
+        let signatures = signature::sign_with_all(secrets, parcel.id, now, &body).map_err(permanent)?;
+        let request = self
+            .http
+            .post(url)
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", parcel.id)
+            .header("webhook-timestamp", now)
+            .header("webhook-signature", signatures)
+            .body(body);
+        let answer = match timeout(LIMIT, request.send()).await {
+            Err(_) => Answer::Down { why: outbound::TIMEOUT.into(), after: None, timed_out: true },
+            Ok(Err(error)) => Answer::Down { why: describe(&error), after: None, timed_out: error.is_timeout() },
+            Ok(Ok(response)) => {
+                let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                let after = header.and_then(|value| outbound::retry_after(value, self.clock.now()));
+                judge(response.status(), after)
+            }
+        };
+        Ok(answer)
+    }
+
+    fn body<'a>(&self, parcel: &Parcel<'a>) -> Body<'a> {
+        let content = parcel.content;
+        let url = content.url.as_deref().map(|url| text::absolute(url, self.settings.app_url.as_ref()));
+        Body {
+            r#type: "carebell.notification",
+            timestamp: rfc3339(parcel.created_at),
+            data: Told {
+                delivery_id: parcel.id,
+                job_id: parcel.root_id,
+                r#type: &content.kind,
+                title: &content.title,
+                body: &content.body,
+                url,
+                data: &content.data,
+            },
+        }
+    }
+}
+
+impl Sender for Webhook {
+    fn channel(&self) -> Channel {
+        Channel::Webhook
+    }
+
+    /// Under the same `webhook-id`.
+    fn after_unknown(&self) -> AfterUnknown {
+        AfterUnknown::SendAgain
+    }
+
+    /// The endpoint's host.
+    fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+        let Address::Webhook { url, .. } = parcel.address else { return None };
+        let host = self.endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        (rank == 0).then(|| host.map_or(Cow::Borrowed("none"), Cow::Owned))
+    }
+
+    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
+        async move { self.post(parcel).await.unwrap_or_else(|never_sent| never_sent) }.boxed()
+    }
+}
+
+/// By Standard Webhooks: 2xx is success, 410 wants no more, anything else may be better later. A redirect is not followed,
+/// since it could lead anywhere.
+fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
+    let why = || format!("answered {}", status.as_u16());
+    match status.as_u16() {
+        200..=299 => Answer::Accepted { answer: status.as_u16().to_string(), provider_id: None },
+        410 => Answer::Gone { answer: "410".into(), reason: "webhook_gone" },
+        429 => Answer::Later { after: after.unwrap_or(DEFAULT_WAIT), answer: "429".into() },
+        500.. => Answer::Down { why: why(), after, timed_out: false },
+        300..=399 => Answer::Retry { why: format!("{}, a redirect, which is not followed", why()), after },
+        _ => Answer::Retry { why: why(), after },
+    }
+}
+
+fn permanent(why: &'static str) -> Answer {
+    Answer::Permanent { why: why.into() }
+}
+
+fn rfc3339(at: DateTime<Utc>) -> String {
+    at.to_rfc3339_opts(SecondsFormat::Millis, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn webhook(named: &str) -> Webhook {
+        let allowed_hosts = AllowedHost::list("WEBHOOK_ALLOWED_HOSTS", named).unwrap();
+        Webhook::new(Settings { allowed_hosts, ..Settings::default() }, Clock::system()).unwrap()
+    }
+
+    #[test]
+    fn only_https_to_the_internet_or_to_what_the_operator_named() {
+        let webhook = webhook("127.0.0.1:8443, hooks.internal:8443");
+        for allowed in [
+            "https://hooks.example.org/carebell?key=1",
+            "https://hooks.example.org:8443/",
+            "https://8.8.8.8/",
+            "https://127.0.0.1:8443/x",
+            "https://hooks.internal:8443/x",
+        ] {
+            assert!(webhook.endpoint(allowed).is_ok(), "{allowed}");
+        }
+        for refused in [
+            "",
+            "hooks.example.org",
+            "http://hooks.example.org/",
+            "https://user:secret@hooks.example.org/",
+            "https://127.0.0.1/",
+            "https://127.0.0.1:9443/",
+            "https://2130706433/",
+            "https://0x7f.1/",
+            "https://[::1]/",
+            "https://[::ffff:10.0.0.1]/",
+            "https://169.254.169.254/latest/meta-data",
+            "file:///etc/passwd",
+            &format!("https://a.example/{}", "x".repeat(2048)),
+        ] {
+            assert!(webhook.endpoint(refused).is_err(), "{refused}");
+        }
+    }
+
+    #[test]
+    fn each_answer_has_its_meaning() {
+        let answer = |status: u16| judge(StatusCode::from_u16(status).unwrap(), None);
+        for status in [200, 201, 204, 299] {
+            assert!(matches!(answer(status), Answer::Accepted { .. }), "{status}");
+        }
+        for status in [301, 307, 400, 401, 404, 408, 425] {
+            assert!(matches!(answer(status), Answer::Retry { .. }), "{status}");
+        }
+        for status in [500, 502, 503, 504] {
+            assert!(matches!(answer(status), Answer::Down { timed_out: false, .. }), "{status}");
+        }
+        assert!(matches!(answer(410), Answer::Gone { reason: "webhook_gone", .. }));
+        assert!(matches!(answer(429), Answer::Later { after: DEFAULT_WAIT, .. }));
+    }
+}

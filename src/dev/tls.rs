@@ -1,0 +1,34 @@
+//! Certificates for the servers that this project brings along.
+
+use std::{io, sync::Arc};
+
+use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use tokio_rustls::TlsAcceptor;
+
+/// What accepts TLS connections for `localhost` and `127.0.0.1` (HTTP/2 and 1.1), and the root that signed its
+/// certificate, in PEM.
+///
+/// # Errors
+/// If no key or certificate can be made.
+pub fn certificates() -> io::Result<(TlsAcceptor, String)> {
+    let made = || -> Result<_, rcgen::Error> {
+        let mut root = CertificateParams::default();
+        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root_key = KeyPair::generate()?;
+        let root_certificate = root.self_signed(&root_key)?;
+        let key = KeyPair::generate()?;
+        let certificate = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?
+            .signed_by(&key, &Issuer::new(root, root_key))?;
+        Ok((root_certificate.pem(), certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der())))
+    };
+    let (ca_pem, certificate, key) = made().map_err(io::Error::other)?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key.into()))
+        .map_err(io::Error::other)?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok((TlsAcceptor::from(Arc::new(config)), ca_pem))
+}
