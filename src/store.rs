@@ -12,6 +12,7 @@ mod demo;
 mod inspect;
 mod listen;
 mod marks;
+mod rate_limits;
 mod runs;
 mod schedules;
 mod subscriptions;
@@ -37,6 +38,7 @@ pub use self::{
     demo::DemoMember,
     inspect::{InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
+    rate_limits::{BookAsk, Booked},
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
     subscriptions::{Addresses, Orphans, Subscription},

@@ -384,16 +384,17 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         (
             "SELECT",
             "_sqlx_migrations, care_reminders, contents, deliveries, job_children, job_runs, notifications, \
-             push_subscriptions, refill_shortages, reminder_marks, scheduler_state, schedules",
+             push_subscriptions, rate_limits, refill_shortages, reminder_marks, scheduler_state, schedules",
         ),
         (
             "INSERT",
-            "care_reminders, contents, deliveries, job_children, job_runs, notifications, refill_shortages, \
-             reminder_marks, scheduler_state",
+            "care_reminders, contents, deliveries, job_children, job_runs, notifications, rate_limits, \
+             refill_shortages, reminder_marks, scheduler_state",
         ),
         (
             "UPDATE",
-            "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules",
+            "care_reminders, deliveries, job_runs, push_subscriptions, rate_limits, refill_shortages, \
+             scheduler_state, schedules",
         ),
         (
             "DELETE",
