@@ -5,6 +5,7 @@
 mod consumer;
 mod depth;
 mod judge;
+mod limit;
 mod message;
 mod registry;
 mod run;
@@ -19,6 +20,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     consumer::{Consumer, Pause},
+    limit::{Limit, Saved},
     run::Runner,
 };
 pub use self::{
@@ -105,6 +107,10 @@ impl Pipeline {
                     stop: pipeline.stop.clone(),
                     deadline: pipeline.deadline.clone(),
                 };
+                let limit = declared.policy.rate.map(|rate| {
+                    let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
+                    Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
+                });
                 let consumer = Consumer {
                     queue,
                     stream: declared.stream.clone(),
@@ -114,6 +120,7 @@ impl Pipeline {
                     jobs: pipeline.jobs.clone(),
                     stop: pipeline.stop.clone(),
                     pause: declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() }),
+                    limit,
                 };
                 pipeline.consumers.spawn(consumer.run());
             }

@@ -28,6 +28,7 @@ mod pipeline;
 mod poison;
 mod producers;
 mod queues;
+mod rate_limits;
 mod records;
 mod reminder_appointment;
 mod reminder_medication;
