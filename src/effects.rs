@@ -4,7 +4,7 @@
 //! only then is the message acknowledged, by `pipeline::settle`. A stop between any two steps is finished by the
 //! redelivery of the same sequence, or by [`reconcile`].
 
-mod group;
+pub(crate) mod group;
 pub mod park;
 pub mod publish;
 pub mod reconcile;

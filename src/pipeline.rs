@@ -5,6 +5,7 @@
 mod consumer;
 mod depth;
 mod judge;
+mod limit;
 mod message;
 mod registry;
 mod run;
@@ -20,6 +21,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use self::{
     consumer::{Consumer, Pause},
     depth::Waiting,
+    limit::{Limit, Saved},
     run::Runner,
 };
 pub use self::{
@@ -107,6 +109,10 @@ impl Pipeline {
                     stop: pipeline.stop.clone(),
                     deadline: pipeline.deadline.clone(),
                 };
+                let limit = declared.policy.rate.map(|rate| {
+                    let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
+                    Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
+                });
                 let consumer = Consumer {
                     queue,
                     stream: declared.stream.clone(),
@@ -116,6 +122,7 @@ impl Pipeline {
                     jobs: pipeline.jobs.clone(),
                     stop: pipeline.stop.clone(),
                     pause: declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() }),
+                    limit,
                 };
                 pipeline.consumers.spawn(consumer.run());
             }
@@ -129,7 +136,9 @@ impl Pipeline {
         for kind in parts.registry.kinds() {
             let Some(channel) = Channel::of(*kind).filter(|channel| parts.channels.has(*channel)) else { continue };
             let queues = kind.queues().into_iter().filter(|queue| queue.lane != Some(Lane::Critical));
-            waiting.extend(queues.filter_map(|queue| parts.streams.consumer(&queue)).map(|consumer| Waiting {
+            let declared = queues.filter_map(|queue| parts.streams.consumer(&queue));
+            // What waits for a queue's own rate is behind nothing.
+            waiting.extend(declared.filter(|consumer| consumer.policy.rate.is_none()).map(|consumer| Waiting {
                 channel,
                 stream: consumer.stream.clone(),
                 durable: consumer.durable().to_owned(),

@@ -1,7 +1,10 @@
-//! How a queue behaves: attempts, backoff, timeout, concurrency. Declared as consumer `metadata` in `streams/`.
+//! How a queue behaves: attempts, backoff, timeout, concurrency, rate. Declared as consumer `metadata` in `streams/`.
+
+mod rate;
 
 use std::{collections::HashMap, fmt, time::Duration};
 
+pub use self::rate::Rate;
 use crate::clock::Random;
 
 /// The policy of one queue.
@@ -24,6 +27,8 @@ pub struct Policy {
     pub max_backoff: Duration,
     /// Pull nothing while more deliveries than this wait in the lanes that are not critical.
     pub pause_above: Option<u64>,
+    /// The most jobs of this queue that all processes together start in a time.
+    pub rate: Option<Rate>,
 }
 
 /// What one job asks for itself: `Carebell-Attempts`, `-Backoff` and `-Timeout`.
@@ -88,46 +93,6 @@ impl fmt::Display for Backoff {
     }
 }
 
-/// So many in so much time.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Rate {
-    count: u32,
-    per: Duration,
-}
-
-impl Rate {
-    /// Reads `50/s`, `100/min` or `1000/h`.
-    ///
-    /// # Errors
-    /// If it is none of these.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let rate = text.split_once('/').and_then(|(count, unit)| {
-            let per = match unit {
-                "s" => Duration::from_secs(1),
-                "min" => Duration::from_mins(1),
-                "h" => Duration::from_hours(1),
-                _ => return None,
-            };
-            let count = count.parse().ok().filter(|count| *count > 0)?;
-            Some(Self { count, per })
-        });
-        rate.ok_or_else(|| "expected a rate such as 50/s, 100/min or 1000/h".to_owned())
-    }
-
-    /// How long so many take at least.
-    #[must_use]
-    pub fn time_for(&self, count: usize) -> Duration {
-        self.per.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)) / self.count
-    }
-
-    /// How many fit into so long, rounded down.
-    #[must_use]
-    pub fn within(&self, time: Duration) -> usize {
-        let count = time.as_nanos() * u128::from(self.count) / self.per.as_nanos();
-        usize::try_from(count).unwrap_or(usize::MAX)
-    }
-}
-
 /// What is wrong with a policy, and in which key.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("`{key}` is {found:?}; expected {expected}")]
@@ -145,8 +110,8 @@ impl PolicyError {
     }
 }
 
-/// The metadata keys, in the order in which a person reads them. The last three may be left out.
-pub const KEYS: [&str; 8] = [
+/// The metadata keys, in the order in which a person reads them. The last four may be left out.
+pub const KEYS: [&str; 9] = [
     "carebell.attempts",
     "carebell.backoff",
     "carebell.jitter",
@@ -155,6 +120,7 @@ pub const KEYS: [&str; 8] = [
     "carebell.max_attempts",
     "carebell.max_backoff",
     "carebell.pause_above",
+    "carebell.rate",
 ];
 
 impl Policy {
@@ -182,6 +148,7 @@ impl Policy {
             max_attempts: max_attempts.unwrap_or(attempts).max(attempts),
             max_backoff: max_backoff.unwrap_or(backoff.longest()).max(backoff.longest()),
             pause_above: optional(KEYS[7]).map(|text| number(KEYS[7], text)).transpose()?,
+            rate: optional(KEYS[8]).map(|text| rate(KEYS[8], text)).transpose()?,
         })
     }
 
@@ -272,6 +239,10 @@ fn duration(key: &str, text: &str) -> Result<Duration, PolicyError> {
     if duration.is_zero() { Err(error()) } else { Ok(duration) }
 }
 
+fn rate(key: &str, text: &str) -> Result<Rate, PolicyError> {
+    Rate::parse(text).map_err(|_| wrong(key, text, Rate::EXAMPLES))
+}
+
 fn wrong(key: &str, found: &str, expected: &'static str) -> PolicyError {
     PolicyError { key: key.into(), found: found.into(), expected }
 }
@@ -302,6 +273,9 @@ mod tests {
         assert_eq!(policy.timeout, Duration::from_mins(5));
         let waits: Vec<_> = (1..=6).map(|failures| policy.backoff.wait(failures).as_secs() / 60).collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
+        assert_eq!(policy.rate, None, "a queue has no limit unless it says so");
+        let limited = Policy::from_metadata(&metadata(&[("carebell.rate", "100/min")])).unwrap();
+        assert_eq!(limited.rate, Some(Rate::parse("100/min").unwrap()));
     }
 
     #[test]
@@ -316,6 +290,8 @@ mod tests {
             ("carebell.jitter", "101%"),
             ("carebell.timeout", "5"),
             ("carebell.concurrency", "-1"),
+            ("carebell.rate", "50"),
+            ("carebell.rate", "0/s"),
             ("carebell.attemps", "3"),
         ];
         for (key, value) in mistakes {
@@ -354,16 +330,6 @@ mod tests {
     }
 
     #[test]
-    fn rates_are_read_and_kept() {
-        let rate = Rate::parse("90/min").unwrap();
-        assert_eq!(rate.time_for(45), Duration::from_secs(30));
-        assert_eq!(rate.within(Duration::from_secs(2)), 3);
-        for wrong in ["", "50", "0/s", "-1/s", "50/day", "x/s", "1.5/s"] {
-            assert!(Rate::parse(wrong).unwrap_err().contains("50/s"), "{wrong}");
-        }
-    }
-
-    #[test]
     fn a_backoff_is_shown_as_it_is_declared() {
         for text in ["fixed 5m", "exponential 1m to 1h", "fixed 500ms"] {
             assert_eq!(Wishes::backoff(text).unwrap().to_string(), text);
@@ -386,6 +352,7 @@ mod tests {
                 max_attempts: 3,
                 max_backoff: first,
                 pause_above: None,
+                rate: None,
             };
             let delay = policy.delay(failures, &Random::seeded(seed)).as_secs_f64();
             let plain = backoff.wait(failures).as_secs_f64();

@@ -14,6 +14,7 @@ mod inspect;
 mod listen;
 mod marks;
 mod people;
+mod rate_limits;
 mod runs;
 mod schedules;
 mod subscriptions;
@@ -41,6 +42,7 @@ pub use self::{
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
     people::Person,
+    rate_limits::{BookAsk, Booked},
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
     subscriptions::{Orphans, Subscription},

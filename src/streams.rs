@@ -291,7 +291,7 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
     let key = format!("carebell.{key}");
     if !crate::policy::KEYS.contains(&key.as_str()) {
         let text = format!(
-            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above or ack_wait"
+            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
         );
         return Err(FileError::Override(text));
     }

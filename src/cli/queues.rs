@@ -70,6 +70,7 @@ fn to_json(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> Value 
             "max_attempts": policy.max_attempts,
             "max_backoff_s": policy.max_backoff.as_secs_f64(),
             "pause_above": policy.pause_above,
+            "rate": policy.rate.map(|rate| rate.to_string()),
             "ack_wait_s": consumer.config.ack_wait.as_secs_f64(),
             "max_deliver": consumer.config.max_deliver,
         })
@@ -86,7 +87,7 @@ fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
-        "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}",
+        "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}  rate",
         "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
     );
     for (consumer, load) in queues {
@@ -96,7 +97,7 @@ fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
         let oldest = load.and_then(|load| age(load, now)).map_or_else(|| "-".to_owned(), in_words);
         let _ = writeln!(
             text,
-            "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>5.0}% {:>8} {:>12}",
+            "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>5.0}% {:>8} {:>12}  {}",
             consumer.durable(),
             number(|load| load.waiting),
             number(|load| load.in_flight),
@@ -107,6 +108,7 @@ fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
             policy.jitter * 100.0,
             humantime::format_duration(policy.timeout).to_string(),
             policy.concurrency,
+            policy.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
         );
     }
     let counted = |(_, what, depth): &Other| format!("{} {what}", depth.map_or_else(|| "?".into(), |n| n.to_string()));

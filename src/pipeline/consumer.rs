@@ -1,4 +1,5 @@
-//! Pulls the messages of one queue: permits first, then as many messages as there are permits.
+//! Pulls the messages of one queue: permits first, then as many messages as there are permits, and no more than its rate
+//! lets start.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{message::Pulled, run::Runner};
+use super::{
+    limit::{Ahead, Limit},
+    message::Pulled,
+    run::Runner,
+};
 use crate::{channels::Appetite, health::Health, kind::Queue, plan::Channel};
 
 /// How long the server holds a pull open while there is nothing to deliver.
@@ -50,6 +55,8 @@ pub struct Consumer {
     pub stop: CancellationToken,
     /// When to pull nothing for a while.
     pub pause: Option<Pause>,
+    /// How many may start, where the queue has a rate.
+    pub limit: Option<Limit>,
 }
 
 /// While more deliveries than this wait, a queue is not pulled.
@@ -96,17 +103,23 @@ impl Consumer {
         let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
         let consumer: PullConsumer = consumer.map_err(show)?;
         loop {
-            let permit = async {
+            let leave = async {
                 // Jobs that are pulled while the database is away would only be held, and counted as delivered.
                 self.health.database_up().await;
                 if let Some(pause) = &self.pause {
                     pause.over(self.queue).await;
                 }
                 self.provider_up().await;
-                Arc::clone(permits).acquire_owned().await
+                let permit = Arc::clone(permits).acquire_owned().await.map_err(show)?;
+                let ahead = match &self.limit {
+                    Some(limit) => Some(limit.ahead(permits.available_permits() + 1).await),
+                    None => None,
+                };
+                Ok::<_, String>((permit, ahead))
             };
-            let Some(permit) = self.stop.run_until_cancelled(permit).await else { return Ok(()) };
-            self.pull(&consumer, permits, permit.map_err(show)?).await?;
+            let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
+            let (permit, ahead) = leave?;
+            self.pull(&consumer, permits, permit, ahead).await?;
         }
     }
 
@@ -123,14 +136,17 @@ impl Consumer {
         Channel::of(self.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
     }
 
-    /// One pull, for as many messages as there are permits.
+    /// One pull, for as many messages as there are permits, and as may start.
     async fn pull(
         &self,
         consumer: &PullConsumer,
         permits: &Arc<Semaphore>,
         mut held: OwnedSemaphorePermit,
+        mut ahead: Option<Ahead>,
     ) -> Result<(), String> {
-        let more = if self.appetite() == Appetite::One { 0 } else { permits.available_permits().min(LARGEST_PULL - 1) };
+        let most = ahead.as_ref().map_or(LARGEST_PULL, Ahead::most).min(LARGEST_PULL);
+        let most = if self.appetite() == Appetite::One { 1 } else { most };
+        let more = permits.available_permits().min(most - 1);
         if let Ok(count) = u32::try_from(more)
             && let Ok(rest) = Arc::clone(permits).try_acquire_many_owned(count)
         {
@@ -138,7 +154,10 @@ impl Consumer {
         }
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
         let mut connections = self.health.connections();
-        let batch = consumer.fetch().max_messages(held.num_permits()).expires(PULL_EXPIRES).messages();
+        let pull = consumer.fetch().max_messages(held.num_permits());
+        // Without an expiry the server answers at once with what it has.
+        let pull = if ahead.as_ref().is_some_and(Ahead::has_booked) { pull } else { pull.expires(PULL_EXPIRES) };
+        let batch = pull.messages();
         let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
         loop {
             let next = tokio::select! {
@@ -151,13 +170,27 @@ impl Consumer {
                 // A server that was started again knows nothing of this pull.
                 _ = connections.changed() => return Ok(()),
             };
-            let Some(message) = next else { return Ok(()) };
+            let Some(message) = next else {
+                if let Some(ahead) = ahead {
+                    ahead.close().await;
+                }
+                return Ok(());
+            };
             let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.queue)) else {
                 continue;
             };
             let runner = self.runner.clone();
+            let turn = ahead.as_mut().map(Ahead::turn);
             self.jobs.spawn(async move {
-                runner.run(message).await;
+                let may_start = match turn {
+                    Some(turn) => runner.hold(&message, turn.comes()).await,
+                    None => true,
+                };
+                if may_start {
+                    runner.run(message).await;
+                } else {
+                    runner.give_back(message).await;
+                }
                 drop(permit);
             });
         }

@@ -120,7 +120,7 @@ mod tests {
             let jitter = f64::from(jitter) / 100.0;
             let policy = Policy {
                 attempts, backoff, jitter, timeout: Duration::from_secs(1), concurrency: 1, max_attempts: attempts,
-                max_backoff: backoff.longest(), pause_above: None,
+                max_backoff: backoff.longest(), pause_above: None, rate: None,
             };
             let (now, not_after) = (instant(0), instant(expires));
             let back = instant(expires + 1);

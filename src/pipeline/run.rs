@@ -107,6 +107,16 @@ impl Runner {
         }
     }
 
+    /// Holds a message until its time, and keeps it this worker's meanwhile. False where the worker stops before.
+    pub async fn hold(&self, message: &Pulled, until: impl Future<Output = ()>) -> bool {
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => false,
+            () = until => true,
+            never = message.lifeline().keep(self.ack_wait / 3) => match never {},
+        }
+    }
+
     /// Gives back a message that was pulled and not begun.
     pub async fn give_back(&self, message: Pulled) {
         let ending = self.release(message.meta().as_ref()).await;

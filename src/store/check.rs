@@ -7,7 +7,7 @@ use tokio::time::timeout;
 use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
 
 /// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 15] = [
+const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("contents", &["SELECT", "INSERT", "DELETE"]),
@@ -18,6 +18,7 @@ const OWN_TABLES: [(&str, &[&str]); 15] = [
     ("notifications", &["SELECT", "INSERT"]),
     ("preferences", &["SELECT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
+    ("rate_limits", &["SELECT", "INSERT", "UPDATE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),

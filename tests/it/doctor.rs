@@ -346,7 +346,7 @@ async fn a_shortage_is_found(world: &World) {
 /// The columns that the doctor asks for are all that a worker reads, and the privileges all that it needs.
 #[tokio::test]
 async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
-    let world = World::new().await;
+    let world = World::with_overrides(&format!("{QUICK},notification_critical.rate=1000/s")).await;
     for statement in [
         "CREATE SCHEMA application",
         "ALTER TABLE users SET SCHEMA application",
@@ -384,18 +384,18 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
         (
             "SELECT",
             "_sqlx_migrations, care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs, \
-             notifications, preferences, push_subscriptions, refill_shortages, reminder_marks, scheduler_state, \
-             schedules, user_addresses",
+             notifications, preferences, push_subscriptions, rate_limits, refill_shortages, reminder_marks, \
+             scheduler_state, schedules, user_addresses",
         ),
         (
             "INSERT",
             "care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs, notifications, \
-             refill_shortages, reminder_marks, scheduler_state, user_addresses",
+             rate_limits, refill_shortages, reminder_marks, scheduler_state, user_addresses",
         ),
         (
             "UPDATE",
-            "care_reminders, deliveries, job_runs, push_subscriptions, refill_shortages, scheduler_state, schedules, \
-             user_addresses",
+            "care_reminders, deliveries, job_runs, push_subscriptions, rate_limits, refill_shortages, \
+             scheduler_state, schedules, user_addresses",
         ),
         (
             "DELETE",
@@ -427,6 +427,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
     world.eventually("both are done", async || (world.count(tended).await == 2).then_some(())).await;
     world.queues_are_empty().await;
+    assert!(world.count("SELECT count(*) FROM rate_limits").await > 0, "a rate was held");
     assert!(!worker.output().contains("SQLSTATE"), "{}", worker.output());
     assert_eq!(worker.get("/health").await.0, 200);
     assert_eq!(worker.terminate().await.code(), Some(0));

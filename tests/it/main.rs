@@ -31,6 +31,7 @@ mod poison;
 mod preferences;
 mod producers;
 mod queues;
+mod rate_limits;
 mod records;
 mod reminder_appointment;
 mod reminder_medication;
