@@ -6,10 +6,14 @@
 //! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
 
 pub mod breaker;
+pub mod gateway;
 pub mod outbound;
 mod settings;
+pub mod sms;
+pub mod voice;
 pub mod web_push;
 pub mod webhook;
+pub mod whatsapp;
 
 use std::{
     borrow::Cow,

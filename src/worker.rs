@@ -11,7 +11,10 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    channels::{Channels, Sender, breaker, web_push::WebPush, webhook::Webhook},
+    channels::{
+        Channels, Sender, breaker, gateway::Settings, sms::Sms, voice::Voice, web_push::WebPush, webhook::Webhook,
+        whatsapp::WhatsApp,
+    },
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
@@ -21,6 +24,7 @@ use crate::{
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
+    plan::Channel,
     scheduler::Scheduler,
     store::Store,
     streams::{FileError, Streams},
@@ -151,7 +155,19 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
     }
     let webhook = Webhook::new(config.webhook.clone(), clock.clone()).map_err(config::from_channel)?;
     senders.push(Arc::new(webhook));
+    for settings in &config.gateways {
+        senders.push(gateway(settings.clone(), clock.clone())?);
+    }
     Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
+}
+
+fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigError> {
+    let sender: Result<Arc<dyn Sender>, _> = match settings.channel {
+        Channel::WhatsApp => WhatsApp::new(settings, clock).map(|sender| Arc::new(sender) as _),
+        Channel::Voice => Voice::new(settings, clock).map(|sender| Arc::new(sender) as _),
+        _ => Sms::new(settings, clock).map(|sender| Arc::new(sender) as _),
+    };
+    sender.map_err(config::from_channel)
 }
 
 /// Waits until both servers, and what is on them, pass the self-tests.
