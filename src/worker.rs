@@ -11,8 +11,14 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
+    callbacks,
     channels::{
-        Channels, Sender, breaker, gateway::Settings, sms::Sms, voice::Voice, web_push::WebPush, webhook::Webhook,
+        Channels, Sender, breaker,
+        gateway::{Receiver, Settings},
+        sms::Sms,
+        voice::Voice,
+        web_push::WebPush,
+        webhook::Webhook,
         whatsapp::WhatsApp,
     },
     checkpoint,
@@ -55,6 +61,9 @@ pub enum WorkerError {
     /// The health port cannot be had.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
+    /// The port of callbacks cannot be had.
+    #[error("PUBLIC_PORT cannot be served: {0}")]
+    PublicPort(std::io::Error),
     /// A server did not come up in time, or does not let the worker do what it must.
     #[error("{0}")]
     Start(String),
@@ -82,6 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         return Ok(());
     };
     let (client, store) = servers?;
+    let listening = listen(&config, &store, &clock, &closing).await?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
     let parts = Parts {
@@ -136,6 +146,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         warn!("the last acknowledgements could not be flushed");
     }
     closing.cancel();
+    if let Some(listening) = listening {
+        // What a provider is saying at this moment is written yet: it says most things once.
+        let _ = timeout(CLOSE_TIMEOUT, listening.ended).await;
+    }
     let _ = timeout(CLOSE_TIMEOUT, store.close()).await;
     info!("stopped");
     if lost.is_cancelled() {
@@ -168,6 +182,22 @@ fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigEr
         _ => Sms::new(settings, clock).map(|sender| Arc::new(sender) as _),
     };
     sender.map_err(config::from_channel)
+}
+
+/// Receives status callbacks, where there is a port for them.
+async fn listen(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Result<Option<callbacks::Listening>, WorkerError> {
+    let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
+    let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
+    let receiver = Receiver::new(url, &config.gateways);
+    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), stop.clone()).await;
+    let listening = listening.map_err(WorkerError::PublicPort)?;
+    info!(port = listening.address.port(), "callbacks are received");
+    Ok(Some(listening))
 }
 
 /// Waits until both servers, and what is on them, pass the self-tests.

@@ -8,6 +8,7 @@ mod support;
 mod alert_refill;
 mod bad_input;
 mod breakers;
+mod callbacks;
 mod care_reminders;
 mod cli;
 mod crashes;
