@@ -6,10 +6,14 @@
 //! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
 
 pub mod breaker;
+pub mod gateway;
 pub mod outbound;
 mod settings;
+pub mod sms;
+pub mod voice;
 pub mod web_push;
 pub mod webhook;
+pub mod whatsapp;
 
 use std::{
     borrow::Cow,
@@ -251,17 +255,23 @@ impl Channels {
         self.guarded.get(&channel).map(|guarded| guarded.sender.after_unknown())
     }
 
-    /// Sends a parcel by the first provider whose breaker lets it pass. None where the channel is not configured.
+    /// Sends a parcel by the first provider whose breaker lets it pass. Where this very parcel finds one down, which did
+    /// not accept it, the next is asked: else the one that tries whether a provider is back would wait as long as it is
+    /// not. None where the channel is not configured.
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
         let mut closed: Option<DateTime<Utc>> = None;
         for rank in 0.. {
             let Some(provider) = guarded.sender.provider(parcel, rank) else { break };
             let breaker = self.breaker(guarded, &provider);
-            match breaker.admit() {
-                Ok(pass) => return Some(Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await),
-                Err(until) => closed = Some(closed.map_or(until, |earlier| earlier.min(until))),
-            }
+            let until = match breaker.admit() {
+                Ok(pass) => match Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await {
+                    Sent::Closed { until } => until,
+                    answered @ Sent::Answered { .. } => return Some(answered),
+                },
+                Err(until) => until,
+            };
+            closed = Some(closed.map_or(until, |earlier| earlier.min(until)));
         }
         let until = closed.unwrap_or_else(|| self.clock.now());
         Some(Sent::Closed { until })

@@ -2,6 +2,8 @@
 //!
 //! The environment wins. In the file a key is the variable's name in lower case (`nats_url = "nats://…"`).
 
+mod gateway;
+
 use std::{
     borrow::Cow,
     collections::{BTreeSet, HashMap},
@@ -16,7 +18,7 @@ use url::Url;
 
 use crate::{
     channels::{
-        SettingsError,
+        SettingsError, gateway as providers,
         outbound::AllowedHost,
         web_push::{self, KeyPair},
         webhook,
@@ -42,6 +44,24 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
     ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEBHOOK_CA_FILE", "the path of a PEM file of roots"),
+    ("SMS_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("SMS_FROM", "+4366012345678, a short code, up to 11 letters and digits, or MG…"),
+    ("SMS_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("SMS_FALLBACK_FROM", "as SMS_FROM"),
+    ("SMS_AFTER_UNKNOWN", "stop or send_again"),
+    ("WHATSAPP_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("WHATSAPP_FROM", "+4366012345678 or MG…"),
+    ("WHATSAPP_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("WHATSAPP_FALLBACK_FROM", "as WHATSAPP_FROM"),
+    ("WHATSAPP_AFTER_UNKNOWN", "stop or send_again"),
+    ("VOICE_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("VOICE_FROM", "+4366012345678"),
+    ("VOICE_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("VOICE_FALLBACK_FROM", "as VOICE_FROM"),
+    ("VOICE_AFTER_UNKNOWN", "stop or send_again"),
+    ("PROVIDER_CA_FILE", "the path of a PEM file of roots"),
+    ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
+    ("PUBLIC_PORT", "a port, or 0 for any that is free"),
     ("HEALTH_PORT", "a port, or 0 for any that is free"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
@@ -111,6 +131,10 @@ pub struct Config {
     pub web_push: Option<web_push::Settings>,
     /// Webhooks.
     pub webhook: webhook::Settings,
+    /// The channels that send through HTTP providers, as far as they have one: texts, `WhatsApp`, calls.
+    pub gateways: Vec<providers::Settings>,
+    /// Where providers' status callbacks are received, where they are; 0 = any port that is free.
+    pub public_port: Option<u16>,
     /// Where health is served; 0 = any port that is free.
     pub health_port: u16,
     /// How long a worker that stops waits for its jobs.
@@ -291,7 +315,7 @@ impl Source {
         let mut settings = web_push::Settings::new(keys, self.require("VAPID_SUBJECT")?);
         settings.allowed_hosts = self.hosts("WEB_PUSH_ALLOWED_HOSTS")?;
         settings.ca_file = self.path("WEB_PUSH_CA_FILE")?;
-        settings.app_url = self.parse_with("APP_URL", |text| Url::parse(text).ok())?;
+        settings.app_url = self.app_url()?;
         Ok(Some(settings))
     }
 
@@ -303,12 +327,16 @@ impl Source {
         Ok(webhook::Settings {
             allowed_hosts: self.hosts("WEBHOOK_ALLOWED_HOSTS")?,
             ca_file: self.path("WEBHOOK_CA_FILE")?,
-            app_url: self.parse_with("APP_URL", |text| Url::parse(text).ok())?,
+            app_url: self.app_url()?,
         })
     }
 
     fn hosts(&self, variable: &'static str) -> Result<Vec<AllowedHost>, ConfigError> {
         AllowedHost::list(variable, self.get(variable).unwrap_or_default()).map_err(from_channel)
+    }
+
+    fn app_url(&self) -> Result<Option<Url>, ConfigError> {
+        self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
     /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
@@ -320,6 +348,8 @@ impl Source {
             self.database_url().err(),
             self.web_push().err(),
             self.webhook().err(),
+            self.gateways().err(),
+            self.public_port().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
@@ -364,6 +394,8 @@ impl Config {
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
             webhook: source.webhook()?,
+            gateways: source.gateways()?,
+            public_port: source.public_port()?,
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,

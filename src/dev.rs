@@ -4,6 +4,7 @@
 pub mod demo;
 pub mod guard;
 pub mod nats;
+pub mod phone_service;
 pub mod postgres;
 pub mod programs;
 pub mod push_service;

@@ -6,6 +6,7 @@
 
 mod database;
 mod nats;
+mod providers;
 
 use std::fmt;
 
@@ -60,6 +61,8 @@ pub enum Item {
     VapidKeys,
     /// Push services can be reached.
     PushEgress,
+    /// The providers of texts, `WhatsApp` messages and calls can be reached.
+    ProviderEgress,
 }
 
 /// What a worker that starts does about a check that fails.
@@ -92,6 +95,7 @@ impl Item {
             Self::DatabaseClock => "database clock",
             Self::VapidKeys => "VAPID keys",
             Self::PushEgress => "push egress",
+            Self::ProviderEgress => "provider egress",
         }
     }
 
@@ -108,7 +112,7 @@ impl Item {
             | Self::CareTables => AtStart::Wait,
             // A worker does not come this far with a wrong configuration or keys that are not a pair.
             Self::Configuration | Self::VapidKeys | Self::NatsPermissions | Self::DatabasePermissions => AtStart::Exit,
-            Self::NatsClock | Self::DatabaseClock | Self::PushEgress => AtStart::Tell,
+            Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress => AtStart::Tell,
         }
     }
 }
@@ -218,12 +222,17 @@ pub enum Egress {
 
 /// Runs all checks, in the order in which they are shown. Takes as long as the slowest, a few seconds at most.
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
-    let (of_nats, of_database, of_push) =
-        tokio::join!(examine_nats(source, clock), examine_database(source, clock), examine_push(source, clock, egress));
+    let (of_nats, of_database, of_push, of_providers) = tokio::join!(
+        examine_nats(source, clock),
+        examine_database(source, clock),
+        examine_push(source, clock, egress),
+        providers::examine(source, egress),
+    );
     let mut checks = vec![configuration(source)];
     checks.extend(of_nats);
     checks.extend(of_database);
     checks.extend(of_push);
+    checks.extend(of_providers);
     checks.sort_by_key(|check| check.item);
     checks
 }

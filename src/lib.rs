@@ -14,6 +14,7 @@
 //! is due, [`scheduler`] publishes it then, [`worker`] ties all together, and [`dev`] starts the private servers that `carebell dev` and the tests share.
 //! `docs/ARCHITECTURE.md` tells the reasons.
 
+pub mod callbacks;
 pub mod channels;
 pub mod checkpoint;
 pub mod cli;

@@ -1,5 +1,7 @@
 //! What a job decided, as data: the rows to write and the messages to publish. `work` makes it, `effects` performs it.
 
+mod report;
+
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
@@ -9,6 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+pub use self::report::{Report, Undelivered};
 use crate::kind::{Kind, Lane};
 
 /// All that follows from one job. Written in one commit, then published.

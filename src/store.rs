@@ -3,6 +3,7 @@
 //! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `effects::group`).
 
 mod audit;
+mod callbacks;
 mod care;
 mod care_reminders;
 mod check;
@@ -30,6 +31,7 @@ use tokio::time::timeout;
 
 pub use self::{
     audit::AuditEntry,
+    callbacks::{Noted, Reported},
     care::{
         AppointmentRecord, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationRecord, Planned, ShiftRecord,
         SupplyRecord,

@@ -11,7 +11,16 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    channels::{Channels, Sender, breaker, web_push::WebPush, webhook::Webhook},
+    callbacks,
+    channels::{
+        Channels, Sender, breaker,
+        gateway::{Receiver, Settings},
+        sms::Sms,
+        voice::Voice,
+        web_push::WebPush,
+        webhook::Webhook,
+        whatsapp::WhatsApp,
+    },
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
@@ -21,6 +30,7 @@ use crate::{
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs, nats,
     pipeline::{Parts, Pipeline},
+    plan::Channel,
     scheduler::Scheduler,
     store::Store,
     streams::{FileError, Streams},
@@ -51,6 +61,9 @@ pub enum WorkerError {
     /// The health port cannot be had.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
+    /// The port of callbacks cannot be had.
+    #[error("PUBLIC_PORT cannot be served: {0}")]
+    PublicPort(std::io::Error),
     /// A server did not come up in time, or does not let the worker do what it must.
     #[error("{0}")]
     Start(String),
@@ -78,6 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         return Ok(());
     };
     let (client, store) = servers?;
+    let listening = listen(&config, &store, &clock, &closing).await?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
     let parts = Parts {
@@ -132,6 +146,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         warn!("the last acknowledgements could not be flushed");
     }
     closing.cancel();
+    if let Some(listening) = listening {
+        // What a provider is saying at this moment is written yet: it says most things once.
+        let _ = timeout(CLOSE_TIMEOUT, listening.ended).await;
+    }
     let _ = timeout(CLOSE_TIMEOUT, store.close()).await;
     info!("stopped");
     if lost.is_cancelled() {
@@ -151,7 +169,35 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
     }
     let webhook = Webhook::new(config.webhook.clone(), clock.clone()).map_err(config::from_channel)?;
     senders.push(Arc::new(webhook));
+    for settings in &config.gateways {
+        senders.push(gateway(settings.clone(), clock.clone())?);
+    }
     Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
+}
+
+fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigError> {
+    let sender: Result<Arc<dyn Sender>, _> = match settings.channel {
+        Channel::WhatsApp => WhatsApp::new(settings, clock).map(|sender| Arc::new(sender) as _),
+        Channel::Voice => Voice::new(settings, clock).map(|sender| Arc::new(sender) as _),
+        _ => Sms::new(settings, clock).map(|sender| Arc::new(sender) as _),
+    };
+    sender.map_err(config::from_channel)
+}
+
+/// Receives status callbacks, where there is a port for them.
+async fn listen(
+    config: &Config,
+    store: &Store,
+    clock: &Clock,
+    stop: &CancellationToken,
+) -> Result<Option<callbacks::Listening>, WorkerError> {
+    let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
+    let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
+    let receiver = Receiver::new(url, &config.gateways);
+    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), stop.clone()).await;
+    let listening = listening.map_err(WorkerError::PublicPort)?;
+    info!(port = listening.address.port(), "callbacks are received");
+    Ok(Some(listening))
 }
 
 /// Waits until both servers, and what is on them, pass the self-tests.

@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not look whether push services can be reached
+    /// Do not look whether push services and providers can be reached
     #[arg(long)]
     offline: bool,
     /// One JSON array in place of lines

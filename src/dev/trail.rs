@@ -60,6 +60,13 @@ impl Line {
         self.0.get("port")?.as_u64()
     }
 
+    /// The port that callbacks are received on, where the line says so.
+    #[must_use]
+    pub fn public_port(&self) -> Option<u64> {
+        self.text("message").filter(|message| message.starts_with("callbacks are received"))?;
+        self.0.get("port")?.as_u64()
+    }
+
     /// Whether it says that the worker is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {

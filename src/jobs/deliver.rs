@@ -48,6 +48,30 @@ impl By for Webhook {
     const CHANNEL: Channel = Channel::Webhook;
 }
 
+/// By text message.
+#[derive(Debug)]
+pub enum Sms {}
+
+impl By for Sms {
+    const CHANNEL: Channel = Channel::Sms;
+}
+
+/// By `WhatsApp`.
+#[derive(Debug)]
+pub enum WhatsApp {}
+
+impl By for WhatsApp {
+    const CHANNEL: Channel = Channel::WhatsApp;
+}
+
+/// By call.
+#[derive(Debug)]
+pub enum Voice {}
+
+impl By for Voice {
+    const CHANNEL: Channel = Channel::Voice;
+}
+
 impl<B: By> Job for Deliver<B> {
     const KIND: Kind = B::CHANNEL.kind();
 

@@ -8,6 +8,7 @@ use prost::Message as _;
 use serde_json::{Map, Value};
 
 use crate::{
+    channels::gateway::is_e164,
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
     plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason, Unsent},
@@ -267,8 +268,9 @@ fn check_email(email: String) -> Result<String, Invalid> {
 }
 
 fn check_phone(phone: String) -> Result<String, Invalid> {
-    let digits = phone.strip_prefix('+').unwrap_or_default();
-    let plausible =
-        (7..=15).contains(&digits.len()) && digits.chars().all(|c| c.is_ascii_digit()) && !digits.starts_with('0');
-    if plausible { Ok(phone) } else { Err(Invalid::new("recipients.phone", "must be E.164, such as +4366012345678")) }
+    if is_e164(&phone) {
+        Ok(phone)
+    } else {
+        Err(Invalid::new("recipients.phone", "must be E.164, such as +4366012345678"))
+    }
 }

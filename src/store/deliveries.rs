@@ -117,6 +117,7 @@ impl Store {
         let mut order = first_of_each(entries, |entry| &entry.id);
         order.sort_by(|a, b| entries[*a].id.cmp(&entries[*b].id));
         let columns: Vec<Columns<'_>> = order.iter().map(|index| entries[*index].record.columns()).collect();
+        // What is locked is read as it is then: a provider's report may have been written while this waited for the row.
         let written: Vec<String> = sqlx::query_scalar(
             "WITH said AS ( \
                  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[], \
@@ -124,7 +125,8 @@ impl Store {
                                       $12::text[], $13::text[]) \
                       AS s(id, seq, delivered, now, state, reason, burnt, held_until, provider, answer, gone, worker, \
                            provider_id)), \
-             locked AS (SELECT d.id FROM deliveries d JOIN said USING (id) ORDER BY d.id FOR UPDATE OF d), \
+             locked AS (SELECT d.id, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by \
+                        FROM deliveries d JOIN said USING (id) ORDER BY d.id FOR UPDATE OF d), \
              ended AS (SELECT p.id FROM push_subscriptions p \
                        JOIN deliveries d ON d.channel = 'web_push' AND d.address = p.id \
                        JOIN said s ON s.id = d.id WHERE s.gone ORDER BY p.id FOR UPDATE OF p), \
@@ -149,8 +151,8 @@ impl Store {
              attempts AS (INSERT INTO delivery_attempts (delivery_id, at, answer) \
                  SELECT id, now, answer FROM written WHERE burnt = 1 ON CONFLICT DO NOTHING) \
              SELECT id FROM written \
-             UNION SELECT d.id FROM deliveries d JOIN said s USING (id) \
-             WHERE (d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by) \
+             UNION SELECT l.id FROM locked l JOIN said s USING (id) \
+             WHERE (l.claim_seq, l.claim_delivery, l.recorded_delivery, l.claimed_by) \
                  = (s.seq, s.delivered, s.delivered, s.worker)",
         )
         .bind(order.iter().map(|index| entries[*index].id.as_str()).collect::<Vec<_>>())

@@ -14,7 +14,7 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 
 use crate::{
     cli::carebell,
-    support::{LIMIT, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
+    support::{LIMIT, Phones, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
 };
 
 /// Port 1 is nobody's.
@@ -77,6 +77,33 @@ fn assert_not_checked(checks: &[Check], items: &[Item], why: &str) {
     for item in items {
         assert_eq!(check(checks, *item).outcome, Outcome::NotChecked(why.to_owned()), "{item:?}");
     }
+}
+
+#[tokio::test]
+async fn providers_are_looked_for_and_nothing_is_sent() {
+    let world = World::new().await;
+    let phones = Phones::start(&world).await;
+    let mut variables = phones.both("SMS");
+    variables.extend(phones.one("VOICE"));
+    let with = |change: &[(&'static str, &'static str)]| {
+        let own = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        own.chain(change.iter().copied()).collect::<Vec<_>>()
+    };
+    let line = |checks: &[Check]| check(checks, Item::ProviderEgress).to_string();
+    let checks = examine(&world, &with(&[])).await;
+    let (first, second) = (phones.first.name(), phones.second.name());
+    let reached = format!("ok    provider egress: sms by {first}, sms by {second}, voice by {first} can be reached");
+    assert!(line(&checks).starts_with(&reached), "{}", line(&checks));
+    assert!(line(&checks).contains("without PUBLIC_URL"), "{}", line(&checks));
+    let checks = examine(&world, &with(&[("PUBLIC_URL", "https://bell.example.org")])).await;
+    assert_eq!(line(&checks), reached);
+
+    phones.second.shut(true);
+    only_failure(&examine(&world, &with(&[])).await, Item::ProviderEgress, &[&second, "no connection"]);
+    let checks = examine(&world, &with(&[("SMS_FROM", "not a sender at all")])).await;
+    only_failure(&checks, Item::Configuration, &["SMS_FROM"]);
+    assert_not_checked(&checks, &[Item::ProviderEgress], "SMS_FROM is not valid");
+    assert_eq!((phones.first.counts().requests, phones.second.counts().requests), (0, 0));
 }
 
 #[tokio::test]

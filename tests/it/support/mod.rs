@@ -1,5 +1,6 @@
 //! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
 
+mod phones;
 mod servers;
 mod toolchains;
 mod worker;
@@ -30,6 +31,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
+    phones::{NUMBER, Phones},
     servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs},
     toolchains::{Node, Python},
     worker::{Custom, Process, Worker},

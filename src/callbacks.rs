@@ -1,0 +1,219 @@
+//! What providers say later of what they took: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the one
+//! thing that is served to the outside.
+//!
+//! Nothing is believed that is not signed, and nothing is looked up or written before that is known. What is said is
+//! written to the ledger by `store/callbacks.rs`.
+
+mod counts;
+mod listener;
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::to_bytes,
+    extract::{Path, Request, State},
+    http::{HeaderMap, StatusCode, header::CONTENT_TYPE},
+    routing::post,
+};
+use tokio::{
+    net::TcpListener,
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{Instant, sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use url::form_urlencoded;
+
+pub use self::counts::{Counts, Fate};
+use crate::{
+    channels::gateway::{Callback, Receiver},
+    clock::Clock,
+    plan::Channel,
+    store::{Noted, Reported, Store, StoreError},
+};
+
+/// The longest body that is read. Those of the API have about 1 KiB.
+const MAX_BODY: usize = 16 * 1024;
+
+/// How long a body may take to arrive.
+const READ_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a database that is away is waited for. Providers wait 15 s for an answer, and most never ask again.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// Between two tries to write.
+const WRITE_AGAIN: Duration = Duration::from_millis(250);
+
+/// The most callbacks that are worked on at once.
+const MOST_AT_ONCE: usize = 64;
+
+/// What is served.
+const ROUTE: &str = "/callbacks/{channel}/{delivery}";
+
+/// The header of the signature.
+const SIGNATURE: &str = "x-twilio-signature";
+
+/// A short answer.
+type Said = (StatusCode, &'static str);
+
+const NOTED: Said = (StatusCode::NO_CONTENT, "");
+const NO_CHANNEL: Said = (StatusCode::NOT_FOUND, "no such channel is configured here\n");
+const NO_DELIVERY: Said = (StatusCode::NOT_FOUND, "there is no such delivery\n");
+const NO_FORM: Said = (StatusCode::BAD_REQUEST, "the body must be application/x-www-form-urlencoded\n");
+const BROKEN: Said = (StatusCode::BAD_REQUEST, "the body breaks off\n");
+const TOO_LONG: Said = (StatusCode::PAYLOAD_TOO_LARGE, "the body must have at most 16 KiB\n");
+const TOO_SLOW: Said = (StatusCode::REQUEST_TIMEOUT, "the body takes too long\n");
+const FORGED: Said = (StatusCode::FORBIDDEN, "the signature is not that of an account of this channel\n");
+const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too much at once, try again\n");
+const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is away, try again\n");
+
+/// The listener, which runs until it is told to stop.
+#[derive(Debug)]
+pub struct Listening {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// What became of the callbacks so far.
+    pub counts: Arc<Counts>,
+    /// Ends when what was under way at the stop is done, a few seconds later at most.
+    pub ended: JoinHandle<()>,
+}
+
+struct Desk {
+    receiver: Receiver,
+    store: Store,
+    clock: Clock,
+    counts: Arc<Counts>,
+    places: Semaphore,
+}
+
+/// Listens on `port` (0 = any that is free) of all addresses until `stop`.
+///
+/// # Errors
+/// If the port cannot be had.
+pub async fn serve(
+    port: u16,
+    receiver: Receiver,
+    store: Store,
+    clock: Clock,
+    stop: CancellationToken,
+) -> io::Result<Listening> {
+    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
+    let address = listener.local_addr()?;
+    let counts = Arc::new(Counts::default());
+    let places = Semaphore::new(MOST_AT_ONCE);
+    // A proxy may take the path of the public URL away, or leave it.
+    let outside = format!("{}{ROUTE}", receiver.public_url().path());
+    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), places });
+    let mut router = Router::new().without_v07_checks().route(ROUTE, post(receive));
+    if outside != ROUTE {
+        router = router.route(&outside, post(receive));
+    }
+    let router = router.with_state(desk);
+    let ended = tokio::spawn(listener::serve(listener, router, stop));
+    Ok(Listening { address, counts, ended })
+}
+
+async fn receive(
+    State(desk): State<Arc<Desk>>,
+    Path((channel, delivery)): Path<(String, String)>,
+    request: Request,
+) -> (StatusCode, String) {
+    let Some(channel) = Channel::parse(&channel).filter(|channel| desk.receiver.has(*channel)) else {
+        return said(NO_CHANNEL);
+    };
+    let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
+    let (parts, body) = request.into_parts();
+    if !is_form(&parts.headers) {
+        desk.counts.add(Fate::Malformed);
+        return said(NO_FORM);
+    }
+    let body = match timeout(READ_TIMEOUT, to_bytes(body, MAX_BODY)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(error)) => {
+            desk.counts.add(Fate::Malformed);
+            let too_long =
+                std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
+            return said(if too_long { TOO_LONG } else { BROKEN });
+        }
+        Err(_) => {
+            desk.counts.add(Fate::Malformed);
+            return said(TOO_SLOW);
+        }
+    };
+    let parameters: Vec<(String, String)> = form_urlencoded::parse(&body).into_owned().collect();
+    let signature = parts.headers.get(SIGNATURE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let Some(provider) = desk.receiver.signer(channel, &delivery, &parameters, signature) else {
+        if let Some(forged) = desk.counts.forged() {
+            let channel = channel.name();
+            tracing::warn!(channel, forged, "a callback was not signed by an account of its channel; nothing written");
+        }
+        return said(FORGED);
+    };
+    let callback = match Callback::read(channel, &parameters) {
+        Ok(callback) => callback,
+        Err(malformed) => {
+            desk.counts.add(Fate::Malformed);
+            tracing::warn!(channel = channel.name(), provider, "a signed callback cannot be read: {malformed}");
+            return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
+        }
+    };
+    let reported = Reported {
+        id: delivery,
+        channel,
+        report: callback.report,
+        provider: provider.to_owned(),
+        provider_id: callback.provider_id,
+        words: callback.words,
+        now: desk.clock.now(),
+    };
+    said(desk.write(&reported).await)
+}
+
+impl Desk {
+    async fn write(&self, reported: &Reported) -> Said {
+        let (delivery, channel) = (reported.id.as_str(), reported.channel.name());
+        match self.write_in_time(reported).await {
+            Ok(Noted::Changed(state)) => {
+                self.counts.add(Fate::Noted);
+                tracing::info!(delivery, channel, state, said = reported.words, "reported by its provider: {state}");
+                NOTED
+            }
+            Ok(Noted::Known) => {
+                self.counts.add(Fate::Known);
+                NOTED
+            }
+            Ok(Noted::Missing) => {
+                self.counts.add(Fate::Missing);
+                NO_DELIVERY
+            }
+            Err(error) => {
+                self.counts.add(Fate::Lost);
+                tracing::error!(delivery, channel, said = reported.words, "a callback cannot be written: {error}");
+                NO_DATABASE
+            }
+        }
+    }
+
+    /// Tries again while the database is away.
+    async fn write_in_time(&self, reported: &Reported) -> Result<Noted, StoreError> {
+        let deadline = Instant::now() + WRITE_TIMEOUT;
+        loop {
+            match self.store.record_report(reported).await {
+                Err(StoreError::Unavailable(_) | StoreError::Busy(_)) if Instant::now() < deadline => {
+                    sleep(WRITE_AGAIN).await;
+                }
+                done => return done,
+            }
+        }
+    }
+}
+
+fn said((status, text): Said) -> (StatusCode, String) {
+    (status, text.to_owned())
+}
+
+fn is_form(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    value.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/x-www-form-urlencoded"))
+}

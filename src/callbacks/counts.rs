@@ -1,0 +1,97 @@
+//! What became of callbacks, counted.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+/// Between two lines of the log about forged callbacks: whoever sends many must not fill the disk.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// What became of one callback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It changed the ledger.
+    Noted,
+    /// The like of it was on record.
+    Known,
+    /// The ledger has no such delivery.
+    Missing,
+    /// It was not signed by an account of its channel.
+    Forged,
+    /// It could not be read.
+    Malformed,
+    /// The database was away for too long.
+    Lost,
+}
+
+impl Fate {
+    /// All of them.
+    pub const ALL: [Self; 6] = [Self::Noted, Self::Known, Self::Missing, Self::Forged, Self::Malformed, Self::Lost];
+
+    /// As a label.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Noted => "noted",
+            Self::Known => "known",
+            Self::Missing => "missing",
+            Self::Forged => "forged",
+            Self::Malformed => "malformed",
+            Self::Lost => "lost",
+        }
+    }
+}
+
+/// How many callbacks had which fate since the start.
+#[derive(Debug, Default)]
+pub struct Counts {
+    of: [AtomicU64; Fate::ALL.len()],
+    told: Mutex<Option<Instant>>,
+}
+
+impl Counts {
+    /// How many had this fate.
+    #[must_use]
+    pub fn of(&self, fate: Fate) -> u64 {
+        self.of[fate as usize].load(Ordering::Relaxed)
+    }
+
+    pub(super) fn add(&self, fate: Fate) {
+        self.of[fate as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Counts a forged one. Answers how many there were, where it is time to say so.
+    pub(super) fn forged(&self) -> Option<u64> {
+        self.add(Fate::Forged);
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        let now = Instant::now();
+        if told.is_some_and(|told| now - told < TELL_EVERY) {
+            return None;
+        }
+        *told = Some(now);
+        Some(self.of(Fate::Forged))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn each_is_counted_and_few_are_told_of() {
+        let counts = Counts::default();
+        let told: Vec<Option<u64>> = (0..3).map(|_| counts.forged()).collect();
+        assert_eq!(told, [Some(1), None, None]);
+        tokio::time::advance(TELL_EVERY).await;
+        assert_eq!(counts.forged(), Some(4));
+        for fate in Fate::ALL {
+            assert_eq!(counts.of(fate), if fate == Fate::Forged { 4 } else { 0 }, "{}", fate.name());
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! A listener that strangers reach: few connections, none for long, none that says nothing.
+
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use axum::Router;
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Semaphore,
+    time::{sleep, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+/// The most connections at once; further ones wait to be accepted.
+const MOST_CONNECTIONS: usize = 256;
+
+/// How long a request's head may take, and a connection that is kept may be idle.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a connection may last; then it ends after the request under way.
+const LONGEST_CONNECTION: Duration = Duration::from_mins(1);
+
+/// How long what is under way may take at the end.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// After a connection could not be accepted, most often for want of file descriptors.
+const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
+
+/// Serves until `stop`, then finishes what is under way.
+pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let connections = TaskTracker::new();
+    while let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
+        match stop.run_until_cancelled(listener.accept()).await {
+            None => break,
+            Some(Err(_)) => sleep(ACCEPT_AGAIN).await,
+            Some(Ok((stream, _))) => {
+                let (router, stop) = (router.clone(), stop.clone());
+                connections.spawn(async move {
+                    connection(stream, router, stop).await;
+                    drop(place);
+                });
+            }
+        }
+    }
+    drop(listener);
+    connections.close();
+    let _ = timeout(GRACE, connections.wait()).await;
+}
+
+async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+    let _ = stream.set_nodelay(true);
+    let mut builder = auto::Builder::new(TokioExecutor::new()).http1_only();
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
+    let mut serving = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = stop.cancelled() => {}
+        () = sleep(LONGEST_CONNECTION) => {}
+    }
+    serving.as_mut().graceful_shutdown();
+    let _ = timeout(GRACE, serving).await;
+}

@@ -1,0 +1,152 @@
+//! The HTTP client of the providers: bounded in time, nowhere else than asked, and exact about what may have happened
+//! where no answer came.
+
+use std::{path::Path, time::Duration};
+
+use reqwest::{
+    Response,
+    header::{CONTENT_TYPE, RETRY_AFTER},
+    redirect,
+};
+use url::form_urlencoded;
+
+use super::Account;
+use crate::channels::{
+    SettingsError,
+    outbound::{CONNECT_TIMEOUT, describe, no_roots, roots},
+};
+
+/// The variable that names roots of one's own.
+const CA_FILE: &str = "PROVIDER_CA_FILE";
+
+/// How long it may take to see whether a provider answers at all.
+const REACH_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Shorter than servers keep an idle connection: a request over one that the server is closing at that moment may or
+/// may not have been read.
+const POOL_IDLE: Duration = Duration::from_secs(20);
+
+/// The most of an answer that is read. Those of the API have about 1 KiB.
+const MAX_BODY: usize = 64 * 1024;
+
+/// The version of the API, which is its path.
+const VERSION: &str = "2010-04-01";
+
+/// The client.
+pub struct Client {
+    http: reqwest::Client,
+    limit: Duration,
+}
+
+/// What a provider answered, as far as it is of use.
+pub struct Reply {
+    /// The HTTP status.
+    pub status: u16,
+    /// The Retry-After header as it came.
+    pub retry_after: Option<String>,
+    /// The body; less if it broke off.
+    pub body: Vec<u8>,
+}
+
+/// No answer came. The texts name the fault and repeat nothing of the request.
+#[derive(Debug)]
+pub enum NoReply {
+    /// The request certainly did not go out: no such host, no connection, no TLS.
+    NotSent {
+        /// What went wrong.
+        why: String,
+        /// Whether that was silence.
+        timed_out: bool,
+    },
+    /// The request went out, or part of it did.
+    Lost(String),
+}
+
+impl Client {
+    /// `limit` bounds one request up to the end of its answer; connecting may take 5 s of it.
+    pub fn new(ca_file: Option<&Path>, limit: Duration) -> Result<Self, SettingsError> {
+        let roots = ca_file.map(|file| roots(CA_FILE, file)).transpose()?.unwrap_or_default();
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
+            .redirect(redirect::Policy::none())
+            .referer(false)
+            .no_proxy()
+            .tls_certs_merge(roots)
+            // Shorter than the limit in any case: what ends by the limit had a connection.
+            .connect_timeout(CONNECT_TIMEOUT.min(limit / 2))
+            .pool_idle_timeout(POOL_IDLE)
+            .build()
+            .map_err(|_| no_roots(CA_FILE))?;
+        Ok(Self { http, limit })
+    }
+
+    /// Posts fields to a resource of an account.
+    pub async fn post(
+        &self,
+        account: &Account,
+        resource: &str,
+        fields: &[(&'static str, String)],
+    ) -> Result<Reply, NoReply> {
+        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let path = format!("{VERSION}/Accounts/{}/{resource}", account.sid);
+        let url = account
+            .base
+            .join(&path)
+            .map_err(|_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false })?;
+        let request = self
+            .http
+            .post(url)
+            .timeout(self.limit)
+            .basic_auth(&account.sid, Some(&account.token))
+            .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .body(body);
+        let response = request.send().await.map_err(|error| no_reply(&error))?;
+        Ok(reply(response).await)
+    }
+
+    /// Whether a provider answers: asks for the root of its API, which sends nothing to anybody, and takes any answer.
+    pub async fn reach(&self, account: &Account) -> Result<(), String> {
+        let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;
+        asked.map(drop).map_err(|error| match no_reply(&error) {
+            NoReply::NotSent { why, .. } | NoReply::Lost(why) => why,
+        })
+    }
+}
+
+async fn reply(mut response: Response) -> Reply {
+    let status = response.status().as_u16();
+    let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
+        if body.len() == MAX_BODY {
+            break;
+        }
+    }
+    Reply { status, retry_after, body }
+}
+
+fn no_reply(error: &reqwest::Error) -> NoReply {
+    let why = describe(error);
+    if error.is_connect() {
+        return NoReply::NotSent { why, timed_out: error.is_timeout() };
+    }
+    if error.is_builder() {
+        return NoReply::NotSent { why: "the request cannot be made".into(), timed_out: false };
+    }
+    // Whatever else it was, the request may have been read before that.
+    NoReply::Lost(why)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_ca_file_names_its_variable() {
+        let directory = tempfile::tempdir().unwrap();
+        let error = Client::new(Some(&directory.path().join("none.pem")), CONNECT_TIMEOUT).err().unwrap();
+        assert_eq!(error.variable(), "PROVIDER_CA_FILE");
+        assert!(error.to_string().contains("cannot be read"), "{error}");
+    }
+}

@@ -1,0 +1,180 @@
+//! Text messages, `WhatsApp` messages and calls, through providers that speak the widespread form-encoded API: Twilio's,
+//! whose shape several others keep.
+//!
+//! A [`Gateway`] is one channel: up to two accounts, the first of which is preferred (`settings.rs`), and what is
+//! particular to the channel, its [`Medium`]. It
+//!
+//! 1. refuses what is no telephone number (`number.rs`), so that no provider is asked for nothing;
+//! 2. has its medium compose the request;
+//! 3. posts it (`client.rs`), with the address that status callbacks go to, where there is a `PUBLIC_URL`;
+//! 4. judges the answer (`answer.rs`).
+//!
+//! What comes back later is checked by a [`Receiver`] (`receiver.rs`, `signature.rs`).
+//!
+//! What never leaves this module: numbers, texts and tokens. Its errors hold an HTTP status and the provider's numeric
+//! code at most, and it logs nothing.
+
+mod answer;
+mod client;
+mod number;
+mod receiver;
+mod settings;
+mod signature;
+
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+use futures::{FutureExt, future::BoxFuture, future::join_all};
+use url::Url;
+
+pub use number::is_e164;
+pub use receiver::{Callback, Malformed, Receiver};
+pub use settings::{Account, DEFAULT_TIMEOUT, Origin, PublicUrl, Settings};
+pub use signature::signature;
+
+use self::client::Client;
+use super::{Address, AfterUnknown, Answer, Parcel, Sender, SettingsError};
+use crate::{clock::Clock, plan::Channel, text};
+
+/// For a number that is none: it is refused before any provider is asked.
+const NO_PROVIDER: &str = "none";
+
+/// What is particular to one channel.
+pub trait Medium: Send + Sync + 'static {
+    /// Which channel it is.
+    const CHANNEL: Channel;
+
+    /// What is posted to: `Messages.json` or `Calls.json`.
+    const RESOURCE: &'static str;
+
+    /// What stands before telephone numbers.
+    const PREFIX: &'static str = "";
+
+    /// What is sent; `link` is absolute.
+    fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed;
+}
+
+/// What a medium makes of a parcel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Composed {
+    /// The fields of the request beside those that all channels have.
+    pub fields: Vec<(&'static str, String)>,
+    /// What the ledger is to say beside the provider's answer.
+    pub note: Option<String>,
+}
+
+/// One channel. Keep one a process, since connections are its own.
+pub struct Gateway<M> {
+    settings: Settings,
+    client: Client,
+    clock: Clock,
+    medium: PhantomData<fn() -> M>,
+}
+
+impl<M: Medium> Gateway<M> {
+    /// Reads the extra roots. Connects to nothing.
+    ///
+    /// # Errors
+    /// If the file of `PROVIDER_CA_FILE` is none.
+    pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
+        let client = Client::new(settings.ca_file.as_deref(), settings.timeout)?;
+        Ok(Self { settings, client, clock, medium: PhantomData })
+    }
+
+    async fn post(&self, parcel: &Parcel<'_>, rank: usize) -> Answer {
+        let Some(number) = number_of(parcel) else {
+            return Answer::Gone { answer: "not E.164".into(), reason: answer::INVALID_NUMBER };
+        };
+        let Some(account) = self.settings.accounts.get(rank) else {
+            return Answer::Permanent { why: format!("{} has no provider of rank {rank}", M::CHANNEL.name()) };
+        };
+        let link = parcel.content.url.as_deref().and_then(|link| openable(link, self.settings.app_url.as_ref()));
+        let Composed { mut fields, note } = M::compose(parcel, link.as_deref());
+        fields.push(("To", format!("{}{number}", M::PREFIX)));
+        fields.push(account.origin.field(M::PREFIX));
+        if let Some(public) = &self.settings.public_url {
+            fields.push(("StatusCallback", public.callback(M::CHANNEL, parcel.id)));
+        }
+        let reply = self.client.post(account, M::RESOURCE, &fields).await;
+        answer::judge(reply, account, note.as_deref(), self.clock.now())
+    }
+}
+
+impl<M: Medium> Sender for Gateway<M> {
+    fn channel(&self) -> Channel {
+        M::CHANNEL
+    }
+
+    /// As configured: nobody can collapse two messages or calls into one.
+    fn after_unknown(&self) -> AfterUnknown {
+        self.settings.after_unknown
+    }
+
+    /// The first account, then the other.
+    fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+        if number_of(parcel).is_none() {
+            return (rank == 0).then_some(Cow::Borrowed(NO_PROVIDER));
+        }
+        self.settings.accounts.get(rank).map(|account| Cow::Borrowed(account.name.as_str()))
+    }
+
+    fn providers(&self) -> Vec<String> {
+        self.settings.accounts.iter().map(|account| account.name.clone()).collect()
+    }
+
+    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer> {
+        self.post(parcel, rank).boxed()
+    }
+}
+
+impl<M: Medium> fmt::Debug for Gateway<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("channel", &M::CHANNEL.name()).field("providers", &self.providers()).finish()
+    }
+}
+
+/// The providers of these settings, by name, each with why it cannot be reached, where it cannot. Nothing is sent.
+///
+/// # Errors
+/// If the file of `PROVIDER_CA_FILE` is none.
+pub async fn reach(settings: &Settings) -> Result<Vec<(String, Option<String>)>, SettingsError> {
+    let client = Client::new(settings.ca_file.as_deref(), settings.timeout)?;
+    let looks = settings.accounts.iter().map(async |account| (account.name.clone(), client.reach(account).await.err()));
+    Ok(join_all(looks).await)
+}
+
+/// What a person reads: the title and the text, on lines of their own.
+#[must_use]
+pub fn words(parcel: &Parcel<'_>) -> String {
+    let content = parcel.content;
+    if content.body.is_empty() { content.title.clone() } else { format!("{}\n{}", content.title, content.body) }
+}
+
+fn number_of<'a>(parcel: &Parcel<'a>) -> Option<&'a str> {
+    match parcel.address {
+        Address::Plain(number) if is_e164(number) => Some(number),
+        _ => None,
+    }
+}
+
+/// A link as a person can open it, without characters that would end it. A path of the application is none where nobody
+/// knows the application's address.
+fn openable(link: &str, app_url: Option<&Url>) -> Option<String> {
+    Url::parse(&text::absolute(link, app_url)).ok().map(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_link_is_one_that_can_be_opened() {
+        let base: Url = "https://app.example.org".parse().unwrap();
+        for (link, base, expected) in [
+            ("/visits?id=3", Some(&base), Some("https://app.example.org/visits?id=3")),
+            ("/visits?id=3", None, None),
+            ("https://a.example/x y", None, Some("https://a.example/x%20y")),
+        ] {
+            assert_eq!(openable(link, base).as_deref(), expected, "{link}");
+        }
+    }
+}

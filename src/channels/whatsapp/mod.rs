@@ -1,0 +1,52 @@
+//! `WhatsApp` messages, by the same API as text messages: numbers are written `whatsapp:+…`.
+//!
+//! They are sent as free text. `WhatsApp` delivers that within a day of the person's last message to the sender, or
+//! where the provider matches it to an approved template; else it reports error 63016, which the ledger then has.
+
+use super::{
+    Parcel,
+    gateway::{self, Composed, Gateway, Medium},
+};
+use crate::{job, plan::Channel};
+
+/// The channel.
+pub type WhatsApp = Gateway<Message>;
+
+/// What is particular to `WhatsApp` messages.
+#[derive(Debug)]
+pub enum Message {}
+
+/// The most characters of one message, which is the API's limit.
+const LONGEST: usize = 1600;
+
+impl Medium for Message {
+    const CHANNEL: Channel = Channel::WhatsApp;
+    const RESOURCE: &'static str = "Messages.json";
+    const PREFIX: &'static str = "whatsapp:";
+
+    fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed {
+        Composed { fields: vec![("Body", body(&gateway::words(parcel), link))], note: None }
+    }
+}
+
+/// The text, cut so that the link stays whole; a link that leaves less than half of the room is left out.
+fn body(text: &str, link: Option<&str>) -> String {
+    let end = link.map(|link| format!("\n{link}")).filter(|end| end.chars().count() <= LONGEST / 2);
+    let end = end.unwrap_or_default();
+    format!("{}{end}", job::shorten(text, LONGEST - end.chars().count()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_has_no_more_characters_than_the_api_takes() {
+        let link = "https://app.example.org/x";
+        assert_eq!(body("Metformin", Some(link)), format!("Metformin\n{link}"));
+        let long = body(&"ж".repeat(2200), Some(link));
+        assert_eq!(long.chars().count(), LONGEST);
+        assert!(long.ends_with(&format!("ж…\n{link}")), "{long}");
+        assert_eq!(body("Metformin", Some(&"x".repeat(900))), "Metformin");
+    }
+}

@@ -1,0 +1,144 @@
+//! The listener: TLS with a root of its own, one handler.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{Request, State as Extract},
+    http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
+    response::{IntoResponse, Response},
+};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto,
+    service::TowerToHyperService,
+};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Behaviour, Received,
+    state::Shared,
+    verify::{self, Violation},
+};
+
+/// The longest body that is read.
+const MAX_BODY: usize = 64 * 1024;
+
+/// Breaks the connection that a request came over.
+#[derive(Clone)]
+struct Breaker(CancellationToken);
+
+/// Accepts connections until it is told to stop.
+pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Shared, stop: CancellationToken) {
+    while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
+        let Ok((stream, _)) = accepted else { continue };
+        // Closed before TLS: to a client, nobody is there.
+        if state.may_connect() {
+            let (tls, state, stop) = (tls.clone(), Arc::clone(&state), stop.clone());
+            tokio::spawn(async move { stop.run_until_cancelled(connection(stream, tls, state)).await });
+        }
+    }
+}
+
+async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
+    let _ = stream.set_nodelay(true);
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let broken = CancellationToken::new();
+    let router = Router::new().fallback(handle).with_state((state, Breaker(broken.clone())));
+    let builder = auto::Builder::new(TokioExecutor::new());
+    let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    tokio::select! {
+        () = broken.cancelled() => {}
+        _ = serving => {}
+    }
+}
+
+async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
+    // Somebody looks whether anybody is there, as `carebell doctor` does.
+    if request.method() == Method::HEAD && request.uri().path() == "/" {
+        return StatusCode::NOT_FOUND.into_response();
+    }
+    // A connection that stood when the service was shut.
+    if state.is_shut() {
+        breaker.0.cancel();
+        return never().await;
+    }
+    state.requested();
+    let (parts, body) = request.into_parts();
+    let Ok(body) = to_bytes(body, MAX_BODY).await else {
+        return refuse(&state, &Violation::new(413, 0, "the body is too long or breaks off"));
+    };
+    let request = verify::Request {
+        method: &parts.method,
+        path: parts.uri.path(),
+        headers: &parts.headers,
+        body: &body,
+        account: state.account(),
+        token: state.token(),
+    };
+    let message = match verify::verify(&request) {
+        Ok(message) => message,
+        Err(violation) => return refuse(&state, &violation),
+    };
+    respond(&state, &breaker, message).await
+}
+
+async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Response {
+    let to = message.to.clone();
+    match state.planned() {
+        None => created(&state.accept(message)),
+        Some(Behaviour::Slow(delay)) => {
+            let sid = state.accept(message);
+            tokio::time::sleep(delay).await;
+            created(&sid)
+        }
+        Some(Behaviour::Garbage) => {
+            state.accept(message);
+            answer(201, "<html>Thank you</html>".to_owned(), None)
+        }
+        Some(Behaviour::Hang) => never().await,
+        Some(Behaviour::Lost) => {
+            state.accept(message);
+            breaker.0.cancel();
+            never().await
+        }
+        // Providers repeat numbers in their texts.
+        Some(Behaviour::Error { status, code, retry_after }) => {
+            answer(status, error(status, code, &format!("'{to}' and that is all")), retry_after)
+        }
+        Some(Behaviour::Plain { status, body, retry_after }) => answer(status, body, retry_after),
+    }
+}
+
+/// Longer than any sender waits. Bounded, so that a forgotten request does not keep its connection for ever.
+async fn never() -> Response {
+    tokio::time::sleep(Duration::from_hours(1)).await;
+    StatusCode::GATEWAY_TIMEOUT.into_response()
+}
+
+fn created(sid: &str) -> Response {
+    answer(201, json!({ "sid": sid, "status": "queued", "error_code": null }).to_string(), None)
+}
+
+fn error(status: u16, code: u32, message: &str) -> String {
+    json!({ "code": code, "message": message, "status": status }).to_string()
+}
+
+fn refuse(state: &Shared, violation: &Violation) -> Response {
+    state.reject(violation);
+    answer(violation.status, error(violation.status, violation.code, &violation.why), None)
+}
+
+fn answer(status: u16, body: String, retry_after: Option<String>) -> Response {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(value) = retry_after.and_then(|value| HeaderValue::from_str(&value).ok()) {
+        response.headers_mut().insert("retry-after", value);
+    }
+    response
+}
