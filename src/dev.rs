@@ -1,12 +1,14 @@
 //! Private servers for `carebell dev`, tests and benches: a real nats-server and a real Postgres, found on this machine
 //! or fetched once, in a directory of their own, on free loopback ports; they end with this process, however it ends.
 
+mod certificates;
 pub mod demo;
 pub mod guard;
 pub mod nats;
 pub mod postgres;
 pub mod programs;
 pub mod push_service;
+pub mod smtp_server;
 pub mod trail;
 
 use std::path::Path;

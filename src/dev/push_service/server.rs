@@ -1,6 +1,6 @@
 //! The listener: TLS with a root of its own, HTTP/2 and 1.1, one handler.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -14,8 +14,6 @@ use hyper_util::{
     server::conn::auto,
     service::TowerToHyperService,
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
-use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -28,29 +26,6 @@ use super::{
 
 /// What `to_bytes` says of a body that is longer than it may be.
 const TOO_LONG: &str = "length limit exceeded";
-
-/// A root, and a certificate for `localhost` that it signed.
-pub fn certificates() -> io::Result<(TlsAcceptor, String)> {
-    let made = || -> Result<_, rcgen::Error> {
-        let mut root = CertificateParams::default();
-        root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        root.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let root_key = KeyPair::generate()?;
-        let root_certificate = root.self_signed(&root_key)?;
-        let key = KeyPair::generate()?;
-        let certificate = CertificateParams::new(["localhost".to_owned(), "127.0.0.1".to_owned()])?
-            .signed_by(&key, &Issuer::new(root, root_key))?;
-        Ok((root_certificate.pem(), certificate.der().clone(), PrivatePkcs8KeyDer::from(key.serialize_der())))
-    };
-    let (ca_pem, certificate, key) = made().map_err(io::Error::other)?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let mut config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key.into()))
-        .map_err(io::Error::other)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok((TlsAcceptor::from(Arc::new(config)), ca_pem))
-}
 
 /// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, stop: CancellationToken) {
