@@ -16,7 +16,7 @@ use url::Url;
 
 use crate::{
     channels::{
-        SettingsError,
+        SettingsError, email,
         web_push::{self, AllowedHost, KeyPair},
     },
     checkpoint::Step,
@@ -38,6 +38,12 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
     ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
+    (
+        "SMTP_URL",
+        "smtps://user:password@host:465 or smtp://user:password@host:587 (STARTTLS), or two separated by a comma",
+    ),
+    ("SMTP_FROM", "Carebell <care@example.org>"),
+    ("SMTP_CA_FILE", "the path of a PEM file of roots"),
     ("HEALTH_PORT", "a port, or 0 for any that is free"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
@@ -105,6 +111,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Web Push, where there are keys.
     pub web_push: Option<web_push::Settings>,
+    /// E-mail, where there is a server for it.
+    pub email: Option<email::Settings>,
     /// Where health is served; 0 = any port that is free.
     pub health_port: u16,
     /// How long a worker that stops waits for its jobs.
@@ -286,8 +294,28 @@ impl Source {
         let hosts = self.get("WEB_PUSH_ALLOWED_HOSTS").unwrap_or_default();
         settings.allowed_hosts = AllowedHost::list(hosts).map_err(from_channel)?;
         settings.ca_file = self.path("WEB_PUSH_CA_FILE")?;
-        settings.app_url = self.parse_with("APP_URL", |text| Url::parse(text).ok())?;
+        settings.app_url = self.app_url()?;
         Ok(Some(settings))
+    }
+
+    /// E-mail, where there is a server for it.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn email(&self) -> Result<Option<email::Settings>, ConfigError> {
+        let (urls, from) = match (self.get("SMTP_URL"), self.get("SMTP_FROM")) {
+            (None, _) => return Ok(None),
+            (Some(_), None) => return Err(error("SMTP_FROM", "is not set, but SMTP_URL is")),
+            (Some(urls), Some(from)) => (urls, from),
+        };
+        let mut settings = email::Settings::parse(urls, from).map_err(from_channel)?;
+        settings.ca_file = self.path("SMTP_CA_FILE")?;
+        settings.app_url = self.app_url()?;
+        Ok(Some(settings))
+    }
+
+    fn app_url(&self) -> Result<Option<Url>, ConfigError> {
+        self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
     /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
@@ -298,10 +326,14 @@ impl Source {
             self.adjustments().err(),
             self.database_url().err(),
             self.web_push().err(),
+            self.email().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
-        parts.into_iter().flatten().collect()
+        let mut problems: Vec<ConfigError> = parts.into_iter().flatten().collect();
+        // Web Push and e-mail both read APP_URL.
+        problems.dedup();
+        problems
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
@@ -341,6 +373,7 @@ impl Config {
             database_url: source.database_url()?,
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
+            email: source.email()?,
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
@@ -461,6 +494,20 @@ mod tests {
         }
         let error = config(&[("VAPID_PUBLIC_KEY", "x")]).err().unwrap();
         assert_eq!(error.variable, "VAPID_PRIVATE_KEY");
+        let smtp = ("SMTP_URL", "smtps://ops:secret@mail.example.org");
+        let error = config(&[smtp]).err().unwrap().to_string();
+        assert_eq!(error, "SMTP_FROM is not set, but SMTP_URL is; expected Carebell <care@example.org>");
+        let wrong = [
+            ("SMTP_URL", "smtps://ops:secret@mail.example.org/secret"),
+            ("SMTP_FROM", "secret"),
+            ("SMTP_CA_FILE", "/no/such/secret"),
+            ("APP_URL", "secret"),
+        ];
+        for (variable, value) in wrong {
+            let from = ("SMTP_FROM", "care@example.org");
+            let text = config(&[smtp, from, (variable, value)]).err().unwrap().to_string();
+            assert!(text.starts_with(variable) && !text.contains("secret"), "{text}");
+        }
     }
 
     #[test]

@@ -21,6 +21,7 @@ pub fn registry() -> Registry {
         .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
         .with::<deliver::Deliver<deliver::WebPush>>()
+        .with::<deliver::Deliver<deliver::Email>>()
         .with::<maintenance_prune::Prune>()
         .with::<maintenance_subscriptions::CleanSubscriptions>()
 }

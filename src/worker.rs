@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    channels::{Channels, Sender, breaker, web_push::WebPush},
+    channels::{Channels, Sender, breaker, email::Email, web_push::WebPush},
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
@@ -148,6 +148,11 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
         warn!(
             "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY are not set: no Web Push (`carebell keys generate` makes a pair)"
         );
+    }
+    if let Some(settings) = config.email.clone() {
+        senders.push(Arc::new(Email::new(settings).map_err(config::from_channel)?));
+    } else {
+        info!("SMTP_URL is not set: no e-mail");
     }
     Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
 }

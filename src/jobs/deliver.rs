@@ -37,6 +37,14 @@ impl By for WebPush {
     const CHANNEL: Channel = Channel::WebPush;
 }
 
+/// By e-mail.
+#[derive(Debug)]
+pub enum Email {}
+
+impl By for Email {
+    const CHANNEL: Channel = Channel::Email;
+}
+
 impl<B: By> Job for Deliver<B> {
     const KIND: Kind = B::CHANNEL.kind();
 

@@ -130,7 +130,7 @@ impl Notification {
             channel,
             address: address.clone(),
             lane,
-            sender: None,
+            sender: cx.channels.has(channel).then(|| channel.kind()),
         };
         deliveries.extend(self.emails.iter().map(|email| raw(Channel::Email, email)));
         deliveries.extend(self.phones.iter().map(|phone| raw(Channel::Sms, phone)));
