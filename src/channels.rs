@@ -6,6 +6,7 @@
 //! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
 
 pub mod breaker;
+pub mod email;
 pub mod gateway;
 pub mod outbound;
 mod settings;

@@ -18,7 +18,7 @@ use url::Url;
 
 use crate::{
     channels::{
-        SettingsError, gateway as providers,
+        SettingsError, email, gateway as providers,
         outbound::AllowedHost,
         web_push::{self, KeyPair},
         webhook,
@@ -42,6 +42,12 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
     ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
+    (
+        "SMTP_URL",
+        "smtps://user:password@host:465 or smtp://user:password@host:587 (STARTTLS), or two separated by a comma",
+    ),
+    ("SMTP_FROM", "Carebell <care@example.org>"),
+    ("SMTP_CA_FILE", "the path of a PEM file of roots"),
     ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEBHOOK_CA_FILE", "the path of a PEM file of roots"),
     ("SMS_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
@@ -129,6 +135,8 @@ pub struct Config {
     pub database_connections: u32,
     /// Web Push, where there are keys.
     pub web_push: Option<web_push::Settings>,
+    /// E-mail, where there is a server for it.
+    pub email: Option<email::Settings>,
     /// Webhooks.
     pub webhook: webhook::Settings,
     /// The channels that send through HTTP providers, as far as they have one: texts, `WhatsApp`, calls.
@@ -319,6 +327,22 @@ impl Source {
         Ok(Some(settings))
     }
 
+    /// E-mail, where there is a server for it.
+    ///
+    /// # Errors
+    /// The first variable that is missing or malformed.
+    pub fn email(&self) -> Result<Option<email::Settings>, ConfigError> {
+        let (urls, from) = match (self.get("SMTP_URL"), self.get("SMTP_FROM")) {
+            (None, _) => return Ok(None),
+            (Some(_), None) => return Err(error("SMTP_FROM", "is not set, but SMTP_URL is")),
+            (Some(urls), Some(from)) => (urls, from),
+        };
+        let mut settings = email::Settings::parse(urls, from).map_err(from_channel)?;
+        settings.ca_file = self.path("SMTP_CA_FILE")?;
+        settings.app_url = self.app_url()?;
+        Ok(Some(settings))
+    }
+
     /// Webhooks, which need nothing to be set.
     ///
     /// # Errors
@@ -350,10 +374,14 @@ impl Source {
             self.webhook().err(),
             self.gateways().err(),
             self.public_port().err(),
+            self.email().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
-        parts.into_iter().flatten().collect()
+        let mut problems: Vec<ConfigError> = parts.into_iter().flatten().collect();
+        // Web Push and e-mail both read APP_URL.
+        problems.dedup();
+        problems
     }
 
     fn limits(&self) -> Result<Limits, ConfigError> {
@@ -393,6 +421,7 @@ impl Config {
             database_url: source.database_url()?,
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
+            email: source.email()?,
             webhook: source.webhook()?,
             gateways: source.gateways()?,
             public_port: source.public_port()?,
@@ -516,6 +545,20 @@ mod tests {
         }
         let error = config(&[("VAPID_PUBLIC_KEY", "x")]).err().unwrap();
         assert_eq!(error.variable, "VAPID_PRIVATE_KEY");
+        let smtp = ("SMTP_URL", "smtps://ops:secret@mail.example.org");
+        let error = config(&[smtp]).err().unwrap().to_string();
+        assert_eq!(error, "SMTP_FROM is not set, but SMTP_URL is; expected Carebell <care@example.org>");
+        let wrong = [
+            ("SMTP_URL", "smtps://ops:secret@mail.example.org/secret"),
+            ("SMTP_FROM", "secret"),
+            ("SMTP_CA_FILE", "/no/such/secret"),
+            ("APP_URL", "secret"),
+        ];
+        for (variable, value) in wrong {
+            let from = ("SMTP_FROM", "care@example.org");
+            let text = config(&[smtp, from, (variable, value)]).err().unwrap().to_string();
+            assert!(text.starts_with(variable) && !text.contains("secret"), "{text}");
+        }
     }
 
     #[test]

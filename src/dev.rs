@@ -1,6 +1,7 @@
 //! Private servers for `carebell dev`, tests and benches: a real nats-server and a real Postgres, found on this machine
 //! or fetched once, in a directory of their own, on free loopback ports; they end with this process, however it ends.
 
+pub mod certificates;
 pub mod demo;
 pub mod guard;
 pub mod nats;
@@ -8,7 +9,7 @@ pub mod phone_service;
 pub mod postgres;
 pub mod programs;
 pub mod push_service;
-pub mod tls;
+pub mod smtp_server;
 pub mod trail;
 pub mod webhook_endpoint;
 

@@ -18,7 +18,7 @@ pub use self::{
     nats::{Depth, nats, unreachable},
 };
 use crate::{
-    channels::web_push::WebPush,
+    channels::{email::Email, web_push::WebPush},
     clock::Clock,
     config::Source,
     health::Health,
@@ -63,6 +63,8 @@ pub enum Item {
     PushEgress,
     /// The providers of texts, `WhatsApp` messages and calls can be reached.
     ProviderEgress,
+    /// Mail servers can be reached and take the credentials. Looked at only where there are any.
+    MailServers,
 }
 
 /// What a worker that starts does about a check that fails.
@@ -96,6 +98,7 @@ impl Item {
             Self::VapidKeys => "VAPID keys",
             Self::PushEgress => "push egress",
             Self::ProviderEgress => "provider egress",
+            Self::MailServers => "mail servers",
         }
     }
 
@@ -112,7 +115,9 @@ impl Item {
             | Self::CareTables => AtStart::Wait,
             // A worker does not come this far with a wrong configuration or keys that are not a pair.
             Self::Configuration | Self::VapidKeys | Self::NatsPermissions | Self::DatabasePermissions => AtStart::Exit,
-            Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress => AtStart::Tell,
+            Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress | Self::MailServers => {
+                AtStart::Tell
+            }
         }
     }
 }
@@ -209,12 +214,12 @@ impl fmt::Display for Check {
     }
 }
 
-/// How far to look for push services.
+/// How far to look for push services and mail servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
     /// The named ones, and those of the browsers in use.
     All,
-    /// Only those that `WEB_PUSH_ALLOWED_HOSTS` names.
+    /// Only those that `WEB_PUSH_ALLOWED_HOSTS` and `SMTP_URL` name.
     Named,
     /// None.
     Offline,
@@ -222,17 +227,19 @@ pub enum Egress {
 
 /// Runs all checks, in the order in which they are shown. Takes as long as the slowest, a few seconds at most.
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
-    let (of_nats, of_database, of_push, of_providers) = tokio::join!(
+    let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
         examine_nats(source, clock),
         examine_database(source, clock),
         examine_push(source, clock, egress),
         providers::examine(source, egress),
+        examine_mail(source, egress),
     );
     let mut checks = vec![configuration(source)];
     checks.extend(of_nats);
     checks.extend(of_database);
     checks.extend(of_push);
     checks.extend(of_providers);
+    checks.extend(of_mail);
     checks.sort_by_key(|check| check.item);
     checks
 }
@@ -384,6 +391,33 @@ async fn check_egress(web_push: &WebPush, egress: Egress) -> Check {
         None if reached.is_empty() => Check::not_checked(item, "WEB_PUSH_ALLOWED_HOSTS names none"),
         None => Check::ok(item, format!("{} can be reached", reached.join(", "))),
     }
+}
+
+/// Signs in to each server of `SMTP_URL`. Nothing where there is none: e-mail is not for everybody.
+async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
+    let item = Item::MailServers;
+    let advice = "mend SMTP_URL or SMTP_CA_FILE, or let the worker out to it";
+    let email = match source.email() {
+        Ok(settings) => Email::new(settings?),
+        Err(problem) => return Some(Check::not_checked(item, format!("{} is not valid", problem.variable))),
+    };
+    let email = match email {
+        Ok(email) if egress != Egress::Offline => email,
+        Ok(_) => return Some(Check::not_checked(item, "--offline")),
+        Err(error) => return Some(Check::fail(item, error.to_string(), advice)),
+    };
+    let (mut reached, mut failed) = (Vec::new(), Vec::new());
+    for (server, problem) in email.reach().await {
+        match problem {
+            None => reached.push(server),
+            Some(why) => failed.push(format!("{server}: {why}")),
+        }
+    }
+    Some(match (reached.is_empty(), failed.is_empty()) {
+        (_, true) => Check::ok(item, format!("{} can be reached", reached.join(", "))),
+        (true, false) => Check::fail(item, failed.join("; "), advice),
+        (false, false) => Check::warn(item, format!("{}; the other takes its place", failed.join("; ")), advice),
+    })
 }
 
 /// A question to a server about its time: when it was asked, by this machine's clock, and how long the answer took.

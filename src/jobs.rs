@@ -9,7 +9,7 @@ pub mod reminder_appointment;
 pub mod reminder_medication;
 pub mod reminder_shift;
 
-use crate::pipeline::Registry;
+use crate::{pipeline::Registry, plan::Channel};
 
 /// All kinds that this program can run.
 #[must_use]
@@ -20,11 +20,12 @@ pub fn registry() -> Registry {
         .with::<reminder_shift::ShiftReminder>()
         .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
-        .with::<deliver::Deliver<deliver::WebPush>>()
-        .with::<deliver::Deliver<deliver::Sms>>()
-        .with::<deliver::Deliver<deliver::WhatsApp>>()
-        .with::<deliver::Deliver<deliver::Voice>>()
-        .with::<deliver::Deliver<deliver::Webhook>>()
+        .with::<deliver::Deliver<{ Channel::WebPush as usize }>>()
+        .with::<deliver::Deliver<{ Channel::Email as usize }>>()
+        .with::<deliver::Deliver<{ Channel::Sms as usize }>>()
+        .with::<deliver::Deliver<{ Channel::WhatsApp as usize }>>()
+        .with::<deliver::Deliver<{ Channel::Voice as usize }>>()
+        .with::<deliver::Deliver<{ Channel::Webhook as usize }>>()
         .with::<maintenance_prune::Prune>()
         .with::<maintenance_subscriptions::CleanSubscriptions>()
 }

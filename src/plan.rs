@@ -167,7 +167,7 @@ pub enum Channel {
 }
 
 impl Channel {
-    /// All of them.
+    /// All of them, in the order of their numbers.
     pub const ALL: [Self; 6] = [Self::WebPush, Self::Email, Self::Sms, Self::WhatsApp, Self::Voice, Self::Webhook];
 
     /// The name in the ledger, in metric labels and in `deliver.<channel>`.

@@ -14,6 +14,7 @@ use crate::{
     callbacks,
     channels::{
         Channels, Sender, breaker,
+        email::Email,
         gateway::{Receiver, Settings},
         sms::Sms,
         voice::Voice,
@@ -166,6 +167,11 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
         warn!(
             "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY are not set: no Web Push (`carebell keys generate` makes a pair)"
         );
+    }
+    if let Some(settings) = config.email.clone() {
+        senders.push(Arc::new(Email::new(settings).map_err(config::from_channel)?));
+    } else {
+        info!("SMTP_URL is not set: no e-mail");
     }
     let webhook = Webhook::new(config.webhook.clone(), clock.clone()).map_err(config::from_channel)?;
     senders.push(Arc::new(webhook));

@@ -18,8 +18,8 @@ use axum::{
 use carebell::{
     clock::Clock,
     dev::{
+        certificates,
         guard::{Guarded, Program, StopSignal},
-        tls,
     },
 };
 use hyper_util::{
@@ -41,7 +41,7 @@ struct Arrivals {
 
 /// Serves until it is ended; writes its certificate and its port into the directory.
 pub async fn serve(directory: &Path) -> io::Result<()> {
-    let (acceptor, pem) = tls::certificates()?;
+    let (acceptor, pem) = certificates::localhost(certificates::HTTPS)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     fs::write(directory.join(CERTIFICATE), pem)?;
     let arrivals = Arrivals { clock: Clock::system(), came: Arc::default() };

@@ -32,6 +32,7 @@ pub use behaviour::{Behaviour, Reply};
 pub use state::{Counts, ReceivedPush, RejectedRequest, Subscription};
 pub use verify::VapidClaims;
 
+use super::certificates;
 use crate::clock::Clock;
 use state::State;
 
@@ -51,7 +52,7 @@ impl PushService {
     pub async fn start() -> io::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (tls, ca_pem) = super::tls::certificates()?;
+        let (tls, ca_pem) = certificates::localhost(certificates::HTTPS)?;
         let state = Arc::new(State::new(format!("https://localhost:{}", address.port()), Clock::system()));
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(listener, tls, Arc::clone(&state), stop.clone()));

@@ -33,7 +33,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use super::tls;
+use super::certificates;
 
 /// What the next request to a hook meets in place of 204.
 #[derive(Clone, Debug)]
@@ -91,7 +91,7 @@ impl WebhookEndpoint {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
-        let (acceptor, ca_pem) = tls::certificates()?;
+        let (acceptor, ca_pem) = certificates::localhost(certificates::HTTPS)?;
         let state = Arc::new(State {
             hooks: Mutex::default(),
             received: Mutex::default(),

@@ -3,7 +3,7 @@
 //! What a channel answers is judged in its own folder; what follows for the delivery is decided here, the same way for
 //! all of them.
 
-use std::{marker::PhantomData, time::Duration};
+use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -22,63 +22,22 @@ const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 /// Over how long deliveries that wait for a provider come back.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// A delivery by the channel `B`. The claimed ledger row, in the context, says the rest.
+/// A delivery by the channel of this number (`Channel::Email as usize`). The claimed ledger row, in the context, says the
+/// rest.
 #[derive(Debug)]
-pub struct Deliver<B>(PhantomData<fn() -> B>);
+pub struct Deliver<const CHANNEL: usize>;
 
-/// Names a channel.
-pub trait By: 'static {
-    /// Which.
-    const CHANNEL: Channel;
+impl<const CHANNEL: usize> Deliver<CHANNEL> {
+    const BY: Channel = Channel::ALL[CHANNEL];
 }
 
-/// By Web Push.
-#[derive(Debug)]
-pub enum WebPush {}
-
-impl By for WebPush {
-    const CHANNEL: Channel = Channel::WebPush;
-}
-
-/// By a webhook.
-#[derive(Debug)]
-pub enum Webhook {}
-
-impl By for Webhook {
-    const CHANNEL: Channel = Channel::Webhook;
-}
-
-/// By text message.
-#[derive(Debug)]
-pub enum Sms {}
-
-impl By for Sms {
-    const CHANNEL: Channel = Channel::Sms;
-}
-
-/// By `WhatsApp`.
-#[derive(Debug)]
-pub enum WhatsApp {}
-
-impl By for WhatsApp {
-    const CHANNEL: Channel = Channel::WhatsApp;
-}
-
-/// By call.
-#[derive(Debug)]
-pub enum Voice {}
-
-impl By for Voice {
-    const CHANNEL: Channel = Channel::Voice;
-}
-
-impl<B: By> Job for Deliver<B> {
-    const KIND: Kind = B::CHANNEL.kind();
+impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
+    const KIND: Kind = Self::BY.kind();
 
     type Wire = wire::Delivery;
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
-        job::id("delivery_id", wire.delivery_id).map(|_| Self(PhantomData))
+        job::id("delivery_id", wire.delivery_id).map(|_| Self)
     }
 
     fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc> {
@@ -89,22 +48,22 @@ impl<B: By> Job for Deliver<B> {
         let Some(claim) = &cx.claim else {
             return Err(Failure::permanent("the worker runs a delivery without a claim"));
         };
-        let after_unknown = cx.channels.after_unknown(B::CHANNEL);
+        let after_unknown = cx.channels.after_unknown(Self::BY);
         if claim.unsettled && after_unknown == Some(AfterUnknown::Stop) {
             return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while it sent it"))));
         }
-        let Some(address) = address(claim, B::CHANNEL).filter(|_| claim.is_theirs) else {
+        if !claim.is_theirs {
             return Ok(Outcome::Done(Plan::receipt(Receipt {
                 state: Delivered::Failed,
-                reason: Some(if B::CHANNEL == Channel::WebPush { "subscription_gone" } else { "address_gone" }),
+                reason: Some(if Self::BY == Channel::WebPush { "subscription_gone" } else { "address_gone" }),
                 provider: NOBODY.into(),
                 provider_id: None,
                 answer: NOBODY.into(),
                 address_gone: false,
             })));
-        };
+        }
         let now = cx.clock.now();
-        let overridden = match wish(claim, B::CHANNEL, now, cx.not_after) {
+        let overridden = match wish(claim, Self::BY, now, cx.not_after) {
             Wish::Send => false,
             Wish::SendAnyway => true,
             Wish::Drop(reason) => return Ok(Outcome::Skipped(reason)),
@@ -113,14 +72,14 @@ impl<B: By> Job for Deliver<B> {
         let parcel = Parcel {
             id: &claim.id,
             root_id: &claim.root_id,
-            address,
+            address: address(claim),
             content: &claim.content,
             locale: if claim.content.locale.is_empty() { &claim.locale } else { &claim.content.locale },
             lane: claim.lane,
             created_at: claim.created_at,
             ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
-        let sent = cx.channels.send(B::CHANNEL, &parcel).await;
+        let sent = cx.channels.send(Self::BY, &parcel).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
         outcome(sent, after_unknown, overridden, cx)
     }
@@ -154,17 +113,16 @@ fn wish(claim: &Claim, channel: Channel, now: DateTime<Utc>, not_after: DateTime
     }
 }
 
-fn address(claim: &Claim, channel: Channel) -> Option<Address<'_>> {
-    match channel {
-        Channel::WebPush => claim.subscription.as_ref().map(|subscription| Address::Subscription {
+/// Where it goes. What is not there any more is not theirs ([`Claim::is_theirs`]).
+fn address(claim: &Claim) -> Address<'_> {
+    match (&claim.subscription, &claim.webhook) {
+        (Some(subscription), _) => Address::Subscription {
             endpoint: &subscription.endpoint,
             p256dh: &subscription.p256dh,
             auth: &subscription.auth,
-        }),
-        Channel::Webhook => {
-            claim.webhook.as_ref().map(|webhook| Address::Webhook { url: &webhook.url, secrets: &webhook.secrets })
-        }
-        Channel::Email | Channel::Sms | Channel::WhatsApp | Channel::Voice => Some(Address::Plain(&claim.address)),
+        },
+        (None, Some(webhook)) => Address::Webhook { url: &webhook.url, secrets: &webhook.secrets },
+        (None, None) => Address::Plain(&claim.address),
     }
 }
 

@@ -5,7 +5,11 @@ use std::{collections::BTreeMap, time::Duration};
 use carebell::{
     clock::Clock,
     config::Source,
-    dev::{guard, nats::NatsServer},
+    dev::{
+        guard,
+        nats::NatsServer,
+        smtp_server::{Protection, SmtpServer},
+    },
     doctor::{self, AtStart, Check, Egress, Item, Outcome},
 };
 use chrono::TimeDelta;
@@ -509,6 +513,46 @@ async fn push_services_that_cannot_be_reached() {
     let checks = examine(&world, &[("WEB_PUSH_CA_FILE", "")]).await;
     only_failure(&checks, Item::PushEgress, &["certificate", "WEB_PUSH_CA_FILE"]);
     assert_eq!(doctor::at_start(&checks), Ok(()), "a worker goes on");
+}
+
+#[tokio::test]
+async fn mail_servers_are_signed_in_to() {
+    let world = World::new().await;
+    let mut server = SmtpServer::start(Protection::StartTls, Some(("ops", "s3cret"))).await.unwrap();
+    let ca_file = world.directory.path().join("mail-server.pem");
+    std::fs::write(&ca_file, server.ca_pem()).unwrap();
+    let ca_file = ca_file.display().to_string();
+    let variables = |url: String, ca_file: &str| {
+        [("SMTP_URL", url), ("SMTP_FROM", "care@example.org".into()), ("SMTP_CA_FILE", ca_file.to_owned())]
+    };
+    let examine = async |url: String, ca_file: &str| {
+        let variables = variables(url, ca_file);
+        examine(&world, &variables.each_ref().map(|(name, value)| (*name, value.as_str()))).await
+    };
+    let checks = examine(server.url(), &ca_file).await;
+    assert_eq!(doctor::summary(&checks), "15 checks, all ok");
+    assert_eq!(check(&checks, Item::MailServers).to_string(), "ok    mail servers: localhost can be reached");
+    assert_eq!((server.counts().connections, server.counts().transactions), (1, 0), "no mail is sent");
+
+    let checks = examine(server.url_of(Some(("ops", "wr0ng"))), &ca_file).await;
+    only_failure(&checks, Item::MailServers, &["localhost: the server answered 535 5.7.8 to AUTH", "SMTP_URL"]);
+    assert!(!format!("{checks:?}").contains("wr0ng"));
+    assert_eq!(doctor::at_start(&checks), Ok(()), "a worker goes on");
+    let checks = examine(server.url(), "").await;
+    only_failure(&checks, Item::MailServers, &["localhost: no connection: invalid peer certificate", "SMTP_CA_FILE"]);
+    server.stop().await;
+    let checks = examine(server.url(), &ca_file).await;
+    only_failure(&checks, Item::MailServers, &["localhost: no connection: Connection refused", "let the worker out"]);
+
+    // One of two is enough to work.
+    server.start_again().await.unwrap();
+    let checks = examine(format!("{},smtp://localhost:1", server.url()), &ca_file).await;
+    let line = check(&checks, Item::MailServers).to_string();
+    assert!(line.starts_with("warn  mail servers: localhost:1: no connection") && line.contains("the other"), "{line}");
+    let checks = examine("smtps://mail.example.org/s3cret".into(), &ca_file).await;
+    only_failure(&checks, Item::Configuration, &["SMTP_URL has more behind the host"]);
+    assert_not_checked(&checks, &[Item::MailServers], "SMTP_URL is not valid");
+    assert_eq!(server.violations(), [""; 0]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Certificates for the servers that this project brings along.
+//! A root and a certificate for this machine, made afresh by each local server that speaks TLS.
 
 use std::{io, sync::Arc};
 
@@ -6,12 +6,14 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// What accepts TLS connections for `localhost` and `127.0.0.1` (HTTP/2 and 1.1), and the root that signed its
-/// certificate, in PEM.
+/// What HTTPS servers offer by ALPN.
+pub const HTTPS: &[&[u8]] = &[b"h2", b"http/1.1"];
+
+/// A certificate for `localhost` and `127.0.0.1`, and its root in PEM. `protocols` are those offered by ALPN (RFC 7301).
 ///
 /// # Errors
 /// If no key or certificate can be made.
-pub fn certificates() -> io::Result<(TlsAcceptor, String)> {
+pub fn localhost(protocols: &[&[u8]]) -> io::Result<(TlsAcceptor, String)> {
     let made = || -> Result<_, rcgen::Error> {
         let mut root = CertificateParams::default();
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -29,6 +31,6 @@ pub fn certificates() -> io::Result<(TlsAcceptor, String)> {
         .with_safe_default_protocol_versions()
         .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate], key.into()))
         .map_err(io::Error::other)?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    config.alpn_protocols = protocols.iter().map(|protocol| protocol.to_vec()).collect();
     Ok((TlsAcceptor::from(Arc::new(config)), ca_pem))
 }

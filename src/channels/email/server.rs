@@ -1,0 +1,256 @@
+//! One server that mails are handed to: connecting, signing in, and one transaction (RFC 5321 §3.3), each bounded in time.
+
+use std::{error::Error as _, fmt::Display, future::Future, io, sync::Arc, time::Duration};
+
+use lettre::{
+    Address,
+    transport::smtp::{
+        Error,
+        authentication::{Credentials, Mechanism},
+        client::{AsyncSmtpConnection, Certificate, TlsParameters},
+        commands::{Data, Mail, Rcpt, Rset},
+        extension::{ClientId, Extension, MailBodyParameter, MailParameter},
+        response::Response,
+    },
+};
+use tokio::{
+    net::TcpStream,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    SmtpServer,
+    answer::{Reply, Step, Trouble},
+    lines::Lines,
+    pool::Pool,
+    settings::Security,
+};
+use crate::channels::SettingsError;
+
+/// How long it may take until a server is ready for a mail: connecting, TLS, signing in.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a kept connection has to show that it still stands. A firewall that forgot it swallows everything.
+const RESET_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// What passwords are sent by. Both are the password itself: never without TLS, but to this machine.
+const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
+
+/// A mail and its envelope.
+pub struct Outgoing<'a> {
+    /// MAIL FROM.
+    pub from: &'a Address,
+    /// RCPT TO.
+    pub to: &'a Address,
+    /// The message (RFC 5322), with CRLF as line ends.
+    pub message: &'a [u8],
+}
+
+/// The server, and the connections to it.
+pub struct Server {
+    name: String,
+    host: String,
+    port: u16,
+    tls: Tls,
+    credentials: Option<Credentials>,
+    hello: ClientId,
+    limit: Duration,
+    pool: Arc<Pool>,
+}
+
+enum Tls {
+    FirstByte(TlsParameters),
+    Upgraded(TlsParameters),
+    None,
+}
+
+impl Server {
+    /// Connects to nothing. `name` is what it is called in the ledger; `limit` bounds one mail.
+    pub fn new(
+        server: &SmtpServer,
+        name: String,
+        roots: Option<&Certificate>,
+        limit: Duration,
+    ) -> Result<Self, SettingsError> {
+        let parameters = || {
+            let mut builder = TlsParameters::builder(server.host.clone());
+            if let Some(roots) = roots {
+                builder = builder.add_root_certificate(roots.clone());
+            }
+            let expected = "should name a PEM file of root certificates, and holds one that cannot be used";
+            builder.build().map_err(|_| SettingsError::new("SMTP_CA_FILE", expected))
+        };
+        let tls = match server.security {
+            Security::Tls => Tls::FirstByte(parameters()?),
+            Security::StartTls => Tls::Upgraded(parameters()?),
+            Security::None => Tls::None,
+        };
+        Ok(Self {
+            name,
+            host: server.host.clone(),
+            port: server.port,
+            tls,
+            credentials: server.user.clone().map(|(name, password)| Credentials::new(name, password)),
+            hello: ClientId::default(),
+            limit,
+            pool: Arc::default(),
+        })
+    }
+
+    /// What it is called: its host, with the port where another has the same.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Hands one mail over, and answers what the server said last, in words of its own.
+    pub async fn send(&self, mail: &Outgoing<'_>) -> Result<String, Trouble> {
+        let until = Instant::now() + self.limit;
+        let mut connection = self.connection(until).await?;
+        let sent = transact(&mut connection, mail, until).await;
+        // Only where every command has its answer: else the next mail would read this one's.
+        if sent.as_ref().err().is_none_or(Trouble::leaves_the_connection) {
+            self.pool.put(connection);
+        }
+        sent
+    }
+
+    /// Whether a mail could be handed over: connects, signs in, and leaves.
+    pub async fn reach(&self, limit: Duration) -> Result<(), Trouble> {
+        let until = Instant::now() + limit;
+        let mut connection = self.open(until).await?;
+        let _ = timeout_at(until, connection.quit()).await;
+        Ok(())
+    }
+
+    async fn connection(&self, until: Instant) -> Result<AsyncSmtpConnection, Trouble> {
+        if let Some(mut connection) = self.pool.take() {
+            let patience = until.min(Instant::now() + RESET_TIMEOUT);
+            // It also ends what a refused recipient has left behind.
+            if ask(&mut connection, Step::Connect, patience, Rset, &[250]).await.is_ok() {
+                return Ok(connection);
+            }
+            // The server was started again, or something on the way forgot us: the others are no better.
+            self.pool.clear();
+        }
+        self.open(until).await
+    }
+
+    async fn open(&self, until: Instant) -> Result<AsyncSmtpConnection, Trouble> {
+        let until = until.min(Instant::now() + OPEN_TIMEOUT);
+        let mut connection = within(Step::Connect, until, self.greeted()).await?;
+        if let Some(credentials) = &self.credentials {
+            let signed_in =
+                async { connection.auth(&MECHANISMS, credentials).await.map_err(|error| trouble(Step::Auth, &error)) };
+            expect(Step::Auth, within(Step::Auth, until, signed_in).await?, &[235])?;
+        }
+        Ok(connection)
+    }
+
+    async fn greeted(&self) -> Result<AsyncSmtpConnection, Trouble> {
+        let failed = |error: Error| trouble(Step::Connect, &error);
+        let (place, hello) = ((self.host.as_str(), self.port), &self.hello);
+        match &self.tls {
+            Tls::FirstByte(tls) => {
+                AsyncSmtpConnection::connect_tokio1(place, None, hello, Some(tls.clone()), None).await.map_err(failed)
+            }
+            Tls::Upgraded(tls) => {
+                let stream = TcpStream::connect(place).await.map_err(|error| not_connected(&error))?;
+                let stream = Box::new(Lines::new(stream));
+                let mut connection =
+                    AsyncSmtpConnection::connect_with_transport(stream, hello).await.map_err(failed)?;
+                if !connection.can_starttls() {
+                    return Err(Trouble::Lost {
+                        step: Step::Connect,
+                        why: "the server does not offer STARTTLS".into(),
+                    });
+                }
+                connection.starttls(tls.clone(), hello).await.map_err(failed)?;
+                Ok(connection)
+            }
+            Tls::None => AsyncSmtpConnection::connect_tokio1(place, None, hello, None, None).await.map_err(failed),
+        }
+    }
+}
+
+/// One mail over a connection on which nothing is under way.
+async fn transact(
+    connection: &mut AsyncSmtpConnection,
+    mail: &Outgoing<'_>,
+    until: Instant,
+) -> Result<String, Trouble> {
+    let mut parameters = Vec::new();
+    if !mail.to.user().is_ascii() {
+        if !connection.server_info().supports_feature(Extension::SmtpUtfEight) {
+            return Err(Trouble::NoSmtpUtf8);
+        }
+        parameters.push(MailParameter::SmtpUtfEight);
+    }
+    // Bodies are encoded; only an address in another script makes a message more than ASCII, and a server of SMTPUTF8 takes
+    // 8BITMIME too (RFC 6531 §3.1).
+    if !mail.message.is_ascii() {
+        parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
+    }
+    ask(connection, Step::Mail, until, Mail::new(Some(mail.from.clone()), parameters), &[250]).await?;
+    ask(connection, Step::Rcpt, until, Rcpt::new(mail.to.clone(), Vec::new()), &[250, 251]).await?;
+    // A connection that is off by one answer shows here at the latest: no other command is answered so.
+    ask(connection, Step::Data, until, Data, &[354]).await?;
+    let answered = async { connection.message(mail.message).await.map_err(|error| trouble(Step::Text, &error)) };
+    let response = expect(Step::Text, within(Step::Text, until, answered).await?, &[250])?;
+    Ok(response.message().collect::<Vec<_>>().join(" "))
+}
+
+/// One command, and its answer.
+async fn ask(
+    connection: &mut AsyncSmtpConnection,
+    step: Step,
+    until: Instant,
+    command: impl Display,
+    expected: &[u16],
+) -> Result<Response, Trouble> {
+    let answered = async { connection.command(command).await.map_err(|error| trouble(step, &error)) };
+    expect(step, within(step, until, answered).await?, expected)
+}
+
+async fn within<T>(step: Step, until: Instant, work: impl Future<Output = Result<T, Trouble>>) -> Result<T, Trouble> {
+    timeout_at(until, work).await.unwrap_or(Err(Trouble::Silent { step }))
+}
+
+fn expect(step: Step, response: Response, expected: &[u16]) -> Result<Response, Trouble> {
+    if expected.contains(&u16::from(response.code())) {
+        return Ok(response);
+    }
+    Err(Trouble::Lost { step, why: "the server's answers are out of turn".into() })
+}
+
+/// What an error of lettre is. Its own text repeats the server's, which may hold an address.
+fn trouble(step: Step, error: &Error) -> Trouble {
+    if let Some(code) = error.status() {
+        let text = error.source().map(ToString::to_string).unwrap_or_default();
+        return Trouble::Refused { step, reply: Reply::read(code.into(), &text) };
+    }
+    let why = if error.is_response() {
+        "the connection broke, or an answer was no SMTP".into()
+    } else if error.is_client() {
+        // Of all that lettre finds out by itself, only this can happen here.
+        "the server offers no way to sign in that is known here: PLAIN or LOGIN".into()
+    } else {
+        match innermost(error) {
+            Some(cause) => format!("no connection: {cause}"),
+            None => "no connection".into(),
+        }
+    };
+    Trouble::Lost { step, why }
+}
+
+fn not_connected(error: &io::Error) -> Trouble {
+    Trouble::Lost { step: Step::Connect, why: format!("no connection: {error}") }
+}
+
+/// What the system or the TLS library said, where it is short and cannot be anything else.
+fn innermost(error: &Error) -> Option<String> {
+    let mut cause = error.source()?;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Some(cause.to_string()).filter(|text| text.len() <= 120 && !text.contains('@') && !text.contains("//"))
+}
