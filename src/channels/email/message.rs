@@ -73,7 +73,7 @@ impl Writer {
     ///
     /// # Errors
     /// What cannot be written, without a word of it. Only a mistake in a template can cause it.
-    pub fn write(&self, parcel: &Parcel<'_>, to: &Address) -> Result<Vec<u8>, String> {
+    pub fn write(&self, parcel: &Parcel<'_>, to: &Address) -> Result<String, String> {
         let content = parcel.content;
         let (title, body) = (one_line(&content.title), lines(&content.body));
         let language = language(parcel.locale);
@@ -99,7 +99,7 @@ impl Writer {
             .raw_header(HeaderValue::new(submitted, "auto-generated".into()))
             .multipart(parts)
             .map_err(|_| "the mail lacks a sender or a recipient".to_owned())?;
-        Ok(message.formatted())
+        String::from_utf8(message.formatted()).map_err(|_| "the mail is no text".to_owned())
     }
 
     /// Where a tap leads: an absolute address of the web, or none.
@@ -210,8 +210,7 @@ mod tests {
 
     fn written(content: &Content, locale: &str) -> String {
         let writer = writer("Carebell <care@example.org>", Some("https://app.example.org/"));
-        let bytes = writer.write(&parcel(content, locale), &"ana@example.org".parse().unwrap()).unwrap();
-        String::from_utf8(bytes).unwrap()
+        writer.write(&parcel(content, locale), &"ana@example.org".parse().unwrap()).unwrap()
     }
 
     /// Subject, text and HTML as another library reads them.
@@ -274,7 +273,7 @@ mod tests {
         ] {
             let content = content("t", "", Some(url));
             let message = writer("care@example.org", app_url).write(&parcel(&content, "en"), &to).unwrap();
-            let (_, text, html) = read(&String::from_utf8(message).unwrap());
+            let (_, text, html) = read(&message);
             let found = text.split("Open: ").nth(1).map(|rest| rest.lines().next().unwrap());
             assert_eq!(found, expected, "{url}");
             assert_eq!(html.contains("href="), expected.is_some());
@@ -314,7 +313,7 @@ mod tests {
             let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
             let writer = writer(&format!("\"{quoted}\" <care@example.org>"), None);
             let message = writer.write(&parcel(&content("t", "", None), ""), &to).unwrap();
-            let mail = MessageParser::new().parse(&message).unwrap();
+            let mail = MessageParser::new().parse(message.as_bytes()).unwrap();
             let from = mail.from().unwrap().first().unwrap();
             assert_eq!(mail.from().unwrap().iter().count(), 1);
             assert_eq!(from.address(), Some("care@example.org"), "{name}");

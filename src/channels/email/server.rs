@@ -43,7 +43,7 @@ pub struct Outgoing<'a> {
     /// RCPT TO.
     pub to: &'a Address,
     /// The message (RFC 5322), with CRLF as line ends.
-    pub message: &'a [u8],
+    pub message: &'a str,
 }
 
 /// The server, and the connections to it.
@@ -194,9 +194,25 @@ async fn transact(
     ask(connection, Step::Rcpt, until, Rcpt::new(mail.to.clone(), Vec::new()), &[250, 251]).await?;
     // A connection that is off by one answer shows here at the latest: no other command is answered so.
     ask(connection, Step::Data, until, Data, &[354]).await?;
-    let answered = async { connection.message(mail.message).await.map_err(|error| trouble(Step::Text, &error)) };
-    let response = expect(Step::Text, within(Step::Text, until, answered).await?, &[250])?;
+    let response = ask(connection, Step::Text, until, on_the_way(mail.message), &[250]).await?;
     Ok(response.message().collect::<Vec<_>>().join(" "))
+}
+
+/// A message with its dots doubled and the final one behind it (RFC 5321 §4.5.2), in one piece: lettre would send the final
+/// dot on its own, which waits 40 ms for the acknowledgement of the rest (Nagle's algorithm).
+fn on_the_way(message: &str) -> String {
+    let mut text = String::with_capacity(message.len() + 64);
+    for line in message.split_inclusive("\r\n") {
+        if line.starts_with('.') {
+            text.push('.');
+        }
+        text.push_str(line);
+    }
+    if !text.ends_with("\r\n") {
+        text.push_str("\r\n");
+    }
+    text.push_str(".\r\n");
+    text
 }
 
 /// One command, and its answer.
@@ -253,4 +269,22 @@ fn innermost(error: &Error) -> Option<String> {
         cause = deeper;
     }
     Some(cause.to_string()).filter(|text| text.len() <= 120 && !text.contains('@') && !text.contains("//"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_of_a_message_can_end_it() {
+        for (message, expected) in [
+            ("a\r\n", "a\r\n.\r\n"),
+            ("a", "a\r\n.\r\n"),
+            ("", "\r\n.\r\n"),
+            (".\r\n..b\r\nc.\r\n", "..\r\n...b\r\nc.\r\n.\r\n"),
+            ("a\r\n.", "a\r\n..\r\n.\r\n"),
+        ] {
+            assert_eq!(on_the_way(message), expected);
+        }
+    }
 }
