@@ -26,8 +26,9 @@ use std::{
 
 use chrono::{DateTime, Utc};
 use futures::future::BoxFuture;
+use tracing::{info, warn};
 
-use self::breaker::{Breaker, Health, Pass};
+use self::breaker::{Breaker, Health, Pass, State};
 pub use self::settings::SettingsError;
 use crate::{
     clock::Clock,
@@ -37,6 +38,9 @@ use crate::{
 
 /// The most breakers that are kept for one channel. Push services are few; webhooks have a host each.
 const MOST_BREAKERS: usize = 1000;
+
+/// The provider of a parcel that no provider is asked about, because its address is none.
+pub const NOBODY: &str = "none";
 
 /// What all senders of one channel can do.
 pub trait Sender: Send + Sync {
@@ -280,8 +284,16 @@ impl Channels {
 
     async fn pass(guarded: &Guarded, parcel: &Parcel<'_>, rank: usize, provider: String, pass: Pass<'_>) -> Sent {
         let answer = guarded.sender.send(parcel, rank).await;
-        let opened = pass.report(answer.health());
-        match (&answer, opened) {
+        let (until, change) = pass.report(answer.health());
+        let channel = guarded.sender.channel().name();
+        match (change, &answer) {
+            (Some(State::Open), Answer::Down { why, .. } | Answer::Unknown { why }) => {
+                warn!(channel, provider, "{provider} is down, its deliveries wait: {why}");
+            }
+            (Some(State::Closed), _) => info!(channel, provider, "{provider} is back"),
+            _ => {}
+        }
+        match (&answer, until) {
             // An outage is nobody's failed attempt once it is known to be one. What may have been accepted is another
             // matter.
             (Answer::Down { .. }, Some(until)) => Sent::Closed { until },
@@ -295,7 +307,7 @@ impl Channels {
             return Arc::clone(breaker);
         }
         if breakers.len() >= MOST_BREAKERS {
-            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || breaker.state() != breaker::State::Closed);
+            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || breaker.state() != State::Closed);
         }
         let breaker = Arc::new(Breaker::new(self.policy, self.clock.clone()));
         breakers.insert(provider.to_owned(), Arc::clone(&breaker));
@@ -320,7 +332,7 @@ impl Channels {
 
     /// The state of every breaker, by channel and provider.
     #[must_use]
-    pub fn breakers(&self) -> BTreeMap<(Channel, String), breaker::State> {
+    pub fn breakers(&self) -> BTreeMap<(Channel, String), State> {
         let mut states = BTreeMap::new();
         for (channel, guarded) in self.guarded.iter() {
             let breakers = guarded.breakers.lock().unwrap_or_else(PoisonError::into_inner);

@@ -208,28 +208,34 @@ impl Breaker {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Until when it is open, if it is now.
-    fn report(&self, health: Health, probe: bool) -> Option<DateTime<Utc>> {
+    /// Until when it is open, if it is now, and what it has become, if that is another.
+    fn report(&self, health: Health, probe: bool) -> (Option<DateTime<Utc>>, Option<State>) {
         let now = self.clock.now();
         let policy = &self.policy;
         self.with(|inner| {
+            let mut change = None;
             match *inner {
                 Inner::Closed(mut counts) => {
                     counts.turn(delta(policy.window / 2), now);
                     counts.add(health);
                     let bad = health != Health::Well && counts.are_too_bad(policy);
+                    change = bad.then_some(State::Open);
                     *inner = if bad { open(policy.first, now) } else { Inner::Closed(counts) };
                 }
-                Inner::Probing { .. } if probe && health == Health::Well => *inner = Inner::Closed(Counts::new(now)),
+                Inner::Probing { .. } if probe && health == Health::Well => {
+                    change = Some(State::Closed);
+                    *inner = Inner::Closed(Counts::new(now));
+                }
                 Inner::Probing { wait } if probe => *inner = open((wait * 2).min(policy.longest), now),
                 // It passed before the breaker opened: that is known already.
                 Inner::Open { .. } | Inner::Probing { .. } => {}
             }
-            match *inner {
+            let until = match *inner {
                 Inner::Closed(_) => None,
                 Inner::Open { until, .. } => Some(until),
                 Inner::Probing { .. } => Some(now + LOOK_AGAIN),
-            }
+            };
+            (until, change)
         })
     }
 }
@@ -241,8 +247,9 @@ impl fmt::Debug for Breaker {
 }
 
 impl Pass<'_> {
-    /// Tells what the send said of the provider. Answers until when the breaker is open, where it is.
-    pub fn report(mut self, health: Health) -> Option<DateTime<Utc>> {
+    /// Tells what the send said of the provider. Answers until when the breaker is open, where it is, and whether this
+    /// send has opened or closed it.
+    pub fn report(mut self, health: Health) -> (Option<DateTime<Utc>>, Option<State>) {
         self.reported = true;
         self.breaker.report(health, self.probe)
     }
@@ -282,7 +289,7 @@ mod tests {
     }
 
     fn send(breaker: &Breaker, health: Health) -> Option<DateTime<Utc>> {
-        breaker.admit().expect("it lets pass").report(health)
+        breaker.admit().expect("it lets pass").report(health).0
     }
 
     fn opened() -> (Breaker, Clock) {
@@ -338,7 +345,7 @@ mod tests {
         let probe = breaker.admit().unwrap();
         assert_eq!(breaker.admit().err(), Some(clock.now() + LOOK_AGAIN), "one at a time");
         let longer = clock.now() + TimeDelta::seconds(10);
-        assert_eq!(probe.report(Health::Failing), Some(longer));
+        assert_eq!(probe.report(Health::Failing), (Some(longer), None));
         for _ in 0..10 {
             clock.advance(TimeDelta::minutes(1));
             send(&breaker, Health::Silent);

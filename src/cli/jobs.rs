@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Failed, actor};
 use crate::{
+    channels::NOBODY,
     clock::Clock,
     config::Source,
     effects::submit::{self, Delayed, Producer},
@@ -269,10 +270,10 @@ fn delivery_in_words(delivery: &LedgerLine) -> String {
     let LedgerLine { id, channel, state, .. } = delivery;
     let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };
     let because = delivery.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let name = delivery.provider.as_deref().filter(|name| *name != "none");
+    let name = delivery.provider.as_deref().filter(|name| *name != NOBODY);
     let name = name.map(|name| format!(" by {name}")).unwrap_or_default();
     let its_id = delivery.provider_id.as_deref().map(|id| format!(" as {id}")).unwrap_or_default();
-    let answer = delivery.answer.as_deref().filter(|answer| *answer != "none");
+    let answer = delivery.answer.as_deref().filter(|answer| *answer != NOBODY);
     let answer = answer.map(|answer| format!(", answered {answer}")).unwrap_or_default();
     let until = delivery.held_until.filter(|_| state == "held").map(|until| format!(" until {}", instant(until)));
     let until = until.unwrap_or_default();

@@ -8,7 +8,7 @@ use std::time::Duration;
 use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
-    channels::{Address, AfterUnknown, Answer, Parcel, Sent},
+    channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sent},
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
     plan::{Channel, Delivered, Plan, Reason, Receipt},
@@ -84,9 +84,6 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         outcome(sent, after_unknown, overridden, cx)
     }
 }
-
-/// Who answered where nobody was asked.
-const NOBODY: &str = "none";
 
 /// What the recipient wants, looked at once more when it is to be sent.
 enum Wish {

@@ -19,7 +19,7 @@ use super::{
     settle::{Fate, settle},
 };
 use crate::{
-    channels::{AfterUnknown, Channels},
+    channels::{AfterUnknown, Channels, NOBODY},
     checkpoint::{self, Step},
     clock::{Clock, Random},
     effects::{Admission, Death, Effects, Refused, Written},
@@ -270,7 +270,7 @@ impl Runner {
     fn broken_off(&self, meta: &Meta, why: String) -> Result<Outcome, Failure> {
         let after_unknown = Channel::of(meta.kind).and_then(|channel| self.channels.after_unknown(channel));
         if after_unknown == Some(AfterUnknown::Stop) {
-            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown("none", &why))));
+            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, &why))));
         }
         Err(Failure::retry(why))
     }

@@ -291,12 +291,13 @@ async fn a_wrong_password_is_told_of_and_not_shown() {
 }
 
 #[tokio::test]
-async fn without_a_server_mails_wait_for_the_channel() {
+async fn without_a_server_it_is_on_record_that_there_is_no_channel() {
     let mail = Mail::new(Protection::Tls).await;
     let worker = Worker::start(&mail.world);
     mail.publish("hello", &["ana@example.org"], json!({})).await;
     assert_eq!(mail.world.ended("hello").await.0, "done");
-    let held = "SELECT count(*) FROM deliveries WHERE channel = 'email' AND state = 'held' AND reason = 'no_channel'";
-    assert_eq!(mail.world.count(held).await, 1);
+    let failed =
+        "SELECT count(*) FROM deliveries WHERE channel = 'email' AND state = 'failed' AND reason = 'no_channel'";
+    assert_eq!(mail.world.count(failed).await, 1);
     mail.ends_well(worker).await;
 }

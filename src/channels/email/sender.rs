@@ -6,7 +6,7 @@ use futures::{FutureExt, future::BoxFuture};
 
 use super::{Email, answer, server::Outgoing, settings};
 use crate::{
-    channels::{Address, AfterUnknown, Answer, Parcel, Sender},
+    channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sender},
     plan::Channel,
 };
 
@@ -21,7 +21,10 @@ impl Sender for Email {
     }
 
     /// The host of a server of `SMTP_URL`.
-    fn provider<'a>(&'a self, _parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+    fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+        if to(parcel).is_err() {
+            return (rank == 0).then_some(Cow::Borrowed(NOBODY));
+        }
         self.servers.get(rank).map(|server| Cow::Borrowed(server.name()))
     }
 
@@ -31,12 +34,12 @@ impl Sender for Email {
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer> {
         async move {
-            let (Address::Plain(address), Some(server)) = (parcel.address, self.servers.get(rank)) else {
-                return Answer::Permanent { why: "the address is none for e-mail".into() };
-            };
-            let to = match settings::address(address) {
+            let to = match to(parcel) {
                 Ok(to) => to,
-                Err(why) => return Answer::Permanent { why: format!("the address {why}") },
+                Err(why) => return Answer::Gone { answer: why, reason: "invalid_address" },
+            };
+            let Some(server) = self.servers.get(rank) else {
+                return Answer::Permanent { why: "there is no such server".into() };
             };
             let message = match self.writer.write(parcel, &to) {
                 Ok(message) => message,
@@ -50,4 +53,10 @@ impl Sender for Email {
         }
         .boxed()
     }
+}
+
+/// Whom it is for. What is no address was somebody's mistake, and is marked, so that it is not made with each mail.
+fn to(parcel: &Parcel<'_>) -> Result<lettre::Address, String> {
+    let Address::Plain(address) = parcel.address else { return Err("the address is none for e-mail".into()) };
+    settings::address(address).map_err(|why| format!("the address {why}"))
 }

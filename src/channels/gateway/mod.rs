@@ -32,11 +32,8 @@ pub use settings::{Account, DEFAULT_TIMEOUT, Origin, PublicUrl, Settings};
 pub use signature::signature;
 
 use self::client::Client;
-use super::{Address, AfterUnknown, Answer, Parcel, Sender, SettingsError};
+use super::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError};
 use crate::{clock::Clock, plan::Channel, text};
-
-/// For a number that is none: it is refused before any provider is asked.
-const NO_PROVIDER: &str = "none";
 
 /// What is particular to one channel.
 pub trait Medium: Send + Sync + 'static {
@@ -112,7 +109,7 @@ impl<M: Medium> Sender for Gateway<M> {
     /// The first account, then the other.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         if number_of(parcel).is_none() {
-            return (rank == 0).then_some(Cow::Borrowed(NO_PROVIDER));
+            return (rank == 0).then_some(Cow::Borrowed(NOBODY));
         }
         self.settings.accounts.get(rank).map(|account| Cow::Borrowed(account.name.as_str()))
     }

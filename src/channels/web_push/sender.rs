@@ -6,13 +6,10 @@ use futures::{FutureExt, future::BoxFuture};
 
 use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush};
 use crate::{
-    channels::{self, Address, AfterUnknown, Parcel, Sender, outbound::TIMEOUT},
+    channels::{self, Address, AfterUnknown, NOBODY, Parcel, Sender, outbound::TIMEOUT},
     kind::Lane,
     plan::Channel,
 };
-
-/// For an endpoint that is none: it is refused before any push service is asked.
-const NO_SERVICE: &str = "none";
 
 impl Sender for WebPush {
     fn channel(&self) -> Channel {
@@ -28,7 +25,7 @@ impl Sender for WebPush {
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Subscription { endpoint, .. } = parcel.address else { return None };
         let endpoint = Endpoint::parse(endpoint, &self.allowed);
-        let host = endpoint.map_or(Cow::Borrowed(NO_SERVICE), |endpoint| {
+        let host = endpoint.map_or(Cow::Borrowed(NOBODY), |endpoint| {
             Cow::Owned(endpoint.origin().trim_start_matches("https://").to_owned())
         });
         (rank == 0).then_some(host)

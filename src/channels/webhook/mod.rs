@@ -23,7 +23,7 @@ use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::{
-    Address, AfterUnknown, Answer, Parcel, Sender, SettingsError,
+    Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
     outbound::{self, AllowedHost, describe, is_public},
 };
 use crate::{clock::Clock, plan::Channel, text};
@@ -181,7 +181,7 @@ impl Sender for Webhook {
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Webhook { url, .. } = parcel.address else { return None };
         let host = self.endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
-        (rank == 0).then(|| host.map_or(Cow::Borrowed("none"), Cow::Owned))
+        (rank == 0).then(|| host.map_or(Cow::Borrowed(NOBODY), Cow::Owned))
     }
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
