@@ -38,6 +38,7 @@ pub mod scheduler;
 pub mod store;
 pub mod streams;
 pub mod telemetry;
+pub mod templates;
 pub mod text;
 pub mod wire;
 pub mod worker;
