@@ -42,6 +42,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
     ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
     ("WEBHOOK_CA_FILE", "the path of a PEM file of roots"),
+    ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
     ("HEALTH_PORT", "a port, or 0 for any that is free"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
@@ -111,6 +112,8 @@ pub struct Config {
     pub web_push: Option<web_push::Settings>,
     /// Webhooks.
     pub webhook: webhook::Settings,
+    /// Templates beside the built-in ones.
+    pub templates_dir: Option<PathBuf>,
     /// Where health is served; 0 = any port that is free.
     pub health_port: u16,
     /// How long a worker that stops waits for its jobs.
@@ -311,6 +314,17 @@ impl Source {
         AllowedHost::list(variable, self.get(variable).unwrap_or_default()).map_err(from_channel)
     }
 
+    /// Where templates beside the built-in ones are. What is in it, `templates` says.
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn templates_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get("TEMPLATES_DIR").map(PathBuf::from) {
+            Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that is not there")),
+            path => Ok(path),
+        }
+    }
+
     /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
@@ -320,6 +334,7 @@ impl Source {
             self.database_url().err(),
             self.web_push().err(),
             self.webhook().err(),
+            self.templates_dir().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
@@ -364,6 +379,7 @@ impl Config {
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
             webhook: source.webhook()?,
+            templates_dir: source.templates_dir()?,
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
@@ -470,6 +486,7 @@ mod tests {
             ("DRAIN_TIMEOUT", "secret"),
             ("LOG_FORMAT", "secret"),
             ("NATS_CREDS", "/no/such/secret"),
+            ("TEMPLATES_DIR", "/no/such/secret"),
             ("CAREBELL_ABORT_AT", "secret"),
         ];
         for (variable, value) in mistakes {

@@ -24,6 +24,7 @@ use crate::{
     scheduler::Scheduler,
     store::Store,
     streams::{FileError, Streams},
+    templates::{LoadError, Templates},
 };
 
 /// Between two looks at a server that is not there yet.
@@ -48,6 +49,9 @@ pub enum WorkerError {
     /// An override of a queue is wrong.
     #[error("{0}")]
     Streams(#[from] FileError),
+    /// A template is wrong.
+    #[error("{0}")]
+    Templates(#[from] LoadError),
     /// The health port cannot be had.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
@@ -68,6 +72,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let clock = Clock::system();
     let health = Health::new();
     let streams = Streams::embedded(&config.adjustments)?;
+    let templates = Templates::load(config.templates_dir.as_deref())?;
     let channels = channels(&config, &clock)?;
     let closing = CancellationToken::new();
     let state = http::State { health: Arc::clone(&health), channels: channels.clone() };
@@ -86,6 +91,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         context,
         effects: effects.clone(),
         channels,
+        templates,
         clock: clock.clone(),
         random: Random::system(),
         health: Arc::clone(&health),
