@@ -1,6 +1,6 @@
 //! What the built-in files say, what is refused at start, and that no value of a variable does harm.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, sync::LazyLock};
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -342,10 +342,10 @@ proptest! {
         values in prop::collection::vec(any_json(), 8),
         locale in any::<String>(),
     ) {
-        let templates = Templates::load(None).unwrap();
-        for (name, named) in &templates.0.named {
+        static BUILT_IN: LazyLock<Templates> = LazyLock::new(|| Templates::load(None).unwrap());
+        for (name, named) in &BUILT_IN.0.named {
             let variables = named.variables.iter().cloned().zip(values.iter().cloned()).collect();
-            let filled = templates.fill(name, variables, at("2027-03-01T08:00:00Z")).unwrap();
+            let filled = BUILT_IN.fill(name, variables, at("2027-03-01T08:00:00Z")).unwrap();
             for locale in ["en", "de", "es", "fr", &locale] {
                 if let Ok(Text { title, body }) = filled.text(locale) {
                     prop_assert!((1..=LONGEST_TITLE).contains(&title.chars().count()));

@@ -45,6 +45,7 @@ mod states;
 mod storm;
 mod streams;
 mod sweep;
+mod templates;
 mod views;
 mod way;
 mod web_push;
