@@ -263,6 +263,10 @@ fn kinds_consumers_and_tests_are_the_same_set() {
         let path = format!("src/channels/{folder}/mod.rs");
         assert!(Path::new(ROOT).join(&path).is_file(), "{path} is missing: a channel is a folder");
     }
+    for kind in registry.kinds().iter().filter(|kind| kind.stage == Stage::Reminder) {
+        let path = format!("src/templates/en/{kind}.txt");
+        assert!(Path::new(ROOT).join(&path).is_file(), "{path} is missing");
+    }
     for kind in kinds {
         assert!(Path::new(ROOT).join(format!("tests/it/{kind}.rs")).is_file(), "tests/it/{kind}.rs is missing");
         assert!(main.contains(&format!("\nmod {kind};")), "tests/it/main.rs lacks `mod {kind};`");
@@ -331,6 +335,7 @@ fn every_file_that_the_docs_name_is_there() {
         "docs/PRODUCERS.md",
         "docs/INBOX.md",
         "docs/SCHEDULES.md",
+        "docs/TEMPLATES.md",
     ] {
         let text = fs::read_to_string(Path::new(ROOT).join(doc)).unwrap();
         for word in text.split(['`', ' ', '(', ')', '\n', ',']) {
