@@ -1,4 +1,5 @@
-//! Compiles `proto/` (by protox: no protoc needed) and lists the files of `streams/`, so that adding a file is enough.
+//! Compiles `proto/` (by protox: no protoc needed) and lists the files of `streams/` and `src/templates/`, so that adding
+//! a file is enough.
 
 use std::{env, fmt::Write, fs, path::Path, path::PathBuf};
 
@@ -11,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
     compile_messages(&out)?;
     list_streams(&root.join("streams"), &out.join("streams.rs"))?;
+    list_templates(&root.join("src/templates"), &out.join("templates.rs"))?;
     Ok(())
 }
 
@@ -43,6 +45,26 @@ fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>>
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let text = fs::read_to_string(&path)?;
         writeln!(entries, "    ({name:?}, {text:?}),")?;
+    }
+    fs::write(to, format!("&[\n{entries}]\n"))?;
+    Ok(())
+}
+
+/// Writes `&[("en", "reminder.shift.txt", "title: …"), …]`, as above.
+fn list_templates(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=src/templates");
+    let mut locales: Vec<PathBuf> =
+        fs::read_dir(dir)?.map(|entry| Ok(entry?.path())).collect::<std::io::Result<_>>()?;
+    locales.retain(|path| path.is_dir());
+    locales.sort();
+    let mut entries = String::new();
+    for directory in locales {
+        let locale = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        for path in files_of(&directory, "txt")? {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let text = fs::read_to_string(&path)?;
+            writeln!(entries, "    ({locale:?}, {name:?}, {text:?}),")?;
+        }
     }
     fs::write(to, format!("&[\n{entries}]\n"))?;
     Ok(())

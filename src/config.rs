@@ -68,6 +68,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("PROVIDER_CA_FILE", "the path of a PEM file of roots"),
     ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
     ("PUBLIC_PORT", "a port, or 0 for any that is free"),
+    ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
     ("HEALTH_PORT", "a port, or 0 for any that is free"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
@@ -143,6 +144,8 @@ pub struct Config {
     pub gateways: Vec<providers::Settings>,
     /// Where providers' status callbacks are received, where they are; 0 = any port that is free.
     pub public_port: Option<u16>,
+    /// Templates beside the built-in ones.
+    pub templates_dir: Option<PathBuf>,
     /// Where health is served; 0 = any port that is free.
     pub health_port: u16,
     /// How long a worker that stops waits for its jobs.
@@ -363,6 +366,17 @@ impl Source {
         self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
+    /// Where templates beside the built-in ones are. What is in it, `templates` says.
+    ///
+    /// # Errors
+    /// If there is no such directory.
+    pub fn templates_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get("TEMPLATES_DIR").map(PathBuf::from) {
+            Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that is not there")),
+            path => Ok(path),
+        }
+    }
+
     /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
@@ -375,6 +389,7 @@ impl Source {
             self.gateways().err(),
             self.public_port().err(),
             self.email().err(),
+            self.templates_dir().err(),
             self.limits().err(),
             self.log("info").err(),
         ];
@@ -425,6 +440,7 @@ impl Config {
             webhook: source.webhook()?,
             gateways: source.gateways()?,
             public_port: source.public_port()?,
+            templates_dir: source.templates_dir()?,
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
@@ -531,6 +547,7 @@ mod tests {
             ("DRAIN_TIMEOUT", "secret"),
             ("LOG_FORMAT", "secret"),
             ("NATS_CREDS", "/no/such/secret"),
+            ("TEMPLATES_DIR", "/no/such/secret"),
             ("CAREBELL_ABORT_AT", "secret"),
         ];
         for (variable, value) in mistakes {

@@ -25,6 +25,7 @@ use crate::{
     nats as connection,
     store::Store,
     streams::{Adjustments, Streams},
+    templates::{LoadError, Templates},
 };
 
 /// How far two clocks may be apart.
@@ -35,6 +36,8 @@ const MOST_SKEW: TimeDelta = TimeDelta::seconds(1);
 pub enum Item {
     /// All variables are well-formed.
     Configuration,
+    /// All templates can be used.
+    Templates,
     /// A server answers and takes the credentials.
     Nats,
     /// It can schedule messages.
@@ -84,6 +87,7 @@ impl Item {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
+            Self::Templates => "templates",
             Self::Nats => "NATS",
             Self::NatsVersion => "NATS version",
             Self::JetStream => "JetStream",
@@ -113,8 +117,12 @@ impl Item {
             | Self::Database
             | Self::Schema
             | Self::CareTables => AtStart::Wait,
-            // A worker does not come this far with a wrong configuration or keys that are not a pair.
-            Self::Configuration | Self::VapidKeys | Self::NatsPermissions | Self::DatabasePermissions => AtStart::Exit,
+            // A worker does not come this far with a wrong configuration or template, or keys that are not a pair.
+            Self::Configuration
+            | Self::Templates
+            | Self::VapidKeys
+            | Self::NatsPermissions
+            | Self::DatabasePermissions => AtStart::Exit,
             Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress | Self::MailServers => {
                 AtStart::Tell
             }
@@ -234,7 +242,7 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
         providers::examine(source, egress),
         examine_mail(source, egress),
     );
-    let mut checks = vec![configuration(source)];
+    let mut checks = vec![configuration(source), templates(source)];
     checks.extend(of_nats);
     checks.extend(of_database);
     checks.extend(of_push);
@@ -265,7 +273,7 @@ pub fn at_start(checks: &[Check]) -> Result<(), (AtStart, String)> {
     Ok(())
 }
 
-/// `14 checks, all ok`, or how many of each.
+/// `15 checks, all ok`, or how many of each.
 #[must_use]
 pub fn summary(checks: &[Check]) -> String {
     let count = |wanted: fn(&Outcome) -> bool| checks.iter().filter(|check| wanted(&check.outcome)).count();
@@ -286,6 +294,18 @@ fn configuration(source: &Source) -> Check {
         return Check::ok(Item::Configuration, "every value is well-formed");
     }
     Check::fail(Item::Configuration, problems.join("; "), "set it in the environment or the file of --config")
+}
+
+fn templates(source: &Source) -> Check {
+    let item = Item::Templates;
+    match source.templates_dir().map(|directory| Templates::load(directory.as_deref())) {
+        Ok(Ok(templates)) => Check::ok(item, templates.summary()),
+        Ok(Err(LoadError(problems))) => {
+            let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
+            Check::fail(item, some(&problems), "mend the file; docs/TEMPLATES.md describes it")
+        }
+        Err(problem) => Check::not_checked(item, format!("{} is not valid", problem.variable)),
+    }
 }
 
 async fn examine_nats(source: &Source, clock: &Clock) -> Vec<Check> {

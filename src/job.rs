@@ -12,6 +12,7 @@ use crate::{
     plan::{Plan, Reason, Upkeep},
     policy::Wishes,
     store::{Claim, Event, EventStatus, Store, StoreError},
+    templates::Templates,
 };
 
 /// A kind of job. `parse` makes only valid values; `work` reads and decides, and leaves every effect to its plan.
@@ -157,6 +158,8 @@ pub struct Context {
     pub store: Store,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// What people are told, in their languages.
+    pub templates: Templates,
     /// The time.
     pub clock: Clock,
     /// Randomness.

@@ -10,7 +10,7 @@
 //!    sends the one delivery that the job is;
 //! 5. [`pipeline`] settles the message; what failed for good is kept by [`dead_letter`].
 //!
-//! [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`schedule`] reckons when a schedule
+//! [`templates`] makes what people read, [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`schedule`] reckons when a schedule
 //! is due, [`scheduler`] publishes it then, [`worker`] ties all together, and [`dev`] starts the private servers that `carebell dev` and the tests share.
 //! `docs/ARCHITECTURE.md` tells the reasons.
 
@@ -39,6 +39,7 @@ pub mod scheduler;
 pub mod store;
 pub mod streams;
 pub mod telemetry;
+pub mod templates;
 pub mod text;
 pub mod wire;
 pub mod worker;

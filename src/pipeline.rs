@@ -37,6 +37,7 @@ use crate::{
     plan::Channel,
     store::CLAIM_LEASE,
     streams::Streams,
+    templates::Templates,
 };
 
 /// How long giving back may take.
@@ -54,6 +55,8 @@ pub struct Parts {
     pub effects: Effects,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// What people are told, in their languages.
+    pub templates: Templates,
     /// The time.
     pub clock: Clock,
     /// Randomness.
@@ -104,6 +107,7 @@ impl Pipeline {
                     decoder,
                     effects: parts.effects.clone(),
                     channels: parts.channels.clone(),
+                    templates: parts.templates.clone(),
                     clock: parts.clock.clone(),
                     random: parts.random.clone(),
                     stop: pipeline.stop.clone(),

@@ -18,6 +18,7 @@ mod zone;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
+pub(crate) use self::near::nearest;
 pub use self::{
     error::ExpressionError,
     expression::Expression,

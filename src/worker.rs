@@ -35,6 +35,7 @@ use crate::{
     scheduler::Scheduler,
     store::Store,
     streams::{FileError, Streams},
+    templates::{LoadError, Templates},
 };
 
 /// Between two looks at a server that is not there yet.
@@ -59,6 +60,9 @@ pub enum WorkerError {
     /// An override of a queue is wrong.
     #[error("{0}")]
     Streams(#[from] FileError),
+    /// A template is wrong.
+    #[error("{0}")]
+    Templates(#[from] LoadError),
     /// The health port cannot be had.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
@@ -82,6 +86,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let clock = Clock::system();
     let health = Health::new();
     let streams = Streams::embedded(&config.adjustments)?;
+    let templates = Templates::load(config.templates_dir.as_deref())?;
     let channels = channels(&config, &clock)?;
     let closing = CancellationToken::new();
     let state = http::State { health: Arc::clone(&health), channels: channels.clone() };
@@ -101,6 +106,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         context,
         effects: effects.clone(),
         channels,
+        templates,
         clock: clock.clone(),
         random: Random::system(),
         health: Arc::clone(&health),

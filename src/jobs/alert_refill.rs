@@ -53,7 +53,7 @@ impl Job for RefillAlert {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(&medication.family, Lane::Normal, self.text(&medication, left, refill_at));
+        let next = to_users(cx, &medication.family, Lane::Normal, self.text(&medication, left, refill_at))?;
         let shortage = Shortage::Found { medication_id: self.medication_id, refill_at };
         Ok(Outcome::Done(Plan { shortage: Some(shortage), next: Some(next), ..Plan::default() }))
     }
@@ -72,11 +72,13 @@ impl RefillAlert {
     fn text(&self, medication: &SupplyRecord, left: i32, refill_at: i32) -> wire::Notification {
         let [name, dosage, recipient] =
             [&medication.name, &medication.dosage, &medication.care_recipient_name].map(|name| text::name(name));
-        let doses = match left {
-            ..=0 => "no doses".to_owned(),
-            1 => "1 dose".to_owned(),
-            left => format!("{left} doses"),
-        };
+        let variables = json!({
+            "medication": name,
+            "dosage": dosage,
+            "recipient": recipient,
+            "doses": left,
+            "refill_at": refill_at,
+        });
         let data = json!({
             "medicationId": self.medication_id,
             "careRecipientId": medication.care_recipient_id,
@@ -84,8 +86,8 @@ impl RefillAlert {
             "refillAt": refill_at,
         });
         wire::Notification {
-            title: "💊 Refill Needed".into(),
-            body: format!("{name} ({dosage}) for {recipient}: {doses} left"),
+            own_template: Self::KIND.name.into(),
+            variables: wire::json_to_struct(variables),
             url: text::link("/medications", &self.medication_id),
             r#type: "REFILL_ALERT".into(),
             dedupe_key: format!("refill-{}", self.medication_id),

@@ -1,18 +1,22 @@
 //! `notification`: one text to many people. Expands it to inbox rows and to one delivery per recipient × channel ×
 //! address.
 
+mod texts;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
 use serde_json::{Map, Value};
 
+use self::texts::{Template, Texts};
 use crate::{
     channels::gateway::is_e164,
     job::{self, Context, Failure, Invalid, Job, Outcome},
     kind::{Kind, Lane},
     plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason, Unsent},
     store::Person,
+    templates::{LONGEST_BODY, LONGEST_TITLE},
     wire,
 };
 
@@ -20,12 +24,10 @@ use crate::{
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// Limits of `proto/carebell/v1/jobs.proto`.
-const LONGEST_TITLE: usize = 200;
-const LONGEST_BODY: usize = 2000;
 const LONGEST_URL: usize = 2000;
 const LONGEST_TYPE: usize = 64;
 const LONGEST_TAG: usize = 128;
-const LARGEST_DATA: usize = 16 * 1024;
+const LARGEST_JSON: usize = 16 * 1024;
 
 /// One text to many people.
 #[derive(Clone, Debug, PartialEq)]
@@ -36,6 +38,8 @@ pub struct Notification {
     /// The channels that the job names; none where it leaves that to the recipients.
     channels: Option<BTreeSet<Channel>>,
     content: Content,
+    /// What title and body are made of; none where the job gives them.
+    template: Option<Template>,
 }
 
 impl Job for Notification {
@@ -43,10 +47,9 @@ impl Job for Notification {
 
     type Wire = wire::Notification;
 
-    fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
-        if !wire.template.is_empty() {
-            return Err(Invalid::new("template", "names a template that does not exist"));
-        }
+    fn parse(mut wire: Self::Wire) -> Result<Self, Invalid> {
+        let template = Template::parse(&mut wire)?;
+        let needs_title = !template.as_ref().is_some_and(Template::stands_alone);
         let mut notification = Self {
             users: BTreeSet::new(),
             emails: BTreeSet::new(),
@@ -58,11 +61,12 @@ impl Job for Notification {
                 title: job::text("title", &wire.title, LONGEST_TITLE)?,
                 body: job::text("body", &wire.body, LONGEST_BODY)?,
                 url: link(&wire.url)?,
-                data: data(wire.data)?,
+                data: json("data", wire.data)?,
                 tag: Some(job::text("dedupe_key", &wire.dedupe_key, LONGEST_TAG)?).filter(|tag| !tag.is_empty()),
             },
+            template,
         };
-        if notification.content.title.is_empty() {
+        if needs_title && notification.content.title.is_empty() {
             return Err(Invalid::new("title", "is required"));
         }
         if notification.content.kind.is_empty() {
@@ -90,7 +94,7 @@ impl Job for Notification {
         } else {
             cx.store.people(&users, &self.content.kind).await.map_err(Failure::reading)?
         };
-        let plan = self.plan(cx, &people);
+        let plan = self.plan(cx, &people)?;
         if plan.inbox.is_empty() && plan.deliveries.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
@@ -111,20 +115,19 @@ impl Notification {
     }
 
     /// Every known user gets an inbox row, whatever the channels: it is what a push or a mail leads to.
-    fn plan(self, cx: &Context, people: &BTreeMap<String, Person>) -> Plan {
-        let locale = &self.content.locale;
-        let inbox =
-            people.keys().map(|user_id| InboxRow { id: new_id(cx), user_id: user_id.clone(), locale: locale.clone() });
-        let inbox = inbox.collect();
-        let mut deliveries = Vec::new();
+    fn plan(mut self, cx: &Context, people: &BTreeMap<String, Person>) -> Result<Plan, Failure> {
+        let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
+        let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
         for (user_id, person) in people {
+            let locale = texts.locale(&person.locale)?;
             for channel in Channel::ALL {
                 if let Some(unsent) = self.unsent_to(person, channel, cx) {
                     let addresses = person.addresses(channel);
-                    deliveries
-                        .extend(addresses.iter().map(|address| self.delivery(cx, user_id, channel, address, unsent)));
+                    let to = addresses.iter().map(|address| (user_id.as_str(), channel, *address));
+                    deliveries.extend(to.map(|to| self.delivery(cx, to, &locale, unsent)));
                 }
             }
+            inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
         }
         let by_phone = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
         let raw = self.emails.iter().map(|email| (Channel::Email, email));
@@ -137,10 +140,11 @@ impl Notification {
                 .map_or(channel == Channel::Email || channel == Channel::Sms, |named| named.contains(&channel));
             if wanted {
                 let unsent = (!cx.channels.has(channel)).then_some(Unsent::NoChannel);
-                deliveries.push(self.delivery(cx, "", channel, address, unsent));
+                let locale = texts.locale("")?;
+                deliveries.push(self.delivery(cx, ("", channel, address), &locale, unsent));
             }
         }
-        Plan { contents: vec![self.content], inbox, deliveries, ..Plan::default() }
+        Ok(Plan { contents: texts.contents(), inbox, deliveries, ..Plan::default() })
     }
 
     /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What
@@ -166,9 +170,8 @@ impl Notification {
     fn delivery(
         &self,
         cx: &Context,
-        user_id: &str,
-        channel: Channel,
-        address: &str,
+        (user_id, channel, address): (&str, Channel, &str),
+        locale: &str,
         unsent: Option<Unsent>,
     ) -> PlannedDelivery {
         PlannedDelivery {
@@ -176,7 +179,7 @@ impl Notification {
             user_id: user_id.to_owned(),
             channel,
             address: address.to_owned(),
-            locale: self.content.locale.clone(),
+            locale: locale.to_owned(),
             lane: cx.meta.lane,
             named: self.names(channel),
             unsent,
@@ -188,13 +191,18 @@ fn new_id(cx: &Context) -> String {
     cx.random.uuid(cx.clock.now()).to_string()
 }
 
-/// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices.
-#[must_use]
-pub(super) fn to_users(users: &[String], lane: Lane, text: wire::Notification) -> NextJob {
+/// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices. It names a
+/// template and its variables; title and body follow from them.
+pub(super) fn to_users(
+    cx: &Context,
+    users: &[String],
+    lane: Lane,
+    text: wire::Notification,
+) -> Result<NextJob, Failure> {
     use wire::recipient::Recipient;
     let recipients = users.iter().map(|user| wire::Recipient { recipient: Some(Recipient::UserId(user.clone())) });
-    let notification = wire::Notification { recipients: recipients.collect(), ..text };
-    NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() }
+    let notification = wire::Notification { recipients: recipients.collect(), ..texts::stand_in(text, cx)? };
+    Ok(NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() })
 }
 
 /// None named = what each recipient prefers. The inbox is no channel: its rows are written in any case.
@@ -229,14 +237,15 @@ fn link(url: &str) -> Result<Option<String>, Invalid> {
     }
 }
 
-fn data(data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {
+/// Whatever JSON an application gives, within limits.
+fn json(field: &'static str, data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {
     let data = wire::struct_to_json(data.unwrap_or_default());
     let data = Value::Object(data);
-    if data.to_string().len() > LARGEST_DATA {
-        return Err(Invalid::new("data", "must be at most 16 KiB as JSON"));
+    if data.to_string().len() > LARGEST_JSON {
+        return Err(Invalid::new(field, "must be at most 16 KiB as JSON"));
     }
     if holds_nul(&data) {
-        return Err(Invalid::new("data", "must not hold U+0000"));
+        return Err(Invalid::new(field, "must not hold U+0000"));
     }
     match data {
         Value::Object(data) => Ok(data),

@@ -48,7 +48,7 @@ impl Job for AppointmentReminder {
         if appointment.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(&appointment.family, Lane::Normal, self.text(&appointment, cx.clock.now()));
+        let next = to_users(cx, &appointment.family, Lane::Normal, self.text(&appointment))?;
         let instant = appointment.event.starts_at;
         let mark = Mark { record_id: self.appointment_id, instant, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))
@@ -56,20 +56,23 @@ impl Job for AppointmentReminder {
 }
 
 impl AppointmentReminder {
-    fn text(&self, appointment: &AppointmentRecord, now: DateTime<Utc>) -> wire::Notification {
+    fn text(&self, appointment: &AppointmentRecord) -> wire::Notification {
         let event = &appointment.event;
-        let [title, recipient] = [&appointment.title, &event.care_recipient_name].map(|name| text::name(name));
-        let when = text::at(event.starts_at, text::zone(&event.timezone), now);
-        let place = appointment.location.as_deref().map(text::name).filter(|place| !place.is_empty());
-        let place = place.map(|place| format!(", {place}")).unwrap_or_default();
+        let variables = json!({
+            "appointment": text::name(&appointment.title),
+            "recipient": text::name(&event.care_recipient_name),
+            "place": appointment.location.as_deref().map(text::name).unwrap_or_default(),
+            "starts_at": text::instant(event.starts_at),
+            "zone": text::name(&event.timezone),
+        });
         let data = json!({
             "appointmentId": self.appointment_id,
             "careRecipientId": event.care_recipient_id,
             "dateTime": text::instant(event.starts_at),
         });
         wire::Notification {
-            title: "📅 Appointment Reminder".into(),
-            body: format!("{title} for {recipient} {when}{place}"),
+            own_template: Self::KIND.name.into(),
+            variables: wire::json_to_struct(variables),
             url: text::link("/appointments", &self.appointment_id),
             r#type: "APPOINTMENT_REMINDER".into(),
             dedupe_key: format!("appointment-{}", self.appointment_id),

@@ -57,7 +57,7 @@ impl Job for MedicationReminder {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(&medication.family, Lane::Critical, self.text(&medication));
+        let next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))
@@ -68,18 +68,22 @@ impl MedicationReminder {
     fn text(&self, medication: &MedicationRecord) -> wire::Notification {
         let [name, dosage, recipient] =
             [&medication.name, &medication.dosage, &medication.care_recipient_name].map(|name| text::name(name));
-        let body = match self.reminder_minutes {
-            0 => format!("Time to give {name} ({dosage}) to {recipient}"),
-            minutes => format!("In {minutes} min: give {name} ({dosage}) to {recipient}"),
-        };
+        let variables = json!({
+            "medication": name,
+            "dosage": dosage,
+            "recipient": recipient,
+            "minutes": self.reminder_minutes,
+            "scheduled_time": text::instant(self.scheduled_time),
+            "zone": text::name(&medication.timezone),
+        });
         let data = json!({
             "medicationId": self.medication_id,
             "careRecipientId": medication.care_recipient_id,
             "scheduledTime": text::instant(self.scheduled_time),
         });
         wire::Notification {
-            title: "💊 Medication Reminder".into(),
-            body,
+            own_template: Self::KIND.name.into(),
+            variables: wire::json_to_struct(variables),
             url: text::link("/medications", &self.medication_id),
             r#type: "MEDICATION_REMINDER".into(),
             dedupe_key: format!("medication-{}-{}", self.medication_id, self.scheduled_time.timestamp()),

@@ -48,7 +48,7 @@ impl Job for ShiftReminder {
         let Some(user) = &shift.user_id else {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         };
-        let next = to_users(std::slice::from_ref(user), Lane::Normal, self.text(&shift, cx.clock.now()));
+        let next = to_users(cx, std::slice::from_ref(user), Lane::Normal, self.text(&shift))?;
         let instant = shift.event.starts_at;
         let mark = Mark { record_id: self.shift_id, instant, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))
@@ -56,18 +56,23 @@ impl Job for ShiftReminder {
 }
 
 impl ShiftReminder {
-    fn text(&self, shift: &ShiftRecord, now: DateTime<Utc>) -> wire::Notification {
+    fn text(&self, shift: &ShiftRecord) -> wire::Notification {
         let event = &shift.event;
-        let recipient = text::name(&event.care_recipient_name);
-        let when = text::span(event.starts_at, shift.ends_at, text::zone(&event.timezone), now);
+        let variables = json!({
+            "recipient": text::name(&event.care_recipient_name),
+            "starts_at": text::instant(event.starts_at),
+            "ends_at": text::instant(shift.ends_at),
+            "hours": (shift.ends_at - event.starts_at).as_seconds_f64() / 3600.0,
+            "zone": text::name(&event.timezone),
+        });
         let data = json!({
             "shiftId": self.shift_id,
             "careRecipientId": event.care_recipient_id,
             "startTime": text::instant(event.starts_at),
         });
         wire::Notification {
-            title: "🕘 Shift Reminder".into(),
-            body: format!("Your shift with {recipient} is {when}"),
+            own_template: Self::KIND.name.into(),
+            variables: wire::json_to_struct(variables),
             url: text::link("/shifts", &self.shift_id),
             r#type: "SHIFT_REMINDER".into(),
             dedupe_key: format!("shift-{}", self.shift_id),

@@ -28,6 +28,7 @@ use crate::{
     plan::{Channel, DeadReason, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
+    templates::Templates,
 };
 
 /// How long a job that cannot run because the database is away waits before it looks again.
@@ -49,6 +50,8 @@ pub struct Runner {
     pub effects: Effects,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// What people are told, in their languages.
+    pub templates: Templates,
     /// The time.
     pub clock: Clock,
     /// Randomness.
@@ -190,6 +193,7 @@ impl Runner {
             claim: claim.map(|claim| *claim),
             store: self.effects.store().clone(),
             channels: self.channels.clone(),
+            templates: self.templates.clone(),
             clock: self.clock.clone(),
             random: self.random.clone(),
         };

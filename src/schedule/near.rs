@@ -1,7 +1,7 @@
 //! What a person may have meant.
 
 /// The candidate that differs least from a word, if few letters differ.
-pub(super) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Longer words are not misspelt beyond a few letters, and the table grows with the square.
     const LONGEST: usize = 48;
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST + 1).collect();

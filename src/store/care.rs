@@ -80,6 +80,8 @@ pub struct MedicationRecord {
     pub care_recipient_id: String,
     /// The name of who takes it.
     pub care_recipient_name: String,
+    /// The IANA name of the time zone there, or whatever the application holds for one.
+    pub timezone: String,
     /// The users of the family, in order.
     pub family: Vec<String>,
     /// What the log says of the dose.
@@ -181,7 +183,7 @@ impl Store {
         scheduled_time: DateTime<Utc>,
     ) -> Result<Option<MedicationRecord>, StoreError> {
         let row = sqlx::query(
-            "SELECT m.name, m.dosage, m.is_active, r.id AS recipient_id, r.name AS recipient_name, \
+            "SELECT m.name, m.dosage, m.is_active, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
                     ARRAY(SELECT f.user_id FROM family_members f WHERE f.family_id = r.family_id ORDER BY 1) AS family, \
                     (SELECT l.status FROM medication_logs l WHERE l.medication_id = m.id AND l.scheduled_time = $2 \
                         AND l.status IN ('GIVEN', 'SKIPPED') ORDER BY l.status LIMIT 1) AS dose \
@@ -198,6 +200,7 @@ impl Store {
             is_active: row.try_get("is_active")?,
             care_recipient_id: row.try_get("recipient_id")?,
             care_recipient_name: row.try_get("recipient_name")?,
+            timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),
             family: row.try_get("family")?,
             dose: match row.try_get::<Option<&str>, _>("dose")? {
                 Some("GIVEN") => DoseState::Given,

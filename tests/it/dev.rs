@@ -40,7 +40,7 @@ async fn one_command_shows_a_reminder_arrive_in_four_browsers() {
     for step in ["published", "reminder.medication", "notification", "deliver.web_push", "push arrived", "Ana reads"] {
         assert!(story.contains(step), "the way is told, with {step}:\n{story}");
     }
-    assert!(story.contains("14 checks, all ok"), "{story}");
+    assert!(story.contains("15 checks, all ok"), "{story}");
 }
 
 #[tokio::test]

@@ -132,18 +132,18 @@ async fn all_is_well_and_nothing_is_touched() {
     let before = state().await;
     let checks = examine(&world, &[]).await;
     let lines: Vec<String> = checks.iter().map(ToString::to_string).collect();
-    assert!(lines.len() == 14 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
-    assert_eq!(doctor::summary(&checks), "14 checks, all ok");
+    assert!(lines.len() == 15 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
+    assert_eq!(doctor::summary(&checks), "15 checks, all ok");
 
     let (well, said, error) = carebell(&world, &["doctor", "--offline"], &[]).await;
     assert!(well && error.is_empty(), "{said}{error}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok    ")).count(), 13, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok    ")).count(), 14, "{said}");
     assert!(said.contains("-     push egress: not checked: --offline"), "{said}");
     let (well, said, _) = carebell(&world, &["doctor", "--offline", "--json"], &[]).await;
     let list: Value = serde_json::from_str(&said).unwrap();
     assert!(well);
     assert_eq!((&list[0]["name"], &list[0]["result"]), (&"configuration".into(), &"ok".into()));
-    assert_eq!(list.as_array().unwrap().len(), 14);
+    assert_eq!(list.as_array().unwrap().len(), 15);
 
     assert_eq!(state().await, before);
     assert_eq!((world.push.counts().requests, world.push.rejected()), (0, vec![]));
@@ -203,7 +203,7 @@ async fn users_of_nats() {
 
     // What a worker needs is enough for it, and for its doctor.
     let checks = examine(&world, &[("NATS_URL", &url("worker"))]).await;
-    assert_eq!(doctor::summary(&checks), "14 checks, all ok");
+    assert_eq!(doctor::summary(&checks), "15 checks, all ok");
     let streams = check(&checks, Item::Streams).to_string();
     assert!(streams.contains("may not look at"), "{streams}");
     let mut worker = Process::worker(&world, &[("NATS_URL", &url("worker"))]);
@@ -310,7 +310,7 @@ async fn streams_and_consumers_that_are_missing_or_differ() {
     let checks = examine(&world, &[("QUEUE_OVERRIDES", &other)]).await;
     let line = check(&checks, Item::Streams).to_string();
     assert!(line.starts_with("warn  streams: JOBS.notification_bulk ack_wait: streams/ has 7000000000"), "{line}");
-    assert_eq!(doctor::summary(&checks), "14 checks, 1 to be looked at");
+    assert_eq!(doctor::summary(&checks), "15 checks, 1 to be looked at");
     let mut worker = Process::worker(&world, &[("QUEUE_OVERRIDES", &other)]);
     worker.ready().await;
     assert!(worker.output().contains("streams/ has 7000000000"), "{}", worker.output());
@@ -440,7 +440,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let url = world.database_url.replace("postgres@", &format!("{role}@"));
     let as_role = [("DATABASE_URL", url.as_str())];
     let checks = examine(&world, &as_role).await;
-    assert_eq!(doctor::summary(&checks), "14 checks, all ok", "{checks:#?}");
+    assert_eq!(doctor::summary(&checks), "15 checks, all ok", "{checks:#?}");
 
     let mut worker = Process::worker(&world, &as_role);
     worker.ready().await;
@@ -488,7 +488,7 @@ async fn keys_and_configuration() {
     let checks = examine(&world, &[("VAPID_SUBJECT", "somebody")]).await;
     only_failure(&checks, Item::VapidKeys, &["VAPID_SUBJECT"]);
     let checks = examine(&world, &[("VAPID_PUBLIC_KEY", ""), ("VAPID_PRIVATE_KEY", "")]).await;
-    assert_eq!(doctor::summary(&checks), "14 checks, 1 to be looked at, 1 not checked");
+    assert_eq!(doctor::summary(&checks), "15 checks, 1 to be looked at, 1 not checked");
     let line = check(&checks, Item::VapidKeys).to_string();
     assert!(line.starts_with("warn  VAPID keys: ") && line.contains("carebell keys generate"), "{line}");
 

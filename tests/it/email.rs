@@ -77,7 +77,10 @@ fn accepted(id: &str) -> Answer {
 
 fn why(answer: &Answer) -> &str {
     match answer {
-        Answer::Down { why, .. } | Answer::Retry { why, .. } | Answer::Permanent { why } => why,
+        Answer::Down { why, .. }
+        | Answer::Retry { why, .. }
+        | Answer::Permanent { why }
+        | Answer::Gone { answer: why, .. } => why,
         other => panic!("{other:?}"),
     }
 }

@@ -23,10 +23,17 @@ const FORBIDDEN: &[(&[&str], &str, &str)] = &[
     ),
     (&["store"], "crate::effects", "SQL knows nothing of what is done with it"),
     (&["store"], "crate::pipeline", "SQL knows nothing of what is done with it"),
-    (&["store", "channels", "effects", "dead_letter", "job", "streams"], "crate::jobs", "kinds are known only above"),
+    (
+        &["store", "channels", "effects", "dead_letter", "job", "streams", "templates"],
+        "crate::jobs",
+        "kinds are known only above",
+    ),
     (&["channels", "job", "jobs", "store"], "crate::effects", "work decides, and leaves effects to its plan"),
     (&["channels"], "crate::store", "a channel sends; it does not look things up"),
     (&["effects", "dead_letter", "channels"], "crate::pipeline", "nothing below the pipeline settles"),
+    (&["templates"], "crate::store", "a text is made of what the job gives"),
+    (&["templates"], "crate::effects", "a text is made of what the job gives"),
+    (&["templates"], "crate::pipeline", "a text is made of what the job gives"),
     (&["schedule"], "crate::store", "when a schedule is due is reckoned, not looked up"),
     (&["schedule"], "crate::effects", "when a schedule is due is reckoned, not looked up"),
     (&["schedule"], "crate::pipeline", "when a schedule is due is reckoned, not looked up"),
@@ -42,6 +49,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reqwest", &["channels"]),
     ("lettre", &["channels/email"]),
     ("cron", &["schedule"]),
+    ("minijinja", &["templates", "channels"]),
 ];
 
 /// All of this program that a part may name, where the list is short.
@@ -197,6 +205,8 @@ fn a_forbidden_import_is_found() {
         source("schedule", "use sqlx::Row;"),
         source("cli", "fn f() { cron::Schedule::from_str(); }"),
         source("channels", "use lettre::Address;"),
+        source("jobs", "use minijinja::Environment;"),
+        source("templates", "use crate::store::Store;"),
     ];
     for one in breaching {
         assert_eq!(breaches(std::slice::from_ref(&one)).len(), 1, "in {}: {:?}", one.part, one.code);
@@ -256,6 +266,10 @@ fn kinds_consumers_and_tests_are_the_same_set() {
         let folder = kind.name.trim_start_matches("deliver.");
         let path = format!("src/channels/{folder}/mod.rs");
         assert!(Path::new(ROOT).join(&path).is_file(), "{path} is missing: a channel is a folder");
+    }
+    for kind in registry.kinds().iter().filter(|kind| kind.stage == Stage::Reminder) {
+        let path = format!("src/templates/en/{kind}.txt");
+        assert!(Path::new(ROOT).join(&path).is_file(), "{path} is missing");
     }
     for kind in kinds {
         assert!(Path::new(ROOT).join(format!("tests/it/{kind}.rs")).is_file(), "tests/it/{kind}.rs is missing");
@@ -325,6 +339,7 @@ fn every_file_that_the_docs_name_is_there() {
         "docs/PRODUCERS.md",
         "docs/INBOX.md",
         "docs/SCHEDULES.md",
+        "docs/TEMPLATES.md",
     ] {
         let text = fs::read_to_string(Path::new(ROOT).join(doc)).unwrap();
         for word in text.split(['`', ' ', '(', ')', '\n', ',']) {

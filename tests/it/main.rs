@@ -51,6 +51,7 @@ mod states;
 mod storm;
 mod streams;
 mod sweep;
+mod templates;
 mod views;
 mod way;
 mod web_push;

@@ -20,6 +20,7 @@ use carebell::{
     health::Health,
     pipeline::{Parts, Pipeline, Registry},
     streams::Streams,
+    templates::Templates,
     worker::{self, WorkerError},
 };
 use tokio::{
@@ -199,7 +200,8 @@ impl Custom {
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();
         let channels = Channels::new(Vec::new(), breaker::Policy::default(), clock.clone());
-        let parts = Parts { registry, streams, context, effects, channels, clock, random, health };
+        let templates = Templates::load(None).unwrap();
+        let parts = Parts { registry, streams, context, effects, channels, templates, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }
     }
 

@@ -1,0 +1,172 @@
+//! What templates can do with instants, in the language of their own directory and on the clocks of a place.
+
+use std::fmt::Write as _;
+
+use chrono::{DateTime, Locale, Utc, format::StrftimeItems};
+use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, syntax::SyntaxConfig};
+
+use super::{NOW, key_of};
+use crate::text;
+
+/// A mistake in words of our own, which hold none of the values.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Spoken(String);
+
+/// An error whose words may be shown where values are real.
+pub(super) fn spoken(words: &str) -> Error {
+    Error::new(ErrorKind::InvalidOperation, words.to_owned()).with_source(Spoken(words.to_owned()))
+}
+
+/// Its words, if it is one of [`spoken`].
+pub(super) fn what_was_spoken(error: &Error) -> Option<&str> {
+    let source: &(dyn std::error::Error + 'static) = std::error::Error::source(error)?;
+    source.downcast_ref::<Spoken>().map(|Spoken(words)| words.as_str())
+}
+
+/// An empty environment for the templates of one locale.
+pub(super) fn environment(locale: &str) -> Environment<'static> {
+    let language = names_of(locale);
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    // Errors would quote the values.
+    environment.set_debug(false);
+    environment.remove_global("debug");
+    // A line that holds only a tag leaves no empty line.
+    let mut syntax = SyntaxConfig::builder();
+    if let Ok(syntax) = syntax.trim_blocks(true).lstrip_blocks(true).build() {
+        environment.set_syntax(syntax);
+    }
+    // What is null is said by saying nothing.
+    environment.set_formatter(
+        |out, state, value| {
+            if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
+        },
+    );
+    environment.add_filter("local", move |at: &str, zone: &str, pattern: &str| local(language, at, zone, pattern));
+    environment.add_filter("time", time);
+    environment.add_filter("other_day", move |state: &State, at: &str, zone: &str, pattern: &str| {
+        if is_today(state, at, zone)? { Ok(String::new()) } else { local(language, at, zone, pattern) }
+    });
+    environment.add_test("today", |state: &State, at: &str, zone: &str| is_today(state, at, zone));
+    environment
+}
+
+/// An instant on the clocks of a zone, by a pattern as of strftime.
+fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String, Error> {
+    let broken = || spoken(&format!("the pattern {pattern:?} is not one of strftime, such as \"%a %-d %b\""));
+    let items = StrftimeItems::new_with_locale(pattern, language).parse().map_err(|_| broken())?;
+    let local = instant(at)?.with_timezone(&text::zone(zone));
+    let mut text = String::new();
+    write!(text, "{}", local.format_localized_with_items(items.iter(), language)).map_err(|_| broken())?;
+    Ok(text)
+}
+
+/// `14:30`; where the clocks of the place are not known, `13:30 UTC`.
+fn time(at: &str, zone: &str) -> Result<String, Error> {
+    let zone = text::zone(zone);
+    let utc = if zone == chrono_tz::Tz::UTC { " UTC" } else { "" };
+    Ok(format!("{}{utc}", instant(at)?.with_timezone(&zone).format("%H:%M")))
+}
+
+/// Whether an instant is on the present day there. A text is read later too, so none says "today" or "tomorrow".
+fn is_today(state: &State<'_, '_>, at: &str, zone: &str) -> Result<bool, Error> {
+    let now = state.lookup(NOW).ok_or_else(|| spoken("the present instant is not known"))?;
+    let now = instant(now.as_str().unwrap_or_default())?;
+    let zone = text::zone(zone);
+    Ok(instant(at)?.with_timezone(&zone).date_naive() == now.with_timezone(&zone).date_naive())
+}
+
+fn instant(text: &str) -> Result<DateTime<Utc>, Error> {
+    let instant = DateTime::parse_from_rfc3339(text);
+    instant
+        .map(|instant| instant.to_utc())
+        .map_err(|_| spoken("an instant is not RFC 3339, such as 2027-03-01T09:00:00Z"))
+}
+
+/// Whose names of days and months a locale uses; English ones where its language has none. Names differ little between
+/// the countries of a language, so that any will do where none is named.
+fn names_of(locale: &str) -> Locale {
+    let key = key_of(locale);
+    let language = key.split('-').next().unwrap_or_default().to_owned();
+    let of = |country: &str| Locale::try_from(format!("{language}_{country}").as_str()).ok();
+    let country = key.split('-').skip(1).find(|part| part.len() == 2).and_then(|part| of(&part.to_ascii_uppercase()));
+    if language == super::DEFAULT_LOCALE {
+        return country.unwrap_or(Locale::POSIX);
+    }
+    let letters = 'A'..='Z';
+    let countries = || letters.clone().flat_map(|first| ('A'..='Z').map(move |second| format!("{first}{second}")));
+    let own = of(&language.to_ascii_uppercase());
+    country.or(own).or_else(|| countries().find_map(|country| of(&country))).unwrap_or(Locale::POSIX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn render(locale: &str, template: &str, at: &str, zone: &str) -> Result<String, Error> {
+        let now = "2027-03-01T08:00:00Z";
+        environment(locale).render_str(template, minijinja::context! { at, zone, now })
+    }
+
+    #[test]
+    fn a_time_is_told_on_the_clocks_of_its_place() {
+        let cases = [
+            ("2027-03-01T13:30:00Z", "Europe/Vienna", "at 14:30"),
+            ("2027-03-01T13:30:00Z", "America/New_York", "at 08:30"),
+            ("2027-03-01T13:30:00Z", "UTC", "at 13:30 UTC"),
+            ("2027-03-01T13:30:00Z", "Vienna, I think", "at 13:30 UTC"),
+            ("2027-03-01T13:30:00Z", "", "at 13:30 UTC"),
+            ("2027-03-03T13:30:00Z", "Europe/Vienna", "on Wed 3 Mar at 14:30"),
+            // The day is that of the place: tomorrow already, or still today.
+            ("2027-03-01T13:30:00Z", "Pacific/Auckland", "on Tue 2 Mar at 02:30"),
+            ("2027-03-02T01:30:00Z", "America/New_York", "at 20:30"),
+            // The hour that is left out in spring.
+            ("2027-03-28T00:30:00Z", "Europe/Vienna", "on Sun 28 Mar at 01:30"),
+            ("2027-03-28T01:30:00Z", "Europe/Vienna", "on Sun 28 Mar at 03:30"),
+        ];
+        for (at, zone, expected) in cases {
+            let text = render("en", "{{ at | other_day(zone, 'on %a %-d %b ') }}at {{ at | time(zone) }}", at, zone);
+            assert_eq!(text.unwrap(), expected, "{at} {zone}");
+            let today = render("en", "{{ at is today(zone) }}", at, zone).unwrap() == "True";
+            assert_eq!(today, !expected.starts_with("on"), "{at} {zone}");
+        }
+    }
+
+    #[test]
+    fn days_and_months_have_the_names_of_the_language() {
+        let cases = [
+            ("en", "Wednesday 3 March"),
+            ("en-US", "Wednesday 3 March"),
+            ("de", "Mittwoch 3 März"),
+            ("de-AT", "Mittwoch 3 März"),
+            ("de_CH.UTF-8", "Mittwoch 3 März"),
+            ("es", "miércoles 3 marzo"),
+            ("fr", "mercredi 3 mars"),
+            ("sv", "onsdag 3 mars"),
+            ("zh-Hant", "星期三 3 三月"),
+            ("xx", "Wednesday 3 March"),
+            ("", "Wednesday 3 March"),
+        ];
+        for (locale, expected) in cases {
+            let text = render(locale, "{{ at | local(zone, '%A %-d %B') }}", "2027-03-03T13:30:00Z", "UTC");
+            assert_eq!(text.unwrap(), expected, "{locale}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_is_told_without_the_value() {
+        let cases = [
+            ("{{ at | local(zone, '%Q') }}", "2027-03-03T13:30:00Z", "\"%Q\" is not one of strftime"),
+            ("{{ at | time(zone) }}", "tomorrow, says Rose", "not RFC 3339"),
+        ];
+        for (template, at, expected) in cases {
+            let error = render("en", template, at, "UTC").unwrap_err();
+            let words = what_was_spoken(&error).unwrap();
+            assert!(words.contains(expected) && !words.contains("Rose"), "{words}");
+        }
+        let error = render("en", "{{ at | round }}", "Rose", "UTC").unwrap_err();
+        assert_eq!(what_was_spoken(&error), None);
+    }
+}
