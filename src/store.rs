@@ -40,7 +40,7 @@ pub use self::{
     check::{Lacks, Probe, ServerFacts},
     claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     deliveries::{LedgerEntry, LedgerRecord},
-    demo::DemoMember,
+    demo::{DemoAddress, DemoMember},
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
     people::Person,

@@ -32,6 +32,8 @@ pub struct Policy {
     pub least: u32,
     /// The share of failures among them that opens it, 0 to 1.
     pub share: f64,
+    /// So many failures in a row open it too: after a busy minute without any, a share would notice an outage late.
+    pub failing: u32,
     /// So many sends in a row without any answer open it too: each of them held a place for as long as it may take.
     pub silent: u32,
     /// How long it stays open the first time.
@@ -46,6 +48,7 @@ impl Default for Policy {
             window: Duration::from_secs(30),
             least: 10,
             share: 0.5,
+            failing: 10,
             silent: 5,
             first: Duration::from_secs(5),
             longest: Duration::from_mins(1),
@@ -114,19 +117,20 @@ struct Counts {
     since: DateTime<Utc>,
     sends: [u32; 2],
     failures: [u32; 2],
+    failing_in_a_row: u32,
     silent_in_a_row: u32,
 }
 
 impl Counts {
     fn new(since: DateTime<Utc>) -> Self {
-        Self { since, sends: [0; 2], failures: [0; 2], silent_in_a_row: 0 }
+        Self { since, sends: [0; 2], failures: [0; 2], failing_in_a_row: 0, silent_in_a_row: 0 }
     }
 
     /// Begins a new half where the present one is over.
     fn turn(&mut self, half: TimeDelta, now: DateTime<Utc>) {
         let age = now - self.since;
         if age >= half * 2 || age < TimeDelta::zero() {
-            *self = Self { silent_in_a_row: self.silent_in_a_row, ..Self::new(now) };
+            *self = Self::new(now);
         } else if age >= half {
             *self =
                 Self { since: self.since + half, sends: [0, self.sends[0]], failures: [0, self.failures[0]], ..*self };
@@ -135,8 +139,11 @@ impl Counts {
 
     fn add(&mut self, health: Health) {
         self.sends[0] = self.sends[0].saturating_add(1);
-        if health != Health::Well {
+        if health == Health::Well {
+            self.failing_in_a_row = 0;
+        } else {
             self.failures[0] = self.failures[0].saturating_add(1);
+            self.failing_in_a_row = self.failing_in_a_row.saturating_add(1);
         }
         self.silent_in_a_row = if health == Health::Silent { self.silent_in_a_row.saturating_add(1) } else { 0 };
     }
@@ -144,7 +151,7 @@ impl Counts {
     fn are_too_bad(&self, policy: &Policy) -> bool {
         let (sends, failures) = (self.sends[0] + self.sends[1], self.failures[0] + self.failures[1]);
         let many = sends >= policy.least && f64::from(failures) >= policy.share * f64::from(sends);
-        many || self.silent_in_a_row >= policy.silent
+        many || self.failing_in_a_row >= policy.failing || self.silent_in_a_row >= policy.silent
     }
 }
 
@@ -323,6 +330,18 @@ mod tests {
             assert_eq!(send(&breaker, Health::Silent), None);
         }
         assert!(send(&breaker, Health::Silent).is_some());
+    }
+
+    #[test]
+    fn ten_failures_in_a_row_open_it_however_busy_it_was_before() {
+        let (breaker, _) = breaker();
+        for _ in 0..10_000 {
+            assert_eq!(send(&breaker, Health::Well), None);
+        }
+        for _ in 0..9 {
+            assert_eq!(send(&breaker, Health::Failing), None);
+        }
+        assert!(send(&breaker, Health::Failing).is_some());
     }
 
     #[test]

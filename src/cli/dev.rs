@@ -7,19 +7,29 @@ use crate::dev::demo::Demo;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Stop when the family's pushes have arrived
+    /// Stop when the family has its pushes, mail, text message and webhook
     #[arg(long)]
     once: bool,
     /// Print one JSON object at the end; the way is told on standard error
     #[arg(long, requires = "once")]
     json: bool,
+    /// Then let the provider of text messages fail for a while, and show what becomes of them
+    #[arg(long)]
+    outage: bool,
 }
 
 pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Failed> {
     let Some(demo) = stop.run_until_cancelled(Box::pin(Demo::start(args.json))).await else { return Ok(()) };
     let mut demo = demo?;
     let result = demo.once(&stop).await;
-    if let (Ok(_), false) = (&result, args.once) {
+    let mut outage = None;
+    if args.outage && result.is_ok() {
+        outage = Some(demo.outage(&stop).await);
+    }
+    if let (Some(Ok(outage)), false) = (&outage, args.json) {
+        println!("{outage}");
+    }
+    if let (Ok(_), None | Some(Ok(_)), false) = (&result, &outage, args.once) {
         demo.keep_running(&stop).await?;
     }
     demo.stop().await;
@@ -27,16 +37,25 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         return Ok(());
     }
     let summary = result?;
+    let outage = outage.transpose()?;
     if args.json {
-        println!("{}", summary.to_json());
+        let mut json = summary.to_json();
+        if let Some(outage) = outage {
+            json["outage"] = outage.to_json();
+        }
+        println!("{json}");
     } else {
         println!(
-            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} doubled; last push {} ms after it was due",
+            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} doubled, {} mail, {} text message, {} webhook; last \
+             push {} ms after it was due",
             summary.reminders,
             summary.inbox_rows,
             summary.pushes_sent,
             summary.pushes_decrypted,
             summary.duplicates,
+            summary.mails,
+            summary.texts,
+            summary.webhooks,
             summary.due_to_last_push_ms
         );
     }

@@ -1,5 +1,8 @@
 //! `carebell dev`: the whole product on a fresh machine. A family of four, a dose that comes due, a worker in a process
-//! of its own (so that it can be killed), a push service that decrypts what arrives.
+//! of its own (so that it can be killed), and receivers that check and show what arrives.
+
+mod outage;
+mod receivers;
 
 use std::{fmt::Write as _, fs, io::Write as _, path::PathBuf, time::Duration};
 
@@ -9,14 +12,14 @@ use serde_json::json;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
+pub use self::outage::Outage;
+use self::receivers::{DELIVERIES, MEMBERS, Receivers, doubled};
 use super::{
     Servers,
     guard::{Guarded, Program, StopSignal},
-    push_service::{PushService, ReceivedPush},
     trail::Log,
 };
 use crate::{
-    channels::web_push,
     clock::Clock,
     config::{NatsConfig, Source},
     doctor::{self, Egress, Outcome},
@@ -24,18 +27,19 @@ use crate::{
     health::Health,
     nats,
     scheduler::timing::Timing,
-    store::{AuditEntry, DemoMember, ScheduleSpec, Store},
+    store::{AuditEntry, ScheduleSpec, Store},
     streams::{Adjustments, Streams},
 };
-
-/// The demo family.
-const FAMILY: [&str; 4] = ["Ana", "Ben", "Chloe", "Dan"];
 
 /// How far ahead the first dose is scheduled, and how far apart the next ones are.
 const DUE_IN: TimeDelta = TimeDelta::seconds(2);
 const NEXT_EVERY: Duration = Duration::from_secs(30);
 
-/// How long `--once` waits for the pushes.
+/// The one thing that is not as shipped: text messages that failed are tried again sooner, so that an outage can be
+/// watched to its end.
+const SOONER: (&str, &str, &str) = ("deliver_sms_normal", "backoff", "fixed 5s");
+
+/// How long `--once` waits for what is to arrive.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A worker that ends sooner than this was not killed by a person; after so many in a row the demo gives up.
@@ -61,6 +65,12 @@ pub struct Summary {
     pub pushes_decrypted: usize,
     /// Pushes that arrived more than once.
     pub duplicates: usize,
+    /// Mails that arrived.
+    pub mails: usize,
+    /// Text messages that arrived.
+    pub texts: usize,
+    /// Webhook requests that arrived and could be verified.
+    pub webhooks: usize,
     /// From the publish to the last push, in ms; the wait until the dose is due included.
     pub elapsed_ms: u128,
     /// From the due instant to the last push, in ms.
@@ -77,6 +87,9 @@ impl Summary {
             "pushes_sent": self.pushes_sent,
             "pushes_decrypted": self.pushes_decrypted,
             "duplicates": self.duplicates,
+            "mails": self.mails,
+            "texts": self.texts,
+            "webhooks": self.webhooks,
             "elapsed_ms": self.elapsed_ms,
             "due_to_last_push_ms": self.due_to_last_push_ms,
         })
@@ -91,12 +104,13 @@ pub struct Demo {
     environment: Vec<(&'static str, String)>,
     context: async_nats::jetstream::Context,
     store: Store,
-    push: PushService,
+    receivers: Receivers,
     clock: Clock,
     worker_started: Instant,
     /// Workers in a row that ended soon after they were started.
     quick_ends: u32,
-    shown: usize,
+    /// Whether a provider was found down.
+    breaker_told: bool,
     started: DateTime<Utc>,
     quiet: bool,
     servers: Servers,
@@ -122,27 +136,22 @@ impl Demo {
         let config = NatsConfig { servers: vec![servers.nats.url()], user: None, creds: None, ca_file: None };
         let client = nats::connect(&config, &Health::new()).await?;
         let context = nats::jetstream(&client);
-        Streams::embedded(&Adjustments::default())?.apply(&context).await?;
+        let (durable, key, value) = SOONER;
+        let overrides = vec![(durable.to_owned(), key.to_owned(), value.to_owned())];
+        Streams::embedded(&Adjustments { overrides, ..Adjustments::default() })?.apply(&context).await?;
 
-        let push = PushService::start().await?;
-        let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
-        let members: Vec<DemoMember> = FAMILY.iter().map(|name| member(&push, name)).collect();
-        store.seed_demo(&members).await?;
-        let ca_file = servers.directory.path().join("push-service.pem");
-        fs::write(&ca_file, push.ca_pem())?;
-        let environment = vec![
+        let receivers = Receivers::start(clock.clone()).await?;
+        store.seed_demo(&receivers.subscribe()).await?;
+        let mut environment = vec![
             ("NATS_URL", servers.nats.url()),
             ("DATABASE_URL", database_url),
+            ("QUEUE_OVERRIDES", format!("{durable}.{key}={value}")),
             ("APP_URL", "https://app.example.org".to_owned()),
-            ("VAPID_PUBLIC_KEY", keys.public),
-            ("VAPID_PRIVATE_KEY", keys.private),
-            ("VAPID_SUBJECT", "mailto:ops@example.org".to_owned()),
-            ("WEB_PUSH_ALLOWED_HOSTS", push.host_port()),
-            ("WEB_PUSH_CA_FILE", ca_file.display().to_string()),
             ("HEALTH_PORT", "0".to_owned()),
             ("LOG_FORMAT", "json".to_owned()),
             ("LOG_LEVEL", "info".to_owned()),
         ];
+        environment.extend(receivers.environment(servers.directory.path())?);
         let log_file = servers.directory.path().join("worker.log");
         // A copy, so that the program may be built anew while the demo runs.
         fs::copy(std::env::current_exe()?, servers.directory.path().join(PROGRAM))?;
@@ -155,11 +164,11 @@ impl Demo {
             environment,
             context,
             store,
-            push,
+            receivers,
             clock,
             worker_started: Instant::now(),
             quick_ends: 0,
-            shown: 0,
+            breaker_told: false,
             started,
             quiet,
             servers,
@@ -179,35 +188,38 @@ impl Demo {
         }
     }
 
-    /// Publishes one dose and shows its way until its pushes have arrived.
+    /// Publishes one dose and shows its way until all that it is to come to has arrived.
     ///
     /// # Errors
-    /// If they have not within a minute, or `stop` comes first.
+    /// If it has not within a minute, or `stop` comes first.
     pub async fn once(&mut self, stop: &CancellationToken) -> Result<Summary, Problem> {
         let begun = Instant::now();
         let (job_id, due) = self.publish_dose(1).await?;
-        let expected = self.push.received().len() + FAMILY.len();
         let mut look = interval(LOOK_EVERY);
-        while self.push.counts().accepted < expected || !self.is_recorded(&job_id).await {
+        while !self.has_arrived(&job_id).await {
             if stop.run_until_cancelled(look.tick()).await.is_none() {
                 return Err("stopped before the reminder had arrived".into());
             }
-            self.show_news()?;
+            self.show_news().await?;
             if begun.elapsed() > PATIENCE {
                 return Err(self.explain(&job_id).await.into());
             }
         }
-        self.show_news()?;
+        self.show_news().await?;
         let elapsed_ms = begun.elapsed().as_millis();
-        let received = self.push.received();
+        let came = self.receivers.came();
+        let received = self.receivers.push.received();
         let totals = self.store.totals_of(&job_id).await?;
         let last = received.iter().map(|push| push.received).max().unwrap_or(due);
         Ok(Summary {
             reminders: 1,
             inbox_rows: totals.inbox_rows,
-            pushes_sent: totals.sent,
+            pushes_sent: totals.pushes_sent,
             pushes_decrypted: received.len(),
             duplicates: doubled(&received),
+            mails: came.mails,
+            texts: came.texts,
+            webhooks: came.hooks,
             elapsed_ms,
             due_to_last_push_ms: (last - due).num_milliseconds(),
         })
@@ -225,7 +237,7 @@ impl Demo {
         let mut next_dose = Instant::now() + NEXT_EVERY;
         let mut dose = 2;
         while stop.run_until_cancelled(look.tick()).await.is_some() {
-            self.show_news()?;
+            self.show_news().await?;
             if Instant::now() >= next_dose {
                 self.publish_dose(dose).await?;
                 dose += 1;
@@ -238,7 +250,7 @@ impl Demo {
     /// Stops the worker as an operator would, and shows its last words. The servers go with `self`.
     pub async fn stop(mut self) {
         self.worker.stop().await;
-        self.show_steps();
+        self.show_steps().await;
         self.store.close().await;
     }
 
@@ -296,15 +308,19 @@ impl Demo {
         Ok(())
     }
 
-    /// Whether the ledger has all deliveries as ended.
-    async fn is_recorded(&self, job_id: &str) -> bool {
+    /// Whether the family has it all, and the ledger too.
+    async fn has_arrived(&self, job_id: &str) -> bool {
+        let came = self.receivers.came();
+        if came.pushes < MEMBERS || [came.mails, came.texts, came.hooks].contains(&0) {
+            return false;
+        }
         let totals = self.store.totals_of(job_id).await.unwrap_or_default();
-        totals.deliveries > 0 && totals.ended == totals.deliveries
+        usize::try_from(totals.ended).is_ok_and(|ended| ended >= DELIVERIES)
     }
 
     /// Shows what is new. A worker that was killed is started again.
-    fn show_news(&mut self) -> Result<(), Problem> {
-        self.show_steps();
+    async fn show_news(&mut self) -> Result<(), Problem> {
+        self.show_steps().await;
         let Some(status) = self.worker.ended() else { return Ok(()) };
         if self.worker_started.elapsed() < QUICK_END {
             self.quick_ends += 1;
@@ -321,8 +337,8 @@ impl Demo {
         Ok(())
     }
 
-    /// What the worker and the push service have done since the last look, in the order in which it happened.
-    fn show_steps(&mut self) {
+    /// What the worker and the receivers have done since the last look, in the order in which it happened.
+    async fn show_steps(&mut self) {
         let mut steps = Vec::new();
         for line in self.worker_log.new_lines() {
             let at = line.at().unwrap_or_else(|| self.clock.now());
@@ -330,19 +346,16 @@ impl Demo {
                 let text = format!("health on http://127.0.0.1:{port}/health, process {}", self.worker.pid());
                 steps.push((at, "worker".to_owned(), text));
             }
+            if let Some(port) = line.public_port().and_then(|port| u16::try_from(port).ok()) {
+                self.receivers.worker_listens_at(port);
+            }
+            self.breaker_told |= line.tells_of_a_provider_that_is_down();
             if line.is_ready() {
                 steps.push((at, "worker".to_owned(), "ready".to_owned()));
             }
             steps.extend(line.step().map(|(who, what)| (at, who, what)));
         }
-        let received = self.push.received();
-        for push in &received[self.shown..] {
-            let text = push.json();
-            let read = |field: &str| text.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
-            let words = format!("{} reads: {} — {}", push.name, read("title"), read("body"));
-            steps.push((push.received, "push arrived".to_owned(), words));
-        }
-        self.shown = received.len();
+        steps.extend(self.receivers.news().await);
         steps.sort_by_key(|(at, ..)| *at);
         for (at, who, what) in steps {
             self.say(at, &who, &what);
@@ -364,15 +377,18 @@ impl Demo {
             let why = line.answer.or(line.reason).unwrap_or_default();
             let _ = write!(text, "\n  {} to {}: {} {why}", line.channel, line.user_id, line.state);
         }
-        for refused in self.push.rejected() {
-            let _ = write!(text, "\n  the push service refused a push: {refused:?}");
+        for complaint in self.receivers.complaints() {
+            let _ = write!(text, "\n  {complaint}");
         }
         let _ = write!(text, "\nThe worker's log ends with:\n{}", self.worker.output());
         text
     }
 
     fn introduce(&mut self) {
-        let ready = format!("nats-server and Postgres are up, {} family members subscribed", FAMILY.len());
+        let ready = format!(
+            "nats-server and Postgres are up, {MEMBERS} family members subscribed; Ben by mail too, Chloe by text message, Dan by \
+             webhook"
+        );
         self.say(self.clock.now(), "servers", &ready);
     }
 
@@ -406,22 +422,6 @@ impl Demo {
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
-}
-
-fn member(push: &PushService, name: &str) -> DemoMember {
-    let subscription = push.subscribe(name);
-    DemoMember {
-        name: name.to_owned(),
-        endpoint: subscription.endpoint,
-        p256dh: subscription.p256dh,
-        auth: subscription.auth,
-    }
-}
-
-/// Pushes that arrived at one device with a topic that had arrived there before.
-fn doubled(received: &[ReceivedPush]) -> usize {
-    let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
-    received.len() - distinct.len()
 }
 
 /// The worker is this program, in a process of its own that ends with this one.

@@ -67,6 +67,12 @@ impl Line {
         self.0.get("port")?.as_u64()
     }
 
+    /// Whether it says that a provider was found down.
+    #[must_use]
+    pub fn tells_of_a_provider_that_is_down(&self) -> bool {
+        self.text("provider").is_some() && self.text("level") == Some("WARN")
+    }
+
     /// Whether it says that the worker is ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {

@@ -13,6 +13,24 @@ pub struct DemoMember {
     pub p256dh: String,
     /// The shared secret.
     pub auth: String,
+    /// Another way to reach them, which they chose beside Web Push.
+    pub beside: Option<DemoAddress>,
+}
+
+/// Another way to reach a user of the demo.
+#[derive(Clone, Debug)]
+pub enum DemoAddress {
+    /// By e-mail.
+    Email(String),
+    /// By text message.
+    Sms(String),
+    /// By a webhook.
+    Webhook {
+        /// Its URL.
+        url: String,
+        /// What its requests are signed with.
+        secret: String,
+    },
 }
 
 impl Store {
@@ -57,6 +75,24 @@ impl Store {
                 .bind(&member.endpoint)
                 .bind(&member.p256dh)
                 .bind(&member.auth)
+                .execute(&mut *transaction)
+                .await?;
+            let Some(beside) = &member.beside else { continue };
+            let (channel, address, secret) = match beside {
+                DemoAddress::Email(address) => ("email", address, None),
+                DemoAddress::Sms(number) => ("sms", number, None),
+                DemoAddress::Webhook { url, secret } => ("webhook", url, Some(secret)),
+            };
+            sqlx::query("INSERT INTO user_addresses (user_id, channel, address, secrets) VALUES ($1, $2, $3, $4)")
+                .bind(&id)
+                .bind(channel)
+                .bind(address)
+                .bind(secret)
+                .execute(&mut *transaction)
+                .await?;
+            sqlx::query("INSERT INTO preferences (user_id, channels) VALUES ($1, ARRAY['push', $2])")
+                .bind(&id)
+                .bind(channel)
                 .execute(&mut *transaction)
                 .await?;
         }

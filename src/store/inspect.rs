@@ -144,8 +144,8 @@ pub struct Totals {
     pub deliveries: i64,
     /// Deliveries that have ended, well or not.
     pub ended: i64,
-    /// Deliveries that were accepted.
-    pub sent: i64,
+    /// Web Pushes that were accepted.
+    pub pushes_sent: i64,
 }
 
 impl Store {
@@ -304,7 +304,7 @@ impl Store {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM notifications WHERE job_id = $1) AS inbox_rows, count(*) AS deliveries, \
                     count(*) FILTER (WHERE state NOT IN ('pending', 'held', 'sending')) AS ended, \
-                    count(*) FILTER (WHERE state IN ('sent', 'delivered')) AS sent \
+                    count(*) FILTER (WHERE channel = 'web_push' AND state = 'sent') AS pushes_sent \
              FROM deliveries WHERE job_id = $1",
         )
         .bind(root_id)
@@ -314,7 +314,7 @@ impl Store {
             inbox_rows: row.try_get("inbox_rows")?,
             deliveries: row.try_get("deliveries")?,
             ended: row.try_get("ended")?,
-            sent: row.try_get("sent")?,
+            pushes_sent: row.try_get("pushes_sent")?,
         })
     }
 }

@@ -1,0 +1,209 @@
+//! Where the demo's family can be reached: a push service that decrypts, a mail server, a provider of text messages and
+//! a webhook's endpoint, all of this project's own, strict, and over TLS.
+
+use std::{fs, io, net::SocketAddr, path::Path};
+
+use chrono::{DateTime, Utc};
+
+use super::Problem;
+use crate::{
+    channels::web_push,
+    clock::Clock,
+    dev::{
+        phone_service::{Behaviour, PhoneService},
+        push_service::{PushService, ReceivedPush},
+        smtp_server::{Protection, SmtpServer},
+        webhook_endpoint::WebhookEndpoint,
+    },
+    store::{DemoAddress, DemoMember},
+};
+
+/// The family, and by what each of them is reached beside Web Push.
+const FAMILY: [(&str, Beside); 4] =
+    [("Ana", Beside::Nothing), ("Ben", Beside::Mail), ("Chloe", Beside::Text), ("Dan", Beside::Webhook)];
+
+#[derive(Clone, Copy)]
+enum Beside {
+    Nothing,
+    Mail,
+    Text,
+    Webhook,
+}
+
+/// How many people there are.
+pub const MEMBERS: usize = FAMILY.len();
+
+/// How many deliveries one reminder is: a push for each, a mail, a text message, a webhook.
+pub const DELIVERIES: usize = MEMBERS + 3;
+
+/// The running receivers.
+pub struct Receivers {
+    pub push: PushService,
+    mail: SmtpServer,
+    phone: PhoneService,
+    hook: WebhookEndpoint,
+    clock: Clock,
+    shown: Shown,
+}
+
+/// How much of what came was told of.
+#[derive(Default)]
+struct Shown {
+    pushes: usize,
+    mails: usize,
+    texts: usize,
+    hooks: usize,
+}
+
+/// How much came.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Came {
+    pub pushes: usize,
+    pub mails: usize,
+    pub texts: usize,
+    pub hooks: usize,
+}
+
+impl Receivers {
+    pub async fn start(clock: Clock) -> io::Result<Self> {
+        Ok(Self {
+            push: PushService::start().await?,
+            mail: SmtpServer::start(Protection::Tls, None).await?,
+            phone: PhoneService::start().await?,
+            hook: WebhookEndpoint::start().await?,
+            clock,
+            shown: Shown::default(),
+        })
+    }
+
+    /// The members as they subscribe.
+    pub fn subscribe(&self) -> Vec<DemoMember> {
+        let member = |(name, beside): (&str, Beside)| {
+            let subscription = self.push.subscribe(name);
+            let beside = match beside {
+                Beside::Nothing => None,
+                Beside::Mail => Some(DemoAddress::Email(format!("{}@example.org", name.to_lowercase()))),
+                Beside::Text => Some(DemoAddress::Sms("+4366012345678".into())),
+                Beside::Webhook => {
+                    let (url, secret) = self.hook.subscribe(name);
+                    Some(DemoAddress::Webhook { url, secret })
+                }
+            };
+            DemoMember {
+                name: name.to_owned(),
+                endpoint: subscription.endpoint,
+                p256dh: subscription.p256dh,
+                auth: subscription.auth,
+                beside,
+            }
+        };
+        FAMILY.into_iter().map(member).collect()
+    }
+
+    /// The variables by which a worker reaches them; their roots are written into the directory.
+    pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
+        let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+        let mut environment = vec![
+            ("VAPID_PUBLIC_KEY", keys.public),
+            ("VAPID_PRIVATE_KEY", keys.private),
+            ("VAPID_SUBJECT", "mailto:ops@example.org".to_owned()),
+            ("WEB_PUSH_ALLOWED_HOSTS", self.push.host_port()),
+            ("SMTP_URL", self.mail.url()),
+            ("SMTP_FROM", "Carebell <care@example.org>".to_owned()),
+            ("SMS_PROVIDER_URL", self.phone.url()),
+            ("SMS_FROM", "Carebell".to_owned()),
+            // The provider's reports come to whatever port the worker gets.
+            ("PUBLIC_URL", "https://carebell.example.org".to_owned()),
+            ("PUBLIC_PORT", "0".to_owned()),
+            ("WEBHOOK_ALLOWED_HOSTS", self.hook.host_port()),
+        ];
+        for (variable, pem) in [
+            ("WEB_PUSH_CA_FILE", self.push.ca_pem()),
+            ("SMTP_CA_FILE", self.mail.ca_pem()),
+            ("PROVIDER_CA_FILE", self.phone.ca_pem()),
+            ("WEBHOOK_CA_FILE", self.hook.ca_pem()),
+        ] {
+            let file = directory.join(format!("{}.pem", variable.to_lowercase()));
+            fs::write(&file, pem)?;
+            environment.push((variable, file.display().to_string()));
+        }
+        Ok(environment)
+    }
+
+    /// From now on the provider's reports reach the worker at this port.
+    pub fn worker_listens_at(&self, port: u16) {
+        self.phone.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], port)));
+    }
+
+    /// Tells the provider of text messages to fail, or to work again.
+    pub fn fail_texts(&self, fail: bool) {
+        self.phone.behave_always(fail.then(|| Behaviour::status(503)));
+    }
+
+    pub fn came(&self) -> Came {
+        Came {
+            pushes: self.push.counts().accepted,
+            mails: self.mail.counts().accepted,
+            texts: self.phone.counts().accepted,
+            hooks: self.hook.received().len(),
+        }
+    }
+
+    /// What came since the last look: when, where to, what it says. The provider reports each text message as delivered.
+    pub async fn news(&mut self) -> Vec<(DateTime<Utc>, String, String)> {
+        let mut news = Vec::new();
+        let now = self.clock.now();
+        let pushes = self.push.received();
+        for push in &pushes[self.shown.pushes..] {
+            let text = push.json();
+            let read = |field: &str| text.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
+            let words = format!("{} reads: {} — {}", push.name, read("title"), read("body"));
+            news.push((push.received, "push arrived".to_owned(), words));
+        }
+        let mails = self.mail.received();
+        for mail in &mails[self.shown.mails..] {
+            let words = format!("for {}: {}, {} bytes", mail.to.join(", "), subject(&mail.message), mail.message.len());
+            news.push((now, "mail arrived".to_owned(), words));
+        }
+        let texts = self.phone.received();
+        for text in &texts[self.shown.texts..] {
+            news.push((text.received, "text arrived".to_owned(), format!("Chloe reads: {}", one_line(&text.body))));
+            // A worker that is away gets none, as in life; the delivery is `sent` then.
+            let _ = self.phone.report(text, "delivered", None).await;
+        }
+        let hooks = self.hook.received();
+        for hook in &hooks[self.shown.hooks..] {
+            let title = hook.body["data"]["title"].as_str().unwrap_or_default();
+            news.push((now, "webhook called".to_owned(), format!("for {}: {title}, signature verified", hook.name)));
+        }
+        self.shown = Shown { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
+        news
+    }
+
+    /// The rules that requests broke, in words. Empty where all is well.
+    pub fn complaints(&self) -> Vec<String> {
+        let pushes = self.push.rejected().into_iter().map(|refused| format!("the push service refused: {refused:?}"));
+        let mails =
+            self.mail.violations().into_iter().map(|rule| format!("the mail server was spoken to wrongly: {rule}"));
+        let texts = self.phone.rejected().into_iter().map(|rule| format!("the SMS provider refused: {rule:?}"));
+        let hooks = self.hook.rejected().into_iter().map(|rule| format!("the webhook refused: {rule}"));
+        pushes.chain(mails).chain(texts).chain(hooks).collect()
+    }
+}
+
+/// Pushes that arrived at one device with a topic that had arrived there before.
+pub fn doubled(received: &[ReceivedPush]) -> usize {
+    let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
+    received.len() - distinct.len()
+}
+
+/// The header as it was sent, which may be encoded (RFC 2047).
+fn subject(message: &[u8]) -> String {
+    let text = String::from_utf8_lossy(message);
+    let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("Subject:"));
+    line.unwrap_or("Subject: none").trim().to_owned()
+}
+
+fn one_line(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
