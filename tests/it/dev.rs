@@ -65,7 +65,7 @@ async fn nothing_is_left_when_it_is_killed() {
     let examine = format!(". {directory}/env && exec \"$0\" doctor --offline");
     let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
     let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
-    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 13, "{lines}");
+    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 14, "{lines}");
     dev.kill().unwrap();
     dev.wait().unwrap();
     let since = Instant::now();

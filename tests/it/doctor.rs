@@ -530,7 +530,7 @@ async fn mail_servers_are_signed_in_to() {
         examine(&world, &variables.each_ref().map(|(name, value)| (*name, value.as_str()))).await
     };
     let checks = examine(server.url(), &ca_file).await;
-    assert_eq!(doctor::summary(&checks), "15 checks, all ok");
+    assert_eq!(doctor::summary(&checks), "16 checks, all ok");
     assert_eq!(check(&checks, Item::MailServers).to_string(), "ok    mail servers: localhost can be reached");
     assert_eq!((server.counts().connections, server.counts().transactions), (1, 0), "no mail is sent");
 
