@@ -92,6 +92,9 @@ impl Line {
         if let (Some(job), Some(after)) = (self.text("job"), self.0.get("after_ms").and_then(Value::as_i64)) {
             return Some(("schedule".into(), format!("published {after} ms after its second   {job}")));
         }
+        if self.text("provider").is_some() {
+            return Some(("provider".into(), message.to_owned()));
+        }
         match self.text("level")? {
             "WARN" | "ERROR" => Some(("worker".into(), message.to_owned())),
             _ => None,

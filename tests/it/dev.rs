@@ -24,23 +24,49 @@ fn processes(text: &str) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn one_command_shows_a_reminder_arrive_in_four_browsers() {
+async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one() {
     programs().await;
-    let output = tokio::task::spawn_blocking(|| carebell().args(["dev", "--once", "--json"]).output().unwrap());
+    let output =
+        tokio::task::spawn_blocking(|| { carebell().args(["dev", "--once", "--json", "--outage"]).output() }.unwrap());
     let output = output.await.unwrap();
     let story = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(output.status.success(), "{story}");
     let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
-    let expected =
-        [("reminders", 1), ("inbox_rows", 4), ("pushes_sent", 4), ("pushes_decrypted", 4), ("duplicates", 0)];
+    let expected = [
+        ("reminders", 1),
+        ("inbox_rows", 4),
+        ("pushes_sent", 4),
+        ("pushes_decrypted", 4),
+        ("duplicates", 0),
+        ("mails", 1),
+        ("texts", 1),
+        ("webhooks", 1),
+    ];
     for (field, value) in expected {
         assert_eq!(summary[field], value, "{field} in {summary}");
     }
     assert!(summary["elapsed_ms"].as_u64().unwrap() >= 2000, "the dose is due after two seconds: {summary}");
-    for step in ["published", "reminder.medication", "notification", "deliver.web_push", "push arrived", "Ana reads"] {
+    for step in [
+        "published",
+        "reminder.medication",
+        "notification",
+        "deliver.web_push",
+        "push arrived",
+        "Ana reads",
+        "mail arrived",
+        "text arrived",
+        "webhook called",
+        "is down, its deliveries wait",
+    ] {
         assert!(story.contains(step), "the way is told, with {step}:\n{story}");
     }
-    assert!(story.contains("15 checks, all ok"), "{story}");
+    assert!(story.contains("17 checks, all ok"), "{story}");
+    let outage = &summary["outage"];
+    assert_eq!(
+        (&outage["texts_arrived"], &outage["breaker_opened"]),
+        (&outage["texts"], &Value::Bool(true)),
+        "{outage}"
+    );
 }
 
 #[tokio::test]
