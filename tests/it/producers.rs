@@ -138,9 +138,8 @@ const PRODUCER_CONF: &str = include_str!("../../helm/carebell/nats/producer.conf
 
 #[test]
 fn the_permissions_shown_are_the_file() {
-    let lines = PRODUCER_CONF.lines().filter(|line| !line.starts_with('#'));
-    let lines: String = lines.map(|line| format!("  {line}\n")).collect();
-    assert_eq!(blocks(&doc(), "conf"), [format!("permissions: {{\n{lines}}}\n")]);
+    let lines: Vec<&str> = PRODUCER_CONF.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(blocks(&doc(), "conf"), [format!("permissions: {{\n  {}\n}}\n", lines.join("\n  "))]);
 }
 
 /// A server on which whoever gives no name has the permissions of a producer, `ops` has all, and streams are there.

@@ -104,7 +104,7 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
 {{- end }}
 {{- end }}
 
-{{/* Whole directories, not single files, so that what is rotated shows in pods that run. */}}
+{{/* A program reads its files once, when it starts. */}}
 {{- define "carebell.volumes" -}}
 {{- $volumes := dict }}
 {{- range .of }}
