@@ -131,7 +131,7 @@ class Release:
             for variable in container["env"]:
                 path = variable.get("value", "")
                 if path.startswith("/etc/carebell/"):
-                    there = any(path.startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
+                    there = any(f"{path}/".startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
                     self.promise(there, manifest, f"{variable['name']} names a file that is not mounted")
         self.promise(volumes == used, manifest, f"volumes {sorted(volumes)}, mounts {sorted(used)}")
 

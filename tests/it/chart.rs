@@ -17,7 +17,7 @@ use crate::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Variables that follow from values of other names.
-const FROM_OTHER_VALUES: [&str; 2] = ["PUBLIC_URL", "PUBLIC_PORT"];
+const FROM_OTHER_VALUES: [&str; 3] = ["PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
 
 fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
     let group = schema.pointer(path).and_then(Value::as_object).unwrap_or_else(|| panic!("{path}"));
@@ -41,7 +41,7 @@ fn every_variable_can_be_set() {
     assert_eq!(known, wanted);
 
     for (variable, form) in config::VARIABLES {
-        let is_path = form.starts_with("the path of ");
+        let is_path = form.starts_with("the path of ") && !form.contains("directory");
         assert_eq!(files.contains(*variable), is_path, "{variable} is mounted, where it names a file");
         let holds_a_password =
             form.contains("password@") || form.contains("AuthToken@") || variable.contains("PRIVATE");

@@ -91,12 +91,21 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
 - name: {{ $name }}
   value: /etc/carebell/{{ $file.volume }}/{{ $file.key }}
 {{- end }}
+{{- if and .root.Values.templates (not .setup) }}
+- name: TEMPLATES_DIR
+  value: /etc/carebell/templates
+{{- end }}
 {{- end }}
 
 {{- define "carebell.mounts" -}}
 {{- range include "carebell.files" . | fromJson }}
 - name: {{ .volume }}
   mountPath: /etc/carebell/{{ .volume }}
+  readOnly: true
+{{- end }}
+{{- if and .root.Values.templates (not .setup) }}
+- name: templates
+  mountPath: /etc/carebell/templates
   readOnly: true
 {{- end }}
 {{- with .root.Values.extraVolumeMounts }}
@@ -120,6 +129,16 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
   configMap:
     name: {{ $file.configMap }}
   {{- end }}
+{{- end }}
+{{- if and .root.Values.templates (not (first .of).setup) }}
+- name: templates
+  configMap:
+    name: {{ include "carebell.fullname" .root }}-templates
+    # A key of a ConfigMap cannot be a path.
+    items:
+      {{- range $path, $_ := .root.Values.templates }}
+      - { key: {{ replace "/" "_" $path }}, path: {{ $path }} }
+      {{- end }}
 {{- end }}
 {{- with .root.Values.extraVolumes }}
 {{ toYaml . }}
