@@ -52,6 +52,7 @@ mod storm;
 mod streams;
 mod sweep;
 mod templates;
+mod unsettled;
 mod views;
 mod way;
 mod web_push;
