@@ -46,14 +46,16 @@ impl Preferences {
     }
 }
 
-/// The channel of a name in `preferences.channels`, where Web Push is `push`.
+/// What a channel is called in `preferences.channels` and by jobs: as in the ledger, but Web Push is `push`.
 #[must_use]
-pub fn channel(name: &str) -> Option<Channel> {
-    if name == "push" {
-        Some(Channel::WebPush)
-    } else {
-        Channel::parse(name).filter(|channel| *channel != Channel::WebPush)
-    }
+pub fn name(channel: Channel) -> &'static str {
+    if channel == Channel::WebPush { "push" } else { channel.name() }
+}
+
+/// The channel of a name in `preferences.channels`.
+#[must_use]
+pub fn channel(text: &str) -> Option<Channel> {
+    Channel::ALL.into_iter().find(|channel| name(*channel) == text)
 }
 
 impl QuietHours {

@@ -46,7 +46,7 @@ impl Person {
             }
         }
         let mut addresses: Vec<(Channel, String)> = Vec::new();
-        for channel in [Channel::Email, Channel::Sms, Channel::WhatsApp, Channel::Voice, Channel::Webhook] {
+        for channel in Channel::ALL {
             let active = known.iter().filter(|(of, active, _)| *of == channel && *active);
             let before = addresses.len();
             addresses.extend(active.map(|(_, _, address)| (channel, address.clone())));
