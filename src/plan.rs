@@ -153,6 +153,10 @@ pub struct PlannedDelivery {
 pub enum Unsent {
     /// The channel is not configured: `failed`, `no_channel`.
     NoChannel,
+    /// There is no address of the recipient's: `failed`, `no_address`.
+    NoAddress,
+    /// A raw address that the channels which the job names do not reach: `skipped`, `not_named`.
+    NotNamed,
     /// The recipient has not asked for this channel, which is used of nobody who has not: `skipped`, `not_opted_in`.
     NotOptedIn,
 }

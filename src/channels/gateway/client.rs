@@ -98,6 +98,12 @@ impl Client {
         Ok(reply(response).await)
     }
 
+    /// Whether a provider answers its root with anything but a failure of its own, as a proxy does whose API is away.
+    pub async fn is_well(&self, account: &Account) -> bool {
+        let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;
+        asked.is_ok_and(|response| !response.status().is_server_error())
+    }
+
     /// Whether a provider answers: asks for the root of its API, which sends nothing to anybody, and takes any answer.
     pub async fn reach(&self, account: &Account) -> Result<(), String> {
         let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;

@@ -117,6 +117,16 @@ impl<M: Medium> Sender for Gateway<M> {
         self.settings.accounts.iter().map(|account| account.name.clone()).collect()
     }
 
+    fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
+        async move {
+            match self.settings.accounts.get(rank) {
+                Some(account) => self.client.is_well(account).await,
+                None => false,
+            }
+        }
+        .boxed()
+    }
+
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer> {
         self.post(parcel, rank).boxed()
     }
