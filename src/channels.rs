@@ -63,10 +63,10 @@ pub trait Sender: Send + Sync {
         Vec::new()
     }
 
-    /// The most parcels that one provider may have at once. Others are parked for some seconds, so that one that is slow
-    /// does not hold all places of the queue.
-    fn most_at_once(&self) -> u32 {
-        u32::MAX
+    /// The most parcels that one provider may have at once. Others wait a second for a place and are parked then, so that
+    /// one that is slow does not hold all places of the queue.
+    fn most_at_once(&self) -> usize {
+        usize::MAX
     }
 
     /// Whether a provider that was down seems to be back, found out without a parcel. Asked where
@@ -258,7 +258,9 @@ impl Channels {
     pub fn new(senders: Vec<Arc<dyn Sender>>, policy: breaker::Policy, clock: Clock) -> Self {
         let guarded = senders.into_iter().map(|sender| {
             let known = sender.providers().into_iter();
-            let breakers = known.map(|name| (name, Arc::new(Breaker::new(policy, clock.clone())))).collect();
+            let breakers = known
+                .map(|name| (name, Arc::new(Breaker::new(policy, sender.most_at_once(), clock.clone()))))
+                .collect();
             (sender.channel(), Guarded { sender, breakers: Mutex::new(breakers) })
         });
         Self { guarded: Arc::new(guarded.collect()), policy, clock }
@@ -286,8 +288,10 @@ impl Channels {
         for rank in 0.. {
             let Some(provider) = guarded.sender.provider(parcel, rank) else { break };
             let breaker = self.breaker(guarded, &provider);
-            let until = match breaker.admit(guarded.sender.most_at_once()) {
-                Ok(pass) => match Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await {
+            let place = breaker.place().await;
+            let pass = place.and_then(|place| breaker.admit().map(|pass| (place, pass)));
+            let until = match pass {
+                Ok((_place, pass)) => match Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await {
                     Sent::Closed { until } => until,
                     // Another provider may have no need of so much patience.
                     Sent::Answered { provider, answer: Answer::Later { after, answer } } if after > PATIENCE => {
@@ -346,7 +350,7 @@ impl Channels {
                 breakers.remove(&name);
             }
         }
-        let breaker = Arc::new(Breaker::new(self.policy, self.clock.clone()));
+        let breaker = Arc::new(Breaker::new(self.policy, guarded.sender.most_at_once(), self.clock.clone()));
         breakers.insert(provider.to_owned(), Arc::clone(&breaker));
         breaker
     }

@@ -11,14 +11,15 @@
 
 use std::{
     fmt,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU32, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::timeout,
+};
 
 use super::Appetite;
 use crate::clock::Clock;
@@ -26,6 +27,9 @@ use crate::clock::Clock;
 /// While a probe is under way, or a provider has as much as it may have at once, when a parked delivery looks again.
 /// Parking costs more than a look, and a probe may take as long as a send.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+
+/// How long a send waits for a place with its provider, with a place of its queue in hand.
+const PLACE_WITHIN: Duration = Duration::from_secs(1);
 
 /// While a probe is under way, when a queue that holds its pulls looks again.
 const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
@@ -102,8 +106,8 @@ pub struct Breaker {
     policy: Policy,
     clock: Clock,
     inner: Mutex<Inner>,
-    /// Passes that are out.
-    out: AtomicU32,
+    /// What may be under way at once.
+    places: Semaphore,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -175,29 +179,31 @@ pub struct Pass<'a> {
 }
 
 impl Breaker {
-    /// A closed one.
+    /// A closed one, of a provider that may have so many sends at once.
     #[must_use]
-    pub fn new(policy: Policy, clock: Clock) -> Self {
+    pub fn new(policy: Policy, most_at_once: usize, clock: Clock) -> Self {
         let counts = Counts::new(clock.now());
-        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), out: AtomicU32::new(0) }
+        let places = Semaphore::new(most_at_once.min(Semaphore::MAX_PERMITS));
+        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), places }
     }
 
-    /// Lets a send pass, where no more than `most` are under way with it.
+    /// A place among the sends that are under way, waited for a moment: what is fast frees one by then.
+    ///
+    /// # Errors
+    /// When to ask again, where there is none.
+    pub async fn place(&self) -> Result<SemaphorePermit<'_>, DateTime<Utc>> {
+        match timeout(PLACE_WITHIN, self.places.acquire()).await {
+            Ok(Ok(place)) => Ok(place),
+            Ok(Err(_)) | Err(_) => Err(self.clock.now() + LOOK_AGAIN),
+        }
+    }
+
+    /// Lets a send pass.
     ///
     /// # Errors
     /// When to ask again, where it does not.
-    pub fn admit(&self, most: u32) -> Result<Pass<'_>, DateTime<Utc>> {
+    pub fn admit(&self) -> Result<Pass<'_>, DateTime<Utc>> {
         let now = self.clock.now();
-        if self.out.fetch_add(1, Ordering::Relaxed) >= most {
-            self.out.fetch_sub(1, Ordering::Relaxed);
-            return Err(now + LOOK_AGAIN);
-        }
-        self.let_pass(now).inspect_err(|_| {
-            self.out.fetch_sub(1, Ordering::Relaxed);
-        })
-    }
-
-    fn let_pass(&self, now: DateTime<Utc>) -> Result<Pass<'_>, DateTime<Utc>> {
         self.with(|inner| match *inner {
             Inner::Closed(_) => Ok(Pass { breaker: self, probe: false, reported: false }),
             Inner::Open { until, .. } if now < until => Err(until),
@@ -292,7 +298,6 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     /// A probe that was given up leaves its place to another.
     fn drop(&mut self) {
-        self.breaker.out.fetch_sub(1, Ordering::Relaxed);
         if self.probe && !self.reported {
             let now = self.breaker.clock.now();
             self.breaker.with(|inner| {
@@ -320,11 +325,11 @@ mod tests {
 
     fn breaker() -> (Breaker, Clock) {
         let clock = Clock::manual("2026-10-25T00:30:00Z".parse().unwrap());
-        (Breaker::new(Policy::default(), clock.clone()), clock)
+        (Breaker::new(Policy::default(), usize::MAX, clock.clone()), clock)
     }
 
     fn send(breaker: &Breaker, health: Health) -> Option<DateTime<Utc>> {
-        breaker.admit(u32::MAX).expect("it lets pass").report(health).0
+        breaker.admit().expect("it lets pass").report(health).0
     }
 
     fn opened() -> (Breaker, Clock) {
@@ -344,7 +349,7 @@ mod tests {
         }
         assert!(send(&breaker, Health::Failing).is_some());
         assert_eq!(breaker.state(), State::Open);
-        assert!(breaker.admit(u32::MAX).is_err());
+        assert!(breaker.admit().is_err());
     }
 
     #[test]
@@ -389,13 +394,14 @@ mod tests {
         assert!(send(&breaker, Health::Failing).is_some(), "little is sent, and none of it got through for an hour");
     }
 
-    #[test]
-    fn no_more_pass_than_may_be_under_way() {
-        let (breaker, clock) = breaker();
-        let passes = [breaker.admit(2).unwrap(), breaker.admit(2).unwrap()];
-        assert_eq!(breaker.admit(2).err(), Some(clock.now() + LOOK_AGAIN));
-        drop(passes);
-        assert!(breaker.admit(2).is_ok());
+    #[tokio::test(start_paused = true)]
+    async fn no_more_are_under_way_than_may_be() {
+        let clock = Clock::manual("2026-10-25T00:30:00Z".parse().unwrap());
+        let breaker = Breaker::new(Policy::default(), 2, clock.clone());
+        let places = [breaker.place().await.unwrap(), breaker.place().await.unwrap()];
+        assert_eq!(breaker.place().await.err(), Some(clock.now() + LOOK_AGAIN), "not within a second");
+        drop(places);
+        assert!(breaker.place().await.is_ok());
     }
 
     #[test]
@@ -404,19 +410,15 @@ mod tests {
         assert_eq!(breaker.appetite(), Appetite::None(clock.now() + TimeDelta::seconds(5)));
         clock.advance(TimeDelta::seconds(5));
         assert_eq!((breaker.state(), breaker.appetite()), (State::HalfOpen, Appetite::One));
-        let probe = breaker.admit(u32::MAX).unwrap();
-        assert_eq!(breaker.admit(u32::MAX).err(), Some(clock.now() + LOOK_AGAIN), "one at a time");
+        let probe = breaker.admit().unwrap();
+        assert_eq!(breaker.admit().err(), Some(clock.now() + LOOK_AGAIN), "one at a time");
         let longer = clock.now() + TimeDelta::seconds(10);
         assert_eq!(probe.report(Health::Failing), (Some(longer), None));
         for _ in 0..10 {
             clock.advance(TimeDelta::minutes(1));
             send(&breaker, Health::Silent);
         }
-        assert_eq!(
-            breaker.admit(u32::MAX).err(),
-            Some(clock.now() + TimeDelta::minutes(1)),
-            "no longer than the longest"
-        );
+        assert_eq!(breaker.admit().err(), Some(clock.now() + TimeDelta::minutes(1)), "no longer than the longest");
         clock.advance(TimeDelta::minutes(1));
         assert_eq!(send(&breaker, Health::Well), None);
         assert_eq!(breaker.state(), State::Closed);
@@ -427,8 +429,8 @@ mod tests {
     fn a_probe_that_is_given_up_leaves_its_place_to_another() {
         let (breaker, clock) = opened();
         clock.advance(TimeDelta::seconds(5));
-        drop(breaker.admit(u32::MAX).unwrap());
-        assert!(breaker.admit(u32::MAX).is_ok());
+        drop(breaker.admit().unwrap());
+        assert!(breaker.admit().is_ok());
     }
 
     proptest! {
@@ -437,7 +439,7 @@ mod tests {
             let (breaker, clock) = breaker();
             for (health, seconds, report) in steps {
                 clock.advance(TimeDelta::seconds(seconds));
-                match breaker.admit(u32::MAX) {
+                match breaker.admit() {
                     Ok(pass) if report => {
                         pass.report([Health::Well, Health::Failing, Health::Silent][health]);
                     }
@@ -449,7 +451,7 @@ mod tests {
                 }
             }
             clock.advance(TimeDelta::minutes(1));
-            prop_assert!(breaker.admit(u32::MAX).is_ok(), "nothing under way, and the longest wait over: somebody may try");
+            prop_assert!(breaker.admit().is_ok(), "nothing under way, and the longest wait over: somebody may try");
         }
     }
 }

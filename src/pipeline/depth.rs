@@ -15,6 +15,9 @@ use crate::{
 /// Between two looks.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Looks in vain, in a row, after which nobody pauses any more.
+const PATIENCE: u32 = 10;
+
 /// A queue of deliveries.
 pub struct Waiting {
     /// What it sends by.
@@ -35,8 +38,18 @@ pub fn follow(
 ) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
     tokio::spawn(async move {
+        let mut in_vain = 0;
         while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-            let depth = look(&context, &channels, &queues).await.unwrap_or(0);
+            let depth = match look(&context, &channels, &queues).await {
+                Some(depth) => depth,
+                // One answer that is lost ends no pause.
+                None if in_vain < PATIENCE => {
+                    in_vain += 1;
+                    continue;
+                }
+                None => 0,
+            };
+            in_vain = 0;
             sender.send_if_modified(|known| std::mem::replace(known, depth) != depth);
         }
     });

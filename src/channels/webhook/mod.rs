@@ -32,7 +32,7 @@ use crate::{clock::Clock, plan::Channel, text};
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// Requests to one host at once.
-const MOST_AT_ONCE: u32 = 4;
+const MOST_AT_ONCE: usize = 8;
 
 /// How long an endpoint that answers 429 without saying is left alone.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
@@ -189,7 +189,7 @@ impl Sender for Webhook {
     }
 
     /// So that one that is slow leaves places to the others.
-    fn most_at_once(&self) -> u32 {
+    fn most_at_once(&self) -> usize {
         MOST_AT_ONCE
     }
 
