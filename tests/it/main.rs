@@ -29,6 +29,7 @@ mod lanes;
 mod layout;
 mod maintenance_prune;
 mod maintenance_subscriptions;
+mod metrics;
 mod notification;
 mod outages;
 mod patience;

@@ -54,6 +54,12 @@ pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }
 
+/// The push service that a host belongs to; the host itself where it is one that the operator named.
+pub fn service_of(host: &str) -> &str {
+    let service = BUILT_IN.into_iter().find(|pattern| matches(pattern, host));
+    service.map_or(host, |pattern| pattern.trim_start_matches("*."))
+}
+
 fn matches(pattern: &str, domain: &str) -> bool {
     let Some(parent) = pattern.strip_prefix('*') else { return pattern == domain };
     domain.strip_suffix(parent).is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))

@@ -184,6 +184,11 @@ impl Sender for Webhook {
         (rank == 0).then(|| host.map_or(Cow::Borrowed(NOBODY), Cow::Owned))
     }
 
+    /// Users name the hosts: in metrics they are one.
+    fn label<'a>(&self, provider: &'a str) -> &'a str {
+        if provider == NOBODY { provider } else { Channel::Webhook.name() }
+    }
+
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
         async move { self.post(parcel).await.unwrap_or_else(|never_sent| never_sent) }.boxed()
     }
