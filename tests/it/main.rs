@@ -6,6 +6,7 @@
 mod support;
 
 mod alert_refill;
+mod alerts;
 mod bad_input;
 mod breakers;
 mod callbacks;
