@@ -64,3 +64,20 @@ fn matches(pattern: &str, domain: &str) -> bool {
     let Some(parent) = pattern.strip_prefix('*') else { return pattern == domain };
     domain.strip_suffix(parent).is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_hosts_of_a_push_service_are_one() {
+        for (host, service) in [
+            ("fcm.googleapis.com", "fcm.googleapis.com"),
+            ("a.notify.windows.com", "notify.windows.com"),
+            ("any.thing.push.apple.com", "push.apple.com"),
+            ("push.example.org:8443", "push.example.org:8443"),
+        ] {
+            assert_eq!(service_of(host), service);
+        }
+    }
+}

@@ -226,6 +226,12 @@ mod tests {
     }
 
     #[test]
+    fn no_host_that_a_user_named_is_in_metrics() {
+        assert_eq!(webhook("").label("hooks.of-somebody.example"), "webhook");
+        assert_eq!(webhook("").label(NOBODY), NOBODY);
+    }
+
+    #[test]
     fn only_https_to_the_internet_or_to_what_the_operator_named() {
         let webhook = webhook("127.0.0.1:8443, hooks.internal:8443");
         for allowed in [
