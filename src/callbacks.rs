@@ -122,7 +122,6 @@ async fn receive(
     let Some(channel) = Channel::parse(&channel).filter(|channel| desk.receiver.has(*channel)) else {
         return said(NO_CHANNEL);
     };
-    let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
         desk.counts.add(Fate::Malformed);
@@ -158,6 +157,8 @@ async fn receive(
             return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
+    // Only now: whoever cannot sign takes no place from those who can.
+    let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
     let reported = Reported {
         id: delivery,
         channel,

@@ -25,7 +25,7 @@ use std::{
 };
 
 use chrono::{DateTime, Utc};
-use futures::future::BoxFuture;
+use futures::{FutureExt, future::BoxFuture};
 use tracing::{info, warn};
 
 use self::breaker::{Breaker, Health, Pass, State};
@@ -42,6 +42,9 @@ const MOST_BREAKERS: usize = 1000;
 
 /// The provider of a parcel that no provider is asked about, because its address is none.
 pub const NOBODY: &str = "none";
+
+/// A provider that asks for more patience than this is passed over, where there is another.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What all senders of one channel can do.
 pub trait Sender: Send + Sync {
@@ -64,6 +67,19 @@ pub trait Sender: Send + Sync {
     /// What metrics call a provider: a word of a set that code or configuration bounds, where users name hosts.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         provider
+    }
+
+    /// The most parcels that one provider may have at once. Others are parked for some seconds, so that one that is slow
+    /// does not hold all places of the queue.
+    fn most_at_once(&self) -> u32 {
+        u32::MAX
+    }
+
+    /// Whether a provider that was down seems to be back, found out without a parcel. Asked where
+    /// [`after_unknown`](Self::after_unknown) is to stop: a parcel that is sent to see might be lost to the person.
+    fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
+        let _ = rank;
+        async { true }.boxed()
     }
 
     /// Sends the parcel by the provider of this rank, and says what became of it. Bounded in time by itself.
@@ -297,13 +313,20 @@ impl Channels {
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
         let mut closed: Option<DateTime<Utc>> = None;
+        let mut later = None;
         for rank in 0.. {
             let Some(name) = guarded.sender.provider(parcel, rank) else { break };
             let provider = self.provider(guarded, &name);
-            let until = match provider.breaker.admit() {
+            let until = match provider.breaker.admit(guarded.sender.most_at_once()) {
                 Ok(pass) => match Self::pass(guarded, parcel, rank, name.into_owned(), (&provider.metrics, pass)).await
                 {
                     Sent::Closed { until } => until,
+                    // Another provider may have no need of so much patience.
+                    Sent::Answered { provider, answer: Answer::Later { after, answer } } if after > PATIENCE => {
+                        let until = self.clock.now() + after;
+                        later.get_or_insert(Sent::Answered { provider, answer: Answer::Later { after, answer } });
+                        until
+                    }
                     answered @ Sent::Answered { .. } => return Some(answered),
                 },
                 Err(until) => until,
@@ -311,7 +334,7 @@ impl Channels {
             closed = Some(closed.map_or(until, |earlier| earlier.min(until)));
         }
         let until = closed.unwrap_or_else(|| self.clock.now());
-        Some(Sent::Closed { until })
+        Some(later.unwrap_or(Sent::Closed { until }))
     }
 
     async fn pass(
@@ -321,16 +344,25 @@ impl Channels {
         provider: String,
         (metrics, pass): (&ProviderMetrics, Pass<'_>),
     ) -> Sent {
-        let started = Instant::now();
-        let answer = guarded.sender.send(parcel, rank).await;
-        metrics.answered(answer.class(), started.elapsed());
+        let needs_a_look = pass.is_probe() && guarded.sender.after_unknown() == AfterUnknown::Stop;
+        let answer = if needs_a_look && !guarded.sender.is_back(rank).await {
+            Answer::Down { why: "it is not back".into(), after: None, timed_out: false }
+        } else {
+            let started = Instant::now();
+            let answer = guarded.sender.send(parcel, rank).await;
+            metrics.answered(answer.class(), started.elapsed());
+            answer
+        };
         let (until, change) = pass.report(answer.health());
         let channel = guarded.sender.channel().name();
+        // What users named is theirs, and may tell of them.
+        let provider_shown =
+            if guarded.sender.channel() == Channel::Webhook { "an endpoint" } else { provider.as_str() };
         match (change, &answer) {
             (Some(State::Open), Answer::Down { why, .. } | Answer::Unknown { why }) => {
-                warn!(channel, provider, "{provider} is down, its deliveries wait: {why}");
+                warn!(channel, provider = provider_shown, "{provider_shown} is down, its deliveries wait: {why}");
             }
-            (Some(State::Closed), _) => info!(channel, provider, "{provider} is back"),
+            (Some(State::Closed), _) => info!(channel, provider = provider_shown, "{provider_shown} is back"),
             _ => {}
         }
         match (&answer, until) {
@@ -350,6 +382,12 @@ impl Channels {
             let is_needed =
                 |provider: &Arc<Provider>| Arc::strong_count(provider) > 1 || provider.breaker.state() != State::Closed;
             providers.retain(|_, provider| is_needed(provider));
+            // Hosts that users name may all be down. Whichever goes is found down again by its next sends.
+            if providers.len() >= MOST_BREAKERS
+                && let Some(name) = providers.keys().next().cloned()
+            {
+                providers.remove(&name);
+            }
         }
         let provider = Provider::new(guarded.sender.as_ref(), name, self.policy, self.clock.clone(), &self.metrics);
         let provider = Arc::new(provider);
@@ -373,11 +411,12 @@ impl Channels {
         best.unwrap_or(Appetite::All)
     }
 
-    /// The state of every breaker, by channel and provider.
+    /// The state of every breaker, by channel and provider. Those of webhooks are left out: their hosts are users', and
+    /// as many.
     #[must_use]
     pub fn breakers(&self) -> BTreeMap<(Channel, String), State> {
         let mut states = BTreeMap::new();
-        for (channel, guarded) in self.guarded.iter() {
+        for (channel, guarded) in self.guarded.iter().filter(|(channel, _)| **channel != Channel::Webhook) {
             let providers = guarded.providers.lock().unwrap_or_else(PoisonError::into_inner);
             let state =
                 |(name, provider): (&String, &Arc<Provider>)| ((*channel, name.clone()), provider.breaker.state());
@@ -390,10 +429,12 @@ impl Channels {
     #[must_use]
     pub fn levels(&self) -> BTreeMap<(Channel, String), f64> {
         let mut levels = BTreeMap::new();
-        for ((channel, provider), state) in self.breakers() {
-            let Some(guarded) = self.guarded.get(&channel) else { continue };
-            let level = levels.entry((channel, guarded.sender.label(&provider).to_owned())).or_insert(0.0_f64);
-            *level = level.max(state.level());
+        for (channel, guarded) in self.guarded.iter() {
+            let providers = guarded.providers.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, provider) in providers.iter() {
+                let level = levels.entry((*channel, guarded.sender.label(name).to_owned())).or_insert(0.0_f64);
+                *level = level.max(provider.breaker.state().level());
+            }
         }
         levels
     }

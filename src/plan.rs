@@ -112,6 +112,14 @@ pub struct Content {
     pub tag: Option<String>,
 }
 
+impl Content {
+    /// What a person reads where nothing tells a headline from a text: each on lines of its own.
+    #[must_use]
+    pub fn words(&self) -> String {
+        if self.body.is_empty() { self.title.clone() } else { format!("{}\n{}", self.title, self.body) }
+    }
+}
+
 /// One inbox row that is to be.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InboxRow {
@@ -149,44 +157,56 @@ pub struct PlannedDelivery {
 pub enum Unsent {
     /// The channel is not configured: `failed`, `no_channel`.
     NoChannel,
+    /// There is no address of the recipient's: `failed`, `no_address`.
+    NoAddress,
+    /// A raw address that the channels which the job names do not reach: `skipped`, `not_named`.
+    NotNamed,
     /// The recipient has not asked for this channel, which is used of nobody who has not: `skipped`, `not_opted_in`.
     NotOptedIn,
 }
 
-/// A way to reach a person, as the ledger names it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Channel {
+/// Makes [`Channel`] of one line for each channel: its name in the ledger, from which that of its kind follows.
+macro_rules! channels {
+    ($($(#[$text:meta])* $channel:ident = $name:literal,)*) => {
+        /// A way to reach a person, as the ledger names it.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum Channel { $($(#[$text])* $channel,)* }
+
+        impl Channel {
+            /// All of them, in the order of their numbers.
+            pub const ALL: [Self; [$($name),*].len()] = [$(Self::$channel),*];
+
+            /// The name in the ledger, in metric labels and in `deliver.<channel>`.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$channel => $name,)* }
+            }
+
+            /// The kind of job that sends by it.
+            #[must_use]
+            pub const fn kind(self) -> Kind {
+                Kind::delivery(match self { $(Self::$channel => concat!("deliver.", $name),)* })
+            }
+        }
+    };
+}
+
+channels! {
     /// Web Push (RFC 8030).
-    WebPush,
+    WebPush = "web_push",
     /// E-mail.
-    Email,
+    Email = "email",
     /// Text message.
-    Sms,
+    Sms = "sms",
     /// `WhatsApp` message.
-    WhatsApp,
+    WhatsApp = "whatsapp",
     /// Voice call.
-    Voice,
+    Voice = "voice",
     /// A signed HTTP request (Standard Webhooks).
-    Webhook,
+    Webhook = "webhook",
 }
 
 impl Channel {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 6] = [Self::WebPush, Self::Email, Self::Sms, Self::WhatsApp, Self::Voice, Self::Webhook];
-
-    /// The name in the ledger, in metric labels and in `deliver.<channel>`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::WebPush => "web_push",
-            Self::Email => "email",
-            Self::Sms => "sms",
-            Self::WhatsApp => "whatsapp",
-            Self::Voice => "voice",
-            Self::Webhook => "webhook",
-        }
-    }
-
     /// Reads the name back.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
@@ -197,19 +217,6 @@ impl Channel {
     #[must_use]
     pub fn of(kind: Kind) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| channel.kind() == kind)
-    }
-
-    /// The kind of job that sends by it.
-    #[must_use]
-    pub const fn kind(self) -> Kind {
-        Kind::delivery(match self {
-            Self::WebPush => "deliver.web_push",
-            Self::Email => "deliver.email",
-            Self::Sms => "deliver.sms",
-            Self::WhatsApp => "deliver.whatsapp",
-            Self::Voice => "deliver.voice",
-            Self::Webhook => "deliver.webhook",
-        })
     }
 }
 

@@ -3,7 +3,7 @@
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
 
-use crate::{plan::Channel, schedule, text};
+use crate::{plan::Channel, schedule};
 
 /// The wishes of one recipient for one type of notification: the rows of `preferences`, and what is shipped where there
 /// are none.
@@ -46,14 +46,16 @@ impl Preferences {
     }
 }
 
-/// The channel of a name in `preferences.channels`, where Web Push is `push`.
+/// What a channel is called in `preferences.channels` and by jobs: as in the ledger, but Web Push is `push`.
 #[must_use]
-pub fn channel(name: &str) -> Option<Channel> {
-    if name == "push" {
-        Some(Channel::WebPush)
-    } else {
-        Channel::parse(name).filter(|channel| *channel != Channel::WebPush)
-    }
+pub fn name(channel: Channel) -> &'static str {
+    if channel == Channel::WebPush { "push" } else { channel.name() }
+}
+
+/// The channel of a name in `preferences.channels`.
+#[must_use]
+pub fn channel(text: &str) -> Option<Channel> {
+    Channel::ALL.into_iter().find(|channel| name(*channel) == text)
 }
 
 impl QuietHours {
@@ -66,7 +68,9 @@ impl QuietHours {
         users_zone: Option<&str>,
     ) -> Option<Self> {
         let (from, to) = (from?, to?);
-        let zone = text::zone(zone.or(users_zone).unwrap_or_default());
+        // A name that Postgres takes for a zone need not be one here; then the user's own clocks are nearer than UTC.
+        let known = |name: Option<&str>| name.and_then(|name| name.trim().parse().ok());
+        let zone = known(zone).or_else(|| known(users_zone)).unwrap_or(Tz::UTC);
         (from != to).then_some(Self { from, to, zone })
     }
 }
@@ -103,6 +107,7 @@ mod tests {
         assert_eq!(zone(Some("Asia/Tokyo"), Some("Europe/Vienna")), Tz::Asia__Tokyo);
         assert_eq!(zone(None, Some("Europe/Vienna")), Tz::Europe__Vienna);
         assert_eq!(zone(None, None), Tz::UTC);
+        assert_eq!(zone(Some("CEST"), Some("Europe/Vienna")), Tz::Europe__Vienna);
         let quiet = QuietHours::new(at(22, 0), at(7, 0), Some("Asia/Tokyo"), None);
         let preferences = Preferences { quiet, ..Preferences::default() };
         let night = "2027-03-01T15:00:00Z".parse().unwrap();

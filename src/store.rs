@@ -21,7 +21,7 @@ mod schedules;
 mod subscriptions;
 mod upkeep;
 
-use std::time::Duration;
+use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
     Executor, PgPool,
@@ -52,7 +52,14 @@ pub use self::{
 };
 
 /// Carebell's own tables.
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+///
+/// A schema that is newer is none of an older program's business: its worker runs on it, and its `migrate` leaves it be.
+/// So the pods of a rollout, and of one that is taken back, start in any order.
+static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
+    let mut migrations = sqlx::migrate!();
+    migrations.set_ignore_missing(true);
+    migrations
+});
 
 /// How long a job waits for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);

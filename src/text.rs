@@ -34,6 +34,13 @@ pub fn absolute<'a>(link: &'a str, app_url: Option<&Url>) -> Cow<'a, str> {
     }
 }
 
+/// A link as a person can open it, without characters that would end it. A path of the application is none where nobody
+/// knows the application's address.
+#[must_use]
+pub fn openable(link: &str, app_url: Option<&Url>) -> Option<String> {
+    Url::parse(&absolute(link, app_url)).ok().map(Into::into)
+}
+
 /// An instant for programs: RFC 3339 in UTC, to the millisecond.
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
@@ -53,5 +60,17 @@ mod tests {
     #[test]
     fn an_id_cannot_leave_its_place_in_a_link() {
         assert_eq!(link("/shifts", "a&b=c d#e"), "/shifts?id=a%26b%3Dc+d%23e");
+    }
+
+    #[test]
+    fn a_link_is_one_that_can_be_opened() {
+        let base: Url = "https://app.example.org".parse().unwrap();
+        for (link, base, expected) in [
+            ("/visits?id=3", Some(&base), Some("https://app.example.org/visits?id=3")),
+            ("/visits?id=3", None, None),
+            ("https://a.example/x y", None, Some("https://a.example/x%20y")),
+        ] {
+            assert_eq!(openable(link, base).as_deref(), expected, "{link}");
+        }
     }
 }

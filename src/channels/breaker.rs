@@ -11,7 +11,10 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -20,8 +23,12 @@ use chrono::{DateTime, TimeDelta, Utc};
 use super::Appetite;
 use crate::clock::Clock;
 
-/// While a probe is under way, when to look again.
-const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(1);
+/// While a probe is under way, or a provider has as much as it may have at once, when a parked delivery looks again.
+/// Parking costs more than a look, and a probe may take as long as a send.
+const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+
+/// While a probe is under way, when a queue that holds its pulls looks again.
+const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -105,6 +112,8 @@ pub struct Breaker {
     policy: Policy,
     clock: Clock,
     inner: Mutex<Inner>,
+    /// Passes that are out.
+    out: AtomicU32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -140,7 +149,9 @@ impl Counts {
     fn turn(&mut self, half: TimeDelta, now: DateTime<Utc>) {
         let age = now - self.since;
         if age >= half * 2 || age < TimeDelta::zero() {
-            *self = Self::new(now);
+            // A row is a row however slowly it grows: where there is little to send, nothing else tells of an outage.
+            let Self { failing_in_a_row, silent_in_a_row, .. } = *self;
+            *self = Self { failing_in_a_row, silent_in_a_row, ..Self::new(now) };
         } else if age >= half {
             *self =
                 Self { since: self.since + half, sends: [0, self.sends[0]], failures: [0, self.failures[0]], ..*self };
@@ -178,15 +189,25 @@ impl Breaker {
     #[must_use]
     pub fn new(policy: Policy, clock: Clock) -> Self {
         let counts = Counts::new(clock.now());
-        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)) }
+        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), out: AtomicU32::new(0) }
     }
 
-    /// Lets a send pass.
+    /// Lets a send pass, where no more than `most` are under way with it.
     ///
     /// # Errors
     /// When to ask again, where it does not.
-    pub fn admit(&self) -> Result<Pass<'_>, DateTime<Utc>> {
+    pub fn admit(&self, most: u32) -> Result<Pass<'_>, DateTime<Utc>> {
         let now = self.clock.now();
+        if self.out.fetch_add(1, Ordering::Relaxed) >= most {
+            self.out.fetch_sub(1, Ordering::Relaxed);
+            return Err(now + LOOK_AGAIN);
+        }
+        self.let_pass(now).inspect_err(|_| {
+            self.out.fetch_sub(1, Ordering::Relaxed);
+        })
+    }
+
+    fn let_pass(&self, now: DateTime<Utc>) -> Result<Pass<'_>, DateTime<Utc>> {
         self.with(|inner| match *inner {
             Inner::Closed(_) => Ok(Pass { breaker: self, probe: false, reported: false }),
             Inner::Open { until, .. } if now < until => Err(until),
@@ -217,7 +238,7 @@ impl Breaker {
             Inner::Closed(_) => Appetite::All,
             Inner::Open { until, .. } if now < until => Appetite::None(until),
             Inner::Open { .. } => Appetite::One,
-            Inner::Probing { .. } => Appetite::None(now + LOOK_AGAIN),
+            Inner::Probing { .. } => Appetite::None(now + PULL_AGAIN),
         })
     }
 
@@ -264,6 +285,12 @@ impl fmt::Debug for Breaker {
 }
 
 impl Pass<'_> {
+    /// Whether it is to show if a provider that was down is back.
+    #[must_use]
+    pub fn is_probe(&self) -> bool {
+        self.probe
+    }
+
     /// Tells what the send said of the provider. Answers until when the breaker is open, where it is, and whether this
     /// send has opened or closed it.
     pub fn report(mut self, health: Health) -> (Option<DateTime<Utc>>, Option<State>) {
@@ -275,6 +302,7 @@ impl Pass<'_> {
 impl Drop for Pass<'_> {
     /// A probe that was given up leaves its place to another.
     fn drop(&mut self) {
+        self.breaker.out.fetch_sub(1, Ordering::Relaxed);
         if self.probe && !self.reported {
             let now = self.breaker.clock.now();
             self.breaker.with(|inner| {
@@ -306,7 +334,7 @@ mod tests {
     }
 
     fn send(breaker: &Breaker, health: Health) -> Option<DateTime<Utc>> {
-        breaker.admit().expect("it lets pass").report(health).0
+        breaker.admit(u32::MAX).expect("it lets pass").report(health).0
     }
 
     fn opened() -> (Breaker, Clock) {
@@ -326,7 +354,7 @@ mod tests {
         }
         assert!(send(&breaker, Health::Failing).is_some());
         assert_eq!(breaker.state(), State::Open);
-        assert!(breaker.admit().is_err());
+        assert!(breaker.admit(u32::MAX).is_err());
     }
 
     #[test]
@@ -355,14 +383,29 @@ mod tests {
     }
 
     #[test]
-    fn old_failures_do_not_count() {
+    fn old_failures_count_only_in_a_row() {
         let (breaker, clock) = breaker();
         for _ in 0..9 {
             send(&breaker, Health::Failing);
         }
         clock.advance(TimeDelta::seconds(31));
-        assert_eq!(send(&breaker, Health::Failing), None);
-        assert_eq!(breaker.state(), State::Closed);
+        assert_eq!(send(&breaker, Health::Well), None);
+        assert_eq!(send(&breaker, Health::Failing), None, "one of two, and one in a row");
+        let (breaker, clock) = self::breaker();
+        for _ in 0..9 {
+            assert_eq!(send(&breaker, Health::Failing), None);
+            clock.advance(TimeDelta::minutes(5));
+        }
+        assert!(send(&breaker, Health::Failing).is_some(), "little is sent, and none of it got through for an hour");
+    }
+
+    #[test]
+    fn no_more_pass_than_may_be_under_way() {
+        let (breaker, clock) = breaker();
+        let passes = [breaker.admit(2).unwrap(), breaker.admit(2).unwrap()];
+        assert_eq!(breaker.admit(2).err(), Some(clock.now() + LOOK_AGAIN));
+        drop(passes);
+        assert!(breaker.admit(2).is_ok());
     }
 
     #[test]
@@ -371,15 +414,19 @@ mod tests {
         assert_eq!(breaker.appetite(), Appetite::None(clock.now() + TimeDelta::seconds(5)));
         clock.advance(TimeDelta::seconds(5));
         assert_eq!((breaker.state(), breaker.appetite()), (State::HalfOpen, Appetite::One));
-        let probe = breaker.admit().unwrap();
-        assert_eq!(breaker.admit().err(), Some(clock.now() + LOOK_AGAIN), "one at a time");
+        let probe = breaker.admit(u32::MAX).unwrap();
+        assert_eq!(breaker.admit(u32::MAX).err(), Some(clock.now() + LOOK_AGAIN), "one at a time");
         let longer = clock.now() + TimeDelta::seconds(10);
         assert_eq!(probe.report(Health::Failing), (Some(longer), None));
         for _ in 0..10 {
             clock.advance(TimeDelta::minutes(1));
             send(&breaker, Health::Silent);
         }
-        assert_eq!(breaker.admit().err(), Some(clock.now() + TimeDelta::minutes(1)), "no longer than the longest");
+        assert_eq!(
+            breaker.admit(u32::MAX).err(),
+            Some(clock.now() + TimeDelta::minutes(1)),
+            "no longer than the longest"
+        );
         clock.advance(TimeDelta::minutes(1));
         assert_eq!(send(&breaker, Health::Well), None);
         assert_eq!(breaker.state(), State::Closed);
@@ -390,8 +437,8 @@ mod tests {
     fn a_probe_that_is_given_up_leaves_its_place_to_another() {
         let (breaker, clock) = opened();
         clock.advance(TimeDelta::seconds(5));
-        drop(breaker.admit().unwrap());
-        assert!(breaker.admit().is_ok());
+        drop(breaker.admit(u32::MAX).unwrap());
+        assert!(breaker.admit(u32::MAX).is_ok());
     }
 
     proptest! {
@@ -400,7 +447,7 @@ mod tests {
             let (breaker, clock) = breaker();
             for (health, seconds, report) in steps {
                 clock.advance(TimeDelta::seconds(seconds));
-                match breaker.admit() {
+                match breaker.admit(u32::MAX) {
                     Ok(pass) if report => {
                         pass.report([Health::Well, Health::Failing, Health::Silent][health]);
                     }
@@ -412,7 +459,7 @@ mod tests {
                 }
             }
             clock.advance(TimeDelta::minutes(1));
-            prop_assert!(breaker.admit().is_ok(), "nothing under way, and the longest wait over: somebody may try");
+            prop_assert!(breaker.admit(u32::MAX).is_ok(), "nothing under way, and the longest wait over: somebody may try");
         }
     }
 }

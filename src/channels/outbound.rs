@@ -1,5 +1,4 @@
-//! What all channels share that send requests to addresses which users named: where they may go, and what is told of
-//! those that broke.
+//! What all channels share that send HTTP requests: where they may go, and what is told of those that broke.
 
 mod allowed;
 mod resolve;
@@ -8,6 +7,7 @@ mod retry_after;
 use std::{error::Error, fs, path::Path, time::Duration};
 
 use reqwest::{Certificate, ClientBuilder, redirect};
+use url::{Host, Url};
 
 pub use self::allowed::AllowedHost;
 use self::resolve::{NoPublicAddress, PublicOnly};
@@ -20,18 +20,34 @@ pub const TIMEOUT: &str = "timeout";
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client that speaks https only, follows no redirect, knows no proxy, and connects to public addresses only; of the
-/// named hosts, to any.
-pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
+/// A client for a provider that the operator named, at whichever address: follows no redirect, and knows no proxy.
+pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
-        .https_only(true)
         .redirect(redirect::Policy::none())
         .referer(false)
         .no_proxy()
-        .dns_resolver(PublicOnly::new(named))
         .tls_certs_merge(roots)
         .connect_timeout(CONNECT_TIMEOUT)
+}
+
+/// A client for what users named: the same, and it speaks https only, and connects to public addresses only; of the named
+/// hosts, to any.
+pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
+    to_provider(roots).https_only(true).dns_resolver(PublicOnly::new(named))
+}
+
+/// Whether a URL that the operator named may be asked: over https; over http only within this machine, for tests and
+/// `carebell dev`.
+#[must_use]
+pub fn may_be_asked(url: &Url) -> bool {
+    let is_loopback = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => return false,
+    };
+    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
 /// The roots in a PEM file that this variable names.

@@ -23,6 +23,9 @@ use crate::{
 /// How long after it was published a notification is still worth sending.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
+/// By which ways a bare number can be reached; the first where the job names none.
+const BY_PHONE: [Channel; 3] = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
+
 /// Limits of `proto/carebell/v1/jobs.proto`.
 const LONGEST_URL: usize = 2000;
 const LONGEST_TYPE: usize = 64;
@@ -123,24 +126,30 @@ impl Notification {
             for channel in Channel::ALL {
                 if let Some(unsent) = self.unsent_to(person, channel, cx) {
                     let addresses = person.addresses(channel);
+                    // To have no browser is nothing that anybody has to be told of.
+                    if addresses.is_empty() && channel != Channel::WebPush && self.is_asked_for(person, channel) {
+                        let nowhere = (user_id.as_str(), channel, "");
+                        deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
+                    }
                     let to = addresses.iter().map(|address| (user_id.as_str(), channel, *address));
                     deliveries.extend(to.map(|to| self.delivery(cx, to, &locale, unsent)));
                 }
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
         }
-        let by_phone = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
-        let raw = self.emails.iter().map(|email| (Channel::Email, email));
-        let raw = raw.chain(by_phone.iter().flat_map(|by| self.phones.iter().map(|phone| (*by, phone))));
-        for (channel, address) in raw {
-            // A bare number is sent a text, unless the job names how.
-            let wanted = self
-                .channels
-                .as_ref()
-                .map_or(channel == Channel::Email || channel == Channel::Sms, |named| named.contains(&channel));
-            if wanted {
+        // A bare number is sent a text, unless the job names how.
+        let raw = self.emails.iter().map(|email| (email, &[Channel::Email][..]));
+        let raw = raw.chain(self.phones.iter().map(|phone| (phone, &BY_PHONE[..])));
+        for (address, ways) in raw {
+            let usual = ways[0];
+            let wanted = |way: &Channel| self.channels.as_ref().map_or(*way == usual, |named| named.contains(way));
+            let chosen: Vec<Channel> = ways.iter().copied().filter(wanted).collect();
+            let locale = texts.locale("")?;
+            if chosen.is_empty() {
+                deliveries.push(self.delivery(cx, ("", usual, address), &locale, Some(Unsent::NotNamed)));
+            }
+            for channel in chosen {
                 let unsent = (!cx.channels.has(channel)).then_some(Unsent::NoChannel);
-                let locale = texts.locale("")?;
                 deliveries.push(self.delivery(cx, ("", channel, address), &locale, unsent));
             }
         }
@@ -155,12 +164,17 @@ impl Notification {
         if self.channels.is_some() && !named {
             return None;
         }
-        let asked_for = named || person.preferences.channels.is_some();
+        let asked_for = self.is_asked_for(person, channel);
         match (person.preferences.want(channel, named), cx.channels.has(channel)) {
             (true, true) => Some(None),
             (true, false) => asked_for.then_some(Some(Unsent::NoChannel)),
             (false, _) => named.then_some(Some(Unsent::NotOptedIn)),
         }
+    }
+
+    /// Whether anybody asked for this channel in particular: the job, or the recipient.
+    fn is_asked_for(&self, person: &Person, channel: Channel) -> bool {
+        self.names(channel) || person.preferences.channels.is_some()
     }
 
     fn names(&self, channel: Channel) -> bool {

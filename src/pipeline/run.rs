@@ -207,7 +207,9 @@ impl Runner {
             }
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
-        if self.clock.now() >= not_after {
+        // What was perhaps sent has not come too late: its channel's rule says what it is.
+        let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
+        if self.clock.now() >= not_after && !unsure {
             let written = self.effects.skip(meta, not_after, Reason::Expired, Plan::default()).await?;
             return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
         }
@@ -296,10 +298,14 @@ impl Runner {
         }
     }
 
+    fn stops_after_unknown(&self, meta: &Meta) -> bool {
+        let rule = Channel::of(meta.kind).and_then(|channel| self.channels.after_unknown(channel));
+        rule == Some(AfterUnknown::Stop)
+    }
+
     /// Work that was broken off failed, but what it was sending may have been sent.
     fn broken_off(&self, meta: &Meta, why: String) -> Result<Outcome, Failure> {
-        let after_unknown = Channel::of(meta.kind).and_then(|channel| self.channels.after_unknown(channel));
-        if after_unknown == Some(AfterUnknown::Stop) {
+        if self.stops_after_unknown(meta) {
             return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, &why))));
         }
         Err(Failure::retry(why))

@@ -59,7 +59,8 @@ impl Store {
             return Ok(Noted::Known);
         };
         sqlx::query(
-            "UPDATE deliveries SET state = $2, reason = $3, held_until = NULL, updated_at = $7, \
+            "UPDATE deliveries SET state = $2, held_until = NULL, updated_at = $7, \
+                    reason = CASE WHEN $3 IS NULL AND reason = 'quiet_hours_overridden' THEN reason ELSE $3 END, \
                     provider = COALESCE(provider, $4), provider_id = COALESCE(provider_id, $5), \
                     answer = CASE WHEN $2 = 'failed' OR state <> 'sent' THEN $6 ELSE COALESCE(answer, $6) END, \
                     sent_at = CASE WHEN $2 = 'failed' THEN sent_at ELSE COALESCE(sent_at, $7) END, \

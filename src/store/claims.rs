@@ -160,8 +160,8 @@ impl Store {
                     COALESCE(CASE WHEN t.channel = 'web_push' THEN s.id IS NOT NULL \
                                   WHEN w.id IS NOT NULL THEN w.state = 'active' \
                                   WHEN t.user_id = '' THEN true \
-                                  WHEN t.channel = 'email' THEN trim(u.email) = t.address \
-                                  WHEN t.channel <> 'webhook' THEN trim(u.phone) = t.address END, false) AS is_theirs, \
+                                  WHEN t.channel = 'email' THEN btrim(u.email, E' \\t\\r\\n') = t.address \
+                                  WHEN t.channel <> 'webhook' THEN btrim(u.phone, E' \\t\\r\\n') = t.address END, false) AS is_theirs, \
                     u.locale AS users_locale, u.timezone, COALESCE(p.channels, q.channels) AS channels, \
                     COALESCE(p.quiet_from, q.quiet_from) AS quiet_from, COALESCE(p.quiet_to, q.quiet_to) AS quiet_to, \
                     COALESCE(p.quiet_zone, q.quiet_zone) AS quiet_zone \

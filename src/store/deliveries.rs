@@ -145,7 +145,8 @@ impl Store {
                     provider_id = COALESCE(s.provider_id, d.provider_id), answer = COALESCE(s.answer, d.answer), \
                     sent_at = CASE WHEN s.state = 'sent' THEN s.now ELSE d.sent_at END, recorded_delivery = s.delivered, updated_at = s.now \
              FROM said s JOIN locked USING (id) \
-             WHERE d.id = s.id AND (d.state = 'sending' OR (d.state IN ('pending', 'held', 'dead') AND s.state = 'sent')) \
+             WHERE d.id = s.id AND (d.state = 'sending' OR (d.state IN ('pending', 'held', 'dead', 'unknown', 'expired', 'skipped') \
+                    AND s.state = 'sent')) \
                AND (s.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (s.seq, s.delivered, s.worker)) \
              RETURNING d.id, s.burnt, s.now, s.answer), \
              attempts AS (INSERT INTO delivery_attempts (delivery_id, at, answer) \
@@ -294,6 +295,8 @@ fn begins(row: &PlannedDelivery) -> (&'static str, Option<&'static str>) {
     match row.unsent {
         None => ("pending", None),
         Some(Unsent::NoChannel) => ("failed", Some("no_channel")),
+        Some(Unsent::NoAddress) => ("failed", Some("no_address")),
+        Some(Unsent::NotNamed) => ("skipped", Some("not_named")),
         Some(Unsent::NotOptedIn) => ("skipped", Some("not_opted_in")),
     }
 }

@@ -11,6 +11,12 @@ use crate::{
     preferences::{self, Preferences},
 };
 
+/// What is taken off the addresses of `users`, here and where a delivery is claimed.
+const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
+
+/// Bytes. What is longer is no address, and no index takes it.
+const LONGEST: usize = 320;
+
 /// A user to whom a notification goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Person {
@@ -46,7 +52,7 @@ impl Person {
             }
         }
         let mut addresses: Vec<(Channel, String)> = Vec::new();
-        for channel in [Channel::Email, Channel::Sms, Channel::WhatsApp, Channel::Voice, Channel::Webhook] {
+        for channel in Channel::ALL {
             let active = known.iter().filter(|(of, active, _)| *of == channel && *active);
             let before = addresses.len();
             addresses.extend(active.map(|(_, _, address)| (channel, address.clone())));
@@ -55,7 +61,7 @@ impl Person {
                 Channel::Sms | Channel::WhatsApp | Channel::Voice => phone.as_deref(),
                 Channel::WebPush | Channel::Webhook => None,
             };
-            let own = own.map(str::trim).filter(|own| !own.is_empty());
+            let own = own.map(|own| own.trim_matches(BLANKS)).filter(|own| (1..=LONGEST).contains(&own.len()));
             let is_gone = |own: &str| known.iter().any(|(of, _, address)| *of == channel && address == own);
             if let Some(own) = own.filter(|own| addresses.len() == before && !is_gone(own)) {
                 addresses.push((channel, own.to_owned()));

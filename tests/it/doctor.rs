@@ -24,31 +24,14 @@ use crate::{
 /// Port 1 is nobody's.
 const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
 
-/// What a worker must be allowed to publish (`docs/ARCHITECTURE.md` has this list).
-const LEAST: [&str; 22] = [
-    "$JS.API.CONSUMER.INFO.JOBS.*",
-    "$JS.API.CONSUMER.INFO.DELIVERIES.*",
-    "$JS.API.CONSUMER.MSG.NEXT.JOBS.*",
-    "$JS.API.CONSUMER.MSG.NEXT.DELIVERIES.*",
-    "$JS.ACK.JOBS.>",
-    "$JS.ACK.DELIVERIES.>",
-    "jobs.notification.*",
-    "deliver.>",
-    "hold.>",
-    "dead.>",
-    "$JS.API.CONSUMER.INFO.ADVISORIES.*",
-    "$JS.API.CONSUMER.MSG.NEXT.ADVISORIES.*",
-    "$JS.ACK.ADVISORIES.>",
-    "$JS.API.STREAM.INFO.JOBS",
-    "$JS.API.STREAM.INFO.DELIVERIES",
-    "$JS.API.STREAM.INFO.SCHEDULED",
-    "$JS.API.CONSUMER.LIST.*",
-    "$JS.API.STREAM.MSG.GET.*",
-    "$JS.API.STREAM.MSG.DELETE.*",
-    "jobs.reminder.*",
-    "jobs.alert.*",
-    "jobs.maintenance.*",
-];
+/// What a worker must be allowed: the file that users include, and no copy of it.
+const WORKER_CONF: &str = include_str!("../../helm/carebell/nats/worker.conf");
+
+/// The subjects that it must be allowed to publish to, each of which has a line of its own.
+fn least() -> Vec<&'static str> {
+    let lines = WORKER_CONF.lines().filter_map(|line| line.strip_prefix("  \"")?.strip_suffix('"'));
+    lines.collect()
+}
 
 async fn examine(world: &World, changes: &[(&str, &str)]) -> Vec<Check> {
     examine_at(world, changes, &Clock::system()).await
@@ -182,16 +165,13 @@ async fn nats_is_not_there_and_the_password_stays_secret() {
 #[tokio::test]
 async fn users_of_nats() {
     let mut users = vec!["{user: test, password: test}".to_owned()];
-    let mut user = |name: &str, publish: &[&str], subscribe: &str| {
-        let publish = serde_json::to_string(publish).unwrap();
-        let permissions = format!("{{publish: {publish}, subscribe: [\"{subscribe}\"]}}");
-        users.push(format!("{{user: {name}, password: \"p@ss\", permissions: {permissions}}}"));
+    let mut user = |name: &str, permissions: &str| {
+        users.push(format!("{{user: {name}, password: \"p@ss\", permissions: {{\n{permissions}\n}}}}"));
     };
-    user("worker", &LEAST, "_INBOX.>");
-    user("deaf", &LEAST, "other.>");
-    for number in 0..LEAST.len() {
-        let others: Vec<&str> = LEAST.iter().enumerate().filter(|(n, _)| *n != number).map(|(_, name)| *name).collect();
-        user(&format!("lacks-{number}"), &others, "_INBOX.>");
+    user("worker", WORKER_CONF);
+    user("deaf", &WORKER_CONF.replace("_INBOX.>", "other.>"));
+    for (number, subject) in least().iter().enumerate() {
+        user(&format!("lacks-{number}"), &WORKER_CONF.replace(&format!("  \"{subject}\"\n"), ""));
     }
     let config = format!(
         "accounts {{\n A {{ jetstream: enabled, users: [ {} ] }}\n \
@@ -224,7 +204,8 @@ async fn users_of_nats() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 
     let documented = include_str!("../../docs/ARCHITECTURE.md");
-    for (number, lacking) in LEAST.iter().enumerate() {
+    assert!(least().len() >= 20);
+    for (number, lacking) in least().iter().enumerate() {
         assert!(documented.contains(&format!("`{lacking}`")), "{lacking}");
         let checks = examine(&world, &[("NATS_URL", &url(&format!("lacks-{number}")))]).await;
         let subject = lacking.trim_end_matches(['*', '>']);
@@ -242,7 +223,8 @@ async fn users_of_nats() {
 
     // A worker does not wait for permissions.
     let since = Instant::now();
-    let mut worker = Process::worker(&world, &[("NATS_URL", &url("lacks-5"))]);
+    let number = least().iter().position(|subject| *subject == "$JS.ACK.DELIVERIES.>").unwrap();
+    let mut worker = Process::worker(&world, &[("NATS_URL", &url(&format!("lacks-{number}")))]);
     assert_eq!(worker.ended().await.code(), Some(1));
     assert!(since.elapsed() < LIMIT / 2, "{:?}", since.elapsed());
     assert!(worker.output().contains("may not publish to $JS.ACK.DELIVERIES."), "{}", worker.output());

@@ -345,14 +345,16 @@ fn every_file_that_the_docs_name_is_there() {
         "docs/RELIABILITY.md",
         "docs/PRODUCERS.md",
         "docs/INBOX.md",
+        "docs/OPERATIONS.md",
         "docs/SCHEDULES.md",
         "docs/TEMPLATES.md",
         "docs/METRICS.md",
     ] {
         let text = fs::read_to_string(Path::new(ROOT).join(doc)).unwrap();
         for word in text.split(['`', ' ', '(', ')', '\n', ',']) {
-            let is_path =
-                ["src/", "tests/", "docs/", "streams/", "proto/", "migrations/"].iter().any(|at| word.starts_with(at));
+            let is_path = ["src/", "tests/", "docs/", "streams/", "proto/", "migrations/", "helm/", "image/"]
+                .iter()
+                .any(|at| word.starts_with(at));
             if is_path && !word.contains(['<', '*', '{', '…']) {
                 assert!(Path::new(ROOT).join(word.trim_end_matches('.')).exists(), "{doc} names {word}");
             }

@@ -234,7 +234,8 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
     world.eventually("it is closed", async || (state(&mut worker).await == Some(0.0)).then_some(())).await;
     let text = metrics(&mut worker).await;
     let down = sum(&text, "carebell_deliveries_total", &[("provider", &host), ("answer", "down")]);
-    assert!(down >= Some(10.0), "{down:?}");
+    // Six of ten sends, the four of the first job among them.
+    assert!(down >= Some(6.0), "{down:?}");
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
 

@@ -1,6 +1,6 @@
 //! What people want counts when a notification is planned, and once more when it is sent.
 
-use carebell::dev::push_service::Behaviour;
+use carebell::{dev::push_service::Behaviour, plan::Channel, preferences::name};
 use serde_json::{Value, json};
 
 use crate::support::{LIMIT, Worker, World, reminder, sorted, utc_now};
@@ -129,4 +129,21 @@ async fn whoever_opts_out_while_it_waits_gets_nothing() {
     let ended = world.ledger("named").await.remove(0);
     assert_eq!(ended.state, "sent", "the job named the channel");
     worker.stop().await;
+}
+
+/// The constraints of the tables name the channels by hand.
+#[tokio::test]
+async fn each_channel_can_be_chosen_and_have_an_address() {
+    let world = World::new().await;
+    for channel in Channel::ALL {
+        let choose = sqlx::query("INSERT INTO preferences (user_id, type, channels) VALUES ('ana', $1, ARRAY[$1])");
+        let chosen = choose.bind(name(channel)).execute(&world.db).await;
+        chosen.unwrap_or_else(|error| panic!("a migration must let {channel:?} into preferences: {error}"));
+        if channel == Channel::WebPush {
+            continue; // Its addresses are push_subscriptions.
+        }
+        let add = sqlx::query("INSERT INTO user_addresses (user_id, channel, address) VALUES ('ana', $1, 'somewhere')");
+        let added = add.bind(channel.name()).execute(&world.db).await;
+        added.unwrap_or_else(|error| panic!("a migration must let {channel:?} into user_addresses: {error}"));
+    }
 }

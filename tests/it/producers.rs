@@ -19,7 +19,7 @@ use prost_reflect::ReflectMessage;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, sync::mpsc};
 
-use crate::support::{Node, Python, Worker, World, adjustments, peek, programs, reminder, utc_now};
+use crate::support::{LIMIT, Node, Python, Worker, World, adjustments, peek, programs, reminder, utc_now};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -133,12 +133,20 @@ fn blocks(doc: &str, language: &str) -> Vec<String> {
     doc.split(&fence).skip(1).map(|part| part.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// A server on which whoever gives no name has the permissions of the document, `ops` has all, and streams are there.
+/// What a producer is allowed: the file that users include, and no copy of it.
+const PRODUCER_CONF: &str = include_str!("../../helm/carebell/nats/producer.conf");
+
+#[test]
+fn the_permissions_shown_are_the_file() {
+    let lines: Vec<&str> = PRODUCER_CONF.lines().filter(|line| !line.starts_with('#')).collect();
+    assert_eq!(blocks(&doc(), "conf"), [format!("permissions: {{\n  {}\n}}\n", lines.join("\n  "))]);
+}
+
+/// A server on which whoever gives no name has the permissions of a producer, `ops` has all, and streams are there.
 async fn guarded_server() -> (NatsServer, jetstream::Context, guard::PrivateDir) {
-    let permissions = blocks(&doc(), "conf").remove(0);
     let config = format!(
         "no_auth_user: app\nauthorization {{ users: [\n{{ user: ops, password: ops }}\n\
-         {{ user: app, password: app\n{permissions} }}\n] }}\n"
+         {{ user: app, password: app, permissions: {{\n{PRODUCER_CONF}\n}} }}\n] }}\n"
     );
     let directory = guard::private_dir().unwrap();
     let server = NatsServer::start_with(&programs().await.nats_server, directory.path(), &config).await.unwrap();
@@ -196,6 +204,49 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         assert!(said.contains("Violation for Subscription"), "{subject}: {said}");
     }
     assert_eq!(peek(&ops, "JOBS", ">").await, published);
+}
+
+/// A schedule is published by the server, which has all permissions: so what it may aim at is what counts.
+#[tokio::test]
+async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() {
+    let (server, ops, _directory) = guarded_server().await;
+    let app = ConnectOptions::new().custom_inbox_prefix("_INBOX_app").connect(server.url()).await.unwrap();
+    let schedule = async |number: usize, target: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert("Nats-Schedule", "@at 2020-01-01T00:00:00Z");
+        headers.insert("Nats-Schedule-Target", target);
+        app.request_with_headers(format!("sched.{number}"), headers, "x".into()).await.unwrap().payload
+    };
+    let internal = [
+        "deliver.web_push.normal",
+        "hold.JOBS.1",
+        "resume.deliver.web_push.normal",
+        "dead.notification.JOBS.1",
+        "jobs.maintenance.prune",
+        "$JS.API.STREAM.DELETE.JOBS",
+    ];
+    for (number, target) in internal.into_iter().enumerate() {
+        let answer: Value = serde_json::from_slice(&schedule(number, target).await).unwrap();
+        assert_eq!(answer["error"]["err_code"], 10190, "{target}: {answer}");
+    }
+    assert_eq!(peek(&ops, "SCHEDULED", ">").await, 0);
+
+    // What JOBS does not draw from SCHEDULED stays there, and is a dead letter before long.
+    for (number, target) in
+        ["due.maintenance.prune", "due.web_push.normal", "due.reminder.medication"].iter().enumerate()
+    {
+        let answer: Value = serde_json::from_slice(&schedule(100 + number, target).await).unwrap();
+        assert_eq!(answer["stream"], "SCHEDULED", "{target}: {answer}");
+    }
+    let since = tokio::time::Instant::now();
+    while peek(&ops, "JOBS", "jobs.reminder.medication").await == 0 {
+        assert!(since.elapsed() < LIMIT, "what a producer may schedule has not come");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(peek(&ops, "JOBS", ">").await, 1);
+    for stream in ["DELIVERIES", "HOLD", "DEAD_LETTERS"] {
+        assert_eq!(peek(&ops, stream, ">").await, 0, "{stream}");
+    }
 }
 
 /// Publishes as it stands in the protocol, and returns the server's error code.

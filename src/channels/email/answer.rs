@@ -34,6 +34,21 @@ const NOT_ABOUT_THE_ADDRESS: [&str; 16] = [
     "helo",
 ];
 
+/// Words in such an answer that say that it is: one that says nothing, or something that is not known here, may be about us.
+const NO_SUCH_ADDRESS: [&str; 11] = [
+    "unknown",
+    "no such",
+    "not exist",
+    "doesn't exist",
+    "not found",
+    "unavailable",
+    "invalid",
+    "disabled",
+    "no mailbox",
+    "does not have",
+    "not local",
+];
+
 /// What was under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
@@ -73,6 +88,8 @@ pub struct Reply {
     enhanced: Option<(u16, u16)>,
     /// The text says that it is about something else than the recipient.
     elsewhere: bool,
+    /// The text says that there is no such mailbox.
+    names_the_mailbox: bool,
 }
 
 impl Reply {
@@ -83,6 +100,7 @@ impl Reply {
             code,
             enhanced: enhanced(code, text),
             elsewhere: NOT_ABOUT_THE_ADDRESS.iter().any(|word| lower.contains(word)),
+            names_the_mailbox: NO_SUCH_ADDRESS.iter().any(|words| lower.contains(words)),
         }
     }
 
@@ -97,7 +115,9 @@ impl Reply {
             // X.1.7 and X.1.8 are about the sender's address, X.1.9 about the way.
             (400..500, _) | (_, Some((1, 7..=9))) => false,
             (_, Some((1, _))) => matches!(step, Step::Rcpt | Step::Data | Step::Text),
-            (550 | 551 | 553 | 556, None) => step == Step::Rcpt && !self.elsewhere,
+            // The recipient's domain takes no mail at all (RFC 7504).
+            (556, None) => step == Step::Rcpt,
+            (550 | 551 | 553, None) => step == Step::Rcpt && self.names_the_mailbox && !self.elsewhere,
             _ => false,
         }
     }
@@ -289,7 +309,7 @@ mod tests {
             (Rcpt, 553, "5.1.3 Bad recipient address syntax", "gone"),
             (Rcpt, 501, "5.1.3 Bad recipient address syntax", "gone"),
             (Rcpt, 550, "No such user here", "gone"),
-            (Rcpt, 550, "", "gone"),
+            (Rcpt, 550, "", "permanent"),
             (Rcpt, 551, "User not local", "gone"),
             (Rcpt, 553, "mailbox name invalid", "gone"),
             (Rcpt, 556, "the domain takes no mail", "gone"),

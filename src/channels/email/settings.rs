@@ -10,7 +10,7 @@ use crate::channels::SettingsError;
 
 /// How long one mail may take altogether, unless set otherwise. The queues' timeout is 30 s, and a send that is cut off
 /// by that one would say nothing of the server. RFC 5321 §4.5.3.2 would have a client wait for minutes; a job cannot.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(20);
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// So many servers may be named.
 const MOST_SERVERS: usize = 2;
@@ -37,7 +37,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads `SMTP_URL` and `SMTP_FROM`; the rest is as shipped: the system's roots, no links, 20 s a mail.
+    /// Reads `SMTP_URL` and `SMTP_FROM`; the rest is as shipped: the system's roots, no links, 12 s a mail.
     ///
     /// # Errors
     /// The first of the two that is malformed, by name. Never repeats either.

@@ -6,14 +6,13 @@ use std::{path::Path, time::Duration};
 use reqwest::{
     Response,
     header::{CONTENT_TYPE, RETRY_AFTER},
-    redirect,
 };
 use url::form_urlencoded;
 
 use super::Account;
 use crate::channels::{
     SettingsError,
-    outbound::{CONNECT_TIMEOUT, describe, no_roots, roots},
+    outbound::{CONNECT_TIMEOUT, describe, no_roots, roots, to_provider},
 };
 
 /// The variable that names roots of one's own.
@@ -66,12 +65,7 @@ impl Client {
     /// `limit` bounds one request up to the end of its answer; connecting may take 5 s of it.
     pub fn new(ca_file: Option<&Path>, limit: Duration) -> Result<Self, SettingsError> {
         let roots = ca_file.map(|file| roots(CA_FILE, file)).transpose()?.unwrap_or_default();
-        let http = reqwest::Client::builder()
-            .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
-            .redirect(redirect::Policy::none())
-            .referer(false)
-            .no_proxy()
-            .tls_certs_merge(roots)
+        let http = to_provider(roots)
             // Shorter than the limit in any case: what ends by the limit had a connection.
             .connect_timeout(CONNECT_TIMEOUT.min(limit / 2))
             .pool_idle_timeout(POOL_IDLE)
@@ -102,6 +96,12 @@ impl Client {
             .body(body);
         let response = request.send().await.map_err(|error| no_reply(&error))?;
         Ok(reply(response).await)
+    }
+
+    /// Whether a provider answers its root with anything but a failure of its own, as a proxy does whose API is away.
+    pub async fn is_well(&self, account: &Account) -> bool {
+        let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;
+        asked.is_ok_and(|response| !response.status().is_server_error())
     }
 
     /// Whether a provider answers: asks for the root of its API, which sends nothing to anybody, and takes any answer.

@@ -24,7 +24,6 @@ mod signature;
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
 use futures::{FutureExt, future::BoxFuture, future::join_all};
-use url::Url;
 
 pub use number::is_e164;
 pub use receiver::{Callback, Malformed, Receiver};
@@ -84,7 +83,7 @@ impl<M: Medium> Gateway<M> {
         let Some(account) = self.settings.accounts.get(rank) else {
             return Answer::Permanent { why: format!("{} has no provider of rank {rank}", M::CHANNEL.name()) };
         };
-        let link = parcel.content.url.as_deref().and_then(|link| openable(link, self.settings.app_url.as_ref()));
+        let link = parcel.content.url.as_deref().and_then(|link| text::openable(link, self.settings.app_url.as_ref()));
         let Composed { mut fields, note } = M::compose(parcel, link.as_deref());
         fields.push(("To", format!("{}{number}", M::PREFIX)));
         fields.push(account.origin.field(M::PREFIX));
@@ -118,6 +117,16 @@ impl<M: Medium> Sender for Gateway<M> {
         self.settings.accounts.iter().map(|account| account.name.clone()).collect()
     }
 
+    fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
+        async move {
+            match self.settings.accounts.get(rank) {
+                Some(account) => self.client.is_well(account).await,
+                None => false,
+            }
+        }
+        .boxed()
+    }
+
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer> {
         self.post(parcel, rank).boxed()
     }
@@ -139,39 +148,9 @@ pub async fn reach(settings: &Settings) -> Result<Vec<(String, Option<String>)>,
     Ok(join_all(looks).await)
 }
 
-/// What a person reads: the title and the text, on lines of their own.
-#[must_use]
-pub fn words(parcel: &Parcel<'_>) -> String {
-    let content = parcel.content;
-    if content.body.is_empty() { content.title.clone() } else { format!("{}\n{}", content.title, content.body) }
-}
-
 fn number_of<'a>(parcel: &Parcel<'a>) -> Option<&'a str> {
     match parcel.address {
         Address::Plain(number) if is_e164(number) => Some(number),
         _ => None,
-    }
-}
-
-/// A link as a person can open it, without characters that would end it. A path of the application is none where nobody
-/// knows the application's address.
-fn openable(link: &str, app_url: Option<&Url>) -> Option<String> {
-    Url::parse(&text::absolute(link, app_url)).ok().map(Into::into)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_link_is_one_that_can_be_opened() {
-        let base: Url = "https://app.example.org".parse().unwrap();
-        for (link, base, expected) in [
-            ("/visits?id=3", Some(&base), Some("https://app.example.org/visits?id=3")),
-            ("/visits?id=3", None, None),
-            ("https://a.example/x y", None, Some("https://a.example/x%20y")),
-        ] {
-            assert_eq!(openable(link, base).as_deref(), expected, "{link}");
-        }
     }
 }

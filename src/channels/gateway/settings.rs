@@ -3,11 +3,11 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
-use url::{Host, Url};
+use url::Url;
 
 use super::is_e164;
 use crate::{
-    channels::{AfterUnknown, SettingsError},
+    channels::{AfterUnknown, SettingsError, outbound::may_be_asked},
     plan::Channel,
 };
 
@@ -168,17 +168,6 @@ impl PublicUrl {
     pub fn callback(&self, channel: Channel, delivery_id: &str) -> String {
         format!("{}/callbacks/{}/{delivery_id}", self.0, channel.name())
     }
-}
-
-/// Over https; over http only within this machine, for tests and `carebell dev`.
-fn may_be_asked(url: &Url) -> bool {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
 #[cfg(test)]

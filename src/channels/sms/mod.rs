@@ -7,7 +7,7 @@ pub mod segments;
 
 use super::{
     Parcel,
-    gateway::{self, Composed, Gateway, Medium},
+    gateway::{Composed, Gateway, Medium},
 };
 use crate::plan::Channel;
 
@@ -26,7 +26,7 @@ impl Medium for Text {
     const RESOURCE: &'static str = "Messages.json";
 
     fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed {
-        let body = segments::fit(&gateway::words(parcel), link, segments::MOST);
+        let body = segments::fit(&parcel.content.words(), link, segments::MOST);
         let count = segments::count(&body);
         let mut fields = vec![("Body", body)];
         // A dose of nine o'clock is not announced at three, when the phone is on again.

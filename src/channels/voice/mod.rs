@@ -2,7 +2,7 @@
 
 use super::{
     Parcel,
-    gateway::{self, Composed, Gateway, Medium},
+    gateway::{Composed, Gateway, Medium},
 };
 use crate::{job, plan::Channel};
 
@@ -32,7 +32,7 @@ impl Medium for Call {
 
     /// A link cannot be heard, so none is read.
     fn compose(parcel: &Parcel<'_>, _link: Option<&str>) -> Composed {
-        let instructions = instructions(&gateway::words(parcel), language(parcel.locale));
+        let instructions = instructions(&parcel.content.words(), language(parcel.locale));
         Composed { fields: vec![("Twiml", instructions)], note: None }
     }
 }

@@ -29,7 +29,10 @@ use super::{
 use crate::{clock::Clock, plan::Channel, text};
 
 /// How long a request may take up to the answer's status.
-const LIMIT: Duration = Duration::from_secs(15);
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Requests to one host at once.
+const MOST_AT_ONCE: u32 = 4;
 
 /// How long an endpoint that answers 429 without saying is left alone.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
@@ -108,8 +111,9 @@ impl Webhook {
         let port = url.port_or_known_default().unwrap_or_default();
         let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
         let is_public = match host {
-            // What a name leads to is looked at when it is resolved.
-            Host::Domain(_) => true,
+            // What a name leads to is looked at when it is resolved. One that the operator named may lead anywhere, so only
+            // at the port that it was named with.
+            Host::Domain(_) => !self.settings.allowed_hosts.iter().any(|allowed| allowed.has(&host)),
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
@@ -189,6 +193,11 @@ impl Sender for Webhook {
         if provider == NOBODY { provider } else { Channel::Webhook.name() }
     }
 
+    /// So that one that is slow leaves places to the others.
+    fn most_at_once(&self) -> u32 {
+        MOST_AT_ONCE
+    }
+
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
         async move { self.post(parcel).await.unwrap_or_else(|never_sent| never_sent) }.boxed()
     }
@@ -250,6 +259,8 @@ mod tests {
             "https://user:secret@hooks.example.org/",
             "https://127.0.0.1/",
             "https://127.0.0.1:9443/",
+            "https://hooks.internal/x",
+            "https://hooks.internal:6443/x",
             "https://2130706433/",
             "https://0x7f.1/",
             "https://[::1]/",

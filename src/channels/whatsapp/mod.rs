@@ -5,7 +5,7 @@
 
 use super::{
     Parcel,
-    gateway::{self, Composed, Gateway, Medium},
+    gateway::{Composed, Gateway, Medium},
 };
 use crate::{job, plan::Channel};
 
@@ -25,7 +25,7 @@ impl Medium for Message {
     const PREFIX: &'static str = "whatsapp:";
 
     fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed {
-        Composed { fields: vec![("Body", body(&gateway::words(parcel), link))], note: None }
+        Composed { fields: vec![("Body", body(&parcel.content.words(), link))], note: None }
     }
 }
 

@@ -101,7 +101,18 @@ impl<'a> Texts<'a> {
         let Some((filled, of_others)) = &self.filled else { return Ok(self.content.locale.clone()) };
         let locale = filled.locale_for(if wanted.trim().is_empty() { of_others } else { wanted });
         if !self.made.contains_key(locale) {
-            let Text { title, body } = filled.text(locale).map_err(|broken| Failure::permanent(broken.to_string()))?;
+            // What is wrong in one language must not keep a dose from those who read another.
+            let text = filled.text(locale).or_else(|broken| {
+                tracing::error!("a template is broken, the default language is taken: {broken}");
+                filled.text(templates::DEFAULT_LOCALE)
+            });
+            let Text { title, body } = match text {
+                Ok(text) => text,
+                Err(_) if !self.content.title.is_empty() => {
+                    Text { title: self.content.title.clone(), body: self.content.body.clone() }
+                }
+                Err(broken) => return Err(Failure::permanent(broken.to_string())),
+            };
             self.made.insert(locale, Content { locale: locale.to_owned(), title, body, ..self.content.clone() });
         }
         Ok(locale.to_owned())

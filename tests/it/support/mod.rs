@@ -1,6 +1,7 @@
 //! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
 
 mod phones;
+mod receivers;
 mod servers;
 mod toolchains;
 mod worker;
@@ -32,6 +33,7 @@ use tokio::time::{Instant, sleep};
 
 pub use self::{
     phones::{NUMBER, Phones},
+    receivers::Receivers,
     servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs},
     toolchains::{Node, Python},
     worker::{Custom, Process, Worker},

@@ -1,0 +1,218 @@
+{{- define "carebell.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
+{{- end }}
+
+{{/* At most 40 characters, so that every suffix fits into 63. */}}
+{{- define "carebell.fullname" -}}
+{{- if .Values.fullnameOverride }}
+{{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
+{{- else if contains (include "carebell.name" .) .Release.Name }}
+{{- .Release.Name | trunc 40 | trimSuffix "-" }}
+{{- else }}
+{{- printf "%s-%s" .Release.Name (include "carebell.name" .) | trunc 40 | trimSuffix "-" }}
+{{- end }}
+{{- end }}
+
+{{/* What a selector may name: it can never change. */}}
+{{- define "carebell.selector" -}}
+app.kubernetes.io/name: {{ include "carebell.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end }}
+
+{{- define "carebell.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
+{{ include "carebell.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "carebell.image" -}}
+{{- with .Values.image }}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ .tag | default $.Chart.AppVersion }}{{ end }}
+{{- end }}
+{{- end }}
+
+{{- define "carebell.serviceAccountName" -}}
+{{- if .Values.serviceAccount.create }}{{ .Values.serviceAccount.name | default (include "carebell.fullname" .) }}
+{{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
+{{- end }}
+
+{{/* `25s` or `2m`, in seconds. The schema lets nothing else through. */}}
+{{- define "carebell.seconds" -}}
+{{- if hasSuffix "m" . }}{{ mul 60 (trimSuffix "m" .) }}{{ else }}{{ trimSuffix "s" . }}{{ end }}
+{{- end }}
+
+{{- define "carebell.secretName" -}}
+{{- if .Values.secret.create }}{{ include "carebell.fullname" . }}{{ else }}{{ .Values.existingSecret }}{{ end }}
+{{- end }}
+
+{{/* The variables that are no secrets, as `NAME: "value"`. What is empty is not set. */}}
+{{- define "carebell.config" -}}
+{{- range $name, $value := .Values.config }}
+{{- with $value | toString }}
+{{ $name }}: {{ . | quote }}
+{{- end }}
+{{- end }}
+{{- if .Values.public.enabled }}
+PUBLIC_URL: {{ required "public.url says where providers reach the public port" .Values.public.url | quote }}
+{{- end }}
+{{- end }}
+
+{{/*
+The variables of a Secret, each by its name: `env` wins over `envFrom`, and a key that is not there leaves what the
+ConfigMap says. Named one by one, so that nothing else of the Secret gets into the process.
+*/}}
+{{- define "carebell.credentials" -}}
+{{- $secret := .secret }}
+{{- range $name, $_ := .root.Values.secret.values }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $secret }}
+      key: {{ $name }}
+      optional: {{ ne $name "DATABASE_URL" }}
+{{- end }}
+{{- end }}
+
+{{/* The files of a container by variable, each with the volume that it is in. The setup may sign in as another user. */}}
+{{- define "carebell.files" -}}
+{{- $files := dict }}
+{{- range $name, $file := .root.Values.files }}
+{{- if $file }}{{ $_ := set $files $name (merge (dict "volume" ($name | lower | replace "_" "-")) $file) }}{{ end }}
+{{- end }}
+{{- if and .setup .root.Values.setup.natsCreds }}
+{{- $_ := set $files "NATS_CREDS" (merge (dict "volume" "setup-nats-creds") .root.Values.setup.natsCreds) }}
+{{- end }}
+{{- $files | toJson }}
+{{- end }}
+
+{{- define "carebell.fileEnv" -}}
+{{- range $name, $file := include "carebell.files" . | fromJson }}
+- name: {{ $name }}
+  value: /etc/carebell/{{ $file.volume }}/{{ $file.key }}
+{{- end }}
+{{- if and .root.Values.templates (not .setup) }}
+- name: TEMPLATES_DIR
+  value: /etc/carebell/templates
+{{- end }}
+{{- end }}
+
+{{- define "carebell.mounts" -}}
+{{- range include "carebell.files" . | fromJson }}
+- name: {{ .volume }}
+  mountPath: /etc/carebell/{{ .volume }}
+  readOnly: true
+{{- end }}
+{{- if and .root.Values.templates (not .setup) }}
+- name: templates
+  mountPath: /etc/carebell/templates
+  readOnly: true
+{{- end }}
+{{- with .root.Values.extraVolumeMounts }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* A program reads its files once, when it starts. */}}
+{{- define "carebell.volumes" -}}
+{{- $volumes := dict }}
+{{- range .of }}
+{{- range include "carebell.files" . | fromJson }}{{ $_ := set $volumes .volume . }}{{ end }}
+{{- end }}
+{{- range $name, $file := $volumes }}
+- name: {{ $name }}
+  {{- if $file.secret }}
+  secret:
+    secretName: {{ $file.secret }}
+    defaultMode: 0440
+  {{- else }}
+  configMap:
+    name: {{ $file.configMap }}
+  {{- end }}
+{{- end }}
+{{- if and .root.Values.templates (not (first .of).setup) }}
+- name: templates
+  configMap:
+    name: {{ include "carebell.fullname" .root }}-templates
+    # A key of a ConfigMap cannot be a path.
+    items:
+      {{- range $path, $_ := .root.Values.templates }}
+      - { key: {{ replace "/" "_" $path }}, path: {{ $path }} }
+      {{- end }}
+{{- end }}
+{{- with .root.Values.extraVolumes }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* What all pods have in common. */}}
+{{- define "carebell.podCommon" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  {{- toYaml .Values.podSecurityContext | nindent 2 }}
+{{- with .Values.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- end }}
+
+{{- define "carebell.containerCommon" -}}
+image: {{ include "carebell.image" . }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  {{- toYaml .Values.containerSecurityContext | nindent 2 }}
+{{- end }}
+
+{{- define "carebell.setupSecret" -}}
+{{- if .Values.setup.existingSecret }}{{ .Values.setup.existingSecret }}
+{{- else if and .Values.secret.create (eq .Values.setup.mode "hook") }}{{ include "carebell.fullname" . }}-setup
+{{- else }}{{ include "carebell.secretName" . }}{{ end }}
+{{- end }}
+
+{{/* The steps of the setup, in the order that an upgrade needs: tables first, then streams. */}}
+{{- define "carebell.setupSteps" -}}
+{{- $steps := list }}
+{{- if .Values.setup.migrate }}
+{{- $arguments := ternary (list "migrate" "--care-tables") (list "migrate") .Values.setup.careTables }}
+{{- $steps = append $steps (dict "name" "migrate" "args" $arguments) }}
+{{- end }}
+{{- if and .Values.setup.streams (not .Values.nack.enabled) }}
+{{- $steps = append $steps (dict "name" "streams" "args" (list "streams" "apply")) }}
+{{- end }}
+{{- $steps | toJson }}
+{{- end }}
+
+{{/* A container of the setup. Its variables stand in it: a hook runs before the chart's ConfigMap is there. */}}
+{{- define "carebell.setupContainer" -}}
+{{- $of := dict "root" .root "setup" true "secret" (include "carebell.setupSecret" .root) -}}
+name: {{ .step.name }}
+{{ include "carebell.containerCommon" .root }}
+args: {{ .step.args | toJson }}
+env:
+  {{- range $name, $value := include "carebell.config" .root | fromYaml }}
+  - name: {{ $name }}
+    value: {{ $value | quote }}
+  {{- end }}
+  {{- include "carebell.credentials" $of | nindent 2 }}
+  {{- with include "carebell.fileEnv" $of }}
+  {{- . | nindent 2 }}
+  {{- end }}
+  {{- with .root.Values.extraEnv }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+resources:
+  {{- toYaml .root.Values.setup.resources | nindent 2 }}
+{{- with include "carebell.mounts" $of }}
+volumeMounts:
+  {{- . | nindent 2 }}
+{{- end }}
+{{- end }}

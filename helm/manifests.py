@@ -1,0 +1,230 @@
+"""Validates what the chart renders, and holds it to what docs/OPERATIONS.md promises.
+
+python manifests.py --split DIRECTORY RENDERED.yaml ...
+
+Resources of KEDA, the Prometheus operator and NACK are validated here. All others are written to DIRECTORY, one a file,
+for kubernetes-validate. What is wrong is told of with the file and the name of the manifest; exit code 1 then.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import jsonschema
+import yaml
+from cloudcoil.models.keda import v1alpha1 as keda
+from cloudcoil.models.prometheus_operator import v1 as prometheus
+
+HERE = Path(__file__).parent
+MODELS = {
+    "keda.sh/v1alpha1": keda,
+    "monitoring.coreos.com/v1": prometheus,
+}
+NACK = json.loads((HERE / "schemas/nack.json").read_text())
+STREAMS = HERE / "carebell/streams"
+
+problems = []
+
+
+def unknown(given, known, path=""):
+    """The first key of what was given that a model has not kept: models take unknown keys in silence."""
+    if isinstance(given, dict) and isinstance(known, dict):
+        for key, value in given.items():
+            if key not in known:
+                return f"{path}.{key}"
+            found = unknown(value, known[key], f"{path}.{key}")
+            if found:
+                return found
+    if isinstance(given, list) and isinstance(known, list):
+        for index, (one, other) in enumerate(zip(given, known)):
+            found = unknown(one, other, f"{path}[{index}]")
+            if found:
+                return found
+    return None
+
+
+def validate_custom(manifest):
+    """What is wrong with a custom resource, or None."""
+    if manifest["apiVersion"] in MODELS:
+        model = getattr(MODELS[manifest["apiVersion"]], manifest["kind"])
+        try:
+            read = model.model_validate(manifest)
+        except ValueError as error:
+            return str(error)
+        key = unknown(manifest, json.loads(read.model_dump_json(by_alias=True, exclude_unset=True)))
+        return key and f"unknown key {key}"
+    try:
+        jsonschema.validate(manifest, NACK)
+    except jsonschema.ValidationError as error:
+        return f"{error.json_path}: {error.message}"
+    return None
+
+
+def seconds(duration):
+    return int(duration[:-1]) * {"s": 1, "m": 60}[duration[-1]]
+
+
+class Release:
+    """All that one set of values renders."""
+
+    def __init__(self, name, manifests):
+        self.name = name
+        self.manifests = manifests
+
+    def of(self, *kinds):
+        return [manifest for manifest in self.manifests if manifest["kind"] in kinds]
+
+    def promise(self, holds, manifest, what):
+        if not holds:
+            problems.append(f"{self.name}: {manifest['kind']} {manifest['metadata']['name']}: {what}")
+
+    def check(self):
+        names = [(m["kind"], m["metadata"]["name"]) for m in self.manifests]
+        for twice in {name for name in names if names.count(name) > 1}:
+            problems.append(f"{self.name}: {twice} is there twice")
+        for manifest in self.of("Deployment", "Job", "Pod"):
+            self.check_pod(manifest)
+        deployments = {m["metadata"]["name"]: m for m in self.of("Deployment")}
+        for deployment in deployments.values():
+            self.check_deployment(deployment)
+        for scaler in self.of("HorizontalPodAutoscaler", "ScaledObject"):
+            target = deployments.get(scaler["spec"]["scaleTargetRef"]["name"])
+            self.promise(target and "replicas" not in target["spec"], scaler, "its Deployment has `replicas`, or is not there")
+        for scaled in self.of("ScaledObject"):
+            self.check_triggers(scaled)
+        self.check_hooks()
+        self.check_streams()
+        duties = {part for m in deployments.values() for part in self.duties(m)}
+        if duties != {"pipeline", "scheduler", "dead-letters"}:
+            problems.append(f"{self.name}: nobody does {sorted({'pipeline', 'scheduler', 'dead-letters'} - duties)}")
+
+    @staticmethod
+    def duties(deployment):
+        args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        return ["pipeline", "scheduler", "dead-letters"] if args == ["run"] else args[2].split(",")
+
+    @staticmethod
+    def pod(manifest):
+        return manifest["spec"] if manifest["kind"] == "Pod" else manifest["spec"]["template"]["spec"]
+
+    def check_pod(self, manifest):
+        pod = self.pod(manifest)
+        security = pod["securityContext"]
+        self.promise(security.get("runAsNonRoot") is True, manifest, "may run as root")
+        self.promise(security.get("seccompProfile") == {"type": "RuntimeDefault"}, manifest, "has no seccomp profile")
+        self.promise(pod["automountServiceAccountToken"] is False, manifest, "gets a token of Kubernetes")
+        volumes = {volume["name"] for volume in pod.get("volumes", [])}
+        used = set()
+        for container in pod.get("initContainers", []) + pod["containers"]:
+            context = container["securityContext"]
+            hardened = context == {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+            self.promise(hardened, manifest, "is not hardened")
+            self.promise("memory" in container["resources"]["limits"], manifest, "has no limit of memory")
+            self.promise("command" not in container, manifest, "replaces the entrypoint")
+            self.promise(all("value" in e or "valueFrom" in e for e in container["env"]), manifest, "has a variable without a value")
+            names = [e["name"] for e in container["env"]]
+            self.promise(len(names) == len(set(names)) or "NATS_URL" in names, manifest, "has a variable twice")
+            url = next(e for e in container["env"] if e["name"] == "DATABASE_URL")
+            self.promise("valueFrom" in url, manifest, "has DATABASE_URL in the open")
+            used |= {mount["name"] for mount in container.get("volumeMounts", [])}
+            for variable in container["env"]:
+                path = variable.get("value", "")
+                if path.startswith("/etc/carebell/"):
+                    there = any(f"{path}/".startswith(mount["mountPath"] + "/") for mount in container["volumeMounts"])
+                    self.promise(there, manifest, f"{variable['name']} names a file that is not mounted")
+        self.promise(volumes == used, manifest, f"volumes {sorted(volumes)}, mounts {sorted(used)}")
+
+    def check_deployment(self, deployment):
+        pod = self.pod(deployment)
+        [container] = pod["containers"]
+        [config] = [m for m in self.of("ConfigMap") if m["metadata"]["name"] == container["envFrom"][0]["configMapRef"]["name"]]
+        drain = seconds(config["data"]["DRAIN_TIMEOUT"])
+        self.promise(pod["terminationGracePeriodSeconds"] >= drain + 6, deployment, "is killed before it has drained")
+        probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+        self.promise(probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/ready"}, deployment, f"probes {probes}")
+        ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+        self.promise(str(ports["health"]) == config["data"]["HEALTH_PORT"], deployment, "health is not where it is asked for")
+        variables = {e["name"]: e.get("value") for e in container["env"]}
+        public = variables.get("PUBLIC_PORT")
+        self.promise(ports.get("public") == (public and int(public)), deployment, "the public port is not where it is asked for")
+        labels = deployment["spec"]["template"]["metadata"]["labels"]
+        selector = deployment["spec"]["selector"]["matchLabels"]
+        self.promise(selector.items() <= labels.items(), deployment, "does not select its own pods")
+        budgets = [m for m in self.of("PodDisruptionBudget") if m["spec"]["selector"]["matchLabels"] == selector]
+        self.promise(len(budgets) == 1, deployment, f"has {len(budgets)} disruption budgets")
+
+    def check_triggers(self, scaled):
+        """One for each queue, of which upkeep needs none."""
+        found = {(t["metadata"]["stream"], t["metadata"]["consumer"]) for t in scaled["spec"]["triggers"]}
+        queues = {tuple(path.name.split(".")[:2]) for path in STREAMS.glob("*.*.json")}
+        wanted = {queue for queue in queues if queue[0] in ("JOBS", "DELIVERIES") and not queue[1].startswith("maintenance_")}
+        self.promise(found == wanted, scaled, f"triggers differ from streams/: {sorted(found ^ wanted)}")
+
+    def check_hooks(self):
+        """A hook before the install sees nothing that the release makes."""
+        made = {(m["kind"], m["metadata"]["name"]) for m in self.manifests if "helm.sh/hook" not in m["metadata"].get("annotations", {})}
+        for manifest in self.of("Job"):
+            pod = self.pod(manifest)
+            self.promise(("ServiceAccount", pod.get("serviceAccountName")) not in made, manifest, "needs a ServiceAccount that is not there yet")
+            for container in pod.get("initContainers", []) + pod["containers"]:
+                self.promise("envFrom" not in container, manifest, "needs a ConfigMap that is not there yet")
+                for variable in container["env"]:
+                    secret = variable.get("valueFrom", {}).get("secretKeyRef", {}).get("name")
+                    self.promise(("Secret", secret) not in made, manifest, f"needs the Secret {secret}, which is not there yet")
+            steps = [c["args"][0] for c in pod.get("initContainers", []) + pod["containers"]]
+            self.promise(steps in (["migrate", "streams"], ["migrate"], ["streams"]), manifest, f"steps {steps}")
+
+    def check_streams(self):
+        """Streams and consumers of NACK say what the files say."""
+        resources = self.of("Stream", "Consumer")
+        if not resources:
+            return
+        files = {path.name.removesuffix(".json"): json.loads(path.read_text()) for path in STREAMS.glob("*.json")}
+        found = {}
+        for manifest in resources:
+            spec = manifest["spec"]
+            found[spec["name"] if manifest["kind"] == "Stream" else f"{spec['streamName']}.{spec['durableName']}"] = manifest
+            self.promise(spec["preventDelete"] is True, manifest, "an uninstall would delete what waits in it")
+        if found.keys() != files.keys():
+            problems.append(f"{self.name}: streams/ and resources differ: {sorted(found.keys() ^ files.keys())}")
+        renamed = {"discard_new_per_subject": "discardPerSubject", "allow_rollup_hdrs": "allowRollup"}
+        for name, manifest in found.items():
+            for key, value in files[name].items():
+                words = key.split("_")
+                there = manifest["spec"].get(renamed.get(key, words[0] + "".join(word.title() for word in words[1:])))
+                if key in ("max_age", "duplicate_window", "ack_wait"):
+                    there = int(there.removesuffix("ms") or 0) * 1_000_000
+                if key == "sources":
+                    value = json.loads(json.dumps(value).replace("subject_transforms", "subjectTransforms").replace('"src"', '"source"'))
+                self.promise(there == value, manifest, f"{key} is {value} in the file, and {there} here")
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--split", type=Path, required=True)
+    parser.add_argument("rendered", type=Path, nargs="+")
+    args = parser.parse_args()
+    args.split.mkdir(parents=True)
+    custom = {}
+    for file in args.rendered:
+        manifests = [manifest for manifest in yaml.safe_load_all(file.read_text()) if manifest]
+        for manifest in manifests:
+            name, kind = manifest["metadata"]["name"], manifest["kind"]
+            if manifest["apiVersion"] in MODELS or manifest["apiVersion"].startswith("jetstream.nats.io/"):
+                custom[kind] = custom.get(kind, 0) + 1
+                problem = validate_custom(manifest)
+                if problem:
+                    problems.append(f"{file.stem}: {kind} {name}: {problem}")
+            else:
+                (args.split / f"{file.stem}.{kind}.{name}.yaml").write_text(yaml.safe_dump(manifest))
+        Release(file.stem, manifests).check()
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    if problems:
+        sys.exit(1)
+    told = ", ".join(f"{count} {kind}" for kind, count in sorted(custom.items()))
+    print(f"-- {len(args.rendered)} releases keep what is promised; custom resources are valid: {told}")
+
+
+main()

@@ -1,0 +1,111 @@
+//! The Helm chart, as far as this program is concerned: its values are the program's variables, and the permissions that
+//! it ships are those that are needed. All else of it is checked by `helm/check`, with a real Helm.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use carebell::{
+    config,
+    dev::{guard, nats::NatsServer},
+};
+use serde_json::Value;
+
+use crate::{
+    cli::carebell,
+    support::{QUICK, World, database, programs},
+};
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Variables that follow from values of other names.
+const FROM_OTHER_VALUES: [&str; 3] = ["PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
+
+fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
+    let group = schema.pointer(path).and_then(Value::as_object).unwrap_or_else(|| panic!("{path}"));
+    group.keys().cloned().collect()
+}
+
+/// A new variable is added to `helm/carebell/values.schema.json`: to `config`, or to `secret.values` where its value is
+/// not for everybody's eyes, or to `files` where it names a file. `helm/docs` does the rest.
+#[test]
+fn every_variable_can_be_set() {
+    let text = fs::read_to_string(Path::new(ROOT).join("helm/carebell/values.schema.json")).unwrap();
+    let schema: Value = serde_json::from_str(&text).unwrap();
+    let config = keys(&schema, "/properties/config/properties");
+    let secret = keys(&schema, "/properties/secret/properties/values/properties");
+    let files = keys(&schema, "/properties/files/properties");
+    let mut known: BTreeSet<String> = [&config, &secret, &files].into_iter().flatten().cloned().collect();
+    known.extend(FROM_OTHER_VALUES.map(str::to_owned));
+
+    let variables = config::VARIABLES.iter().map(|(variable, _)| (*variable).to_owned());
+    let wanted: BTreeSet<String> = variables.filter(|variable| variable != "CAREBELL_ABORT_AT").collect();
+    assert_eq!(known, wanted);
+
+    for (variable, form) in config::VARIABLES {
+        let is_path = form.starts_with("the path of ") && !form.contains("directory");
+        assert_eq!(files.contains(*variable), is_path, "{variable} is mounted, where it names a file");
+        let holds_a_password =
+            form.contains("password@") || form.contains("AuthToken@") || variable.contains("PRIVATE");
+        assert_eq!(secret.contains(*variable), holds_a_password, "{variable} is a secret, where it holds a password");
+        let in_the_open = config.contains(*variable) && *variable != "NATS_URL";
+        assert!(!(in_the_open && holds_a_password), "{variable}");
+    }
+}
+
+/// The triggers of KEDA and the resources of NACK are made from the files themselves.
+#[test]
+fn the_chart_has_the_files_of_streams() {
+    let link = Path::new(ROOT).join("helm/carebell/streams");
+    assert_eq!(fs::read_link(link).unwrap(), Path::new("../../streams"));
+}
+
+fn permissions(name: &str) -> String {
+    fs::read_to_string(Path::new(ROOT).join("helm/carebell/nats").join(name)).unwrap()
+}
+
+/// That worker and producer have enough, and no more, is tested in `doctor.rs` and `producers.rs`.
+#[tokio::test]
+async fn the_users_of_setup_and_of_operators_have_enough() {
+    let users: String = ["setup", "operator"]
+        .map(|name| {
+            let permissions = permissions(&format!("{name}.conf"));
+            format!("{{ user: {name}, password: x, permissions: {{\n{permissions}\n}} }}\n")
+        })
+        .concat();
+    let directory = guard::private_dir().unwrap();
+    let config = format!("authorization {{ users: [\n{users}] }}\n");
+    let empty = NatsServer::start_with(&programs().await.nats_server, directory.path(), &config).await.unwrap();
+
+    // On a server that has no stream yet, and on one that has them all.
+    let config = format!("no_auth_user: test\nauthorization {{ users: [ {{user: test, password: test}}\n{users}] }}\n");
+    let world = World::on_both(database().await, &config, QUICK).await;
+    let as_user = |name: &str, port: u16| format!("nats://{name}:x@127.0.0.1:{port}");
+    for port in [empty.port(), world.nats.port()] {
+        for args in [["streams", "apply"], ["streams", "check"]] {
+            let (well, said, error) = carebell(&world, &args, &[("NATS_URL", &as_user("setup", port))]).await;
+            assert!(well && !error.contains("iolation"), "{args:?}: {said}{error}");
+        }
+    }
+
+    world.publish("jobs.notification.normal", &[("Carebell-Job-Id", "broken")], "x").await;
+    let worker = crate::support::Worker::start(&world);
+    world.dead_letters_once(1).await;
+    worker.stop().await;
+    let url = as_user("operator", world.nats.port());
+    let body = r#"{"recipients":[{"userId":"ana"}],"title":"Tea"}"#;
+    let commands: [&[&str]; 8] = [
+        &["queues", "list"],
+        &["streams", "check"],
+        &["dead-letters", "list"],
+        &["dead-letters", "show", "1"],
+        &["publish", "notification", "--job-id", "tea", "--delay", "1h", "--json", body],
+        &["jobs", "cancel", "tea"],
+        &["dead-letters", "redrive", "1"],
+        &["publish", "notification", "--job-id", "now", "--json", body],
+    ];
+    for args in commands {
+        let (well, said, error) = carebell(&world, args, &[("NATS_URL", &url)]).await;
+        assert!(well && !error.contains("iolation"), "{args:?}: {said}{error}");
+    }
+    let (well, _, error) = carebell(&world, &["streams", "apply"], &[("NATS_URL", &url)]).await;
+    assert!(!well, "an operator does not change streams: {error}");
+}
