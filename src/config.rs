@@ -229,6 +229,7 @@ impl Source {
 
     /// A value that is set and not empty.
     fn get(&self, variable: &str) -> Option<&str> {
+        debug_assert!(VARIABLES.iter().any(|(known, _)| *known == variable), "VARIABLES lacks {variable}");
         let value = self.environment.get(variable).or_else(|| self.file.get(&variable.to_ascii_lowercase()));
         value.map(String::as_str).map(str::trim).filter(|value| !value.is_empty())
     }

@@ -6,7 +6,7 @@ mod retry_after;
 
 use std::{error::Error, fs, path::Path, time::Duration};
 
-use reqwest::{Certificate, ClientBuilder, redirect};
+use reqwest::{Certificate, ClientBuilder, Response, redirect};
 use url::{Host, Url};
 
 pub use self::allowed::AllowedHost;
@@ -16,6 +16,9 @@ use super::SettingsError;
 
 /// What a request that took too long is reported as.
 pub const TIMEOUT: &str = "timeout";
+
+/// The most of an answer that is read. Those of providers have about 1 KiB.
+const MAX_BODY: usize = 64 * 1024;
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -72,6 +75,18 @@ pub fn no_roots(variable: &'static str) -> SettingsError {
         "should name a PEM file of root certificates: this machine has none of its own (or install its \
          `ca-certificates`)",
     )
+}
+
+/// The body of an answer, as far as it is of use; less if it broke off.
+pub async fn body(mut response: Response) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
+        if body.len() == MAX_BODY {
+            break;
+        }
+    }
+    body
 }
 
 /// What went wrong, without the URL that the error itself repeats.

@@ -12,7 +12,7 @@ use url::form_urlencoded;
 use super::Account;
 use crate::channels::{
     SettingsError,
-    outbound::{CONNECT_TIMEOUT, describe, no_roots, roots, to_provider},
+    outbound::{CONNECT_TIMEOUT, body, describe, no_roots, roots, to_provider},
 };
 
 /// The variable that names roots of one's own.
@@ -24,9 +24,6 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Shorter than servers keep an idle connection: a request over one that the server is closing at that moment may or
 /// may not have been read.
 const POOL_IDLE: Duration = Duration::from_secs(20);
-
-/// The most of an answer that is read. Those of the API have about 1 KiB.
-const MAX_BODY: usize = 64 * 1024;
 
 /// The version of the API, which is its path.
 const VERSION: &str = "2010-04-01";
@@ -81,7 +78,7 @@ impl Client {
         resource: &str,
         fields: &[(&'static str, String)],
     ) -> Result<Reply, NoReply> {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
+        let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
         let path = format!("{VERSION}/Accounts/{}/{resource}", account.sid);
         let url = account
             .base
@@ -93,7 +90,7 @@ impl Client {
             .timeout(self.limit)
             .basic_auth(&account.sid, Some(&account.token))
             .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-            .body(body);
+            .body(form);
         let response = request.send().await.map_err(|error| no_reply(&error))?;
         Ok(reply(response).await)
     }
@@ -113,17 +110,10 @@ impl Client {
     }
 }
 
-async fn reply(mut response: Response) -> Reply {
+async fn reply(response: Response) -> Reply {
     let status = response.status().as_u16();
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
-        if body.len() == MAX_BODY {
-            break;
-        }
-    }
-    Reply { status, retry_after, body }
+    Reply { status, retry_after, body: body(response).await }
 }
 
 fn no_reply(error: &reqwest::Error) -> NoReply {
