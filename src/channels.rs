@@ -21,7 +21,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     fmt,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
@@ -34,6 +34,7 @@ use crate::{
     clock::Clock,
     kind::Lane,
     plan::{Channel, Content},
+    telemetry::metrics::{Metrics, ProviderMetrics},
 };
 
 /// The most breakers that are kept for one channel. Push services are few; webhooks have a host each.
@@ -61,6 +62,11 @@ pub trait Sender: Send + Sync {
     /// pulled.
     fn providers(&self) -> Vec<String> {
         Vec::new()
+    }
+
+    /// What metrics call a provider: a word of a set that code or configuration bounds, where users name hosts.
+    fn label<'a>(&self, provider: &'a str) -> &'a str {
+        provider
     }
 
     /// The most parcels that one provider may have at once. Others wait a second for a place and are parked then, so that
@@ -195,6 +201,20 @@ pub enum Answer {
 }
 
 impl Answer {
+    /// Its class, as metrics call it: one of [`ANSWERS`](crate::telemetry::metrics::ANSWERS).
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } => "accepted",
+            Self::Later { .. } => "later",
+            Self::Retry { .. } => "retry",
+            Self::Down { .. } => "down",
+            Self::Unknown { .. } => "unknown",
+            Self::Permanent { .. } => "permanent",
+            Self::Gone { .. } => "gone",
+        }
+    }
+
     /// What it says of the provider.
     fn health(&self) -> Health {
         match self {
@@ -243,27 +263,36 @@ pub enum Appetite {
 pub struct Channels {
     clock: Clock,
     policy: breaker::Policy,
+    metrics: Metrics,
     guarded: Arc<BTreeMap<Channel, Guarded>>,
 }
 
-/// A sender with the breakers of its providers.
+/// A sender with what is kept of its providers.
 struct Guarded {
     sender: Arc<dyn Sender>,
-    breakers: Mutex<HashMap<String, Arc<Breaker>>>,
+    providers: Mutex<HashMap<String, Arc<Provider>>>,
+}
+
+/// What is kept of a provider.
+struct Provider {
+    breaker: Breaker,
+    metrics: ProviderMetrics,
 }
 
 impl Channels {
-    /// These channels, with breakers of this policy.
+    /// These channels, with breakers of this policy, counted here.
     #[must_use]
-    pub fn new(senders: Vec<Arc<dyn Sender>>, policy: breaker::Policy, clock: Clock) -> Self {
+    pub fn new(senders: Vec<Arc<dyn Sender>>, policy: breaker::Policy, clock: Clock, metrics: &Metrics) -> Self {
         let guarded = senders.into_iter().map(|sender| {
             let known = sender.providers().into_iter();
-            let breakers = known
-                .map(|name| (name, Arc::new(Breaker::new(policy, sender.most_at_once(), clock.clone()))))
-                .collect();
-            (sender.channel(), Guarded { sender, breakers: Mutex::new(breakers) })
+            let providers = known.map(|name| {
+                let provider = Arc::new(Provider::new(sender.as_ref(), &name, policy, clock.clone(), metrics));
+                (name, provider)
+            });
+            let providers = Mutex::new(providers.collect());
+            (sender.channel(), Guarded { sender, providers })
         });
-        Self { guarded: Arc::new(guarded.collect()), policy, clock }
+        Self { guarded: Arc::new(guarded.collect()), policy, clock, metrics: metrics.clone() }
     }
 
     /// Whether this channel is configured.
@@ -286,21 +315,24 @@ impl Channels {
         let mut closed: Option<DateTime<Utc>> = None;
         let mut later = None;
         for rank in 0.. {
-            let Some(provider) = guarded.sender.provider(parcel, rank) else { break };
-            let breaker = self.breaker(guarded, &provider);
-            let place = breaker.place().await;
-            let pass = place.and_then(|place| breaker.admit().map(|pass| (place, pass)));
+            let Some(name) = guarded.sender.provider(parcel, rank) else { break };
+            let provider = self.provider(guarded, &name);
+            let place = provider.breaker.place().await;
+            let pass = place.and_then(|place| provider.breaker.admit().map(|pass| (place, pass)));
             let until = match pass {
-                Ok((_place, pass)) => match Self::pass(guarded, parcel, rank, provider.into_owned(), pass).await {
-                    Sent::Closed { until } => until,
-                    // Another provider may have no need of so much patience.
-                    Sent::Answered { provider, answer: Answer::Later { after, answer } } if after > PATIENCE => {
-                        let until = self.clock.now() + after;
-                        later.get_or_insert(Sent::Answered { provider, answer: Answer::Later { after, answer } });
-                        until
+                Ok((_place, pass)) => {
+                    let asked = (&provider.metrics, pass);
+                    match Self::pass(guarded, parcel, rank, name.into_owned(), asked).await {
+                        Sent::Closed { until } => until,
+                        // Another provider may have no need of so much patience.
+                        Sent::Answered { provider, answer: Answer::Later { after, answer } } if after > PATIENCE => {
+                            let until = self.clock.now() + after;
+                            later.get_or_insert(Sent::Answered { provider, answer: Answer::Later { after, answer } });
+                            until
+                        }
+                        answered @ Sent::Answered { .. } => return Some(answered),
                     }
-                    answered @ Sent::Answered { .. } => return Some(answered),
-                },
+                }
                 Err(until) => until,
             };
             closed = Some(closed.map_or(until, |earlier| earlier.min(until)));
@@ -309,12 +341,21 @@ impl Channels {
         Some(later.unwrap_or(Sent::Closed { until }))
     }
 
-    async fn pass(guarded: &Guarded, parcel: &Parcel<'_>, rank: usize, provider: String, pass: Pass<'_>) -> Sent {
+    async fn pass(
+        guarded: &Guarded,
+        parcel: &Parcel<'_>,
+        rank: usize,
+        provider: String,
+        (metrics, pass): (&ProviderMetrics, Pass<'_>),
+    ) -> Sent {
         let needs_a_look = pass.is_probe() && guarded.sender.after_unknown() == AfterUnknown::Stop;
         let answer = if needs_a_look && !guarded.sender.is_back(rank).await {
             Answer::Down { why: "it is not back".into(), after: None, timed_out: false }
         } else {
-            guarded.sender.send(parcel, rank).await
+            let started = Instant::now();
+            let answer = guarded.sender.send(parcel, rank).await;
+            metrics.answered(answer.class(), started.elapsed());
+            answer
         };
         let (until, change) = pass.report(answer.health());
         let channel = guarded.sender.channel().name();
@@ -336,23 +377,26 @@ impl Channels {
         }
     }
 
-    fn breaker(&self, guarded: &Guarded, provider: &str) -> Arc<Breaker> {
-        let mut breakers = guarded.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(breaker) = breakers.get(provider) {
-            return Arc::clone(breaker);
+    fn provider(&self, guarded: &Guarded, name: &str) -> Arc<Provider> {
+        let mut providers = guarded.providers.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(provider) = providers.get(name) {
+            return Arc::clone(provider);
         }
-        if breakers.len() >= MOST_BREAKERS {
-            breakers.retain(|_, breaker| Arc::strong_count(breaker) > 1 || breaker.state() != State::Closed);
+        if providers.len() >= MOST_BREAKERS {
+            let is_needed =
+                |provider: &Arc<Provider>| Arc::strong_count(provider) > 1 || provider.breaker.state() != State::Closed;
+            providers.retain(|_, provider| is_needed(provider));
             // Hosts that users name may all be down. Whichever goes is found down again by its next sends.
-            if breakers.len() >= MOST_BREAKERS
-                && let Some(name) = breakers.keys().next().cloned()
+            if providers.len() >= MOST_BREAKERS
+                && let Some(name) = providers.keys().next().cloned()
             {
-                breakers.remove(&name);
+                providers.remove(&name);
             }
         }
-        let breaker = Arc::new(Breaker::new(self.policy, guarded.sender.most_at_once(), self.clock.clone()));
-        breakers.insert(provider.to_owned(), Arc::clone(&breaker));
-        breaker
+        let provider = Provider::new(guarded.sender.as_ref(), name, self.policy, self.clock.clone(), &self.metrics);
+        let provider = Arc::new(provider);
+        providers.insert(name.to_owned(), Arc::clone(&provider));
+        provider
     }
 
     /// How much a channel can take now. A channel whose providers depend on the parcel takes all.
@@ -361,7 +405,7 @@ impl Channels {
         let Some(guarded) = self.guarded.get(&channel) else { return Appetite::All };
         let mut best: Option<Appetite> = None;
         for provider in guarded.sender.providers() {
-            best = match (best, self.breaker(guarded, &provider).appetite()) {
+            best = match (best, self.provider(guarded, &provider).breaker.appetite()) {
                 (_, Appetite::All) => return Appetite::All,
                 (Some(Appetite::One), _) | (_, Appetite::One) => Some(Appetite::One),
                 (Some(Appetite::None(one)), Appetite::None(other)) => Some(Appetite::None(one.min(other))),
@@ -377,10 +421,33 @@ impl Channels {
     pub fn breakers(&self) -> BTreeMap<(Channel, String), State> {
         let mut states = BTreeMap::new();
         for (channel, guarded) in self.guarded.iter().filter(|(channel, _)| **channel != Channel::Webhook) {
-            let breakers = guarded.breakers.lock().unwrap_or_else(PoisonError::into_inner);
-            states.extend(breakers.iter().map(|(provider, breaker)| ((*channel, provider.clone()), breaker.state())));
+            let providers = guarded.providers.lock().unwrap_or_else(PoisonError::into_inner);
+            let state =
+                |(name, provider): (&String, &Arc<Provider>)| ((*channel, name.clone()), provider.breaker.state());
+            states.extend(providers.iter().map(state));
         }
         states
+    }
+
+    /// The same as metrics show it: by the label of a provider, the worst of those that share one.
+    #[must_use]
+    pub fn levels(&self) -> BTreeMap<(Channel, String), f64> {
+        let mut levels = BTreeMap::new();
+        for (channel, guarded) in self.guarded.iter() {
+            let providers = guarded.providers.lock().unwrap_or_else(PoisonError::into_inner);
+            for (name, provider) in providers.iter() {
+                let level = levels.entry((*channel, guarded.sender.label(name).to_owned())).or_insert(0.0_f64);
+                *level = level.max(provider.breaker.state().level());
+            }
+        }
+        levels
+    }
+}
+
+impl Provider {
+    fn new(sender: &dyn Sender, name: &str, policy: breaker::Policy, clock: Clock, metrics: &Metrics) -> Self {
+        let metrics = metrics.provider(sender.channel(), sender.label(name));
+        Self { breaker: Breaker::new(policy, sender.most_at_once(), clock), metrics }
     }
 }
 

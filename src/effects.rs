@@ -106,13 +106,14 @@ pub struct Death {
 
 /// A batch that is one function of the store.
 macro_rules! batch {
-    ($(#[$doc:meta])* $name:ident: $ask:ty => $answer:ty, $function:ident) => {
-        $(#[$doc])*
+    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
         struct $name(Store);
 
         impl Batch for $name {
             type Ask = $ask;
             type Answer = $answer;
+
+            const NAME: &'static str = $label;
 
             async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, StoreError> {
                 self.0.$function(asks).await
@@ -120,12 +121,12 @@ macro_rules! batch {
         }
     };
 }
-batch!(LookUps: RunAsk => Option<RunRecord>, look_up_runs);
-batch!(Commits: Commit => Committed, commit_runs);
-batch!(ChildrenPublished: String => (), children_published);
-batch!(RunFailures: FailedRun => bool, record_run_failures);
-batch!(Claims: ClaimAsk => Claimed, claim_deliveries);
-batch!(Ledger: LedgerEntry => bool, record_deliveries);
+batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
+batch!(Commits("commits"): Commit => Committed, commit_runs);
+batch!(ChildrenPublished("published"): String => (), children_published);
+batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
+batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
+batch!(Ledger("ledger"): LedgerEntry => bool, record_deliveries);
 
 impl Effects {
     /// Starts the groups.

@@ -9,8 +9,10 @@ use std::{
     },
 };
 
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
+
+use crate::telemetry::metrics::Metrics;
 
 /// Where the worker is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,9 @@ pub struct Health {
     parts: Mutex<BTreeMap<&'static str, Part>>,
     /// In milliseconds; negative where nothing was due yet.
     schedule_lag: AtomicI64,
+    /// When that was, in milliseconds since 1970.
+    schedule_due: AtomicI64,
+    metrics: Metrics,
 }
 
 /// Names of the parts.
@@ -73,6 +78,8 @@ impl Health {
             connections: watch::Sender::new(0),
             parts: Mutex::new(BTreeMap::new()),
             schedule_lag: AtomicI64::new(-1),
+            schedule_due: AtomicI64::new(0),
+            metrics: Metrics::new(),
         })
     }
 
@@ -116,8 +123,15 @@ impl Health {
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// Something was due by itself, and is published: how late the latest of it was.
-    pub fn scheduled(&self, lag: TimeDelta) {
+    /// What is counted.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Something was due by itself, and is published now: how late the latest of it was.
+    pub fn scheduled(&self, lag: TimeDelta, now: DateTime<Utc>) {
+        self.schedule_due.store(now.timestamp_millis(), Ordering::Relaxed);
         self.schedule_lag.store(lag.num_milliseconds().max(0), Ordering::Relaxed);
     }
 
@@ -125,6 +139,13 @@ impl Health {
     #[must_use]
     pub fn schedule_lag(&self) -> Option<TimeDelta> {
         TimeDelta::try_milliseconds(self.schedule_lag.load(Ordering::Relaxed)).filter(|lag| *lag >= TimeDelta::zero())
+    }
+
+    /// When something was last due.
+    #[must_use]
+    pub fn schedule_due(&self) -> Option<DateTime<Utc>> {
+        let due = DateTime::from_timestamp_millis(self.schedule_due.load(Ordering::Relaxed));
+        self.schedule_lag().and(due)
     }
 
     /// Changes whenever a connection to NATS is made: pulls that were made over an earlier one may be forgotten.

@@ -1,8 +1,17 @@
-//! What the worker says of itself over HTTP: `/livez`, `/ready`, `/health` and `/healthz`. Meant for the inside only.
+//! What the worker says of itself over HTTP: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`. Meant for the inside only.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
 
-use axum::{Json, Router, extract, http::StatusCode, routing::get};
+use axum::{
+    Json, Router, extract,
+    http::{StatusCode, header::CONTENT_TYPE},
+    response::IntoResponse,
+    routing::get,
+};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -10,6 +19,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channels::Channels,
     health::{Health, Part, Phase},
+    store::Store,
+    telemetry::metrics::Present,
 };
 
 /// What is told of.
@@ -19,6 +30,8 @@ pub struct State {
     pub health: Arc<Health>,
     /// Its channels.
     pub channels: Channels,
+    /// Its database, once it has one.
+    pub store: Arc<OnceLock<Store>>,
 }
 
 /// Serves on `port` (0 = any that is free) until `stop`. Answers the address once it listens.
@@ -43,6 +56,7 @@ fn routes(state: State) -> Router {
         .route("/ready", get(ready))
         .route("/health", get(show))
         .route("/healthz", get(show))
+        .route("/metrics", get(metrics))
         .with_state(state)
 }
 
@@ -54,7 +68,7 @@ async fn ready(extract::State(State { health, .. }): extract::State<State>) -> (
 }
 
 /// 503 while a part is down, with each part's state.
-async fn show(extract::State(State { health, channels }): extract::State<State>) -> (StatusCode, Json<Value>) {
+async fn show(extract::State(State { health, channels, .. }): extract::State<State>) -> (StatusCode, Json<Value>) {
     let well = health.is_well() && health.phase() != Phase::Starting;
     let parts: serde_json::Map<String, Value> = health
         .parts()
@@ -84,4 +98,17 @@ async fn show(extract::State(State { health, channels }): extract::State<State>)
         "breakers": breakers,
     });
     (status, Json(body))
+}
+
+/// For Prometheus. Written from memory: no server is asked.
+async fn metrics(extract::State(State { health, channels, store }): extract::State<State>) -> impl IntoResponse {
+    let parts = health.parts().into_iter().map(|(name, part)| (name, part == Part::Up)).collect();
+    let lag = health.schedule_lag().and_then(|lag| lag.to_std().ok());
+    let present = Present {
+        breakers: channels.levels(),
+        parts,
+        schedule: lag.zip(health.schedule_due()),
+        connections: store.get().map(Store::connections),
+    };
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics().text(&present))
 }

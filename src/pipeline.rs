@@ -108,6 +108,7 @@ impl Pipeline {
                     effects: parts.effects.clone(),
                     channels: parts.channels.clone(),
                     templates: parts.templates.clone(),
+                    metrics: Arc::new(parts.health.metrics().queue(queue)),
                     clock: parts.clock.clone(),
                     random: parts.random.clone(),
                     stop: pipeline.stop.clone(),

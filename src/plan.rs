@@ -1,5 +1,6 @@
 //! What a job decided, as data: the rows to write and the messages to publish. `work` makes it, `effects` performs it.
 
+mod outcome;
 mod report;
 
 use std::{
@@ -11,7 +12,10 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-pub use self::report::{Report, Undelivered};
+pub use self::{
+    outcome::JobOutcome,
+    report::{Report, Undelivered},
+};
 use crate::kind::{Kind, Lane};
 
 /// All that follows from one job. Written in one commit, then published.
@@ -42,13 +46,13 @@ impl Plan {
         Self { mark: Some(mark), next: Some(next), ..Self::default() }
     }
 
-    /// What became of the job, in a word for its log line.
+    /// What became of the job.
     #[must_use]
-    pub fn outcome(&self) -> &'static str {
+    pub fn outcome(&self) -> JobOutcome {
         match self.receipt.as_ref().map(|receipt| receipt.state) {
-            None | Some(Delivered::Sent) => "done",
-            Some(Delivered::Failed) => "failed",
-            Some(Delivered::Unknown) => "unknown",
+            None | Some(Delivered::Sent) => JobOutcome::Done,
+            Some(Delivered::Failed) => JobOutcome::Failed,
+            Some(Delivered::Unknown) => JobOutcome::Unknown,
         }
     }
 

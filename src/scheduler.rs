@@ -255,7 +255,7 @@ impl Scheduler {
         // What is stuck is late too, and most of all.
         let overdue = next.all.map(|due| self.clock.now() - due).filter(|_| !stuck.is_empty());
         if let Some(lag) = lag.max(overdue.filter(|overdue| *overdue > TimeDelta::zero())) {
-            self.health.scheduled(lag);
+            self.health.scheduled(lag, self.clock.now());
         }
         Ok(self.until(next.without))
     }

@@ -182,6 +182,13 @@ impl Store {
         self.pool.close().await;
     }
 
+    /// Connections that are in use, those that are idle, and the most that there may be.
+    #[must_use]
+    pub fn connections(&self) -> [u32; 3] {
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
+        [self.pool.size().saturating_sub(idle), idle, self.pool.options().get_max_connections()]
+    }
+
     /// The pool, for tests and `carebell dev`, which write the care tables that this program only reads.
     #[must_use]
     pub fn pool(&self) -> &PgPool {

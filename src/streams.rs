@@ -5,6 +5,7 @@
 
 mod load;
 mod look;
+pub mod observe;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},

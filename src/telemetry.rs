@@ -1,4 +1,9 @@
-//! Logs: one readable message and fields, as text or JSON, on standard error. Never payloads or personal data.
+//! Logs: one readable message and fields, as text or JSON, on standard error. Never payloads or personal data. And
+//! [`metrics`].
+
+pub mod metrics;
+pub mod names;
+mod process;
 
 use std::{io::IsTerminal, panic};
 

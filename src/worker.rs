@@ -2,7 +2,7 @@
 
 use std::{
     future::Future,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -29,12 +29,15 @@ use crate::{
     doctor::{self, AtStart, Depth},
     effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
-    http, jobs, nats,
+    http, jobs,
+    kind::Kind,
+    nats,
     pipeline::{Parts, Pipeline},
     plan::Channel,
     scheduler::Scheduler,
     store::Store,
-    streams::{FileError, Streams},
+    streams::{FileError, Streams, observe},
+    telemetry::metrics::Metrics,
     templates::{LoadError, Templates},
 };
 
@@ -87,16 +90,19 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let health = Health::new();
     let streams = Streams::embedded(&config.adjustments)?;
     let templates = Templates::load(config.templates_dir.as_deref())?;
-    let channels = channels(&config, &clock)?;
+    let channels = channels(&config, &clock, health.metrics())?;
     let closing = CancellationToken::new();
-    let state = http::State { health: Arc::clone(&health), channels: channels.clone() };
+    let known = Arc::new(OnceLock::new());
+    let state = http::State { health: Arc::clone(&health), channels: channels.clone(), store: Arc::clone(&known) };
     let address = http::serve(config.health_port, state, closing.clone()).await.map_err(WorkerError::Port)?;
     info!(port = address.port(), "health is served");
 
     let Some(servers) = stop.run_until_cancelled(Box::pin(start(&config, &streams, &clock, &health))).await else {
         return Ok(());
     };
-    let (client, store) = servers?;
+    let (connection, store) = servers?;
+    let client = connection.client.clone();
+    let _ = known.set(store.clone());
     let listening = listen(&config, &store, &clock, &closing).await?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
@@ -111,6 +117,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         random: Random::system(),
         health: Arc::clone(&health),
     };
+    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).collect();
+    let observed = observe::run(connection, parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
+    tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     let mut pipeline = None;
     if config.duties.contains(&Duty::Pipeline) {
@@ -165,7 +174,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     Ok(())
 }
 
-fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
+fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channels, ConfigError> {
     let mut senders: Vec<Arc<dyn Sender>> = Vec::new();
     if let Some(settings) = config.web_push.clone() {
         senders.push(Arc::new(WebPush::new(settings, clock.clone()).map_err(config::from_channel)?));
@@ -184,7 +193,7 @@ fn channels(config: &Config, clock: &Clock) -> Result<Channels, ConfigError> {
     for settings in &config.gateways {
         senders.push(gateway(settings.clone(), clock.clone())?);
     }
-    Ok(Channels::new(senders, breaker::Policy::default(), clock.clone()))
+    Ok(Channels::new(senders, breaker::Policy::default(), clock.clone(), metrics))
 }
 
 fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigError> {
@@ -218,7 +227,7 @@ async fn start(
     streams: &Streams,
     clock: &Clock,
     health: &Arc<Health>,
-) -> Result<(async_nats::Client, Store), WorkerError> {
+) -> Result<(nats::Connection, Store), WorkerError> {
     let deadline = Instant::now() + config.start_timeout;
     let store = Store::new(&config.database_url, config.database_connections)
         .map_err(|error| WorkerError::Start(format!("DATABASE_URL: {error}")))?;
@@ -232,12 +241,12 @@ async fn start(
             doctor::at_start(&doctor::nats(&connection, streams, clock, Depth::Worker).await)
         })
         .await?;
-        Ok::<_, GivenUp>(connection.client)
+        Ok::<_, GivenUp>(connection)
     };
     let database =
         try_until(deadline, POSTGRES, health, async || doctor::at_start(&doctor::database(&store, clock).await));
     match tokio::try_join!(Box::pin(nats), Box::pin(database)) {
-        Ok((client, ())) => Ok((client, store)),
+        Ok((connection, ())) => Ok((connection, store)),
         Err(GivenUp(why)) => Err(WorkerError::Start(with_others_that_are_down(why, health))),
     }
 }

@@ -99,6 +99,16 @@ impl State {
             Self::HalfOpen => "half_open",
         }
     }
+
+    /// As shown by `/metrics`: the higher, the worse.
+    #[must_use]
+    pub const fn level(self) -> f64 {
+        match self {
+            Self::Closed => 0.0,
+            Self::HalfOpen => 0.5,
+            Self::Open => 1.0,
+        }
+    }
 }
 
 /// The breaker of one provider.

@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{health::Health, store::StoreError};
+use crate::{health::Health, store::StoreError, telemetry::metrics::GroupMetrics};
 
 /// The first wait after the database has not answered; doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
@@ -25,6 +25,9 @@ pub trait Batch: Send + Sync + 'static {
     type Ask: Send + Sync + 'static;
     /// Its answer.
     type Answer: Send + 'static;
+
+    /// What metrics call it.
+    const NAME: &'static str;
 
     /// Answers all asks in their order, or none. Asks whose answer was lost are put again, so the same ask twice must
     /// have one effect.
@@ -70,11 +73,12 @@ impl<B: Batch> Group<B> {
     /// Starts the task; `limit` is the most asks that share a statement.
     #[must_use]
     pub fn start(batch: B, limit: usize, health: Arc<Health>) -> Self {
+        let metrics = health.metrics().group(B::NAME);
         let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit);
         tokio::spawn(async move {
             let mut waiting = Vec::with_capacity(limit);
             while receiver.recv_many(&mut waiting, limit).await > 0 {
-                answer(&batch, &health, waiting.drain(..).unzip()).await;
+                answer(&batch, &health, &metrics, waiting.drain(..).unzip()).await;
             }
         });
         Self { asks }
@@ -94,7 +98,12 @@ impl<B: Batch> Group<B> {
 
 type Replies<B> = Vec<oneshot::Sender<Result<<B as Batch>::Answer, Refused>>>;
 
-async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::Ask>, Replies<B>)) {
+async fn answer<B: Batch>(
+    batch: &B,
+    health: &Health,
+    metrics: &GroupMetrics,
+    (asks, replies): (Vec<B::Ask>, Replies<B>),
+) {
     let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
     let mut ranges: Vec<Range<usize>> = Vec::new();
     ranges.push(0..asks.len());
@@ -106,6 +115,7 @@ async fn answer<B: Batch>(batch: &B, health: &Health, (asks, replies): (Vec<B::A
         match result {
             Ok(answers) => {
                 health.database_answers();
+                metrics.answered(range.len());
                 wait = FIRST_WAIT;
                 for (reply, answer) in replies[range].iter_mut().zip(answers) {
                     send(reply, Ok(answer));
@@ -156,6 +166,8 @@ mod tests {
     impl Batch for Squares {
         type Ask = i64;
         type Answer = i64;
+
+        const NAME: &'static str = "squares";
 
         async fn run(&self, asks: &[i64]) -> Result<Vec<i64>, StoreError> {
             tokio::task::yield_now().await;

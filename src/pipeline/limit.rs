@@ -84,6 +84,8 @@ impl<R: Row> Batch for Bookings<R> {
     type Ask = usize;
     type Answer = Answer;
 
+    const NAME: &'static str = "rate_limits";
+
     async fn run(&self, asks: &[usize]) -> Result<Vec<Answer>, StoreError> {
         let (count, ask) = book_ask(&self.rate, asks);
         let booked = self.row.book(&ask).await?;

@@ -25,9 +25,10 @@ use crate::{
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
     kind::Stage,
-    plan::{Channel, DeadReason, Plan, Reason, Receipt, Upkeep},
+    plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
+    telemetry::metrics::QueueMetrics,
     templates::Templates,
 };
 
@@ -52,6 +53,8 @@ pub struct Runner {
     pub channels: Channels,
     /// What people are told, in their languages.
     pub templates: Templates,
+    /// What is counted of the queue.
+    pub metrics: Arc<QueueMetrics>,
     /// The time.
     pub clock: Clock,
     /// Randomness.
@@ -62,20 +65,28 @@ pub struct Runner {
     pub deadline: CancellationToken,
 }
 
-/// What came of a job, for its one log line.
+/// What came of a job, for its one log line and the metrics.
 struct Ending {
     fate: Fate,
-    outcome: &'static str,
+    outcome: JobOutcome,
     why: Option<String>,
+    /// The name of why it was skipped or waits.
+    reason: Option<Reason>,
+    /// Which attempt it was, where that was its last.
+    attempts: Option<u32>,
 }
 
 impl Ending {
-    fn new(outcome: &'static str, fate: Fate) -> Self {
-        Self { fate, outcome, why: None }
+    fn new(outcome: JobOutcome, fate: Fate) -> Self {
+        Self { fate, outcome, why: None, reason: None, attempts: None }
     }
 
     fn because(self, why: impl Into<String>) -> Self {
         Self { why: Some(why.into()), ..self }
+    }
+
+    fn by(self, reason: Reason) -> Self {
+        Self { reason: Some(reason), ..self.because(reason.name()) }
     }
 
     /// Leaves the message alone where another worker's word counts: a run that has ended needs no more than its
@@ -83,8 +94,8 @@ impl Ending {
     fn if_written(self, meta: &Meta, written: Written) -> Self {
         match written {
             Written::Yes => self,
-            Written::Superseded if meta.kind.stage == Stage::Delivery => Self::new("superseded", Fate::Leave),
-            Written::Superseded => Self::new("duplicate", Fate::Done),
+            Written::Superseded if meta.kind.stage == Stage::Delivery => Self::new(JobOutcome::Superseded, Fate::Leave),
+            Written::Superseded => Self::new(JobOutcome::Duplicate, Fate::Done),
         }
     }
 }
@@ -93,6 +104,7 @@ impl Runner {
     /// Runs one message to its end and settles it. The message stays this worker's until then.
     pub async fn run(&self, message: Pulled) {
         let started = Instant::now();
+        self.metrics.begun(self.waited(&message));
         let meta = message.meta();
         let meta = meta.as_ref();
         let alive = self.ack_wait / 3;
@@ -102,12 +114,24 @@ impl Runner {
             () = self.deadline.cancelled() => self.release(meta).await,
         };
         Self::log(&message, meta.ok(), &ending, started.elapsed());
+        let Ending { fate, outcome, reason, attempts, .. } = ending;
+        let (reason, attempts) = match &fate {
+            Fate::Dead(death) => (Some(death.reason.name()), Some(death.attempts)),
+            _ => (reason.map(Reason::name), attempts),
+        };
         let lifeline = message.lifeline();
         tokio::select! {
-            () = settle(message, ending.fate, &self.effects) => checkpoint::reached(Step::Settled),
+            () = settle(message, fate, &self.effects) => checkpoint::reached(Step::Settled),
             never = lifeline.keep(alive) => match never {},
             () = self.out_of_time() => {}
         }
+        self.metrics.ended(outcome, started.elapsed(), reason, attempts);
+    }
+
+    /// How long a message lay in its queue. One that comes again waited for something else.
+    fn waited(&self, message: &Pulled) -> Option<Duration> {
+        let since = || (self.clock.now() - message.place.published).to_std().unwrap_or_default();
+        (message.place.delivered == 1).then(since)
     }
 
     /// Holds a message until its time, and keeps it this worker's meanwhile. False where the worker stops before.
@@ -175,11 +199,11 @@ impl Runner {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
         let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
-            Admission::Ended(state) => return Ok(Ending::new("duplicate", Fate::Done).because(state)),
-            Admission::Dead(death) => return Ok(Ending::new("dead", Fate::Dead(death))),
+            Admission::Ended(state) => return Ok(Ending::new(JobOutcome::Duplicate, Fate::Done).because(state)),
+            Admission::Dead(death) => return Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death))),
             Admission::Wait(until, reason) => {
                 let until = parked_until(until, self.clock.now(), not_after);
-                return Ok(Ending::new("waits", park(meta, not_after, until)).because(reason.name()));
+                return Ok(Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason));
             }
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
@@ -187,7 +211,7 @@ impl Runner {
         let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
         if self.clock.now() >= not_after && !unsure {
             let written = self.effects.skip(meta, not_after, Reason::Expired, Plan::default()).await?;
-            return Ok(Ending::new("expired", Fate::Done).if_written(meta, written));
+            return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
         }
         let cx = Context {
             meta: meta.clone(),
@@ -206,30 +230,32 @@ impl Runner {
                 let outcome = plan.outcome();
                 let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
                 match self.effects.carry_out(meta, not_after, plan).await? {
-                    Committed::Fresh => Ok(Ending { why, ..Ending::new(outcome, Fate::Done) }),
-                    Committed::MarkTaken => Ok(Ending::new("skipped", Fate::Done).because(Reason::AlreadySent.name())),
+                    Committed::Fresh => {
+                        Ok(Ending { why, attempts: Some(attempts + 1), ..Ending::new(outcome, Fate::Done) })
+                    }
+                    Committed::MarkTaken => Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(Reason::AlreadySent)),
                     Committed::Duplicate => {
-                        Ok(Ending::new("duplicate", Fate::Done).if_written(meta, Written::Superseded))
+                        Ok(Ending::new(JobOutcome::Duplicate, Fate::Done).if_written(meta, Written::Superseded))
                     }
                 }
             }
             Next::Skip(reason, plan) => {
                 let written = self.effects.skip(meta, not_after, reason, plan).await?;
-                Ok(Ending::new("skipped", Fate::Done).because(reason.name()).if_written(meta, written))
+                Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(reason).if_written(meta, written))
             }
             Next::Tend(upkeep) => self.tend(meta, not_after, upkeep, policy.timeout).await,
             Next::Wait(until, reason) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
-                Ok(Ending::new("waits", park(meta, not_after, until)).because(reason.name()).if_written(meta, written))
+                Ok(Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason).if_written(meta, written))
             }
             Next::RetrySoon(why, wait) => {
                 let written = self.effects.record(meta, Verdict::Attempt { error: why.clone(), until: None }).await?;
-                Ok(Ending::new("retry", Fate::Retry(wait)).because(why).if_written(meta, written))
+                Ok(Ending::new(JobOutcome::Retry, Fate::Retry(wait)).because(why).if_written(meta, written))
             }
             Next::RetryLater(why, until) => {
                 let failed = Verdict::Attempt { error: why.clone(), until: Some(until) };
                 let written = self.effects.record(meta, failed).await?;
-                Ok(Ending::new("retry", park(meta, not_after, until)).because(why).if_written(meta, written))
+                Ok(Ending::new(JobOutcome::Retry, park(meta, not_after, until)).because(why).if_written(meta, written))
             }
             Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
             Next::Hold(why) => Err(Refused::Unavailable(why)),
@@ -247,9 +273,9 @@ impl Runner {
         tokio::select! {
             tended = self.effects.tend(meta, not_after, upkeep, limit) => match tended? {
                 (Committed::Fresh | Committed::MarkTaken, removed) => {
-                    Ok(Ending::new("done", Fate::Done).because(removed.to_string()))
+                    Ok(Ending::new(JobOutcome::Done, Fate::Done).because(removed.to_string()))
                 }
-                (Committed::Duplicate, _) => Ok(Ending::new("duplicate", Fate::Done)),
+                (Committed::Duplicate, _) => Ok(Ending::new(JobOutcome::Duplicate, Fate::Done)),
             },
             () = self.stop.cancelled() => Ok(self.release(Ok(meta)).await),
         }
@@ -288,7 +314,7 @@ impl Runner {
     async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Refused> {
         let verdict = Verdict::Dead { error: death.error.clone(), reason: death.reason };
         let written = self.effects.record(meta, verdict).await?;
-        Ok(Ending::new("dead", Fate::Dead(death)).if_written(meta, written))
+        Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death)).if_written(meta, written))
     }
 
     async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Refused> {
@@ -296,7 +322,7 @@ impl Runner {
             format!("delivered {} times with nothing recorded: it ends the workers that run it", meta.delivered);
         let written = self.effects.record_crashed(meta, &error).await?;
         let death = Death { reason: DeadReason::Crashed, error, attempts, first: meta.published };
-        Ok(Ending::new("dead", Fate::Dead(death)).if_written(meta, written))
+        Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death)).if_written(meta, written))
     }
 
     /// What cannot be read is recorded where its id can be, and kept in the dead letters in any case.
@@ -309,7 +335,7 @@ impl Runner {
         }
         let first = message.place.published;
         Ending::new(
-            "dead",
+            JobOutcome::Dead,
             Fate::Dead(Death { reason: DeadReason::Undecodable, error: why.to_owned(), attempts: 1, first }),
         )
     }
@@ -325,11 +351,12 @@ impl Runner {
         if let Ok(meta) = meta {
             let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;
         }
-        Ending::new("released", Fate::Release)
+        Ending::new(JobOutcome::Released, Fate::Release)
     }
 
     fn log(message: &Pulled, meta: Option<&Meta>, ending: &Ending, took: Duration) {
-        let Ending { fate, outcome, why } = ending;
+        let Ending { fate, outcome, why, .. } = ending;
+        let word = outcome.name();
         let job = meta.map_or("?", |meta| meta.job_id.as_str());
         let root = meta.map_or("?", |meta| meta.root_id.as_str());
         let kind = message.queue().kind.name;
@@ -339,28 +366,33 @@ impl Runner {
         let why = why.as_deref();
         match fate {
             Fate::Leave => {
-                warn!(job, root, kind, outcome, sequence, delivered, ms, "{kind} is another worker's by now");
+                warn!(job, root, kind, outcome = word, sequence, delivered, ms, "{kind} is another worker's by now");
             }
-            Fate::Done if *outcome == "unknown" => {
+            Fate::Done if *outcome == JobOutcome::Unknown => {
                 error!(
                     job,
-                    root, kind, outcome, ms, delivered, "{kind} may have been sent, or not: somebody has to look"
+                    root,
+                    kind,
+                    outcome = word,
+                    ms,
+                    delivered,
+                    "{kind} may have been sent, or not: somebody has to look"
                 );
             }
-            Fate::Done => info!(job, root, kind, outcome, why, ms, delivered, "{kind} {outcome}"),
-            Fate::Release => info!(job, root, kind, outcome, ms, "{kind} given back: the worker stops"),
-            Fate::Park { until, .. } if *outcome == "retry" => {
-                warn!(job, root, kind, outcome, why, %until, ms, delivered, "{kind} failed, again later");
+            Fate::Done => info!(job, root, kind, outcome = word, why, ms, delivered, "{kind} {word}"),
+            Fate::Release => info!(job, root, kind, outcome = word, ms, "{kind} given back: the worker stops"),
+            Fate::Park { until, .. } if *outcome == JobOutcome::Retry => {
+                warn!(job, root, kind, outcome = word, why, %until, ms, delivered, "{kind} failed, again later");
             }
-            Fate::Park { until, .. } => info!(job, root, kind, outcome, why, %until, ms, "{kind} waits"),
+            Fate::Park { until, .. } => info!(job, root, kind, outcome = word, why, %until, ms, "{kind} waits"),
             Fate::Retry(wait) => {
-                warn!(job, root, kind, outcome, why, ?wait, ms, delivered, "{kind} failed, again soon");
+                warn!(job, root, kind, outcome = word, why, ?wait, ms, delivered, "{kind} failed, again soon");
             }
             Fate::Dead(death) => error!(
                 job,
                 root,
                 kind,
-                outcome,
+                outcome = word,
                 reason = death.reason.name(),
                 attempts = death.attempts,
                 error = death.error,

@@ -89,7 +89,7 @@ impl Scheduler {
             };
         }
         if all.moved > 0 {
-            self.health.scheduled(all.lag);
+            self.health.scheduled(all.lag, self.clock.now());
         }
         Ok(all)
     }

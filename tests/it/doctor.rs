@@ -194,6 +194,12 @@ async fn users_of_nats() {
     world.everyone_has_it_once("with-least").await;
     world.dead_letters_once(1).await;
     world.queues_are_empty().await;
+    // What it may not look at is absent from its metrics, without a word in the log.
+    let looked_at =
+        async || Some(worker.get("/metrics").await.1).filter(|text| text.contains("\ncarebell_delayed_jobs "));
+    let metrics = world.eventually("the queues are looked at", looked_at).await;
+    assert!(metrics.contains("\ncarebell_queue_waiting_messages{"), "{metrics}");
+    assert!(!metrics.contains("carebell_dead_letters") && !metrics.contains("carebell_parked_jobs"), "{metrics}");
     assert!(!worker.output().contains("refuses"), "{}", worker.output());
     assert_eq!(worker.terminate().await.code(), Some(0));
 

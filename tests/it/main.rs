@@ -6,6 +6,7 @@
 mod support;
 
 mod alert_refill;
+mod alerts;
 mod bad_input;
 mod breakers;
 mod callbacks;
@@ -31,6 +32,7 @@ mod lanes;
 mod layout;
 mod maintenance_prune;
 mod maintenance_subscriptions;
+mod metrics;
 mod mixed;
 mod notification;
 mod operations;

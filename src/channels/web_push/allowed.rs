@@ -54,7 +54,30 @@ pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }
 
+/// The push service that a host belongs to; the host itself where it is one that the operator named.
+pub fn service_of(host: &str) -> &str {
+    let service = BUILT_IN.into_iter().find(|pattern| matches(pattern, host));
+    service.map_or(host, |pattern| pattern.trim_start_matches("*."))
+}
+
 fn matches(pattern: &str, domain: &str) -> bool {
     let Some(parent) = pattern.strip_prefix('*') else { return pattern == domain };
     domain.strip_suffix(parent).is_some_and(|labels| labels.split('.').all(|label| !label.is_empty()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_hosts_of_a_push_service_are_one() {
+        for (host, service) in [
+            ("fcm.googleapis.com", "fcm.googleapis.com"),
+            ("a.notify.windows.com", "notify.windows.com"),
+            ("any.thing.push.apple.com", "push.apple.com"),
+            ("push.example.org:8443", "push.example.org:8443"),
+        ] {
+            assert_eq!(service_of(host), service);
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush};
+use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush, allowed::service_of};
 use crate::{
     channels::{self, Address, AfterUnknown, NOBODY, Parcel, Sender, outbound::TIMEOUT},
     kind::Lane,
@@ -29,6 +29,11 @@ impl Sender for WebPush {
             Cow::Owned(endpoint.origin().trim_start_matches("https://").to_owned())
         });
         (rank == 0).then_some(host)
+    }
+
+    /// A browser's push service may have any number of hosts: in metrics they are one.
+    fn label<'a>(&self, provider: &'a str) -> &'a str {
+        service_of(provider)
     }
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, channels::Answer> {

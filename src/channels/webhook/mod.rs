@@ -188,6 +188,11 @@ impl Sender for Webhook {
         (rank == 0).then(|| host.map_or(Cow::Borrowed(NOBODY), Cow::Owned))
     }
 
+    /// Users name the hosts: in metrics they are one.
+    fn label<'a>(&self, provider: &'a str) -> &'a str {
+        if provider == NOBODY { provider } else { Channel::Webhook.name() }
+    }
+
     /// So that one that is slow leaves places to the others.
     fn most_at_once(&self) -> usize {
         MOST_AT_ONCE
@@ -227,6 +232,12 @@ mod tests {
     fn webhook(named: &str) -> Webhook {
         let allowed_hosts = AllowedHost::list("WEBHOOK_ALLOWED_HOSTS", named).unwrap();
         Webhook::new(Settings { allowed_hosts, ..Settings::default() }, Clock::system()).unwrap()
+    }
+
+    #[test]
+    fn no_host_that_a_user_named_is_in_metrics() {
+        assert_eq!(webhook("").label("hooks.of-somebody.example"), "webhook");
+        assert_eq!(webhook("").label(NOBODY), NOBODY);
     }
 
     #[test]

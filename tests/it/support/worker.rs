@@ -199,7 +199,7 @@ impl Custom {
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();
-        let channels = Channels::new(Vec::new(), breaker::Policy::default(), clock.clone());
+        let channels = Channels::new(Vec::new(), breaker::Policy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
         let parts = Parts { registry, streams, context, effects, channels, templates, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }

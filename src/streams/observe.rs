@@ -1,0 +1,127 @@
+//! Looks every few seconds how much waits in each queue, for the metrics. What cannot be seen is not shown, and nothing
+//! else depends on it.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use async_nats::jetstream::{self, consumer};
+use chrono::{DateTime, Utc};
+use futures::TryStreamExt;
+use tokio::time::{sleep, timeout};
+
+use super::Streams;
+use crate::{
+    clock::Clock,
+    health::Health,
+    kind::Queue,
+    nats::{self, Ask, Connection, Reply},
+    telemetry::{
+        metrics::{Metrics, QueueState},
+        names::Metric,
+    },
+};
+
+/// Between two looks.
+const EVERY: Duration = Duration::from_secs(5);
+
+/// How long an answer may take: no look waits long for a server that is busy.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Streams whose depth is shown beside the queues'.
+const DEPTHS: [(&str, Metric); 3] =
+    [("DEAD_LETTERS", Metric::DeadLetters), ("HOLD", Metric::Parked), ("SCHEDULED", Metric::Delayed)];
+
+/// Looks at these queues every five seconds, for ever.
+pub async fn run(connection: Connection, streams: Streams, queues: Vec<Queue>, health: Arc<Health>, clock: Clock) {
+    let metrics = health.metrics();
+    let context = nats::jetstream(&connection.client);
+    let mut visible = None;
+    loop {
+        let sees_all = look_at_queues(&streams, &context, &queues, metrics, &clock).await;
+        if sees_all {
+            metrics.queues_looked_at(clock.now());
+        }
+        if visible.is_none() {
+            visible = may_see(&connection).await;
+        }
+        for (stream, metric) in visible.iter().flatten() {
+            let depth = timeout(PATIENCE, streams.depth(&context, stream)).await;
+            metrics.set_depth(*metric, depth.ok().and_then(Result::ok).flatten());
+        }
+        sleep(EVERY).await;
+    }
+}
+
+/// Those of [`DEPTHS`] that the user may look at; none where the server does not say. Found out once: each question that
+/// is refused is a line in the server's log.
+async fn may_see(connection: &Connection) -> Option<Vec<(&'static str, Metric)>> {
+    let ask = |(stream, _)| {
+        let subject = format!("$JS.API.STREAM.INFO.{stream}");
+        Ask { subject, header: None, body: "", is_answered: true }
+    };
+    let replies = connection.ask(&DEPTHS.map(ask)).await.ok()?;
+    let seen = DEPTHS.into_iter().zip(replies).filter(|(_, reply)| *reply != Reply::Refused);
+    Some(seen.map(|(depth, _)| depth).collect())
+}
+
+/// Answers whether all queues were seen. One request a stream, and one for each queue in which something waits.
+async fn look_at_queues(
+    streams: &Streams,
+    context: &jetstream::Context,
+    queues: &[Queue],
+    metrics: &Metrics,
+    clock: &Clock,
+) -> bool {
+    let mut found: HashMap<String, consumer::Info> = HashMap::new();
+    for stream in streams.work_queues() {
+        if let Ok(Some(infos)) = timeout(PATIENCE, consumers(context, &stream)).await {
+            found.extend(infos.into_iter().map(|info| (info.name.clone(), info)));
+        }
+    }
+    let mut sees_all = true;
+    for queue in queues {
+        let declared = streams.consumer(queue);
+        let state = match (declared, declared.and_then(|declared| found.get(declared.durable()))) {
+            (Some(declared), Some(info)) => {
+                Some(state(context, &declared.stream, &declared.config.filter_subject, info, clock).await)
+            }
+            _ => None,
+        };
+        sees_all &= state.is_some();
+        metrics.set_queue(*queue, state);
+    }
+    sees_all
+}
+
+async fn consumers(context: &jetstream::Context, stream: &str) -> Option<Vec<consumer::Info>> {
+    let stream = context.get_stream_no_info(stream).await.ok()?;
+    stream.consumers().try_collect().await.ok()
+}
+
+async fn state(
+    context: &jetstream::Context,
+    stream: &str,
+    subject: &str,
+    info: &consumer::Info,
+    clock: &Clock,
+) -> QueueState {
+    let mut state = QueueState {
+        waiting: info.num_pending,
+        in_flight: info.num_ack_pending as u64,
+        pulls: info.num_waiting as u64,
+        oldest: Some(Duration::ZERO),
+    };
+    if state.waiting > 0 {
+        let next = info.delivered.stream_sequence + 1;
+        let published = timeout(PATIENCE, first(context, stream, subject, next)).await.ok().flatten();
+        state.oldest = published.map(|published| (clock.now() - published).to_std().unwrap_or_default());
+    }
+    state
+}
+
+/// When the first message of a subject at or behind a sequence was published. One that has just gone has no age.
+async fn first(context: &jetstream::Context, stream: &str, subject: &str, sequence: u64) -> Option<DateTime<Utc>> {
+    let stream = context.get_stream_no_info(stream).await.ok()?;
+    let message = stream.get_first_raw_message_by_subject(subject, sequence).await.ok()?;
+    let nanoseconds = i64::try_from(message.time.unix_timestamp_nanos()).ok()?;
+    Some(DateTime::from_timestamp_nanos(nanoseconds))
+}

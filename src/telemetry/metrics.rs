@@ -1,0 +1,342 @@
+//! What the worker counts. Recording is a few atomic additions by handles that are made once, for each queue, provider and
+//! group; only why a job was skipped, waits or is dead is looked up by its label.
+//!
+//! `prometheus` is named here and nowhere else.
+
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use chrono::{DateTime, Utc};
+use prometheus::{
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, Opts, Registry, TextEncoder,
+    core::Collector,
+};
+
+use super::{
+    names::{Metric, Spec, Type},
+    process,
+};
+use crate::{
+    kind::Queue,
+    plan::{Channel, JobOutcome},
+};
+
+/// What `lane` says of a queue that is the only one of its kind.
+pub const NO_LANE: &str = "none";
+
+/// The classes of answers in `carebell_deliveries_total`.
+pub const ANSWERS: [&str; 7] = ["accepted", "later", "retry", "down", "unknown", "permanent", "gone"];
+
+/// All metrics of one process. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics(Arc<Inner>);
+
+struct Inner {
+    registry: Registry,
+    /// In the order of [`Metric::ALL`].
+    families: Vec<Family>,
+    /// While somebody fills in what is read at each look, so that no other look sees half of it.
+    filling: Mutex<()>,
+}
+
+enum Family {
+    Counter(CounterVec),
+    Gauge(GaugeVec),
+    Histogram(HistogramVec),
+}
+
+/// What is counted of one queue.
+#[derive(Debug)]
+pub struct QueueMetrics {
+    metrics: Metrics,
+    labels: [&'static str; 2],
+    consumed: Counter,
+    duration: Histogram,
+    waited: Histogram,
+    attempts: Histogram,
+    outcomes: [Counter; JobOutcome::ALL.len()],
+}
+
+/// What is counted of one provider.
+#[derive(Debug)]
+pub struct ProviderMetrics {
+    answers: [(&'static str, Counter); ANSWERS.len()],
+    duration: Histogram,
+}
+
+/// What is observed of the statements of one group.
+#[derive(Clone, Debug)]
+pub struct GroupMetrics(Histogram);
+
+/// What the server says of one queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueState {
+    /// Messages not delivered yet.
+    pub waiting: u64,
+    /// Messages delivered and not settled.
+    pub in_flight: u64,
+    /// Pulls that wait.
+    pub pulls: u64,
+    /// The age of the oldest message that waits; none where that could not be seen.
+    pub oldest: Option<Duration>,
+}
+
+/// What is read when somebody looks, and not counted before.
+#[derive(Clone, Debug, Default)]
+pub struct Present {
+    /// The worst breaker by channel and label, from 0 (closed) to 1 (open).
+    pub breakers: BTreeMap<(Channel, String), f64>,
+    /// Whether each part works.
+    pub parts: BTreeMap<&'static str, bool>,
+    /// How late the scheduler was when something was last due, and when that was.
+    pub schedule: Option<(Duration, DateTime<Utc>)>,
+    /// Connections in use, idle ones, and the most that there may be.
+    pub connections: Option<[u32; 3]>,
+}
+
+impl Metrics {
+    /// All of them, at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        let families = Metric::ALL.iter().map(|metric| register(&registry, &metric.spec())).collect();
+        let metrics = Self(Arc::new(Inner { registry, families, filling: Mutex::new(()) }));
+        metrics.set(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
+        metrics
+    }
+
+    /// The handles of a queue.
+    #[must_use]
+    pub fn queue(&self, queue: Queue) -> QueueMetrics {
+        let labels = labels(queue);
+        let outcome = |outcome: JobOutcome| self.counter(Metric::Jobs, &[labels[0], labels[1], outcome.name()]);
+        QueueMetrics {
+            consumed: self.counter(Metric::Consumed, &labels),
+            duration: self.histogram(Metric::ProcessDuration, &labels),
+            waited: self.histogram(Metric::QueueTime, &labels),
+            attempts: self.histogram(Metric::Attempts, &labels),
+            outcomes: JobOutcome::ALL.map(outcome),
+            metrics: self.clone(),
+            labels,
+        }
+    }
+
+    /// The handles of a provider, by the label that its channel has for it.
+    #[must_use]
+    pub fn provider(&self, channel: Channel, label: &str) -> ProviderMetrics {
+        let labels = [channel.name(), label];
+        ProviderMetrics {
+            answers: ANSWERS.map(|answer| (answer, self.counter(Metric::Deliveries, &[labels[0], labels[1], answer]))),
+            duration: self.histogram(Metric::SendDuration, &labels),
+        }
+    }
+
+    /// The handle of a group.
+    #[must_use]
+    pub fn group(&self, name: &str) -> GroupMetrics {
+        GroupMetrics(self.histogram(Metric::GroupSize, &[name]))
+    }
+
+    /// What the server says of a queue now; none where it does not say.
+    pub fn set_queue(&self, queue: Queue, state: Option<QueueState>) {
+        let labels = labels(queue);
+        let oldest = state.and_then(|state| state.oldest).map(|age| age.as_secs_f64());
+        for (metric, value) in [
+            (Metric::QueueWaiting, state.map(|state| count(state.waiting))),
+            (Metric::QueueInFlight, state.map(|state| count(state.in_flight))),
+            (Metric::QueuePulls, state.map(|state| count(state.pulls))),
+            (Metric::QueueOldest, oldest),
+        ] {
+            self.set_or_remove(metric, &labels, value);
+        }
+    }
+
+    /// All queues were seen at this instant.
+    pub fn queues_looked_at(&self, now: DateTime<Utc>) {
+        self.set(Metric::QueuesLookedAt, &[], seconds(now));
+    }
+
+    /// How many messages a stream holds; none where that cannot be seen.
+    pub fn set_depth(&self, metric: Metric, depth: Option<u64>) {
+        self.set_or_remove(metric, &[], depth.map(count));
+    }
+
+    /// All metrics in the text form of Prometheus, version 0.0.4.
+    #[must_use]
+    pub fn text(&self, present: &Present) -> String {
+        let filling = self.0.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        self.fill(present);
+        let text = TextEncoder::new().encode_to_string(&self.0.registry.gather());
+        drop(filling);
+        text.unwrap_or_else(|error| {
+            tracing::error!("metrics cannot be written: {error}");
+            String::new()
+        })
+    }
+
+    fn fill(&self, present: &Present) {
+        // A breaker that is not kept any more is not shown any more.
+        if let Family::Gauge(breakers) = self.family(Metric::BreakerState) {
+            breakers.reset();
+        }
+        for ((channel, provider), state) in &present.breakers {
+            self.set(Metric::BreakerState, &[channel.name(), provider], *state);
+        }
+        for (part, up) in &present.parts {
+            self.set(Metric::PartUp, &[part], f64::from(u8::from(*up)));
+        }
+        if let Some((lag, due)) = present.schedule {
+            self.set(Metric::ScheduleLag, &[], lag.as_secs_f64());
+            self.set(Metric::ScheduleDue, &[], seconds(due));
+        }
+        if let Some([used, idle, most]) = present.connections {
+            self.set(Metric::Connections, &["used"], f64::from(used));
+            self.set(Metric::Connections, &["idle"], f64::from(idle));
+            self.set(Metric::ConnectionsMax, &[], f64::from(most));
+        }
+        let Some(process) = process::look() else { return };
+        let cpu = self.counter(Metric::ProcessCpu, &[]);
+        cpu.inc_by((process.cpu - cpu.get()).max(0.0));
+        self.set(Metric::ProcessResident, &[], process.resident);
+        self.set(Metric::ProcessVirtual, &[], process.size);
+        self.set(Metric::ProcessStart, &[], process.start);
+        self.set_or_remove(Metric::ProcessFiles, &[], process.files);
+    }
+
+    fn family(&self, metric: Metric) -> &Family {
+        &self.0.families[metric as usize]
+    }
+
+    fn set(&self, metric: Metric, labels: &[&str], value: f64) {
+        self.gauge(metric, labels).set(value);
+    }
+
+    fn set_or_remove(&self, metric: Metric, labels: &[&str], value: Option<f64>) {
+        match (value, self.family(metric)) {
+            (Some(value), _) => self.set(metric, labels, value),
+            (None, Family::Gauge(gauges)) => {
+                // An error says that it was not there before either.
+                let _ = gauges.remove_label_values(labels);
+            }
+            (None, _) => {}
+        }
+    }
+
+    fn counter(&self, metric: Metric, labels: &[&str]) -> Counter {
+        match self.family(metric) {
+            Family::Counter(family) => family.with_label_values(labels),
+            _ => unreachable!("{metric:?} is no counter"),
+        }
+    }
+
+    fn gauge(&self, metric: Metric, labels: &[&str]) -> Gauge {
+        match self.family(metric) {
+            Family::Gauge(family) => family.with_label_values(labels),
+            _ => unreachable!("{metric:?} is no gauge"),
+        }
+    }
+
+    fn histogram(&self, metric: Metric, labels: &[&str]) -> Histogram {
+        match self.family(metric) {
+            Family::Histogram(family) => family.with_label_values(labels),
+            _ => unreachable!("{metric:?} is no histogram"),
+        }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Metrics")
+    }
+}
+
+impl QueueMetrics {
+    /// A message was begun that came for the first time after it had lain so long in its queue, or came again.
+    pub fn begun(&self, waited: Option<Duration>) {
+        self.consumed.inc();
+        if let Some(waited) = waited {
+            self.waited.observe(waited.as_secs_f64());
+        }
+    }
+
+    /// A run has ended: how, after how long, why where there is a name for that, and at which attempt where that says
+    /// something.
+    pub fn ended(&self, outcome: JobOutcome, took: Duration, reason: Option<&'static str>, attempts: Option<u32>) {
+        self.outcomes[outcome as usize].inc();
+        self.duration.observe(took.as_secs_f64());
+        if let Some(attempts) = attempts {
+            self.attempts.observe(f64::from(attempts));
+        }
+        if let Some(reason) = reason {
+            let [kind, lane] = self.labels;
+            self.metrics.counter(Metric::Reasons, &[kind, lane, reason]).inc();
+        }
+    }
+}
+
+impl ProviderMetrics {
+    /// An answer of this class came, one of [`ANSWERS`], after so long.
+    pub fn answered(&self, class: &str, took: Duration) {
+        self.duration.observe(took.as_secs_f64());
+        if let Some((_, counter)) = self.answers.iter().find(|(answer, _)| *answer == class) {
+            counter.inc();
+        }
+    }
+}
+
+impl GroupMetrics {
+    /// So many asks shared a statement.
+    pub fn answered(&self, asks: usize) {
+        self.0.observe(count(asks as u64));
+    }
+}
+
+fn labels(queue: Queue) -> [&'static str; 2] {
+    [queue.kind.name, queue.lane.map_or(NO_LANE, crate::kind::Lane::name)]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "exact up to 2^53")]
+fn count(value: u64) -> f64 {
+    value as f64
+}
+
+#[expect(clippy::cast_precision_loss, reason = "microseconds since 1970 are exact for another two centuries")]
+fn seconds(instant: DateTime<Utc>) -> f64 {
+    instant.timestamp_micros() as f64 / 1e6
+}
+
+#[expect(
+    clippy::expect_used,
+    reason = "names and labels are constants, and each process makes them all when it starts"
+)]
+fn register(registry: &Registry, spec: &Spec) -> Family {
+    let Spec { name, r#type, labels, buckets, help, .. } = *spec;
+    let options = Opts::new(name, help);
+    let (family, collector): (Family, Box<dyn Collector>) = match r#type {
+        Type::Counter => {
+            let counters = CounterVec::new(options, labels).expect("a name and labels of Prometheus");
+            (Family::Counter(counters.clone()), Box::new(counters))
+        }
+        Type::Gauge => {
+            let gauges = GaugeVec::new(options, labels).expect("a name and labels of Prometheus");
+            (Family::Gauge(gauges.clone()), Box::new(gauges))
+        }
+        Type::Histogram => {
+            let options = HistogramOpts::from(options).buckets(buckets.to_vec());
+            let histograms = HistogramVec::new(options, labels).expect("a name and labels of Prometheus");
+            (Family::Histogram(histograms.clone()), Box::new(histograms))
+        }
+    };
+    registry.register(collector).expect("no two metrics have one name");
+    family
+}

@@ -1,0 +1,310 @@
+//! The name of every metric, with all that is said of it. `docs/METRICS.md` has the same as a table, which a test holds to
+//! this file.
+//!
+//! What OpenTelemetry's messaging conventions have a name for is called so, in Prometheus form: a `.` is a `_`, and unit
+//! and `_total` are at the end. What is Carebell's own begins with `carebell_`. What each process has is called as in
+//! Prometheus' own client libraries.
+
+/// What a metric is, as Prometheus tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Type {
+    /// Only grows, while the process lives.
+    Counter,
+    /// Goes up and down.
+    Gauge,
+    /// Observations, counted by size.
+    Histogram,
+}
+
+impl Type {
+    /// As in `# TYPE`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// Seconds; the name says so.
+    Seconds,
+    /// Bytes; the name says so.
+    Bytes,
+    /// Things, which the name says.
+    Count,
+}
+
+/// A metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each says of itself what it is, in `Metric::spec`")]
+pub enum Metric {
+    Consumed,
+    ProcessDuration,
+    Jobs,
+    Reasons,
+    QueueTime,
+    Attempts,
+    Deliveries,
+    SendDuration,
+    BreakerState,
+    QueueWaiting,
+    QueueInFlight,
+    QueueOldest,
+    QueuePulls,
+    QueuesLookedAt,
+    DeadLetters,
+    Parked,
+    Delayed,
+    ScheduleLag,
+    ScheduleDue,
+    GroupSize,
+    Connections,
+    ConnectionsMax,
+    PartUp,
+    BuildInfo,
+    ProcessCpu,
+    ProcessResident,
+    ProcessVirtual,
+    ProcessFiles,
+    ProcessStart,
+}
+
+/// All that is said of a metric.
+#[derive(Clone, Copy, Debug)]
+pub struct Spec {
+    /// Its name.
+    pub name: &'static str,
+    /// What it is.
+    pub r#type: Type,
+    /// What is counted.
+    pub unit: Unit,
+    /// The names of its labels. Their values are of sets that configuration and code bound, and never personal.
+    pub labels: &'static [&'static str],
+    /// The upper bounds of a histogram's buckets.
+    pub buckets: &'static [f64],
+    /// What it means: one sentence.
+    pub help: &'static str,
+}
+
+/// From a look-up in memory to the longest timeout of a queue.
+const DURATIONS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300.];
+/// From at once to after an outage.
+const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300., 900., 3600.];
+/// `carebell.attempts` goes up to ten.
+const ATTEMPTS: &[f64] = &[1., 2., 3., 4., 5., 10.];
+/// Up to the most asks of one statement.
+const SIZES: &[f64] = &[1., 2., 5., 10., 20., 50., 100., 200.];
+
+const QUEUE: &[&str] = &["kind", "lane"];
+const PROVIDER: &[&str] = &["channel", "provider"];
+
+const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Spec {
+    Spec { name, r#type: Type::Counter, unit: Unit::Count, labels, buckets: &[], help }
+}
+
+const fn gauge(name: &'static str, unit: Unit, labels: &'static [&'static str], help: &'static str) -> Spec {
+    Spec { name, r#type: Type::Gauge, unit, labels, buckets: &[], help }
+}
+
+const fn histogram(
+    name: &'static str,
+    unit: Unit,
+    labels: &'static [&'static str],
+    buckets: &'static [f64],
+    help: &'static str,
+) -> Spec {
+    Spec { name, r#type: Type::Histogram, unit, labels, buckets, help }
+}
+
+impl Metric {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 29] = [
+        Self::Consumed,
+        Self::ProcessDuration,
+        Self::Jobs,
+        Self::Reasons,
+        Self::QueueTime,
+        Self::Attempts,
+        Self::Deliveries,
+        Self::SendDuration,
+        Self::BreakerState,
+        Self::QueueWaiting,
+        Self::QueueInFlight,
+        Self::QueueOldest,
+        Self::QueuePulls,
+        Self::QueuesLookedAt,
+        Self::DeadLetters,
+        Self::Parked,
+        Self::Delayed,
+        Self::ScheduleLag,
+        Self::ScheduleDue,
+        Self::GroupSize,
+        Self::Connections,
+        Self::ConnectionsMax,
+        Self::PartUp,
+        Self::BuildInfo,
+        Self::ProcessCpu,
+        Self::ProcessResident,
+        Self::ProcessVirtual,
+        Self::ProcessFiles,
+        Self::ProcessStart,
+    ];
+
+    /// What is said of it.
+    #[must_use]
+    #[expect(clippy::too_many_lines, reason = "a table: one entry a metric")]
+    pub const fn spec(self) -> Spec {
+        use Unit::{Bytes, Count, Seconds};
+        match self {
+            Self::Consumed => counter(
+                "messaging_client_consumed_messages_total",
+                QUEUE,
+                "Messages that this worker pulled and began, redeliveries included.",
+            ),
+            Self::ProcessDuration => histogram(
+                "messaging_process_duration_seconds",
+                Seconds,
+                QUEUE,
+                DURATIONS,
+                "How long this worker was at a message, up to its being settled.",
+            ),
+            Self::Jobs => counter(
+                "carebell_jobs_total",
+                &["kind", "lane", "outcome"],
+                "Runs of jobs that ended in this worker, by what became of them.",
+            ),
+            Self::Reasons => counter(
+                "carebell_job_reasons_total",
+                &["kind", "lane", "reason"],
+                "Why jobs were skipped, wait or are dead.",
+            ),
+            Self::QueueTime => histogram(
+                "carebell_queue_time_seconds",
+                Seconds,
+                QUEUE,
+                WAITS,
+                "How long a message lay in its queue before this worker began it; first deliveries only.",
+            ),
+            Self::Attempts => histogram(
+                "carebell_job_attempts",
+                Count,
+                QUEUE,
+                ATTEMPTS,
+                "How many attempts a job took that was carried out or is dead; one that went well at once took one.",
+            ),
+            Self::Deliveries => counter(
+                "carebell_deliveries_total",
+                &["channel", "provider", "answer"],
+                "Sends to a provider, by what its answer means.",
+            ),
+            Self::SendDuration => histogram(
+                "carebell_send_duration_seconds",
+                Seconds,
+                PROVIDER,
+                DURATIONS,
+                "How long a send took, up to the provider's answer.",
+            ),
+            Self::BreakerState => gauge(
+                "carebell_breaker_state",
+                Count,
+                PROVIDER,
+                "The circuit breaker of a provider in this worker: 0 closed, 0.5 half-open, 1 open; of several with one label the worst.",
+            ),
+            Self::QueueWaiting => gauge(
+                "carebell_queue_waiting_messages",
+                Count,
+                QUEUE,
+                "Messages of a queue that were not delivered yet; each worker reports the same number.",
+            ),
+            Self::QueueInFlight => gauge(
+                "carebell_queue_in_flight_messages",
+                Count,
+                QUEUE,
+                "Messages that some worker has, or that wait for a retry of up to ten seconds; each worker reports the same number.",
+            ),
+            Self::QueueOldest => gauge(
+                "carebell_queue_oldest_waiting_seconds",
+                Seconds,
+                QUEUE,
+                "The age of the oldest message that was not delivered yet, 0 where none waits; each worker reports the same.",
+            ),
+            Self::QueuePulls => gauge(
+                "carebell_queue_waiting_pulls",
+                Count,
+                QUEUE,
+                "Pulls that wait for messages of a queue: 0 where all workers are busy, or none is there.",
+            ),
+            Self::QueuesLookedAt => gauge(
+                "carebell_queues_looked_at_timestamp_seconds",
+                Seconds,
+                &[],
+                "When this worker last had an answer about all queues, in seconds since 1970.",
+            ),
+            Self::DeadLetters => gauge(
+                "carebell_dead_letters",
+                Count,
+                &[],
+                "Dead letters that somebody has to look at; absent where the worker may not see them.",
+            ),
+            Self::Parked => gauge(
+                "carebell_parked_jobs",
+                Count,
+                &[],
+                "Jobs that wait in HOLD for their time; absent where the worker may not see them.",
+            ),
+            Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs that applications published for later."),
+            Self::ScheduleLag => gauge(
+                "carebell_schedule_lag_seconds",
+                Seconds,
+                &[],
+                "How late this worker's scheduler was when something was last due; absent until then.",
+            ),
+            Self::ScheduleDue => gauge(
+                "carebell_schedule_due_timestamp_seconds",
+                Seconds,
+                &[],
+                "When this worker's scheduler last found something due, in seconds since 1970; absent until then.",
+            ),
+            Self::GroupSize => histogram(
+                "carebell_group_size",
+                Count,
+                &["group"],
+                SIZES,
+                "How many jobs shared one statement of the database.",
+            ),
+            Self::Connections => gauge(
+                "carebell_database_connections",
+                Count,
+                &["state"],
+                "Connections to the database, by whether a statement has them.",
+            ),
+            Self::ConnectionsMax => gauge(
+                "carebell_database_connections_max",
+                Count,
+                &[],
+                "The most connections to the database that this worker opens.",
+            ),
+            Self::PartUp => {
+                gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs works: 1 or 0.")
+            }
+            Self::BuildInfo => gauge("carebell_build_info", Count, &["version"], "1, with the version as a label."),
+            Self::ProcessCpu => Spec {
+                unit: Seconds,
+                ..counter("process_cpu_seconds_total", &[], "Processor time that the process has used.")
+            },
+            Self::ProcessResident => {
+                gauge("process_resident_memory_bytes", Bytes, &[], "Memory of the process that is not swapped out.")
+            }
+            Self::ProcessVirtual => gauge("process_virtual_memory_bytes", Bytes, &[], "Address space of the process."),
+            Self::ProcessFiles => gauge("process_open_fds", Count, &[], "Open file descriptors of the process."),
+            Self::ProcessStart => {
+                gauge("process_start_time_seconds", Seconds, &[], "When the process started, in seconds since 1970.")
+            }
+        }
+    }
+}

@@ -1,0 +1,84 @@
+//! Alert rules, dashboard and docs name the metrics that are there, and each alert has its test and its runbook. What the
+//! rules do is tested by promtool: `helm/check-rules`.
+
+use std::{collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::Path, process::Command};
+
+use carebell::telemetry::names::{Metric, Spec};
+use serde_json::{Value, json};
+
+/// The words of a text that are, or look like, names of metrics; of a histogram's series the histogram.
+fn named(text: &str) -> BTreeSet<String> {
+    let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+    let is_name = |word: &&str| ["carebell_", "messaging_", "process_"].iter().any(|start| word.starts_with(start));
+    let bare = |word: &str| {
+        let histogram = ["_bucket", "_sum", "_count"].iter().find_map(|ending| word.strip_suffix(ending));
+        histogram.unwrap_or(word).to_owned()
+    };
+    words.filter(is_name).map(bare).collect()
+}
+
+fn known() -> BTreeSet<String> {
+    Metric::ALL.iter().map(|metric| metric.spec().name.to_owned()).collect()
+}
+
+fn file(path: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
+}
+
+/// The queries of the dashboard.
+fn queries(dashboard: &Value) -> Vec<String> {
+    let panels = dashboard["panels"].as_array().unwrap().iter();
+    let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
+    targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn rules_and_dashboard_name_only_what_is_there() {
+    let rules = file("helm/carebell/files/rules.yaml");
+    let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
+    let queries = queries(&dashboard);
+    assert!(queries.len() > 25, "{}", queries.len());
+    for text in queries.iter().chain([&rules, &file("helm/carebell/files/rules_test.yaml"), &file("docs/METRICS.md")]) {
+        let unknown: Vec<String> = named(text).difference(&known()).cloned().collect();
+        assert_eq!(unknown, [""; 0], "in {text}");
+    }
+    // The queries themselves, as rules: a rate's span is Grafana's to fill in.
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    writeln!(file, "groups:\n- name: dashboard\n  rules:").unwrap();
+    for (number, query) in queries.iter().enumerate() {
+        let query = query.replace("$__rate_interval", "5m");
+        writeln!(file, "  - record: query_{number}\n    expr: {}", json!(query)).unwrap();
+    }
+    let Ok(checked) = Command::new("promtool").args(["check", "rules"]).arg(file.path()).output() else {
+        eprintln!("promtool is not at hand (Debian: package prometheus): the queries' syntax is not checked");
+        return;
+    };
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+#[test]
+fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
+    let docs = file("docs/METRICS.md");
+    let mut table = "| metric | type | labels | meaning |\n|---|---|---|---|\n".to_owned();
+    for metric in Metric::ALL {
+        let Spec { name, r#type, labels, help, .. } = metric.spec();
+        let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
+        writeln!(table, "| `{name}` | {} | {} | {help} |", r#type.name(), labels.join(", ")).unwrap();
+    }
+    assert!(docs.contains(&table), "docs/METRICS.md is to have this table:\n{table}");
+
+    let rules = file("helm/carebell/files/rules.yaml");
+    let tests = file("helm/carebell/files/rules_test.yaml");
+    let mut alerts = 0;
+    for rule in rules.split("- alert: ").skip(1) {
+        let name = rule.lines().next().unwrap();
+        assert!(docs.contains(&format!("\n### {name}\n")), "{name} has no section");
+        let runbook = format!("runbook: 'docs/METRICS.md#{}: ", name.to_lowercase());
+        assert!(rule.contains(&runbook), "{name} has no runbook line");
+        assert!(rule.contains("severity: "), "{name}");
+        let tested = tests.split(&format!("alertname: {name}\n")).skip(1).any(|test| test.contains("exp_labels"));
+        assert!(tested, "{name} is never raised in rules_test.yaml");
+        alerts += 1;
+    }
+    assert_eq!(alerts, 11);
+}

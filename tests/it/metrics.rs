@@ -1,0 +1,284 @@
+//! `/metrics`: what is counted, that its labels are bounded, and that nothing in it is personal.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::Write as _,
+    process::{Command, Stdio},
+};
+
+use carebell::{
+    dev::push_service::Behaviour,
+    jobs,
+    kind::Lane,
+    plan::{Channel, JobOutcome},
+    telemetry::{
+        metrics::{ANSWERS, NO_LANE},
+        names::{Metric, Type, Unit},
+    },
+};
+use serde_json::json;
+
+use crate::support::{FAMILY, Process, World, reminder, utc_now};
+
+/// One line of the text form.
+struct Sample {
+    name: String,
+    labels: BTreeMap<String, String>,
+    value: f64,
+}
+
+fn samples(text: &str) -> Vec<Sample> {
+    let sample = |line: &str| {
+        let (series, value) = line.rsplit_once(' ').unwrap();
+        let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+        let labels = labels.trim_end_matches('}').split("\",").filter(|label| !label.is_empty());
+        let labels = labels.map(|label| {
+            let (name, value) = label.split_once("=\"").unwrap();
+            (name.to_owned(), value.trim_end_matches('"').to_owned())
+        });
+        Sample { name: name.to_owned(), labels: labels.collect(), value: value.parse().unwrap() }
+    };
+    text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
+}
+
+/// The sum of the samples of a name with these labels. None where there is none.
+fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let found = samples(text).into_iter().filter(|sample| {
+        sample.name == name && labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
+    });
+    found.map(|sample| sample.value).reduce(|sum, value| sum + value)
+}
+
+async fn metrics(worker: &mut Process) -> String {
+    let (status, text) = worker.get("/metrics").await;
+    assert_eq!(status, 200, "{text}");
+    text
+}
+
+/// Passes what a live worker says to `promtool check metrics`, where it is at hand.
+fn check_with_promtool(text: &str) {
+    let child = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let Ok(mut child) = child else {
+        eprintln!("promtool is not at hand (Debian: package prometheus): not checked");
+        return;
+    };
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+}
+
+/// The values that a label may have.
+fn allowed(label: &str, world: &World) -> BTreeSet<String> {
+    let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    match label {
+        "kind" => jobs::registry().kinds().iter().map(|kind| kind.name.to_owned()).collect(),
+        "lane" => names(&[NO_LANE, Lane::Critical.name(), Lane::Normal.name(), Lane::Bulk.name()]),
+        "outcome" => JobOutcome::ALL.map(|outcome| outcome.name().to_owned()).into(),
+        "reason" => names(&["gone", "expired", "undecodable", "exhausted", "retry_later", "permanent"]),
+        "channel" => Channel::ALL.map(|channel| channel.name().to_owned()).into(),
+        "provider" => names(&[&world.push.host_port(), "webhook"]),
+        "answer" => names(&ANSWERS),
+        "group" => names(&["look_ups", "commits", "published", "failures", "claims", "ledger", "rate_limits"]),
+        "state" => names(&["used", "idle"]),
+        "part" => names(&["nats", "postgres", "scheduler"]),
+        "version" => names(&[env!("CARGO_PKG_VERSION")]),
+        other => panic!("a label that is not known: {other}"),
+    }
+}
+
+#[tokio::test]
+async fn every_outcome_is_counted_and_nothing_personal_is_said() {
+    let world = World::new().await;
+    // Due at once, so that the scheduler has been late or not.
+    world
+        .sql("UPDATE schedules SET next_at = now() - interval '2 seconds', due_at = now() - interval '2 seconds'")
+        .await;
+    world.push.behave_times("ana", 1, Behaviour::status(408));
+    world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
+    world.push.behave_always("chloe", Some(Behaviour::status(410)));
+    world.push.behave_always("dan", Some(Behaviour::status(400)));
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let before = metrics(&mut worker).await;
+    let jobs = "carebell_jobs_total";
+    assert_eq!(sum(&before, jobs, &[("kind", "reminder.medication")]), Some(0.0), "there from the start, at zero");
+
+    world.remind("job-well").await;
+    world.publish_json("jobs.reminder.medication", "job-gone", &reminder("nothing", utc_now())).await;
+    let late = [
+        ("Carebell-Job-Id", "job-late"),
+        ("Content-Type", "application/json"),
+        ("Carebell-Not-After", "2026-01-01T00:00:00Z"),
+    ];
+    world.publish("jobs.reminder.medication", &late, reminder("metformin", utc_now()).to_string()).await;
+    world.publish("jobs.reminder.medication", &[("Carebell-Job-Id", "job-broken")], "x").await;
+    let duplicate = reminder("nothing", utc_now()).to_string();
+    assert_eq!(world.ended("job-gone").await.0, "skipped");
+    let again = [("Carebell-Job-Id", "job-gone"), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
+    world.publish("jobs.reminder.medication", &again, duplicate).await;
+
+    let wanted: &[(&str, &str, f64)] = &[
+        ("reminder.medication", "done", 1.0),
+        ("reminder.medication", "skipped", 1.0),
+        ("reminder.medication", "expired", 1.0),
+        ("reminder.medication", "dead", 1.0),
+        ("reminder.medication", "duplicate", 1.0),
+        ("notification", "done", 1.0),
+        ("deliver.web_push", "done", 2.0),
+        ("deliver.web_push", "retry", 1.0),
+        ("deliver.web_push", "waits", 1.0),
+        ("deliver.web_push", "failed", 1.0),
+        ("deliver.web_push", "dead", 1.0),
+    ];
+    let text = world
+        .eventually("all have ended and been seen", async || {
+            let text = metrics(&mut worker).await;
+            let all = wanted.iter().all(|(kind, outcome, count)| {
+                sum(&text, jobs, &[("kind", kind), ("outcome", outcome)]) == Some(*count)
+            });
+            let seen = sum(&text, "carebell_dead_letters", &[]) == Some(2.0);
+            let scheduled = sum(&text, "carebell_schedule_lag_seconds", &[]).is_some();
+            (all && seen && scheduled).then_some(text)
+        })
+        .await;
+
+    let is = |name: &str, labels: &[(&str, &str)], wanted: f64| {
+        assert_eq!(sum(&text, name, labels), Some(wanted), "{name} {labels:?}");
+    };
+    let medication = ("kind", "reminder.medication");
+    is("messaging_client_consumed_messages_total", &[medication], 5.0);
+    is("messaging_process_duration_seconds_count", &[medication], 5.0);
+    is("carebell_queue_time_seconds_count", &[medication], 5.0);
+    is("carebell_job_reasons_total", &[medication, ("reason", "gone")], 1.0);
+    is("carebell_job_reasons_total", &[medication, ("reason", "undecodable")], 1.0);
+    is("carebell_job_attempts_count", &[("kind", "deliver.web_push")], 4.0);
+    is("carebell_job_attempts_sum", &[("kind", "deliver.web_push")], 5.0);
+    for (answer, count) in [("accepted", 2.0), ("retry", 1.0), ("later", 1.0), ("gone", 1.0), ("permanent", 1.0)] {
+        is("carebell_deliveries_total", &[("channel", "web_push"), ("answer", answer)], count);
+    }
+    is("carebell_send_duration_seconds_count", &[("provider", &world.push.host_port())], 6.0);
+    is("carebell_queue_waiting_messages", &[medication], 0.0);
+    is("carebell_queue_oldest_waiting_seconds", &[medication], 0.0);
+    is("carebell_part_up", &[("part", "nats")], 1.0);
+    is("carebell_database_connections_max", &[], 10.0);
+    is("carebell_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
+    assert!(sum(&text, "carebell_group_size_count", &[("group", "commits")]) > Some(0.0));
+    assert!(sum(&text, "process_resident_memory_bytes", &[]) > Some(1e6));
+    assert!(sum(&text, "process_cpu_seconds_total", &[]) > Some(0.0));
+    assert!(sum(&text, "carebell_queue_waiting_pulls", &[medication]) > Some(0.0), "somebody works on it");
+
+    all_are_as_their_names_say(&text, &world);
+    for personal in FAMILY.into_iter().chain(["rose", "Rose", "etformin", "job-", "browns", "@", "example.org"]) {
+        assert!(!text.contains(personal), "{personal} is in {text}");
+    }
+    check_with_promtool(&text);
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
+/// Each metric of the enum is there, as what it is said to be, with its labels and no others, of values that are bounded.
+fn all_are_as_their_names_say(text: &str, world: &World) {
+    let found = samples(text);
+    let mut known = 0;
+    for metric in Metric::ALL {
+        let spec = metric.spec();
+        assert!(text.contains(&format!("# HELP {} {}\n", spec.name, spec.help)), "{}", spec.name);
+        assert!(text.contains(&format!("# TYPE {} {}\n", spec.name, spec.r#type.name())), "{}", spec.name);
+        let endings: &[&str] = if spec.r#type == Type::Histogram { &["_bucket", "_sum", "_count"] } else { &[""] };
+        let names: Vec<String> = endings.iter().map(|ending| format!("{}{ending}", spec.name)).collect();
+        let own: Vec<&Sample> = found.iter().filter(|sample| names.contains(&sample.name)).collect();
+        assert!(!own.is_empty(), "{} has no sample", spec.name);
+        known += own.len();
+        for sample in own {
+            let labels: BTreeSet<&str> =
+                sample.labels.keys().map(String::as_str).filter(|name| *name != "le").collect();
+            assert_eq!(labels, spec.labels.iter().copied().collect(), "{}", sample.name);
+            for (label, value) in sample.labels.iter().filter(|(name, _)| *name != "le") {
+                assert!(allowed(label, world).contains(value), "{} has {label}={value}", sample.name);
+            }
+        }
+    }
+    assert_eq!(known, found.len(), "nothing else is there");
+}
+
+#[tokio::test]
+async fn the_state_of_a_breaker_goes_up_and_down() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let host = world.push.host_port();
+    let state = async |worker: &mut Process| {
+        sum(&metrics(worker).await, "carebell_breaker_state", &[("channel", "web_push"), ("provider", &host)])
+    };
+    assert_eq!(state(&mut worker).await, None, "nobody was asked yet");
+    world.remind("first").await;
+    world.everyone_has_it_once("first").await;
+    assert_eq!(state(&mut worker).await, Some(0.0));
+
+    for name in FAMILY {
+        world.push.behave_always(name, Some(Behaviour::status(503)));
+    }
+    for number in 0..20 {
+        let body = json!({ "recipients": [{ "userId": FAMILY[number % 4] }], "title": "News" });
+        world.publish_json("jobs.notification.normal", &format!("news-{number}"), &body).await;
+    }
+    world.eventually("it is open", async || (state(&mut worker).await == Some(1.0)).then_some(())).await;
+    for name in FAMILY {
+        world.push.behave_always(name, None);
+    }
+    world.eventually("it is closed", async || (state(&mut worker).await == Some(0.0)).then_some(())).await;
+    let text = metrics(&mut worker).await;
+    let down = sum(&text, "carebell_deliveries_total", &[("provider", &host), ("answer", "down")]);
+    // Six of ten sends, the four of the first job among them.
+    assert!(down >= Some(6.0), "{down:?}");
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
+#[tokio::test]
+async fn what_waits_and_for_how_long_is_shown() {
+    let world = World::new().await;
+    let since = utc_now();
+    for number in 0..3 {
+        world.remind(&format!("waits-{number}")).await;
+    }
+    // One that only schedules: nobody pulls.
+    let mut environment = world.environment();
+    environment.insert("LOG_FORMAT".into(), "json".into());
+    let mut worker = Process::start(&["run", "--only", "scheduler"], &environment, world.directory.path());
+    worker.ready().await;
+    let medication = [("kind", "reminder.medication"), ("lane", NO_LANE)];
+    let text = world
+        .eventually("it is seen", async || {
+            let text = metrics(&mut worker).await;
+            (sum(&text, "carebell_queue_waiting_messages", &medication) == Some(3.0)).then_some(text)
+        })
+        .await;
+    let oldest = sum(&text, "carebell_queue_oldest_waiting_seconds", &medication).unwrap();
+    let most = (utc_now() - since).as_seconds_f64();
+    assert!(oldest > 0.0 && oldest < most, "{oldest} of {most}");
+    assert_eq!(sum(&text, "carebell_queue_waiting_pulls", &medication), Some(0.0), "nobody works on it");
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
+#[test]
+fn names_follow_the_conventions() {
+    let names: BTreeSet<&str> = Metric::ALL.iter().map(|metric| metric.spec().name).collect();
+    assert_eq!(names.len(), Metric::ALL.len());
+    for (number, metric) in Metric::ALL.into_iter().enumerate() {
+        assert_eq!(metric as usize, number, "{metric:?} is in its place");
+        let spec = metric.spec();
+        let known = ["carebell_", "messaging_", "process_"].iter().any(|start| spec.name.starts_with(start));
+        assert!(known && spec.help.ends_with('.'), "{}", spec.name);
+        assert_eq!(spec.name.ends_with("_total"), spec.r#type == Type::Counter, "{}", spec.name);
+        let bare = spec.name.trim_end_matches("_total");
+        assert_eq!(bare.ends_with("_seconds"), spec.unit == Unit::Seconds, "{}", spec.name);
+        assert_eq!(bare.ends_with("_bytes"), spec.unit == Unit::Bytes, "{}", spec.name);
+        assert_eq!(spec.buckets.is_empty(), spec.r#type != Type::Histogram, "{}", spec.name);
+        assert!(spec.buckets.is_sorted());
+    }
+}
