@@ -266,6 +266,17 @@ async fn any_order_of_reports_and_record_ends_the_same() {
     assert_eq!(store.record_report(&reported("nobody", failed)).await.unwrap(), Noted::Missing);
 }
 
+#[tokio::test]
+async fn that_quiet_hours_were_overridden_outlives_what_the_provider_reports() {
+    let store = store().await;
+    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.claim_deliveries(&[ask("d", 1, 1, utc_now())]).await.unwrap();
+    let sent = "UPDATE deliveries SET state = 'sent', reason = 'quiet_hours_overridden' WHERE id = 'd'";
+    sqlx::query(sent).execute(store.pool()).await.unwrap();
+    store.record_report(&reported("d", Report::Delivered)).await.unwrap();
+    assert_eq!(row(&store, "d").await, ("delivered".into(), Some("quiet_hours_overridden".into())));
+}
+
 /// A report that is committed while the worker's record waits for its row: the worker is told that it has recorded.
 #[tokio::test]
 async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {

@@ -184,6 +184,19 @@ async fn the_second_provider_stands_in_until_the_first_is_back() {
 }
 
 #[tokio::test]
+async fn a_provider_that_asks_for_an_hour_is_passed_over() {
+    let (world, phones) = world().await;
+    phones.first.behave_always(Some(Behaviour::later("3600")));
+    let worker = Phones::worker(&world, &phones.both("SMS"), &[]);
+    world.text("news", 3).await;
+    let rows = world.rows("news").await;
+    assert!(rows.iter().all(|row| row.ended() == ("sent", None, 0)), "{rows:#?}");
+    assert!(rows.iter().all(|row| row.provider == Some(phones.second.name())), "{rows:#?}");
+    assert_eq!(phones.second.counts().accepted, 3);
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn what_may_have_been_accepted_is_not_sent_again() {
     let (world, phones) = world().await;
     let worker = Phones::worker(&world, &phones.one("SMS"), &[]);

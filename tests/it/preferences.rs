@@ -147,3 +147,24 @@ async fn each_channel_can_be_chosen_and_have_an_address() {
         added.unwrap_or_else(|error| panic!("a migration must let {channel:?} into user_addresses: {error}"));
     }
 }
+
+#[tokio::test]
+async fn what_was_asked_for_and_reaches_nobody_is_on_record() {
+    let world = World::new().await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ana', '{webhook}')").await;
+    let worker = Worker::start(&world);
+    let raw = json!({ "recipients": [{ "email": "eve@example.org" }], "title": "News", "channels": ["CHANNEL_PUSH"] });
+    for (job, body, expected) in [
+        ("nowhere", news("ana"), ("webhook", "failed", "no_address")),
+        ("otherwise", raw, ("email", "skipped", "not_named")),
+    ] {
+        world.publish_json("jobs.notification.normal", job, &body).await;
+        let lines = world.ledger(job).await;
+        let found: Vec<_> = lines
+            .iter()
+            .map(|line| (line.channel.as_str(), line.state.as_str(), line.reason.as_deref().unwrap_or_default()))
+            .collect();
+        assert_eq!(found, [expected]);
+    }
+    worker.stop().await;
+}

@@ -168,6 +168,22 @@ pub fn receipt(state: Delivered) -> LedgerRecord {
 }
 
 #[tokio::test]
+async fn a_success_that_is_told_late_counts_for_more_than_not_to_know() {
+    let store = store().await;
+    store.commit_runs(&[planned("d")]).await.unwrap();
+    claim(&store, ask("d", 1, 1, utc_now())).await;
+    let unsure = entry("d", 1, 1, receipt(Delivered::Unknown));
+    assert_eq!(store.record_deliveries(&[unsure]).await.unwrap(), [true]);
+    let late = entry_by("two", "d", 1, 1, receipt(Delivered::Sent), utc_now());
+    assert_eq!(store.record_deliveries(&[late]).await.unwrap(), [true]);
+    let failed = entry_by("two", "d", 1, 1, receipt(Delivered::Failed), utc_now());
+    store.record_deliveries(&[failed]).await.unwrap();
+    let state: String =
+        sqlx::query_scalar("SELECT state FROM deliveries WHERE id = 'd'").fetch_one(store.pool()).await.unwrap();
+    assert_eq!(state, "sent");
+}
+
+#[tokio::test]
 async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends() {
     let store = store().await;
     store.commit_runs(&[planned("d")]).await.unwrap();

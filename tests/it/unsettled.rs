@@ -3,10 +3,11 @@
 use std::net::SocketAddr;
 
 use carebell::dev::trail::Line;
+use chrono::TimeDelta;
 use mail_parser::MessageParser;
 use serde_json::{Value, json};
 
-use crate::support::{Process, Receivers, World};
+use crate::support::{Process, Receivers, World, utc_now};
 
 const PUBLIC: [(&str, &str); 2] = [("PUBLIC_URL", "https://bell.example.org"), ("PUBLIC_PORT", "0")];
 
@@ -60,6 +61,29 @@ async fn a_text_message_is_not_sent_again_and_its_report_settles_it() {
     assert_eq!(settled.provider_id.as_deref(), Some(text.sid.as_str()), "now it is known by which id");
     ends_well(&world, &receivers, heir).await;
     assert_eq!((receivers.phones.first.counts().requests, receivers.phones.first.counts().accepted), (1, 1));
+}
+
+/// That it is too late by now says nothing of whether it was sent in time.
+#[tokio::test]
+async fn a_text_message_that_was_perhaps_sent_is_not_said_to_have_expired() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let receivers = Receivers::start(&world).await;
+    let not_after = utc_now() + TimeDelta::seconds(4);
+    let headers = [
+        ("Carebell-Job-Id", "news"),
+        ("Content-Type", "application/json"),
+        ("Carebell-Not-After", &not_after.to_rfc3339()),
+    ];
+    let body = json!({ "recipients": [{ "phone": "+4366012345678" }], "title": "Visit moved" });
+    world.publish("jobs.notification.normal", &headers, body.to_string()).await;
+    let variables = receivers.with(&[]);
+    let mut doomed = Process::worker(&world, &[&variables[..], &[("CAREBELL_ABORT_AT", "sent")]].concat());
+    assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
+    world.eventually("it is too late", async || (utc_now() > not_after).then_some(())).await;
+    let heir = Process::worker(&world, &variables);
+    assert_eq!(world.rows("news").await.remove(0).ended(), ("unknown", Some("no_answer"), 0));
+    ends_well(&world, &receivers, heir).await;
+    assert_eq!(receivers.phones.first.counts().requests, 1);
 }
 
 #[tokio::test]
