@@ -1,7 +1,7 @@
 //! `carebell dev`: the whole product by one command, and nothing left behind.
 
 use std::{
-    process::{Command, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -69,11 +69,21 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
     );
 }
 
+/// Killed when it is dropped, so that a test that fails leaves no demo behind either.
+struct Ended(Child);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[tokio::test]
 async fn nothing_is_left_when_it_is_killed() {
     programs().await;
-    let mut dev = carebell().args(["dev"]).spawn().unwrap();
-    let mut told = std::io::BufReader::new(dev.stdout.take().unwrap());
+    let mut dev = Ended(carebell().args(["dev"]).spawn().unwrap());
+    let mut told = std::io::BufReader::new(dev.0.stdout.take().unwrap());
     // The invitation names the directory that all its servers run in.
     let directory = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
@@ -92,8 +102,7 @@ async fn nothing_is_left_when_it_is_killed() {
     let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
     let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
     assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 14, "{lines}");
-    dev.kill().unwrap();
-    dev.wait().unwrap();
+    drop(dev);
     let since = Instant::now();
     while !processes(&directory).is_empty() || std::path::Path::new(&directory).exists() {
         assert!(since.elapsed() < Duration::from_secs(20), "left behind: {:?}", processes(&directory));
