@@ -79,11 +79,15 @@ fn offset_of(zone: Tz, at: i64) -> i64 {
 
 const DAY: i64 = 86_400;
 
-/// All zones of the tz database with the changes of their clocks from 1970 to 2040, found by looking each second day.
+/// The first instant that tests look around: some days into 1970, where calendars begin, so that a search which starts
+/// before a change of clocks does not start before the calendar.
+const FIRST: i64 = 10 * DAY;
+
+/// All zones of the tz database with the changes of their clocks from [`FIRST`] to 2040, found by looking each second day.
 static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     let sets = |zone: Tz| {
-        let (mut sets, mut before) = (Vec::new(), offset_of(zone, 0));
-        for day in (0..70 * 365).step_by(2) {
+        let (mut sets, mut before) = (Vec::new(), offset_of(zone, FIRST));
+        for day in (FIRST / DAY..70 * 365).step_by(2) {
             let (mut old, mut new) = (day * DAY, (day + 2) * DAY);
             let after = offset_of(zone, new);
             if after == before {

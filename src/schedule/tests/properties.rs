@@ -32,7 +32,7 @@ fn expression() -> impl Strategy<Value = String> {
 /// Some zone and an instant, most often within two days of a change of its clock.
 pub(super) fn place() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
     let nanos = prop_oneof![Just(0_u32), 0..1_000_000_000_u32];
-    (0..ZONES.len(), any::<prop::sample::Index>(), -2 * DAY..2 * DAY, 0..4_000_000_000_i64, nanos).prop_map(
+    (0..ZONES.len(), any::<prop::sample::Index>(), -2 * DAY..2 * DAY, FIRST..4_000_000_000_i64, nanos).prop_map(
         |(number, index, near, anywhere, nanos)| {
             let (zone, sets) = &ZONES[number];
             let seconds = if sets.is_empty() { anywhere } else { sets[index.index(sets.len())].at + near };
