@@ -7,6 +7,7 @@
 pub(crate) mod group;
 pub mod park;
 pub mod publish;
+pub mod reads;
 pub mod reconcile;
 pub mod shortages;
 pub mod submit;
@@ -20,7 +21,10 @@ use prost::Message as _;
 use tokio::time::sleep;
 
 pub use self::group::Refused;
-use self::group::{Batch, Group};
+use self::{
+    group::{Batch, Group},
+    reads::Reads,
+};
 use crate::{
     checkpoint::{self, Step},
     clock::{Clock, Random},
@@ -55,6 +59,7 @@ pub struct Effects {
     failures: Group<RunFailures>,
     claims: Group<Claims>,
     ledger: Group<Ledger>,
+    reads: Reads,
 }
 
 /// Whether a job may run.
@@ -142,6 +147,7 @@ impl Effects {
             failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
             ledger: Group::start(Ledger(store.clone()), GROUP, Arc::clone(health)),
+            reads: Reads::start(store, health),
             store: store.clone(),
         }
     }
@@ -162,6 +168,12 @@ impl Effects {
     #[must_use]
     pub fn store(&self) -> &Store {
         &self.store
+    }
+
+    /// What jobs read in groups.
+    #[must_use]
+    pub fn reads(&self) -> &Reads {
+        &self.reads
     }
 
     /// Whether a job may run. A delivery is claimed by this; a run that is committed already is brought to its end.
@@ -352,10 +364,8 @@ impl Effects {
         }
         publish::children(&self.context, children).await;
         checkpoint::reached(Step::Published);
-        // The note only saves the reconciler's work, so a refusal of it is not the job's.
-        if let Err(refused) = self.published.ask(job_id.to_owned()).await {
-            tracing::warn!("noting that what follows from a job is published: {refused:?}");
-        }
+        // The note only saves the reconciler's work: neither its loss nor the wait for it is the job's.
+        self.published.tell(job_id.to_owned()).await;
     }
 
     /// What a committed run planned and may not have published.

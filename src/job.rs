@@ -8,10 +8,11 @@ use prost_reflect::ReflectMessage;
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
+    effects::{Refused, reads::Reads},
     kind::{Kind, Lane},
     plan::{Plan, Reason, Upkeep},
     policy::Wishes,
-    store::{Claim, Event, EventStatus, Store, StoreError},
+    store::{Claim, Event, EventStatus, Store},
     templates::Templates,
 };
 
@@ -90,11 +91,10 @@ impl Failure {
 
     /// A failed read: held while the database is away or busy, otherwise a failure that may be tried again.
     #[must_use]
-    #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(Failure::reading)`")]
-    pub fn reading(error: StoreError) -> Self {
-        match error {
-            StoreError::Unavailable(_) | StoreError::Busy(_) => Self::Unavailable { why: error.to_string() },
-            StoreError::Data(_) | StoreError::Fault(_) => Self::retry(error.to_string()),
+    pub fn reading(error: impl Into<Refused>) -> Self {
+        match error.into() {
+            Refused::Unavailable(why) => Self::Unavailable { why },
+            Refused::Data(why) | Refused::Fault(why) => Self::retry(why),
         }
     }
 }
@@ -154,7 +154,9 @@ pub struct Context {
     pub not_after: DateTime<Utc>,
     /// The ledger row, where the job is a delivery: claimed before `work` is called.
     pub claim: Option<Claim>,
-    /// Postgres.
+    /// What many jobs read at once.
+    pub reads: Reads,
+    /// Postgres, for what is read more rarely.
     pub store: Store,
     /// The ways to reach a person.
     pub channels: Channels,

@@ -101,7 +101,7 @@ impl Pipeline {
                     let durable = queue.durable();
                     return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
                 }
-                let runner = Runner {
+                let runner = Arc::new(Runner {
                     policy: declared.policy.clone(),
                     ack_wait: declared.config.ack_wait,
                     decoder,
@@ -113,7 +113,7 @@ impl Pipeline {
                     random: parts.random.clone(),
                     stop: pipeline.stop.clone(),
                     deadline: pipeline.deadline.clone(),
-                };
+                });
                 let limit = declared.policy.rate.map(|rate| {
                     let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
                     Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))

@@ -24,8 +24,8 @@ mod upkeep;
 use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
-    Executor, PgPool,
-    postgres::{PgConnectOptions, PgPoolOptions},
+    Executor, PgPool, Row,
+    postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::time::timeout;
 
@@ -33,8 +33,8 @@ pub use self::{
     audit::AuditEntry,
     callbacks::{Noted, Reported},
     care::{
-        AppointmentRecord, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationRecord, Planned, ShiftRecord,
-        SupplyRecord,
+        AppointmentRecord, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord, Planned,
+        ShiftRecord, SupplyRecord,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},
@@ -43,7 +43,7 @@ pub use self::{
     demo::{DemoAddress, DemoMember},
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
-    people::Person,
+    people::{PeopleAsk, Person},
     rate_limits::{BookAsk, Booked},
     runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
@@ -61,6 +61,16 @@ static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
     migrations
 });
 
+/// How statements of the groups are planned: once a connection, and by the indexes of the keys that they are given. Left
+/// alone, the planner takes a table that was empty when it looked for a small one, reads all of it for each group, and
+/// plans the same statement again and again. A plan by keys costs the same however long the tables are and however old
+/// their statistics. (`jit` goes by costs, and these are not meant.)
+const KEYED: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
+                     SET enable_mergejoin = off; SET jit = off";
+
+/// The most connections for such statements: one for each group that writes.
+const MOST_KEYED: u32 = 6;
+
 /// How long a job waits for a connection before the database counts as away.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -70,10 +80,12 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 /// SQLSTATE of a table that is not there.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Postgres, through a pool of connections. Cheap to clone.
+/// Postgres, through two pools of connections. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pool: PgPool,
+    /// For statements that look up each row by a key, and only those: see [`KEYED`].
+    keyed: PgPool,
 }
 
 /// What went wrong in the database, by what can be done about it. Texts hold SQLSTATE codes and names of tables and
@@ -136,18 +148,24 @@ impl Store {
         let options: PgConnectOptions = url.parse().map_err(|_| {
             StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
         })?;
-        let pool = PgPoolOptions::new()
-            .max_connections(connections)
-            .acquire_timeout(ACQUIRE_TIMEOUT)
-            // A worker whose machine stands still keeps rows locked for no longer than this.
-            .after_connect(|connection, _| {
-                Box::pin(async move {
-                    connection.execute("SET idle_in_transaction_session_timeout = '30s'").await?;
-                    Ok(())
+        let options = options.application_name("carebell");
+        // A worker whose machine stands still keeps rows locked for no longer than this.
+        let idle = "SET idle_in_transaction_session_timeout = '30s'";
+        let pool = |connections: u32, settings: String| {
+            PgPoolOptions::new()
+                .max_connections(connections)
+                .acquire_timeout(ACQUIRE_TIMEOUT)
+                .after_connect(move |connection, _| {
+                    let settings = sqlx::AssertSqlSafe(settings.clone());
+                    Box::pin(async move { connection.execute(settings).await.map(|_| ()) })
                 })
-            })
-            .connect_lazy_with(options.application_name("carebell"));
-        Ok(Self { pool })
+                .connect_lazy_with(options.clone())
+        };
+        let keyed = (connections / 2).clamp(1, MOST_KEYED);
+        Ok(Self {
+            pool: pool((connections - keyed).max(1), idle.to_owned()),
+            keyed: pool(keyed, format!("{idle}; {KEYED}")),
+        })
     }
 
     /// Whether the database answers.
@@ -180,13 +198,19 @@ impl Store {
     /// Closes all connections, after the statements under way.
     pub async fn close(&self) {
         self.pool.close().await;
+        self.keyed.close().await;
     }
 
     /// Connections that are in use, those that are idle, and the most that there may be.
     #[must_use]
     pub fn connections(&self) -> [u32; 3] {
-        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX);
-        [self.pool.size().saturating_sub(idle), idle, self.pool.options().get_max_connections()]
+        let [mut open, mut idle, mut most] = [0_u32; 3];
+        for pool in [&self.pool, &self.keyed] {
+            open += pool.size();
+            idle += u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            most += pool.options().get_max_connections();
+        }
+        [open.saturating_sub(idle), idle, most]
     }
 
     /// The pool, for tests and `carebell dev`, which write the care tables that this program only reads.
@@ -194,6 +218,13 @@ impl Store {
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
+}
+
+/// What a row of an answer to many asks belongs to, by its column `position`: 1 for the first, as Postgres counts.
+fn at_position<'a, T>(answers: &'a mut [T], row: &PgRow) -> Result<&'a mut T, StoreError> {
+    let position: i64 = row.try_get("position")?;
+    let index = usize::try_from(position - 1).ok().and_then(|index| answers.get_mut(index));
+    index.ok_or_else(|| StoreError::Fault(format!("position {position} was not asked for")))
 }
 
 fn migration_error(error: sqlx::migrate::MigrateError) -> StoreError {

@@ -1,7 +1,7 @@
 //! Group commit: asks that arrive while a statement is under way share the next one.
 //!
-//! A group waits for the database as long as somebody waits for its answer, so that a lost database holds jobs and
-//! fails none. A group that fails on data is split until only the offender fails.
+//! A group of writes waits for the database as long as somebody waits for its answer, so that a lost database holds jobs
+//! and fails none. A group that fails on data is split until only the offender fails.
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
@@ -28,6 +28,9 @@ pub trait Batch: Send + Sync + 'static {
 
     /// What metrics call it.
     const NAME: &'static str;
+
+    /// Whether a database that is away is waited for. Otherwise those who ask are told.
+    const WAITS: bool = true;
 
     /// Answers all asks in their order, or none. Asks whose answer was lost are put again, so the same ask twice must
     /// have one effect.
@@ -87,12 +90,19 @@ impl<B: Batch> Group<B> {
     /// Asks, and waits for the answer for as long as it takes: drop the future to give up.
     ///
     /// # Errors
-    /// If this ask is refused. A database that is away is no error, it is waited for.
+    /// If this ask is refused. A database that is away is no error where the batch waits for it.
     pub async fn ask(&self, ask: B::Ask) -> Result<B::Answer, Refused> {
         let (reply, answer) = oneshot::channel();
         let stopped = || Refused::Fault("the worker is stopping".into());
         self.asks.send((ask, reply)).await.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Tells what nobody has to wait for. It is lost where the database is away, and where the worker stops.
+    pub async fn tell(&self, ask: B::Ask) {
+        let (reply, _) = oneshot::channel();
+        // Refused only by a worker that stops.
+        let _ = self.asks.send((ask, reply)).await;
     }
 }
 
@@ -125,6 +135,12 @@ async fn answer<B: Batch>(
                 if matches!(error, StoreError::Unavailable(_)) {
                     health.database_fails(&error.to_string());
                 }
+                if !B::WAITS {
+                    for reply in &mut replies[range] {
+                        send(reply, Err(error.clone().into()));
+                    }
+                    continue;
+                }
                 if replies[range.clone()].iter().flatten().all(oneshot::Sender::is_closed) {
                     continue;
                 }
@@ -152,7 +168,7 @@ fn send<A>(reply: &mut Option<oneshot::Sender<Result<A, Refused>>>, answer: Resu
 mod tests {
     use std::sync::Mutex;
 
-    use futures::future::join_all;
+    use futures::{FutureExt, future::join_all};
 
     use super::*;
 
@@ -193,6 +209,42 @@ mod tests {
         let answers = join_all((0..50).map(|ask| group.ask(ask))).await;
         assert_eq!(answers, (0..50).map(|ask| Ok(ask * ask)).collect::<Vec<_>>());
         assert!(sizes.lock().unwrap().len() < 5, "fifty asks, a few statements: {:?}", sizes.lock().unwrap());
+    }
+
+    /// The same for those who do not wait.
+    struct Roots(Squares);
+
+    impl Batch for Roots {
+        type Ask = i64;
+        type Answer = i64;
+
+        const NAME: &'static str = "roots";
+        const WAITS: bool = false;
+
+        async fn run(&self, asks: &[i64]) -> Result<Vec<i64>, StoreError> {
+            self.0.run(asks).await
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_do_not_wait_are_told_that_the_database_is_away() {
+        let health = Health::new();
+        let group =
+            Group::start(Roots(Squares { away: Mutex::new(1), ..Squares::default() }), 100, Arc::clone(&health));
+        let told = join_all((0..50).map(|ask| group.ask(ask))).await;
+        assert!(told.iter().all(|told| matches!(told, Err(Refused::Unavailable(_)))), "{told:?}");
+        assert!(health.database_up().now_or_never().is_none(), "the worker knows it");
+        assert_eq!(group.ask(7).await, Ok(49), "and the next may have an answer");
+    }
+
+    #[tokio::test]
+    async fn what_is_told_is_done_though_nobody_waits() {
+        let sizes = Arc::new(Mutex::new(Vec::new()));
+        let group = Group::start(Squares { sizes: Arc::clone(&sizes), ..Squares::default() }, 100, Health::new());
+        group.tell(3).await;
+        // In its turn, after what was told.
+        group.ask(4).await.unwrap();
+        assert_eq!(sizes.lock().unwrap().iter().sum::<usize>(), 2);
     }
 
     #[tokio::test]

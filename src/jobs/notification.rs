@@ -95,7 +95,7 @@ impl Job for Notification {
         let people = if users.is_empty() {
             BTreeMap::new()
         } else {
-            cx.store.people(&users, &self.content.kind).await.map_err(Failure::reading)?
+            cx.reads.people(users, &self.content.kind).await.map_err(Failure::reading)?
         };
         let plan = self.plan(cx, &people)?;
         if plan.inbox.is_empty() && plan.deliveries.is_empty() {

@@ -42,7 +42,7 @@ impl Job for MedicationReminder {
     }
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
-        let medication = cx.store.medication(&self.medication_id, self.scheduled_time).await;
+        let medication = cx.reads.medication(&self.medication_id, self.scheduled_time).await;
         let Some(medication) = medication.map_err(Failure::reading)? else {
             return Ok(Outcome::Skipped(Reason::Gone));
         };

@@ -34,6 +34,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// Between two looks at breakers that are open.
 const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
+/// How long a pull waits for the end of further jobs, so that there are places for more messages.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// The most messages of one pull.
 const LARGEST_PULL: usize = 500;
 
@@ -46,7 +49,7 @@ pub struct Consumer {
     /// `JetStream`.
     pub context: jetstream::Context,
     /// Runs what is pulled.
-    pub runner: Runner,
+    pub runner: Arc<Runner>,
     /// The worker's state.
     pub health: Arc<Health>,
     /// The jobs under way.
@@ -110,16 +113,26 @@ impl Consumer {
                     pause.over(self.queue).await;
                 }
                 self.provider_up().await;
-                let permit = Arc::clone(permits).acquire_owned().await.map_err(show)?;
+                let held = self.permits(permits).await?;
                 let ahead = match &self.limit {
-                    Some(limit) => Some(limit.ahead(permits.available_permits() + 1).await),
+                    Some(limit) => Some(limit.ahead(permits.available_permits() + held.num_permits()).await),
                     None => None,
                 };
-                Ok::<_, String>((permit, ahead))
+                Ok::<_, String>((held, ahead))
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
-            let (permit, ahead) = leave?;
-            self.pull(&consumer, permits, permit, ahead).await?;
+            let (held, ahead) = leave?;
+            self.pull(&consumer, permits, held, ahead).await?;
+        }
+    }
+
+    /// Some permits. While many jobs run, a place that becomes free is not worth a pull of its own: a quarter of all are
+    /// waited for, though not for long.
+    async fn permits(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, String> {
+        let quarter = u32::try_from(self.runner.policy.concurrency / 4).unwrap_or(1).max(1);
+        match timeout(GATHER, Arc::clone(permits).acquire_many_owned(quarter)).await {
+            Ok(held) => held.map_err(show),
+            Err(_) => Arc::clone(permits).acquire_owned().await.map_err(show),
         }
     }
 
@@ -146,12 +159,13 @@ impl Consumer {
     ) -> Result<(), String> {
         let most = ahead.as_ref().map_or(LARGEST_PULL, Ahead::most).min(LARGEST_PULL);
         let most = if self.appetite() == Appetite::One { 1 } else { most };
-        let more = permits.available_permits().min(most - 1);
+        let more = permits.available_permits().min(most.saturating_sub(held.num_permits()));
         if let Ok(count) = u32::try_from(more)
             && let Ok(rest) = Arc::clone(permits).try_acquire_many_owned(count)
         {
             held.merge(rest);
         }
+        drop(held.split(held.num_permits().saturating_sub(most)));
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
         let mut connections = self.health.connections();
         let pull = consumer.fetch().max_messages(held.num_permits());
@@ -179,9 +193,10 @@ impl Consumer {
             let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.queue)) else {
                 continue;
             };
-            let runner = self.runner.clone();
+            let runner = Arc::clone(&self.runner);
             let turn = ahead.as_mut().map(Ahead::turn);
-            self.jobs.spawn(async move {
+            // Boxed: the state of a run is kilobytes, and would be copied at each of the steps of starting a task.
+            self.jobs.spawn(Box::pin(async move {
                 let may_start = match turn {
                     Some(turn) => runner.hold(&message, turn.comes()).await,
                     None => true,
@@ -192,7 +207,7 @@ impl Consumer {
                     runner.give_back(message).await;
                 }
                 drop(permit);
-            });
+            }));
         }
     }
 
@@ -200,7 +215,7 @@ impl Consumer {
     fn give_back(&self, mut batch: pull::Batch) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
             if let Some(message) = Pulled::new(message, self.queue) {
-                let runner = self.runner.clone();
+                let runner = Arc::clone(&self.runner);
                 self.jobs.spawn(async move { runner.give_back(message).await });
             }
         }

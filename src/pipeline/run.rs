@@ -39,7 +39,6 @@ const HOLD: Duration = Duration::from_secs(1);
 const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What every job of one queue is run with.
-#[derive(Clone)]
 pub struct Runner {
     /// How the queue behaves.
     pub policy: Policy,
@@ -109,6 +108,7 @@ impl Runner {
         let meta = meta.as_ref();
         let alive = self.ack_wait / 3;
         let ending = tokio::select! {
+            biased;
             ending = self.decide(&message, meta) => ending,
             never = message.lifeline().keep(alive) => match never {},
             () = self.deadline.cancelled() => self.release(meta).await,
@@ -121,6 +121,7 @@ impl Runner {
         };
         let lifeline = message.lifeline();
         tokio::select! {
+            biased;
             () = settle(message, fate, &self.effects) => checkpoint::reached(Step::Settled),
             never = lifeline.keep(alive) => match never {},
             () = self.out_of_time() => {}
@@ -217,6 +218,7 @@ impl Runner {
             meta: meta.clone(),
             not_after,
             claim: claim.map(|claim| *claim),
+            reads: self.effects.reads().clone(),
             store: self.effects.store().clone(),
             channels: self.channels.clone(),
             templates: self.templates.clone(),

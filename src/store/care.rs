@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 pub use self::plan::{DoseTimes, Horizon, Planned};
 use super::{
-    Store, StoreError,
+    Store, StoreError, at_position,
     check::{
         CareColumn,
         ColumnKind::{self, Boolean, Date, Instant, Integer, Integers, Text, Times},
@@ -65,6 +65,15 @@ pub(super) const COLUMNS: &[CareColumn] = &[
 
 const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> CareColumn {
     CareColumn { table, column, kind }
+}
+
+/// A question about one dose.
+#[derive(Clone, Debug)]
+pub struct MedicationAsk {
+    /// `medications.id`.
+    pub id: String,
+    /// When it is to be taken.
+    pub scheduled_time: DateTime<Utc>,
 }
 
 /// A medication as a reminder needs it.
@@ -173,42 +182,43 @@ pub struct ShiftRecord {
 }
 
 impl Store {
-    /// A medication with its family and the state of the dose at `scheduled_time`. None where it does not exist.
+    /// Medications with their families and the state of their doses, in the order asked. None where one does not exist.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn medication(
-        &self,
-        id: &str,
-        scheduled_time: DateTime<Utc>,
-    ) -> Result<Option<MedicationRecord>, StoreError> {
-        let row = sqlx::query(
-            "SELECT m.name, m.dosage, m.is_active, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
+    pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT a.position, m.name, m.dosage, m.is_active, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
                     ARRAY(SELECT f.user_id FROM family_members f WHERE f.family_id = r.family_id ORDER BY 1) AS family, \
-                    (SELECT l.status FROM medication_logs l WHERE l.medication_id = m.id AND l.scheduled_time = $2 \
+                    (SELECT l.status FROM medication_logs l WHERE l.medication_id = m.id AND l.scheduled_time = a.at \
                         AND l.status IN ('GIVEN', 'SKIPPED') ORDER BY l.status LIMIT 1) AS dose \
-             FROM medications m JOIN care_recipients r ON r.id = m.care_recipient_id WHERE m.id = $1",
+             FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS a(id, at, position) \
+             JOIN medications m ON m.id = a.id JOIN care_recipients r ON r.id = m.care_recipient_id",
         )
-        .bind(id)
-        .bind(scheduled_time)
-        .fetch_optional(&self.pool)
+        .bind(asks.iter().map(|ask| ask.id.as_str()).collect::<Vec<_>>())
+        .bind(asks.iter().map(|ask| ask.scheduled_time).collect::<Vec<_>>())
+        .fetch_all(&self.pool)
         .await?;
-        let Some(row) = row else { return Ok(None) };
-        Ok(Some(MedicationRecord {
-            name: row.try_get("name")?,
-            dosage: row.try_get("dosage")?,
-            is_active: row.try_get("is_active")?,
-            care_recipient_id: row.try_get("recipient_id")?,
-            care_recipient_name: row.try_get("recipient_name")?,
-            timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),
-            family: row.try_get("family")?,
-            dose: match row.try_get::<Option<&str>, _>("dose")? {
-                Some("GIVEN") => DoseState::Given,
-                Some("SKIPPED") => DoseState::Skipped,
-                _ => DoseState::Open,
-            },
-        }))
+        let mut found = vec![None; asks.len()];
+        for row in rows {
+            *at_position(&mut found, &row)? = Some(MedicationRecord {
+                name: row.try_get("name")?,
+                dosage: row.try_get("dosage")?,
+                is_active: row.try_get("is_active")?,
+                care_recipient_id: row.try_get("recipient_id")?,
+                care_recipient_name: row.try_get("recipient_name")?,
+                timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),
+                family: row.try_get("family")?,
+                dose: match row.try_get::<Option<&str>, _>("dose")? {
+                    Some("GIVEN") => DoseState::Given,
+                    Some("SKIPPED") => DoseState::Skipped,
+                    _ => DoseState::Open,
+                },
+            });
+        }
+        Ok(found)
     }
+
     /// A medication with its supply and its family. None where it does not exist.
     ///
     /// # Errors

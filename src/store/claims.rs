@@ -134,13 +134,14 @@ impl Store {
         let rows = sqlx::query(
             "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $7::text[], \
                                                  $8::interval[]) AS a(id, seq, delivered, now, worker, patience)), \
-             locked AS (SELECT d.id, d.state, d.claim_seq, d.claim_delivery, d.claimed_by FROM deliveries d JOIN asked USING (id) ORDER BY d.id FOR UPDATE OF d), \
+             locked AS (SELECT a.*, d.state, d.claim_seq, d.claim_delivery, d.claimed_by \
+                        FROM asked a JOIN deliveries d USING (id) ORDER BY d.id FOR UPDATE OF d), \
              taken AS ( \
                  UPDATE deliveries d SET state = 'sending', reason = NULL, held_until = NULL, claims = claims + 1, \
                         claim_seq = a.seq, claim_delivery = a.delivered, claimed_by = a.worker, claimed_at = a.now, \
                         updated_at = a.now, \
                         recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END \
-                 FROM asked a JOIN locked USING (id) \
+                 FROM locked a \
                  WHERE d.id = a.id \
                    AND (d.state = 'pending' OR (d.state = 'held' AND (COALESCE(d.held_until <= a.now, true) OR d.not_after <= a.now)) \
                         OR (d.state = 'sending' AND CASE WHEN d.claim_seq = a.seq \
@@ -152,7 +153,7 @@ impl Store {
                    AND a.delivered - CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END <= $6 \
                  RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at, \
                            d.locale, d.named, \
-                           locked.state = 'sending' AND (locked.claim_seq, locked.claim_delivery, locked.claimed_by) \
+                           a.state = 'sending' AND (a.claim_seq, a.claim_delivery, a.claimed_by) \
                                IS DISTINCT FROM (a.seq, a.delivered, a.worker) AS unsettled) \
              SELECT t.id, t.job_id, t.user_id, t.address, t.lane, t.attempts, t.claims, t.created_at, t.named, t.unsettled, \
                     c.locale, c.type, c.title, c.body, c.url, c.data, c.tag, s.endpoint, s.p256dh, s.auth, \
@@ -181,7 +182,7 @@ impl Store {
         .bind(CRASHES)
         .bind(order.iter().map(|index| &*asks[*index].worker).collect::<Vec<_>>())
         .bind(order.iter().map(|index| asks[*index].patience).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut taken = HashMap::with_capacity(rows.len());
         for row in rows {
@@ -207,7 +208,7 @@ impl Store {
                     recorded_delivery FROM deliveries WHERE id = ANY($1)",
         )
         .bind(refused.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut found: HashMap<String, PgRow> = HashMap::with_capacity(rows.len());
         for row in rows {

@@ -125,26 +125,24 @@ impl Store {
                                       $12::text[], $13::text[]) \
                       AS s(id, seq, delivered, now, state, reason, burnt, held_until, provider, answer, gone, worker, \
                            provider_id)), \
-             locked AS (SELECT d.id, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by \
-                        FROM deliveries d JOIN said USING (id) ORDER BY d.id FOR UPDATE OF d), \
-             ended AS (SELECT p.id FROM push_subscriptions p \
-                       JOIN deliveries d ON d.channel = 'web_push' AND d.address = p.id \
-                       JOIN said s ON s.id = d.id WHERE s.gone ORDER BY p.id FOR UPDATE OF p), \
+             locked AS (SELECT s.*, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by, d.user_id, d.channel, \
+                               d.address \
+                        FROM said s JOIN deliveries d USING (id) ORDER BY d.id FOR UPDATE OF d), \
+             ended AS (SELECT p.id FROM locked l JOIN push_subscriptions p ON l.channel = 'web_push' AND p.id = l.address \
+                       WHERE l.gone ORDER BY p.id FOR UPDATE OF p), \
              removed AS (DELETE FROM push_subscriptions p USING ended WHERE p.id = ended.id), \
              marked AS (INSERT INTO user_addresses (user_id, channel, address, state, reason, created_at, updated_at) \
-                 SELECT DISTINCT ON (d.user_id, d.channel, d.address) d.user_id, d.channel, d.address, 'gone', s.reason, \
-                        s.now, s.now \
-                 FROM said s JOIN deliveries d ON d.id = s.id WHERE s.gone AND d.channel NOT IN ('web_push', 'webhook') \
-                 ORDER BY d.user_id, d.channel, d.address \
+                 SELECT DISTINCT ON (user_id, channel, address) user_id, channel, address, 'gone', reason, now, now \
+                 FROM locked WHERE gone AND channel NOT IN ('web_push', 'webhook') ORDER BY user_id, channel, address \
                  ON CONFLICT (user_id, channel, address) DO UPDATE \
                      SET state = 'gone', reason = EXCLUDED.reason, updated_at = EXCLUDED.updated_at), \
-             disabled AS (UPDATE user_addresses w SET state = 'gone', reason = s.reason, updated_at = s.now \
-                 FROM said s JOIN deliveries d ON d.id = s.id WHERE s.gone AND d.channel = 'webhook' AND w.id = d.address), \
+             disabled AS (UPDATE user_addresses w SET state = 'gone', reason = l.reason, updated_at = l.now \
+                 FROM locked l WHERE l.gone AND l.channel = 'webhook' AND w.id = l.address), \
              written AS (UPDATE deliveries d SET state = s.state, reason = s.reason, attempts = d.attempts + s.burnt, \
                     held_until = s.held_until, provider = COALESCE(s.provider, d.provider), \
                     provider_id = COALESCE(s.provider_id, d.provider_id), answer = COALESCE(s.answer, d.answer), \
                     sent_at = CASE WHEN s.state = 'sent' THEN s.now ELSE d.sent_at END, recorded_delivery = s.delivered, updated_at = s.now \
-             FROM said s JOIN locked USING (id) \
+             FROM locked s \
              WHERE d.id = s.id AND (d.state = 'sending' OR (d.state IN ('pending', 'held', 'dead', 'unknown', 'expired', 'skipped') \
                     AND s.state = 'sent')) \
                AND (s.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (s.seq, s.delivered, s.worker)) \
@@ -152,9 +150,8 @@ impl Store {
              attempts AS (INSERT INTO delivery_attempts (delivery_id, at, answer) \
                  SELECT id, now, answer FROM written WHERE burnt = 1 ON CONFLICT DO NOTHING) \
              SELECT id FROM written \
-             UNION SELECT l.id FROM locked l JOIN said s USING (id) \
-             WHERE (l.claim_seq, l.claim_delivery, l.recorded_delivery, l.claimed_by) \
-                 = (s.seq, s.delivered, s.delivered, s.worker)",
+             UNION ALL SELECT id FROM locked \
+             WHERE (claim_seq, claim_delivery, recorded_delivery, claimed_by) = (seq, delivered, delivered, worker)",
         )
         .bind(order.iter().map(|index| entries[*index].id.as_str()).collect::<Vec<_>>())
         .bind(order.iter().map(|index| entries[*index].sequence).collect::<Vec<_>>())
@@ -169,7 +166,7 @@ impl Store {
         .bind(columns.iter().map(|columns| columns.gone).collect::<Vec<_>>())
         .bind(order.iter().map(|index| &*entries[*index].worker).collect::<Vec<_>>())
         .bind(columns.iter().map(|columns| columns.provider_id).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let written: std::collections::HashSet<String> = written.into_iter().collect();
         Ok(entries.iter().map(|entry| written.contains(&entry.id)).collect())

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, at_position};
 use crate::{
     plan::Channel,
     preferences::{self, Preferences},
@@ -16,6 +16,15 @@ const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
 /// Bytes. What is longer is no address, and no index takes it.
 const LONGEST: usize = 320;
+
+/// A question about the recipients of one notification.
+#[derive(Clone, Debug)]
+pub struct PeopleAsk {
+    /// Who they are.
+    pub user_ids: Vec<String>,
+    /// The type of the notification, for their preferences.
+    pub kind: String,
+}
 
 /// A user to whom a notification goes.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -83,27 +92,31 @@ pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreEr
 }
 
 impl Store {
-    /// Which of these users exist, and how to reach them with notifications of this type.
+    /// Which of the users exist that are asked for, in the order asked.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn people(&self, user_ids: &[String], kind: &str) -> Result<BTreeMap<String, Person>, StoreError> {
+    pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<BTreeMap<String, Person>>, StoreError> {
+        let users =
+            || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));
         let rows = sqlx::query(
-            "SELECT u.id, u.email, u.phone, u.locale, COALESCE(t.channels, d.channels) AS channels, \
+            "SELECT q.position, u.id, u.email, u.phone, u.locale, COALESCE(t.channels, d.channels) AS channels, \
                     ARRAY(SELECT s.id FROM push_subscriptions s WHERE s.user_id = u.id ORDER BY s.id) AS subscriptions, \
                     (SELECT jsonb_agg(jsonb_build_array(a.channel, a.state, \
                                 CASE WHEN a.channel = 'webhook' THEN a.id ELSE a.address END) ORDER BY a.address) \
                      FROM user_addresses a WHERE a.user_id = u.id) AS addresses \
-             FROM users u LEFT JOIN preferences t ON t.user_id = u.id AND t.type = $2 \
-             LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*' WHERE u.id = ANY($1)",
+             FROM unnest($1::bigint[], $2::text[], $3::text[]) AS q(position, id, type) JOIN users u ON u.id = q.id \
+             LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
+             LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'",
         )
-        .bind(user_ids)
-        .bind(kind)
+        .bind(users().map(|(position, ..)| position).collect::<Vec<_>>())
+        .bind(users().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>())
+        .bind(users().map(|(.., ask)| ask.kind.as_str()).collect::<Vec<_>>())
         .fetch_all(&self.pool)
         .await?;
-        let mut people = BTreeMap::new();
+        let mut people = vec![BTreeMap::new(); asks.len()];
         for row in rows {
-            people.insert(row.try_get("id")?, Person::read(&row)?);
+            at_position(&mut people, &row)?.insert(row.try_get("id")?, Person::read(&row)?);
         }
         Ok(people)
     }

@@ -169,7 +169,7 @@ impl Store {
              FROM job_runs WHERE job_id = ANY($1)",
         )
         .bind(&ids)
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in rows {
@@ -199,7 +199,7 @@ impl Store {
         // Ordered by key, so that two workers' groups lock rows in the same order and cannot deadlock.
         fresh.sort_by(|a, b| commits[*a].meta.job_id.cmp(&commits[*b].meta.job_id));
 
-        let mut transaction = self.pool.begin().await?;
+        let mut transaction = self.keyed.begin().await?;
         let written = insert_runs(&mut transaction, &pick(commits, &fresh)).await?;
         fresh.retain(|index| written.contains(&commits[*index].meta.job_id));
         let mut taken = super::marks::insert(&mut transaction, &pick(commits, &fresh)).await?;
@@ -249,13 +249,11 @@ impl Store {
     /// If the database does not answer.
     pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
         sqlx::query(
-            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)), \
-             locked AS (SELECT job_id FROM job_runs WHERE job_id = ANY($1) AND children_pending \
-                        ORDER BY job_id FOR UPDATE) \
-             UPDATE job_runs r SET children_pending = false FROM locked WHERE r.job_id = locked.job_id",
+            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
+             UPDATE job_runs SET children_pending = false WHERE job_id = ANY($1) AND children_pending",
         )
         .bind(job_ids)
-        .execute(&self.pool)
+        .execute(&self.keyed)
         .await?;
         Ok(vec![(); job_ids.len()])
     }
@@ -315,7 +313,7 @@ impl Store {
         .bind(order.iter().map(|index| columns(index).2).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).3).collect::<Vec<_>>())
         .bind(order.iter().map(|index| failed[*index].now).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut written: HashSet<String> = written.into_iter().collect();
         // A death that is on record under this very message is this worker's own, written before its answer was lost.

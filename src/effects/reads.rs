@@ -1,0 +1,75 @@
+//! What many jobs read at once: one statement for all that ask in the same moment.
+//!
+//! A job reads in its own time, which its timeout bounds. So a database that is away is not waited for here: the job is
+//! told, and held without burning an attempt.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use chrono::{DateTime, Utc};
+
+use super::{
+    GROUP,
+    group::{Batch, Group, Refused},
+};
+use crate::{
+    health::Health,
+    store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store, StoreError},
+};
+
+/// The reads of one worker. Cheap to clone.
+#[derive(Clone)]
+pub struct Reads {
+    medications: Group<Medications>,
+    people: Group<People>,
+}
+
+/// A batch that is one function of the store.
+macro_rules! read {
+    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
+        struct $name(Store);
+
+        impl Batch for $name {
+            type Ask = $ask;
+            type Answer = $answer;
+
+            const NAME: &'static str = $label;
+            const WAITS: bool = false;
+
+            async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, StoreError> {
+                self.0.$function(asks).await
+            }
+        }
+    };
+}
+read!(Medications("medications"): MedicationAsk => Option<MedicationRecord>, medications);
+read!(People("people"): PeopleAsk => BTreeMap<String, Person>, people);
+
+impl Reads {
+    /// Starts the groups.
+    pub(super) fn start(store: &Store, health: &Arc<Health>) -> Self {
+        Self {
+            medications: Group::start(Medications(store.clone()), GROUP, Arc::clone(health)),
+            people: Group::start(People(store.clone()), GROUP, Arc::clone(health)),
+        }
+    }
+
+    /// A medication with its family and the state of the dose at `scheduled_time`. None where it does not exist.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn medication(
+        &self,
+        id: &str,
+        scheduled_time: DateTime<Utc>,
+    ) -> Result<Option<MedicationRecord>, Refused> {
+        self.medications.ask(MedicationAsk { id: id.to_owned(), scheduled_time }).await
+    }
+
+    /// Which of these users exist, and how to reach them with notifications of this type.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn people(&self, user_ids: Vec<String>, kind: &str) -> Result<BTreeMap<String, Person>, Refused> {
+        self.people.ask(PeopleAsk { user_ids, kind: kind.to_owned() }).await
+    }
+}
