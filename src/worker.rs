@@ -118,7 +118,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
     };
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).collect();
-    let observed = observe::run(connection, parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
+    let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     let mut pipeline = None;

@@ -249,13 +249,13 @@ impl Metric {
                 "carebell_dead_letters",
                 Count,
                 &[],
-                "Dead letters that somebody has to look at; absent where the worker may not see them.",
+                "Dead letters that somebody has to look at.",
             ),
             Self::Parked => gauge(
                 "carebell_parked_jobs",
                 Count,
                 &[],
-                "Jobs that wait in HOLD for their time; absent where the worker may not see them.",
+                "Jobs that wait in HOLD for their time.",
             ),
             Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs that applications published for later."),
             Self::ScheduleLag => gauge(
