@@ -492,7 +492,8 @@ fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
 
 /// What a subject may begin with: no wildcards, and no word that is empty.
 fn inbox_prefix(text: &str) -> Option<String> {
-    let is_word = |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
     text.split('.').all(is_word).then(|| text.to_owned())
 }
 

@@ -32,6 +32,37 @@ fn queries(dashboard: &Value) -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The labels that a query groups, joins or selects by.
+fn labels(query: &str) -> BTreeSet<String> {
+    let within = |start: &str, end: char| -> Vec<String> {
+        let parts = query.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().to_owned());
+        parts.collect()
+    };
+    let grouped = within("by (", ')').into_iter().chain(within("on (", ')'));
+    let grouped = grouped.flat_map(|list| list.split(',').map(|label| label.trim().to_owned()).collect::<Vec<_>>());
+    let selectors = within("{", '}');
+    let selected =
+        selectors.iter().flat_map(|list| list.split(',')).filter_map(|selector| selector.split_once(['=', '!']));
+    grouped.chain(selected.map(|(label, _)| label.trim().to_owned())).collect()
+}
+
+#[test]
+fn queries_use_labels_that_their_metrics_have() {
+    let rules = file("helm/carebell/files/rules.yaml");
+    let rules = rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned());
+    let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
+    for query in queries(&dashboard).into_iter().chain(rules) {
+        let metrics = Metric::ALL.map(Metric::spec).into_iter();
+        let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
+        assert!(!metrics.is_empty(), "{query}");
+        for label in labels(&query) {
+            // Those of buckets, and those that Prometheus adds to all that it reads.
+            let known = ["le", "instance", "job"].contains(&label.as_str());
+            assert!(known || metrics.iter().any(|spec| spec.labels.contains(&label.as_str())), "{label} in {query}");
+        }
+    }
+}
+
 #[test]
 fn rules_and_dashboard_name_only_what_is_there() {
     let rules = file("helm/carebell/files/rules.yaml");
