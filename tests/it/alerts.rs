@@ -100,13 +100,16 @@ fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
 
     let rules = file("helm/carebell/files/rules.yaml");
     let tests = file("helm/carebell/files/rules_test.yaml");
+    let operations = file("docs/OPERATIONS.md");
     let mut alerts = 0;
     for rule in rules.split("- alert: ").skip(1) {
         let name = rule.lines().next().unwrap();
         assert!(docs.contains(&format!("\n### {name}\n")), "{name} has no section");
         let runbook = format!("runbook: 'docs/METRICS.md#{}: ", name.to_lowercase());
         assert!(rule.contains(&runbook), "{name} has no runbook line");
-        assert!(rule.contains("severity: "), "{name}");
+        let severity = rule.split("severity: ").nth(1).unwrap().lines().next().unwrap();
+        let row = format!("\n| [{name}](METRICS.md#{}) | {severity} | ", name.to_lowercase());
+        assert!(operations.contains(&row), "docs/OPERATIONS.md lacks {row}");
         let tested = tests.split(&format!("alertname: {name}\n")).skip(1).any(|test| test.contains("exp_labels"));
         assert!(tested, "{name} is never raised in rules_test.yaml");
         alerts += 1;
