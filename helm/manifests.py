@@ -23,6 +23,8 @@ MODELS = {
 }
 NACK = json.loads((HERE / "schemas/nack.json").read_text())
 STREAMS = HERE / "carebell/streams"
+# In MiB, as files/rules.yaml has it.
+MEMORY_ALERT = 512
 
 problems = []
 
@@ -138,6 +140,9 @@ class Release:
     def check_deployment(self, deployment):
         pod = self.pod(deployment)
         [container] = pod["containers"]
+        if "pipeline" in self.duties(deployment):
+            limit = int(container["resources"]["limits"]["memory"].removesuffix("Mi"))
+            self.promise(limit > MEMORY_ALERT, deployment, "is killed for its memory before the alert on it")
         [config] = [m for m in self.of("ConfigMap") if m["metadata"]["name"] == container["envFrom"][0]["configMapRef"]["name"]]
         drain = seconds(config["data"]["DRAIN_TIMEOUT"])
         self.promise(pod["terminationGracePeriodSeconds"] >= drain + 6, deployment, "is killed before it has drained")
@@ -200,6 +205,20 @@ class Release:
                 self.promise(there == value, manifest, f"{key} is {value} in the file, and {there} here")
 
 
+def check_servers():
+    """The users of servers/nats.yaml have permissions that are there, and passwords that the server is given."""
+    assert f"process_resident_memory_bytes > {MEMORY_ALERT} * 1024 * 1024" in (HERE / "carebell/files/rules.yaml").read_text()
+    values = yaml.safe_load((HERE / "servers/nats.yaml").read_text())
+    users = values["config"]["merge"]["authorization"]["users"]
+    permissions = {user["permissions"]["$include"].removeprefix("../carebell-nats/") for user in users}
+    there = {path.name for path in (HERE / "carebell/nats").glob("*.conf")}
+    if permissions != there:
+        problems.append(f"servers/nats.yaml: users have {sorted(permissions)}, and there is {sorted(there)}")
+    passwords = {user["password"].removeprefix("<< $").removesuffix(" >>") for user in users}
+    if passwords != values["container"]["env"].keys():
+        problems.append("servers/nats.yaml: passwords and variables differ")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--split", type=Path, required=True)
@@ -219,6 +238,7 @@ def main():
             else:
                 (args.split / f"{file.stem}.{kind}.{name}.yaml").write_text(yaml.safe_dump(manifest))
         Release(file.stem, manifests).check()
+    check_servers()
     for problem in problems:
         print(problem, file=sys.stderr)
     if problems:

@@ -31,6 +31,7 @@ use crate::{
     clock::Clock,
     plan::Channel,
     store::{Noted, Reported, Store, StoreError},
+    telemetry::metrics::Metrics,
 };
 
 /// The longest body that is read. Those of the API have about 1 KiB.
@@ -96,11 +97,12 @@ pub async fn serve(
     receiver: Receiver,
     store: Store,
     clock: Clock,
+    metrics: &Metrics,
     stop: CancellationToken,
 ) -> io::Result<Listening> {
     let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
     let address = listener.local_addr()?;
-    let counts = Arc::new(Counts::default());
+    let counts = Arc::new(Counts::new(metrics));
     let places = Semaphore::new(MOST_AT_ONCE);
     // A proxy may take the path of the public URL away, or leave it.
     let outside = format!("{}{ROUTE}", receiver.public_url().path());

@@ -32,6 +32,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
     ("NATS_CA_FILE", "the path of a PEM file of roots"),
+    ("NATS_INBOX_PREFIX", "words of A-Z a-z 0-9 _ - with dots between them, such as _INBOX_carebell"),
     ("STREAMS_REPLICAS", "1, 3 or 5"),
     ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
     ("DATABASE_URL", "postgres://user:password@host:5432/database"),
@@ -77,6 +78,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
 ];
 
+/// Where nothing else is set. Not the clients' usual `_INBOX`: whoever may subscribe to that, as most users may, could
+/// read the jobs that a worker of the same account is handed.
+pub const INBOX_PREFIX: &str = "_INBOX_carebell";
+
 /// A value that is missing or malformed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
@@ -115,6 +120,8 @@ pub struct NatsConfig {
     pub creds: Option<PathBuf>,
     /// Roots beside the system's.
     pub ca_file: Option<PathBuf>,
+    /// What the subjects begin with under which answers and jobs are received.
+    pub inbox_prefix: String,
 }
 
 impl fmt::Debug for NatsConfig {
@@ -269,6 +276,7 @@ impl Source {
             user: users.pop(),
             creds: self.path("NATS_CREDS")?,
             ca_file: self.path("NATS_CA_FILE")?,
+            inbox_prefix: self.parse_with("NATS_INBOX_PREFIX", inbox_prefix)?.unwrap_or_else(|| INBOX_PREFIX.into()),
         })
     }
 
@@ -482,6 +490,13 @@ fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     Some((url.to_string(), user))
 }
 
+/// What a subject may begin with: no wildcards, and no word that is empty.
+fn inbox_prefix(text: &str) -> Option<String> {
+    let is_word =
+        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
+    text.split('.').all(is_word).then(|| text.to_owned())
+}
+
 /// `durable.key=value`
 fn parse_override(text: &str) -> Option<(String, String, String)> {
     let (place, value) = text.trim().split_once('=')?;
@@ -528,6 +543,7 @@ mod tests {
     fn the_database_is_all_that_is_required() {
         let config = config(&[]).unwrap();
         assert_eq!(config.nats.servers, ["nats://localhost:4222"]);
+        assert_eq!(config.nats.inbox_prefix, "_INBOX_carebell");
         assert_eq!(config.health_port, 3002);
         assert!(config.web_push.is_none());
         let error = Config::from_source(&Source::default()).err().unwrap().to_string();
@@ -548,6 +564,8 @@ mod tests {
             ("DRAIN_TIMEOUT", "secret"),
             ("LOG_FORMAT", "secret"),
             ("NATS_CREDS", "/no/such/secret"),
+            ("NATS_INBOX_PREFIX", "secret.>"),
+            ("NATS_INBOX_PREFIX", "secret."),
             ("TEMPLATES_DIR", "/no/such/secret"),
             ("CAREBELL_ABORT_AT", "secret"),
         ];

@@ -74,6 +74,7 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
     let refused = refusals.clone();
     let mut options = ConnectOptions::new()
         .name("carebell")
+        .custom_inbox_prefix(&config.inbox_prefix)
         .connection_timeout(Duration::from_secs(5))
         .reconnect_delay_callback(reconnect_delay)
         .event_callback(move |event| {

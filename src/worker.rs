@@ -103,7 +103,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let (connection, store) = servers?;
     let client = connection.client.clone();
     let _ = known.set(store.clone());
-    let listening = listen(&config, &store, &clock, &closing).await?;
+    let listening = listen(&config, &store, &clock, health.metrics(), &closing).await?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
     let parts = Parts {
@@ -118,7 +118,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
     };
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).collect();
-    let observed = observe::run(connection, parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
+    let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     let mut pipeline = None;
@@ -210,12 +210,13 @@ async fn listen(
     config: &Config,
     store: &Store,
     clock: &Clock,
+    metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Option<callbacks::Listening>, WorkerError> {
     let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
     let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
     let receiver = Receiver::new(url, &config.gateways);
-    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), stop.clone()).await;
+    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), metrics, stop.clone()).await;
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))

@@ -1,14 +1,13 @@
 //! What became of callbacks, counted.
 
 use std::{
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
 use tokio::time::Instant;
+
+use crate::telemetry::metrics::{CallbackMetrics, Metrics};
 
 /// Between two lines of the log about forged callbacks: whoever sends many must not fill the disk.
 const TELL_EVERY: Duration = Duration::from_secs(1);
@@ -49,21 +48,25 @@ impl Fate {
 }
 
 /// How many callbacks had which fate since the start.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Counts {
-    of: [AtomicU64; Fate::ALL.len()],
+    of: [CallbackMetrics; Fate::ALL.len()],
     told: Mutex<Option<Instant>>,
 }
 
 impl Counts {
+    pub(super) fn new(metrics: &Metrics) -> Self {
+        Self { of: Fate::ALL.map(|fate| metrics.callbacks(fate.name())), told: Mutex::default() }
+    }
+
     /// How many had this fate.
     #[must_use]
     pub fn of(&self, fate: Fate) -> u64 {
-        self.of[fate as usize].load(Ordering::Relaxed)
+        self.of[fate as usize].count()
     }
 
     pub(super) fn add(&self, fate: Fate) {
-        self.of[fate as usize].fetch_add(1, Ordering::Relaxed);
+        self.of[fate as usize].add();
     }
 
     /// Counts a forged one. Answers how many there were, where it is time to say so.
@@ -85,7 +88,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn each_is_counted_and_few_are_told_of() {
-        let counts = Counts::default();
+        let counts = Counts::new(&Metrics::new());
         let told: Vec<Option<u64>> = (0..3).map(|_| counts.forged()).collect();
         assert_eq!(told, [Some(1), None, None]);
         tokio::time::advance(TELL_EVERY).await;

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::{NatsConfig, Source},
+    config::Source,
     doctor::{self, Egress, Outcome},
     effects::submit::{Submission, submit},
     health::Health,
@@ -133,7 +133,7 @@ impl Demo {
         let store = Store::new(&database_url, 4)?;
         store.create_care_tables().await?;
         store.migrate().await?;
-        let config = NatsConfig { servers: vec![servers.nats.url()], user: None, creds: None, ca_file: None };
+        let config = Source::of([("NATS_URL".to_owned(), servers.nats.url())]).nats()?;
         let client = nats::connect(&config, &Health::new()).await?;
         let context = nats::jetstream(&client);
         let (durable, key, value) = SOONER;

@@ -24,9 +24,9 @@ const IDLE_ACK: &str = "+WPI";
 /// A message that every stream refuses to store: it is meant for another.
 const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
-/// What `dead_letter` asks of the streams, beside pulling.
-const SWEPT: [(&str, &[&str]); 4] = [
-    ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED"]),
+/// What `dead_letter` and the metrics ask of the streams, beside pulling.
+const LOOKED_AT: [(&str, &[&str]); 4] = [
+    ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
     ("CONSUMER.LIST", &["JOBS", "DELIVERIES"]),
     ("STREAM.MSG.GET", &["JOBS", "DELIVERIES", "SCHEDULED"]),
     ("STREAM.MSG.DELETE", &["JOBS", "DELIVERIES", "SCHEDULED"]),
@@ -49,8 +49,9 @@ enum About<'a> {
     Consumer(&'a crate::streams::Consumer),
     Pull,
     Ack,
-    /// What the sweep for lost messages does. Without a body the server refuses it for that, if for nothing else.
-    Sweep,
+    /// What the sweep for lost messages does, and the metrics. Without a body the server refuses what would change
+    /// anything for that, if for nothing else.
+    Look,
     /// Publishing into this stream.
     Publish(&'static str),
 }
@@ -93,7 +94,8 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
     let replies = match connection.ask(&asks).await {
         Ok(replies) => replies,
         Err(why) => {
-            let advice = "let the user subscribe to _INBOX.>, and see that the connection is stable";
+            let advice = "let the user subscribe to all below NATS_INBOX_PREFIX (_INBOX_carebell.>, where it is not set), and \
+                          see that the connection is stable";
             let rest = [Item::JetStream, Item::Streams, Item::NatsClock];
             let rest = rest.map(|item| Check::not_checked(item, "no answer can be received"));
             return [vec![version, Check::fail(Item::NatsPermissions, why, advice)], rest.into()].concat();
@@ -123,9 +125,9 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
         list.push((About::Consumer(consumer), ask(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
         list.push((About::Pull, ask(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
     }
-    for (call, streams) in SWEPT {
+    for (call, streams) in LOOKED_AT {
         let subjects = streams.iter().map(|stream| format!("$JS.API.{call}.{stream}"));
-        list.extend(subjects.map(|subject| (About::Sweep, ask(subject, ""))));
+        list.extend(subjects.map(|subject| (About::Look, ask(subject, ""))));
     }
     if depth == Depth::Full {
         list.extend(streams.names().map(|name| (About::Stream(name), ask(format!("$JS.API.STREAM.INFO.{name}"), ""))));
@@ -153,8 +155,8 @@ impl Findings {
             // Silence is what an acknowledgement gets, and a refusal for another reason is what a pull or a publish
             // gets that is allowed. A pull without its consumer is told of by the info.
             (About::Ack, _)
-            | (About::Pull | About::Sweep, Reply::Nobody)
-            | (About::Pull | About::Sweep | About::Publish(_), Reply::Said { .. }) => {}
+            | (About::Pull | About::Look, Reply::Nobody)
+            | (About::Pull | About::Look | About::Publish(_), Reply::Said { .. }) => {}
             (_, Reply::Silent) => self.silent.push(ask.subject.clone()),
             (About::Stream(name), Reply::Said { body, .. }) => self.look(streams.look_at_stream(name, body)),
             (About::Consumer(consumer), Reply::Said { body, .. }) => self.look(consumer.look(body)),

@@ -13,7 +13,7 @@ use crate::{
     clock::Clock,
     health::Health,
     kind::Queue,
-    nats::{self, Ask, Connection, Reply},
+    nats,
     telemetry::{
         metrics::{Metrics, QueueState},
         names::Metric,
@@ -31,36 +31,20 @@ const DEPTHS: [(&str, Metric); 3] =
     [("DEAD_LETTERS", Metric::DeadLetters), ("HOLD", Metric::Parked), ("SCHEDULED", Metric::Delayed)];
 
 /// Looks at these queues every five seconds, for ever.
-pub async fn run(connection: Connection, streams: Streams, queues: Vec<Queue>, health: Arc<Health>, clock: Clock) {
+pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue>, health: Arc<Health>, clock: Clock) {
     let metrics = health.metrics();
-    let context = nats::jetstream(&connection.client);
-    let mut visible = None;
+    let context = nats::jetstream(&client);
     loop {
         let sees_all = look_at_queues(&streams, &context, &queues, metrics, &clock).await;
         if sees_all {
             metrics.queues_looked_at(clock.now());
         }
-        if visible.is_none() {
-            visible = may_see(&connection).await;
-        }
-        for (stream, metric) in visible.iter().flatten() {
+        for (stream, metric) in DEPTHS {
             let depth = timeout(PATIENCE, streams.depth(&context, stream)).await;
-            metrics.set_depth(*metric, depth.ok().and_then(Result::ok).flatten());
+            metrics.set_depth(metric, depth.ok().and_then(Result::ok).flatten());
         }
         sleep(EVERY).await;
     }
-}
-
-/// Those of [`DEPTHS`] that the user may look at; none where the server does not say. Found out once: each question that
-/// is refused is a line in the server's log.
-async fn may_see(connection: &Connection) -> Option<Vec<(&'static str, Metric)>> {
-    let ask = |(stream, _)| {
-        let subject = format!("$JS.API.STREAM.INFO.{stream}");
-        Ask { subject, header: None, body: "", is_answered: true }
-    };
-    let replies = connection.ask(&DEPTHS.map(ask)).await.ok()?;
-    let seen = DEPTHS.into_iter().zip(replies).filter(|(_, reply)| *reply != Reply::Refused);
-    Some(seen.map(|(depth, _)| depth).collect())
 }
 
 /// Answers whether all queues were seen. One request a stream, and one for each queue in which something waits.

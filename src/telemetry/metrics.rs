@@ -72,6 +72,10 @@ pub struct ProviderMetrics {
 #[derive(Clone, Debug)]
 pub struct GroupMetrics(Histogram);
 
+/// Callbacks of providers that had one fate.
+#[derive(Clone, Debug)]
+pub struct CallbackMetrics(Counter);
+
 /// What the server says of one queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueState {
@@ -139,6 +143,12 @@ impl Metrics {
     #[must_use]
     pub fn group(&self, name: &str) -> GroupMetrics {
         GroupMetrics(self.histogram(Metric::GroupSize, &[name]))
+    }
+
+    /// The handle of callbacks with one fate.
+    #[must_use]
+    pub fn callbacks(&self, fate: &str) -> CallbackMetrics {
+        CallbackMetrics(self.counter(Metric::Callbacks, &[fate]))
     }
 
     /// What the server says of a queue now; none where it does not say.
@@ -298,6 +308,20 @@ impl GroupMetrics {
     /// So many asks shared a statement.
     pub fn answered(&self, asks: usize) {
         self.0.observe(count(asks as u64));
+    }
+}
+
+impl CallbackMetrics {
+    /// One more.
+    pub fn add(&self) {
+        self.0.inc();
+    }
+
+    /// How many there were.
+    #[must_use]
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only `add` changes it")]
+    pub fn count(&self) -> u64 {
+        self.0.get() as u64
     }
 }
 

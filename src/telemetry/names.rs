@@ -51,6 +51,7 @@ pub enum Metric {
     Attempts,
     Deliveries,
     SendDuration,
+    Callbacks,
     BreakerState,
     QueueWaiting,
     QueueInFlight,
@@ -123,7 +124,7 @@ const fn histogram(
 
 impl Metric {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -132,6 +133,7 @@ impl Metric {
         Self::Attempts,
         Self::Deliveries,
         Self::SendDuration,
+        Self::Callbacks,
         Self::BreakerState,
         Self::QueueWaiting,
         Self::QueueInFlight,
@@ -209,6 +211,11 @@ impl Metric {
                 DURATIONS,
                 "How long a send took, up to the provider's answer.",
             ),
+            Self::Callbacks => counter(
+                "carebell_callbacks_total",
+                &["fate"],
+                "Callbacks of providers, by what became of them; absent where this worker receives none.",
+            ),
             Self::BreakerState => gauge(
                 "carebell_breaker_state",
                 Count,
@@ -245,18 +252,10 @@ impl Metric {
                 &[],
                 "When this worker last had an answer about all queues, in seconds since 1970.",
             ),
-            Self::DeadLetters => gauge(
-                "carebell_dead_letters",
-                Count,
-                &[],
-                "Dead letters that somebody has to look at; absent where the worker may not see them.",
-            ),
-            Self::Parked => gauge(
-                "carebell_parked_jobs",
-                Count,
-                &[],
-                "Jobs that wait in HOLD for their time; absent where the worker may not see them.",
-            ),
+            Self::DeadLetters => {
+                gauge("carebell_dead_letters", Count, &[], "Dead letters that somebody has to look at.")
+            }
+            Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs that wait in HOLD for their time."),
             Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs that applications published for later."),
             Self::ScheduleLag => gauge(
                 "carebell_schedule_lag_seconds",

@@ -32,6 +32,37 @@ fn queries(dashboard: &Value) -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
+/// The labels that a query groups, joins or selects by.
+fn labels(query: &str) -> BTreeSet<String> {
+    let within = |start: &str, end: char| -> Vec<String> {
+        let parts = query.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().to_owned());
+        parts.collect()
+    };
+    let grouped = within("by (", ')').into_iter().chain(within("on (", ')'));
+    let grouped = grouped.flat_map(|list| list.split(',').map(|label| label.trim().to_owned()).collect::<Vec<_>>());
+    let selectors = within("{", '}');
+    let selected =
+        selectors.iter().flat_map(|list| list.split(',')).filter_map(|selector| selector.split_once(['=', '!']));
+    grouped.chain(selected.map(|(label, _)| label.trim().to_owned())).collect()
+}
+
+#[test]
+fn queries_use_labels_that_their_metrics_have() {
+    let rules = file("helm/carebell/files/rules.yaml");
+    let rules = rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned());
+    let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
+    for query in queries(&dashboard).into_iter().chain(rules) {
+        let metrics = Metric::ALL.map(Metric::spec).into_iter();
+        let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
+        assert!(!metrics.is_empty(), "{query}");
+        for label in labels(&query) {
+            // Those of buckets, and those that Prometheus adds to all that it reads.
+            let known = ["le", "instance", "job"].contains(&label.as_str());
+            assert!(known || metrics.iter().any(|spec| spec.labels.contains(&label.as_str())), "{label} in {query}");
+        }
+    }
+}
+
 #[test]
 fn rules_and_dashboard_name_only_what_is_there() {
     let rules = file("helm/carebell/files/rules.yaml");
@@ -69,13 +100,16 @@ fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
 
     let rules = file("helm/carebell/files/rules.yaml");
     let tests = file("helm/carebell/files/rules_test.yaml");
+    let operations = file("docs/OPERATIONS.md");
     let mut alerts = 0;
     for rule in rules.split("- alert: ").skip(1) {
         let name = rule.lines().next().unwrap();
         assert!(docs.contains(&format!("\n### {name}\n")), "{name} has no section");
         let runbook = format!("runbook: 'docs/METRICS.md#{}: ", name.to_lowercase());
         assert!(rule.contains(&runbook), "{name} has no runbook line");
-        assert!(rule.contains("severity: "), "{name}");
+        let severity = rule.split("severity: ").nth(1).unwrap().lines().next().unwrap();
+        let row = format!("\n| [{name}](METRICS.md#{}) | {severity} | ", name.to_lowercase());
+        assert!(operations.contains(&row), "docs/OPERATIONS.md lacks {row}");
         let tested = tests.split(&format!("alertname: {name}\n")).skip(1).any(|test| test.contains("exp_labels"));
         assert!(tested, "{name} is never raised in rules_test.yaml");
         alerts += 1;

@@ -10,6 +10,7 @@ use carebell::{
     dev::phone_service::{self, Report as Posted},
     plan::{Channel, Delivered, Report, Undelivered},
     store::{Claimed, LedgerRecord, Noted, Reported, Store},
+    telemetry::metrics::Metrics,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -50,6 +51,11 @@ async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
         assert_eq!(after.ended(), ("delivered", None, 0), "{status}");
         assert_eq!((&after.provider_id, &after.answer), (&row.provider_id, &row.answer), "{status}");
     }
+    let metrics = worker.get("/metrics").await.1;
+    for (fate, count) in [("noted", 1), ("known", 4), ("forged", 1), ("missing", 0), ("malformed", 0), ("lost", 0)] {
+        let line = format!("\ncarebell_callbacks_total{{fate=\"{fate}\"}} {count}\n");
+        assert!(metrics.contains(&line), "{line} is not in {metrics}");
+    }
     let output = worker.output();
     assert!(!output.contains("660123") && !output.contains(phones.first.token()), "{output}");
     assert!(worker.terminate().await.success());
@@ -75,7 +81,9 @@ impl Scene {
         let receiver = Receiver::new(source.public_url().unwrap().unwrap(), &source.gateways().unwrap());
         let stop = CancellationToken::new();
         let listening =
-            callbacks::serve(0, receiver, world.store.clone(), Clock::system(), stop.clone()).await.unwrap();
+            callbacks::serve(0, receiver, world.store.clone(), Clock::system(), &Metrics::new(), stop.clone())
+                .await
+                .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], listening.address.port()));
         phones.first.callbacks_go_to(address);
         let worker = Phones::worker(&world, &variables, &[]);
@@ -319,7 +327,9 @@ async fn a_report_before_the_answer_is_not_lost() {
     let source = Source::of(variables.clone());
     let receiver = Receiver::new(source.public_url().unwrap().unwrap(), &source.gateways().unwrap());
     let stop = CancellationToken::new();
-    let listening = callbacks::serve(0, receiver, world.store.clone(), Clock::system(), stop.clone()).await.unwrap();
+    let listening = callbacks::serve(0, receiver, world.store.clone(), Clock::system(), &Metrics::new(), stop.clone())
+        .await
+        .unwrap();
     phones.first.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], listening.address.port())));
 
     phones.first.behave(1, phone_service::Behaviour::Slow(std::time::Duration::from_secs(1)));

@@ -1,5 +1,6 @@
-//! The container image: what its recipe says, and that a worker runs in the root file system that it makes. No image is
-//! built here, since there is none to begin with; `helm/check` lints the recipe.
+//! The container image: what its recipe says, what `image/buildah` builds of its last stages, and that a worker runs in
+//! that. The first stage needs a base image, which cannot be had here: the program is the tests' own. `helm/check` lints
+//! the recipe.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,6 +10,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, BufReader},
     time::timeout,
@@ -78,6 +80,52 @@ fn the_build_is_given_all_that_it_reads() {
     }
 }
 
+/// What a command prints, which must end well.
+fn said(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Builds images in a directory of its own.
+struct Builder(PathBuf);
+
+impl Builder {
+    /// None where no image can be built, for another reason than the recipe.
+    fn find(directory: &Path) -> Option<Self> {
+        let builder = Self(directory.join("images"));
+        let found = builder.command(&["--version"]).output().unwrap();
+        if found.status.code() == Some(127) {
+            println!("no image is built: {}", String::from_utf8_lossy(&found.stderr));
+            return None;
+        }
+        assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+        Some(builder)
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(ROOT).join("image/buildah"));
+        command.arg("--root").arg(self.0.join("root")).arg("--runroot").arg(self.0.join("run"));
+        command.args(args).current_dir(ROOT);
+        command
+    }
+
+    /// Builds what the recipe does with what `stage` has in place of its first stage.
+    fn build(&self, stage: &Path, args: &[&str]) {
+        let stage = format!("build={}", stage.display());
+        let build = ["build", "--quiet", "--build-context", &stage];
+        said(&mut self.command(&[&build, args, &["--file", "Dockerfile", "."]].concat()));
+    }
+}
+
+fn is_root() -> bool {
+    fs::metadata("/proc/self").is_ok_and(|me| me.uid() == 0)
+}
+
+fn is_there(program: &str) -> bool {
+    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+}
+
 /// Every file below a directory, with its way from there.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
@@ -91,32 +139,14 @@ fn files(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn is_there(program: &str) -> bool {
-    Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
-}
-
-/// As in a pod: user 65532, no file that it may write, no /tmp, no shell.
-#[tokio::test]
-async fn a_worker_runs_in_the_root_of_the_image_and_writes_nothing() {
-    if fs::metadata("/proc/self").map_or(0, |me| me.uid()) != 0 || !is_there("chroot") || !is_there("dpkg-query") {
-        println!("not run: only root may change the root, and the script takes its files from Debian");
-        return;
-    }
-    let world = World::new().await;
-    let root = world.directory.path().join("rootfs");
-    let made = Command::new("sh")
-        .args([Path::new(ROOT).join("image/rootfs"), env!("CARGO_BIN_EXE_carebell").into(), root.clone()])
-        .output()
-        .unwrap();
-    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-
-    let there: Vec<PathBuf> = files(&root);
+fn only_what_is_needed_is_there(root: &Path) {
+    let there: Vec<PathBuf> = files(root);
     for path in &there {
         let meta = fs::metadata(path).unwrap();
         assert!(meta.uid() == 0 && meta.permissions().mode() & 0o022 == 0, "{} can be written", path.display());
     }
     let names: BTreeSet<String> =
-        there.iter().map(|path| format!("/{}", path.strip_prefix(&root).unwrap().display())).collect();
+        there.iter().map(|path| format!("/{}", path.strip_prefix(root).unwrap().display())).collect();
     for needed in ["/carebell", "/etc/ssl/certs/ca-certificates.crt", "/etc/passwd", "/var/lib/dpkg/status.d/libc6"] {
         assert!(names.contains(needed), "{needed}: {names:?}");
     }
@@ -125,30 +155,78 @@ async fn a_worker_runs_in_the_root_of_the_image_and_writes_nothing() {
         !known || name.contains("/bin") || name.contains("/sbin")
     });
     assert_eq!(other.collect::<Vec<_>>(), Vec::<&String>::new());
+    let run: Vec<&PathBuf> = there
+        .iter()
+        .filter(|path| path.is_file() && fs::metadata(path).unwrap().permissions().mode() & 0o111 != 0)
+        .filter(|path| !path.file_name().unwrap().to_string_lossy().contains(".so"))
+        .collect();
+    assert_eq!(run, [&root.join("carebell")], "one program");
+}
+
+/// The root file system of the image, made as the recipe makes it. Where no image can be built, what would be in it.
+fn root_of_the_image(directory: &Path) -> PathBuf {
+    let stage = directory.join("stage");
+    let rootfs = stage.join("rootfs");
+    fs::create_dir(&stage).unwrap();
+    let script = Path::new(ROOT).join("image/rootfs");
+    said(Command::new("sh").args([script, env!("CARGO_BIN_EXE_carebell").into(), rootfs.clone()]));
+    let Some(builder) = Builder::find(directory) else { return rootfs };
+    builder.build(&stage, &["--build-arg", "REVISION=0123abc", "--tag", "carebell"]);
+
+    let image: Value =
+        serde_json::from_str(&said(&mut builder.command(&["inspect", "--type", "image", "carebell"]))).unwrap();
+    let config = &image["OCIv1"]["config"];
+    assert_eq!(config["User"], USER);
+    assert_eq!(config["ExposedPorts"], json!({ "3002/tcp": {}, "3003/tcp": {} }));
+    assert_eq!((&config["Entrypoint"], &config["Cmd"]), (&json!(["/carebell"]), &json!(["run"])));
+    assert_eq!(image["OCIv1"]["rootfs"]["diff_ids"].as_array().unwrap().len(), 1, "one layer, on nothing");
+    let label = |name: &str| config["Labels"][format!("org.opencontainers.image.{name}")].as_str().unwrap();
+    assert_eq!([label("title"), label("licenses"), label("revision")], ["carebell", "Apache-2.0", "0123abc"]);
+    assert_eq!(label("version"), env!("CARGO_PKG_VERSION"));
+    said(&mut builder.command(&["from", "--name", "one", "carebell"]));
+    PathBuf::from(said(&mut builder.command(&["mount", "one"])))
+}
+
+/// As in a pod: user 65532, a root that is read-only, no /tmp, no shell.
+#[tokio::test]
+async fn a_worker_runs_in_the_image_and_writes_nothing() {
+    if !is_root() || !["chroot", "unshare", "dpkg-query"].into_iter().all(is_there) {
+        println!("not run: only root may change the root, and the script takes its files from Debian");
+        return;
+    }
+    let world = World::new().await;
+    let root = root_of_the_image(world.directory.path());
+    only_what_is_needed_is_there(&root);
 
     // What the kubelet writes, and the test's own root of trust, as a volume would bring it.
+    fs::create_dir(root.join("proc")).unwrap();
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     fs::copy(world.directory.path().join("push-service.pem"), root.join("etc/push.pem")).unwrap();
     let mut environment: BTreeMap<String, String> = world.environment();
     environment.insert("WEB_PUSH_CA_FILE".into(), "/etc/push.pem".into());
     environment.insert("LOG_FORMAT".into(), "text".into());
-    let inside = |args: &[&str]| {
-        let mut command = tokio::process::Command::new("chroot");
-        command.arg(format!("--userspec={USER}")).arg("--groups=").arg(&root).arg("/carebell").args(args);
+    let enter = format!(
+        "mount --bind \"$0\" \"$0\" && mount --bind /proc \"$0/proc\" && mount -o remount,bind,ro \"$0\" && \
+         exec chroot --userspec={USER} --groups= \"$0\" /carebell \"$@\""
+    );
+    let inside = |args: &[&str], environment: &BTreeMap<String, String>| {
+        let mut command = tokio::process::Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &enter]).arg(&root).args(args);
         // The path is for finding chroot.
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(&environment).kill_on_drop(true);
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(environment).kill_on_drop(true);
         command
     };
     let before = files(&root).len();
-    let doctor = inside(&["doctor", "--offline"]).output().await.unwrap();
-    assert!(
-        doctor.status.success(),
-        "{}{}",
-        String::from_utf8_lossy(&doctor.stdout),
-        String::from_utf8_lossy(&doctor.stderr)
-    );
+    let version = inside(&["--version"], &environment).output().await.unwrap();
+    assert_eq!(String::from_utf8_lossy(&version.stdout), format!("carebell {}\n", env!("CARGO_PKG_VERSION")));
+    let doctor = inside(&["doctor", "--offline"], &environment).output().await.unwrap();
+    let lines = String::from_utf8_lossy(&doctor.stdout).into_owned() + &String::from_utf8_lossy(&doctor.stderr);
+    assert!(doctor.status.success(), "{lines}");
+    let bare = inside(&["doctor", "--offline"], &BTreeMap::new()).output().await.unwrap();
+    let lines = String::from_utf8_lossy(&bare.stdout);
+    assert!(bare.status.code() == Some(1) && lines.contains("DATABASE_URL is not set"), "{lines}");
 
-    let mut worker = inside(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut worker = inside(&["run"], &environment).stderr(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(worker.stderr.take().unwrap()).lines();
     let ready = async {
         while let Some(line) = lines.next_line().await.unwrap() {
@@ -159,10 +237,77 @@ async fn a_worker_runs_in_the_root_of_the_image_and_writes_nothing() {
         panic!("the worker has ended");
     };
     timeout(LIMIT, ready).await.unwrap();
+    let pid = worker.id().unwrap().to_string();
+    let process = |file: &str| fs::read_to_string(Path::new("/proc").join(&pid).join(file)).unwrap();
+    let mounts = process("mountinfo");
+    // Its own view: the point at which it is mounted, then how.
+    let root_mount =
+        mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| words[4] == "/").unwrap();
+    assert!(root_mount[5].split(',').any(|option| option == "ro"), "{mounts}");
+    assert!(process("status").contains("\nUid:\t65532\t65532\t65532\t65532\n"), "{}", process("status"));
     world.remind("in-the-image").await;
     world.everyone_has_it_once("in-the-image").await;
-    let pid = worker.id().unwrap().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     assert_eq!(timeout(LIMIT, worker.wait()).await.unwrap().unwrap().code(), Some(0));
     assert_eq!(files(&root).len(), before, "it has left a file");
+}
+
+/// What the stage `sbom` gives: all that the program is built of, in the versions of the lock file, and nothing else.
+#[test]
+fn the_bill_of_materials_has_each_dependency() {
+    let cargo = || Command::new(env!("CARGO"));
+    if !cargo().args(["cyclonedx", "--version"]).output().unwrap().status.success() {
+        println!("not run: cargo-cyclonedx is not here (`.ci/run` installs it)");
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let build = directory.path().join("build");
+    fs::create_dir_all(build.join("src")).unwrap();
+    for file in ["Cargo.toml", "Cargo.lock"] {
+        fs::copy(Path::new(ROOT).join(file), build.join(file)).unwrap();
+    }
+    // As for the recipe's layer of dependencies: sources that are named by the manifest, and empty.
+    for file in ["src/lib.rs", "src/main.rs", "build.rs", "benches/storm.rs", "benches/pipeline/main.rs"] {
+        fs::create_dir_all(build.join(file).parent().unwrap()).unwrap();
+        fs::write(build.join(file), "fn main() {}").unwrap();
+    }
+    // The recipe's own words.
+    assert!(stages()[0].iter().any(|(_, rest)| rest.contains("&& cargo cyclonedx --format json &&")));
+    said(cargo().args(["cyclonedx", "--format", "json"]).current_dir(&build));
+    let mut file = build.join("carebell.cdx.json");
+    if let Some(builder) = Some(()).filter(|()| is_root()).and_then(|()| Builder::find(directory.path())) {
+        let output = directory.path().join("sbom");
+        builder.build(directory.path(), &["--target", "sbom", "--output", output.to_str().unwrap()]);
+        assert_eq!(files(&output), [output.join("carebell.cdx.json")]);
+        file = output.join("carebell.cdx.json");
+    }
+
+    let bill: Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    assert_eq!(bill["bomFormat"], "CycloneDX");
+    let product = &bill["metadata"]["component"];
+    assert_eq!((&product["name"], &product["version"]), (&json!("carebell"), &json!(env!("CARGO_PKG_VERSION"))));
+    let text = |value: &Value, key: &str| value[key].as_str().unwrap().to_owned();
+    let components = bill["components"].as_array().unwrap();
+    let listed: BTreeSet<(String, String)> =
+        components.iter().map(|component| (text(component, "name"), text(component, "version"))).collect();
+    let lock: toml::Table = fs::read_to_string(Path::new(ROOT).join("Cargo.lock")).unwrap().parse().unwrap();
+    let locked: BTreeSet<(String, String)> = lock["package"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|package| (package["name"].as_str().unwrap().to_owned(), package["version"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(listed.difference(&locked).collect::<Vec<_>>(), Vec::<&(String, String)>::new());
+    let manifest: toml::Table = fs::read_to_string(Path::new(ROOT).join("Cargo.toml")).unwrap().parse().unwrap();
+    let names: BTreeSet<&str> = listed.iter().map(|(name, _)| name.as_str()).collect();
+    let direct = manifest["dependencies"].as_table().unwrap();
+    for name in direct.keys() {
+        assert!(names.contains(name.as_str()), "{name}");
+    }
+    for name in manifest["dev-dependencies"].as_table().unwrap().keys().filter(|name| !direct.contains_key(*name)) {
+        assert!(!names.contains(name.as_str()), "{name} is for tests only");
+    }
+    for component in components {
+        assert!(component["hashes"][0]["content"].is_string() && component["purl"].is_string(), "{component}");
+    }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use carebell::{
+    callbacks::Fate,
     dev::push_service::Behaviour,
     jobs,
     kind::Lane,
@@ -18,7 +19,7 @@ use carebell::{
 };
 use serde_json::json;
 
-use crate::support::{FAMILY, Process, World, reminder, utc_now};
+use crate::support::{FAMILY, Phones, Process, World, reminder, utc_now};
 
 /// One line of the text form.
 struct Sample {
@@ -74,7 +75,7 @@ fn check_with_promtool(text: &str) {
 }
 
 /// The values that a label may have.
-fn allowed(label: &str, world: &World) -> BTreeSet<String> {
+fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match label {
         "kind" => jobs::registry().kinds().iter().map(|kind| kind.name.to_owned()).collect(),
@@ -82,8 +83,9 @@ fn allowed(label: &str, world: &World) -> BTreeSet<String> {
         "outcome" => JobOutcome::ALL.map(|outcome| outcome.name().to_owned()).into(),
         "reason" => names(&["gone", "expired", "undecodable", "exhausted", "retry_later", "permanent"]),
         "channel" => Channel::ALL.map(|channel| channel.name().to_owned()).into(),
-        "provider" => names(&[&world.push.host_port(), "webhook"]),
+        "provider" => names(&[&world.push.host_port(), phone, "webhook"]),
         "answer" => names(&ANSWERS),
+        "fate" => Fate::ALL.map(|fate| fate.name().to_owned()).into(),
         "group" => names(&["look_ups", "commits", "published", "failures", "claims", "ledger", "rate_limits"]),
         "state" => names(&["used", "idle"]),
         "part" => names(&["nats", "postgres", "scheduler"]),
@@ -103,7 +105,12 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
     world.push.behave_always("chloe", Some(Behaviour::status(410)));
     world.push.behave_always("dan", Some(Behaviour::status(400)));
-    let mut worker = Process::worker(&world, &[]);
+    // With all that there is to count.
+    let phones = Phones::start(&world).await;
+    let mut variables = phones.one("SMS");
+    variables.extend([("PUBLIC_URL", "https://bell.test"), ("PUBLIC_PORT", "0")].map(|(a, b)| (a.into(), b.into())));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let mut worker = Process::worker(&world, &variables);
     worker.ready().await;
     let before = metrics(&mut worker).await;
     let jobs = "carebell_jobs_total";
@@ -173,7 +180,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     assert!(sum(&text, "process_cpu_seconds_total", &[]) > Some(0.0));
     assert!(sum(&text, "carebell_queue_waiting_pulls", &[medication]) > Some(0.0), "somebody works on it");
 
-    all_are_as_their_names_say(&text, &world);
+    all_are_as_their_names_say(&text, &world, &phones.first.name());
     for personal in FAMILY.into_iter().chain(["rose", "Rose", "etformin", "job-", "browns", "@", "example.org"]) {
         assert!(!text.contains(personal), "{personal} is in {text}");
     }
@@ -182,7 +189,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
 }
 
 /// Each metric of the enum is there, as what it is said to be, with its labels and no others, of values that are bounded.
-fn all_are_as_their_names_say(text: &str, world: &World) {
+fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;
     for metric in Metric::ALL {
@@ -199,7 +206,7 @@ fn all_are_as_their_names_say(text: &str, world: &World) {
                 sample.labels.keys().map(String::as_str).filter(|name| *name != "le").collect();
             assert_eq!(labels, spec.labels.iter().copied().collect(), "{}", sample.name);
             for (label, value) in sample.labels.iter().filter(|(name, _)| *name != "le") {
-                assert!(allowed(label, world).contains(value), "{} has {label}={value}", sample.name);
+                assert!(allowed(label, world, phone).contains(value), "{} has {label}={value}", sample.name);
             }
         }
     }

@@ -197,8 +197,8 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation"), "{subject}: {said}");
     }
-    // Workers are handed their jobs under `_INBOX.`: those are not for a producer's eyes.
-    for subject in ["_INBOX.>", "jobs.>", ">"] {
+    // Workers are handed their jobs under `_INBOX_carebell.`: those are not for a producer's eyes.
+    for subject in ["_INBOX_carebell.>", "_INBOX.>", "jobs.>", ">"] {
         let _subscription = app.subscribe(subject).await.unwrap();
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation for Subscription"), "{subject}: {said}");

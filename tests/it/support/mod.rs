@@ -2,6 +2,7 @@
 
 mod phones;
 mod receivers;
+mod roles;
 mod servers;
 mod toolchains;
 mod worker;

@@ -1,0 +1,18 @@
+-- What a worker has to be allowed in Postgres, and no more: `carebell doctor` names what is missing of it. A test runs a
+-- worker with exactly this. To be run by whoever owns the tables, after each migration; again does no harm.
+--
+--   psql "$DATABASE_URL" -v role=carebell_worker -f helm/servers/worker.sql
+
+-- The care tables, or the views in their place.
+GRANT SELECT ON users, family_members, care_recipients, medications, medication_schedules, medication_logs, appointments,
+    caregiver_shifts TO :"role";
+
+GRANT SELECT ON _sqlx_migrations, care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs,
+    notifications, preferences, push_subscriptions, rate_limits, refill_shortages, reminder_marks, scheduler_state,
+    schedules, user_addresses TO :"role";
+GRANT INSERT ON care_reminders, contents, deliveries, delivery_attempts, job_children, job_runs, notifications,
+    rate_limits, refill_shortages, reminder_marks, scheduler_state, user_addresses TO :"role";
+GRANT UPDATE ON care_reminders, deliveries, job_runs, push_subscriptions, rate_limits, refill_shortages, scheduler_state,
+    schedules, user_addresses TO :"role";
+GRANT DELETE ON care_reminders, contents, deliveries, job_children, job_runs, push_subscriptions, refill_shortages,
+    reminder_marks TO :"role";
