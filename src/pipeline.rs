@@ -25,8 +25,9 @@ use self::{
     run::Runner,
 };
 pub use self::{
-    message::Form,
+    message::{Form, Place, Pulled},
     registry::{Decoder, Registry},
+    settle::{Fate, settle},
 };
 use crate::{
     channels::Channels,

@@ -8,15 +8,31 @@ use serde_json::{Map, Number, Value};
 #[derive(Default)]
 pub struct Report {
     figures: Map<String, Value>,
+    /// Each with the names of its figures.
+    sections: Vec<(String, Vec<String>)>,
 }
 
 impl Report {
+    /// What the figures that follow are of, for people.
+    pub fn section(&mut self, title: &str) {
+        eprintln!("{title}");
+        self.sections.push((title.to_owned(), Vec::new()));
+    }
+
+    /// A figure that was measured.
     pub fn add(&mut self, name: impl Into<String>, figure: f64) {
         let name = name.into();
+        eprintln!("  {name:<44} {:>10}", shown(figure));
+        if let Some((_, names)) = self.sections.last_mut() {
+            names.push(name.clone());
+        }
+        self.note(name, figure);
+    }
+
+    /// What the figures depend on, for machines.
+    pub fn note(&mut self, name: impl Into<String>, figure: f64) {
         let rounded = (figure * 1000.0).round() / 1000.0;
-        eprintln!("  {name:<44} {}", shown(rounded));
-        let figure = Number::from_f64(rounded).map_or(Value::Null, Value::Number);
-        self.figures.insert(name, figure);
+        self.figures.insert(name.into(), Number::from_f64(rounded).map_or(Value::Null, Value::Number));
     }
 
     pub fn json(&self) -> Value {
@@ -26,14 +42,27 @@ impl Report {
     /// A table, with the ratio to an earlier run's figure where there is one.
     pub fn table(&self, earlier: Option<&Value>) -> String {
         let mut text = String::new();
-        for (name, figure) in &self.figures {
-            let figure = figure.as_f64().unwrap_or(f64::NAN);
-            let before = earlier.and_then(|earlier| earlier[name].as_f64()).filter(|before| *before != 0.0);
-            let ratio = before.map(|before| format!("  {:>8.2} x of {}", figure / before, shown(before)));
-            let _ = writeln!(text, "{name:<46} {:>12}{}", shown(figure), ratio.unwrap_or_default());
+        for (title, names) in &self.sections {
+            let _ = writeln!(text, "\n{title}");
+            for name in names {
+                let figure = self.figures[name].as_f64().unwrap_or(f64::NAN);
+                let before = earlier.and_then(|earlier| before(earlier, name)).filter(|before| *before != 0.0);
+                let ratio = before.map(|before| format!("  {:>8.2} x of {}", figure / before, shown(before)));
+                let _ = writeln!(text, "  {name:<44} {:>10}{}", shown(figure), ratio.unwrap_or_default());
+            }
         }
         text
     }
+}
+
+/// A figure of an earlier run, or of another program that does the same work: those say `per_s` and `rss_mb`.
+fn before(earlier: &Value, name: &str) -> Option<f64> {
+    let other = match name {
+        "pushes_per_s" => "per_s",
+        "peak_rss_mb" => "rss_mb",
+        same => same,
+    };
+    earlier[name].as_f64().or_else(|| earlier[other].as_f64())
 }
 
 fn shown(figure: f64) -> String {
@@ -42,12 +71,6 @@ fn shown(figure: f64) -> String {
 
 /// What a share of all values does not exceed: `values` in ascending order, `share` from 0 to 1.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "an index"
-    )]
     let index = ((values.len() as f64 * share).ceil() as usize).saturating_sub(1);
     values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)
 }

@@ -1,11 +1,11 @@
 //! Everything that stands beside the worker: servers with the durability of production, families in the database, a
-//! sink for their pushes; and the worker itself, as the program that is deployed.
+//! sink for what is sent to them.
 
 use std::{
     collections::BTreeMap,
     fs,
-    path::{Path, PathBuf},
-    time::{Duration, Instant},
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use async_nats::{HeaderMap, jetstream};
@@ -14,7 +14,7 @@ use carebell::{
     clock::Clock,
     dev::{
         self,
-        guard::{self, Guarded, PrivateDir, Program, StopSignal},
+        guard::{self, PrivateDir},
         nats::NatsServer,
         postgres::Postgres,
         push_service::PushService,
@@ -23,19 +23,67 @@ use carebell::{
     streams::{Adjustments, Streams},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
-use futures::stream::{FuturesUnordered, StreamExt};
-use serde_json::json;
+use futures::{
+    FutureExt,
+    future::BoxFuture,
+    stream::{FuturesUnordered, StreamExt},
+};
+use serde_json::{Value, json};
 use sqlx::PgPool;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::sink::Sink;
+use crate::{process::Worker, sink::Sink};
 
 /// Publishes that are under way at once.
 const PIPELINED: usize = 1000;
 
+/// It has come to a stop when nothing more comes for so long.
+const STALLED: Duration = Duration::from_mins(1);
+
+/// How people are reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Each has an inbox and a browser.
+    Push,
+    /// Each has an inbox and a mailbox.
+    Email,
+    /// Each has an inbox.
+    InApp,
+}
+
+impl Way {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Push => "pushes",
+            Self::Email => "e-mails",
+            Self::InApp => "inbox rows",
+        }
+    }
+
+    /// What one is called in figures.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Push => "push",
+            Self::Email => "mail",
+            Self::InApp => "row",
+        }
+    }
+
+    /// What many are called in figures.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Push => "pushes",
+            Self::Email => "mails",
+            Self::InApp => "rows",
+        }
+    }
+}
+
 /// A machine's worth of servers, for one measurement.
 pub struct Scene {
+    way: Way,
     pub nats: NatsServer,
+    monitoring: String,
     pub postgres: Postgres,
     pub sink: Sink,
     pub db: PgPool,
@@ -43,38 +91,59 @@ pub struct Scene {
     keys: KeyPair,
     /// Holds the other side's key of every subscription.
     browsers: PushService,
+    workers: AtomicU32,
     directory: PrivateDir,
 }
 
 impl Scene {
-    /// Servers, schema, and families of so many members, with a medication and a subscription for each member.
-    pub async fn new(families: u32, members: u32) -> Self {
+    /// Servers, schema, and families of so many members, with a medication and an address for each member.
+    pub async fn new(way: Way, families: u32, members: u32, more: &[(&str, &str)]) -> Self {
         let directory = guard::private_dir().unwrap();
         let programs = dev::find(|text| eprintln!("{text}")).await.unwrap();
-        let nats = NatsServer::start(&programs.nats_server, directory.path()).await.unwrap();
-        // What is acknowledged is on disk, as in production.
-        let settings = [("fsync", "on"), ("synchronous_commit", "on")];
-        let postgres = Postgres::start_with(&programs.postgres_bin, directory.path(), &settings).await.unwrap();
+        // Its counters are read by HTTP, a few times.
+        let monitored = "http: \"127.0.0.1:-1\"";
+        let nats = NatsServer::start_with(&programs.nats_server, directory.path(), monitored).await.unwrap();
+        // What is acknowledged is on disk, as in production and as `initdb` sets it.
+        let mut settings = vec![("fsync", "on"), ("synchronous_commit", "on")];
+        if way == Way::InApp {
+            // When a row can be read is known to nobody else.
+            settings.push(("track_commit_timestamp", "on"));
+        }
+        settings.extend(more);
+        let mut postgres = Postgres::start_with(&programs.postgres_bin, directory.path(), &settings).await.unwrap();
+        let db = count_statements(&mut postgres).await;
         let store = Store::new(&postgres.url("postgres"), 1).unwrap();
         store.create_care_tables().await.unwrap();
         store.migrate().await.unwrap();
         store.close().await;
         let context = carebell::nats::jetstream(&async_nats::connect(nats.url()).await.unwrap());
         Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap().apply(&context).await.unwrap();
-        let sink = Sink::start(directory.path()).await;
-        let db = PgPool::connect(&postgres.url("postgres")).await.unwrap();
-        let browsers = PushService::start().await.unwrap();
-        let scene =
-            Self { nats, postgres, sink, db, context, keys: web_push::generate_keys().unwrap(), browsers, directory };
+        let scene = Self {
+            way,
+            monitoring: monitoring_url(&directory),
+            sink: Sink::start(directory.path()).await,
+            nats,
+            postgres,
+            db,
+            context,
+            keys: web_push::generate_keys().unwrap(),
+            browsers: PushService::start().await.unwrap(),
+            workers: AtomicU32::new(0),
+            directory,
+        };
         scene.fill(families, members).await;
         scene
     }
 
     async fn fill(&self, families: u32, members: u32) {
-        let browser = self.browsers.subscribe("all");
         let users = i64::from(families) * i64::from(members);
-        for statement in [
-            "INSERT INTO users (id, name) SELECT 'user-' || n, 'User ' || n FROM generate_series(1, $1) n".to_owned(),
+        let email = if self.way == Way::Email { "'user-' || n || '@example.org'" } else { "NULL" };
+        let browser = self.browsers.subscribe("all");
+        let mut statements = vec![
+            format!(
+                "INSERT INTO users (id, name, email) SELECT 'user-' || n, 'User ' || n, {email} \
+                 FROM generate_series(1, $1) n"
+            ),
             format!("INSERT INTO families SELECT 'family-' || n FROM generate_series(1, $1 / {members}) n"),
             format!(
                 "INSERT INTO family_members (family_id, user_id) \
@@ -88,34 +157,39 @@ impl Scene {
                 "INSERT INTO medications (id, care_recipient_id, name, dosage) \
                  SELECT 'medication-' || n, 'rose-' || n, 'Metformin', '500 mg' FROM generate_series(1, $1 / {members}) n"
             ),
-            format!(
+        ];
+        if self.way == Way::Push {
+            statements.push(format!(
                 "INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) \
                  SELECT 'browser-' || n, 'user-' || n, 'https://{}/push/' || n, '{}', '{}' FROM generate_series(1, $1) n",
                 self.sink.host_port(),
                 browser.p256dh,
                 browser.auth
-            ),
-        ] {
+            ));
+        }
+        for statement in statements {
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(users).execute(&self.db).await.unwrap();
         }
         sqlx::query("VACUUM ANALYZE").execute(&self.db).await.unwrap();
+        // Refused where nothing counts statements.
+        let _ = sqlx::query("SELECT pg_stat_statements_reset()").execute(&self.db).await;
     }
 
     /// Publishes a reminder for each of these families, as fast as they are acknowledged.
-    pub async fn publish(&self, families: impl Iterator<Item = u32>, round: &str) {
+    pub async fn publish(&self, families: impl IntoIterator<Item = u32>, round: &str) {
         let now = Clock::system().now();
         let mut acks = FuturesUnordered::new();
         for family in families {
             if acks.len() >= PIPELINED {
                 acks.next().await;
             }
-            acks.push(self.publish_one(family, round, now));
+            acks.push(self.send(family, round, now).await);
         }
         while acks.next().await.is_some() {}
     }
 
-    /// Publishes one reminder of a dose that is due now, and waits for the acknowledgement.
-    pub async fn publish_one(&self, family: u32, round: &str, due: DateTime<Utc>) {
+    /// Sends one reminder of a dose that is due at this instant; answers what waits for its acknowledgement.
+    pub async fn send(&self, family: u32, round: &str, due: DateTime<Utc>) -> BoxFuture<'static, ()> {
         let mut headers = HeaderMap::new();
         let id = format!("{round}-{family}");
         headers.insert("Carebell-Job-Id", id.as_str());
@@ -125,13 +199,14 @@ impl Scene {
         let body = json!({ "medicationId": format!("medication-{family}"), "scheduledTime": due });
         let subject = "jobs.reminder.medication";
         let ack = self.context.publish_with_headers(subject, headers, body.to_string().into()).await.unwrap();
-        ack.await.unwrap();
+        async move { drop(ack.await.unwrap()) }.boxed()
     }
 
     /// Starts a worker with the settings that are shipped, and some more; returns when it is ready.
     pub async fn worker(&self, more: &[(&str, &str)]) -> Worker {
         let (nats, database) = (self.nats.url(), self.postgres.url("postgres"));
         let certificate = self.sink.certificate.display().to_string();
+        let mail_certificate = self.sink.mail_certificate.display().to_string();
         let hosts = self.sink.host_port();
         let mut environment = BTreeMap::from([
             ("NATS_URL", nats.as_str()),
@@ -145,107 +220,83 @@ impl Scene {
             ("HEALTH_PORT", "0"),
             ("LOG_FORMAT", "json"),
         ]);
+        if self.way == Way::Email {
+            environment.insert("SMTP_URL", &self.sink.mail_url);
+            environment.insert("SMTP_FROM", "Carebell <care@example.org>");
+            environment.insert("SMTP_CA_FILE", &mail_certificate);
+        }
         environment.extend(more.iter().copied());
-        Worker::start(environment, self.directory.path()).await
+        let number = self.workers.fetch_add(1, Ordering::Relaxed);
+        let log = self.directory.path().join(format!("worker-{number}.log"));
+        Worker::start(environment, self.directory.path(), &log).await
     }
 
-    /// Commits and rolled back transactions of the database so far. The server counts with a delay of up to a second.
-    pub async fn commits(&self) -> i64 {
-        sqlx::query_scalar("SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'")
-            .fetch_one(&self.db)
+    /// Waits until so many have come, and looks every so often.
+    pub async fn wait_for(&self, expected: usize, every: Duration) {
+        let (mut most, mut since) = (0, Instant::now());
+        loop {
+            let come = match self.way {
+                Way::Push | Way::Email => self.sink.count().await,
+                Way::InApp => self.rows().await,
+            };
+            if come >= expected {
+                return;
+            }
+            if come > most {
+                (most, since) = (come, Instant::now());
+            }
+            assert!(since.elapsed() < STALLED, "{come} of {expected} came, and no more within {STALLED:?}");
+            sleep(every).await;
+        }
+    }
+
+    async fn rows(&self) -> usize {
+        let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM notifications").fetch_one(&self.db).await.unwrap();
+        usize::try_from(rows).unwrap()
+    }
+
+    /// What came so far: the number of each user, and when in microseconds since 1970.
+    pub async fn arrivals(&self) -> Vec<(u32, i64)> {
+        if self.way != Way::InApp {
+            return self.sink.arrivals().await;
+        }
+        let sql = "SELECT split_part(user_id, '-', 2)::int4, \
+                          (extract(epoch FROM pg_xact_commit_timestamp(xmin)) * 1e6)::int8 FROM notifications";
+        let rows: Vec<(i32, i64)> = sqlx::query_as(sql).fetch_all(&self.db).await.unwrap();
+        rows.into_iter().map(|(user, at)| (u32::try_from(user).unwrap(), at)).collect()
+    }
+
+    /// What nats-server says of itself.
+    pub async fn nats_counters(&self) -> Value {
+        let answer = reqwest::get(format!("{}/varz", self.monitoring)).await.unwrap();
+        serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
+    }
+}
+
+/// Has statements counted where the server's extension for it is installed; connects.
+async fn count_statements(postgres: &mut Postgres) -> PgPool {
+    let url = postgres.url("postgres");
+    let db = PgPool::connect(&url).await.unwrap();
+    let installed: bool =
+        sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')")
+            .fetch_one(&db)
             .await
-            .unwrap()
+            .unwrap();
+    if !installed {
+        return db;
     }
-
-    /// Messages that were stored in all streams so far.
-    pub async fn stored(&self) -> u64 {
-        let mut stored = 0;
-        for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS"] {
-            stored += self.context.get_stream(stream).await.unwrap().cached_info().state.last_sequence;
-        }
-        stored
-    }
-
-    /// CPU seconds of all processes of Postgres so far, those that have ended left out.
-    pub fn postgres_cpu(&self) -> f64 {
-        children(self.postgres.pid()).into_iter().chain([self.postgres.pid()]).map(cpu).sum()
-    }
+    // It can only be loaded at the start.
+    sqlx::query("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'").execute(&db).await.unwrap();
+    db.close().await;
+    postgres.start_again().await.unwrap();
+    let db = PgPool::connect(&url).await.unwrap();
+    sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&db).await.unwrap();
+    db
 }
 
-/// A worker, with what the kernel knows of it.
-pub struct Worker {
-    process: Guarded,
-    pub ready_after: Duration,
-}
-
-impl Worker {
-    async fn start(environment: BTreeMap<&str, &str>, directory: &Path) -> Self {
-        let number = fs::read_dir(directory).unwrap().count();
-        let log: PathBuf = directory.join(format!("worker-{number}.log"));
-        let environment: Vec<(&str, &str)> = environment.into_iter().collect();
-        let started = Instant::now();
-        let process = Guarded::spawn(&Program {
-            path: Path::new(env!("CARGO_BIN_EXE_carebell")),
-            args: vec!["run".into()],
-            directory,
-            environment: &environment,
-            user: None,
-            log: &log,
-            stop: StopSignal::Terminate,
-        })
-        .unwrap();
-        let mut worker = Self { process, ready_after: Duration::ZERO };
-        while !fs::read_to_string(&log).unwrap_or_default().contains("\"ready\"") {
-            assert!(worker.process.ended().is_none(), "the worker has ended:\n{}", worker.process.output());
-            sleep(Duration::from_millis(2)).await;
-        }
-        worker.ready_after = started.elapsed();
-        worker
-    }
-
-    /// CPU seconds so far.
-    pub fn cpu(&self) -> f64 {
-        cpu(self.process.pid())
-    }
-
-    /// The most memory that it has had, in MB.
-    pub fn peak_rss_mb(&self) -> f64 {
-        status(self.process.pid(), "VmHWM:") / 1000.0
-    }
-
-    /// How often its threads have gone to sleep so far.
-    pub fn wake_ups(&self) -> u64 {
-        let tasks = fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap().flatten();
-        let switches = tasks.filter_map(|task| {
-            let status = fs::read_to_string(task.path().join("status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("voluntary_ctxt_switches:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
-        });
-        switches.sum()
-    }
-
-    pub async fn stop(mut self) {
-        self.process.stop().await;
-    }
-}
-
-/// User and system time of a process in seconds, from the kernel's ticks of 10 ms.
-pub fn cpu(pid: u32) -> f64 {
-    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    // The name may hold blanks; what follows its closing bracket does not.
-    let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
-    let ticks = |index: usize| fields.get(index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
-    (ticks(11) + ticks(12)) / 100.0
-}
-
-fn status(pid: u32, name: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let line = status.lines().find(|line| line.starts_with(name));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse().ok()).unwrap_or(0.0)
-}
-
-fn children(pid: u32) -> Vec<u32> {
-    let path = format!("/proc/{pid}/task/{pid}/children");
-    let text = fs::read_to_string(path).unwrap_or_default();
-    text.split_whitespace().filter_map(|child| child.parse().ok()).collect()
+/// By the file in which nats-server says where it listens.
+fn monitoring_url(directory: &PrivateDir) -> String {
+    let file = fs::read_dir(directory.path().join("ports")).unwrap().flatten().next().unwrap();
+    let ports: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
+    ports["monitoring"][0].as_str().unwrap().to_owned()
 }

@@ -1,82 +1,112 @@
-//! An HTTPS push service that answers 201 to every push and remembers when each came. Runs as a process of its own, so
-//! that its work is not counted as the worker's.
+//! An HTTPS push service that answers 201 to every push, and a mail server that takes every mail; both remember when each
+//! came. They run as a process of their own, so that their work is not counted as the worker's.
 
 use std::{
+    convert::Infallible,
     fs, io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
-use axum::{
-    Router,
-    body::Bytes,
-    extract::{Path as Named, State},
-    http::StatusCode,
-    routing::{get, post},
-};
 use carebell::{
     clock::Clock,
     dev::{
         certificates,
         guard::{Guarded, Program, StopSignal},
+        smtp_server::{Protection, SmtpServer},
     },
 };
+use http_body_util::{BodyExt, Full};
+use hyper::{Method, Request, Response, body::Bytes, body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
     server::conn::auto,
-    service::TowerToHyperService,
 };
 use tokio::{net::TcpListener, time::sleep};
 
 const CERTIFICATE: &str = "sink.pem";
-const PORT: &str = "sink.port";
+const MAIL_CERTIFICATE: &str = "mail.pem";
+/// The port of the one, the URL of the other, each on a line.
+const PLACES: &str = "sink.places";
 
-/// When pushes came, in microseconds since 1970, by the number in their path.
-#[derive(Clone)]
+/// What came, by the number of the user.
 struct Arrivals {
     clock: Clock,
-    came: Arc<Mutex<Vec<(u32, i64)>>>,
+    /// Number and microseconds since 1970.
+    pushes: Mutex<Vec<(u32, i64)>>,
+    mail: SmtpServer,
+    /// Microseconds since 1970, in the order of the mails.
+    mails: Mutex<Vec<i64>>,
 }
 
-/// Serves until it is ended; writes its certificate and its port into the directory.
+/// Serves until it is ended; writes its certificates and its places into the directory.
 pub async fn serve(directory: &Path) -> io::Result<()> {
     let (acceptor, pem) = certificates::localhost(certificates::HTTPS)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mail = SmtpServer::start(Protection::Tls, None).await?;
     fs::write(directory.join(CERTIFICATE), pem)?;
-    let arrivals = Arrivals { clock: Clock::system(), came: Arc::default() };
-    let router = Router::new()
-        .route("/push/{number}", post(take))
-        .route("/count", get(async |State(arrivals): State<Arrivals>| arrivals.came.lock().unwrap().len().to_string()))
-        .route("/arrivals", get(hand_out))
-        .with_state(arrivals);
-    // The port last, and whole: whoever waits for it may connect.
-    fs::write(directory.join("sink.port.part"), listener.local_addr()?.port().to_string())?;
-    fs::rename(directory.join("sink.port.part"), directory.join(PORT))?;
+    fs::write(directory.join(MAIL_CERTIFICATE), mail.ca_pem())?;
+    // The places last, and whole: whoever waits for them may connect.
+    let part = directory.join("sink.part");
+    fs::write(&part, format!("{}\n{}\n", listener.local_addr()?.port(), mail.url()))?;
+    fs::rename(part, directory.join(PLACES))?;
+
+    let arrivals =
+        Arc::new(Arrivals { clock: Clock::system(), pushes: Mutex::default(), mail, mails: Mutex::default() });
+    tokio::spawn(note_mails(Arc::clone(&arrivals)));
     loop {
         let (stream, _) = listener.accept().await?;
         stream.set_nodelay(true)?;
-        let (acceptor, router) = (acceptor.clone(), router.clone());
+        let (acceptor, arrivals) = (acceptor.clone(), Arc::clone(&arrivals));
         tokio::spawn(async move {
             let Ok(stream) = acceptor.accept(stream).await else { return };
+            let service = service_fn(move |request| answer(Arc::clone(&arrivals), request));
             let mut builder = auto::Builder::new(TokioExecutor::new());
             builder.http2().max_concurrent_streams(1000);
-            let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
+            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
     }
 }
 
-async fn take(State(arrivals): State<Arrivals>, Named(number): Named<u32>, _body: Bytes) -> StatusCode {
+/// A POST is a push to the number at the end of its path, which is read to its end; a GET is the bench's.
+async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.method() == Method::GET {
+        let text = if request.uri().path() == "/count" { arrivals.count() } else { arrivals.hand_out() };
+        return Ok(Response::new(Full::from(text)));
+    }
+    let number = request.uri().path().rsplit('/').next().and_then(|number| number.parse().ok()).unwrap_or(0);
+    let _ = request.into_body().collect().await;
     let now = arrivals.clock.now().timestamp_micros();
-    arrivals.came.lock().unwrap().push((number, now));
-    StatusCode::CREATED
+    arrivals.pushes.lock().unwrap().push((number, now));
+    Ok(Response::builder().status(201).body(Full::default()).unwrap())
 }
 
-/// All that came since it was last asked, and forgets it.
-async fn hand_out(State(arrivals): State<Arrivals>) -> String {
-    let came = std::mem::take(&mut *arrivals.came.lock().unwrap());
-    let lines: Vec<String> = came.iter().map(|(number, at)| format!("{number} {at}")).collect();
-    lines.join("\n")
+/// Notes when mails come: this is woken by each, on the same thread.
+async fn note_mails(arrivals: Arc<Arrivals>) {
+    let mut noted = 0;
+    loop {
+        let more = arrivals.mail.wait_until(Duration::MAX, |counts| counts.accepted > noted).await;
+        let now = arrivals.clock.now().timestamp_micros();
+        noted = more.map_or(noted, |counts| counts.accepted);
+        arrivals.mails.lock().unwrap().resize(noted, now);
+    }
+}
+
+impl Arrivals {
+    fn count(&self) -> String {
+        (self.pushes.lock().unwrap().len() + self.mails.lock().unwrap().len()).to_string()
+    }
+
+    fn hand_out(&self) -> String {
+        let pushes = self.pushes.lock().unwrap().clone();
+        let mails = self.mail.received();
+        let numbers =
+            mails.iter().filter_map(|mail| mail.to.first()?.strip_prefix("user-")?.split('@').next()?.parse().ok());
+        let times = self.mails.lock().unwrap().clone();
+        let lines = pushes.into_iter().chain(numbers.zip(times)).map(|(number, at)| format!("{number} {at}\n"));
+        lines.collect()
+    }
 }
 
 /// The sink, seen from the bench.
@@ -85,6 +115,8 @@ pub struct Sink {
     http: reqwest::Client,
     port: u16,
     pub certificate: PathBuf,
+    pub mail_url: String,
+    pub mail_certificate: PathBuf,
 }
 
 impl Sink {
@@ -100,15 +132,23 @@ impl Sink {
             stop: StopSignal::Terminate,
         })
         .unwrap();
-        let port_file = directory.join(PORT);
-        while !port_file.exists() {
+        let places = directory.join(PLACES);
+        while !places.exists() {
             sleep(Duration::from_millis(5)).await;
         }
-        let port = fs::read_to_string(port_file).unwrap().parse().unwrap();
+        let places = fs::read_to_string(places).unwrap();
+        let (port, mail_url) = places.trim().split_once('\n').unwrap();
         let certificate = directory.join(CERTIFICATE);
         let root = reqwest::Certificate::from_pem(&fs::read(&certificate).unwrap()).unwrap();
         let http = reqwest::Client::builder().tls_certs_merge([root]).build().unwrap();
-        Self { process, http, port, certificate }
+        Self {
+            process,
+            http,
+            port: port.parse().unwrap(),
+            certificate,
+            mail_url: mail_url.to_owned(),
+            mail_certificate: directory.join(MAIL_CERTIFICATE),
+        }
     }
 
     pub fn host_port(&self) -> String {
@@ -124,21 +164,12 @@ impl Sink {
         answer.text().await.unwrap()
     }
 
-    /// Waits until so many pushes came since they were last asked for.
-    pub async fn wait_for(&self, count: usize, limit: Duration) -> Result<(), String> {
-        let waiting = async {
-            while self.ask("count").await.parse::<usize>().unwrap() < count {
-                sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let waited = tokio::time::timeout(limit, waiting).await;
-        if waited.is_err() {
-            return Err(format!("{} of {count} pushes came within {limit:?}", self.ask("count").await));
-        }
-        Ok(())
+    /// How many came so far.
+    pub async fn count(&self) -> usize {
+        self.ask("count").await.parse().unwrap()
     }
 
-    /// Number and microseconds of what came since it was last asked.
+    /// Number and microseconds of what came so far.
     pub async fn arrivals(&self) -> Vec<(u32, i64)> {
         let text = self.ask("arrivals").await;
         text.lines()

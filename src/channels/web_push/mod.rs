@@ -41,13 +41,12 @@ pub use allowed::AllowList;
 pub use answer::{Answer, DEFAULT_WAIT};
 pub use endpoint::{Endpoint, Redacted, Refused};
 pub use payload::{MAX_PAYLOAD, Note};
-pub use seal::MAX_PLAINTEXT;
+pub use seal::{MAX_PLAINTEXT, SealError, SubscriberKeys, seal};
 pub use settings::{DEFAULT_TIMEOUT, Settings};
 pub use vapid::{KeyPair, generate_keys};
 
 use client::{Client, NoReply, Reply};
 use library::Envelope;
-use seal::{SealError, SubscriberKeys};
 use vapid::Vapid;
 
 use crate::{

@@ -1,0 +1,105 @@
+//! What the servers and the kernel have counted so far.
+
+use std::time::Instant;
+
+use sqlx::PgPool;
+
+use crate::{
+    process::{self, cpu},
+    scene::Scene,
+};
+
+/// All counters at one moment. CPU is in seconds.
+pub struct Counters {
+    at: Instant,
+    pub nats_cpu: f64,
+    pub postgres_cpu: f64,
+    pub sink_cpu: f64,
+    bench_cpu: f64,
+    machine_cpu: f64,
+    /// What clients sent to nats-server: publishes, pulls, acknowledgements.
+    pub messages_in: f64,
+    /// What it sent to them: jobs, and acknowledgements of publishes.
+    pub messages_out: f64,
+    /// What was stored in all streams.
+    pub messages_stored: f64,
+    /// Statements, BEGIN and COMMIT among them, where the server has the extension that counts them.
+    pub statements: Option<f64>,
+    /// Commits, those of reading alone among them. Counted with a delay.
+    pub commits: f64,
+    pub wal_bytes: f64,
+}
+
+impl Counters {
+    pub async fn read(scene: &Scene) -> Self {
+        let cpu_first = (Instant::now(), process::machine_cpu());
+        let nats = scene.nats_counters().await;
+        let (nats_cpu, postgres_cpu) = (cpu(scene.nats.pid()), process::family_cpu(scene.postgres.pid()));
+        Self {
+            at: cpu_first.0,
+            machine_cpu: cpu_first.1,
+            nats_cpu,
+            postgres_cpu,
+            sink_cpu: cpu(scene.sink.pid()),
+            bench_cpu: cpu(std::process::id()),
+            messages_in: nats["in_msgs"].as_f64().unwrap(),
+            messages_out: nats["out_msgs"].as_f64().unwrap(),
+            messages_stored: scene.stored().await as f64,
+            statements: statements(&scene.db).await,
+            commits: scene.commits().await,
+            wal_bytes: number(&scene.db, "SELECT pg_current_wal_lsn() - '0/0'").await,
+        }
+    }
+
+    pub fn seconds_since(&self, before: &Self) -> f64 {
+        (self.at - before.at).as_secs_f64()
+    }
+
+    /// What processes that are not the bench's did meanwhile, in percent of all cores; `workers` is the CPU of the workers
+    /// in seconds.
+    pub fn elsewhere_percent(&self, before: &Self, workers: f64) -> f64 {
+        let own = |counters: &Self| counters.nats_cpu + counters.postgres_cpu + counters.sink_cpu + counters.bench_cpu;
+        let others = self.machine_cpu - before.machine_cpu - (own(self) - own(before)) - workers;
+        let cores = std::thread::available_parallelism().map_or(1.0, |cores| cores.get() as f64);
+        (others / self.seconds_since(before) / cores * 100.0).max(0.0)
+    }
+}
+
+impl Scene {
+    /// Commits of the database so far.
+    pub async fn commits(&self) -> f64 {
+        number(&self.db, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'").await
+    }
+
+    /// Messages that were stored in all streams so far.
+    async fn stored(&self) -> u64 {
+        let mut stored = 0;
+        for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS"] {
+            stored += self.context.get_stream(stream).await.unwrap().cached_info().state.last_sequence;
+        }
+        stored
+    }
+
+    /// Says which statements took the most time, on standard error.
+    pub async fn say_statements(&self) {
+        let rows: Vec<(i64, f64, i64, String)> = sqlx::query_as(
+            "SELECT calls, total_exec_time, rows, regexp_replace(left(query, 400), '\\s+', ' ', 'g') \
+             FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT 12",
+        )
+        .fetch_all(&self.db)
+        .await
+        .unwrap_or_default();
+        for (calls, millis, rows, query) in rows {
+            eprintln!("  {millis:>9.0} ms {calls:>7} calls {rows:>8} rows  {query:.110}");
+        }
+    }
+}
+
+async fn statements(db: &PgPool) -> Option<f64> {
+    let calls = sqlx::query_scalar("SELECT sum(calls)::float8 FROM pg_stat_statements").fetch_one(db).await;
+    calls.ok()
+}
+
+async fn number(db: &PgPool, sql: &'static str) -> f64 {
+    sqlx::query_scalar(sqlx::AssertSqlSafe(format!("SELECT ({sql})::float8"))).fetch_one(db).await.unwrap()
+}
