@@ -52,7 +52,10 @@ const FORBIDDEN: &[(&[&str], &str, &str)] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("async_nats", &["pipeline", "effects", "dead_letter", "streams", "dev", "nats", "worker"]),
-    ("reqwest", &["channels"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("reqwest", &["channels", "telemetry"]),
     ("lettre", &["channels/email"]),
     ("cron", &["schedule"]),
     ("minijinja", &["templates", "channels/email"]),

@@ -58,6 +58,7 @@ mod storm;
 mod streams;
 mod sweep;
 mod templates;
+mod traces;
 mod unsettled;
 mod views;
 mod way;
