@@ -390,7 +390,8 @@ impl Runner {
 
     fn log(message: &Pulled, meta: Option<&Meta>, attempt: Option<u32>, ending: &Ending, took: Duration) {
         let Ending { fate, outcome, why, .. } = ending;
-        let trace = meta.and_then(|meta| meta.trace.as_deref()).and_then(context::trace_id);
+        let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
+        let trace_id = trace.and_then(context::trace_id);
         let word = outcome.name();
         let job = meta.map_or("?", |meta| meta.job_id.as_str());
         let root = meta.map_or("?", |meta| meta.root_id.as_str());
@@ -402,7 +403,7 @@ impl Runner {
         // The same fields in each, and more where they say something.
         macro_rules! line {
             ($level:ident, $($rest:tt)+) => {
-                $level!(job, root, kind, outcome = word, attempt, delivered, ms, trace, $($rest)+)
+                $level!(job, root, kind, outcome = word, attempt, delivered, ms, trace_id, $($rest)+)
             };
         }
         match fate {

@@ -10,60 +10,26 @@ pub mod context;
 mod export;
 mod ids;
 pub mod names;
+mod settings;
+mod spans;
+mod waiting;
 
 use std::{
-    cell::Cell,
     sync::{OnceLock, atomic::Ordering},
     time::Duration,
 };
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use opentelemetry::{
-    Context, InstrumentationScope, KeyValue,
-    trace::{Link, Span as _, SpanBuilder, SpanKind, Status, TraceContextExt, TracerProvider},
+    Context, InstrumentationScope,
+    trace::{Link, Span as _, SpanBuilder, SpanContext, SpanKind, TraceContextExt, TracerProvider},
 };
 use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
-use tokio::task_local;
 
-pub use self::export::{Compression, Exporter, Headers, Protocol, Queue as QueueSettings, Tls};
 use self::ids::Ids;
-use crate::{kind, plan::JobOutcome};
-
-/// What traces are configured with. The variables are OpenTelemetry's own.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// Whether the contexts of producers are read, and handed on.
-    pub propagate: bool,
-    /// Where spans go; nowhere in most installations.
-    pub export: Option<Exporter>,
-    /// Which traces are kept.
-    pub sampler: Sampler,
-    /// What is said of this process, beside its name.
-    pub resource: Vec<(String, String)>,
-    /// Its name.
-    pub service: String,
-    /// Tells this process from others of that name.
-    pub instance: String,
-}
-
-/// Which traces are kept.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Sampler {
-    /// Whether a producer's decision stands; then `share` is for jobs without one.
-    pub parent_based: bool,
-    /// From 0 (none) to 1 (all).
-    pub share: f64,
-}
-
-impl Sampler {
-    /// Whether a message may be sampled at all: asked before anything is made for it.
-    fn may_sample(self, parent: Option<&str>) -> bool {
-        match parent {
-            Some(trace) if self.parent_based => context::is_sampled(trace),
-            _ => self.share > 0.0,
-        }
-    }
-}
+pub use self::{
+    settings::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
+    spans::{Arrival, End, Processing, Requesting, Sending, http_status, process, request, send},
+};
 
 struct Traces {
     propagate: bool,
@@ -73,11 +39,6 @@ struct Traces {
 
 /// One for the process, as logs are.
 static TRACES: OnceLock<Traces> = OnceLock::new();
-
-task_local! {
-    /// The status of the last answer to the request under way; 0 where there was none.
-    static ANSWERED: Cell<u16>;
-}
 
 /// Sets traces up for the process. A second call changes nothing. Call it within a Tokio runtime.
 ///
@@ -110,7 +71,7 @@ pub async fn close(limit: Duration) {
 /// How many spans were lost: because the queue was full, or because the collector did not take them.
 #[must_use]
 pub fn lost() -> [(&'static str, u64); 2] {
-    let counts = &export::COUNTS;
+    let counts = &waiting::COUNTS;
     [("queue_full", counts.dropped.load(Ordering::Relaxed)), ("not_exported", counts.refused.load(Ordering::Relaxed))]
 }
 
@@ -118,6 +79,11 @@ pub fn lost() -> [(&'static str, u64); 2] {
 #[must_use]
 pub fn propagates() -> bool {
     TRACES.get().is_none_or(|traces| traces.propagate)
+}
+
+/// Whether there are spans at all.
+fn is_on() -> bool {
+    TRACES.get().is_some_and(|traces| traces.spans.is_some())
 }
 
 /// Begins a span, if the sampler takes it. A root has the trace id of `root`, or a random one. Answers also the context
@@ -135,7 +101,7 @@ fn begin(
     }
     let mut builder = SpanBuilder::from_name(name).with_kind(kind.clone());
     let mut cx = Context::new();
-    match parent.map(context::parse).filter(opentelemetry::trace::SpanContext::is_valid) {
+    match parent.map(context::parse).filter(SpanContext::is_valid) {
         Some(parent) => {
             // Jaeger draws its graph of services by parents; the conventions ask for a link.
             if *kind == SpanKind::Consumer {
@@ -149,232 +115,4 @@ fn begin(
     let handed_on = all.propagate.then(|| context::write(span.span_context()));
     // One that is not taken has decided for all that follows.
     (span.is_recording().then(|| Box::new(span)), handed_on)
-}
-
-/// One run of a message.
-#[derive(Debug, Default)]
-pub struct Processing {
-    /// Which attempt it is, where that is known.
-    pub attempt: Option<u32>,
-    span: Option<Box<Span>>,
-}
-
-/// What is known of a message when it is begun.
-pub struct Arrival<'a> {
-    /// Its queue.
-    pub queue: kind::Queue,
-    /// Job id and root id, where they can be read.
-    pub ids: Option<(&'a str, &'a str)>,
-    /// The stream.
-    pub stream: &'a str,
-    /// Its sequence there.
-    pub sequence: i64,
-    /// How often the server has delivered it.
-    pub delivered: i64,
-    /// When it was published there.
-    pub published: DateTime<Utc>,
-    /// The size of its body.
-    pub size: usize,
-}
-
-/// Begins the run of a message that brought the context `parent`. Answers also the context of what follows from it, where
-/// that is another.
-///
-/// A message without a context has a trace of its own; when it is delivered again, the same one.
-#[must_use]
-pub fn process(arrival: &Arrival<'_>, parent: Option<&str>) -> (Processing, Option<String>) {
-    if TRACES.get().is_none_or(|traces| traces.spans.is_none()) {
-        return (Processing::default(), None);
-    }
-    let root = || ids::of_message(arrival.stream, arrival.sequence, arrival.published);
-    let (mut span, trace) = begin("process", &SpanKind::Consumer, parent, Some(&root));
-    if let Some(span) = &mut span {
-        let subject = arrival.queue.kind.subject(arrival.queue.lane.unwrap_or(kind::Lane::Critical));
-        span.update_name(format!("process {subject}"));
-        span.set_attributes([
-            KeyValue::new(names::SYSTEM, "nats"),
-            KeyValue::new(names::OPERATION_TYPE, "process"),
-            KeyValue::new(names::OPERATION, "process"),
-            KeyValue::new(names::DESTINATION, subject),
-            KeyValue::new(names::CONSUMER, arrival.queue.durable()),
-            KeyValue::new(names::SIZE, i64::try_from(arrival.size).unwrap_or(i64::MAX)),
-            KeyValue::new(names::KIND, arrival.queue.kind.name),
-            KeyValue::new(names::STREAM, arrival.stream.to_owned()),
-            KeyValue::new(names::SEQUENCE, arrival.sequence),
-            KeyValue::new(names::DELIVERED, arrival.delivered),
-        ]);
-        if let Some((job, root)) = arrival.ids {
-            span.set_attribute(KeyValue::new(names::MESSAGE, job.to_owned()));
-            span.set_attribute(KeyValue::new(names::ROOT, root.to_owned()));
-        }
-    }
-    (Processing { attempt: None, span }, trace)
-}
-
-/// How a run ended.
-pub struct End<'a> {
-    /// What became of it.
-    pub outcome: JobOutcome,
-    /// Why, in a word.
-    pub reason: Option<&'static str>,
-    /// What went wrong; no personal data.
-    pub error: Option<&'a str>,
-    /// When it comes again.
-    pub until: Option<DateTime<Utc>>,
-}
-
-impl Processing {
-    /// The job is held, because something that all jobs need is away.
-    pub fn held(&mut self, why: &str) {
-        if let Some(span) = &mut self.span {
-            span.add_event("held", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
-        }
-    }
-
-    /// Says how it ended. The span lasts until this is dropped.
-    pub fn ended(&mut self, end: &End<'_>) {
-        let Some(span) = &mut self.span else { return };
-        span.set_attribute(KeyValue::new(names::OUTCOME, end.outcome.name()));
-        if let Some(attempt) = self.attempt {
-            span.set_attribute(KeyValue::new(names::ATTEMPT, i64::from(attempt)));
-        }
-        if let Some(reason) = end.reason {
-            span.set_attribute(KeyValue::new(names::REASON, reason));
-        }
-        let mut again = Vec::new();
-        if let Some(until) = end.until {
-            again.push(KeyValue::new(names::UNTIL, until.to_rfc3339_opts(SecondsFormat::Millis, true)));
-        }
-        match end.outcome {
-            JobOutcome::Retry | JobOutcome::Dead | JobOutcome::Unknown => {
-                let error = end.error.unwrap_or_default();
-                span.set_attribute(KeyValue::new(names::ERROR, end.reason.unwrap_or(end.outcome.name())));
-                let event = if end.outcome == JobOutcome::Retry { "retry" } else { "exception" };
-                again.push(KeyValue::new(names::EXCEPTION, error.to_owned()));
-                span.add_event(event, again);
-                span.set_status(Status::error(error.to_owned()));
-            }
-            JobOutcome::Waits => span.add_event("parked", again),
-            _ => {}
-        }
-    }
-}
-
-/// Messages that are being published to one subject.
-#[derive(Debug, Default)]
-pub struct Sending {
-    span: Option<Box<Span>>,
-    trace: Option<String>,
-}
-
-/// Begins to publish one message, or several of the same subject, for whatever has the context `parent`; for nobody, where
-/// there is none.
-#[must_use]
-pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&str>) -> Sending {
-    let (mut span, trace) = begin("send", &SpanKind::Producer, parent, None);
-    if let Some(span) = &mut span {
-        span.update_name(format!("send {subject}"));
-        span.set_attributes([
-            KeyValue::new(names::SYSTEM, "nats"),
-            KeyValue::new(names::OPERATION_TYPE, "send"),
-            KeyValue::new(names::OPERATION, "send"),
-            KeyValue::new(names::DESTINATION, subject.to_owned()),
-        ]);
-        if let Some(job) = job {
-            span.set_attribute(KeyValue::new(names::MESSAGE, job.to_owned()));
-        }
-        if messages > 1 {
-            span.set_attribute(KeyValue::new(names::BATCH, i64::try_from(messages).unwrap_or(i64::MAX)));
-        }
-    }
-    Sending { span, trace }
-}
-
-impl Sending {
-    /// The context that the messages carry, where it is not the one that they had.
-    #[must_use]
-    pub fn trace(&self) -> Option<&str> {
-        self.trace.as_deref()
-    }
-
-    /// The job is due later.
-    pub fn due(&mut self, at: DateTime<Utc>) {
-        if let Some(span) = &mut self.span {
-            let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
-            span.set_attribute(KeyValue::new(names::UNTIL, at));
-        }
-    }
-
-    /// It is tried again.
-    pub fn again(&mut self, why: &str) {
-        if let Some(span) = &mut self.span {
-            span.add_event("retry", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
-        }
-    }
-
-    /// It failed.
-    pub fn failed(&mut self, why: &str) {
-        if let Some(span) = &mut self.span {
-            span.set_attribute(KeyValue::new(names::ERROR, "not_published"));
-            span.set_status(Status::error(why.to_owned()));
-        }
-    }
-}
-
-/// One parcel's request to a provider.
-#[derive(Debug)]
-pub struct Requesting(Option<Box<Span>>);
-
-/// Begins a request for the job with the context `trace`. `server` is none where it is a user's.
-#[must_use]
-pub fn request(trace: Option<&str>, channel: &'static str, is_http: bool, server: Option<&str>) -> Requesting {
-    let Some(trace) = trace.filter(|trace| context::is_sampled(trace)) else { return Requesting(None) };
-    let name = if is_http { "POST" } else { "send mail" };
-    let (mut span, _) = begin(name, &SpanKind::Client, Some(trace), None);
-    if let Some(span) = &mut span {
-        span.set_attribute(KeyValue::new(names::CHANNEL, channel));
-        if is_http {
-            span.set_attribute(KeyValue::new(names::METHOD, "POST"));
-        }
-        let named = server.map(|server| server.rsplit_once(':').unwrap_or((server, "")));
-        if let Some((host, port)) = named {
-            span.set_attribute(KeyValue::new(names::SERVER, host.to_owned()));
-            if let Ok(port) = port.parse::<i64>() {
-                span.set_attribute(KeyValue::new(names::PORT, port));
-            }
-        }
-    }
-    Requesting(span)
-}
-
-impl Requesting {
-    /// Runs the request, and notes the status of its answer ([`http_status`]).
-    pub async fn around<T>(&mut self, request: impl Future<Output = T>) -> T {
-        let Some(span) = &mut self.0 else { return request.await };
-        let (answer, status) = ANSWERED
-            .scope(Cell::new(0), async {
-                let answer = request.await;
-                (answer, ANSWERED.with(Cell::get))
-            })
-            .await;
-        if status != 0 {
-            span.set_attribute(KeyValue::new(names::STATUS, i64::from(status)));
-        }
-        answer
-    }
-
-    /// What the answer means, and what went wrong, where it did.
-    pub fn answered(&mut self, class: &'static str, error: Option<&str>) {
-        let Some(span) = &mut self.0 else { return };
-        span.set_attribute(KeyValue::new(names::ANSWER, class));
-        if let Some(error) = error {
-            span.set_attribute(KeyValue::new(names::ERROR, class));
-            span.set_status(Status::error(error.to_owned()));
-        }
-    }
-}
-
-/// The request under way was answered with this status. Costs nothing where it is not traced.
-pub fn http_status(status: u16) {
-    let _ = ANSWERED.try_with(|answered| answered.set(status));
 }

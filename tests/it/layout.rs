@@ -349,6 +349,14 @@ fn the_readme_names_every_variable() {
 }
 
 #[test]
+fn the_operators_guide_names_every_variable_of_opentelemetry() {
+    let guide = fs::read_to_string(Path::new(ROOT).join("docs/OPERATIONS.md")).unwrap();
+    for (variable, _) in config::OTEL_VARIABLES {
+        assert!(guide.contains(&format!("`{variable}`")), "{variable}");
+    }
+}
+
+#[test]
 fn every_file_that_the_docs_name_is_there() {
     for doc in [
         "README.md",

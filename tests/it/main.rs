@@ -30,6 +30,7 @@ mod inbox;
 mod jobs_show;
 mod lanes;
 mod layout;
+mod logs;
 mod maintenance_prune;
 mod maintenance_subscriptions;
 mod metrics;
