@@ -54,6 +54,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("async_nats", &["pipeline", "effects", "dead_letter", "streams", "dev", "nats", "worker"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_proto", &["dev"]),
     ("opentelemetry_sdk", &["telemetry"]),
     ("reqwest", &["channels", "telemetry"]),
     ("lettre", &["channels/email"]),
