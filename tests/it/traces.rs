@@ -396,3 +396,32 @@ async fn without_a_collector_contexts_are_handed_on() {
     assert_eq!(kept, format!("{} congo=t61rcWkgMzE", parent("01")));
     worker.stop().await;
 }
+
+/// Whom a collector is to be signed by is said, and looked at: here is one that speaks TLS and takes no spans.
+#[tokio::test]
+async fn a_collector_is_trusted_by_the_roots_that_are_named() {
+    let world = World::new().await;
+    let https = format!("https://{}", world.push.host_port());
+    let roots = world.environment()["WEB_PUSH_CA_FILE"].clone();
+    let cases = [
+        ("grpc", None, "UnknownIssuer"),
+        ("grpc", Some(&roots), "gRPC code: Internal"),
+        ("http/protobuf", None, "network error"),
+        ("http/protobuf", Some(&roots), "status code: 404"),
+    ];
+    for (number, (protocol, roots, said)) in cases.into_iter().enumerate() {
+        let mut environment = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", https.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ];
+        environment.extend(roots.map(|roots| ("OTEL_EXPORTER_OTLP_CERTIFICATE", roots.as_str())));
+        let mut worker = Process::worker(&world, &environment);
+        worker.ready().await;
+        world.remind(&format!("dose-{number}")).await;
+        let told = |step: &str| step.contains("cannot be exported").then(|| step.to_owned());
+        let line = worker.line("it says so", |line| told(&line.step()?.1)).await;
+        assert!(line.contains(said), "{protocol}, {roots:?}: {line}");
+        assert!(worker.terminate().await.success());
+    }
+}
