@@ -34,7 +34,10 @@ use crate::{
     clock::Clock,
     kind::Lane,
     plan::{Channel, Content},
-    telemetry::metrics::{Metrics, ProviderMetrics},
+    telemetry::{
+        metrics::{Metrics, ProviderMetrics},
+        traces::{self, Requesting},
+    },
 };
 
 /// The most breakers that are kept for one channel. Push services are few; webhooks have a host each.
@@ -215,6 +218,17 @@ impl Answer {
         }
     }
 
+    /// What went wrong, where the parcel was not taken.
+    fn error(&self) -> Option<&str> {
+        match self {
+            Self::Accepted { .. } | Self::Later { .. } => None,
+            Self::Retry { why, .. } | Self::Down { why, .. } | Self::Unknown { why } | Self::Permanent { why } => {
+                Some(why)
+            }
+            Self::Gone { reason, .. } => Some(reason),
+        }
+    }
+
     /// What it says of the provider.
     fn health(&self) -> Health {
         match self {
@@ -310,7 +324,8 @@ impl Channels {
     /// Sends a parcel by the first provider whose breaker lets it pass. Where this very parcel finds one down, which did
     /// not accept it, the next is asked: else the one that tries whether a provider is back would wait as long as it is
     /// not. None where the channel is not configured.
-    pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>) -> Option<Sent> {
+    /// `trace` is the context of the delivery's run.
+    pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>, trace: Option<&str>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
         let mut closed: Option<DateTime<Utc>> = None;
         let mut later = None;
@@ -321,7 +336,7 @@ impl Channels {
             let pass = place.and_then(|place| provider.breaker.admit().map(|pass| (place, pass)));
             let until = match pass {
                 Ok((_place, pass)) => {
-                    let asked = (&provider.metrics, pass);
+                    let asked = (&provider.metrics, pass, trace);
                     match Self::pass(guarded, parcel, rank, name.into_owned(), asked).await {
                         Sent::Closed { until } => until,
                         // Another provider may have no need of so much patience.
@@ -346,14 +361,16 @@ impl Channels {
         parcel: &Parcel<'_>,
         rank: usize,
         provider: String,
-        (metrics, pass): (&ProviderMetrics, Pass<'_>),
+        (metrics, pass, trace): (&ProviderMetrics, Pass<'_>, Option<&str>),
     ) -> Sent {
         let needs_a_look = pass.is_probe() && guarded.sender.after_unknown() == AfterUnknown::Stop;
         let answer = if needs_a_look && !guarded.sender.is_back(rank).await {
             Answer::Down { why: "it is not back".into(), after: None, timed_out: false }
         } else {
             let started = Instant::now();
-            let answer = guarded.sender.send(parcel, rank).await;
+            let mut span = request(trace, guarded.sender.channel(), &provider);
+            let answer = span.around(guarded.sender.send(parcel, rank)).await;
+            span.answered(answer.class(), answer.error());
             metrics.answered(answer.class(), started.elapsed());
             answer
         };
@@ -442,6 +459,12 @@ impl Channels {
         }
         levels
     }
+}
+
+/// The span of a request. Hosts of webhooks are users', and may tell of them.
+fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting {
+    let server = (channel != Channel::Webhook && provider != NOBODY).then_some(provider);
+    traces::request(trace, channel.name(), channel != Channel::Email, server)
 }
 
 impl Provider {

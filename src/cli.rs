@@ -12,7 +12,7 @@ mod run;
 mod schedules;
 mod streams;
 
-use std::{fmt::Display, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode};
+use std::{fmt::Display, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -88,6 +88,9 @@ pub async fn main(cli: Cli) -> ExitCode {
     }
 }
 
+/// How long the last spans may take.
+const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
+
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
     // Whichever part comes first would choose another provider than the rest, and panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -100,18 +103,27 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         Err(_) if matches!(cli.command, Command::Doctor(_)) => {}
         Err(problem) => return Err(problem.into()),
     }
-    match cli.command {
+    if let Command::Run(_) | Command::Publish(_) | Command::DeadLetters(_) = cli.command {
+        telemetry::traces::init(&source.traces()?)?;
+    }
+    let done = run(cli.command, &source).await;
+    telemetry::traces::close(TRACES_TIMEOUT).await;
+    done
+}
+
+async fn run(command: Command, source: &Source) -> Result<(), Failed> {
+    match command {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
-        Command::Run(args) => Box::pin(run::run(&source, &args, stop_signal()?)).await,
-        Command::Publish(args) => publish::run(&source, args).await,
-        Command::Migrate(args) => migrate::run(&source, &args).await,
-        Command::Streams(command) => streams::run(&source, &command).await,
-        Command::Jobs(command) => jobs::run(&source, &command).await,
-        Command::Queues(command) => queues::run(&source, &command).await,
-        Command::DeadLetters(command) => Box::pin(dead_letters::run(&source, command)).await,
-        Command::Schedules(command) => Box::pin(schedules::run(&source, command)).await,
+        Command::Run(args) => Box::pin(run::run(source, &args, stop_signal()?)).await,
+        Command::Publish(args) => publish::run(source, args).await,
+        Command::Migrate(args) => migrate::run(source, &args).await,
+        Command::Streams(command) => streams::run(source, &command).await,
+        Command::Jobs(command) => jobs::run(source, &command).await,
+        Command::Queues(command) => queues::run(source, &command).await,
+        Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
+        Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
         Command::Keys(command) => keys::run(&command),
-        Command::Doctor(args) => Box::pin(doctor::run(&source, &args)).await,
+        Command::Doctor(args) => Box::pin(doctor::run(source, &args)).await,
     }
 }
 

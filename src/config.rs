@@ -3,6 +3,7 @@
 //! The environment wins. In the file a key is the variable's name in lower case (`nats_url = "nats://…"`).
 
 mod gateway;
+mod otel;
 
 use std::{
     borrow::Cow,
@@ -16,6 +17,7 @@ use std::{
 use percent_encoding::percent_decode_str;
 use url::Url;
 
+pub use self::otel::OTEL_VARIABLES;
 use crate::{
     channels::{
         SettingsError, email, gateway as providers,
@@ -236,7 +238,7 @@ impl Source {
 
     /// A value that is set and not empty.
     fn get(&self, variable: &str) -> Option<&str> {
-        debug_assert!(VARIABLES.iter().any(|(known, _)| *known == variable), "VARIABLES lacks {variable}");
+        debug_assert!(known().any(|(known, _)| *known == variable), "VARIABLES lacks {variable}");
         let value = self.environment.get(variable).or_else(|| self.file.get(&variable.to_ascii_lowercase()));
         value.map(String::as_str).map(str::trim).filter(|value| !value.is_empty())
     }
@@ -401,6 +403,7 @@ impl Source {
             self.templates_dir().err(),
             self.limits().err(),
             self.log("info").err(),
+            self.traces().err(),
         ];
         let mut problems: Vec<ConfigError> = parts.into_iter().flatten().collect();
         // Web Push and e-mail both read APP_URL.
@@ -469,8 +472,13 @@ pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     ConfigError { variable, problem }
 }
 
+/// The program's own variables, and those of OpenTelemetry.
+fn known() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    VARIABLES.iter().chain(OTEL_VARIABLES)
+}
+
 fn error(variable: &str, what: &str) -> ConfigError {
-    let expected = VARIABLES.iter().find(|(name, _)| *name == variable).map_or("", |(_, expected)| expected);
+    let expected = known().find(|(name, _)| *name == variable).map_or("", |(_, expected)| expected);
     ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
 }
 
@@ -514,7 +522,7 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
     })?;
     let mut values = HashMap::new();
     for (key, value) in table {
-        if !VARIABLES.iter().any(|(name, _)| name.to_ascii_lowercase() == key) {
+        if !known().any(|(name, _)| name.to_ascii_lowercase() == key) {
             return Err(problem(format!("holds the unknown key `{key}`")));
         }
         let value = match value {

@@ -10,6 +10,7 @@ pub mod postgres;
 pub mod programs;
 pub mod push_service;
 pub mod smtp_server;
+pub mod trace_receiver;
 pub mod trail;
 pub mod webhook_endpoint;
 

@@ -285,13 +285,17 @@ impl Effects {
     /// Records how a send ended, however long that takes: a delivery whose outcome is not on record would be sent again.
     async fn record_receipt(&self, meta: &Meta, plan: Plan) -> Result<Committed, Refused> {
         let Some(receipt) = plan.receipt else { return Ok(Committed::Fresh) };
+        let mut is_told = false;
         loop {
             match self.record_delivery(meta, LedgerRecord::Receipt(receipt.clone())).await {
                 Ok(Written::Yes) => return Ok(Committed::Fresh),
                 Ok(Written::Superseded) => return Ok(Committed::Duplicate),
                 Err(Refused::Data(why)) => return Err(Refused::Data(why)),
                 Err(Refused::Fault(why) | Refused::Unavailable(why)) => {
-                    tracing::error!(delivery = meta.job_id, "its outcome cannot be recorded, again soon: {why}");
+                    // Once, and not each second.
+                    if !std::mem::replace(&mut is_told, true) {
+                        tracing::error!(job = meta.job_id, "its outcome cannot be recorded, again soon: {why}");
+                    }
                     sleep(RECORD_AGAIN).await;
                 }
             }

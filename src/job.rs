@@ -139,7 +139,7 @@ pub struct Meta {
     pub resumed: bool,
     /// When it stops being of use, where a header says so.
     pub not_after: Option<DateTime<Utc>>,
-    /// W3C trace context, handed on to all that follows.
+    /// W3C trace context, handed on to all that follows (`telemetry::traces::context`).
     pub trace: Option<String>,
     /// What the job asks for itself, within the queue's ceilings.
     pub wishes: Wishes,

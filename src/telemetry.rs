@@ -1,9 +1,10 @@
 //! Logs: one readable message and fields, as text or JSON, on standard error. Never payloads or personal data. And
-//! [`metrics`].
+//! [`metrics`] and [`traces`].
 
 pub mod metrics;
 pub mod names;
 mod process;
+pub mod traces;
 
 use std::{io::IsTerminal, panic};
 

@@ -19,6 +19,7 @@ use crate::{
     },
     plan::DeadReason,
     store::{AuditEntry, Store},
+    telemetry::traces,
 };
 
 /// Letters that are under way at once.
@@ -93,8 +94,14 @@ impl Redrive<'_> {
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
         let subject = &letter.original_subject;
-        let sent = publish::send(self.context, subject, headers(letter, change), body).await;
-        sent.map(|_| ()).map_err(|error| NotSubmitted::new(&error, subject, letter.job_id.clone()).to_string())
+        let mut headers = headers(letter, change);
+        let mut span = traces::send(subject, Some(&letter.job_id), 1, publish::trace(&headers).as_deref());
+        publish::set_trace(&mut headers, span.trace());
+        let sent = publish::send(self.context, subject, headers, body).await;
+        sent.map(|_| ()).map_err(|error| {
+            span.failed(&error.to_string());
+            NotSubmitted::new(&error, subject, letter.job_id.clone()).to_string()
+        })
     }
 
     async fn write_down(
@@ -176,5 +183,9 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
 /// The pipeline looks headers up by the names that it knows them by.
 fn canonical(name: &str) -> &str {
     let known = [header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
-    known.into_iter().chain([header::TRACEPARENT]).find(|known| known.eq_ignore_ascii_case(name)).unwrap_or(name)
+    known
+        .into_iter()
+        .chain([header::TRACEPARENT, header::TRACESTATE])
+        .find(|known| known.eq_ignore_ascii_case(name))
+        .unwrap_or(name)
 }

@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, io::Write as _, path::PathBuf, time::Duration};
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use serde_json::json;
-use tokio::time::{Instant, interval};
+use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 pub use self::outage::Outage;
@@ -17,6 +17,7 @@ use self::receivers::{DELIVERIES, MEMBERS, Receivers, doubled};
 use super::{
     Servers,
     guard::{Guarded, Program, StopSignal},
+    trace_receiver::TraceReceiver,
     trail::Log,
 };
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     scheduler::timing::Timing,
     store::{AuditEntry, ScheduleSpec, Store},
     streams::{Adjustments, Streams},
+    telemetry::traces,
 };
 
 /// How far ahead the first dose is scheduled, and how far apart the next ones are.
@@ -51,6 +53,12 @@ const PROGRAM: &str = "carebell";
 
 /// How often the log and the push service are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long spans wait for others, in milliseconds: shorter than anybody waits for the tree.
+const SPANS_AFTER: &str = "100";
+
+/// How long the reminder's trace is waited for, once all has arrived.
+const TRACE_PATIENCE: Duration = Duration::from_secs(5);
 
 /// What `--once` has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -105,6 +113,7 @@ pub struct Demo {
     context: async_nats::jetstream::Context,
     store: Store,
     receivers: Receivers,
+    traces: TraceReceiver,
     clock: Clock,
     worker_started: Instant,
     /// Workers in a row that ended soon after they were started.
@@ -152,6 +161,13 @@ impl Demo {
             ("LOG_LEVEL", "info".to_owned()),
         ];
         environment.extend(receivers.environment(servers.directory.path())?);
+        let traces = TraceReceiver::start().await?;
+        environment.extend([
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", traces.endpoint()),
+            ("OTEL_BSP_SCHEDULE_DELAY", SPANS_AFTER.to_owned()),
+        ]);
+        let values = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        traces::init(&Source::of(values).traces()?)?;
         let log_file = servers.directory.path().join("worker.log");
         // A copy, so that the program may be built anew while the demo runs.
         fs::copy(std::env::current_exe()?, servers.directory.path().join(PROGRAM))?;
@@ -165,6 +181,7 @@ impl Demo {
             context,
             store,
             receivers,
+            traces,
             clock,
             worker_started: Instant::now(),
             quick_ends: 0,
@@ -207,6 +224,7 @@ impl Demo {
         }
         self.show_news().await?;
         let elapsed_ms = begun.elapsed().as_millis();
+        self.show_trace(&job_id).await;
         let came = self.receivers.came();
         let received = self.receivers.push.received();
         let totals = self.store.totals_of(&job_id).await?;
@@ -252,6 +270,25 @@ impl Demo {
         self.worker.stop().await;
         self.show_steps().await;
         self.store.close().await;
+    }
+
+    /// Shows the reminder's trace, as soon as the last of its spans is there.
+    async fn show_trace(&self, job_id: &str) {
+        let since = Instant::now();
+        while since.elapsed() < TRACE_PATIENCE {
+            // The reminder, its notification, and each delivery.
+            if let Some(tree) = self.traces.tree(job_id, 2 + DELIVERIES) {
+                self.say(
+                    self.clock.now(),
+                    "trace",
+                    "what followed from what, how long after the first, and how long it took",
+                );
+                self.show(tree.trim_end());
+                return;
+            }
+            sleep(LOOK_EVERY).await;
+        }
+        self.say(self.clock.now(), "trace", "is not whole");
     }
 
     async fn publish_dose(&self, number: usize) -> Result<(String, DateTime<Utc>), Problem> {
@@ -414,7 +451,10 @@ impl Demo {
 
     fn say(&self, at: DateTime<Utc>, who: &str, what: &str) {
         let since = (at - self.started).num_milliseconds();
-        let line = format!("{:>4}.{:03} s  {who:<20}  {what}", since / 1000, (since % 1000).abs());
+        self.show(&format!("{:>4}.{:03} s  {who:<20}  {what}", since / 1000, (since % 1000).abs()));
+    }
+
+    fn show(&self, line: &str) {
         if self.quiet {
             eprintln!("{line}");
         } else {

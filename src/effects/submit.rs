@@ -9,6 +9,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::publish::{self, header, rfc3339};
+use crate::telemetry::traces;
 
 /// What publishes jobs.
 pub type Producer = jetstream::Context;
@@ -147,9 +148,11 @@ impl NotSubmitted {
 /// # Errors
 /// What the server says, or that it says nothing.
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
+    let mut span = traces::send(&job.subject, Some(&job.job_id), 1, None);
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB_ID, job.job_id.as_str());
     headers.insert(header::CONTENT_TYPE, job.content_type);
+    publish::set_trace(&mut headers, span.trace());
     if let Some(not_after) = job.not_after {
         headers.insert(header::NOT_AFTER, rfc3339(not_after));
     }
@@ -161,12 +164,16 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, No
         Some(at) => {
             // No message id: it would keep a changed schedule of the same job from replacing the first.
             let due = job.subject.replacen("jobs.", "due.", 1);
+            span.due(at);
             headers.insert(header::SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
             headers.insert(header::SCHEDULE_TARGET, due.as_str());
             format!("sched.{}", job.job_id)
         }
     };
     let ack = publish::send(context, &subject, headers, job.body).await;
-    let ack = ack.map_err(|error| NotSubmitted::new(&error, &subject, job.job_id))?;
+    let ack = ack.map_err(|error| {
+        span.failed(&error.to_string());
+        NotSubmitted::new(&error, &subject, job.job_id)
+    })?;
     Ok(Submitted { subject, stream: ack.stream, sequence: ack.sequence, duplicate: ack.duplicate })
 }

@@ -79,7 +79,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
             created_at: claim.created_at,
             ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
-        let sent = cx.channels.send(Self::BY, &parcel).await;
+        let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
         outcome(sent, after_unknown, overridden, cx)
     }

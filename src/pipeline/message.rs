@@ -19,6 +19,7 @@ use crate::{
     job::{Invalid, Meta},
     kind::{Lane, Queue},
     policy::{PolicyError, Wishes},
+    telemetry::traces::{self, Arrival, Processing},
 };
 
 /// The ids of children are made from the id that a producer chose, and a short suffix.
@@ -134,8 +135,41 @@ impl Pulled {
             published: self.place.published,
             resumed: self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX)),
             not_after: None,
-            trace: self.header(header::TRACEPARENT).filter(|trace| is_traceparent(trace)).map(ToOwned::to_owned),
+            trace: self.headers().and_then(publish::trace),
         })
+    }
+
+    /// Begins the span of this run, where the trace is kept. What follows from the job has its context from here on; a
+    /// message that brought none carries it too, when it is parked or dead.
+    pub fn begin(&mut self, meta: Result<&mut Meta, &Invalid>) -> Processing {
+        let ids = meta.as_ref().ok().map(|meta| (meta.job_id.as_str(), meta.root_id.as_str()));
+        let arrival = Arrival {
+            queue: self.queue,
+            ids,
+            stream: &self.place.stream,
+            sequence: self.place.sequence,
+            delivered: self.place.delivered,
+            published: self.place.published,
+            size: self.message.payload.len(),
+        };
+        let unread;
+        let brought = if let Ok(meta) = &meta {
+            meta.trace.as_deref()
+        } else {
+            unread = self.headers().and_then(publish::trace);
+            unread.as_deref()
+        };
+        let is_first = brought.is_none();
+        let (span, trace) = traces::process(&arrival, brought);
+        if let Some(trace) = trace {
+            if is_first {
+                publish::set_trace(self.message.message.headers.get_or_insert_default(), Some(&trace));
+            }
+            if let Ok(meta) = meta {
+                meta.trace = Some(trace);
+            }
+        }
+        span
     }
 
     /// A header of the job's own policy.
@@ -213,11 +247,6 @@ impl Lifeline {
 
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
-
-/// `version-trace-parent-flags` in lower-case hex (W3C Trace Context §3.2). Anything else is no reason to refuse a job.
-fn is_traceparent(text: &str) -> bool {
-    text.len() <= 128 && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'))
-}
 
 fn check_id(header: &'static str, id: &str, longest: usize) -> Result<String, Invalid> {
     if is_job_id(id, longest) {

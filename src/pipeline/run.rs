@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use futures::FutureExt;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{
     judge::{Next, judge, parked_until},
@@ -28,7 +28,10 @@ use crate::{
     plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
     store::{Committed, Verdict},
-    telemetry::metrics::QueueMetrics,
+    telemetry::{
+        metrics::QueueMetrics,
+        traces::{End, Processing, context},
+    },
     templates::Templates,
 };
 
@@ -101,19 +104,24 @@ impl Ending {
 
 impl Runner {
     /// Runs one message to its end and settles it. The message stays this worker's until then.
-    pub async fn run(&self, message: Pulled) {
+    pub async fn run(&self, mut message: Pulled) {
         let started = Instant::now();
         self.metrics.begun(self.waited(&message));
-        let meta = message.meta();
+        let mut meta = message.meta();
+        let mut span = message.begin(meta.as_mut().map_err(|invalid| &*invalid));
         let meta = meta.as_ref();
+        if let Ok(meta) = meta {
+            debug!(job = meta.job_id, root = meta.root_id, kind = %meta.kind, delivered = meta.delivered, "begun");
+        }
         let alive = self.ack_wait / 3;
         let ending = tokio::select! {
             biased;
-            ending = self.decide(&message, meta) => ending,
+            ending = self.decide(&message, meta, &mut span) => ending,
             never = message.lifeline().keep(alive) => match never {},
             () = self.deadline.cancelled() => self.release(meta).await,
         };
-        Self::log(&message, meta.ok(), &ending, started.elapsed());
+        self.end(&mut span, &ending);
+        Self::log(&message, meta.ok(), span.attempt, &ending, started.elapsed());
         let Ending { fate, outcome, reason, attempts, .. } = ending;
         let (reason, attempts) = match &fate {
             Fate::Dead(death) => (Some(death.reason.name()), Some(death.attempts)),
@@ -158,7 +166,12 @@ impl Runner {
     }
 
     /// Decodes, guards, works and performs, again while the database is away.
-    async fn decide(&self, message: &Pulled, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
+    async fn decide(
+        &self,
+        message: &Pulled,
+        meta: Result<&Meta, &crate::job::Invalid>,
+        span: &mut Processing,
+    ) -> Ending {
         let meta = match meta {
             Ok(meta) => meta,
             Err(invalid) => {
@@ -166,6 +179,7 @@ impl Runner {
                 return self.undecodable(message, known.as_ref(), &invalid.to_string()).await;
             }
         };
+        let mut is_told = false;
         loop {
             let job = match message.form().map_err(|invalid| invalid.to_string()) {
                 Ok(form) => self.decode(message, form),
@@ -175,14 +189,18 @@ impl Runner {
                 Ok(job) => job,
                 Err(why) => return self.undecodable(message, Some(meta), &why).await,
             };
-            let ending = match self.attempt(meta, job).await {
+            let ending = match self.attempt(meta, job, span).await {
                 Err(Refused::Data(why)) => self.refused(meta, &why).await,
                 ending => ending,
             };
             match ending {
                 Ok(ending) => return ending,
                 Err(Refused::Data(why) | Refused::Fault(why) | Refused::Unavailable(why)) => {
-                    warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
+                    // Once, and not each second: what is down is told of by health.
+                    if !std::mem::replace(&mut is_told, true) {
+                        warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
+                        span.held(&why);
+                    }
                     sleep(HOLD).await;
                 }
             }
@@ -196,7 +214,7 @@ impl Runner {
     }
 
     /// One run of the job. A database that is away or answers nonsense is the caller's to wait for.
-    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>) -> Result<Ending, Refused> {
+    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>, span: &mut Processing) -> Result<Ending, Refused> {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
         let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
             Admission::Run { attempts, claim, first } => (attempts, claim, first),
@@ -208,6 +226,7 @@ impl Runner {
             }
             Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
         };
+        span.attempt = Some(attempts + 1);
         // What was perhaps sent has not come too late: its channel's rule says what it is.
         let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
         if self.clock.now() >= not_after && !unsure {
@@ -356,8 +375,25 @@ impl Runner {
         Ending::new(JobOutcome::Released, Fate::Release)
     }
 
-    fn log(message: &Pulled, meta: Option<&Meta>, ending: &Ending, took: Duration) {
+    /// What the span says of the end.
+    fn end(&self, span: &mut Processing, ending: &Ending) {
+        let (mut reason, mut error) = (ending.reason.map(Reason::name), ending.why.as_deref());
+        let until = match &ending.fate {
+            Fate::Park { until, .. } => Some(*until),
+            Fate::Retry(wait) => Some(self.clock.now() + *wait),
+            Fate::Dead(death) => {
+                (reason, error) = (Some(death.reason.name()), Some(death.error.as_str()));
+                None
+            }
+            Fate::Done | Fate::Leave | Fate::Release => None,
+        };
+        span.ended(&End { outcome: ending.outcome, reason, error, until });
+    }
+
+    fn log(message: &Pulled, meta: Option<&Meta>, attempt: Option<u32>, ending: &Ending, took: Duration) {
         let Ending { fate, outcome, why, .. } = ending;
+        let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
+        let trace_id = trace.and_then(context::trace_id);
         let word = outcome.name();
         let job = meta.map_or("?", |meta| meta.job_id.as_str());
         let root = meta.map_or("?", |meta| meta.root_id.as_str());
@@ -366,41 +402,27 @@ impl Runner {
         let delivered = message.place.delivered;
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let why = why.as_deref();
+        // The same fields in each, and more where they say something.
+        macro_rules! line {
+            ($level:ident, $($rest:tt)+) => {
+                $level!(job, root, kind, outcome = word, attempt, delivered, ms, trace_id, $($rest)+)
+            };
+        }
         match fate {
-            Fate::Leave => {
-                warn!(job, root, kind, outcome = word, sequence, delivered, ms, "{kind} is another worker's by now");
-            }
+            Fate::Leave => line!(warn, sequence, "{kind} is another worker's by now"),
             Fate::Done if *outcome == JobOutcome::Unknown => {
-                error!(
-                    job,
-                    root,
-                    kind,
-                    outcome = word,
-                    ms,
-                    delivered,
-                    "{kind} may have been sent, or not: somebody has to look"
-                );
+                line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
             }
-            Fate::Done => info!(job, root, kind, outcome = word, why, ms, delivered, "{kind} {word}"),
-            Fate::Release => info!(job, root, kind, outcome = word, ms, "{kind} given back: the worker stops"),
+            Fate::Done => line!(info, reason = why, "{kind} {word}"),
+            Fate::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
             Fate::Park { until, .. } if *outcome == JobOutcome::Retry => {
-                warn!(job, root, kind, outcome = word, why, %until, ms, delivered, "{kind} failed, again later");
+                line!(warn, error = why, %until, "{kind} failed, again later");
             }
-            Fate::Park { until, .. } => info!(job, root, kind, outcome = word, why, %until, ms, "{kind} waits"),
-            Fate::Retry(wait) => {
-                warn!(job, root, kind, outcome = word, why, ?wait, ms, delivered, "{kind} failed, again soon");
+            Fate::Park { until, .. } => line!(info, reason = why, %until, "{kind} waits"),
+            Fate::Retry(wait) => line!(warn, error = why, ?wait, "{kind} failed, again soon"),
+            Fate::Dead(Death { reason, error, attempts, .. }) => {
+                line!(error, reason = reason.name(), attempts, error, sequence, "{kind} is dead");
             }
-            Fate::Dead(death) => error!(
-                job,
-                root,
-                kind,
-                outcome = word,
-                reason = death.reason.name(),
-                attempts = death.attempts,
-                error = death.error,
-                sequence,
-                "{kind} is dead"
-            ),
         }
     }
 }

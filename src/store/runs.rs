@@ -79,7 +79,7 @@ pub struct Child {
     pub body: Vec<u8>,
     /// `Carebell-Not-After`.
     pub not_after: DateTime<Utc>,
-    /// `traceparent`.
+    /// Its trace context (`telemetry::traces::context`).
     pub trace: Option<String>,
 }
 

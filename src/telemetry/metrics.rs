@@ -18,7 +18,7 @@ use prometheus::{
 
 use super::{
     names::{Metric, Spec, Type},
-    process,
+    process, traces,
 };
 use crate::{
     kind::Queue,
@@ -207,6 +207,10 @@ impl Metrics {
             self.set(Metric::Connections, &["used"], f64::from(used));
             self.set(Metric::Connections, &["idle"], f64::from(idle));
             self.set(Metric::ConnectionsMax, &[], f64::from(most));
+        }
+        for (reason, lost) in traces::lost() {
+            let spans = self.counter(Metric::SpansLost, &[reason]);
+            spans.inc_by((count(lost) - spans.get()).max(0.0));
         }
         let Some(process) = process::look() else { return };
         let cpu = self.counter(Metric::ProcessCpu, &[]);

@@ -66,6 +66,7 @@ pub enum Metric {
     GroupSize,
     Connections,
     ConnectionsMax,
+    SpansLost,
     PartUp,
     BuildInfo,
     ProcessCpu,
@@ -124,7 +125,7 @@ const fn histogram(
 
 impl Metric {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -148,6 +149,7 @@ impl Metric {
         Self::GroupSize,
         Self::Connections,
         Self::ConnectionsMax,
+        Self::SpansLost,
         Self::PartUp,
         Self::BuildInfo,
         Self::ProcessCpu,
@@ -287,6 +289,11 @@ impl Metric {
                 Count,
                 &[],
                 "The most connections to the database that this worker opens.",
+            ),
+            Self::SpansLost => counter(
+                "carebell_spans_lost_total",
+                &["reason"],
+                "Spans of traces that no collector has: `queue_full`, or `not_exported` because it did not take them.",
             ),
             Self::PartUp => {
                 gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs works: 1 or 0.")

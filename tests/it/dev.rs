@@ -61,6 +61,25 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
         assert!(story.contains(step), "the way is told, with {step}:\n{story}");
     }
     assert!(story.contains("17 checks, all ok"), "{story}");
+    // The trace of the reminder, below each span what follows from it.
+    let tree: Vec<(usize, &str)> = story
+        .lines()
+        .filter_map(|line| line.trim_start().split_once(" ms  "))
+        .map(|(_, span)| (span.len() - span.trim_start().len(), span.trim_start()))
+        .collect();
+    for (depth, name, least) in [
+        (0, "send jobs.reminder.medication ", 1),
+        (2, "process jobs.reminder.medication ", 1),
+        (4, "send jobs.notification.critical ", 1),
+        (6, "process jobs.notification.critical ", 1),
+        (10, "process deliver.web_push.critical ", 4),
+        (10, "process deliver.email.critical ", 1),
+        (12, "POST ", 6),
+        (12, "send mail ", 1),
+    ] {
+        let found = tree.iter().filter(|(indent, span)| *indent == depth && span.starts_with(name)).count();
+        assert!(found >= least, "{found} of {name} at {depth}:\n{story}");
+    }
     let outage = &summary["outage"];
     assert_eq!(
         (&outage["texts_arrived"], &outage["breaker_opened"]),

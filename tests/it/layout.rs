@@ -52,7 +52,11 @@ const FORBIDDEN: &[(&[&str], &str, &str)] = &[
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
     ("async_nats", &["pipeline", "effects", "dead_letter", "streams", "dev", "nats", "worker"]),
-    ("reqwest", &["channels"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_proto", &["dev"]),
+    ("opentelemetry_sdk", &["telemetry"]),
+    ("reqwest", &["channels", "telemetry"]),
     ("lettre", &["channels/email"]),
     ("cron", &["schedule"]),
     ("minijinja", &["templates", "channels/email"]),
@@ -342,6 +346,14 @@ fn the_readme_names_every_variable() {
     for (variable, _) in config::VARIABLES {
         let documented = readme.contains(&format!("`{variable}`"));
         assert_eq!(documented, *variable != "CAREBELL_ABORT_AT", "{variable}");
+    }
+}
+
+#[test]
+fn the_operators_guide_names_every_variable_of_opentelemetry() {
+    let guide = fs::read_to_string(Path::new(ROOT).join("docs/OPERATIONS.md")).unwrap();
+    for (variable, _) in config::OTEL_VARIABLES {
+        assert!(guide.contains(&format!("`{variable}`")), "{variable}");
     }
 }
 

@@ -10,9 +10,12 @@ use reqwest::{
 use url::form_urlencoded;
 
 use super::Account;
-use crate::channels::{
-    SettingsError,
-    outbound::{CONNECT_TIMEOUT, body, describe, no_roots, roots, to_provider},
+use crate::{
+    channels::{
+        SettingsError,
+        outbound::{CONNECT_TIMEOUT, body, describe, no_roots, roots, to_provider},
+    },
+    telemetry::traces::http_status,
 };
 
 /// The variable that names roots of one's own.
@@ -112,6 +115,7 @@ impl Client {
 
 async fn reply(response: Response) -> Reply {
     let status = response.status().as_u16();
+    http_status(status);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     Reply { status, retry_after, body: body(response).await }
 }

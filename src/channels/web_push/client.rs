@@ -13,6 +13,7 @@ use super::{
 use crate::{
     channels::outbound::{self, CONNECT_TIMEOUT, TIMEOUT, describe},
     clock::Clock,
+    telemetry::traces::http_status,
 };
 
 /// The variable that names roots.
@@ -127,6 +128,7 @@ impl Client {
 
 async fn reply(response: Response, endpoint: &Endpoint) -> Reply {
     let status = response.status().as_u16();
+    http_status(status);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let accepted = response.status().is_success();
     // Read also where it does not matter: an answer that is left half read costs an HTTP/1.1 connection. A body that

@@ -26,7 +26,7 @@ use super::{
     Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
     outbound::{self, AllowedHost, describe, is_public},
 };
-use crate::{clock::Clock, plan::Channel, text};
+use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
 
 /// How long a request may take up to the answer's status.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -144,6 +144,7 @@ impl Webhook {
             Err(_) => Answer::Down { why: outbound::TIMEOUT.into(), after: None, timed_out: true },
             Ok(Err(error)) => Answer::Down { why: describe(&error), after: None, timed_out: error.is_timeout() },
             Ok(Ok(response)) => {
+                http_status(response.status().as_u16());
                 let header = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let after = header.and_then(|value| outbound::retry_after(value, self.clock.now()));
                 judge(response.status(), after)

@@ -1,5 +1,6 @@
 //! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
 
+mod collector;
 mod phones;
 mod receivers;
 mod roles;
@@ -33,9 +34,10 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
+    collector::{Collector, Span, tree},
     phones::{NUMBER, Phones},
     receivers::Receivers,
-    servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs},
+    servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs, rotel},
     toolchains::{Node, Python},
     worker::{Custom, Process, Worker},
 };

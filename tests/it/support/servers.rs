@@ -27,6 +27,12 @@ pub async fn old_nats_server() -> Option<std::path::PathBuf> {
     fetched.map_err(|why| eprintln!("without an old nats-server: {why}")).ok()
 }
 
+/// A collector of traces.
+pub async fn rotel() -> std::path::PathBuf {
+    let search = dev::search(|text| eprintln!("{text}"));
+    dev::programs::fetch_rotel(&search, concat!("\n", include_str!("rotel.txt"))).await.unwrap()
+}
+
 /// A migrated database of its own in the shared server.
 pub async fn database() -> String {
     database_like("postgres").await

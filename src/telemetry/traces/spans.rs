@@ -1,0 +1,250 @@
+//! The spans: who publishes, each run of a message, each request to a provider.
+
+use std::cell::Cell;
+
+use chrono::{DateTime, SecondsFormat, Utc};
+use opentelemetry::{
+    KeyValue,
+    trace::{Span as _, SpanKind, Status},
+};
+use opentelemetry_sdk::trace::Span;
+use tokio::task_local;
+
+use super::{begin, context, ids, is_on, names};
+use crate::{
+    kind::{Lane, Queue},
+    plan::JobOutcome,
+};
+
+task_local! {
+    /// The status of the last answer to the request under way; 0 where there was none.
+    static ANSWERED: Cell<u16>;
+}
+
+/// One run of a message.
+#[derive(Debug, Default)]
+pub struct Processing {
+    /// Which attempt it is, where that is known.
+    pub attempt: Option<u32>,
+    span: Option<Box<Span>>,
+}
+
+/// What is known of a message when it is begun.
+pub struct Arrival<'a> {
+    /// Its queue.
+    pub queue: Queue,
+    /// Job id and root id, where they can be read.
+    pub ids: Option<(&'a str, &'a str)>,
+    /// The stream.
+    pub stream: &'a str,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// How often the server has delivered it.
+    pub delivered: i64,
+    /// When it was published there.
+    pub published: DateTime<Utc>,
+    /// The size of its body.
+    pub size: usize,
+}
+
+/// Begins the run of a message that brought the context `parent`. Answers also the context of what follows from it, where
+/// that is another.
+///
+/// A message without a context has a trace of its own; when it is delivered again, the same one.
+#[must_use]
+pub fn process(arrival: &Arrival<'_>, parent: Option<&str>) -> (Processing, Option<String>) {
+    if !is_on() {
+        return (Processing::default(), None);
+    }
+    let root = || ids::of_message(arrival.stream, arrival.sequence, arrival.published);
+    let (mut span, trace) = begin("process", &SpanKind::Consumer, parent, Some(&root));
+    if let Some(span) = &mut span {
+        let subject = arrival.queue.kind.subject(arrival.queue.lane.unwrap_or(Lane::Critical));
+        span.update_name(format!("process {subject}"));
+        span.set_attributes([
+            KeyValue::new(names::SYSTEM, "nats"),
+            KeyValue::new(names::OPERATION_TYPE, "process"),
+            KeyValue::new(names::OPERATION, "process"),
+            KeyValue::new(names::DESTINATION, subject),
+            KeyValue::new(names::CONSUMER, arrival.queue.durable()),
+            KeyValue::new(names::SIZE, i64::try_from(arrival.size).unwrap_or(i64::MAX)),
+            KeyValue::new(names::KIND, arrival.queue.kind.name),
+            KeyValue::new(names::STREAM, arrival.stream.to_owned()),
+            KeyValue::new(names::SEQUENCE, arrival.sequence),
+            KeyValue::new(names::DELIVERED, arrival.delivered),
+        ]);
+        if let Some((job, root)) = arrival.ids {
+            span.set_attribute(KeyValue::new(names::MESSAGE, job.to_owned()));
+            span.set_attribute(KeyValue::new(names::ROOT, root.to_owned()));
+        }
+    }
+    (Processing { attempt: None, span }, trace)
+}
+
+/// How a run ended.
+pub struct End<'a> {
+    /// What became of it.
+    pub outcome: JobOutcome,
+    /// Why, in a word.
+    pub reason: Option<&'static str>,
+    /// What went wrong; no personal data.
+    pub error: Option<&'a str>,
+    /// When it comes again.
+    pub until: Option<DateTime<Utc>>,
+}
+
+impl Processing {
+    /// The job is held, because something that all jobs need is away.
+    pub fn held(&mut self, why: &str) {
+        if let Some(span) = &mut self.span {
+            span.add_event("held", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
+        }
+    }
+
+    /// Says how it ended. The span lasts until this is dropped.
+    pub fn ended(&mut self, end: &End<'_>) {
+        let Some(span) = &mut self.span else { return };
+        span.set_attribute(KeyValue::new(names::OUTCOME, end.outcome.name()));
+        if let Some(attempt) = self.attempt {
+            span.set_attribute(KeyValue::new(names::ATTEMPT, i64::from(attempt)));
+        }
+        if let Some(reason) = end.reason {
+            span.set_attribute(KeyValue::new(names::REASON, reason));
+        }
+        let mut again = Vec::new();
+        if let Some(until) = end.until {
+            again.push(KeyValue::new(names::UNTIL, until.to_rfc3339_opts(SecondsFormat::Millis, true)));
+        }
+        match end.outcome {
+            JobOutcome::Retry | JobOutcome::Dead | JobOutcome::Unknown => {
+                let error = end.error.unwrap_or_default();
+                span.set_attribute(KeyValue::new(names::ERROR, end.reason.unwrap_or(end.outcome.name())));
+                let event = if end.outcome == JobOutcome::Retry { "retry" } else { "exception" };
+                again.push(KeyValue::new(names::EXCEPTION, error.to_owned()));
+                span.add_event(event, again);
+                span.set_status(Status::error(error.to_owned()));
+            }
+            JobOutcome::Waits => span.add_event("parked", again),
+            _ => {}
+        }
+    }
+}
+
+/// Messages that are being published to one subject.
+#[derive(Debug, Default)]
+pub struct Sending {
+    span: Option<Box<Span>>,
+    trace: Option<String>,
+}
+
+/// Begins to publish one message, or several of the same subject, for whatever has the context `parent`; for nobody, where
+/// there is none.
+#[must_use]
+pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&str>) -> Sending {
+    let (mut span, trace) = begin("send", &SpanKind::Producer, parent, None);
+    if let Some(span) = &mut span {
+        span.update_name(format!("send {subject}"));
+        span.set_attributes([
+            KeyValue::new(names::SYSTEM, "nats"),
+            KeyValue::new(names::OPERATION_TYPE, "send"),
+            KeyValue::new(names::OPERATION, "send"),
+            KeyValue::new(names::DESTINATION, subject.to_owned()),
+        ]);
+        if let Some(job) = job {
+            span.set_attribute(KeyValue::new(names::MESSAGE, job.to_owned()));
+        }
+        if messages > 1 {
+            span.set_attribute(KeyValue::new(names::BATCH, i64::try_from(messages).unwrap_or(i64::MAX)));
+        }
+    }
+    Sending { span, trace }
+}
+
+impl Sending {
+    /// The context that the messages carry, where it is not the one that they had.
+    #[must_use]
+    pub fn trace(&self) -> Option<&str> {
+        self.trace.as_deref()
+    }
+
+    /// The job is due later.
+    pub fn due(&mut self, at: DateTime<Utc>) {
+        if let Some(span) = &mut self.span {
+            let at = at.to_rfc3339_opts(SecondsFormat::Millis, true);
+            span.set_attribute(KeyValue::new(names::UNTIL, at));
+        }
+    }
+
+    /// It is tried again.
+    pub fn again(&mut self, why: &str) {
+        if let Some(span) = &mut self.span {
+            span.add_event("retry", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
+        }
+    }
+
+    /// It failed.
+    pub fn failed(&mut self, why: &str) {
+        if let Some(span) = &mut self.span {
+            span.set_attribute(KeyValue::new(names::ERROR, "not_published"));
+            span.set_status(Status::error(why.to_owned()));
+        }
+    }
+}
+
+/// One parcel's request to a provider.
+#[derive(Debug)]
+pub struct Requesting(Option<Box<Span>>);
+
+/// Begins a request for the job with the context `trace`. `server` is none where it is a user's.
+#[must_use]
+pub fn request(trace: Option<&str>, channel: &'static str, is_http: bool, server: Option<&str>) -> Requesting {
+    let Some(trace) = trace.filter(|trace| context::is_sampled(trace)) else { return Requesting(None) };
+    let name = if is_http { "POST" } else { "send mail" };
+    let (mut span, _) = begin(name, &SpanKind::Client, Some(trace), None);
+    if let Some(span) = &mut span {
+        span.set_attribute(KeyValue::new(names::CHANNEL, channel));
+        if is_http {
+            span.set_attribute(KeyValue::new(names::METHOD, "POST"));
+        }
+        let named = server.map(|server| server.rsplit_once(':').unwrap_or((server, "")));
+        if let Some((host, port)) = named {
+            span.set_attribute(KeyValue::new(names::SERVER, host.to_owned()));
+            if let Ok(port) = port.parse::<i64>() {
+                span.set_attribute(KeyValue::new(names::PORT, port));
+            }
+        }
+    }
+    Requesting(span)
+}
+
+impl Requesting {
+    /// Runs the request, and notes the status of its answer ([`http_status`]).
+    pub async fn around<T>(&mut self, request: impl Future<Output = T>) -> T {
+        let Some(span) = &mut self.0 else { return request.await };
+        let (answer, status) = ANSWERED
+            .scope(Cell::new(0), async {
+                let answer = request.await;
+                (answer, ANSWERED.with(Cell::get))
+            })
+            .await;
+        if status != 0 {
+            span.set_attribute(KeyValue::new(names::STATUS, i64::from(status)));
+        }
+        answer
+    }
+
+    /// What the answer means, and what went wrong, where it did.
+    pub fn answered(&mut self, class: &'static str, error: Option<&str>) {
+        let Some(span) = &mut self.0 else { return };
+        span.set_attribute(KeyValue::new(names::ANSWER, class));
+        if let Some(error) = error {
+            span.set_attribute(KeyValue::new(names::ERROR, class));
+            span.set_status(Status::error(error.to_owned()));
+        }
+    }
+}
+
+/// The request under way was answered with this status. Costs nothing where it is not traced.
+pub fn http_status(status: u16) {
+    let _ = ANSWERED.try_with(|answered| answered.set(status));
+}

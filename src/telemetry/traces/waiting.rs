@@ -1,0 +1,138 @@
+//! The queue of spans that wait for the collector, and what is told of one that is away.
+
+use std::{
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use opentelemetry::Context;
+use opentelemetry_otlp::SpanExporter as OtlpExporter;
+use opentelemetry_sdk::{
+    Resource,
+    error::OTelSdkResult,
+    trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
+};
+
+/// Between two lines of the log about a collector that does not take spans.
+const SAY_EVERY: Duration = Duration::from_mins(5);
+
+/// What became of spans, for metrics.
+pub struct Counts {
+    /// Ended and not exported yet.
+    waiting: AtomicUsize,
+    /// Lost because the queue was full.
+    pub dropped: AtomicU64,
+    /// Lost because the collector did not take them.
+    pub refused: AtomicU64,
+}
+
+/// There is one exporter in a process.
+pub static COUNTS: Counts =
+    Counts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
+
+/// Lets no more spans wait than there is room for, and counts those that find none.
+#[derive(Debug)]
+pub struct Bounded {
+    /// Makes batches.
+    pub inner: BatchSpanProcessor,
+    /// The most spans that wait, those of the batch under way included.
+    pub longest: usize,
+}
+
+impl SpanProcessor for Bounded {
+    fn on_start(&self, _span: &mut Span, _cx: &Context) {}
+
+    fn on_end(&self, span: SpanData) {
+        if COUNTS.waiting.fetch_add(1, Ordering::Relaxed) < self.longest {
+            self.inner.on_end(span);
+        } else {
+            COUNTS.waiting.fetch_sub(1, Ordering::Relaxed);
+            COUNTS.dropped.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}
+
+/// Exports, and tells of a collector that does not take spans: once, then every few minutes, and when it does again.
+#[derive(Debug)]
+pub struct Told {
+    inner: OtlpExporter,
+    endpoint: String,
+    state: Mutex<Option<Away>>,
+}
+
+/// Since when a collector takes no spans.
+#[derive(Clone, Copy, Debug)]
+struct Away {
+    told: Instant,
+    lost: u64,
+}
+
+impl Told {
+    /// Of the exporter to this endpoint.
+    pub fn new(inner: OtlpExporter, endpoint: &str) -> Self {
+        Self { inner, endpoint: endpoint.to_owned(), state: Mutex::new(None) }
+    }
+
+    fn tell(&self, spans: usize, result: &OTelSdkResult) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match (result, *state) {
+            (Ok(()), None) => {}
+            (Ok(()), Some(away)) => {
+                tracing::info!(lost = away.lost, "the collector of traces takes spans again");
+                *state = None;
+            }
+            (Err(error), away) => {
+                let lost = spans as u64;
+                COUNTS.refused.fetch_add(lost, Ordering::Relaxed);
+                let lost = away.map_or(0, |away| away.lost) + lost;
+                let told = match away {
+                    Some(away) if away.told.elapsed() < SAY_EVERY => away.told,
+                    _ => {
+                        // A URL may have a key in it.
+                        let why = error.to_string().replace(&self.endpoint, "the collector");
+                        tracing::warn!(lost, "spans cannot be exported, jobs go on without: {why}");
+                        Instant::now()
+                    }
+                };
+                *state = Some(Away { told, lost });
+            }
+        }
+    }
+}
+
+impl SpanExporter for Told {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let spans = batch.len();
+        let result = self.inner.export(batch).await;
+        COUNTS.waiting.fetch_sub(spans, Ordering::Relaxed);
+        self.tell(spans, &result);
+        result
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
+}

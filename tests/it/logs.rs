@@ -1,0 +1,101 @@
+//! What a worker's log says of jobs: one line an outcome, with the same fields in each, and nothing personal.
+
+use std::fs;
+
+use carebell::dev::push_service::Behaviour;
+use serde_json::{Value, json};
+
+use crate::support::{FAMILY, Process, World, reminder, utc_now};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+
+fn lines(worker: &Process) -> Vec<Value> {
+    let text = fs::read_to_string(worker.log_file()).unwrap();
+    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+}
+
+/// The lines of the runs of one job.
+fn of<'a>(lines: &'a [Value], job: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["job"] == job && line["outcome"].is_string()).collect()
+}
+
+#[tokio::test]
+async fn each_outcome_is_one_line_with_all_that_is_needed_to_find_it() {
+    let world = World::new().await;
+    world.push.behave_times("ana", 1, Behaviour::status(503));
+    world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
+    world.push.behave_always("chloe", Some(Behaviour::status(400)));
+    let mut worker = Process::worker(&world, &[("LOG_LEVEL", "info,carebell=debug")]);
+    worker.ready().await;
+    let headers = [
+        ("Carebell-Job-Id", "dose"),
+        ("Content-Type", "application/json"),
+        ("traceparent", &format!("00-{TRACE}-b7ad6b7169203331-01")),
+    ];
+    world.publish("jobs.reminder.medication", &headers, reminder("metformin", utc_now()).to_string()).await;
+    world.ledger("dose").await;
+    world.publish_json("jobs.reminder.medication", "gone", &reminder("nothing", utc_now())).await;
+    world.ended("gone").await;
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+
+    let lines = lines(&worker);
+    let done = of(&lines, "dose");
+    assert_eq!(done.len(), 1, "{done:?}");
+    let expected = json!({
+        "level": "INFO", "message": "reminder.medication done", "job": "dose", "root": "dose",
+        "kind": "reminder.medication", "outcome": "done", "attempt": 1, "delivered": 1, "trace_id": TRACE,
+        "target": "carebell::pipeline::run",
+    });
+    for (name, value) in expected.as_object().unwrap() {
+        assert_eq!(&done[0][name], value, "{name} in {}", done[0]);
+    }
+    assert!(done[0]["ms"].is_u64() && done[0]["timestamp"].is_string());
+    let begun = |line: &&Value| line["message"] == "begun" && line["job"] == "dose" && line["level"] == "DEBUG";
+    assert_eq!(lines.iter().filter(begun).count(), 1);
+
+    let gone = of(&lines, "gone");
+    assert_eq!((gone.len(), &gone[0]["outcome"], &gone[0]["reason"]), (1, &json!("skipped"), &json!("gone")));
+    assert_eq!(gone[0].get("trace_id"), None, "there is no trace to look for");
+
+    let delivery = async |user: &str| world.delivery_to("dose", user).await.id;
+    let ana = of(&lines, &delivery("ana").await);
+    assert_eq!(ana.len(), 2, "{ana:?}");
+    assert_eq!(
+        (&ana[0]["level"], &ana[0]["outcome"], &ana[0]["attempt"]),
+        (&json!("WARN"), &json!("retry"), &json!(1))
+    );
+    assert!(ana[0]["error"].as_str().unwrap().contains("503") && ana[0]["trace_id"] == TRACE);
+    assert_eq!((&ana[1]["level"], &ana[1]["outcome"], &ana[1]["attempt"]), (&json!("INFO"), &json!("done"), &json!(2)));
+    let ben = of(&lines, &delivery("ben").await);
+    assert_eq!((ben.len(), &ben[0]["level"], &ben[0]["reason"]), (2, &json!("INFO"), &json!("retry_later")));
+    let chloe = of(&lines, &delivery("chloe").await);
+    assert_eq!((chloe.len(), &chloe[0]["level"], &chloe[0]["outcome"]), (1, &json!("ERROR"), &json!("dead")));
+    assert!(chloe[0]["error"].as_str().unwrap().contains("400") && chloe[0]["reason"] == "permanent");
+
+    let text = fs::read_to_string(worker.log_file()).unwrap();
+    for word in ["Metformin", "500 mg", "Rose", "Time to give"].into_iter().chain(FAMILY) {
+        assert!(!text.contains(word), "{word} in\n{text}");
+    }
+}
+
+/// While the database is away a job is held, and that is said once, however long it takes.
+#[tokio::test]
+async fn a_job_that_is_held_is_one_line() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    world.sql("ALTER TABLE medications RENAME TO medications_away").await;
+    world.remind("dose").await;
+    let held = |line: &Value| line["job"] == "dose" && line["message"].as_str().unwrap().starts_with("held");
+    world.eventually("it is held", async || lines(&worker).iter().any(held).then_some(())).await;
+    // Until it was looked at again, which it is each second: the scheduler, whose waits grow, has failed a few times.
+    let failures = |line: &&Value| line["message"].as_str().unwrap().starts_with("the care tables cannot be looked at");
+    world
+        .eventually("seconds have passed", async || (lines(&worker).iter().filter(failures).count() >= 3).then_some(()))
+        .await;
+    world.sql("ALTER TABLE medications_away RENAME TO medications").await;
+    world.everyone_has_it_once("dose").await;
+    assert!(worker.terminate().await.success());
+    assert_eq!(lines(&worker).iter().filter(|line| held(line)).count(), 1, "{}", worker.output());
+}

@@ -1,0 +1,203 @@
+//! A real collector of traces: what it says that it has received.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    net::TcpListener,
+    path::{Path, PathBuf},
+};
+
+use carebell::dev::guard::{Guarded, PrivateDir, Program, StopSignal, private_dir};
+use tokio::{
+    net::TcpStream,
+    time::{Duration, Instant, sleep},
+};
+
+use super::{LIMIT, rotel};
+
+const LOG: &str = "rotel.log";
+
+/// A collector.
+pub struct Collector {
+    guarded: Option<Guarded>,
+    program: PathBuf,
+    ports: [u16; 2],
+    directory: PrivateDir,
+}
+
+/// A span as the collector has received it.
+#[derive(Clone, Debug, Default)]
+pub struct Span {
+    pub trace: String,
+    pub id: String,
+    /// Empty for a root.
+    pub parent: String,
+    pub name: String,
+    /// `PRODUCER`, `CONSUMER` or `CLIENT`.
+    pub kind: String,
+    /// `UNSET` or `ERROR`, and its message.
+    pub status: (String, String),
+    pub attributes: BTreeMap<String, String>,
+    /// The ids of the spans that it is linked to.
+    pub links: Vec<String>,
+    /// Their `tracestate`.
+    pub states: Vec<String>,
+    pub events: Vec<String>,
+}
+
+impl Collector {
+    pub async fn start() -> Self {
+        let mut collector = Self::away().await;
+        // It cannot be asked which ports it was given, and two that were free a moment ago may be somebody's by now.
+        for _ in 0..5 {
+            if collector.come().await {
+                return collector;
+            }
+            collector.ports = free_ports();
+        }
+        panic!("the collector does not start");
+    }
+
+    /// One that is not there.
+    pub async fn away() -> Self {
+        Self { guarded: None, program: rotel().await, ports: free_ports(), directory: private_dir().unwrap() }
+    }
+
+    /// Starts it. Answers whether it could be.
+    pub async fn come(&mut self) -> bool {
+        let mut guarded = spawn(&self.program, self.directory.path(), self.ports);
+        let is_up = is_up(&mut guarded, self.ports).await;
+        self.guarded = Some(guarded);
+        is_up
+    }
+
+    pub fn grpc(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[0])
+    }
+
+    pub fn http(&self) -> String {
+        format!("http://127.0.0.1:{}", self.ports[1])
+    }
+
+    /// All that it has written.
+    pub fn output(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
+    }
+
+    /// What it has received.
+    pub fn spans(&self) -> Vec<Span> {
+        parse(&self.output())
+    }
+
+    /// Waits until what it has received is enough.
+    pub async fn spans_once(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
+        let since = Instant::now();
+        loop {
+            let spans = self.spans();
+            if enough(&spans) {
+                return spans;
+            }
+            assert!(since.elapsed() < LIMIT, "the collector has not received {what}:\n{}", tree(&spans));
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// Spans under their parents: names, kinds, and what became of each.
+pub fn tree(spans: &[Span]) -> String {
+    fn write(spans: &[Span], parent: &Span, depth: usize, into: &mut String) {
+        let said = |name: &str| parent.attributes.get(name).map(|value| format!("  {value}")).unwrap_or_default();
+        let (outcome, status) = (said("carebell.outcome"), said("http.response.status_code"));
+        let job = said("messaging.message.id");
+        let indent = "  ".repeat(depth);
+        let _ = writeln!(into, "{indent}{} ({}){outcome}{status}{job}", parent.name, parent.kind);
+        for child in spans.iter().filter(|span| span.parent == parent.id) {
+            write(spans, child, depth + 1, into);
+        }
+    }
+    let mut text = String::new();
+    for root in spans.iter().filter(|span| !spans.iter().any(|other| other.id == span.parent)) {
+        let _ = writeln!(text, "trace {}", root.trace);
+        write(spans, root, 1, &mut text);
+    }
+    text
+}
+
+fn free_ports() -> [u16; 2] {
+    // Both are held until both are known, so that they are two.
+    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    held.map(|listener| listener.local_addr().unwrap().port())
+}
+
+fn spawn(program: &Path, directory: &Path, [grpc, http]: [u16; 2]) -> Guarded {
+    let mut args: Vec<String> =
+        "start --exporter blackhole --debug-log traces --debug-log-verbosity detailed --otlp-grpc-endpoint"
+            .split(' ')
+            .map(str::to_owned)
+            .collect();
+    args.extend([format!("127.0.0.1:{grpc}"), "--otlp-http-endpoint".into(), format!("127.0.0.1:{http}")]);
+    Guarded::spawn(&Program {
+        path: program,
+        args: args.into_iter().map(Into::into).collect(),
+        directory,
+        environment: &[],
+        user: None,
+        log: &directory.join(LOG),
+        stop: StopSignal::Terminate,
+    })
+    .unwrap()
+}
+
+async fn is_up(guarded: &mut Guarded, ports: [u16; 2]) -> bool {
+    let since = Instant::now();
+    for port in ports {
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            if guarded.ended().is_some() {
+                return false;
+            }
+            assert!(since.elapsed() < LIMIT, "the collector does not listen:\n{}", guarded.output());
+            sleep(Duration::from_millis(10)).await;
+        }
+    }
+    true
+}
+
+/// Reads what it writes of each span, a line a field. A span of which not all is written yet is left out.
+fn parse(output: &str) -> Vec<Span> {
+    let mut spans: Vec<Span> = Vec::new();
+    let mut part = "";
+    for line in output.lines() {
+        let text = line.trim();
+        if text.starts_with("Span #") {
+            spans.push(Span::default());
+            part = "span";
+        } else if text.starts_with("SpanLink #") {
+            part = "link";
+        } else if text.starts_with("SpanEvent #") {
+            part = "event";
+        } else if text.starts_with("ResourceSpans #") || text.starts_with("ScopeSpans #") {
+            part = "resource";
+        }
+        let Some(span) = spans.last_mut() else { continue };
+        let field = text.trim_start_matches("-> ").split_once(':');
+        let Some((name, value)) = field.map(|(name, value)| (name.trim(), value.trim())) else { continue };
+        match (part, name) {
+            ("span", "Trace ID") => value.clone_into(&mut span.trace),
+            ("span", "Parent ID") => value.clone_into(&mut span.parent),
+            ("span", "ID") => value.clone_into(&mut span.id),
+            ("span", "Name") => value.clone_into(&mut span.name),
+            ("span", "Kind") => value.trim_start_matches("SPAN_KIND_").clone_into(&mut span.kind),
+            ("span", "Status code") => value.trim_start_matches("STATUS_CODE_").clone_into(&mut span.status.0),
+            ("span", "Status message") => value.clone_into(&mut span.status.1),
+            ("span", name) if text.starts_with("->") => {
+                let value = value.split_once('(').map_or(value, |(_, value)| value.trim_end_matches(')'));
+                span.attributes.insert(name.to_owned(), value.to_owned());
+            }
+            ("link", "ID") => span.links.push(value.to_owned()),
+            ("link", "TraceState") => span.states.push(value.to_owned()),
+            ("event", "Name") => span.events.push(value.to_owned()),
+            _ => {}
+        }
+    }
+    spans
+}

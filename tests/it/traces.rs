@@ -1,0 +1,427 @@
+//! Traces, as a real collector receives them.
+
+use carebell::dev::push_service::Behaviour;
+use serde_json::json;
+
+use crate::{
+    cli::carebell,
+    support::{Collector, FAMILY, Process, Span, Worker, World, reminder, tree, utc_now},
+};
+
+const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
+const PRODUCER: &str = "b7ad6b7169203331";
+
+fn parent(flags: &str) -> String {
+    format!("00-{TRACE}-{PRODUCER}-{flags}")
+}
+
+/// Publishes a reminder as a producer with tracing does.
+async fn remind(world: &World, job_id: &str, flags: &str) {
+    let parent = parent(flags);
+    let headers = [
+        ("Carebell-Job-Id", job_id),
+        ("Content-Type", "application/json"),
+        ("traceparent", &parent),
+        ("tracestate", "congo=t61rcWkgMzE"),
+    ];
+    world.publish("jobs.reminder.medication", &headers, reminder("metformin", utc_now()).to_string()).await;
+}
+
+fn named<'a>(spans: &'a [Span], name: &str) -> Vec<&'a Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+fn only<'a>(spans: &'a [Span], name: &str) -> &'a Span {
+    let found = named(spans, name);
+    assert_eq!(found.len(), 1, "{name} in\n{}", tree(spans));
+    found[0]
+}
+
+fn of_kind(spans: &[Span], kind: &str) -> usize {
+    spans.iter().filter(|span| span.kind == kind).count()
+}
+
+/// Nothing of what is told to whom is in any span.
+fn nothing_personal(world: &World, collector: &Collector) {
+    let said = collector.output();
+    let paths = world.push.received().into_iter().map(|push| push.name);
+    let texts = ["Metformin", "Rose", "500 mg", "Time to give", "browns", "example.org"].map(str::to_owned);
+    for word in texts.into_iter().chain(paths).chain(FAMILY.map(str::to_owned)) {
+        assert!(!said.contains(&format!("({word}")) && !said.contains(&format!("/{word}")), "{word} in\n{said}");
+    }
+}
+
+#[tokio::test]
+async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
+    let (world, collector) = (World::new().await, Collector::start().await);
+    let mut worker = Process::worker(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.http())]);
+    worker.ready().await;
+    remind(&world, "dose-1", "01").await;
+    world.everyone_has_it_once("dose-1").await;
+    world.queues_are_empty().await;
+    // A worker that stops hands over what it has.
+    assert!(worker.terminate().await.success(), "{}", worker.output());
+    let spans = collector.spans_once("four pushes", |spans| spans.len() >= 12).await;
+    println!("{}", tree(&spans));
+
+    assert_eq!(spans.len(), 12, "{}", tree(&spans));
+    assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
+    let reminder = only(&spans, "process jobs.reminder.medication");
+    let sent = only(&spans, "send jobs.notification.critical");
+    let notification = only(&spans, "process jobs.notification.critical");
+    let planned = only(&spans, "send deliver.web_push.critical");
+    // Of each link of the chain, parent and link: Jaeger's graph needs the one, the conventions want the other.
+    assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
+    assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
+    assert_eq!((&sent.parent, &sent.links[..]), (&reminder.id, &[][..]));
+    assert_eq!((&notification.parent, &notification.links), (&sent.id, &vec![sent.id.clone()]));
+    assert_eq!(notification.states, ["congo=t61rcWkgMzE"], "what vendors add is handed on");
+    assert_eq!(planned.parent, notification.id);
+    assert_eq!(planned.attributes["messaging.batch.message_count"], "4");
+    let deliveries = named(&spans, "process deliver.web_push.critical");
+    let requests = named(&spans, "POST");
+    assert_eq!((deliveries.len(), requests.len()), (4, 4));
+    let ledger = world.ledger("dose-1").await;
+    for delivery in &deliveries {
+        assert_eq!((&delivery.parent, &delivery.links), (&planned.id, &vec![planned.id.clone()]));
+        assert!(ledger.iter().any(|line| line.id == delivery.attributes["messaging.message.id"]));
+        let request = requests.iter().find(|request| request.parent == delivery.id).expect("each has its request");
+        let (host, port) = world.push.host_port().split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
+        let attributes: Vec<(&str, &str)> =
+            request.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let expected = [
+            ("carebell.answer", "accepted"),
+            ("carebell.channel", "web_push"),
+            ("http.request.method", "POST"),
+            ("http.response.status_code", "201"),
+            ("server.address", &host),
+            ("server.port", &port),
+        ];
+        assert_eq!(attributes, expected);
+    }
+    assert_eq!(of_kind(&spans, "CONSUMER"), 6);
+    assert_eq!(of_kind(&spans, "PRODUCER"), 2);
+    assert_eq!(of_kind(&spans, "CLIENT"), 4);
+
+    let expected = [
+        ("carebell.attempt", "1"),
+        ("carebell.delivered", "1"),
+        ("carebell.kind", "notification"),
+        ("carebell.outcome", "done"),
+        ("carebell.root_id", "dose-1"),
+        ("carebell.sequence", "2"),
+        ("carebell.stream", "JOBS"),
+        ("messaging.consumer.group.name", "notification_critical"),
+        ("messaging.destination.name", "jobs.notification.critical"),
+        ("messaging.message.body.size", &notification.attributes["messaging.message.body.size"]),
+        ("messaging.message.id", "dose-1:notification"),
+        ("messaging.operation.name", "process"),
+        ("messaging.operation.type", "process"),
+        ("messaging.system", "nats"),
+    ];
+    let attributes: Vec<(&str, &str)> =
+        notification.attributes.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(attributes, expected);
+    nothing_personal(&world, &collector);
+}
+
+/// Over gRPC, of a job that `carebell publish` published: a retry, a wait and a dead letter that is sent back are in the
+/// trace of their job, whoever has them next.
+#[tokio::test]
+async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
+    let (world, collector) = (World::new().await, Collector::start().await);
+    let grpc = collector.grpc();
+    let traced = [("OTEL_EXPORTER_OTLP_ENDPOINT", grpc.as_str()), ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc")];
+    world.push.behave_times("ana", 1, Behaviour::status(503));
+    world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
+    world.push.behave_times("chloe", 1, Behaviour::status(400));
+    let mut worker = Process::worker(&world, &traced);
+    worker.ready().await;
+    let three = ["ana", "ben", "chloe"].map(|user| json!({ "userId": user }));
+    let family = json!({ "recipients": three, "title": "Hello" });
+    let publish = ["publish", "notification", "--job-id", "hello", "--json", &family.to_string()];
+    let (well, said, note) = carebell(&world, &publish, &traced).await;
+    assert!(well, "{said}{note}");
+    world.dead_letters_once(1).await;
+    let (well, said, note) = carebell(&world, &["dead-letters", "redrive", "1"], &traced).await;
+    assert!(well, "{said}{note}");
+    world.eventually("all three have it", async || (world.push.counts().accepted == 3).then_some(())).await;
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+
+    let requests = |spans: &[Span]| of_kind(spans, "CLIENT") >= 6;
+    let spans = collector.spans_once("six requests", requests).await;
+    println!("{}", tree(&spans));
+    let publish = only(&spans, "send jobs.notification.normal");
+    assert_eq!((publish.parent.as_str(), publish.kind.as_str()), ("", "PRODUCER"), "it begins the trace");
+    assert!(spans.iter().all(|span| span.trace == publish.trace), "{}", tree(&spans));
+    assert_eq!(only(&spans, "process jobs.notification.normal").parent, publish.id);
+
+    let of = async |user: &str| {
+        let id = world.delivery_to("hello", user).await.id;
+        spans.iter().filter(move |span| span.kind == "CONSUMER" && span.attributes["messaging.message.id"] == id)
+    };
+    let first = of("ana").await.find(|span| span.attributes["carebell.outcome"] == "retry").unwrap();
+    assert_eq!((first.status.0.as_str(), first.attributes["error.type"].as_str()), ("ERROR", "retry"));
+    assert!(first.status.1.contains("503"), "{first:?}");
+    assert_eq!(first.events, ["retry"]);
+    let second = of("ana").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
+    assert_eq!((second.attributes["carebell.attempt"].as_str(), &second.parent), ("2", &first.parent));
+
+    let held = of("ben").await.find(|span| span.attributes["carebell.outcome"] == "waits").unwrap();
+    assert_eq!(
+        (&held.events[..], held.attributes["carebell.reason"].as_str()),
+        (&["parked".to_owned()][..], "retry_later")
+    );
+    assert_eq!(held.status.0, "UNSET", "nothing has failed");
+    let resumed = of("ben").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
+    assert_eq!((&resumed.parent, &resumed.links), (&held.parent, &held.links), "of the same origin");
+
+    let dead = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "dead").unwrap();
+    assert_eq!((dead.attributes["error.type"].as_str(), dead.events[0].as_str()), ("permanent", "exception"));
+    let redriven = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
+    let again = spans.iter().find(|span| span.id == redriven.parent).expect("whoever sent it back");
+    assert_eq!((again.name.as_str(), &again.parent), ("send deliver.web_push.normal", &dead.parent));
+    nothing_personal(&world, &collector);
+}
+
+/// A producer without tracing: its job has a trace of its own, to which it belongs also when it is delivered again, and when
+/// it is sent back from the dead letters.
+#[tokio::test]
+async fn a_job_without_a_trace_begins_one_and_keeps_it() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let collector = Collector::start().await;
+    let http = collector.http();
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str());
+    world.remind("dose-2").await;
+    let mut doomed = Process::worker(&world, &[endpoint, ("CAREBELL_ABORT_AT", "committed")]);
+    assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
+    let mut heir = Process::worker(&world, &[endpoint]);
+    heir.ready().await;
+    world.everyone_has_it_once("dose-2").await;
+    world.publish_json("jobs.notification.normal", "broken", &json!({ "title": "" })).await;
+    world.dead_letters_once(1).await;
+    let (well, said, note) = carebell(&world, &["dead-letters", "redrive", "1"], &[endpoint]).await;
+    assert!(well, "{said}{note}");
+    world.dead_letters_with("Carebell-Redrives", "1").await;
+    world.queues_are_empty().await;
+    assert!(heir.terminate().await.success());
+
+    let enough =
+        |spans: &[Span]| of_kind(spans, "CLIENT") >= 4 && named(spans, "process jobs.notification.normal").len() >= 2;
+    let spans = collector.spans_once("four pushes and two deaths", enough).await;
+    let again = only(&spans, "process jobs.reminder.medication");
+    assert!(again.parent.is_empty() && again.links.is_empty(), "{again:?}");
+    let sent = only(&spans, "send jobs.notification.critical");
+    assert_eq!(sent.trace, again.trace, "the run of the worker that died was of the same trace");
+    let deaths = named(&spans, "process jobs.notification.normal");
+    let redriven = only(&spans, "send jobs.notification.normal");
+    let [first, second] = if deaths[0].parent.is_empty() { [deaths[0], deaths[1]] } else { [deaths[1], deaths[0]] };
+    assert_eq!((&redriven.parent, &second.parent), (&first.id, &redriven.id), "{}", tree(&spans));
+    assert!(first.trace == second.trace && first.trace != again.trace);
+}
+
+/// What a worker had planned when it died is published by another, in the same trace.
+#[tokio::test]
+async fn a_trace_survives_its_worker() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let collector = Collector::start().await;
+    remind(&world, "dose-3", "01").await;
+    let http = collector.http();
+    let endpoint = ("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str());
+    let mut doomed = Process::worker(&world, &[endpoint, ("CAREBELL_ABORT_AT", "committed")]);
+    assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
+    let mut heir = Process::worker(&world, &[endpoint]);
+    heir.ready().await;
+    world.everyone_has_it_once("dose-3").await;
+    world.queues_are_empty().await;
+    assert!(heir.terminate().await.success());
+    let spans = collector.spans_once("four pushes", |spans| of_kind(spans, "CLIENT") >= 4).await;
+    assert!(spans.iter().all(|span| span.trace == TRACE), "{}", tree(&spans));
+    let again = only(&spans, "process jobs.reminder.medication");
+    assert_eq!(again.attributes["carebell.outcome"], "duplicate", "its work was done and committed");
+    let sent = only(&spans, "send jobs.notification.critical");
+    assert!(sent.parent != again.id && sent.parent != PRODUCER, "it follows from the run that planned it");
+}
+
+/// Who is not to be traced costs nothing, and says so to all that follow.
+#[tokio::test]
+async fn what_is_not_sampled_is_handed_on_and_not_exported() {
+    let (world, collector) = (World::new().await, Collector::start().await);
+    let mut worker = Process::worker(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.http())]);
+    worker.ready().await;
+    remind(&world, "dose-4", "00").await;
+    world.everyone_has_it_once("dose-4").await;
+    let kept: String = sqlx::query_scalar("SELECT trace FROM deliveries LIMIT 1").fetch_one(&world.db).await.unwrap();
+    assert_eq!(kept, format!("{} congo=t61rcWkgMzE", parent("00")));
+    // One that is, so that there is something to wait for.
+    world
+        .publish_json("jobs.notification.normal", "last", &json!({ "recipients": [{ "userId": "ana" }], "title": "x" }))
+        .await;
+    world.ledger("last").await;
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+    let spans = collector.spans_once("the other job", |spans| of_kind(spans, "CLIENT") >= 1).await;
+    assert!(spans.iter().all(|span| span.trace != TRACE), "{}", tree(&spans));
+}
+
+/// A share of the traces: of each job all or nothing, whoever has it.
+#[tokio::test]
+async fn a_share_is_of_whole_traces() {
+    let (world, collector) = (World::new().await, Collector::start().await);
+    let http = collector.http();
+    let share = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str()),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+    ];
+    let mut worker = Process::worker(&world, &share);
+    worker.ready().await;
+    let hello = json!({ "recipients": [{ "userId": "ana" }], "title": "x" });
+    let jobs: Vec<String> = (0..40).map(|number| format!("n-{number}")).collect();
+    for job in &jobs {
+        world.publish_json("jobs.notification.normal", job, &hello).await;
+    }
+    for job in &jobs {
+        world.ledger(job).await;
+    }
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+    let sampled = world.count("SELECT count(*) FROM deliveries WHERE trace LIKE '%-01'").await;
+    let told = world.count("SELECT count(*) FROM deliveries WHERE trace LIKE '%-00'").await;
+    assert_eq!(sampled + told, 40, "who is not sampled is told so");
+    let sampled = usize::try_from(sampled).unwrap();
+    assert!((1..40).contains(&sampled), "{sampled} of 40, which chance makes 0 or 40 once in a life");
+    let spans = collector.spans_once("all that is sampled", |spans| spans.len() >= 4 * sampled).await;
+    let roots = named(&spans, "process jobs.notification.normal").len();
+    let counts = [spans.len(), roots, of_kind(&spans, "CLIENT"), of_kind(&spans, "PRODUCER")];
+    assert_eq!(counts, [4 * sampled, sampled, sampled, sampled], "{}", tree(&spans));
+}
+
+/// A collector that is away costs its spans, and nothing else.
+#[tokio::test]
+async fn jobs_go_on_without_a_collector() {
+    let world = World::new().await;
+    let mut collector = Collector::away().await;
+    let http = collector.http();
+    let mut worker = Process::worker(
+        &world,
+        &[("OTEL_EXPORTER_OTLP_ENDPOINT", &http), ("OTEL_BSP_SCHEDULE_DELAY", "50"), ("OTEL_BSP_MAX_QUEUE_SIZE", "10")],
+    );
+    worker.ready().await;
+    for job in ["dose-5", "dose-6", "dose-7"] {
+        let everyone = FAMILY.map(|user| json!({ "userId": user }));
+        let body = json!({ "recipients": everyone, "title": "x" });
+        world.publish_json("jobs.notification.normal", job, &body).await;
+        world.ledger(job).await;
+    }
+    worker.line("it says so", |line| line.step().filter(|(_, step)| step.contains("cannot be exported"))).await;
+    let lost = async |worker: &mut Process, reason: &str| {
+        let (_, text) = worker.get("/metrics").await;
+        let name = format!("carebell_spans_lost_total{{reason=\"{reason}\"}} ");
+        text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
+    };
+    assert!(lost(&mut worker, "not_exported").await.unwrap() > 0.0);
+    let full = lost(&mut worker, "queue_full").await;
+    assert!(full.unwrap() > 0.0, "thirty spans at once, and room for ten: {full:?}");
+    let said =
+        |worker: &Process| std::fs::read_to_string(worker.log_file()).unwrap().matches("cannot be exported").count();
+    assert_eq!(said(&worker), 1, "a line now and then:\n{}", worker.output());
+
+    assert!(collector.come().await);
+    world.remind("dose-8").await;
+    collector.spans_once("a span", |spans| !spans.is_empty()).await;
+    world.eventually("it is back", async || worker.says("takes spans again").then_some(())).await;
+    drop(collector);
+    world.remind("dose-9").await;
+    world.ledger("dose-9").await;
+    let since = std::time::Instant::now();
+    assert!(worker.terminate().await.success(), "a collector that is away holds up no stop");
+    assert!(since.elapsed().as_secs() < 20, "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn opentelemetrys_own_switches_are_honoured() {
+    let (world, collector) = (World::new().await, Collector::start().await);
+    let http = collector.http();
+    let off = [("OTEL_SDK_DISABLED", "true"), ("OTEL_TRACES_EXPORTER", "none"), ("OTEL_TRACES_SAMPLER", "always_off")];
+    for (number, switch) in off.into_iter().enumerate() {
+        let mut worker = Process::worker(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &http), switch]);
+        worker.ready().await;
+        let job = format!("off-{number}");
+        remind(&world, &job, "01").await;
+        world.ledger(&job).await;
+        let kept = "SELECT trace FROM deliveries WHERE job_id = $1 LIMIT 1";
+        let kept: String = sqlx::query_scalar(kept).bind(&job).fetch_one(&world.db).await.unwrap();
+        assert!(kept.starts_with(&parent("01")), "{switch:?}: handed on as it came, {kept}");
+        assert!(worker.terminate().await.success());
+    }
+    let named = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", http.as_str()),
+        ("OTEL_PROPAGATORS", "none"),
+        ("OTEL_SERVICE_NAME", "bell"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test%20bed"),
+    ];
+    let mut worker = Process::worker(&world, &named);
+    worker.ready().await;
+    remind(&world, "alone", "01").await;
+    world.ledger("alone").await;
+    let kept = "SELECT count(*) FROM deliveries WHERE job_id = 'alone' AND trace IS NOT NULL";
+    assert_eq!(world.count(kept).await, 0, "nothing is handed on");
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+    let spans = collector.spans_once("the last job", |spans| of_kind(spans, "CONSUMER") >= 6).await;
+    assert!(spans.iter().all(|span| span.trace != TRACE), "producers' contexts are not read");
+    assert!(spans.iter().all(|span| !span.attributes.values().any(|value| value.starts_with("off-"))));
+    let said = collector.output();
+    assert!(said.contains("service.name: Str(bell)") && said.contains("Str(test bed)"), "{said}");
+}
+
+#[tokio::test]
+async fn a_variable_that_is_none_is_refused_at_start() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[("OTEL_TRACES_SAMPLER", "sometimes")]);
+    assert_eq!(worker.ended().await.code(), Some(1));
+    assert!(worker.says("carebell: OTEL_TRACES_SAMPLER is malformed; expected always_on,"), "{}", worker.output());
+}
+
+/// The context that a job brings is kept whether spans are exported or not.
+#[tokio::test]
+async fn without_a_collector_contexts_are_handed_on() {
+    let world = World::new().await;
+    remind(&world, "dose-10", "01").await;
+    let worker = Worker::start(&world);
+    world.ledger("dose-10").await;
+    let kept: String = sqlx::query_scalar("SELECT trace FROM deliveries LIMIT 1").fetch_one(&world.db).await.unwrap();
+    assert_eq!(kept, format!("{} congo=t61rcWkgMzE", parent("01")));
+    worker.stop().await;
+}
+
+/// Whom a collector is to be signed by is said, and looked at: here is one that speaks TLS and takes no spans.
+#[tokio::test]
+async fn a_collector_is_trusted_by_the_roots_that_are_named() {
+    let world = World::new().await;
+    let https = format!("https://{}", world.push.host_port());
+    let roots = world.environment()["WEB_PUSH_CA_FILE"].clone();
+    let cases = [
+        ("grpc", None, "UnknownIssuer"),
+        ("grpc", Some(&roots), "gRPC code: Internal"),
+        ("http/protobuf", None, "network error"),
+        ("http/protobuf", Some(&roots), "status code: 404"),
+    ];
+    for (number, (protocol, roots, said)) in cases.into_iter().enumerate() {
+        let mut environment = vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", https.as_str()),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", protocol),
+            ("OTEL_BSP_SCHEDULE_DELAY", "50"),
+        ];
+        environment.extend(roots.map(|roots| ("OTEL_EXPORTER_OTLP_CERTIFICATE", roots.as_str())));
+        let mut worker = Process::worker(&world, &environment);
+        worker.ready().await;
+        world.remind(&format!("dose-{number}")).await;
+        let told = |step: &str| step.contains("cannot be exported").then(|| step.to_owned());
+        let line = worker.line("it says so", |line| told(&line.step()?.1)).await;
+        assert!(line.contains(said), "{protocol}, {roots:?}: {line}");
+        assert!(worker.terminate().await.success());
+    }
+}
