@@ -22,6 +22,7 @@ WORKDIR /build
 # from source. What was made of the empty sources themselves is removed, build script and its output too: cargo goes by
 # times, and the real files are older than what it has just built.
 COPY Cargo.toml Cargo.lock ./
+COPY .cargo .cargo
 # Named by the manifest, so they have to be there; they are not built.
 COPY benches benches
 RUN mkdir src \

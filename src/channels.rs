@@ -28,7 +28,7 @@ use chrono::{DateTime, Utc};
 use futures::{FutureExt, future::BoxFuture};
 use tracing::{info, warn};
 
-use self::breaker::{Breaker, Health, Pass, State};
+use self::breaker::{Breaker, Health, Pass, Places, State};
 pub use self::settings::SettingsError;
 use crate::{
     clock::Clock,
@@ -72,10 +72,10 @@ pub trait Sender: Send + Sync {
         provider
     }
 
-    /// The most parcels that one provider may have at once. Others wait a second for a place and are parked then, so that
-    /// one that is slow does not hold all places of the queue.
-    fn most_at_once(&self) -> usize {
-        usize::MAX
+    /// How many parcels one provider may have at once. Others wait for a place and are parked where there is none in time,
+    /// so that one that is slow does not hold all places of the queue.
+    fn places(&self) -> Places {
+        Places::ALL
     }
 
     /// Whether a provider that was down seems to be back, found out without a parcel. Asked where
@@ -470,7 +470,7 @@ fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting 
 impl Provider {
     fn new(sender: &dyn Sender, name: &str, policy: breaker::Policy, clock: Clock, metrics: &Metrics) -> Self {
         let metrics = metrics.provider(sender.channel(), sender.label(name));
-        Self { breaker: Breaker::new(policy, sender.most_at_once(), clock), metrics }
+        Self { breaker: Breaker::new(policy, sender.places(), clock), metrics }
     }
 }
 

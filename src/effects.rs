@@ -4,10 +4,8 @@
 //! only then is the message acknowledged, by `pipeline::settle`. A stop between any two steps is finished by the
 //! redelivery of the same sequence, or by [`reconcile`].
 
-pub(crate) mod group;
 pub mod park;
 pub mod publish;
-pub mod reads;
 pub mod reconcile;
 pub mod shortages;
 pub mod submit;
@@ -20,27 +18,22 @@ use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
 use tokio::time::sleep;
 
-pub use self::group::Refused;
-use self::{
-    group::{Batch, Group},
-    reads::Reads,
-};
+pub use crate::group::Refused;
 use crate::{
     checkpoint::{self, Step},
     clock::{Clock, Random},
+    group::{Batch, GROUP, Group},
     health::Health,
     job::Meta,
     kind::Stage,
     plan::{DeadReason, Plan, Reason},
+    reads::Reads,
     store::{
         Child, Claim, ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunRecord,
         RunState, Store, StoreError, Verdict,
     },
     wire,
 };
-
-/// The most jobs that share one statement.
-const GROUP: usize = 200;
 
 /// Between two tries to record an outcome that the database does not take.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
@@ -255,7 +248,8 @@ impl Effects {
             checkpoint::reached(Step::Sent);
             return self.record_receipt(meta, plan).await;
         }
-        self.end(meta, not_after, RunState::Done, None, plan).await
+        // Boxed, for a delivery's state need not be as large as that of a commit.
+        Box::pin(self.end(meta, not_after, RunState::Done, None, plan)).await
     }
 
     /// Ends a run: one commit, then its children published.

@@ -8,10 +8,11 @@ use prost_reflect::ReflectMessage;
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
-    effects::{Refused, reads::Reads},
+    group::Refused,
     kind::{Kind, Lane},
     plan::{Plan, Reason, Upkeep},
     policy::Wishes,
+    reads::Reads,
     store::{Claim, Event, EventStatus, Store},
     templates::Templates,
 };

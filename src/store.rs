@@ -1,6 +1,6 @@
 //! All SQL, a file a table family. Nothing else names `sqlx`.
 //!
-//! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `effects::group`).
+//! Writes take groups: one statement for many jobs, so that the cost of a commit is shared (see `group.rs`).
 
 mod audit;
 mod callbacks;

@@ -28,8 +28,19 @@ use crate::clock::Clock;
 /// Parking costs more than a look, and a probe may take as long as a send.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
-/// How long a send waits for a place with its provider, with a place of its queue in hand.
-const PLACE_WITHIN: Duration = Duration::from_secs(1);
+/// How much a provider is asked to do at once.
+#[derive(Clone, Copy, Debug)]
+pub struct Places {
+    /// Sends that may be under way.
+    pub most: usize,
+    /// How long another waits for one of them to end, with a place of its queue in hand.
+    pub within: Duration,
+}
+
+impl Places {
+    /// As many as there are.
+    pub const ALL: Self = Self { most: usize::MAX, within: Duration::from_secs(1) };
+}
 
 /// While a probe is under way, when a queue that holds its pulls looks again.
 const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
@@ -118,6 +129,7 @@ pub struct Breaker {
     inner: Mutex<Inner>,
     /// What may be under way at once.
     places: Semaphore,
+    place_within: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -191,10 +203,10 @@ pub struct Pass<'a> {
 impl Breaker {
     /// A closed one, of a provider that may have so many sends at once.
     #[must_use]
-    pub fn new(policy: Policy, most_at_once: usize, clock: Clock) -> Self {
+    pub fn new(policy: Policy, Places { most, within: place_within }: Places, clock: Clock) -> Self {
         let counts = Counts::new(clock.now());
-        let places = Semaphore::new(most_at_once.min(Semaphore::MAX_PERMITS));
-        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), places }
+        let places = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
+        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), places, place_within }
     }
 
     /// A place among the sends that are under way, waited for a moment: what is fast frees one by then.
@@ -202,7 +214,7 @@ impl Breaker {
     /// # Errors
     /// When to ask again, where there is none.
     pub async fn place(&self) -> Result<SemaphorePermit<'_>, DateTime<Utc>> {
-        match timeout(PLACE_WITHIN, self.places.acquire()).await {
+        match timeout(self.place_within, self.places.acquire()).await {
             Ok(Ok(place)) => Ok(place),
             Ok(Err(_)) | Err(_) => Err(self.clock.now() + LOOK_AGAIN),
         }
@@ -335,7 +347,7 @@ mod tests {
 
     fn breaker() -> (Breaker, Clock) {
         let clock = Clock::manual("2026-10-25T00:30:00Z".parse().unwrap());
-        (Breaker::new(Policy::default(), usize::MAX, clock.clone()), clock)
+        (Breaker::new(Policy::default(), Places::ALL, clock.clone()), clock)
     }
 
     fn send(breaker: &Breaker, health: Health) -> Option<DateTime<Utc>> {
@@ -407,9 +419,12 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn no_more_are_under_way_than_may_be() {
         let clock = Clock::manual("2026-10-25T00:30:00Z".parse().unwrap());
-        let breaker = Breaker::new(Policy::default(), 2, clock.clone());
+        let within = Duration::from_secs(8);
+        let breaker = Breaker::new(Policy::default(), Places { most: 2, within }, clock.clone());
         let places = [breaker.place().await.unwrap(), breaker.place().await.unwrap()];
-        assert_eq!(breaker.place().await.err(), Some(clock.now() + LOOK_AGAIN), "not within a second");
+        let asked = tokio::time::Instant::now();
+        assert_eq!(breaker.place().await.err(), Some(clock.now() + LOOK_AGAIN), "not in time");
+        assert_eq!(asked.elapsed(), within);
         drop(places);
         assert!(breaker.place().await.is_ok());
     }

@@ -31,7 +31,7 @@ use tokio::{
 use self::slots::{Answer, Spare, book_ask, is_fresh, share};
 use crate::{
     clock::Random,
-    effects::group::{Batch, Group},
+    group::{Batch, Group},
     health::Health,
     policy::Rate,
     store::{BookAsk, Booked, Store, StoreError},

@@ -213,7 +213,8 @@ impl Runner {
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
     }
 
-    /// One run of the job. A database that is away or answers nonsense is the caller's to wait for.
+    /// One run of the job. What is rare is boxed: the state of a run is as large as the largest that it awaits, and is
+    /// copied where it begins. A database that is away or answers nonsense is the caller's to wait for.
     async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>, span: &mut Processing) -> Result<Ending, Refused> {
         let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
         let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
@@ -230,7 +231,7 @@ impl Runner {
         // What was perhaps sent has not come too late: its channel's rule says what it is.
         let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
         if self.clock.now() >= not_after && !unsure {
-            let written = self.effects.skip(meta, not_after, Reason::Expired, Plan::default()).await?;
+            let written = Box::pin(self.effects.skip(meta, not_after, Reason::Expired, Plan::default())).await?;
             return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
         }
         let cx = Context {
@@ -261,10 +262,10 @@ impl Runner {
                 }
             }
             Next::Skip(reason, plan) => {
-                let written = self.effects.skip(meta, not_after, reason, plan).await?;
+                let written = Box::pin(self.effects.skip(meta, not_after, reason, plan)).await?;
                 Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(reason).if_written(meta, written))
             }
-            Next::Tend(upkeep) => self.tend(meta, not_after, upkeep, policy.timeout).await,
+            Next::Tend(upkeep) => Box::pin(self.tend(meta, not_after, upkeep, policy.timeout)).await,
             Next::Wait(until, reason) => {
                 let written = self.effects.record_wait(meta, until, reason).await?;
                 Ok(Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason).if_written(meta, written))

@@ -43,7 +43,8 @@ pub async fn settle(message: Pulled, fate: Fate, effects: &Effects) {
         Fate::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Fate::Park { meta, not_after, until } => {
             let (subject, headers, body) = (message.subject(), message.headers(), message.body().clone());
-            match effects::park::park(effects.context(), &meta, not_after, subject, headers, body, until).await {
+            let parking = effects::park::park(effects.context(), &meta, not_after, subject, headers, body, until);
+            match Box::pin(parking).await {
                 Parked::Yes => message.acknowledge(AckKind::Ack).await,
                 Parked::TooLarge => {
                     let wait = (until - effects.now()).to_std().unwrap_or_default();
@@ -53,7 +54,7 @@ pub async fn settle(message: Pulled, fate: Fate, effects: &Effects) {
         }
         Fate::Dead(death) => {
             // A terminated message is gone from a work queue at once: the copy must be acknowledged first.
-            dead_letter::bury(effects.context(), &body_of(&message, effects.now()), &death).await;
+            Box::pin(dead_letter::bury(effects.context(), &body_of(&message, effects.now()), &death)).await;
             message.terminate(&dead_letter::one_line(&format!("{}: {}", death.reason.name(), death.error))).await;
         }
         Fate::Leave => drop(message),

@@ -12,7 +12,7 @@ use crate::{
 const FEW: usize = 200;
 const MANY: usize = 20_000;
 
-/// Places of `deliver_web_push_normal` in one process.
+/// Places of `deliver_web_push_normal` in one process: fewer than one push service is sent at once.
 const PLACES: usize = 64;
 
 /// What waiting jobs may cost, in bytes. Twenty thousand that were held would take many times as much.
@@ -25,7 +25,7 @@ async fn unsettled(world: &World, durable: &str, stream: &str) -> usize {
 
 /// The memory of a worker while so many deliveries wait for a push service that never answers.
 async fn resident_with(deliveries: usize) -> usize {
-    let world = World::with_overrides("*.ack_wait=5s").await;
+    let world = World::with_overrides(&format!("*.ack_wait=5s,deliver_web_push_normal.concurrency={PLACES}")).await;
     world.push.behave_always("ana", Some(Behaviour::Hang));
     // Ana has many browsers, which are all one to the push service.
     world
@@ -73,7 +73,9 @@ async fn a_push_service_that_never_answers_costs_no_memory() {
 #[tokio::test]
 async fn a_database_that_is_away_costs_no_memory() {
     let (mut postgres, _directory) = own_postgres().await;
-    let world = World::on(postgres.url("postgres"), QUICK).await;
+    let places = [("notification_critical", 10), ("notification_bulk", 4)];
+    let [critical, bulk] = places.map(|(durable, places)| format!("{durable}.concurrency={places}"));
+    let world = World::on(postgres.url("postgres"), &format!("{QUICK},{critical},{bulk}")).await;
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     postgres.stop().await;
@@ -90,7 +92,7 @@ async fn a_database_that_is_away_costs_no_memory() {
     println!("resident: {} KiB with {FEW} waiting, {} KiB with {MANY}", few >> 10, many >> 10);
     assert!(many < few + SLACK, "{few} bytes with {FEW} waiting, {many} with {MANY}");
     // What the pull that was open brought is held, and no more is pulled.
-    for (durable, places) in [("notification_critical", 10), ("notification_bulk", 4)] {
+    for (durable, places) in places {
         assert!(unsettled(&world, durable, "JOBS").await <= places, "{durable}");
     }
     postgres.start_again().await.unwrap();

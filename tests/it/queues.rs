@@ -29,7 +29,7 @@ async fn each_queue_is_shown_with_its_policy_and_what_waits_in_it() {
         ("backoff", json!("fixed 5m")),
         ("jitter_percent", json!(20.0)),
         ("timeout_s", json!(300.0)),
-        ("concurrency", json!(64)),
+        ("concurrency", json!(200)),
         ("max_attempts", json!(10)),
         ("ack_wait_s", json!(30.0)),
     ];

@@ -14,7 +14,7 @@ use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 use crate::clock::Clock;
 
 /// Pushes in flight to one origin: what HTTP/2 servers commonly allow as streams of a connection.
-const MAX_IN_FLIGHT: usize = 100;
+pub const MAX_IN_FLIGHT: usize = 100;
 
 /// Origins kept when idle; wildcard hosts are as many as subscribers care to report.
 const MAX_IDLE: usize = 256;

@@ -1,12 +1,12 @@
 //! Web Push as one of the channels: what a parcel becomes, and what each answer means for it.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush, allowed::service_of};
+use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush, allowed::service_of, hosts::MAX_IN_FLIGHT};
 use crate::{
-    channels::{self, Address, AfterUnknown, NOBODY, Parcel, Sender, outbound::TIMEOUT},
+    channels::{self, Address, AfterUnknown, NOBODY, Parcel, Sender, breaker::Places, outbound::TIMEOUT},
     kind::Lane,
     plan::Channel,
 };
@@ -19,6 +19,12 @@ impl Sender for WebPush {
     /// With the same topic and tag: the push service or the browser collapses the two.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
+    }
+
+    /// No more than its connection carries. A push must not wait for its place until its queue's timeout (30 s), for that
+    /// burns an attempt: this and two exchanges are less.
+    fn places(&self) -> Places {
+        Places { most: MAX_IN_FLIGHT, within: Duration::from_secs(8) }
     }
 
     /// The host of the push service.

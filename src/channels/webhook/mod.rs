@@ -24,6 +24,7 @@ use url::{Host, Url};
 
 use super::{
     Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
+    breaker::Places,
     outbound::{self, AllowedHost, describe, is_public},
 };
 use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
@@ -195,8 +196,8 @@ impl Sender for Webhook {
     }
 
     /// So that one that is slow leaves places to the others.
-    fn most_at_once(&self) -> usize {
-        MOST_AT_ONCE
+    fn places(&self) -> Places {
+        Places { most: MOST_AT_ONCE, ..Places::ALL }
     }
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {

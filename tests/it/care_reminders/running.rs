@@ -229,7 +229,9 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
     world.eventually("the last change is seen", async || (world.count(&planned).await == 1).then_some(())).await;
     let (looks, took) = (world.count("SELECT count(*) FROM looks").await, since.elapsed());
     println!("{announced} announcements in 4 s, three schedulers: {looks} looks within {took:?}");
-    assert!((3..=10).contains(&looks), "{looks}");
+    // Most often one of the three looks for all; none looks twice in a second.
+    let most = 3 * (i64::try_from(took.as_secs()).unwrap() + 2);
+    assert!((3..=most).contains(&looks), "{looks}");
     stop.cancel();
     for one in running {
         one.await.unwrap();

@@ -7,11 +7,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use chrono::{DateTime, Utc};
 
-use super::{
-    GROUP,
-    group::{Batch, Group, Refused},
-};
 use crate::{
+    group::{Batch, GROUP, Group, Refused},
     health::Health,
     store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store, StoreError},
 };
@@ -46,7 +43,8 @@ read!(People("people"): PeopleAsk => BTreeMap<String, Person>, people);
 
 impl Reads {
     /// Starts the groups.
-    pub(super) fn start(store: &Store, health: &Arc<Health>) -> Self {
+    #[must_use]
+    pub fn start(store: &Store, health: &Arc<Health>) -> Self {
         Self {
             medications: Group::start(Medications(store.clone()), GROUP, Arc::clone(health)),
             people: Group::start(People(store.clone()), GROUP, Arc::clone(health)),

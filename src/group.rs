@@ -19,6 +19,15 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement may take before it is given again. It may have gone through: every batch bears repetition.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// The most jobs that share one statement.
+pub const GROUP: usize = 200;
+
+/// After a group of so many, the next is waited for: what is asked meanwhile shares its statement.
+const BUSY: usize = 16;
+
+/// For so long.
+const GATHER: Duration = Duration::from_millis(2);
+
 /// A statement that answers many asks at once.
 pub trait Batch: Send + Sync + 'static {
     /// One ask.
@@ -80,8 +89,15 @@ impl<B: Batch> Group<B> {
         let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit);
         tokio::spawn(async move {
             let mut waiting = Vec::with_capacity(limit);
-            while receiver.recv_many(&mut waiting, limit).await > 0 {
+            loop {
+                let many = receiver.recv_many(&mut waiting, limit).await;
+                if many == 0 {
+                    return;
+                }
                 answer(&batch, &health, &metrics, waiting.drain(..).unzip()).await;
+                if many >= BUSY {
+                    sleep(GATHER).await;
+                }
             }
         });
         Self { asks }
