@@ -23,7 +23,7 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 pub const GROUP: usize = 200;
 
 /// After a group of so many, the next is waited for: what is asked meanwhile shares its statement.
-const BUSY: usize = 16;
+const BUSY: usize = 4;
 
 /// For so long.
 const GATHER: Duration = Duration::from_millis(2);
