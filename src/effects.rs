@@ -22,7 +22,7 @@ pub use crate::group::Refused;
 use crate::{
     checkpoint::{self, Step},
     clock::{Clock, Random},
-    group::{Batch, GROUP, Group},
+    group::{GROUP, Group, batch},
     health::Health,
     job::Meta,
     kind::Stage,
@@ -30,7 +30,7 @@ use crate::{
     reads::Reads,
     store::{
         Child, Claim, ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunRecord,
-        RunState, Store, StoreError, Verdict,
+        RunState, Store, Verdict,
     },
     wire,
 };
@@ -102,23 +102,6 @@ pub struct Death {
     pub first: DateTime<Utc>,
 }
 
-/// A batch that is one function of the store.
-macro_rules! batch {
-    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
-        struct $name(Store);
-
-        impl Batch for $name {
-            type Ask = $ask;
-            type Answer = $answer;
-
-            const NAME: &'static str = $label;
-
-            async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, StoreError> {
-                self.0.$function(asks).await
-            }
-        }
-    };
-}
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
 batch!(Commits("commits"): Commit => Committed, commit_runs);
 batch!(ChildrenPublished("published"): String => (), children_published);

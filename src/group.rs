@@ -46,6 +46,29 @@ pub trait Batch: Send + Sync + 'static {
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
 }
 
+/// A batch that is one function of the store.
+macro_rules! batch {
+    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
+        $crate::group::batch!($name($label, waits = true): $ask => $answer, $function);
+    };
+    ($name:ident($label:literal, waits = $waits:literal): $ask:ty => $answer:ty, $function:ident) => {
+        struct $name($crate::store::Store);
+
+        impl $crate::group::Batch for $name {
+            type Ask = $ask;
+            type Answer = $answer;
+
+            const NAME: &'static str = $label;
+            const WAITS: bool = $waits;
+
+            async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, $crate::store::StoreError> {
+                self.0.$function(asks).await
+            }
+        }
+    };
+}
+pub(crate) use batch;
+
 /// Why one ask was refused, while its neighbours were answered.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -53,7 +76,8 @@ pub enum Refused {
     Data(String),
     /// The database answers what this program does not understand.
     Fault(String),
-    /// The database is away. Groups wait for it; only what is asked outside of one is refused by this.
+    /// The database is away. Groups of writes wait for it: only reads are refused by this, and what is asked outside of a
+    /// group.
     Unavailable(String),
 }
 

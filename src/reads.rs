@@ -8,9 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use chrono::{DateTime, Utc};
 
 use crate::{
-    group::{Batch, GROUP, Group, Refused},
+    group::{GROUP, Group, Refused, batch},
     health::Health,
-    store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store, StoreError},
+    store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store},
 };
 
 /// The reads of one worker. Cheap to clone.
@@ -20,26 +20,8 @@ pub struct Reads {
     people: Group<People>,
 }
 
-/// A batch that is one function of the store.
-macro_rules! read {
-    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
-        struct $name(Store);
-
-        impl Batch for $name {
-            type Ask = $ask;
-            type Answer = $answer;
-
-            const NAME: &'static str = $label;
-            const WAITS: bool = false;
-
-            async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, StoreError> {
-                self.0.$function(asks).await
-            }
-        }
-    };
-}
-read!(Medications("medications"): MedicationAsk => Option<MedicationRecord>, medications);
-read!(People("people"): PeopleAsk => BTreeMap<String, Person>, people);
+batch!(Medications("medications", waits = false): MedicationAsk => Option<MedicationRecord>, medications);
+batch!(People("people", waits = false): PeopleAsk => BTreeMap<String, Person>, people);
 
 impl Reads {
     /// Starts the groups.

@@ -18,7 +18,7 @@ use super::SettingsError;
 pub const TIMEOUT: &str = "timeout";
 
 /// The most of an answer that is read. Those of providers have about 1 KiB.
-const MAX_BODY: usize = 64 * 1024;
+pub const MAX_BODY: usize = 64 * 1024;
 
 /// How long a connection may take to be made.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -77,12 +77,12 @@ pub fn no_roots(variable: &'static str) -> SettingsError {
     )
 }
 
-/// The body of an answer, as far as it is of use; less if it broke off.
-pub async fn body(mut response: Response) -> Vec<u8> {
+/// The body of an answer up to so many bytes, as far as it is of use; less if it broke off.
+pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
-        if body.len() == MAX_BODY {
+        body.extend_from_slice(&chunk[..chunk.len().min(most - body.len())]);
+        if body.len() == most {
             break;
         }
     }

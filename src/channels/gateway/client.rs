@@ -13,7 +13,7 @@ use super::Account;
 use crate::{
     channels::{
         SettingsError,
-        outbound::{CONNECT_TIMEOUT, body, describe, no_roots, roots, to_provider},
+        outbound::{CONNECT_TIMEOUT, MAX_BODY, body, describe, no_roots, roots, to_provider},
     },
     telemetry::traces::http_status,
 };
@@ -117,7 +117,7 @@ async fn reply(response: Response) -> Reply {
     let status = response.status().as_u16();
     http_status(status);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Reply { status, retry_after, body: body(response).await }
+    Reply { status, retry_after, body: body(response, MAX_BODY).await }
 }
 
 fn no_reply(error: &reqwest::Error) -> NoReply {

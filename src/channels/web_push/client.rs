@@ -133,21 +133,9 @@ async fn reply(response: Response, endpoint: &Endpoint) -> Reply {
     let accepted = response.status().is_success();
     // Read also where it does not matter: an answer that is left half read costs an HTTP/1.1 connection. A body that
     // does not end must not turn an accepted push into a failed one, so it has a limit of its own.
-    let body = timeout(BODY_TIMEOUT, beginning(response)).await.unwrap_or_default();
+    let body = timeout(BODY_TIMEOUT, outbound::body(response, MAX_BODY)).await.unwrap_or_default();
     let why = if accepted { None } else { reason(&body, endpoint.url()) };
     Reply { status, retry_after, why }
-}
-
-/// The first few hundred bytes of a body; less if it breaks off.
-async fn beginning(mut response: Response) -> Vec<u8> {
-    let mut body = Vec::new();
-    while let Ok(Some(chunk)) = response.chunk().await {
-        body.extend_from_slice(&chunk[..chunk.len().min(MAX_BODY - body.len())]);
-        if body.len() == MAX_BODY {
-            break;
-        }
-    }
-    body
 }
 
 #[cfg(test)]

@@ -89,3 +89,27 @@ fn common(answer: Answer) -> channels::Answer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        channels::web_push::{DEFAULT_TIMEOUT, Settings, generate_keys},
+        clock::Clock,
+        streams::{Adjustments, Streams},
+    };
+
+    /// A 401 is one exchange more, and each may take a second beyond its timeout.
+    #[test]
+    fn who_waits_for_a_place_and_is_sent_is_done_before_the_queue_s_timeout() {
+        let settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
+        let places = WebPush::new(settings, Clock::system()).unwrap().places();
+        let longest = places.within + 2 * (DEFAULT_TIMEOUT + Duration::from_secs(1));
+        let streams = Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap();
+        let queues = streams.consumers().iter().filter(|queue| queue.durable().starts_with("deliver_web_push_"));
+        let timeouts: Vec<Duration> = queues.map(|queue| queue.policy.timeout).collect();
+        assert_eq!(timeouts.len(), 2);
+        assert!(timeouts.iter().all(|timeout| longest <= *timeout), "{longest:?} of {timeouts:?}");
+        assert!(places.most <= MAX_IN_FLIGHT, "others would wait without an end");
+    }
+}
