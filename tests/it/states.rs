@@ -143,8 +143,9 @@ impl Row {
         let holds = self.fence == Some((sequence, delivered, worker));
         let repeated = holds && self.recorded == delivered;
         let counts = match word {
-            // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died.
-            Word::Sent => ["pending", "held", "sending", "dead"].contains(&self.state),
+            // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died or that
+            // another worker found it too late.
+            Word::Sent => ["pending", "held", "sending", "dead", "expired"].contains(&self.state),
             _ => self.state == "sending" && holds,
         };
         if counts {
@@ -178,7 +179,7 @@ fn the_ledger_is_as_its_model_says() {
 }
 
 async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Result<(), TestCaseError> {
-    store.commit_runs(&[planned(id)]).await.unwrap();
+    store.commit_notifications(&[planned(id)]).await.unwrap();
     let mut now = utc_now();
     let mut row =
         Row { state: "pending", attempts: 0, claims: 0, fence: None, claimed_at: now, recorded: 0, held_until: None };
@@ -218,7 +219,7 @@ async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Res
         let found = store.ledger_of(&format!("job-{id}")).await.unwrap().remove(0);
         let seen = (found.state.as_str(), found.attempts, found.claims);
         prop_assert_eq!(seen, (row.state, row.attempts, row.claims), "after {:?} of {:?}", event, before);
-        let only_found_sent = before.state == "dead" && row.state == "sent";
+        let only_found_sent = ["dead", "expired"].contains(&before.state) && row.state == "sent";
         prop_assert!(!before.ended() || before.state == row.state || only_found_sent);
     }
     Ok(())
@@ -298,7 +299,7 @@ async fn runs_follow(store: &Store, id: &str, steps: &[Step]) -> Result<(), Test
             Step::Commit { sequence, state } => {
                 let mut wanted = commit(meta(id, sequence, 1), Plan::default());
                 wanted.state = state;
-                let committed = store.commit_runs(&[wanted]).await.unwrap().remove(0);
+                let committed = store.commit_reminders(&[wanted]).await.unwrap().remove(0);
                 let fresh = match &mut run {
                     Some(known) if known.state != "open" && (known.state != "dead" || known.sequence == sequence) => {
                         false
