@@ -11,7 +11,7 @@ pub mod shortages;
 pub mod submit;
 mod upkeep;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -29,8 +29,8 @@ use crate::{
     plan::{DeadReason, Plan, Reason},
     reads::Reads,
     store::{
-        Child, Claim, ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunRecord,
-        RunState, Store, Verdict,
+        Child, Claim, ClaimAsk, Claimed, ClaimedAtOnce, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord,
+        NotificationCommitted, RunAsk, RunRecord, RunState, Store, Verdict,
     },
     wire,
 };
@@ -46,8 +46,11 @@ pub struct Effects {
     clock: Clock,
     /// Tells this worker from all others, in claims.
     worker: Arc<str>,
+    /// How old a claim must be whose worker was silent for an `ack_wait`: half of that.
+    patience: TimeDelta,
     look_ups: Group<LookUps>,
-    commits: Group<Commits>,
+    reminders: Group<ReminderCommits>,
+    notifications: Group<NotificationCommits>,
     published: Group<ChildrenPublished>,
     failures: Group<RunFailures>,
     claims: Group<Claims>,
@@ -103,7 +106,8 @@ pub struct Death {
 }
 
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
-batch!(Commits("commits"): Commit => Committed, commit_runs);
+batch!(ReminderCommits("reminders"): Commit => Committed, commit_reminders);
+batch!(NotificationCommits("notifications"): Commit => NotificationCommitted, commit_notifications);
 batch!(ChildrenPublished("published"): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
@@ -115,10 +119,12 @@ impl Effects {
     pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
         Self {
             worker: Random::system().uuid(clock.now()).to_string().into(),
+            patience: TimeDelta::seconds(15),
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
-            commits: Group::start(Commits(store.clone()), GROUP, Arc::clone(health)),
+            reminders: Group::start(ReminderCommits(store.clone()), GROUP, Arc::clone(health)),
+            notifications: Group::start(NotificationCommits(store.clone()), GROUP, Arc::clone(health)),
             published: Group::start(ChildrenPublished(store.clone()), GROUP, Arc::clone(health)),
             failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
@@ -126,6 +132,12 @@ impl Effects {
             reads: Reads::start(store, health),
             store: store.clone(),
         }
+    }
+
+    /// The same where the queues of notifications have another `ack_wait` than the usual 30 s.
+    #[must_use]
+    pub fn with_ack_wait(self, ack_wait: Duration) -> Self {
+        Self { patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX), ..self }
     }
 
     /// `JetStream`, for what is published outside of a plan.
@@ -158,12 +170,25 @@ impl Effects {
     /// If the look-up is refused.
     pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
         match meta.kind.stage {
-            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.admit_run(meta).await,
             Stage::Delivery => self.admit_delivery(meta, ack_wait).await,
+            _ if Self::takes_for_new(meta) => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),
+            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.look_up(meta).await,
         }
     }
 
-    async fn admit_run(&self, meta: &Meta) -> Result<Admission, Refused> {
+    /// Whether a job is admitted without a look at what is on record of it. Of a first delivery that is almost always
+    /// nothing. Where it is not, the job's commit finds out; of a failure, [`Self::look_up`] says which attempt it was.
+    /// Upkeep works before its commit, so that it is worth a look.
+    #[must_use]
+    pub fn takes_for_new(meta: &Meta) -> bool {
+        matches!(meta.kind.stage, Stage::Reminder | Stage::Notification) && meta.delivered == 1 && !meta.resumed
+    }
+
+    /// What is on record of a run says whether it may run. One that is committed already is brought to its end.
+    ///
+    /// # Errors
+    /// If the look-up is refused.
+    pub async fn look_up(&self, meta: &Meta) -> Result<Admission, Refused> {
         let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
         let Some(record) = record else {
             if meta.delivered > crate::store::CRASHES {
@@ -235,6 +260,50 @@ impl Effects {
         Box::pin(self.end(meta, not_after, RunState::Done, None, plan)).await
     }
 
+    /// The same for a notification, of whose deliveries this worker sends `at_once` those of these ids. Answers also the
+    /// messages of those that it has claimed by that: each is published only if somebody else has to send it, and then
+    /// [`Self::note_published`] ends the run.
+    ///
+    /// # Errors
+    /// As [`Self::carry_out`].
+    pub async fn carry_out_at_once(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        plan: Plan,
+        at_once: HashSet<String>,
+    ) -> Result<(Committed, Vec<Child>), Refused> {
+        let children = children_of(meta, not_after, &plan);
+        let mut commit = self.commit(meta, not_after, plan, &children);
+        commit.at_once = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
+        checkpoint::reached(Step::Worked);
+        let NotificationCommitted { committed, claimed } = self.notifications.ask(commit).await?;
+        checkpoint::reached(Step::Committed);
+        let (claimed, others): (Vec<Child>, Vec<Child>) =
+            children.into_iter().partition(|child| claimed.contains(&child.job_id));
+        match committed {
+            Committed::Fresh if claimed.is_empty() => self.publish(&meta.job_id, &others).await,
+            Committed::Fresh => publish::children(&self.context, &others).await,
+            Committed::MarkTaken => {}
+            Committed::Duplicate => {
+                // Perhaps a commit of this very message, whose answer was lost: nobody sends what it claimed.
+                self.store.release_at_once(&meta.job_id, &self.worker).await?;
+                drop(self.look_up(meta).await?);
+            }
+        }
+        Ok((committed, claimed))
+    }
+
+    /// Has the deliveries that this worker claimed as it planned them sent by whoever gets their messages.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn give_up_at_once(&self, meta: &Meta, claimed: &[Child]) -> Result<(), Refused> {
+        self.store.release_at_once(&meta.job_id, &self.worker).await?;
+        self.publish(&meta.job_id, claimed).await;
+        Ok(())
+    }
+
     /// Ends a run: one commit, then its children published.
     async fn end(
         &self,
@@ -245,18 +314,33 @@ impl Effects {
         plan: Plan,
     ) -> Result<Committed, Refused> {
         let children = children_of(meta, not_after, &plan);
-        let now = self.clock.now();
-        let commit = Commit { meta: meta.clone(), state, reason, plan, children: children.clone(), not_after, now };
+        let commit = Commit { state, reason, ..self.commit(meta, not_after, plan, &children) };
         checkpoint::reached(Step::Worked);
-        let committed = self.commits.ask(commit).await?;
+        let committed = match meta.kind.stage {
+            Stage::Notification => self.notifications.ask(commit).await?.committed,
+            Stage::Reminder | Stage::Maintenance | Stage::Delivery => self.reminders.ask(commit).await?,
+        };
         checkpoint::reached(Step::Committed);
         match committed {
             Committed::Fresh => self.publish(&meta.job_id, &children).await,
             Committed::MarkTaken => {}
             // Perhaps a commit of this very message, whose answer was lost: then its children are still to be published.
-            Committed::Duplicate => drop(self.admit_run(meta).await?),
+            Committed::Duplicate => drop(self.look_up(meta).await?),
         }
         Ok(committed)
+    }
+
+    fn commit(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan, children: &[Child]) -> Commit {
+        Commit {
+            meta: meta.clone(),
+            state: RunState::Done,
+            reason: None,
+            plan,
+            children: children.to_vec(),
+            not_after,
+            at_once: None,
+            now: self.clock.now(),
+        }
     }
 
     /// Records how a send ended, however long that takes: a delivery whose outcome is not on record would be sent again.
@@ -298,7 +382,8 @@ impl Effects {
             };
             return self.record_delivery(meta, record).await;
         }
-        self.end(meta, not_after, state, Some(reason.name()), plan).await.map(|_| Written::Yes)
+        let committed = self.end(meta, not_after, state, Some(reason.name()), plan).await?;
+        Ok(if committed == Committed::Duplicate { Written::Superseded } else { Written::Yes })
     }
 
     /// Records a failure, or that the job is given back unfinished.
@@ -344,6 +429,11 @@ impl Effects {
             return;
         }
         publish::children(&self.context, children).await;
+        self.note_published(job_id).await;
+    }
+
+    /// Notes that nothing of what a run planned is left to be published.
+    pub async fn note_published(&self, job_id: &str) {
         checkpoint::reached(Step::Published);
         // The note only saves the reconciler's work: neither its loss nor the wait for it is the job's.
         self.published.tell(job_id.to_owned()).await;
@@ -354,7 +444,7 @@ impl Effects {
     /// # Errors
     /// If the database does not answer.
     pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
-        Ok(self.store.pending_children(job_id).await?)
+        Ok(self.store.pending_children(job_id, self.clock.now() - self.patience).await?)
     }
 
     async fn record_delivery(&self, meta: &Meta, record: LedgerRecord) -> Result<Written, Refused> {

@@ -88,7 +88,9 @@ impl Kind {
         self.lanes.iter().map(|lane| Queue { kind: *self, lane: Some(*lane) }).collect()
     }
 
-    fn lane_for(&self, wanted: Lane) -> Option<Lane> {
+    /// The lane in which this kind runs what is as urgent as `wanted`, where it has lanes.
+    #[must_use]
+    pub fn lane_for(&self, wanted: Lane) -> Option<Lane> {
         self.lanes.iter().copied().filter(|lane| *lane <= wanted).max()
     }
 }

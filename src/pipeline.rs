@@ -2,6 +2,7 @@
 //!
 //! Only this module pulls, and only `settle.rs` acknowledges.
 
+mod at_once;
 mod consumer;
 mod depth;
 mod judge;
@@ -15,10 +16,14 @@ use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
 use chrono::TimeDelta;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::{Semaphore, watch},
+    time::timeout,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    at_once::{Direct, ShortWay},
     consumer::{Consumer, Pause},
     depth::Waiting,
     limit::{Limit, Saved},
@@ -34,10 +39,10 @@ use crate::{
     clock::{Clock, Random},
     effects::Effects,
     health::Health,
-    kind::{Kind, Lane, Stage},
+    kind::{Kind, Lane, Queue, Stage},
     plan::Channel,
     store::CLAIM_LEASE,
-    streams::Streams,
+    streams::{self, Streams},
     templates::Templates,
 };
 
@@ -87,34 +92,18 @@ impl Pipeline {
             jobs: TaskTracker::new(),
         };
         let depth = pipeline.follow_depth(parts);
+        let short_way = Arc::new(pipeline.short_way(parts)?);
         for kind in parts.registry.kinds() {
             if !can_run(*kind, &parts.channels) {
                 continue;
             }
             for queue in kind.queues() {
-                let declared = parts.streams.consumer(&queue);
-                let (Some(declared), Some(decoder)) = (declared, parts.registry.decoder(*kind)) else {
-                    return Err(format!("kind {kind} has no consumer {:?} in streams/", queue.durable()));
+                let declared = declared(parts, queue)?;
+                let shared = short_way.shares(queue);
+                let (runner, places) = match shared {
+                    Some((runner, places)) => (runner, places),
+                    None => pipeline.runner(parts, queue, Some(&short_way))?,
                 };
-                if kind.stage == Stage::Delivery
-                    && TimeDelta::from_std(declared.policy.timeout).ok() >= Some(CLAIM_LEASE)
-                {
-                    let durable = queue.durable();
-                    return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
-                }
-                let runner = Arc::new(Runner {
-                    policy: declared.policy.clone(),
-                    ack_wait: declared.config.ack_wait,
-                    decoder,
-                    effects: parts.effects.clone(),
-                    channels: parts.channels.clone(),
-                    templates: parts.templates.clone(),
-                    metrics: Arc::new(parts.health.metrics().queue(queue)),
-                    clock: parts.clock.clone(),
-                    random: parts.random.clone(),
-                    stop: pipeline.stop.clone(),
-                    deadline: pipeline.deadline.clone(),
-                });
                 let limit = declared.policy.rate.map(|rate| {
                     let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
                     Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
@@ -129,11 +118,61 @@ impl Pipeline {
                     stop: pipeline.stop.clone(),
                     pause: declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() }),
                     limit,
+                    places,
+                    most: short_way.largest_pull(queue),
                 };
                 pipeline.consumers.spawn(consumer.run());
             }
         }
         Ok(pipeline)
+    }
+
+    /// What runs the jobs of a queue, and the places for them.
+    fn runner(
+        &self,
+        parts: &Parts,
+        queue: Queue,
+        short_way: Option<&Arc<ShortWay>>,
+    ) -> Result<(Arc<Runner>, Arc<Semaphore>), String> {
+        let declared = declared(parts, queue)?;
+        let stage = queue.kind.stage;
+        if stage == Stage::Delivery && TimeDelta::from_std(declared.policy.timeout).ok() >= Some(CLAIM_LEASE) {
+            let durable = queue.durable();
+            return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
+        }
+        let Some(decoder) = parts.registry.decoder(queue.kind) else {
+            return Err(format!("kind {} cannot be read", queue.kind));
+        };
+        let runner = Runner {
+            policy: declared.policy.clone(),
+            ack_wait: declared.config.ack_wait,
+            decoder,
+            effects: parts.effects.clone(),
+            channels: parts.channels.clone(),
+            templates: parts.templates.clone(),
+            short_way: short_way.filter(|_| stage == Stage::Notification).cloned(),
+            metrics: Arc::new(parts.health.metrics().queue(queue)),
+            clock: parts.clock.clone(),
+            random: parts.random.clone(),
+            stop: self.stop.clone(),
+            deadline: self.deadline.clone(),
+        };
+        Ok((Arc::new(runner), Arc::new(Semaphore::new(declared.policy.concurrency))))
+    }
+
+    /// The queues of Web Push that this process runs. One with a rate is left out: its slots are for what is pulled.
+    fn short_way(&self, parts: &Parts) -> Result<ShortWay, String> {
+        let kind = Channel::WebPush.kind();
+        let is_run = parts.registry.kinds().contains(&kind) && can_run(kind, &parts.channels);
+        let mut queues = Vec::new();
+        for queue in kind.queues().into_iter().filter(|_| is_run) {
+            let declared = declared(parts, queue)?;
+            if declared.policy.rate.is_none() {
+                let (runner, places) = self.runner(parts, queue, None)?;
+                queues.push(Direct { queue, stream: declared.stream.clone(), runner, places });
+            }
+        }
+        Ok(ShortWay::new(queues, self.jobs.clone()))
     }
 
     /// Follows how many deliveries wait that are not critical.
@@ -169,6 +208,12 @@ impl Pipeline {
             let _ = timeout(GIVE_BACK_TIMEOUT, self.jobs.wait()).await;
         }
     }
+}
+
+/// The consumer file of a queue.
+fn declared(parts: &Parts, queue: Queue) -> Result<&streams::Consumer, String> {
+    let missing = || format!("kind {} has no consumer {:?} in streams/", queue.kind, queue.durable());
+    parts.streams.consumer(&queue).ok_or_else(missing)
 }
 
 /// Whether a worker has what a kind needs: a delivery's channel may not be configured.

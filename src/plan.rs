@@ -1,10 +1,11 @@
 //! What a job decided, as data: the rows to write and the messages to publish. `work` makes it, `effects` performs it.
 
+mod at_once;
 mod outcome;
 mod report;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     fmt::{self, Display, Formatter},
 };
 
@@ -13,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 pub use self::{
+    at_once::{AtOnce, Subscription},
     outcome::JobOutcome,
     report::{Report, Undelivered},
 };
@@ -31,6 +33,8 @@ pub struct Plan {
     pub inbox: Vec<InboxRow>,
     /// The ledger rows, one per recipient × channel × address.
     pub deliveries: Vec<PlannedDelivery>,
+    /// What is known of those deliveries that this worker may send at once, by their ids.
+    pub at_once: HashMap<String, AtOnce>,
     /// The job of the next stage. One at most: what follows carries the root's id, and a root has one text.
     pub next: Option<NextJob>,
     /// What became of the delivery that this job was.

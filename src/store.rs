@@ -8,16 +8,16 @@ mod care;
 mod care_reminders;
 mod check;
 mod claims;
-mod contents;
+mod commits;
 mod deliveries;
 mod demo;
 mod inspect;
 mod listen;
-mod marks;
 mod people;
 mod rate_limits;
 mod runs;
 mod schedules;
+mod shortages;
 mod subscriptions;
 mod upkeep;
 
@@ -38,16 +38,18 @@ pub use self::{
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},
-    claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
+    claims::{AT_ONCE, CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     deliveries::{LedgerEntry, LedgerRecord},
     demo::{DemoAddress, DemoMember},
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
     people::{PeopleAsk, Person},
     rate_limits::{BookAsk, Booked},
-    runs::{Child, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
+    runs::{
+        Child, ClaimedAtOnce, Commit, Committed, FailedRun, NotificationCommitted, RunAsk, RunRecord, RunState, Verdict,
+    },
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
-    subscriptions::{Orphans, Subscription},
+    subscriptions::Orphans,
     upkeep::{Page, Seen},
 };
 
@@ -129,6 +131,8 @@ impl From<sqlx::Error> for StoreError {
         // Appendix A of the Postgres manual: the first two characters are the class. Only what is wrong with the data
         // is a job's own fault; a password that was changed or a failover to a read-only server is nobody's.
         match code.get(..2) {
+            // Two groups wrote the same mark at the same moment: put again, the one that was refused finds it.
+            Some("23") if database.constraint() == Some("reminder_marks_pkey") => Self::Busy(text),
             Some("22" | "23" | "54") => Self::Data(text),
             Some("40" | "55") => Self::Busy(text),
             Some("42") => {

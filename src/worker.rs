@@ -105,7 +105,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let _ = known.set(store.clone());
     let listening = listen(&config, &store, &clock, health.metrics(), &closing).await?;
     let context = nats::jetstream(&client);
-    let effects = Effects::start(&store, context.clone(), clock.clone(), &health);
+    let effects = Effects::start(&store, context.clone(), clock.clone(), &health).with_ack_wait(ack_wait(&streams));
     let parts = Parts {
         registry: jobs::registry(),
         streams,
@@ -319,5 +319,10 @@ async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: Cance
 
 /// Twice the longest `ack_wait`: by then a redelivery would have finished what a lost worker had planned.
 fn reconcile_age(streams: &Streams) -> Duration {
-    2 * streams.consumers().iter().map(|consumer| consumer.config.ack_wait).max().unwrap_or(Duration::from_secs(30))
+    2 * ack_wait(streams)
+}
+
+/// The longest of all queues.
+fn ack_wait(streams: &Streams) -> Duration {
+    streams.consumers().iter().map(|consumer| consumer.config.ack_wait).max().unwrap_or(Duration::from_secs(30))
 }

@@ -11,6 +11,7 @@ use super::publish::{header, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
     job::Meta,
+    store::AT_ONCE,
 };
 
 /// What the subject of every parked job begins with.
@@ -51,7 +52,11 @@ pub async fn park(
     resumed.insert(header::NOT_AFTER, rfc3339(not_after));
     resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
     resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
-    let own_subject = format!("{PREFIX}{}.{}", meta.stream, meta.sequence);
+    let own_subject = match meta.sequence {
+        // What was sent at once has no message yet.
+        AT_ONCE => format!("{PREFIX}{}.{}", meta.stream, meta.job_id),
+        sequence => format!("{PREFIX}{}.{sequence}", meta.stream),
+    };
     if !insist_if_it_fits(context, &own_subject, resumed, body).await {
         return Parked::TooLarge;
     }

@@ -3,7 +3,7 @@
 
 mod texts;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
@@ -121,6 +121,7 @@ impl Notification {
     fn plan(mut self, cx: &Context, people: &BTreeMap<String, Person>) -> Result<Plan, Failure> {
         let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
         let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
+        let mut at_once = HashMap::new();
         for (user_id, person) in people {
             let locale = texts.locale(&person.locale)?;
             for channel in Channel::ALL {
@@ -131,8 +132,13 @@ impl Notification {
                         let nowhere = (user_id.as_str(), channel, "");
                         deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
                     }
-                    let to = addresses.iter().map(|address| (user_id.as_str(), channel, *address));
-                    deliveries.extend(to.map(|to| self.delivery(cx, to, &locale, unsent)));
+                    for address in addresses {
+                        let delivery = self.delivery(cx, (user_id.as_str(), channel, address), &locale, unsent);
+                        if channel == Channel::WebPush && unsent.is_none() {
+                            at_once.extend(person.at_once(address).map(|known| (delivery.id.clone(), known)));
+                        }
+                        deliveries.push(delivery);
+                    }
                 }
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
@@ -153,7 +159,7 @@ impl Notification {
                 deliveries.push(self.delivery(cx, ("", channel, address), &locale, unsent));
             }
         }
-        Ok(Plan { contents: texts.contents(), inbox, deliveries, ..Plan::default() })
+        Ok(Plan { contents: texts.contents(), inbox, deliveries, at_once, ..Plan::default() })
     }
 
     /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What

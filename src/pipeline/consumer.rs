@@ -38,7 +38,7 @@ const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 const GATHER: Duration = Duration::from_millis(5);
 
 /// The most messages of one pull.
-const LARGEST_PULL: usize = 500;
+pub const LARGEST_PULL: usize = 500;
 
 /// One queue's loop.
 pub struct Consumer {
@@ -60,6 +60,10 @@ pub struct Consumer {
     pub pause: Option<Pause>,
     /// How many may start, where the queue has a rate.
     pub limit: Option<Limit>,
+    /// How many jobs may run at once.
+    pub places: Arc<Semaphore>,
+    /// The most messages of one pull, which holds as many places while it waits.
+    pub most: usize,
 }
 
 /// While more deliveries than this wait, a queue is not pulled.
@@ -86,7 +90,7 @@ impl Pause {
 impl Consumer {
     /// Pulls and runs until told to stop. A lost server is waited for.
     pub async fn run(self) {
-        let permits = Arc::new(Semaphore::new(self.runner.policy.concurrency));
+        let permits = Arc::clone(&self.places);
         let mut wait = FIRST_WAIT;
         while !self.stop.is_cancelled() {
             match self.pull_until_error(&permits).await {
@@ -129,7 +133,7 @@ impl Consumer {
     /// Some permits. While many jobs run, a place that becomes free is not worth a pull of its own: a quarter of all are
     /// waited for, though not for long.
     async fn permits(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, String> {
-        let quarter = u32::try_from(self.runner.policy.concurrency / 4).unwrap_or(1).max(1);
+        let quarter = u32::try_from(self.most.min(self.runner.policy.concurrency) / 4).unwrap_or(1).max(1);
         match timeout(GATHER, Arc::clone(permits).acquire_many_owned(quarter)).await {
             Ok(held) => held.map_err(show),
             Err(_) => Arc::clone(permits).acquire_owned().await.map_err(show),
@@ -157,7 +161,7 @@ impl Consumer {
         mut held: OwnedSemaphorePermit,
         mut ahead: Option<Ahead>,
     ) -> Result<(), String> {
-        let most = ahead.as_ref().map_or(LARGEST_PULL, Ahead::most).min(LARGEST_PULL);
+        let most = ahead.as_ref().map_or(self.most, Ahead::most).min(self.most);
         let most = if self.appetite() == Appetite::One { 1 } else { most };
         let more = permits.available_permits().min(most.saturating_sub(held.num_permits()));
         if let Ok(count) = u32::try_from(more)

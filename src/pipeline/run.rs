@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use super::{
+    at_once::ShortWay,
     judge::{Next, judge, parked_until},
-    message::{Form, Pulled},
+    message::{Form, Place, Pulled},
     registry::{Decoder, Runnable},
     settle::{Fate, settle},
 };
@@ -24,10 +25,10 @@ use crate::{
     clock::{Clock, Random},
     effects::{Admission, Death, Effects, Refused, Written},
     job::{Context, Failure, Meta, Outcome},
-    kind::Stage,
+    kind::{Queue, Stage},
     plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
-    store::{Committed, Verdict},
+    store::{Claim, Committed, Verdict},
     telemetry::{
         metrics::QueueMetrics,
         traces::{End, Processing, context},
@@ -55,6 +56,8 @@ pub struct Runner {
     pub channels: Channels,
     /// What people are told, in their languages.
     pub templates: Templates,
+    /// Sends pushes as they are planned, where these are notifications.
+    pub short_way: Option<Arc<ShortWay>>,
     /// What is counted of the queue.
     pub metrics: Arc<QueueMetrics>,
     /// The time.
@@ -68,14 +71,14 @@ pub struct Runner {
 }
 
 /// What came of a job, for its one log line and the metrics.
-struct Ending {
-    fate: Fate,
-    outcome: JobOutcome,
+pub(super) struct Ending {
+    pub(super) fate: Fate,
+    pub(super) outcome: JobOutcome,
     why: Option<String>,
     /// The name of why it was skipped or waits.
-    reason: Option<Reason>,
+    pub(super) reason: Option<Reason>,
     /// Which attempt it was, where that was its last.
-    attempts: Option<u32>,
+    pub(super) attempts: Option<u32>,
 }
 
 impl Ending {
@@ -121,7 +124,7 @@ impl Runner {
             () = self.deadline.cancelled() => self.release(meta).await,
         };
         self.end(&mut span, &ending);
-        Self::log(&message, meta.ok(), span.attempt, &ending, started.elapsed());
+        Self::log(message.queue(), &message.place, meta.ok(), span.attempt, &ending, started.elapsed());
         let Ending { fate, outcome, reason, attempts, .. } = ending;
         let (reason, attempts) = match &fate {
             Fate::Dead(death) => (Some(death.reason.name()), Some(death.attempts)),
@@ -216,17 +219,27 @@ impl Runner {
     /// One run of the job. What is rare is boxed: the state of a run is as large as the largest that it awaits, and is
     /// copied where it begins. A database that is away or answers nonsense is the caller's to wait for.
     async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>, span: &mut Processing) -> Result<Ending, Refused> {
-        let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
-        let (attempts, claim, first) = match self.effects.admit(meta, self.ack_wait).await? {
-            Admission::Run { attempts, claim, first } => (attempts, claim, first),
-            Admission::Ended(state) => return Ok(Ending::new(JobOutcome::Duplicate, Fate::Done).because(state)),
-            Admission::Dead(death) => return Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death))),
-            Admission::Wait(until, reason) => {
-                let until = parked_until(until, self.clock.now(), not_after);
-                return Ok(Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason));
+        match self.effects.admit(meta, self.ack_wait).await? {
+            Admission::Run { attempts, claim, first } => {
+                self.attempt_admitted(meta, job, span, (attempts, claim, first)).await
             }
-            Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
-        };
+            other => {
+                let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
+                Box::pin(self.not_admitted(meta, not_after, other)).await
+            }
+        }
+    }
+
+    /// The same of a job that may run: with so many failures on record, its claim where it is a delivery, and first
+    /// recorded then.
+    pub(super) async fn attempt_admitted(
+        &self,
+        meta: &Meta,
+        job: Box<dyn Runnable>,
+        span: &mut Processing,
+        (mut attempts, claim, mut first): (u32, Option<Box<Claim>>, DateTime<Utc>),
+    ) -> Result<Ending, Refused> {
+        let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
         span.attempt = Some(attempts + 1);
         // What was perhaps sent has not come too late: its channel's rule says what it is.
         let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
@@ -247,11 +260,23 @@ impl Runner {
         };
         let policy = self.policy.for_job(&meta.wishes);
         let result = self.work(meta, job, cx, policy.timeout).await;
+        let failed = matches!(result, Err(Failure::Retry { .. } | Failure::Permanent { .. }));
+        if failed && Effects::takes_for_new(meta) {
+            match self.effects.look_up(meta).await? {
+                Admission::Run { attempts: recorded, first: since, .. } => (attempts, first) = (recorded, since),
+                other => return Box::pin(self.not_admitted(meta, not_after, other)).await,
+            }
+            span.attempt = Some(attempts + 1);
+        }
         match judge(result, attempts, &policy, &self.random, self.clock.now(), not_after) {
             Next::CarryOut(plan) => {
                 let outcome = plan.outcome();
                 let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
-                match self.effects.carry_out(meta, not_after, plan).await? {
+                let carried_out = match &self.short_way {
+                    Some(short_way) => Box::pin(short_way.carry_out(self, meta, not_after, plan)).await?,
+                    None => self.effects.carry_out(meta, not_after, plan).await?,
+                };
+                match carried_out {
                     Committed::Fresh => {
                         Ok(Ending { why, attempts: Some(attempts + 1), ..Ending::new(outcome, Fate::Done) })
                     }
@@ -282,6 +307,26 @@ impl Runner {
             Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
             Next::Hold(why) => Err(Refused::Unavailable(why)),
         }
+    }
+
+    /// What becomes of a job that is not to run (any more).
+    async fn not_admitted(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        admission: Admission,
+    ) -> Result<Ending, Refused> {
+        Ok(match admission {
+            // A job that may run is none of these.
+            Admission::Run { .. } => Ending::new(JobOutcome::Superseded, Fate::Leave),
+            Admission::Ended(state) => Ending::new(JobOutcome::Duplicate, Fate::Done).because(state),
+            Admission::Dead(death) => Ending::new(JobOutcome::Dead, Fate::Dead(death)),
+            Admission::Wait(until, reason) => {
+                let until = parked_until(until, self.clock.now(), not_after);
+                Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason)
+            }
+            Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
+        })
     }
 
     /// Upkeep, within the timeout too. No worker waits for it when it stops: the next one goes on.
@@ -369,7 +414,7 @@ impl Runner {
     }
 
     /// Gives the job back because the worker stops. That this is no crash is recorded, if that is quickly done.
-    async fn release(&self, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
+    pub(super) async fn release(&self, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
         if let Ok(meta) = meta {
             let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;
         }
@@ -377,7 +422,7 @@ impl Runner {
     }
 
     /// What the span says of the end.
-    fn end(&self, span: &mut Processing, ending: &Ending) {
+    pub(super) fn end(&self, span: &mut Processing, ending: &Ending) {
         let (mut reason, mut error) = (ending.reason.map(Reason::name), ending.why.as_deref());
         let until = match &ending.fate {
             Fate::Park { until, .. } => Some(*until),
@@ -391,16 +436,22 @@ impl Runner {
         span.ended(&End { outcome: ending.outcome, reason, error, until });
     }
 
-    fn log(message: &Pulled, meta: Option<&Meta>, attempt: Option<u32>, ending: &Ending, took: Duration) {
+    pub(super) fn log(
+        queue: Queue,
+        place: &Place,
+        meta: Option<&Meta>,
+        attempt: Option<u32>,
+        ending: &Ending,
+        took: Duration,
+    ) {
         let Ending { fate, outcome, why, .. } = ending;
         let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
         let trace_id = trace.and_then(context::trace_id);
         let word = outcome.name();
         let job = meta.map_or("?", |meta| meta.job_id.as_str());
         let root = meta.map_or("?", |meta| meta.root_id.as_str());
-        let kind = message.queue().kind.name;
-        let sequence = message.place.sequence;
-        let delivered = message.place.delivered;
+        let kind = queue.kind.name;
+        let &Place { sequence, delivered, .. } = place;
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let why = why.as_deref();
         // The same fields in each, and more where they say something.

@@ -5,15 +5,15 @@
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
-use chrono::{DateTime, NaiveTime, TimeDelta, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError, Subscription, people, runs::first_of_each};
+use super::{Store, StoreError, people, runs::first_of_each};
 use crate::{
     kind::Lane,
-    plan::Content,
-    preferences::{Preferences, QuietHours},
+    plan::{Content, Subscription},
+    preferences::Preferences,
 };
 
 /// After how long a claim under another sequence counts as abandoned. Longer than any send may take.
@@ -25,6 +25,10 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
 /// Deliveries of the same sequence with nothing recorded after which the message counts as one that ends its worker.
 pub const CRASHES: i64 = 5;
+
+/// In place of a stream sequence: the claim of the worker that planned the delivery, made when it was planned. There is no
+/// message yet.
+pub const AT_ONCE: i64 = 0;
 
 /// A wish to send one delivery.
 #[derive(Clone, Debug)]
@@ -149,7 +153,8 @@ impl Store {
                                   AND ((d.claim_delivery, d.claimed_by) = (a.delivered, a.worker) \
                                        OR d.recorded_delivery >= d.claim_delivery \
                                        OR d.claimed_at < a.now - a.patience) \
-                             ELSE d.claimed_at < a.now - $5::interval END)) \
+                             ELSE d.claimed_at < a.now - $5::interval \
+                                  OR (d.claim_seq = 0 AND d.recorded_delivery >= d.claim_delivery) END)) \
                    AND a.delivered - CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END <= $6 \
                  RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at, \
                            d.locale, d.named, \
@@ -261,30 +266,24 @@ fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
         is_theirs: row.try_get("is_theirs")?,
         named: row.try_get("named")?,
         unsettled: row.try_get("unsettled")?,
-        preferences: Preferences { channels: people::read_channels(row)?, quiet: read_quiet_hours(row)? },
+        preferences: Preferences { channels: people::read_channels(row)?, quiet: people::read_quiet_hours(row)? },
         locale: row.try_get::<Option<String>, _>("users_locale")?.unwrap_or_default(),
     })
-}
-
-fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreError> {
-    let from: Option<NaiveTime> = row.try_get("quiet_from")?;
-    let to: Option<NaiveTime> = row.try_get("quiet_to")?;
-    let zone: Option<&str> = row.try_get("quiet_zone")?;
-    let users_zone: Option<&str> = row.try_get("timezone")?;
-    Ok(QuietHours::new(from, to, zone, users_zone))
 }
 
 fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
     let state: String = row.try_get("state")?;
     let attempts: i32 = row.try_get("attempts")?;
-    let same_message = row.try_get::<Option<i64>, _>("claim_seq")? == Some(ask.sequence);
+    let claim_seq: Option<i64> = row.try_get("claim_seq")?;
+    let same_message = claim_seq == Some(ask.sequence);
     let recorded = if same_message { row.try_get::<i64, _>("recorded_delivery")? } else { 0 };
     let held_until: Option<DateTime<Utc>> = row.try_get("held_until")?;
     Ok(match state.as_str() {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
         "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
-        "dead" if same_message => Claimed::Dead {
+        // What died when it was sent at once had no message until this one.
+        "dead" if same_message || claim_seq == Some(AT_ONCE) => Claimed::Dead {
             reason: row.try_get::<Option<String>, _>("reason")?.unwrap_or_default(),
             error: row.try_get::<Option<String>, _>("answer")?.unwrap_or_default(),
             attempts,

@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use prost::Message;
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 
 use super::{
-    ClaimAsk, Store, StoreError,
+    AT_ONCE, ClaimAsk, Store, StoreError,
+    commits::Statement,
     runs::{Child, Commit, Verdict, first_of_each},
 };
 use crate::{
@@ -218,13 +219,41 @@ impl Store {
         Ok(())
     }
 
-    /// The messages of the deliveries that a run planned and that nobody has claimed yet.
-    pub(super) async fn pending_deliveries(&self, run_id: &str) -> Result<Vec<Child>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT id, job_id, subject, not_after, trace FROM deliveries \
-             WHERE run_id = $1 AND state = 'pending' AND claims = 0 AND subject IS NOT NULL ORDER BY id",
+    /// Gives up what this worker has claimed of a run's deliveries as it planned them, and does not send.
+    ///
+    /// # Errors
+    /// If the database does not answer; then others wait until the lease has run out.
+    pub async fn release_at_once(&self, run_id: &str, worker: &str) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE deliveries SET recorded_delivery = claim_delivery \
+             WHERE run_id = $1 AND state = 'sending' AND claim_seq = $3 AND claimed_by = $2",
         )
         .bind(run_id)
+        .bind(worker)
+        .bind(AT_ONCE)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
+    /// The messages of the deliveries that a run planned and that nobody has claimed yet, or that its worker was to send at
+    /// once and had claimed before `before`: whoever has to ask for them finds that worker dead.
+    pub(super) async fn pending_deliveries(
+        &self,
+        run_id: &str,
+        before: DateTime<Utc>,
+    ) -> Result<Vec<Child>, StoreError> {
+        let rows = sqlx::query(
+            "WITH released AS (UPDATE deliveries SET recorded_delivery = claim_delivery \
+                 WHERE run_id = $1 AND state = 'sending' AND claim_seq = $3 AND claimed_at < $2) \
+             SELECT id, job_id, subject, not_after, trace FROM deliveries \
+             WHERE run_id = $1 AND subject IS NOT NULL \
+               AND ((state = 'pending' AND claims = 0) \
+                    OR (claim_seq = $3 AND state IN ('pending', 'held', 'sending', 'dead'))) ORDER BY id",
+        )
+        .bind(run_id)
+        .bind(before)
+        .bind(AT_ONCE)
         .fetch_all(&self.pool)
         .await?;
         let mut children = Vec::with_capacity(rows.len());
@@ -243,43 +272,38 @@ impl Store {
     }
 }
 
-/// Writes the ledger rows of these runs. A row that is there already stays as it is.
-pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -> Result<(), StoreError> {
+/// Binds the ledger rows that these runs plan: the last parameters of a notification's commit.
+pub(super) fn bind<'q>(statement: Statement<'q>, commits: &[&'q Commit]) -> Statement<'q> {
     let planned: Vec<_> =
         commits.iter().flat_map(|commit| commit.plan.deliveries.iter().map(move |row| (*commit, row))).collect();
-    if planned.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, \
-                                 created_at, updated_at, state, reason, locale, named) \
-         SELECT id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, now, now, state, reason, \
-                locale, named \
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[], \
-                     $9::timestamptz[], $10::text[], $11::timestamptz[], $12::text[], $13::text[], $14::text[], \
-                     $15::boolean[]) \
-              AS d(id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, now, state, reason, \
-                   locale, named) \
-         ON CONFLICT (job_id, user_id, channel, address) DO NOTHING",
-    )
-    .bind(planned.iter().map(|(_, row)| row.id.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(commit, _)| commit.meta.root_id.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.user_id.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.channel.name()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.address.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.lane.name()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| subject(row)).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(commit, _)| commit.not_after).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(commit, _)| commit.meta.trace.as_deref()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(commit, _)| commit.now).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| begins(row).0).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| begins(row).1).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.locale.as_str()).collect::<Vec<_>>())
-    .bind(planned.iter().map(|(_, row)| row.named).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
+    statement
+        .bind(planned.iter().map(|(_, row)| row.id.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, _)| commit.meta.root_id.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.user_id.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.channel.name()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.address.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.lane.name()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| subject(row)).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, _)| commit.not_after).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, _)| commit.meta.trace.as_deref()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, _)| commit.now).collect::<Vec<_>>())
+        .bind(
+            planned
+                .iter()
+                .map(|(commit, row)| claimer(commit, row).map_or(begins(row).0, |_| "sending"))
+                .collect::<Vec<_>>(),
+        )
+        .bind(planned.iter().map(|(_, row)| begins(row).1).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.locale.as_str()).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(_, row)| row.named).collect::<Vec<_>>())
+        .bind(planned.iter().map(|(commit, row)| claimer(commit, row)).collect::<Vec<_>>())
+}
+
+/// Who sends a delivery as soon as it is planned, if anybody does.
+fn claimer<'q>(commit: &'q Commit, row: &PlannedDelivery) -> Option<&'q str> {
+    let at_once = commit.at_once.as_ref().filter(|at_once| at_once.ids.contains(&row.id))?;
+    Some(&at_once.worker)
 }
 
 /// Where the message of a delivery is published; nowhere where it is never sent.

@@ -2,13 +2,14 @@
 
 use std::collections::BTreeMap;
 
+use chrono::NaiveTime;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
 use super::{Store, StoreError, at_position};
 use crate::{
-    plan::Channel,
-    preferences::{self, Preferences},
+    plan::{AtOnce, Channel, Subscription},
+    preferences::{self, Preferences, QuietHours},
 };
 
 /// What is taken off the addresses of `users`, here and where a delivery is claimed.
@@ -31,10 +32,10 @@ pub struct PeopleAsk {
 pub struct Person {
     /// `users.locale`; empty where that is null.
     pub locale: String,
-    /// What they want of this type of notification. Quiet hours are not read here: they count when it is sent.
+    /// What they want of this type of notification. Quiet hours count when it is sent.
     pub preferences: Preferences,
-    /// The ids of their Web Push subscriptions.
-    subscriptions: Vec<String>,
+    /// Their Web Push subscriptions, by their ids.
+    subscriptions: Vec<(String, Subscription)>,
     /// Their other addresses that are not gone; a webhook's by its id.
     addresses: Vec<(Channel, String)>,
 }
@@ -43,9 +44,16 @@ impl Person {
     /// Where this user can be reached by a channel, as the ledger names it.
     pub fn addresses(&self, channel: Channel) -> Vec<&str> {
         if channel == Channel::WebPush {
-            return self.subscriptions.iter().map(String::as_str).collect();
+            return self.subscriptions.iter().map(|(id, _)| id.as_str()).collect();
         }
         self.addresses.iter().filter(|(of, _)| *of == channel).map(|(_, address)| address.as_str()).collect()
+    }
+
+    /// What is needed to send a push to one of their subscriptions at once.
+    pub fn at_once(&self, subscription: &str) -> Option<AtOnce> {
+        let (_, subscription) = self.subscriptions.iter().find(|(id, _)| id == subscription)?;
+        let (preferences, locale) = (self.preferences.clone(), self.locale.clone());
+        Some(AtOnce { subscription: subscription.clone(), preferences, locale })
     }
 
     fn read(row: &PgRow) -> Result<Self, StoreError> {
@@ -78,8 +86,8 @@ impl Person {
         }
         Ok(Self {
             locale: row.try_get::<Option<String>, _>("locale")?.unwrap_or_default(),
-            preferences: Preferences { channels: read_channels(row)?, quiet: None },
-            subscriptions: row.try_get("subscriptions")?,
+            preferences: Preferences { channels: read_channels(row)?, quiet: read_quiet_hours(row)? },
+            subscriptions: read_subscriptions(row)?,
             addresses,
         })
     }
@@ -91,6 +99,24 @@ pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreEr
     Ok(names.map(|names| names.iter().filter_map(|name| preferences::channel(name)).collect()))
 }
 
+/// The columns `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `timezone` of `users`.
+pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreError> {
+    let from: Option<NaiveTime> = row.try_get("quiet_from")?;
+    let to: Option<NaiveTime> = row.try_get("quiet_to")?;
+    let zone: Option<&str> = row.try_get("quiet_zone")?;
+    let users_zone: Option<&str> = row.try_get("timezone")?;
+    Ok(QuietHours::new(from, to, zone, users_zone))
+}
+
+/// Four columns of the same length; null where there is no subscription.
+fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreError> {
+    let column = |name| Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default());
+    let (ids, endpoints) = (column("subscription_ids")?, column("endpoints")?);
+    let keys = column("p256dhs")?.into_iter().zip(column("auths")?);
+    let subscription = |(endpoint, (p256dh, auth))| Subscription { endpoint, p256dh, auth };
+    Ok(ids.into_iter().zip(endpoints.into_iter().zip(keys).map(subscription)).collect())
+}
+
 impl Store {
     /// Which of the users exist that are asked for, in the order asked.
     ///
@@ -100,12 +126,17 @@ impl Store {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));
         let rows = sqlx::query(
-            "SELECT q.position, u.id, u.email, u.phone, u.locale, COALESCE(t.channels, d.channels) AS channels, \
-                    ARRAY(SELECT s.id FROM push_subscriptions s WHERE s.user_id = u.id ORDER BY s.id) AS subscriptions, \
+            "SELECT q.position, u.id, u.email, u.phone, u.locale, u.timezone, \
+                    COALESCE(t.channels, d.channels) AS channels, COALESCE(t.quiet_from, d.quiet_from) AS quiet_from, \
+                    COALESCE(t.quiet_to, d.quiet_to) AS quiet_to, COALESCE(t.quiet_zone, d.quiet_zone) AS quiet_zone, \
+                    s.ids AS subscription_ids, s.endpoints, s.p256dhs, s.auths, \
                     (SELECT jsonb_agg(jsonb_build_array(a.channel, a.state, \
                                 CASE WHEN a.channel = 'webhook' THEN a.id ELSE a.address END) ORDER BY a.address) \
                      FROM user_addresses a WHERE a.user_id = u.id) AS addresses \
              FROM unnest($1::bigint[], $2::text[], $3::text[]) AS q(position, id, type) JOIN users u ON u.id = q.id \
+             LEFT JOIN LATERAL (SELECT array_agg(b.id) AS ids, array_agg(b.endpoint) AS endpoints, \
+                                       array_agg(b.p256dh) AS p256dhs, array_agg(b.auth) AS auths \
+                                FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id ORDER BY b.id) b) s ON true \
              LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
              LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'",
         )

@@ -1,11 +1,13 @@
 //! `job_runs` and `job_children`: what became of each job of stages 1 and 2 and of upkeep, and what it planned.
-//!
-//! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit.
+//! `commits.rs` writes those that come to a good end.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row};
+use sqlx::Row;
 
 use super::{Store, StoreError};
 use crate::{
@@ -51,8 +53,28 @@ pub struct Commit {
     pub children: Vec<Child>,
     /// Inherited by the deliveries.
     pub not_after: DateTime<Utc>,
+    /// Which of the deliveries this worker sends at once, and its name for their claims.
+    pub at_once: Option<ClaimedAtOnce>,
     /// The instant of the commit.
     pub now: DateTime<Utc>,
+}
+
+/// Claims that are made as the deliveries are planned.
+#[derive(Clone, Debug)]
+pub struct ClaimedAtOnce {
+    /// Who claims.
+    pub worker: Arc<str>,
+    /// `deliveries.id`.
+    pub ids: HashSet<String>,
+}
+
+/// What came of the commit of a notification.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NotificationCommitted {
+    /// What came of the run.
+    pub committed: Committed,
+    /// The deliveries that are claimed now. One that was planned before is not.
+    pub claimed: HashSet<String>,
 }
 
 /// What came of a commit.
@@ -189,39 +211,12 @@ impl Store {
         Ok(asks.iter().map(|ask| found.get(&ask.job_id).cloned()).collect())
     }
 
-    /// Writes runs with their marks, rows and planned children, in one transaction.
-    ///
-    /// # Errors
-    /// On any error nothing is written. [`StoreError::Data`] may be the fault of one of them: split the group.
-    pub async fn commit_runs(&self, commits: &[Commit]) -> Result<Vec<Committed>, StoreError> {
-        let mut results = vec![Committed::Duplicate; commits.len()];
-        let mut fresh = first_of_each(commits, |commit| &commit.meta.job_id);
-        // Ordered by key, so that two workers' groups lock rows in the same order and cannot deadlock.
-        fresh.sort_by(|a, b| commits[*a].meta.job_id.cmp(&commits[*b].meta.job_id));
-
-        let mut transaction = self.keyed.begin().await?;
-        let written = insert_runs(&mut transaction, &pick(commits, &fresh)).await?;
-        fresh.retain(|index| written.contains(&commits[*index].meta.job_id));
-        let mut taken = super::marks::insert(&mut transaction, &pick(commits, &fresh)).await?;
-        taken.extend(super::marks::record_shortages(&mut transaction, &pick(commits, &fresh)).await?);
-        for index in &fresh {
-            let lost = taken.contains(&commits[*index].meta.job_id);
-            results[*index] = if lost { Committed::MarkTaken } else { Committed::Fresh };
-        }
-        fresh.retain(|index| results[*index] == Committed::Fresh);
-        let effective = pick(commits, &fresh);
-        insert_children(&mut transaction, &effective).await?;
-        super::contents::insert(&mut transaction, &effective).await?;
-        super::deliveries::insert(&mut transaction, &effective).await?;
-        transaction.commit().await?;
-        Ok(results)
-    }
-
-    /// The messages that a committed run planned and that may not have been published.
+    /// The messages that a committed run planned and that may not have been published. Deliveries that its worker was to
+    /// send at once count where it had claimed them before `before`.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, StoreError> {
+    pub async fn pending_children(&self, job_id: &str, before: DateTime<Utc>) -> Result<Vec<Child>, StoreError> {
         let rows = sqlx::query(
             "SELECT child_id AS id, root_id, subject, body, not_after, trace FROM job_children WHERE job_id = $1",
         )
@@ -239,7 +234,7 @@ impl Store {
                 trace: row.try_get("trace")?,
             });
         }
-        children.extend(self.pending_deliveries(job_id).await?);
+        children.extend(self.pending_deliveries(job_id, before).await?);
         Ok(children)
     }
 
@@ -367,67 +362,4 @@ impl Store {
 pub(super) fn first_of_each<T>(items: &[T], key: impl Fn(&T) -> &String) -> Vec<usize> {
     let mut seen = HashSet::with_capacity(items.len());
     (0..items.len()).filter(|index| seen.insert(key(&items[*index]))).collect()
-}
-
-fn pick<'a>(commits: &'a [Commit], indices: &[usize]) -> Vec<&'a Commit> {
-    indices.iter().map(|index| &commits[*index]).collect()
-}
-
-/// Writes the runs that are not there yet, or are open, or dead under another sequence; answers whose they are.
-async fn insert_runs(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
-    let written: Vec<String> = sqlx::query_scalar(
-        "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, \
-                                    result, created_at, updated_at) \
-         SELECT job_id, root_id, kind, stream, seq, state, reason, pending, result, now, now \
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], \
-                     $8::boolean[], $9::jsonb[], $10::timestamptz[]) \
-              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now) \
-         ON CONFLICT (job_id) DO UPDATE SET \
-             stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
-             reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, result = EXCLUDED.result, \
-             updated_at = EXCLUDED.updated_at \
-         WHERE r.state = 'open' \
-            OR (r.state = 'dead' AND (r.stream, r.stream_seq) <> (EXCLUDED.stream, EXCLUDED.stream_seq)) \
-         RETURNING job_id",
-    )
-    .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.meta.root_id.as_str()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.meta.kind.name).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.meta.stream.as_str()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.meta.sequence).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.state.name()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.reason).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| !commit.children.is_empty()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.plan.result.as_ref()).collect::<Vec<_>>())
-    .bind(commits.iter().map(|commit| commit.now).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    Ok(written.into_iter().collect())
-}
-
-/// Keeps the jobs of a later stage until they are published. Deliveries are kept by their ledger rows.
-async fn insert_children(connection: &mut PgConnection, commits: &[&Commit]) -> Result<(), StoreError> {
-    let kept: Vec<_> = commits
-        .iter()
-        .flat_map(|commit| commit.children.iter().map(|child| (&commit.meta.job_id, child)))
-        .filter(|(_, child)| !child.subject.starts_with("deliver."))
-        .collect();
-    if kept.is_empty() {
-        return Ok(());
-    }
-    sqlx::query(
-        "INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace) \
-         SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bytea[], $6::timestamptz[], $7::text[]) \
-         ON CONFLICT DO NOTHING",
-    )
-    .bind(kept.iter().map(|(job_id, _)| job_id.as_str()).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.job_id.as_str()).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.root_id.as_str()).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.subject.as_str()).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.body.as_slice()).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.not_after).collect::<Vec<_>>())
-    .bind(kept.iter().map(|(_, child)| child.trace.as_deref()).collect::<Vec<_>>())
-    .execute(connection)
-    .await?;
-    Ok(())
 }

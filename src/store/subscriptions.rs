@@ -1,28 +1,9 @@
 //! `push_subscriptions`: the browsers of users.
 
-use std::fmt;
-
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
 use super::{Store, StoreError};
-
-/// A Web Push subscription, as the browser gave it. All three parts are secrets of the user's.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Subscription {
-    /// The push service's URL for this browser.
-    pub endpoint: String,
-    /// The browser's public key, base64url.
-    pub p256dh: String,
-    /// The shared secret, base64url.
-    pub auth: String,
-}
-
-impl fmt::Debug for Subscription {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Subscription(…)")
-    }
-}
 
 /// How many subscriptions there are, and how many belong to nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -248,7 +248,7 @@ async fn any_order_of_reports_and_record_ends_the_same() {
             for order in orders(&events) {
                 number += 1;
                 let id = format!("d{number}");
-                store.commit_runs(&[planned(&id)]).await.unwrap();
+                store.commit_notifications(&[planned(&id)]).await.unwrap();
                 let claimed = store.claim_deliveries(&[ask(&id, 1, 1, utc_now())]).await.unwrap().remove(0);
                 assert!(matches!(claimed, Claimed::Taken(_)), "{claimed:?}");
                 for event in &order {
@@ -277,7 +277,7 @@ async fn any_order_of_reports_and_record_ends_the_same() {
 #[tokio::test]
 async fn that_quiet_hours_were_overridden_outlives_what_the_provider_reports() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     store.claim_deliveries(&[ask("d", 1, 1, utc_now())]).await.unwrap();
     let sent = "UPDATE deliveries SET state = 'sent', reason = 'quiet_hours_overridden' WHERE id = 'd'";
     sqlx::query(sent).execute(store.pool()).await.unwrap();
@@ -289,7 +289,7 @@ async fn that_quiet_hours_were_overridden_outlives_what_the_provider_reports() {
 #[tokio::test]
 async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     store.claim_deliveries(&[ask("d", 1, 1, utc_now())]).await.unwrap();
     let mut transaction = store.pool().begin().await.unwrap();
     sqlx::query("SELECT 1 FROM deliveries WHERE id = 'd' FOR UPDATE").execute(&mut *transaction).await.unwrap();

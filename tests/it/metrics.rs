@@ -97,7 +97,8 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         "fate" => Fate::ALL.map(|fate| fate.name().to_owned()).into(),
         "group" => names(&[
             "look_ups",
-            "commits",
+            "notifications",
+            "reminders",
             "published",
             "failures",
             "claims",
@@ -194,7 +195,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     is("carebell_part_up", &[("part", "nats")], 1.0);
     is("carebell_database_connections_max", &[], 10.0);
     is("carebell_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
-    assert!(sum(&text, "carebell_group_size_count", &[("group", "commits")]) > Some(0.0));
+    assert!(sum(&text, "carebell_group_size_count", &[("group", "reminders")]) > Some(0.0));
     assert!(sum(&text, "process_resident_memory_bytes", &[]) > Some(1e6));
     assert!(sum(&text, "process_cpu_seconds_total", &[]) > Some(0.0));
     assert!(sum(&text, "carebell_queue_waiting_pulls", &[medication]) > Some(0.0), "somebody works on it");

@@ -7,7 +7,8 @@ use carebell::{
     plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt, Shortage},
     policy::Wishes,
     store::{
-        ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunState, Store, Verdict,
+        ClaimAsk, Claimed, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord, RunAsk, RunState, Store,
+        StoreError, Verdict,
     },
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -51,7 +52,7 @@ pub fn death() -> Verdict {
 
 pub fn commit(meta: Meta, plan: Plan) -> Commit {
     let now = utc_now();
-    Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after: now, now }
+    Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after: now, at_once: None, now }
 }
 
 async fn run_of(store: &Store, job_id: &str) -> (String, i32) {
@@ -85,9 +86,9 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
     store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released)]).await.unwrap();
     assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a release that comes late does not bring it back");
     let same = commit(meta("a", 1, 2), Plan::default());
-    assert_eq!(store.commit_runs(&[same]).await.unwrap(), [Committed::Duplicate]);
+    assert_eq!(store.commit_reminders(&[same]).await.unwrap(), [Committed::Duplicate]);
     let again = commit(meta("a", 9, 1), Plan::default());
-    assert_eq!(store.commit_runs(&[again]).await.unwrap(), [Committed::Fresh], "published again, it runs again");
+    assert_eq!(store.commit_reminders(&[again]).await.unwrap(), [Committed::Fresh], "published again, it runs again");
     let late = failed(meta("a", 1, 3), attempt());
     assert_eq!(store.record_run_failures(&[late]).await.unwrap(), [false], "a job that has ended does not fail");
     assert_eq!(run_of(&store, "a").await.0, "done");
@@ -170,7 +171,7 @@ pub fn receipt(state: Delivered) -> LedgerRecord {
 #[tokio::test]
 async fn a_success_that_is_told_late_counts_for_more_than_not_to_know() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     claim(&store, ask("d", 1, 1, utc_now())).await;
     let unsure = entry("d", 1, 1, receipt(Delivered::Unknown));
     assert_eq!(store.record_deliveries(&[unsure]).await.unwrap(), [true]);
@@ -186,7 +187,7 @@ async fn a_success_that_is_told_late_counts_for_more_than_not_to_know() {
 #[tokio::test]
 async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     let now = utc_now();
     let taken = join_all((0..8).map(|sequence| claim(&store, ask("d", sequence, 1, now)))).await;
     assert_eq!(taken.iter().filter(|claimed| matches!(claimed, Claimed::Taken(_))).count(), 1, "eight at once");
@@ -209,7 +210,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "but what it has sent is sent");
     assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(end) if end == "sent"));
 
-    store.commit_runs(&[planned("e")]).await.unwrap();
+    store.commit_notifications(&[planned("e")]).await.unwrap();
     claim(&store, ask("e", 1, 1, now)).await;
     let later = now + TimeDelta::seconds(61);
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
@@ -218,7 +219,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
 #[tokio::test]
 async fn a_delivery_that_is_held_is_not_claimed_before_its_time_unless_it_has_expired() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     let now = utc_now();
     claim(&store, ask("d", 1, 1, now)).await;
     let until = now + TimeDelta::hours(5);
@@ -242,11 +243,20 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
             commit(meta(&format!("job-{number}"), number, 1), plan)
         })
         .collect();
-    let groups = join_all(jobs.chunks(5).map(|group| store.commit_runs(group))).await;
-    let results: Vec<Committed> = groups.into_iter().flat_map(Result::unwrap).collect();
+    let groups = join_all(jobs.chunks(5).map(async |group| {
+        // As a group is put again: one that writes the mark at the same moment as another is refused, and then finds it.
+        loop {
+            match store.commit_reminders(group).await {
+                Err(StoreError::Busy(_)) => {}
+                committed => break committed.unwrap(),
+            }
+        }
+    }))
+    .await;
+    let results: Vec<Committed> = groups.into_iter().flatten().collect();
     assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
-    assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
-    let again = store.commit_runs(&jobs).await.unwrap();
+    assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19, "{results:?}");
+    let again = store.commit_reminders(&jobs).await.unwrap();
     assert!(again.iter().all(|result| *result == Committed::Duplicate));
 }
 
@@ -266,18 +276,18 @@ fn over(job_id: &str, told_by: &str) -> Commit {
 async fn one_shortage_has_one_owner_whatever_the_grouping() {
     let store = store().await;
     let jobs: Vec<Commit> = (0..20).map(|number| found(&format!("job-{number}"))).collect();
-    let groups = join_all(jobs.chunks(5).map(|group| store.commit_runs(group))).await;
+    let groups = join_all(jobs.chunks(5).map(|group| store.commit_reminders(group))).await;
     let results: Vec<Committed> = groups.into_iter().flat_map(Result::unwrap).collect();
     assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
     assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
-    let again = store.commit_runs(&jobs).await.unwrap();
+    let again = store.commit_reminders(&jobs).await.unwrap();
     assert!(again.iter().all(|result| *result == Committed::Duplicate));
 }
 
 #[tokio::test]
 async fn a_shortage_of_which_nobody_was_told_is_the_next_jobs() {
     let store = store().await;
-    let one = async |commit| store.commit_runs(&[commit]).await.unwrap().remove(0);
+    let one = async |commit| store.commit_reminders(&[commit]).await.unwrap().remove(0);
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::MarkTaken, "its notification is on its way");
     let mut late = commit(meta("first:notification", 5, 1), Plan::default());
@@ -292,7 +302,8 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
     let store = store().await;
     let now = utc_now();
     store.record_run_failures(&[failed(meta("open", 1, 1), attempt())]).await.unwrap();
-    store.commit_runs(&[commit(meta("done", 2, 1), Plan::default()), planned("d")]).await.unwrap();
+    store.commit_reminders(&[commit(meta("done", 2, 1), Plan::default())]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     let give_up = async |id| store.give_up(id, DeadReason::Exhausted, "too often", now).await.unwrap();
     assert!(give_up("open").await && give_up("open").await, "the second finds it as the first has left it");
     assert_eq!(run_of(&store, "open").await, ("dead".into(), 1));
@@ -309,7 +320,7 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
 #[tokio::test]
 async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
     let store = store().await;
-    let one = async |commit| store.commit_runs(&[commit]).await.unwrap().remove(0);
+    let one = async |commit| store.commit_reminders(&[commit]).await.unwrap().remove(0);
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(over("refilled", "first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::Fresh, "the next shortage");
@@ -318,6 +329,6 @@ async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
 
     // In one group: who found a shortage while it was there is told of by its owner, though it is over by now.
     let group = [over("refilled-again", "second"), found("fourth")];
-    assert_eq!(store.commit_runs(&group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
+    assert_eq!(store.commit_reminders(&group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
     assert_eq!(one(found("fifth")).await, Committed::Fresh);
 }

@@ -1,59 +1,11 @@
-//! `reminder_marks` and `refill_shortages`: what must not be told twice, whichever job asks for it.
+//! `refill_shortages`: which medications run out, and which job told of it.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::{PgConnection, Row};
 
 use super::{StoreError, runs::Commit};
-use crate::plan::{Mark, Shortage};
-
-/// Writes the marks; answers the jobs whose mark belongs to another, after turning their runs into skipped ones.
-pub(super) async fn insert(connection: &mut PgConnection, commits: &[&Commit]) -> Result<HashSet<String>, StoreError> {
-    let mut marked: Vec<_> =
-        commits.iter().filter_map(|commit| commit.plan.mark.as_ref().map(|mark| (*commit, mark))).collect();
-    if marked.is_empty() {
-        return Ok(HashSet::new());
-    }
-    marked.sort_by(|(a_commit, a), (b_commit, b)| {
-        let key = |commit: &Commit, mark: &Mark| (commit.meta.kind.name, mark.instant, mark.lead_minutes);
-        key(a_commit, a).cmp(&key(b_commit, b)).then_with(|| a.record_id.cmp(&b.record_id))
-    });
-    let owned: Vec<String> = sqlx::query_scalar(
-        "INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at) \
-         SELECT * FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[], $6::timestamptz[]) \
-         ON CONFLICT DO NOTHING RETURNING job_id",
-    )
-    .bind(marked.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .bind(marked.iter().map(|(commit, _)| commit.now).collect::<Vec<_>>())
-    .fetch_all(&mut *connection)
-    .await?;
-    let owned: HashSet<String> = owned.into_iter().collect();
-    let rest: Vec<_> = marked.into_iter().filter(|(commit, _)| !owned.contains(&commit.meta.job_id)).collect();
-    if rest.is_empty() {
-        return Ok(HashSet::new());
-    }
-    // A mark of one's own is no obstacle: a job that died after its commit may be sent again by an operator.
-    let taken: Vec<String> = sqlx::query_scalar(
-        "WITH lost AS (SELECT a.job_id \
-             FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::int[], $5::text[]) \
-                  AS a(kind, record_id, instant, lead_minutes, job_id) \
-             JOIN reminder_marks m USING (kind, record_id, instant, lead_minutes) WHERE m.job_id <> a.job_id) \
-         UPDATE job_runs r SET state = 'skipped', reason = 'already_sent', children_pending = false \
-         FROM lost WHERE r.job_id = lost.job_id RETURNING r.job_id",
-    )
-    .bind(rest.iter().map(|(commit, _)| commit.meta.kind.name).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.record_id.as_str()).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.instant).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(_, mark)| mark.lead_minutes).collect::<Vec<_>>())
-    .bind(rest.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
-    .fetch_all(connection)
-    .await?;
-    Ok(taken.into_iter().collect())
-}
+use crate::plan::Shortage;
 
 /// Writes what was found out about shortages; answers the jobs whose shortage another has told of, after turning their
 /// runs into skipped ones.
@@ -116,7 +68,8 @@ async fn open_shortages(
     let taken: HashSet<String> = found.iter().filter(anothers).map(|(commit, ..)| commit.meta.job_id.clone()).collect();
     if !taken.is_empty() {
         sqlx::query(
-            "UPDATE job_runs SET state = 'skipped', reason = 'already_sent', children_pending = false \
+            "WITH unsent AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
+             UPDATE job_runs SET state = 'skipped', reason = 'already_sent', children_pending = false \
              WHERE job_id = ANY($1)",
         )
         .bind(taken.iter().map(String::as_str).collect::<Vec<_>>())

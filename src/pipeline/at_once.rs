@@ -1,0 +1,291 @@
+//! The short way of a push: the worker that plans it sends it, where it has a place free.
+//!
+//! A notification's commit then writes these deliveries as claimed, and no message is published for them. The
+//! notification is acknowledged only when each is done or has its message after all, so that whoever has it next after a
+//! crash publishes what is missing. Nothing else differs: the same places, the same work, the same records. What fails,
+//! waits or takes long goes on by its message, as all deliveries of other channels do from the beginning.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use async_nats::HeaderMap;
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    time::{Instant, timeout},
+};
+use tokio_util::task::TaskTracker;
+
+use super::{
+    consumer::LARGEST_PULL,
+    message::{Form, Place},
+    run::Runner,
+    settle::Fate,
+};
+use crate::{
+    checkpoint::{self, Step},
+    effects::{Refused, park, publish},
+    job::Meta,
+    kind::{Lane, Queue},
+    plan::{AtOnce, Channel, Plan, Reason},
+    policy::Wishes,
+    store::{AT_ONCE, Child, Claim, Committed},
+    telemetry::traces::{self, Arrival},
+};
+
+/// How long a notification waits for its pushes. One that takes longer gets its message: a slow push service must not
+/// hold up notifications.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What was read of the recipients before a commit counts for so long: a database that was away may have changed since.
+const FRESH: TimeDelta = TimeDelta::seconds(5);
+
+/// The queues of Web Push in this process.
+#[derive(Default)]
+pub struct ShortWay {
+    queues: HashMap<Lane, Direct>,
+    jobs: TaskTracker,
+    /// The notifications whose pushes are under way: of the same one that is delivered twice, the second leaves them be.
+    under_way: Mutex<HashSet<String>>,
+}
+
+/// One of them.
+pub struct Direct {
+    /// The queue.
+    pub queue: Queue,
+    /// Its stream.
+    pub stream: String,
+    /// Runs its jobs.
+    pub runner: Arc<Runner>,
+    /// Its places, which it shares with what is pulled.
+    pub places: Arc<Semaphore>,
+}
+
+/// A push with a place to be sent in.
+struct Ticket {
+    lane: Lane,
+    place: OwnedSemaphorePermit,
+    claim: Claim,
+}
+
+impl ShortWay {
+    /// For these queues; pushes are run as jobs of `jobs`.
+    #[must_use]
+    pub fn new(queues: impl IntoIterator<Item = Direct>, jobs: TaskTracker) -> Self {
+        let queues = queues.into_iter().filter_map(|direct| Some((direct.queue.lane?, direct)));
+        Self { queues: queues.collect(), jobs, under_way: Mutex::default() }
+    }
+
+    /// What runs the jobs of a queue whose pushes are sent at once too, and the places that they share.
+    pub fn shares(&self, queue: Queue) -> Option<(Arc<Runner>, Arc<Semaphore>)> {
+        let direct = self.queues.get(&queue.lane?).filter(|direct| direct.queue == queue)?;
+        Some((Arc::clone(&direct.runner), Arc::clone(&direct.places)))
+    }
+
+    /// The most messages that a queue is pulled for at once. A pull holds the places for its messages while it waits for
+    /// them: where pushes are sent at once, it leaves them most.
+    pub fn largest_pull(&self, queue: Queue) -> usize {
+        match self.shares(queue) {
+            Some((runner, _)) => (runner.policy.concurrency / 8).max(1),
+            None => LARGEST_PULL,
+        }
+    }
+
+    /// Carries out the plan of a notification, and sends of its pushes as many as there are places.
+    pub async fn carry_out(
+        &self,
+        notifications: &Runner,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        mut plan: Plan,
+    ) -> Result<Committed, Refused> {
+        let read = notifications.clock.now();
+        let at_once = std::mem::take(&mut plan.at_once);
+        let Some(_turn) = self.begin(&meta.job_id).filter(|_| !at_once.is_empty()) else {
+            return notifications.effects.carry_out(meta, not_after, plan).await;
+        };
+        let mut tickets = self.tickets(meta, &plan, at_once, read);
+        if tickets.is_empty() {
+            return notifications.effects.carry_out(meta, not_after, plan).await;
+        }
+        let effects = &notifications.effects;
+        let wanted = tickets.keys().cloned().collect();
+        let (committed, claimed) = effects.carry_out_at_once(meta, not_after, plan, wanted).await?;
+        if claimed.is_empty() {
+            return Ok(committed);
+        }
+        if notifications.clock.now() - read > FRESH {
+            effects.give_up_at_once(meta, &claimed).await?;
+            return Ok(committed);
+        }
+        let mut under_way = FuturesUnordered::new();
+        for child in &claimed {
+            if let Some(ticket) = tickets.remove(&child.job_id) {
+                under_way.push(self.start(ticket, child.clone()).map(move |left| (child, left)));
+            }
+        }
+        // What is not in time has its message, which finds it being sent, and looks again.
+        let mut messages: HashSet<&str> = claimed.iter().map(|child| child.job_id.as_str()).collect();
+        let in_time = async {
+            while let Some((child, left)) = under_way.next().await {
+                // A task that ended without a word needs it too.
+                if left == Ok(false) {
+                    messages.remove(child.job_id.as_str());
+                }
+            }
+        };
+        let _ = timeout(PATIENCE, in_time).await;
+        let left: Vec<Child> = claimed.iter().filter(|child| messages.contains(&*child.job_id)).cloned().collect();
+        if !left.is_empty() {
+            publish::children(effects.context(), &left).await;
+        }
+        effects.note_published(&meta.job_id).await;
+        Ok(committed)
+    }
+
+    /// None where the same notification is under way already.
+    fn begin(&self, job_id: &str) -> Option<Turn<'_>> {
+        let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
+        under_way.insert(job_id.to_owned()).then(|| Turn { way: self, job_id: job_id.to_owned() })
+    }
+
+    /// The pushes that have a place, by the ids of their deliveries.
+    fn tickets(
+        &self,
+        meta: &Meta,
+        plan: &Plan,
+        mut at_once: HashMap<String, AtOnce>,
+        now: DateTime<Utc>,
+    ) -> HashMap<String, Ticket> {
+        let mut tickets = HashMap::with_capacity(at_once.len());
+        for delivery in &plan.deliveries {
+            let Some(known) = at_once.remove(&delivery.id) else { continue };
+            let Some(lane) = Channel::WebPush.kind().lane_for(delivery.lane) else { continue };
+            let Some(direct) = self.queues.get(&lane) else { continue };
+            let Some(content) = plan.contents.iter().find(|content| content.locale == delivery.locale) else {
+                continue;
+            };
+            let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else { continue };
+            let claim = Claim {
+                id: delivery.id.clone(),
+                root_id: meta.root_id.clone(),
+                user_id: delivery.user_id.clone(),
+                address: delivery.address.clone(),
+                lane: delivery.lane,
+                attempts: 0,
+                claims: 1,
+                created_at: now,
+                content: content.clone(),
+                subscription: Some(known.subscription),
+                webhook: None,
+                is_theirs: true,
+                named: delivery.named,
+                unsettled: false,
+                preferences: known.preferences,
+                locale: known.locale,
+            };
+            tickets.insert(delivery.id.clone(), Ticket { lane, place, claim });
+        }
+        tickets
+    }
+
+    /// Sends one, in a task of its own. Answers whether it needs its message.
+    fn start(&self, ticket: Ticket, child: Child) -> oneshot::Receiver<bool> {
+        let (done, is_done) = oneshot::channel();
+        let Some(direct) = self.queues.get(&ticket.lane) else { return is_done };
+        let (runner, queue, stream) = (Arc::clone(&direct.runner), direct.queue, direct.stream.clone());
+        let Ticket { place, claim, .. } = ticket;
+        self.jobs.spawn(Box::pin(async move {
+            let needs_message = runner.run_at_once(queue, stream, claim, child).await;
+            drop(place);
+            // Whoever waited has published its message meanwhile.
+            let _ = done.send(needs_message);
+        }));
+        is_done
+    }
+}
+
+/// A notification whose pushes are under way.
+struct Turn<'a> {
+    way: &'a ShortWay,
+    job_id: String,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.way.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job_id);
+    }
+}
+
+impl Runner {
+    /// Runs a delivery that is claimed and has no message. Answers whether one has to be published.
+    async fn run_at_once(&self, queue: Queue, stream: String, claim: Claim, child: Child) -> bool {
+        let started = Instant::now();
+        checkpoint::reached(Step::Claimed);
+        self.metrics.begun(Some(Duration::ZERO));
+        let place = Place { stream, sequence: AT_ONCE, delivered: 1, published: claim.created_at };
+        let body = Bytes::from(child.body.clone());
+        let arrival = Arrival {
+            queue,
+            ids: Some((&child.job_id, &child.root_id)),
+            stream: &place.stream,
+            sequence: place.sequence,
+            delivered: place.delivered,
+            published: place.published,
+            size: body.len(),
+        };
+        let (mut span, trace) = traces::process(&arrival, child.trace.as_deref());
+        let meta = Meta {
+            job_id: child.job_id.clone(),
+            root_id: child.root_id.clone(),
+            kind: queue.kind,
+            lane: queue.lane.unwrap_or(Lane::Critical),
+            stream: place.stream.clone(),
+            sequence: place.sequence,
+            delivered: place.delivered,
+            published: place.published,
+            resumed: false,
+            not_after: Some(child.not_after),
+            trace: trace.or_else(|| child.trace.clone()),
+            wishes: Wishes::default(),
+        };
+        // Its own claim's message, made by this program.
+        let Ok(job) = self.decoder.decode(&body, Form::Protobuf) else { return true };
+        let ran =
+            async { self.attempt_admitted(&meta, job, &mut span, (0, Some(Box::new(claim)), place.published)).await };
+        let ending = tokio::select! {
+            biased;
+            ran = ran => ran,
+            () = self.deadline.cancelled() => Ok(self.release(Ok(&meta)).await),
+        };
+        let Ok(ending) = ending else {
+            self.release(Ok(&meta)).await;
+            return true;
+        };
+        self.end(&mut span, &ending);
+        if let Fate::Dead(_) = ending.fate {
+            // It is on record as dead, and is told of and buried when its message comes: a dead letter says where it was.
+            return true;
+        }
+        Self::log(queue, &place, Some(&meta), span.attempt, &ending, started.elapsed());
+        self.metrics.ended(ending.outcome, started.elapsed(), ending.reason.map(Reason::name), ending.attempts);
+        let until = match ending.fate {
+            Fate::Done | Fate::Leave => return false,
+            // For another worker.
+            Fate::Release | Fate::Dead(_) => return true,
+            Fate::Retry(wait) => self.clock.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX),
+            Fate::Park { until, .. } => until,
+        };
+        let mut headers = HeaderMap::new();
+        publish::set_trace(&mut headers, child.trace.as_deref());
+        let context = self.effects.context();
+        let parked = park::park(context, &meta, child.not_after, &child.subject, Some(&headers), body, until).await;
+        debug_assert_eq!(parked, park::Parked::Yes, "it is a few hundred bytes");
+        false
+    }
+}
