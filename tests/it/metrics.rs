@@ -107,7 +107,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "people",
         ]),
         "state" => names(&["used", "idle"]),
-        "part" => names(&["nats", "postgres", "scheduler"]),
+        "part" => names(&["nats", "postgres", "scheduler", "care_reminders", "care_tables"]),
         "version" => names(&[env!("CARGO_PKG_VERSION")]),
         other => panic!("a label that is not known: {other}"),
     }
@@ -191,7 +191,9 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     is("carebell_send_duration_seconds_count", &[("provider", &world.push.host_port())], 6.0);
     is("carebell_queue_waiting_messages", &[medication], 0.0);
     is("carebell_queue_oldest_waiting_seconds", &[medication], 0.0);
-    is("carebell_part_up", &[("part", "nats")], 1.0);
+    for part in ["nats", "scheduler", "care_tables"] {
+        is("carebell_part_up", &[("part", part)], 1.0);
+    }
     is("carebell_database_connections_max", &[], 10.0);
     is("carebell_build_info", &[("version", env!("CARGO_PKG_VERSION"))], 1.0);
     assert!(sum(&text, "carebell_group_size_count", &[("group", "commits")]) > Some(0.0));
