@@ -8,6 +8,7 @@ for kubernetes-validate. What is wrong is told of with the file and the name of 
 
 import argparse
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -97,6 +98,7 @@ class Release:
             self.check_triggers(scaled)
         self.check_hooks()
         self.check_streams()
+        self.check_rules()
         duties = {part for m in deployments.values() for part in self.duties(m)}
         if duties != {"pipeline", "scheduler", "dead-letters"}:
             problems.append(f"{self.name}: nobody does {sorted({'pipeline', 'scheduler', 'dead-letters'} - duties)}")
@@ -184,6 +186,14 @@ class Release:
             steps = [c["args"][0] for c in pod.get("initContainers", []) + pod["containers"]]
             self.promise(steps in (["migrate", "streams"], ["migrate"], ["streams"]), manifest, f"steps {steps}")
 
+    def check_rules(self):
+        """Alerts are about the release's own series, or those that were chosen."""
+        for manifest in self.of("PrometheusRule"):
+            for rule in [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]:
+                scopes = re.findall(r"\b(?:carebell|messaging|process)_\w+(\{?(?:namespace=\"care\")?)", rule["expr"])
+                own = set(scopes) == {'{namespace="care"'}
+                self.promise(own, manifest, f"{rule['alert']} is about others too")
+
     def check_streams(self):
         """Streams and consumers of NACK say what the files say."""
         resources = self.of("Stream", "Consumer")
@@ -211,7 +221,7 @@ class Release:
 
 def check_servers():
     """The users of servers/nats.yaml have permissions that are there, and passwords that the server is given."""
-    assert f"process_resident_memory_bytes > {MEMORY_ALERT} * 1024 * 1024" in (HERE / "carebell/files/rules.yaml").read_text()
+    assert f"process_resident_memory_bytes{{namespace=~\".*\"}} > {MEMORY_ALERT} * 1024 * 1024" in (HERE / "carebell/files/rules.yaml").read_text()
     values = yaml.safe_load((HERE / "servers/nats.yaml").read_text())
     users = values["config"]["merge"]["authorization"]["users"]
     permissions = {user["permissions"]["$include"].removeprefix("../carebell-nats/") for user in users}
