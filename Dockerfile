@@ -26,7 +26,7 @@ COPY .cargo .cargo
 # Benches are named by the manifest, so they have to be there too; they are not built.
 RUN mkdir src benches \
     && touch src/lib.rs \
-    && for bench in $(sed -n '/^\[\[bench]]/,/^$/s/^name = "\(.*\)"$/\1/p' Cargo.toml); do touch "benches/$bench.rs"; done \
+    && awk -F'"' '/^\[/ { bench = /^\[\[bench]]/ } bench && /^name/ { printf "" >("benches/" $2 ".rs") }' Cargo.toml \
     && for file in build.rs src/main.rs; do echo 'fn main() {}' >"$file"; done \
     && cargo auditable build --release --locked \
     && cargo clean --release --package carebell \
