@@ -17,7 +17,6 @@ use axum::{
     routing::post,
 };
 use tokio::{
-    net::TcpListener,
     sync::Semaphore,
     task::JoinHandle,
     time::{Instant, sleep, timeout},
@@ -29,6 +28,7 @@ pub use self::counts::{Counts, Fate};
 use crate::{
     channels::gateway::{Callback, Receiver},
     clock::Clock,
+    http,
     plan::Channel,
     store::{Noted, Reported, Store, StoreError},
     telemetry::metrics::Metrics,
@@ -88,11 +88,11 @@ struct Desk {
     places: Semaphore,
 }
 
-/// Listens on `port` (0 = any that is free) of all addresses until `stop`.
+/// Listens on `port` (0 = any that is free) of all addresses until `stop`, in the runtime that this is called in.
 ///
 /// # Errors
 /// If the port cannot be had.
-pub async fn serve(
+pub fn serve(
     port: u16,
     receiver: Receiver,
     store: Store,
@@ -100,7 +100,7 @@ pub async fn serve(
     metrics: &Metrics,
     stop: CancellationToken,
 ) -> io::Result<Listening> {
-    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
+    let listener = http::listen(port)?;
     let address = listener.local_addr()?;
     let counts = Arc::new(Counts::new(metrics));
     let places = Semaphore::new(MOST_AT_ONCE);

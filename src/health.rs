@@ -4,7 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
 };
@@ -65,8 +65,12 @@ pub struct Health {
 pub const NATS: &str = "nats";
 /// See [`NATS`].
 pub const POSTGRES: &str = "postgres";
-/// See [`NATS`].
+/// See [`NATS`]: publishes what people scheduled.
 pub const SCHEDULER: &str = "scheduler";
+/// See [`NATS`]: publishes what follows from the care tables.
+pub const CARE_REMINDERS: &str = "care_reminders";
+/// See [`NATS`]: can be read, so that reminders can be planned.
+pub const CARE_TABLES: &str = "care_tables";
 
 impl Health {
     /// Everything still to come up.
@@ -94,27 +98,42 @@ impl Health {
         *self.phase.borrow()
     }
 
-    /// Notes the state of a part; a change is logged once.
+    /// Notes the state of a part; a change is logged once. Of the database this is called for every statement: nothing is
+    /// copied, and nothing written while nothing changes.
     pub fn set(&self, name: &'static str, part: Part) {
-        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
-        match (parts.get(name), &part) {
+        let mut parts = self.lock();
+        let before = parts.get(name);
+        if before == Some(&part) {
+            return;
+        }
+        match (before, &part) {
             (None | Some(Part::Up), Part::Down(why)) => tracing::warn!(part = name, "{name} is down: {why}"),
             (Some(Part::Down(_)), Part::Up) => tracing::info!(part = name, "{name} is up again"),
             _ => {}
         }
+        let up = part == Part::Up;
         parts.insert(name, part);
+        // Under the same lock. Of two statements that end at once, one well and one not, each would else have one of the two
+        // say what it saw, and a database that is up might be shown as down for ever.
+        if name == POSTGRES {
+            self.database.send_if_modified(|was| std::mem::replace(was, up) != up);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<&'static str, Part>> {
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// All parts, in order of name.
     #[must_use]
     pub fn parts(&self) -> BTreeMap<&'static str, Part> {
-        self.parts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.lock().clone()
     }
 
     /// Whether everything works.
     #[must_use]
     pub fn is_well(&self) -> bool {
-        self.parts().values().all(|part| *part == Part::Up)
+        self.lock().values().all(|part| *part == Part::Up)
     }
 
     /// A connection to NATS was made.
@@ -156,15 +175,11 @@ impl Health {
 
     /// The database has answered.
     pub fn database_answers(&self) {
-        // Called for every statement: nothing is written while nothing changes.
-        if self.database.send_if_modified(|up| !std::mem::replace(up, true)) || !self.parts().contains_key(POSTGRES) {
-            self.set(POSTGRES, Part::Up);
-        }
+        self.set(POSTGRES, Part::Up);
     }
 
     /// The database has not answered.
     pub fn database_fails(&self, why: &str) {
-        self.database.send_if_modified(|up| std::mem::replace(up, false));
         self.set(POSTGRES, Part::Down(why.to_owned()));
     }
 
@@ -172,5 +187,35 @@ impl Health {
     pub async fn database_up(&self) {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.database.subscribe().wait_for(|up| *up).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Barrier, thread};
+
+    use futures::FutureExt;
+
+    use super::*;
+
+    /// Whoever waits for the database, and whoever reads of it, are told the same.
+    #[test]
+    fn answers_and_failures_at_once_leave_one_state() {
+        const ROUNDS: usize = 20_000;
+        let (health, barrier) = (Health::new(), Barrier::new(2));
+        let rounds = |say: &dyn Fn()| {
+            for round in 0..ROUNDS {
+                barrier.wait();
+                say();
+                barrier.wait();
+                let shown = health.parts().get(POSTGRES) == Some(&Part::Up);
+                let waited_for = health.database_up().now_or_never().is_some();
+                assert_eq!(shown, waited_for, "in round {round}");
+            }
+        };
+        thread::scope(|scope| {
+            scope.spawn(|| rounds(&|| health.database_fails("no answer")));
+            rounds(&|| health.database_answers());
+        });
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, OnceLock},
 };
 
@@ -13,6 +13,7 @@ use axum::{
     routing::get,
 };
 use serde_json::{Value, json};
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -34,12 +35,13 @@ pub struct State {
     pub store: Arc<OnceLock<Store>>,
 }
 
-/// Serves on `port` (0 = any that is free) until `stop`. Answers the address once it listens.
+/// Serves on `port` (0 = any that is free) until `stop`, in the runtime that this is called in. Answers the address; by then
+/// it listens.
 ///
 /// # Errors
 /// If the port cannot be had.
-pub async fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<SocketAddr> {
-    let listener = TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, port)).await?;
+pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<SocketAddr> {
+    let listener = listen(port)?;
     let address = listener.local_addr()?;
     tokio::spawn(async move {
         let served = axum::serve(listener, routes(state)).with_graceful_shutdown(stop.cancelled_owned());
@@ -48,6 +50,35 @@ pub async fn serve(port: u16, state: State, stop: CancellationToken) -> io::Resu
         }
     });
     Ok(address)
+}
+
+/// The most connections that wait to be accepted, as the standard library has it.
+const BACKLOG: i32 = 128;
+
+/// Listens on a port (0 = any that is free) of all addresses: a cluster may have either protocol, or both. Where the
+/// machine has no IPv6, of IPv4 alone. To be called in a runtime.
+///
+/// # Errors
+/// If the port cannot be had.
+pub fn listen(port: u16) -> io::Result<TcpListener> {
+    match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
+        Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind((Ipv4Addr::UNSPECIFIED, port).into()),
+        done => done,
+    }
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        // Whatever the system's default is.
+        socket.set_only_v6(false)?;
+    }
+    // A worker that is started again need not wait for the connections of the last one.
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 fn routes(state: State) -> Router {
@@ -111,4 +142,22 @@ async fn metrics(extract::State(State { health, channels, store }): extract::Sta
         connections: store.get().map(Store::connections),
     };
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics().text(&present))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn both_protocols_reach_a_port_that_is_one_programs_alone() {
+        let listener = listen(0).unwrap();
+        let address = listener.local_addr().unwrap();
+        TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).await.unwrap();
+        // Both, where the machine has both.
+        let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok();
+        assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, address.port())).await.is_ok(), has_ipv6);
+        assert_eq!(listen(address.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
 }

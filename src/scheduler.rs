@@ -21,7 +21,7 @@ use self::{care::LOOK_EVERY, saved::Stuck};
 use crate::{
     clock::Clock,
     effects::submit::{Producer, Submission, submit},
-    health::{Health, Part, SCHEDULER},
+    health::{CARE_REMINDERS, CARE_TABLES, Health, Part, SCHEDULER},
     store::{CARE_CHANGED, CHANGED, Store},
 };
 
@@ -37,6 +37,10 @@ const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long a step may take: a thousand publishes and their statements, with much to spare.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long a look at the care tables may take: many times what it takes for a hundred thousand doses. Somebody's lock on
+/// one of them is not waited for longer.
+const LOOK_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// After a database or server that does not answer.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -109,9 +113,7 @@ impl Scheduler {
         let news = News::default();
         let all = async {
             // What was planned before a downtime may have been called off since.
-            if let Err(why) = self.look_if_needed(None).await {
-                tracing::warn!("the care tables cannot be looked at yet: {why}");
-            }
+            self.look_once(None).await;
             tokio::join!(
                 self.listen(&news),
                 self.publish_saved(&news),
@@ -153,7 +155,7 @@ impl Scheduler {
     /// Publishes saved schedules that are due, and sleeps until more are, or something changes.
     async fn publish_saved(&self, news: &News) {
         loop {
-            let rest = self.rest_after(self.saved_turn().await);
+            let rest = self.rest_after(SCHEDULER, self.saved_turn().await);
             tokio::select! {
                 () = sleep(rest) => {}
                 () = news.saved.notified() => {}
@@ -174,7 +176,7 @@ impl Scheduler {
     /// The same for what follows from the care tables.
     async fn publish_care(&self, news: &News) {
         loop {
-            let rest = self.rest_after(self.care_turn().await);
+            let rest = self.rest_after(CARE_REMINDERS, self.care_turn().await);
             tokio::select! {
                 () = sleep(rest) => {}
                 () = news.sooner.notified() => {}
@@ -182,14 +184,15 @@ impl Scheduler {
         }
     }
 
-    fn rest_after(&self, turn: Result<TimeDelta, String>) -> Duration {
+    /// A part for each that has turns: what works says nothing of what does not.
+    fn rest_after(&self, part: &'static str, turn: Result<TimeDelta, String>) -> Duration {
         match turn {
             Ok(rest) => {
-                self.health.set(SCHEDULER, Part::Up);
+                self.health.set(part, Part::Up);
                 rest.to_std().unwrap_or_default()
             }
             Err(why) => {
-                self.health.set(SCHEDULER, Part::Down(why));
+                self.health.set(part, Part::Down(why));
                 AGAIN
             }
         }
@@ -201,18 +204,12 @@ impl Scheduler {
         let mut heard = None;
         loop {
             self.health.database_up().await;
-            let rest = match self.look_if_needed(heard).await {
-                Ok(Some(rest)) => {
-                    heard = None;
-                    news.sooner.notify_one();
-                    rest
-                }
-                Ok(None) => LOOK_AGAIN,
-                Err(why) => {
-                    tracing::warn!("the care tables cannot be looked at, again soon: {why}");
-                    LOOK_AGAIN
-                }
-            };
+            let next = self.look_once(heard).await;
+            if next.is_some() {
+                heard = None;
+                news.sooner.notify_one();
+            }
+            let rest = next.unwrap_or(LOOK_AGAIN);
             // Changes that are announced meanwhile are one.
             sleep(LOOK_APART).await;
             tokio::select! {
@@ -235,6 +232,25 @@ impl Scheduler {
         }
         let planned = self.plan_care().await?;
         Ok(planned.map(|_| LOOK_EVERY.to_std().unwrap_or_default()))
+    }
+
+    /// The same, and notes whether the care tables can be read. None also where they cannot.
+    async fn look_once(&self, heard: Option<DateTime<Utc>>) -> Option<Duration> {
+        let looked = timeout(LOOK_TIMEOUT, self.look_if_needed(heard)).await;
+        match looked.unwrap_or_else(|_| Err(format!("no answer within {LOOK_TIMEOUT:?}"))) {
+            Ok(rest) => {
+                self.health.set(CARE_TABLES, Part::Up);
+                rest
+            }
+            Err(why) => {
+                tracing::warn!("the care tables cannot be looked at, again soon: {why}");
+                // Of a database that is away its own part tells.
+                if self.store.ping().await.is_ok() {
+                    self.health.set(CARE_TABLES, Part::Down(why));
+                }
+                None
+            }
+        }
     }
 
     /// Publishes all saved schedules that are due. Answers how long there is nothing to do.

@@ -94,7 +94,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let closing = CancellationToken::new();
     let known = Arc::new(OnceLock::new());
     let state = http::State { health: Arc::clone(&health), channels: channels.clone(), store: Arc::clone(&known) };
-    let address = http::serve(config.health_port, state, closing.clone()).await.map_err(WorkerError::Port)?;
+    let address = http::serve(config.health_port, state, closing.clone()).map_err(WorkerError::Port)?;
     info!(port = address.port(), "health is served");
 
     let Some(servers) = stop.run_until_cancelled(Box::pin(start(&config, &streams, &clock, &health))).await else {
@@ -103,7 +103,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let (connection, store) = servers?;
     let client = connection.client.clone();
     let _ = known.set(store.clone());
-    let listening = listen(&config, &store, &clock, health.metrics(), &closing).await?;
+    let listening = listen(&config, &store, &clock, health.metrics(), &closing)?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health).with_ack_wait(ack_wait(&streams));
     let parts = Parts {
@@ -206,7 +206,7 @@ fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigEr
 }
 
 /// Receives status callbacks, where there is a port for them.
-async fn listen(
+fn listen(
     config: &Config,
     store: &Store,
     clock: &Clock,
@@ -216,7 +216,7 @@ async fn listen(
     let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
     let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
     let receiver = Receiver::new(url, &config.gateways);
-    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), metrics, stop.clone()).await;
+    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), metrics, stop.clone());
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))

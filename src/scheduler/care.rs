@@ -88,7 +88,8 @@ impl Scheduler {
                 lag: all.lag.max(pass.lag),
             };
         }
-        if all.moved > 0 {
+        // What is stuck is late too, and most of all.
+        if all.moved + all.stuck > 0 {
             self.health.scheduled(all.lag, self.clock.now());
         }
         Ok(all)
@@ -108,10 +109,10 @@ impl Scheduler {
         let mut marked = Vec::with_capacity(published.len());
         let mut refusal = None;
         for (reminder, published) in due.rows.iter().zip(published) {
+            pass.lag = pass.lag.max(now - reminder.due_at);
             match published {
                 Ok(published) => {
                     pass.published += usize::from(published);
-                    pass.lag = pass.lag.max(now - reminder.due_at);
                     marked.push(reminder.clone());
                 }
                 Err(why) => {

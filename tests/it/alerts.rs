@@ -6,6 +6,8 @@ use std::{collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::Path
 use carebell::telemetry::names::{Metric, Spec};
 use serde_json::{Value, json};
 
+use crate::support::not_checked;
+
 /// The words of a text that are, or look like, names of metrics; of a histogram's series the histogram.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
@@ -46,18 +48,40 @@ fn labels(query: &str) -> BTreeSet<String> {
     grouped.chain(selected.map(|(label, _)| label.trim().to_owned())).collect()
 }
 
+/// The expressions of the rules.
+fn expressions() -> Vec<String> {
+    let rules = file("helm/carebell/files/rules.yaml");
+    rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned()).collect()
+}
+
+/// Staging and production may share one Prometheus. The chart puts the release's namespace in the place of `.*`.
+#[test]
+fn each_series_is_asked_for_within_a_namespace() {
+    let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
+    for (queries, scope) in
+        [(expressions(), r#"{namespace=~".*""#), (queries(&dashboard), r#"{namespace="$namespace""#)]
+    {
+        for query in queries {
+            for start in ["carebell_", "messaging_", "process_"] {
+                for (at, _) in query.match_indices(start) {
+                    let behind = query[at..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+                    assert!(behind.starts_with(scope), "{query}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn queries_use_labels_that_their_metrics_have() {
-    let rules = file("helm/carebell/files/rules.yaml");
-    let rules = rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned());
     let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
-    for query in queries(&dashboard).into_iter().chain(rules) {
+    for query in queries(&dashboard).into_iter().chain(expressions()) {
         let metrics = Metric::ALL.map(Metric::spec).into_iter();
         let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
         assert!(!metrics.is_empty(), "{query}");
         for label in labels(&query) {
             // Those of buckets, and those that Prometheus adds to all that it reads.
-            let known = ["le", "instance", "job"].contains(&label.as_str());
+            let known = ["le", "instance", "job", "namespace"].contains(&label.as_str());
             assert!(known || metrics.iter().any(|spec| spec.labels.contains(&label.as_str())), "{label} in {query}");
         }
     }
@@ -81,8 +105,7 @@ fn rules_and_dashboard_name_only_what_is_there() {
         writeln!(file, "  - record: query_{number}\n    expr: {}", json!(query)).unwrap();
     }
     let Ok(checked) = Command::new("promtool").args(["check", "rules"]).arg(file.path()).output() else {
-        eprintln!("promtool is not at hand (Debian: package prometheus): the queries' syntax is not checked");
-        return;
+        return not_checked("promtool is not at hand (Debian: package prometheus): the queries' syntax is not checked");
     };
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
@@ -114,5 +137,5 @@ fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
         assert!(tested, "{name} is never raised in rules_test.yaml");
         alerts += 1;
     }
-    assert_eq!(alerts, 11);
+    assert_eq!(alerts, 14);
 }

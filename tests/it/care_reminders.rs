@@ -407,9 +407,11 @@ async fn what_cannot_be_published_stays_planned() {
     assert_eq!(town.plan().await, (1, 0));
     town.world.context.delete_stream("JOBS").await.unwrap();
     town.clock.advance(TimeDelta::minutes(20));
-    for _ in 0..3 {
+    for late in 10..13 {
         let pass = town.scheduler.care_pass(10).await.unwrap();
         assert_eq!((pass.moved, pass.stuck, pass.published), (0, 1, 0));
+        assert_eq!(town.scheduler.health.schedule_lag(), Some(TimeDelta::minutes(late)), "late, and not hidden");
+        assert_eq!(town.scheduler.health.schedule_due(), Some(town.clock.now()));
         town.clock.advance(TimeDelta::minutes(1));
         assert_eq!(town.plan().await, (0, 0), "it is still to be");
     }

@@ -79,6 +79,29 @@ async fn each_outcome_is_one_line_with_all_that_is_needed_to_find_it() {
     }
 }
 
+/// As text, for people: the same fields behind the message.
+#[tokio::test]
+async fn as_text_a_run_is_one_line_that_reads_well() {
+    let world = World::new().await;
+    let worker = Process::worker(&world, &[("LOG_FORMAT", "text")]);
+    world.remind("dose").await;
+    let line = world
+        .eventually("its line is written", async || {
+            let text = worker.output();
+            text.lines().find(|line| line.contains("reminder.medication done")).map(str::to_owned)
+        })
+        .await;
+    let (at, rest) = line.split_once(' ').unwrap();
+    at.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
+    let (said, took) = rest.rsplit_once(" ms=").unwrap();
+    assert_eq!(
+        said.trim_start(),
+        "INFO reminder.medication done job=\"dose\" root=\"dose\" kind=\"reminder.medication\" outcome=\"done\" \
+         attempt=1 delivered=1"
+    );
+    took.parse::<u64>().unwrap();
+}
+
 /// While the database is away a job is held, and that is said once, however long it takes.
 #[tokio::test]
 async fn a_job_that_is_held_is_one_line() {

@@ -191,17 +191,16 @@ securityContext:
 {{- $steps | toJson }}
 {{- end }}
 
-{{/* A container of the setup. Its variables stand in it: a hook runs before the chart's ConfigMap is there. */}}
+{{/* A container of the setup. A hook runs before the chart's ConfigMap is there, and has one of its own. */}}
 {{- define "carebell.setupContainer" -}}
 {{- $of := dict "root" .root "setup" true "secret" (include "carebell.setupSecret" .root) -}}
 name: {{ .step.name }}
 {{ include "carebell.containerCommon" .root }}
 args: {{ .step.args | toJson }}
+envFrom:
+  - configMapRef:
+      name: {{ include "carebell.fullname" .root }}{{ if eq .root.Values.setup.mode "hook" }}-setup{{ end }}
 env:
-  {{- range $name, $value := include "carebell.config" .root | fromYaml }}
-  - name: {{ $name }}
-    value: {{ $value | quote }}
-  {{- end }}
   {{- include "carebell.credentials" $of | nindent 2 }}
   {{- with include "carebell.fileEnv" $of }}
   {{- . | nindent 2 }}

@@ -318,3 +318,35 @@ async fn a_hundred_thousand_doses_in_one_second() {
     assert_eq!(i64::try_from(jobs).unwrap(), COUNT);
     look("all of them published", due + TimeDelta::minutes(3)).await;
 }
+
+/// Jobs go on meanwhile, and saved schedules: whoever is on call has to be told of it.
+#[tokio::test]
+async fn care_tables_that_cannot_be_read_are_a_part_that_is_down() {
+    let world = World::new().await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    for (change, status, state) in [
+        ("SELECT 1", 200, r#""care_tables":{"state":"up"}"#),
+        (
+            "ALTER TABLE appointments RENAME COLUMN starts_at TO begins_at",
+            503,
+            r#""care_tables":{"state":"down","why":"#,
+        ),
+        ("ALTER TABLE appointments RENAME COLUMN begins_at TO starts_at", 200, r#""care_tables":{"state":"up"}"#),
+    ] {
+        world.sql(change).await;
+        world.sql("NOTIFY carebell_care").await;
+        let others = ["nats", "postgres", "scheduler", "care_reminders"];
+        world
+            .eventually("health says so", async || {
+                let (found, health) = worker.get("/health").await;
+                let is_up = |part: &&str| health.contains(&format!(r#""{part}":{{"state":"up"}}"#));
+                (found == status && health.contains(state) && others.iter().all(is_up)).then_some(())
+            })
+            .await;
+        let metrics = worker.get("/metrics").await.1;
+        let up = format!("carebell_part_up{{part=\"care_tables\"}} {}\n", u8::from(status == 200));
+        assert!(metrics.contains(&up), "{metrics}");
+    }
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}

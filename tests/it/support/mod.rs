@@ -48,6 +48,13 @@ pub const LIMIT: Duration = Duration::from_secs(40);
 /// Delays short enough for tests.
 pub const QUICK: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
 
+/// Says that something is not checked, for want of a tool. Where all tools are to be at hand (`CI=true`, which `.ci/run`
+/// sets) that is a failure.
+pub fn not_checked(why: &str) {
+    assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
+    eprintln!("{why}");
+}
+
 /// The family of the tests.
 pub const FAMILY: [&str; 4] = ["ana", "ben", "chloe", "dan"];
 
