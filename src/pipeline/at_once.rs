@@ -42,6 +42,11 @@ use crate::{
 /// hold up notifications.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long places are waited for, and for how many pushes of one notification. Where a push service is slow, no more than
+/// that is lost by it.
+const WAIT: Duration = Duration::from_millis(100);
+const MOST_WAITED_FOR: u32 = 16;
+
 /// What was read of the recipients before a commit counts for so long: a database that was away may have changed since.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
 
@@ -64,6 +69,21 @@ pub struct Direct {
     pub runner: Arc<Runner>,
     /// Its places, which it shares with what is pulled.
     pub places: Arc<Semaphore>,
+}
+
+impl Direct {
+    /// So many places, or as many as there are. A family's are waited for: while pushes are sent faster than places become
+    /// free, that is for some milliseconds, and costs less than messages that would wait for the same places.
+    async fn places(&self, wanted: usize) -> Option<OwnedSemaphorePermit> {
+        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        if wanted <= MOST_WAITED_FOR
+            && let Ok(places) = timeout(WAIT, Arc::clone(&self.places).acquire_many_owned(wanted)).await
+        {
+            return places.ok();
+        }
+        let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX).min(wanted);
+        Arc::clone(&self.places).try_acquire_many_owned(free).ok()
+    }
 }
 
 /// A push with a place to be sent in.
@@ -109,7 +129,7 @@ impl ShortWay {
         let Some(_turn) = self.begin(&meta.job_id).filter(|_| !at_once.is_empty()) else {
             return notifications.effects.carry_out(meta, not_after, plan).await;
         };
-        let mut tickets = self.tickets(meta, &plan, at_once, read);
+        let mut tickets = self.tickets(meta, &plan, at_once, read).await;
         if tickets.is_empty() {
             return notifications.effects.carry_out(meta, not_after, plan).await;
         }
@@ -155,22 +175,25 @@ impl ShortWay {
     }
 
     /// The pushes that have a place, by the ids of their deliveries.
-    fn tickets(
+    async fn tickets(
         &self,
         meta: &Meta,
         plan: &Plan,
         mut at_once: HashMap<String, AtOnce>,
         now: DateTime<Utc>,
     ) -> HashMap<String, Ticket> {
+        // All deliveries of a notification are in its lane.
+        let lane = Channel::WebPush.kind().lane_for(meta.lane);
+        let Some((lane, direct)) = lane.and_then(|lane| Some((lane, self.queues.get(&lane)?))) else {
+            return HashMap::new();
+        };
+        let mut places = direct.places(at_once.len()).await;
         let mut tickets = HashMap::with_capacity(at_once.len());
         for delivery in &plan.deliveries {
             let Some(known) = at_once.remove(&delivery.id) else { continue };
-            let Some(lane) = Channel::WebPush.kind().lane_for(delivery.lane) else { continue };
-            let Some(direct) = self.queues.get(&lane) else { continue };
-            let Some(content) = plan.contents.iter().find(|content| content.locale == delivery.locale) else {
-                continue;
-            };
-            let Ok(place) = Arc::clone(&direct.places).try_acquire_owned() else { continue };
+            let content = plan.contents.iter().find(|content| content.locale == delivery.locale);
+            let Some(content) = content else { continue };
+            let Some(place) = places.as_mut().and_then(|places| places.split(1)) else { break };
             let claim = Claim {
                 id: delivery.id.clone(),
                 root_id: meta.root_id.clone(),

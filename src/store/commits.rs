@@ -45,16 +45,20 @@ macro_rules! written {
 }
 
 /// Stage 1 and upkeep: runs, marks, and the jobs of the next stage. A mark that another job owns makes its run a skipped
-/// one. Marks that are written at the same moment by two groups are refused to one of them, which is then put again and
+/// one; it is compared as a row, which only the index of the key can answer, whatever the planner believes of the table (the
+/// doses of one instant are many). Marks that are written at the same moment by two groups are refused to one of them, which is then put again and
 /// finds them (`StoreError::Busy`).
 const REMINDERS: &str = concat!(
-    "WITH asked AS (SELECT c.*, m.job_id AS owner, m.job_id <> c.job_id AS taken \
+    "WITH claimed AS MATERIALIZED (SELECT c.*, \
+             (SELECT m.job_id FROM reminder_marks m \
+              WHERE (m.kind, m.record_id, m.instant, m.lead_minutes) >= (c.kind, c.record_id, c.instant, c.lead_minutes) \
+                AND (m.kind, m.record_id, m.instant, m.lead_minutes) <= (c.kind, c.record_id, c.instant, c.lead_minutes) \
+             ) AS owner \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::boolean[], \
                      $9::jsonb[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::int[]) \
               AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now, record_id, instant, \
-                   lead_minutes) \
-         LEFT JOIN reminder_marks m ON (m.kind, m.record_id, m.instant, m.lead_minutes) \
-                                     = (c.kind, c.record_id, c.instant, c.lead_minutes)), ",
+                   lead_minutes)), \
+     asked AS (SELECT *, owner <> job_id AS taken FROM claimed), ",
     written!(
         "CASE WHEN taken THEN 'skipped' ELSE state END",
         "CASE WHEN taken THEN 'already_sent' ELSE reason END",
