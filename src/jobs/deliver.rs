@@ -81,7 +81,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         };
         let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
-        outcome(sent, after_unknown, overridden, cx)
+        outcome(Self::BY, sent, after_unknown, overridden, cx)
     }
 }
 
@@ -125,6 +125,7 @@ fn address(claim: &Claim) -> Address<'_> {
 
 /// What each answer means for the delivery.
 fn outcome(
+    channel: Channel,
     sent: Sent,
     after_unknown: Option<AfterUnknown>,
     overridden: bool,
@@ -138,7 +139,8 @@ fn outcome(
         }
         Sent::Answered { provider, answer } => (provider, answer),
     };
-    let said = |why: String| format!("{provider}: {why}");
+    // Users name the hosts of webhooks, which may tell of them: logs, dead letters and traces do without.
+    let said = |why: String| if channel == Channel::Webhook { why } else { format!("{provider}: {why}") };
     match answer {
         Answer::Accepted { answer, provider_id } => Ok(Outcome::Done(Plan::receipt(Receipt {
             state: Delivered::Sent,
