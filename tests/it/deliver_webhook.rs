@@ -9,7 +9,7 @@ use carebell::{
 };
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, World, utc_now};
+use crate::support::{LIMIT, Process, QUICK, Receivers, World, utc_now};
 
 /// A world in which ana has a webhook and wants nothing else.
 struct Scene {
@@ -201,6 +201,39 @@ async fn a_certificate_for_another_name_is_told_without_either() {
     let client = outbound::to_provider(vec![root]).resolve("clinic-of-ana.example", address).build().unwrap();
     let error = client.post("https://clinic-of-ana.example/hooks").send().await.unwrap_err();
     assert_eq!(outbound::describe(&error), "no connection: the certificate is for another name", "{error:?}");
+}
+
+/// One host that does not answer holds as many requests as one host may have, and no other place of the queue for long.
+#[tokio::test]
+async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
+    const SLOW: i64 = 60;
+    let world = World::with_overrides(&format!("{QUICK},deliver_webhook_normal.concurrency=12")).await;
+    let receivers = Receivers::start(&world).await;
+    for user in ["ana", "dan"] {
+        receivers.hook(&world, user).await;
+        world.sql(&format!("INSERT INTO preferences (user_id, channels) VALUES ('{user}', '{{webhook}}')")).await;
+    }
+    // The same endpoint by another name is another host.
+    let dans = "UPDATE user_addresses SET address = replace(address, 'localhost', '127.0.0.1') WHERE user_id = 'dan'";
+    world.sql(dans).await;
+    receivers.hooks.behave_always("dan", Some(Behaviour::Hang));
+    let named = receivers.hooks.host_port();
+    let named = format!("{named},{}", named.replace("localhost", "127.0.0.1"));
+    let mut worker = Process::worker(&world, &receivers.with(&[("WEBHOOK_ALLOWED_HOSTS", &named)]));
+    let tell = async |user: &str, number: i64| {
+        let body = json!({ "recipients": [{ "userId": user }], "title": "News" });
+        world.publish_json("jobs.notification.normal", &format!("{user}-{number}"), &body).await;
+    };
+    for number in 0..SLOW {
+        tell("dan", number).await;
+    }
+    let planned = async || (world.count("SELECT count(*) FROM deliveries").await == SLOW).then_some(());
+    world.eventually("all of the slow one are planned", planned).await;
+    tell("ana", 0).await;
+    receivers.hooks.wait_for(1, LIMIT).await.unwrap();
+    assert_eq!(world.count("SELECT sum(attempts)::bigint FROM deliveries").await, 0, "none has been given up by then");
+    assert_eq!(receivers.hooks.requests(), 1 + 8);
+    worker.kill().await;
 }
 
 #[tokio::test]
