@@ -60,6 +60,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
                 provider_id: None,
                 answer: NOBODY.into(),
                 address_gone: false,
+                overrode_quiet_hours: false,
             })));
         }
         let now = cx.clock.now();
@@ -149,6 +150,7 @@ fn outcome(
             provider_id,
             answer,
             address_gone: false,
+            overrode_quiet_hours: overridden,
         }))),
         Answer::Gone { answer, reason } => Ok(Outcome::Done(Plan::receipt(Receipt {
             state: Delivered::Failed,
@@ -157,9 +159,11 @@ fn outcome(
             provider_id: None,
             answer,
             address_gone: true,
+            overrode_quiet_hours: overridden,
         }))),
         Answer::Unknown { why } if after_unknown == Some(AfterUnknown::Stop) => {
-            Ok(Outcome::Done(Plan::receipt(Receipt::unknown(&provider, &why))))
+            let receipt = Receipt::unknown(&provider, &why);
+            Ok(Outcome::Done(Plan::receipt(Receipt { overrode_quiet_hours: overridden, ..receipt })))
         }
         Answer::Later { after, .. } => Ok(Outcome::Wait(cx.clock.now() + after, Reason::RetryLater)),
         Answer::Retry { why, after } | Answer::Down { why, after, .. } => Err(Failure::Retry { why: said(why), after }),
