@@ -168,6 +168,21 @@ impl Store {
         Ok((instants.len() as u64, more))
     }
 
+    /// Removes addresses that belong to no user, are gone and were not written since `before`, no more than a batch.
+    /// Answers how many, and whether there may be more.
+    ///
+    /// # Errors
+    /// If the database does not answer; then nothing is removed.
+    pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
+        let text = format!(
+            "DELETE FROM user_addresses WHERE ctid = ANY(ARRAY( \
+                 SELECT ctid FROM user_addresses WHERE user_id = '' AND state = 'gone' AND updated_at < $1 \
+                 LIMIT {BATCH} FOR UPDATE SKIP LOCKED))"
+        );
+        let removed = sqlx::query(AssertSqlSafe(text)).bind(before).execute(&self.pool).await?.rows_affected();
+        Ok((removed, removed >= BATCH as u64))
+    }
+
     /// Removes the first of these subscriptions, as far as their users do not exist, no more than a batch. Answers how
     /// many were removed, and how many looked at.
     ///
