@@ -78,8 +78,8 @@ pub trait Sender: Send + Sync {
         Places::ALL
     }
 
-    /// Whether a provider that was down seems to be back, found out without a parcel. Asked where
-    /// [`after_unknown`](Self::after_unknown) is to stop: a parcel that is sent to see might be lost to the person.
+    /// Whether a provider that was down seems to be back, found out without a parcel. For what cannot be collapsed: a
+    /// parcel that is sent to see might be lost to the person or, where it is sent again, reach them several times.
     fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
         let _ = rank;
         async { true }.boxed()
@@ -327,33 +327,33 @@ impl Channels {
     /// `trace` is the context of the delivery's run.
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>, trace: Option<&str>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
-        let mut closed: Option<DateTime<Utc>> = None;
-        let mut later = None;
+        // Of all that ask to wait, the one that does so for the shortest.
+        let mut soonest: Option<(DateTime<Utc>, Sent)> = None;
         for rank in 0.. {
             let Some(name) = guarded.sender.provider(parcel, rank) else { break };
             let provider = self.provider(guarded, &name);
             let place = provider.breaker.place().await;
             let pass = place.and_then(|place| provider.breaker.admit().map(|pass| (place, pass)));
-            let until = match pass {
+            let sent = match pass {
                 Ok((_place, pass)) => {
                     let asked = (&provider.metrics, pass, trace);
-                    match Self::pass(guarded, parcel, rank, name.into_owned(), asked).await {
-                        Sent::Closed { until } => until,
-                        // Another provider may have no need of so much patience.
-                        Sent::Answered { provider, answer: Answer::Later { after, answer } } if after > PATIENCE => {
-                            let until = self.clock.now() + after;
-                            later.get_or_insert(Sent::Answered { provider, answer: Answer::Later { after, answer } });
-                            until
-                        }
-                        answered @ Sent::Answered { .. } => return Some(answered),
-                    }
+                    Self::pass(guarded, parcel, rank, name.into_owned(), asked).await
                 }
-                Err(until) => until,
+                Err(until) => Sent::Closed { until },
             };
-            closed = Some(closed.map_or(until, |earlier| earlier.min(until)));
+            let until = match &sent {
+                Sent::Closed { until } => *until,
+                // Another provider may have no need of so much patience.
+                Sent::Answered { answer: Answer::Later { after, .. }, .. } if *after > PATIENCE => {
+                    self.clock.now() + *after
+                }
+                Sent::Answered { .. } => return Some(sent),
+            };
+            if soonest.as_ref().is_none_or(|(earlier, _)| until < *earlier) {
+                soonest = Some((until, sent));
+            }
         }
-        let until = closed.unwrap_or_else(|| self.clock.now());
-        Some(later.unwrap_or(Sent::Closed { until }))
+        Some(soonest.map_or_else(|| Sent::Closed { until: self.clock.now() }, |(_, sent)| sent))
     }
 
     async fn pass(
@@ -363,8 +363,7 @@ impl Channels {
         provider: String,
         (metrics, pass, trace): (&ProviderMetrics, Pass<'_>, Option<&str>),
     ) -> Sent {
-        let needs_a_look = pass.is_probe() && guarded.sender.after_unknown() == AfterUnknown::Stop;
-        let answer = if needs_a_look && !guarded.sender.is_back(rank).await {
+        let answer = if pass.is_probe() && !guarded.sender.is_back(rank).await {
             Answer::Down { why: "it is not back".into(), after: None, timed_out: false }
         } else {
             let started = Instant::now();

@@ -252,6 +252,8 @@ pub struct Receipt {
     pub answer: String,
     /// Whether the address answered that it is gone for good, and is to be removed.
     pub address_gone: bool,
+    /// Whether it was sent in the person's quiet hours, because it is critical.
+    pub overrode_quiet_hours: bool,
 }
 
 impl Receipt {
@@ -265,6 +267,7 @@ impl Receipt {
             provider_id: None,
             answer: why.to_owned(),
             address_gone: false,
+            overrode_quiet_hours: false,
         }
     }
 }

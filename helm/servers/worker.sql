@@ -15,4 +15,4 @@ GRANT INSERT ON care_reminders, contents, deliveries, delivery_attempts, job_chi
 GRANT UPDATE ON care_reminders, deliveries, job_runs, push_subscriptions, rate_limits, refill_shortages, scheduler_state,
     schedules, user_addresses TO :"role";
 GRANT DELETE ON care_reminders, contents, deliveries, job_children, job_runs, push_subscriptions, refill_shortages,
-    reminder_marks TO :"role";
+    reminder_marks, user_addresses TO :"role";

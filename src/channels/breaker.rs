@@ -11,14 +11,17 @@
 
 use std::{
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
-    time::timeout,
+    time::{Instant, timeout},
 };
 
 use super::Appetite;
@@ -33,7 +36,9 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 pub struct Places {
     /// Sends that may be under way.
     pub most: usize,
-    /// How long another waits for one of them to end, with a place of its queue in hand.
+    /// How long another waits for one of them to end, with a place of its queue in hand. It does not where the last that
+    /// waited did so in vain, or the last send took longer than that: else those who wait for one that is slow would hold
+    /// all places of the queue.
     pub within: Duration,
 }
 
@@ -130,6 +135,23 @@ pub struct Breaker {
     /// What may be under way at once.
     places: Semaphore,
     place_within: Duration,
+    /// Whether to wait for a place is of use.
+    is_quick: AtomicBool,
+}
+
+/// One of the sends that may be under way.
+#[derive(Debug)]
+#[must_use]
+pub struct Place<'a> {
+    breaker: &'a Breaker,
+    since: Instant,
+    _permit: SemaphorePermit<'a>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.breaker.is_quick.store(self.since.elapsed() < self.breaker.place_within, Relaxed);
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -206,18 +228,21 @@ impl Breaker {
     pub fn new(policy: Policy, Places { most, within: place_within }: Places, clock: Clock) -> Self {
         let counts = Counts::new(clock.now());
         let places = Semaphore::new(most.min(Semaphore::MAX_PERMITS));
-        Self { policy, clock, inner: Mutex::new(Inner::Closed(counts)), places, place_within }
+        let (inner, is_quick) = (Mutex::new(Inner::Closed(counts)), AtomicBool::new(true));
+        Self { policy, clock, inner, places, place_within, is_quick }
     }
 
-    /// A place among the sends that are under way, waited for a moment: what is fast frees one by then.
+    /// A place among the sends that are under way. Waited for a moment where the provider is quick: it frees one by then.
     ///
     /// # Errors
     /// When to ask again, where there is none.
-    pub async fn place(&self) -> Result<SemaphorePermit<'_>, DateTime<Utc>> {
-        match timeout(self.place_within, self.places.acquire()).await {
-            Ok(Ok(place)) => Ok(place),
-            Ok(Err(_)) | Err(_) => Err(self.clock.now() + LOOK_AGAIN),
+    pub async fn place(&self) -> Result<Place<'_>, DateTime<Utc>> {
+        let patience = if self.is_quick.load(Relaxed) { self.place_within } else { Duration::ZERO };
+        if let Ok(Ok(permit)) = timeout(patience, self.places.acquire()).await {
+            return Ok(Place { breaker: self, since: Instant::now(), _permit: permit });
         }
+        self.is_quick.store(false, Relaxed);
+        Err(self.clock.now() + LOOK_AGAIN)
     }
 
     /// Lets a send pass.
@@ -425,6 +450,16 @@ mod tests {
         let asked = tokio::time::Instant::now();
         assert_eq!(breaker.place().await.err(), Some(clock.now() + LOOK_AGAIN), "not in time");
         assert_eq!(asked.elapsed(), within);
+        assert!(breaker.place().await.is_err());
+        assert_eq!(asked.elapsed(), within, "what is slow is not waited for again");
+        drop(places);
+        let places = [breaker.place().await.unwrap(), breaker.place().await.unwrap()];
+        assert!(breaker.place().await.is_err());
+        assert_eq!(asked.elapsed(), within, "the last took as long as another would have waited");
+        drop(places);
+        let places = [breaker.place().await.unwrap(), breaker.place().await.unwrap()];
+        assert!(breaker.place().await.is_err());
+        assert_eq!(asked.elapsed(), within * 2, "those before were quick");
         drop(places);
         assert!(breaker.place().await.is_ok());
     }

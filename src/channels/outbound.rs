@@ -89,7 +89,7 @@ pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     body
 }
 
-/// What went wrong, without the URL that the error itself repeats.
+/// What went wrong, without the URL that the error itself repeats, and without names: those of hosts may be users'.
 #[must_use]
 pub fn describe(error: &reqwest::Error) -> String {
     let kind = match error {
@@ -106,7 +106,11 @@ pub fn describe(error: &reqwest::Error) -> String {
     if innermost == NoPublicAddress.to_string() {
         return innermost;
     }
-    if innermost.is_empty() || innermost.contains("//") || innermost.len() > 120 {
+    if innermost.contains("not valid for name") {
+        return format!("{kind}: the certificate is for another name");
+    }
+    let names_it = error.url().and_then(Url::host_str).is_some_and(|host| innermost.contains(host));
+    if innermost.is_empty() || names_it || innermost.contains(['"', '/']) || innermost.len() > 120 {
         return kind.to_owned();
     }
     format!("{kind}: {innermost}")

@@ -150,6 +150,7 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
             "channel": delivery.channel,
             "state": delivery.state,
             "reason": delivery.reason,
+            "overrode_quiet_hours": delivery.overrode_quiet_hours,
             "attempts": delivery.attempts,
             "claims": delivery.claims,
             "failures": delivery.failures.iter().map(failure).collect::<Value>(),
@@ -270,6 +271,8 @@ fn delivery_in_words(delivery: &LedgerLine) -> String {
     let LedgerLine { id, channel, state, .. } = delivery;
     let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };
     let because = delivery.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let is_said = delivery.reason.as_deref() == Some("quiet_hours_overridden");
+    let quiet = if delivery.overrode_quiet_hours && !is_said { " in quiet hours" } else { "" };
     let name = delivery.provider.as_deref().filter(|name| *name != NOBODY);
     let name = name.map(|name| format!(" by {name}")).unwrap_or_default();
     let its_id = delivery.provider_id.as_deref().map(|id| format!(" as {id}")).unwrap_or_default();
@@ -283,7 +286,7 @@ fn delivery_in_words(delivery: &LedgerLine) -> String {
     };
     let claims = counted(delivery.claims, "claim");
     let failures = counted(delivery.attempts, "failure");
-    format!("{whom}: {channel} {state}{because}{name}{its_id}{until}{answer}, {at}; {claims}, {failures} ({id})")
+    format!("{whom}: {channel} {state}{because}{quiet}{name}{its_id}{until}{answer}, {at}; {claims}, {failures} ({id})")
 }
 
 fn stage(kind: &str) -> Option<Stage> {

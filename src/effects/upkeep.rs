@@ -88,7 +88,16 @@ impl Turn<'_> {
             self.note("reminder_marks", marks);
             next = more;
         }
-        Ok(())
+        loop {
+            if self.time_is_up() {
+                return Ok(());
+            }
+            let (addresses, more) = self.batch(store.remove_raw_addresses(before)).await?;
+            self.note("user_addresses", addresses);
+            if !more {
+                return Ok(());
+            }
+        }
     }
 
     async fn remove_subscriptions(&mut self, ids: &[String]) -> Result<(), Refused> {

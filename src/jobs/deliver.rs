@@ -60,6 +60,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
                 provider_id: None,
                 answer: NOBODY.into(),
                 address_gone: false,
+                overrode_quiet_hours: false,
             })));
         }
         let now = cx.clock.now();
@@ -81,7 +82,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         };
         let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
-        outcome(sent, after_unknown, overridden, cx)
+        outcome(Self::BY, sent, after_unknown, overridden, cx)
     }
 }
 
@@ -125,6 +126,7 @@ fn address(claim: &Claim) -> Address<'_> {
 
 /// What each answer means for the delivery.
 fn outcome(
+    channel: Channel,
     sent: Sent,
     after_unknown: Option<AfterUnknown>,
     overridden: bool,
@@ -138,7 +140,8 @@ fn outcome(
         }
         Sent::Answered { provider, answer } => (provider, answer),
     };
-    let said = |why: String| format!("{provider}: {why}");
+    // Users name the hosts of webhooks, which may tell of them: logs, dead letters and traces do without.
+    let said = |why: String| if channel == Channel::Webhook { why } else { format!("{provider}: {why}") };
     match answer {
         Answer::Accepted { answer, provider_id } => Ok(Outcome::Done(Plan::receipt(Receipt {
             state: Delivered::Sent,
@@ -147,6 +150,7 @@ fn outcome(
             provider_id,
             answer,
             address_gone: false,
+            overrode_quiet_hours: overridden,
         }))),
         Answer::Gone { answer, reason } => Ok(Outcome::Done(Plan::receipt(Receipt {
             state: Delivered::Failed,
@@ -155,9 +159,11 @@ fn outcome(
             provider_id: None,
             answer,
             address_gone: true,
+            overrode_quiet_hours: overridden,
         }))),
         Answer::Unknown { why } if after_unknown == Some(AfterUnknown::Stop) => {
-            Ok(Outcome::Done(Plan::receipt(Receipt::unknown(&provider, &why))))
+            let receipt = Receipt::unknown(&provider, &why);
+            Ok(Outcome::Done(Plan::receipt(Receipt { overrode_quiet_hours: overridden, ..receipt })))
         }
         Answer::Later { after, .. } => Ok(Outcome::Wait(cx.clock.now() + after, Reason::RetryLater)),
         Answer::Retry { why, after } | Answer::Down { why, after, .. } => Err(Failure::Retry { why: said(why), after }),

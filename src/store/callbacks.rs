@@ -60,7 +60,7 @@ impl Store {
         };
         sqlx::query(
             "UPDATE deliveries SET state = $2, held_until = NULL, updated_at = $7, \
-                    reason = CASE WHEN $3 IS NULL AND reason = 'quiet_hours_overridden' THEN reason ELSE $3 END, \
+                    reason = CASE WHEN $3 IS NULL AND overrode_quiet_hours THEN 'quiet_hours_overridden' ELSE $3 END, \
                     provider = COALESCE(provider, $4), provider_id = COALESCE(provider_id, $5), \
                     answer = CASE WHEN $2 = 'failed' OR state <> 'sent' THEN $6 ELSE COALESCE(answer, $6) END, \
                     sent_at = CASE WHEN $2 = 'failed' THEN sent_at ELSE COALESCE(sent_at, $7) END, \

@@ -23,7 +23,7 @@ const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
     ("schedules", &["SELECT", "UPDATE"]),
-    ("user_addresses", &["SELECT", "INSERT", "UPDATE"]),
+    ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
 /// A column of a care table.

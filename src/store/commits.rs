@@ -45,20 +45,17 @@ macro_rules! written {
 }
 
 /// Stage 1 and upkeep: runs, marks, and the jobs of the next stage. A mark that another job owns makes its run a skipped
-/// one; it is compared as a row, which only the index of the key can answer, whatever the planner believes of the table (the
-/// doses of one instant are many). Marks that are written at the same moment by two groups are refused to one of them, which is then put again and
+/// one; it is looked up for each by itself (`LIMIT 1`), whatever the planner believes of the table. Marks that are written at the same moment by two groups are refused to one of them, which is then put again and
 /// finds them (`StoreError::Busy`).
 const REMINDERS: &str = concat!(
-    "WITH claimed AS MATERIALIZED (SELECT c.*, \
-             (SELECT m.job_id FROM reminder_marks m \
-              WHERE (m.kind, m.record_id, m.instant, m.lead_minutes) >= (c.kind, c.record_id, c.instant, c.lead_minutes) \
-                AND (m.kind, m.record_id, m.instant, m.lead_minutes) <= (c.kind, c.record_id, c.instant, c.lead_minutes) \
-             ) AS owner \
+    "WITH asked AS (SELECT c.*, m.job_id AS owner, m.job_id <> c.job_id AS taken \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::boolean[], \
                      $9::jsonb[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::int[]) \
               AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now, record_id, instant, \
-                   lead_minutes)), \
-     asked AS (SELECT *, owner <> job_id AS taken FROM claimed), ",
+                   lead_minutes) \
+         LEFT JOIN LATERAL (SELECT o.job_id FROM reminder_marks o \
+             WHERE (o.kind, o.record_id, o.instant, o.lead_minutes) = (c.kind, c.record_id, c.instant, c.lead_minutes) \
+             LIMIT 1) m ON true), ",
     written!(
         "CASE WHEN taken THEN 'skipped' ELSE state END",
         "CASE WHEN taken THEN 'already_sent' ELSE reason END",

@@ -115,6 +115,7 @@ impl Store {
     /// # Errors
     /// On any error nothing is written.
     pub async fn record_deliveries(&self, entries: &[LedgerEntry]) -> Result<Vec<bool>, StoreError> {
+        self.note_overridden(entries).await?;
         let mut order = first_of_each(entries, |entry| &entry.id);
         order.sort_by(|a, b| entries[*a].id.cmp(&entries[*b].id));
         let columns: Vec<Columns<'_>> = order.iter().map(|index| entries[*index].record.columns()).collect();
@@ -171,6 +172,28 @@ impl Store {
         .await?;
         let written: std::collections::HashSet<String> = written.into_iter().collect();
         Ok(entries.iter().map(|entry| written.contains(&entry.id)).collect())
+    }
+
+    /// Notes of deliveries that they were sent in quiet hours: before what became of them is recorded, so that it is on
+    /// record with it, and whatever a report has made of the row by then. Sent they were, whoever has claimed them since.
+    async fn note_overridden(&self, entries: &[LedgerEntry]) -> Result<(), StoreError> {
+        let overrode =
+            |entry: &&LedgerEntry| matches!(&entry.record, LedgerRecord::Receipt(of) if of.overrode_quiet_hours);
+        let ids: Vec<&str> = entries.iter().filter(overrode).map(|entry| entry.id.as_str()).collect();
+        if ids.is_empty() {
+            return Ok(());
+        }
+        sqlx::query(
+            "WITH locked AS (SELECT id FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE) \
+             UPDATE deliveries d SET overrode_quiet_hours = true, \
+                    reason = CASE WHEN d.state IN ('sent', 'delivered') THEN COALESCE(d.reason, 'quiet_hours_overridden') \
+                                  ELSE d.reason END \
+             FROM locked WHERE d.id = locked.id",
+        )
+        .bind(ids)
+        .execute(&self.keyed)
+        .await?;
+        Ok(())
     }
 
     /// Records a delivery as dead that was never claimed, because its message ends its workers.

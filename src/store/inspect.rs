@@ -100,6 +100,8 @@ pub struct LedgerLine {
     pub state: String,
     /// Why.
     pub reason: Option<String>,
+    /// Whether it was sent in the person's quiet hours, because it is critical.
+    pub overrode_quiet_hours: bool,
     /// Recorded failures.
     pub attempts: i32,
     /// How often it was taken for sending.
@@ -245,8 +247,8 @@ impl Store {
     /// If the database does not answer.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT id, run_id, user_id, channel, state, reason, attempts, claims, provider, provider_id, answer, sent_at, \
-                    delivered_at, held_until, not_after, created_at, updated_at \
+            "SELECT id, run_id, user_id, channel, state, reason, overrode_quiet_hours, attempts, claims, provider, provider_id, \
+                    answer, sent_at, delivered_at, held_until, not_after, created_at, updated_at \
              FROM deliveries WHERE job_id = $1 ORDER BY id",
         )
         .bind(root_id)
@@ -264,6 +266,7 @@ impl Store {
                 channel: row.try_get("channel")?,
                 state: row.try_get("state")?,
                 reason: row.try_get("reason")?,
+                overrode_quiet_hours: row.try_get("overrode_quiet_hours")?,
                 attempts: row.try_get("attempts")?,
                 claims: row.try_get("claims")?,
                 provider: row.try_get("provider")?,

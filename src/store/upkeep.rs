@@ -159,13 +159,30 @@ impl Store {
         // Marks are never updated, so that they need no lock, and the role no right to it.
         let text = format!(
             "DELETE FROM reminder_marks WHERE ctid = ANY(ARRAY( \
-                 SELECT ctid FROM reminder_marks WHERE instant >= $1 AND instant < $2 AND created_at < $2 \
-                 ORDER BY instant LIMIT {BATCH})) RETURNING instant"
+                 SELECT ctid FROM reminder_marks \
+                 WHERE instant AT TIME ZONE 'UTC' >= $1 AT TIME ZONE 'UTC' \
+                   AND instant AT TIME ZONE 'UTC' < $2 AT TIME ZONE 'UTC' AND created_at < $2 \
+                 ORDER BY instant AT TIME ZONE 'UTC' LIMIT {BATCH})) RETURNING instant"
         );
         let query = sqlx::query_scalar(AssertSqlSafe(text)).bind(from).bind(before);
         let instants: Vec<DateTime<Utc>> = query.fetch_all(&self.pool).await?;
         let more = instants.iter().max().copied().filter(|_| instants.len() == BATCH);
         Ok((instants.len() as u64, more))
+    }
+
+    /// Removes addresses that belong to no user, are gone and were not written since `before`, no more than a batch.
+    /// Answers how many, and whether there may be more.
+    ///
+    /// # Errors
+    /// If the database does not answer; then nothing is removed.
+    pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
+        let text = format!(
+            "DELETE FROM user_addresses WHERE ctid = ANY(ARRAY( \
+                 SELECT ctid FROM user_addresses WHERE user_id = '' AND state = 'gone' AND updated_at < $1 \
+                 LIMIT {BATCH} FOR UPDATE SKIP LOCKED))"
+        );
+        let removed = sqlx::query(AssertSqlSafe(text)).bind(before).execute(&self.pool).await?.rows_affected();
+        Ok((removed, removed >= BATCH as u64))
     }
 
     /// Removes the first of these subscriptions, as far as their users do not exist, no more than a batch. Answers how

@@ -8,7 +8,7 @@ use carebell::{
     clock::Clock,
     config::Source,
     dev::phone_service::{self, Report as Posted},
-    plan::{Channel, Delivered, Report, Undelivered},
+    plan::{Channel, Delivered, Receipt, Report, Undelivered},
     store::{Claimed, LedgerRecord, Noted, Reported, Store},
     telemetry::metrics::Metrics,
 };
@@ -272,15 +272,58 @@ async fn any_order_of_reports_and_record_ends_the_same() {
     assert_eq!(store.record_report(&reported("nobody", failed)).await.unwrap(), Noted::Missing);
 }
 
+/// Whatever the worker was answered, whatever is reported, and whichever comes first.
 #[tokio::test]
-async fn that_quiet_hours_were_overridden_outlives_what_the_provider_reports() {
+async fn that_quiet_hours_were_overridden_stays_on_record() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
-    store.claim_deliveries(&[ask("d", 1, 1, utc_now())]).await.unwrap();
-    let sent = "UPDATE deliveries SET state = 'sent', reason = 'quiet_hours_overridden' WHERE id = 'd'";
-    sqlx::query(sent).execute(store.pool()).await.unwrap();
-    store.record_report(&reported("d", Report::Delivered)).await.unwrap();
-    assert_eq!(row(&store, "d").await, ("delivered".into(), Some("quiet_hours_overridden".into())));
+    let failed = Report::Failed(Undelivered::Undelivered);
+    let overridden = Some("quiet_hours_overridden");
+    let mut number = 0;
+    for (answered, report, state, reason) in [
+        (Delivered::Sent, None, "sent", overridden),
+        (Delivered::Sent, Some(Report::Delivered), "delivered", overridden),
+        (Delivered::Sent, Some(failed), "failed", Some("undelivered")),
+        (Delivered::Unknown, None, "unknown", Some("no_answer")),
+        (Delivered::Unknown, Some(Report::Delivered), "delivered", overridden),
+        (Delivered::Failed, None, "failed", Some("invalid_number")),
+    ] {
+        let answers = match answered {
+            Delivered::Sent => overridden,
+            Delivered::Unknown => Some("no_answer"),
+            Delivered::Failed => Some("invalid_number"),
+        };
+        let LedgerRecord::Receipt(plain) = receipt(answered) else { unreachable!() };
+        let record = LedgerRecord::Receipt(Receipt { reason: answers, overrode_quiet_hours: true, ..plain });
+        for reported_first in [false, true] {
+            number += 1;
+            let id = format!("d{number}");
+            store.commit_notifications(&[planned(&id)]).await.unwrap();
+            store.claim_deliveries(&[ask(&id, 1, 1, utc_now())]).await.unwrap();
+            let mut steps = [Some(Event::Recorded(record.clone())), report.map(Event::Told)];
+            if reported_first {
+                steps.reverse();
+            }
+            for step in steps.into_iter().flatten() {
+                match step {
+                    Event::Told(report) => {
+                        store.record_report(&reported(&id, report)).await.unwrap();
+                    }
+                    Event::Recorded(record) => {
+                        let entry = entry_by("one", &id, 1, 1, record, utc_now());
+                        assert_eq!(store.record_deliveries(&[entry]).await.unwrap(), [true]);
+                    }
+                }
+            }
+            let case = format!("{answered:?}, {report:?}, reported first: {reported_first}");
+            assert_eq!(row(&store, &id).await, (state.into(), reason.map(ToOwned::to_owned)), "{case}");
+            let stays: bool = sqlx::query_scalar("SELECT overrode_quiet_hours FROM deliveries WHERE id = $1")
+                .bind(&id)
+                .fetch_one(store.pool())
+                .await
+                .unwrap();
+            assert!(stays, "{case}");
+        }
+    }
 }
 
 /// A report that is committed while the worker's record waits for its row: the worker is told that it has recorded.

@@ -6,10 +6,11 @@ use carebell::{
     dev::smtp_server::{Behaviour, Protection, ReceivedMail, SmtpServer, Step},
     store::LedgerLine,
 };
+use chrono::TimeDelta;
 use mail_parser::MessageParser;
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, QUICK, Worker, World};
+use crate::support::{LIMIT, QUICK, Worker, World, utc_now};
 
 /// Quick, but no delivery's attempts are burnt before ten others have opened the breaker.
 const PATIENT: &str = "*.backoff=fixed 2s,*.jitter=0%,*.ack_wait=2s";
@@ -123,10 +124,28 @@ async fn accepted_is_sent() {
 }
 
 #[tokio::test]
-async fn greylisting_burns_one_attempt() {
+async fn greylisting_is_given_its_minutes() {
     let mail = Mail::new(Protection::Tls).await;
     let worker = mail.worker();
     mail.server.behave(Behaviour::answer(Step::Rcpt, "450 4.7.1 <ana@example.org>: Greylisted"));
+    let since = utc_now();
+    mail.publish("hello", &["ana@example.org"], json!({})).await;
+    let held = async || {
+        let mut lines = mail.world.store.ledger_of("hello").await.unwrap();
+        lines.pop().filter(|line| line.state == "held")
+    };
+    let line = mail.world.eventually("it waits", held).await;
+    assert_eq!(ended(&line), ("held", Some("retry"), 1), "{line:?}");
+    assert!(line.held_until.unwrap() >= since + TimeDelta::minutes(5), "{line:?}");
+    assert!(line.held_until.unwrap() < line.not_after, "a later attempt is still of use");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_for_now_burns_one_attempt() {
+    let mail = Mail::new(Protection::Tls).await;
+    let worker = mail.worker();
+    mail.server.behave(Behaviour::answer(Step::Rcpt, "452 4.3.1 <ana@example.org>: Insufficient storage"));
     assert_eq!(ended(&mail.mail_to_ana("hello").await), ("sent", None, 1));
     assert_eq!((mail.server.counts().transactions, mail.server.counts().accepted), (2, 1));
     mail.ends_well(worker).await;
@@ -134,12 +153,13 @@ async fn greylisting_burns_one_attempt() {
     // For ever, it is a dead letter that says so, without the address.
     let mail = Mail::new(Protection::Tls).await;
     let worker = mail.worker();
-    mail.server.behave_always(Some(Behaviour::answer(Step::Rcpt, "450 4.7.1 <ana@example.org>: Greylisted")));
+    let full = Behaviour::answer(Step::Rcpt, "452 4.3.1 <ana@example.org>: Insufficient storage");
+    mail.server.behave_always(Some(full));
     assert_eq!(ended(&mail.mail_to_ana("hello").await), ("dead", Some("exhausted"), 3));
     let (subject, headers, _) = mail.world.dead_letters_once(1).await.remove(0);
     assert!(subject.starts_with("dead.deliver.email.DELIVERIES."), "{subject}");
     let error = headers.get("Carebell-Dead-Error").unwrap().as_str();
-    assert_eq!(error, "localhost: the server answered 450 4.7.1 to RCPT TO");
+    assert_eq!(error, "localhost: the server answered 452 4.3.1 to RCPT TO");
     mail.ends_well(worker).await;
 }
 
@@ -154,6 +174,11 @@ async fn a_refused_recipient_has_bounced_and_is_no_dead_letter() {
     assert_eq!(ended(&ledger[0]), ("failed", Some("bounced"), 0));
     assert_eq!(ledger[0].answer.as_deref(), Some("550 5.1.1"));
     assert_eq!(ended(&ledger[1]), ("sent", None, 0), "the other has it");
+    let transactions = mail.server.counts().transactions;
+    mail.publish("again", &["gone@example.org"], json!({})).await;
+    let again = mail.world.ledger("again").await.remove(0);
+    assert_eq!(ended(&again), ("failed", Some("address_gone"), 0), "it is marked");
+    assert_eq!(mail.server.counts().transactions, transactions, "and nobody is asked about it again");
     assert!(mail.world.dead_letters().await.is_empty());
     mail.ends_well(worker).await;
 }

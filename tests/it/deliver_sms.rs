@@ -16,7 +16,7 @@ use carebell::{
 };
 use serde_json::{Map, json};
 
-use crate::support::{LIMIT, NUMBER, Phones, World, utc_now};
+use crate::support::{LIMIT, NUMBER, Phones, QUICK, World, utc_now};
 
 async fn world() -> (World, Phones) {
     let world = World::new().await;
@@ -196,6 +196,27 @@ async fn a_provider_that_asks_for_an_hour_is_passed_over() {
     worker.stop().await;
 }
 
+/// The one that will be back soon is waited for, and not the one that asked for an hour.
+#[tokio::test]
+async fn an_hour_that_the_first_asks_for_hides_no_outage_of_the_second() {
+    let (world, phones) = world().await;
+    phones.first.behave_always(Some(Behaviour::later("3600")));
+    phones.second.behave_always(Some(Behaviour::status(503)));
+    let worker = Phones::worker(&world, &phones.both("SMS"), &[]);
+    world.text("news", 14).await;
+    world
+        .eventually("the breaker of the second has opened, and what it fails waits for it", async || {
+            let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'provider_down'";
+            (world.count(held).await > 0).then_some(())
+        })
+        .await;
+    phones.second.behave_always(None);
+    let rows = world.rows("news").await;
+    assert!(rows.iter().all(|row| row.state == "sent"), "{rows:#?}");
+    assert_eq!((phones.first.counts().accepted, phones.second.counts().accepted), (0, 14), "each once");
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn what_may_have_been_accepted_is_not_sent_again() {
     let (world, phones) = world().await;
@@ -225,6 +246,29 @@ async fn it_is_sent_again_where_that_is_wished() {
     world.text("news", 1).await;
     assert_eq!(world.rows("news").await.remove(0).ended(), ("sent", None, 1));
     assert_eq!(phones.first.counts().accepted, 2, "the person may have it twice");
+    worker.stop().await;
+}
+
+/// Each text that is sent to see may have been taken: the provider is looked at first, which burns nothing.
+#[tokio::test]
+async fn what_is_sent_again_is_not_sent_to_see_either() {
+    const TEXTS: usize = 5;
+    let world = World::with_overrides(&format!("{QUICK},deliver_sms_normal.attempts=8")).await;
+    let phones = Phones::start(&world).await;
+    let phone = &phones.first;
+    phone.behave_always(Some(Behaviour::status(502)));
+    let worker = Phones::worker(&world, &phones.one("SMS"), &[("SMS_AFTER_UNKNOWN", "send_again")]);
+    world.text("news", TEXTS).await;
+    let counts = phone.wait_until(LIMIT, |counts| counts.looks > 0).await.unwrap();
+    assert!((5..40).contains(&counts.requests), "as many as open the breaker, and those under way: {counts:?}");
+    let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'provider_down'";
+    world.eventually("it waits on", async || (world.count(held).await > 0).then_some(())).await;
+    phone.behave_always(None);
+    let rows = world.rows("news").await;
+    assert!(rows.iter().all(|row| row.state == "sent"), "{rows:#?}");
+    let burnt: usize = rows.iter().map(|row| usize::try_from(row.attempts).unwrap()).sum();
+    assert_eq!((burnt, phone.counts().accepted), (counts.requests, TEXTS), "none by the look");
+    assert_eq!(phone.counts().requests, counts.requests + TEXTS);
     worker.stop().await;
 }
 

@@ -1,14 +1,15 @@
 //! `deliver.webhook`: what each answer of an endpoint means for the delivery and for the address.
 
-use std::fs;
+use std::{fs, net::SocketAddr};
 
 use carebell::{
+    channels::outbound,
     dev::webhook_endpoint::{Behaviour, WebhookEndpoint},
     store::LedgerLine,
 };
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, World, utc_now};
+use crate::support::{LIMIT, Process, QUICK, Receivers, World, utc_now};
 
 /// A world in which ana has a webhook and wants nothing else.
 struct Scene {
@@ -19,6 +20,11 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
+        Self::of(str::to_owned).await
+    }
+
+    /// Where the operator has named hosts made of that of the endpoint.
+    async fn of(named: impl Fn(&str) -> String) -> Self {
         let world = World::new().await;
         let endpoint = WebhookEndpoint::start().await.unwrap();
         let (url, secret) = endpoint.subscribe("ana");
@@ -26,8 +32,8 @@ impl Scene {
         world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ana', '{webhook}')").await;
         let ca_file = world.directory.path().join("webhook.pem");
         fs::write(&ca_file, endpoint.ca_pem()).unwrap();
-        let host = endpoint.host_port();
-        let worker = [("WEBHOOK_ALLOWED_HOSTS", host.as_str()), ("WEBHOOK_CA_FILE", ca_file.to_str().unwrap())];
+        let named = named(&endpoint.host_port());
+        let worker = [("WEBHOOK_ALLOWED_HOSTS", named.as_str()), ("WEBHOOK_CA_FILE", ca_file.to_str().unwrap())];
         let worker = Process::worker(&world, &worker);
         Self { world, endpoint, worker }
     }
@@ -149,6 +155,85 @@ async fn nothing_is_sent_where_it_must_not_go() {
     }
     assert!(!scene.worker.output().contains("MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"));
     scene.end().await;
+}
+
+/// A name is looked at where it leads, and one that the operator named is no other way of writing it.
+#[tokio::test]
+async fn a_name_that_leads_inside_is_not_sent_to() {
+    let other = Scene::of(|_| "hooks.example.org".to_owned()).await;
+    let dead = other.tell_ana("news").await;
+    assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
+    assert_eq!(dead.answer.as_deref(), Some("the host has no public address"));
+    // Not every machine knows this name.
+    let rooted = Scene::new().await;
+    rooted.world.sql("UPDATE user_addresses SET address = replace(address, 'localhost:', 'localhost.:')").await;
+    let dead = rooted.tell_ana("news").await;
+    assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
+    for scene in [other, rooted] {
+        assert_eq!(scene.endpoint.requests(), 0);
+        scene.end().await;
+    }
+}
+
+/// A host may tell of whose it is: who has the webhook, and where.
+#[tokio::test]
+async fn no_host_is_in_logs_and_dead_letters() {
+    let scene = Scene::new().await;
+    let host = "clinic-of-ana.invalid";
+    scene.world.sql(&format!("UPDATE user_addresses SET address = 'https://{host}/hooks'")).await;
+    let dead = scene.tell_ana("news").await;
+    assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
+    assert_eq!(dead.provider.as_deref(), None, "that is written of who took it");
+    let (_, headers, _) = scene.world.dead_letters_once(1).await.remove(0);
+    assert!(headers.get("Carebell-Dead-Error").is_some(), "{headers:?}");
+    let shown = format!("{headers:?} {dead:?} {}", scene.worker.output());
+    assert!(!shown.contains("clinic"), "{shown}");
+    scene.end().await;
+}
+
+/// Neither the name that was asked for nor those of the certificate: users name both.
+#[tokio::test]
+async fn a_certificate_for_another_name_is_told_without_either() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let endpoint = WebhookEndpoint::start().await.unwrap();
+    let root = reqwest::Certificate::from_pem(endpoint.ca_pem().as_bytes()).unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], endpoint.host_port().split(':').nth(1).unwrap().parse().unwrap()));
+    let client = outbound::to_provider(vec![root]).resolve("clinic-of-ana.example", address).build().unwrap();
+    let error = client.post("https://clinic-of-ana.example/hooks").send().await.unwrap_err();
+    assert_eq!(outbound::describe(&error), "no connection: the certificate is for another name", "{error:?}");
+}
+
+/// One host that does not answer holds as many requests as one host may have, and no other place of the queue for long.
+#[tokio::test]
+async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
+    const SLOW: i64 = 60;
+    let world = World::with_overrides(&format!("{QUICK},deliver_webhook_normal.concurrency=12")).await;
+    let receivers = Receivers::start(&world).await;
+    for user in ["ana", "dan"] {
+        receivers.hook(&world, user).await;
+        world.sql(&format!("INSERT INTO preferences (user_id, channels) VALUES ('{user}', '{{webhook}}')")).await;
+    }
+    // The same endpoint by another name is another host.
+    let dans = "UPDATE user_addresses SET address = replace(address, 'localhost', '127.0.0.1') WHERE user_id = 'dan'";
+    world.sql(dans).await;
+    receivers.hooks.behave_always("dan", Some(Behaviour::Hang));
+    let named = receivers.hooks.host_port();
+    let named = format!("{named},{}", named.replace("localhost", "127.0.0.1"));
+    let mut worker = Process::worker(&world, &receivers.with(&[("WEBHOOK_ALLOWED_HOSTS", &named)]));
+    let tell = async |user: &str, number: i64| {
+        let body = json!({ "recipients": [{ "userId": user }], "title": "News" });
+        world.publish_json("jobs.notification.normal", &format!("{user}-{number}"), &body).await;
+    };
+    for number in 0..SLOW {
+        tell("dan", number).await;
+    }
+    let planned = async || (world.count("SELECT count(*) FROM deliveries").await == SLOW).then_some(());
+    world.eventually("all of the slow one are planned", planned).await;
+    tell("ana", 0).await;
+    receivers.hooks.wait_for(1, LIMIT).await.unwrap();
+    assert_eq!(world.count("SELECT sum(attempts)::bigint FROM deliveries").await, 0, "none has been given up by then");
+    assert_eq!(receivers.hooks.requests(), 1 + 8);
+    worker.kill().await;
 }
 
 #[tokio::test]

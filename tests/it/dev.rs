@@ -86,6 +86,10 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
         (&outage["texts"], &Value::Bool(true)),
         "{outage}"
     );
+    for way in ["push", "mail", "webhook"] {
+        let times = [&outage[format!("{way}_ms_before")], &outage[format!("{way}_ms_during")]];
+        assert!(times.iter().all(|ms| ms.as_u64().is_some_and(|ms| ms > 0)), "{way}: {outage}");
+    }
 }
 
 /// Killed when it is dropped, so that a test that fails leaves no demo behind either.

@@ -8,6 +8,7 @@ use carebell::{
     dev::{
         guard,
         nats::NatsServer,
+        phone_service::Behaviour,
         smtp_server::{Protection, SmtpServer},
     },
     doctor::{self, AtStart, Check, Egress, Item, Outcome},
@@ -85,6 +86,15 @@ async fn providers_are_looked_for_and_nothing_is_sent() {
     let checks = examine(&world, &with(&[("PUBLIC_URL", "https://bell.example.org")])).await;
     assert_eq!(line(&checks), reached);
 
+    phones.second.behave_always(Some(Behaviour::status(503)));
+    only_failure(&examine(&world, &with(&[])).await, Item::ProviderEgress, &[&second, "answers 503"]);
+    phones.second.behave_always(Some(Behaviour::error(401, 20_003)));
+    let refused = [&second, "refuses the account (401); see SMS_FALLBACK_URL"];
+    only_failure(&examine(&world, &with(&[])).await, Item::ProviderEgress, &refused);
+    // An API that has no such resource is there all the same.
+    phones.second.behave_always(Some(Behaviour::status(501)));
+    let checks = examine(&world, &with(&[])).await;
+    assert!(line(&checks).starts_with(&reached), "{}", line(&checks));
     phones.second.shut(true);
     only_failure(&examine(&world, &with(&[])).await, Item::ProviderEgress, &[&second, "no connection"]);
     let checks = examine(&world, &with(&[("SMS_FROM", "not a sender at all")])).await;

@@ -1,11 +1,13 @@
 //! `carebell jobs show`: the way of a job, in words and as JSON, without anything personal.
 
-use carebell::dev::push_service::Behaviour;
+use std::net::SocketAddr;
+
+use carebell::dev::{phone_service, push_service::Behaviour, trail::Line};
 use serde_json::{Value, json};
 
 use crate::{
     cli::carebell,
-    support::{Worker, World},
+    support::{LIMIT, Phones, Process, Worker, World},
 };
 
 #[tokio::test]
@@ -102,6 +104,44 @@ async fn what_went_wrong_and_what_is_still_to_come() {
     world.sql("DELETE FROM job_children").await;
     let (_, words, _) = carebell(&world, &["jobs", "show", "stuck"], &[]).await;
     assert!(words.contains("; its notification is published, and no worker has begun it"), "{words}");
+}
+
+#[tokio::test]
+async fn a_text_that_failed_once_and_was_delivered() {
+    let world = World::new().await;
+    let phones = Phones::start(&world).await;
+    let mut variables = phones.one("SMS");
+    variables.extend(
+        [("PUBLIC_URL", "https://bell.example.org"), ("PUBLIC_PORT", "0")].map(|(name, to)| (name.into(), to.into())),
+    );
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, to)| (name.as_str(), to.as_str())).collect();
+    let mut worker = Process::worker(&world, &variables);
+    let port = worker.line("callbacks are received", Line::public_port).await;
+    let phone = &phones.first;
+    phone.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], u16::try_from(port).unwrap())));
+    phone.behave(1, phone_service::Behaviour::status(503));
+    world.text("news", 1).await;
+    let text = phone.wait_for(1, LIMIT).await.unwrap().remove(0);
+    world.ledger("news").await;
+    assert_eq!(phone.report(&text, "delivered", None).await.unwrap(), 204);
+    world.sql("UPDATE deliveries SET overrode_quiet_hours = true").await;
+
+    let (well, words, error) = carebell(&world, &["jobs", "show", "news"], &[]).await;
+    assert!(well, "{error}");
+    let (name, its_id) = (phone.name(), &text.sid);
+    let lines: Vec<&str> = words.lines().collect();
+    let at = lines.iter().position(|line| line.starts_with("  an address: sms ")).unwrap();
+    let expected =
+        format!("  an address: sms delivered in quiet hours by {name} as {its_id}, answered 201, 1 segment, sent at 2");
+    assert!(its_id.starts_with("SM") && lines[at].starts_with(&expected), "{words}");
+    assert!(lines[at].contains("Z, delivered at 2") && lines[at].contains("; 2 claims, 1 failure ("), "{words}");
+    assert!(lines[at + 1].starts_with("    failed at 2"), "{words}");
+    assert!(lines[at + 1].ends_with(&format!("Z: {name}: answered 503")), "{words}");
+    let (_, said, _) = carebell(&world, &["jobs", "show", "news", "--json"], &[]).await;
+    let way: Value = serde_json::from_str(&said).unwrap();
+    let delivery = &way["deliveries"][0];
+    assert_eq!((&delivery["provider_id"], &delivery["overrode_quiet_hours"]), (&json!(its_id), &json!(true)));
+    assert_eq!(worker.terminate().await.code(), Some(0));
 }
 
 #[tokio::test]

@@ -383,9 +383,14 @@ fn every_file_that_the_docs_name_is_there() {
     }
 }
 
-/// The example of a guide is a diff: what it shows as being there is there, in its order.
+/// The example of a guide is a diff: what it shows as being there is there, in its order, and a migration that it adds
+/// comes after those that are there.
 #[test]
 fn the_guides_fit_the_files_that_they_change() {
+    let migrations: Vec<String> = fs::read_dir(Path::new(ROOT).join("migrations"))
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+        .collect();
     for (guide, least) in [("docs/ADDING_A_JOB.md", 8), ("docs/ADDING_A_CHANNEL.md", 15)] {
         let text = fs::read_to_string(Path::new(ROOT).join(guide)).unwrap();
         let diff = text.split("```diff\n").nth(1).unwrap().split("\n```").next().unwrap();
@@ -397,6 +402,10 @@ fn the_guides_fit_the_files_that_they_change() {
                 file = there.unwrap_or_else(|_| panic!("{guide} names {path}")).lines().map(str::to_owned).collect();
             } else if line.starts_with("--- /dev/null") {
                 file.clear();
+            } else if let Some(number) = line.strip_prefix("+++ b/migrations/").and_then(|name| name.split('_').next())
+            {
+                let taken = migrations.iter().find(|name| name.starts_with(&format!("{number}_")));
+                assert_eq!(taken, None, "{guide} adds a migration of a number that is taken");
             } else if let Some(there) =
                 line.strip_prefix(' ').or(line.strip_prefix('-')).filter(|line| !line.is_empty())
             {

@@ -62,6 +62,24 @@ async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, sta
         .await;
 }
 
+/// Addresses that are gone and not, of nobody and of a user, whose are the application's.
+async fn addresses(world: &World, now: DateTime<Utc>) {
+    for (user, address, state, days) in [
+        ("", "old@example.org", "gone", 91),
+        ("", "young@example.org", "gone", 89),
+        ("", "wanted@example.org", "active", 91),
+        ("ana", "ana@example.org", "gone", 91),
+    ] {
+        world
+            .sql(&format!(
+                "INSERT INTO user_addresses (user_id, channel, address, state, updated_at) \
+                 VALUES ('{user}', 'email', '{address}', '{state}', '{}')",
+                now - TimeDelta::days(days)
+            ))
+            .await;
+    }
+}
+
 async fn ids(world: &World, query: &str) -> BTreeSet<String> {
     let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned()));
     query.fetch_all(&world.db).await.unwrap().into_iter().collect()
@@ -122,6 +140,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
             ))
             .await;
     }
+    addresses(&world, now).await;
     world.sql("INSERT INTO audit_log (at, actor, action) VALUES ('2001-01-01', 'olga', 'test')").await;
     let inbox = world.count("SELECT count(*) FROM notifications").await;
 
@@ -155,15 +174,17 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 10, "a way stays whole");
     let marks = ids(&world, "SELECT record_id FROM reminder_marks").await;
     assert_eq!(marks, set(&["young", "old-dose-told-lately"]));
+    let left = ids(&world, "SELECT address FROM user_addresses").await;
+    assert_eq!(left, set(&["young@example.org", "wanted@example.org", "ana@example.org"]));
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, inbox, "the inbox is the application's");
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1);
 
     let (_, words, _) = carebell(&world, &["jobs", "show", "prune"], &[]).await;
-    let removed = "; removed 4 contents, 8 deliveries, 10 job_runs, 1 reminder_marks\n";
+    let removed = "; removed 4 contents, 8 deliveries, 10 job_runs, 1 reminder_marks, 1 user_addresses\n";
     assert!(words.contains("maintenance.prune prune: done at ") && words.ends_with(removed), "{words}");
     let (_, said, _) = carebell(&world, &["jobs", "show", "prune", "--json"], &[]).await;
     let way: Value = serde_json::from_str(&said).unwrap();
-    let counts = json!({ "contents": 4, "deliveries": 8, "job_runs": 10, "reminder_marks": 1 });
+    let counts = json!({ "contents": 4, "deliveries": 8, "job_runs": 10, "reminder_marks": 1, "user_addresses": 1 });
     assert_eq!(way["runs"][0]["result"], json!({ "removed": counts, "unfinished": false }));
 }
 

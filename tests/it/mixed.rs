@@ -230,6 +230,14 @@ const ROUNDS: usize = 40;
 struct Latencies([Vec<f64>; 3]);
 
 impl Latencies {
+    /// The median of each way.
+    fn medians(&mut self) -> [f64; 3] {
+        self.0.each_mut().map(|took| {
+            took.sort_by(f64::total_cmp);
+            took[took.len() / 2]
+        })
+    }
+
     /// Median and 95th percentile of each way.
     fn figures(&mut self) -> String {
         let [push, mail, hook] = &mut self.0;
@@ -306,6 +314,10 @@ impl Outage {
         assert_eq!(self.receivers.phones.first.counts().accepted, had, "no text message was taken meanwhile");
         println!("{name}: median/p95 before: {}", before.figures());
         println!("{name}: median/p95 during: {}", during.figures());
+        // As fast as before, as far as a busy machine can tell: whoever waited for the provider would take seconds.
+        for (before, during) in before.medians().into_iter().zip(during.medians()) {
+            assert!(during <= 5.0 * before + 500.0, "{name}: {during} ms as against {before} ms before");
+        }
         self.worker.line("its breaker opened", |line| line.tells_of_a_provider_that_is_down().then_some(())).await;
         assert_eq!(self.receivers.phones.first.counts().accepted, had);
         self.receivers.phones.first.behave_always(None);

@@ -1,9 +1,20 @@
 //! What people want counts when a notification is planned, and once more when it is sent.
 
-use carebell::{dev::push_service::Behaviour, plan::Channel, preferences::name};
+use std::sync::Arc;
+
+use carebell::{
+    channels::{Sender, sms::Sms},
+    clock::Clock,
+    config::Source,
+    dev::push_service::Behaviour,
+    jobs,
+    plan::Channel,
+    preferences::name,
+};
+use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
-use crate::support::{LIMIT, Worker, World, reminder, sorted, utc_now};
+use crate::support::{Custom, LIMIT, Phones, Worker, World, reminder, sorted, utc_now};
 
 fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "type": "NEWS" })
@@ -82,6 +93,56 @@ async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     worker.stop().await;
 }
 
+/// By a clock of the test's own: in the night in which an hour comes twice they end the last time that the clock shows so,
+/// and over midnight on the next day.
+#[tokio::test]
+async fn quiet_hours_are_those_of_the_persons_clocks() {
+    let world = World::new().await;
+    let phones = Phones::start(&world).await;
+    let clock = Clock::manual("2027-10-31T00:45:00Z".parse().unwrap());
+    let settings = Source::of(phones.one("SMS")).gateways().unwrap().remove(0);
+    let sms: Arc<dyn Sender> = Arc::new(Sms::new(settings, clock.clone()).unwrap());
+    let pipeline = Custom::sending(&world, jobs::registry(), clock.clone(), vec![sms]);
+    world.sql("UPDATE users SET phone = '+4366012345678', timezone = 'Europe/Vienna' WHERE id IN ('ana', 'ben')").await;
+    world
+        .sql(
+            "INSERT INTO preferences (user_id, channels, quiet_from, quiet_to) \
+             VALUES ('ana', '{sms}', '22:00', '02:30'), ('ben', '{sms}', '22:00', '07:00')",
+        )
+        .await;
+    let headers = |id: &'static str| {
+        let never = "2999-01-01T00:00:00Z";
+        [("Carebell-Job-Id", id), ("Content-Type", "application/json"), ("Carebell-Not-After", never)]
+    };
+    // It is 02:45, and was 02:30 a quarter of an hour ago; in a quarter of an hour it is 02:00 again.
+    let ends = ["2027-10-31T01:30:00Z", "2027-11-16T06:00:00Z"].map(|at| at.parse().unwrap());
+    for (user, end, sent) in [("ana", ends[0], 1), ("ben", ends[1], 2)] {
+        world.publish("jobs.notification.normal", &headers(user), news(user).to_string()).await;
+        let held = async || {
+            let line = world.store.ledger_of(user).await.unwrap().pop();
+            line.filter(|line| line.state == "held")
+        };
+        let line = world.eventually("it is held", held).await;
+        assert_eq!((line.reason.as_deref(), line.held_until), (Some("quiet_hours"), Some(end)), "{user}");
+        // The server, which has a clock of its own, hands the parked message over in a year: the test does so now.
+        clock.advance(end - clock.now());
+        let again = json!({ "deliveryId": line.id }).to_string();
+        let id: [(&str, &str); 4] = [
+            ("Carebell-Job-Id", &line.id),
+            ("Carebell-Root-Id", user),
+            ("Content-Type", "application/json"),
+            ("Carebell-Not-After", "2999-01-01T00:00:00Z"),
+        ];
+        world.publish("deliver.sms.normal", &id, again).await;
+        let line = world.ledger(user).await.remove(0);
+        assert_eq!((line.state.as_str(), line.attempts, line.sent_at), ("sent", 0, Some(end)), "{user}");
+        assert_eq!(phones.first.counts().accepted, sent);
+        // 23:30 of a day without a change.
+        clock.advance("2027-11-15T22:30:00Z".parse::<DateTime<Utc>>().unwrap() - clock.now());
+    }
+    pipeline.stop().await;
+}
+
 #[tokio::test]
 async fn what_would_expire_in_quiet_hours_stays_in_the_inbox() {
     let world = World::new().await;
@@ -108,7 +169,9 @@ async fn critical_goes_out_in_quiet_hours_and_that_is_on_record() {
     world.everyone_has_it_once("dose").await;
     let to_ana = world.delivery_to("dose", "ana").await;
     assert_eq!((to_ana.state.as_str(), to_ana.reason.as_deref()), ("sent", Some("quiet_hours_overridden")));
-    assert_eq!(world.delivery_to("dose", "ben").await.reason, None);
+    assert!(to_ana.overrode_quiet_hours);
+    let to_ben = world.delivery_to("dose", "ben").await;
+    assert_eq!((to_ben.reason, to_ben.overrode_quiet_hours), (None, false));
     worker.stop().await;
 }
 

@@ -165,6 +165,7 @@ pub fn receipt(state: Delivered) -> LedgerRecord {
         provider_id: None,
         answer: "201".into(),
         address_gone: false,
+        overrode_quiet_hours: false,
     })
 }
 

@@ -3,12 +3,15 @@
 //! A server's own words may repeat the address or the subject. They are read here and go no further: what is kept is the
 //! code, the enhanced code, and the command that was answered so.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use crate::channels::Answer;
 
 /// `deliveries.reason` of an address that does not exist.
 pub const BOUNCED: &str = "bounced";
+
+/// How long a recipient's server that asks to come again is left alone at least. Most greylisting takes five minutes.
+const GREYLISTED: Duration = Duration::from_mins(5);
 
 /// The longest queue id that is kept.
 const LONGEST_ID: usize = 64;
@@ -114,6 +117,8 @@ impl Reply {
         match (self.code, self.enhanced) {
             // X.1.7 and X.1.8 are about the sender's address, X.1.9 about the way.
             (400..500, _) | (_, Some((1, 7..=9))) => false,
+            // Other address status: some servers mean the sender's by it.
+            (_, Some((1, 0))) if !self.names_the_mailbox || self.elsewhere => false,
             (_, Some((1, _))) => matches!(step, Step::Rcpt | Step::Data | Step::Text),
             // The recipient's domain takes no mail at all (RFC 7504).
             (556, None) => step == Step::Rcpt,
@@ -216,6 +221,8 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
         (Step::Mail, 552 | 555) => Answer::Permanent { why },
         // The sender is refused, which is that of every mail too.
         (Step::Mail, _) => down(why),
+        // Greylisting, most often: who comes again at once is refused again, and has burnt an attempt for it.
+        (Step::Rcpt, 450 | 451) => Answer::Retry { why, after: Some(GREYLISTED) },
         (_, 400..500) => Answer::Retry { why, after: None },
         _ => Answer::Permanent { why },
     }
@@ -264,6 +271,7 @@ mod tests {
         match answer(step, code, text) {
             Answer::Down { timed_out: false, after: None, .. } => "down",
             Answer::Retry { after: None, .. } => "retry",
+            Answer::Retry { after: Some(GREYLISTED), .. } => "later",
             Answer::Permanent { .. } => "permanent",
             Answer::Gone { reason: BOUNCED, .. } => "gone",
             other => panic!("{code} {text}: {other:?}"),
@@ -291,10 +299,10 @@ mod tests {
             (Mail, 552, "5.3.4 Message size exceeds fixed limit", "permanent"),
             (Mail, 555, "5.5.4 Unsupported option", "permanent"),
             // Greylisting and the like.
-            (Rcpt, 450, "4.7.1 Greylisted, see http://postgrey/", "retry"),
-            (Rcpt, 451, "4.7.1 Try again later", "retry"),
+            (Rcpt, 450, "4.7.1 Greylisted, see http://postgrey/", "later"),
+            (Rcpt, 451, "4.7.1 Try again later", "later"),
             (Rcpt, 452, "4.5.3 Too many recipients", "retry"),
-            (Rcpt, 450, "4.1.1 unverified address", "retry"),
+            (Rcpt, 450, "4.1.1 unverified address", "later"),
             (Data, 451, "4.3.0 Temporary lookup failure", "retry"),
             (Text, 452, "4.2.2 Over quota", "retry"),
             (Text, 432, "4.3.2 Concurrent connections limit exceeded", "retry"),
@@ -305,6 +313,7 @@ mod tests {
             // No such address.
             (Rcpt, 550, "5.1.1 <ana@example.org>: Recipient address rejected: User unknown", "gone"),
             (Rcpt, 550, "5.1.10 NULL MX", "gone"),
+            (Rcpt, 550, "5.1.0 <ana@example.org>: User unknown", "gone"),
             (Rcpt, 551, "5.1.6 User has moved", "gone"),
             (Rcpt, 553, "5.1.3 Bad recipient address syntax", "gone"),
             (Rcpt, 501, "5.1.3 Bad recipient address syntax", "gone"),
@@ -318,6 +327,9 @@ mod tests {
             (Rcpt, 550, "5.7.1 Relaying denied", "permanent"),
             (Rcpt, 550, "relay not permitted", "permanent"),
             (Rcpt, 550, "Access denied", "permanent"),
+            (Rcpt, 550, "5.1.0 Address rejected", "permanent"),
+            (Rcpt, 550, "5.1.0 <care@example.org> sender rejected", "permanent"),
+            (Text, 550, "5.1.0 Sender address invalid", "permanent"),
             (Rcpt, 550, "5.1.8 Sender address rejected: Domain not found", "permanent"),
             (Rcpt, 554, "5.7.1 Relay access denied", "permanent"),
             (Rcpt, 552, "5.2.2 Mailbox full", "permanent"),
@@ -401,7 +413,7 @@ mod tests {
                 let shown = format!("{:?}", answer(step, code, &marked));
                 prop_assert!(!shown.contains("ana@") && shown.contains(&code.to_string()), "{}", shown);
                 if code < 500 {
-                    prop_assert!(["down", "retry"].contains(&class(step, code, &marked)), "{}", shown);
+                    prop_assert!(["down", "retry", "later"].contains(&class(step, code, &marked)), "{}", shown);
                 }
             }
         }

@@ -7,7 +7,7 @@ use reqwest::{
     Response,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
-use url::form_urlencoded;
+use url::{Url, form_urlencoded};
 
 use super::Account;
 use crate::{
@@ -82,11 +82,7 @@ impl Client {
         fields: &[(&'static str, String)],
     ) -> Result<Reply, NoReply> {
         let form = form_urlencoded::Serializer::new(String::new()).extend_pairs(fields).finish();
-        let path = format!("{VERSION}/Accounts/{}/{resource}", account.sid);
-        let url = account
-            .base
-            .join(&path)
-            .map_err(|_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false })?;
+        let url = url(account, &format!("{}/{resource}", account.sid))?;
         let request = self
             .http
             .post(url)
@@ -98,19 +94,41 @@ impl Client {
         Ok(reply(response).await)
     }
 
-    /// Whether a provider answers its root with anything but a failure of its own, as a proxy does whose API is away.
+    /// Whether a provider seems to be well. What has no such resource says so by 404, 405 or 501, and what refuses the
+    /// account would refuse a message too, which is not lost by that: only a failure and silence say that it is not.
     pub async fn is_well(&self, account: &Account) -> bool {
-        let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;
-        asked.is_ok_and(|response| !response.status().is_server_error())
+        self.look(account).await.is_ok_and(|status| !is_failure(status))
     }
 
-    /// Whether a provider answers: asks for the root of its API, which sends nothing to anybody, and takes any answer.
+    /// Whether a provider answers, and knows the account.
     pub async fn reach(&self, account: &Account) -> Result<(), String> {
-        let asked = self.http.head(account.base.clone()).timeout(REACH_TIMEOUT).send().await;
-        asked.map(drop).map_err(|error| match no_reply(&error) {
-            NoReply::NotSent { why, .. } | NoReply::Lost(why) => why,
-        })
+        match self.look(account).await {
+            Ok(401) => Err(format!("refuses the account (401); see {}", account.variable)),
+            Ok(status) if is_failure(status) => Err(format!("answers {status}")),
+            Ok(_) => Ok(()),
+            Err(NoReply::NotSent { why, .. } | NoReply::Lost(why)) => Err(why),
+        }
     }
+
+    /// Asks for the account itself, which sends nothing to anybody, and answers the status. The API is asked and not the
+    /// root of its server, which may have nothing to do with it.
+    async fn look(&self, account: &Account) -> Result<u16, NoReply> {
+        let url = url(account, &format!("{}.json", account.sid))?;
+        let request = self.http.get(url).timeout(REACH_TIMEOUT).basic_auth(&account.sid, Some(&account.token));
+        let response = request.send().await.map_err(|error| no_reply(&error))?;
+        Ok(response.status().as_u16())
+    }
+}
+
+/// A resource of the API below its accounts.
+fn url(account: &Account, resource: &str) -> Result<Url, NoReply> {
+    let leads_nowhere = |_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false };
+    account.base.join(&format!("{VERSION}/Accounts/{resource}")).map_err(leads_nowhere)
+}
+
+/// Whether a status is that of a failure, and not of an API that lacks what was asked for.
+fn is_failure(status: u16) -> bool {
+    status >= 500 && status != 501
 }
 
 async fn reply(response: Response) -> Reply {

@@ -24,12 +24,25 @@ pub struct Outage {
     pub texts: usize,
     /// Those of them that arrived, after it was back.
     pub arrived: usize,
-    /// The median time from publish to push in ms, before the outage and during it.
-    pub push_ms: (u64, u64),
+    /// The median times before it.
+    pub before: Medians,
+    /// The median times during it.
+    pub during: Medians,
     /// Whether `/health` showed the provider's breaker open.
     pub breaker_opened: bool,
     /// From the return of the provider to the last text message, in ms.
     pub recovered_after_ms: u64,
+}
+
+/// Median times from publish to what is no text message, in ms.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Medians {
+    /// To the last of the family's pushes.
+    pub push: u64,
+    /// To the mail.
+    pub mail: u64,
+    /// To the webhook's request.
+    pub webhook: u64,
 }
 
 impl Outage {
@@ -39,8 +52,12 @@ impl Outage {
         json!({
             "texts": self.texts,
             "texts_arrived": self.arrived,
-            "push_ms_before": self.push_ms.0,
-            "push_ms_during": self.push_ms.1,
+            "push_ms_before": self.before.push,
+            "push_ms_during": self.during.push,
+            "mail_ms_before": self.before.mail,
+            "mail_ms_during": self.during.mail,
+            "webhook_ms_before": self.before.webhook,
+            "webhook_ms_during": self.during.webhook,
             "breaker_opened": self.breaker_opened,
             "recovered_after_ms": self.recovered_after_ms,
         })
@@ -49,13 +66,14 @@ impl Outage {
 
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { texts, arrived, push_ms, breaker_opened, recovered_after_ms } = self;
+        let Self { texts, arrived, before, during, breaker_opened, recovered_after_ms } = self;
         let breaker = if *breaker_opened { "its breaker opened" } else { "its breaker stayed closed" };
         write!(
             f,
-            "the SMS provider failed: pushes took {} ms as against {} ms before, {breaker}, and {arrived} of {texts} text \
-             messages arrived, the last {recovered_after_ms} ms after it was back",
-            push_ms.1, push_ms.0
+            "the SMS provider failed: pushes took {} ms as against {} ms before, mails {} as against {}, webhooks {} as \
+             against {}; {breaker}, and {arrived} of {texts} text messages arrived, the last {recovered_after_ms} ms after \
+             it was back",
+            during.push, before.push, during.mail, before.mail, during.webhook, before.webhook
         )
     }
 }
@@ -81,19 +99,20 @@ impl Demo {
         Ok(Outage {
             texts: NOTIFICATIONS,
             arrived: self.receivers.came().texts - lost,
-            push_ms: (before, during),
+            before,
+            during,
             breaker_opened: self.breaker_told,
             recovered_after_ms: u64::try_from(back.elapsed().as_millis()).unwrap_or(u64::MAX),
         })
     }
 
-    /// Publishes notifications to the whole family, and answers the median time until each has its pushes, in ms.
-    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<u64, Problem> {
+    /// Publishes notifications to the whole family, and waits for each until all of it but the text message has come.
+    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, Problem> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
-        let mut took = Vec::new();
+        let mut took = [const { Vec::new() }; 3];
         for number in 1..=NOTIFICATIONS {
             let begun = Instant::now();
-            let pushes = self.receivers.came().pushes;
+            let had = self.receivers.came();
             let body = json!({ "recipients": recipients, "title": format!("News {number}") });
             let job = Submission {
                 subject: "jobs.notification.normal".into(),
@@ -104,12 +123,27 @@ impl Demo {
                 at: None,
             };
             submit(&self.context, job).await.map_err(|error| error.to_string())?;
-            self.wait(stop, "the pushes", |demo| demo.receivers.came().pushes >= pushes + MEMBERS).await?;
-            took.push(u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX));
+            let mut came_after = [None; 3];
+            let what_came = "the pushes, the mail and the webhook";
+            self.wait(stop, what_came, |demo| {
+                let came = demo.receivers.came();
+                let is_there = [came.pushes >= had.pushes + MEMBERS, came.mails > had.mails, came.hooks > had.hooks];
+                for (after, _) in came_after.iter_mut().zip(is_there).filter(|(_, is_there)| *is_there) {
+                    after.get_or_insert_with(|| begun.elapsed());
+                }
+                came_after.iter().all(Option::is_some)
+            })
+            .await?;
+            for (took, after) in took.iter_mut().zip(came_after) {
+                took.extend(after.map(|after| u64::try_from(after.as_millis()).unwrap_or(u64::MAX)));
+            }
             tokio::time::sleep_until(begun + EVERY).await;
         }
-        took.sort_unstable();
-        Ok(took[took.len() / 2])
+        let [push, mail, webhook] = took.map(|mut took| {
+            took.sort_unstable();
+            took[took.len() / 2]
+        });
+        Ok(Medians { push, mail, webhook })
     }
 
     async fn wait(

@@ -6,7 +6,7 @@ use axum::{
     Router,
     body::{Body, to_bytes},
     extract::{Request, State as Extract},
-    http::{HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
+    http::{HeaderMap, HeaderValue, Method, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use hyper_util::{
@@ -58,17 +58,20 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
 }
 
 async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
-    // Somebody looks whether anybody is there, as `carebell doctor` does.
-    if request.method() == Method::HEAD && request.uri().path() == "/" {
-        return StatusCode::NOT_FOUND.into_response();
+    // The root says nothing of the API: with some providers nothing is there.
+    if request.uri().path() == "/" {
+        return StatusCode::NOT_IMPLEMENTED.into_response();
     }
     // A connection that stood when the service was shut.
     if state.is_shut() {
         breaker.0.cancel();
         return never().await;
     }
-    state.requested();
     let (parts, body) = request.into_parts();
+    if parts.method == Method::GET && parts.uri.path() == verify::account_path(state.account()) {
+        return look(&state, &breaker, &parts.headers).await;
+    }
+    state.requested();
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
         return refuse(&state, &Violation::new(413, 0, "the body is too long or breaks off"));
     };
@@ -85,6 +88,28 @@ async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: 
         Err(violation) => return refuse(&state, &violation),
     };
     respond(&state, &breaker, message).await
+}
+
+/// Somebody looks whether the API is there, which sends nothing. What was planned for all requests is met by this too.
+async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Response {
+    state.looked();
+    if let Err(violation) = verify::credentials(headers, state.account(), state.token()) {
+        return refuse(state, &violation);
+    }
+    match state.planned_always() {
+        Some(Behaviour::Error { status, code, retry_after }) => {
+            answer(status, error(status, code, "that is all"), retry_after)
+        }
+        Some(Behaviour::Plain { status, body, retry_after }) => answer(status, body, retry_after),
+        Some(Behaviour::Hang) => never().await,
+        Some(Behaviour::Lost) => {
+            breaker.0.cancel();
+            never().await
+        }
+        None | Some(Behaviour::Garbage | Behaviour::Slow(_)) => {
+            answer(200, json!({ "sid": state.account(), "status": "active" }).to_string(), None)
+        }
+    }
 }
 
 async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Response {

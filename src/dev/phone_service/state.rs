@@ -40,6 +40,8 @@ pub struct Counts {
     pub connections: usize,
     /// Connections that were refused.
     pub refused: usize,
+    /// Looks at the account, by which nothing is sent.
+    pub looks: usize,
     /// Requests that a sender might mean for a person, whatever became of them.
     pub requests: usize,
     /// Messages and calls accepted.
@@ -100,6 +102,11 @@ impl State {
         inner.next.pop_front().or_else(|| inner.always.clone())
     }
 
+    /// What all requests meet that nothing else was planned for.
+    pub fn planned_always(&self) -> Option<Behaviour> {
+        self.inner().always.clone()
+    }
+
     /// See [`PhoneService::shut`](super::PhoneService::shut).
     pub fn shut(&self, shut: bool) {
         self.inner().shut = shut;
@@ -131,6 +138,11 @@ impl State {
     /// Where callbacks go in place of their own address.
     pub fn proxy(&self) -> Option<SocketAddr> {
         self.inner().proxy
+    }
+
+    /// Counts a look at the account.
+    pub fn looked(&self) {
+        self.counts.send_modify(|counts| counts.looks += 1);
     }
 
     /// Counts a request.

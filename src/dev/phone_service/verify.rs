@@ -49,15 +49,26 @@ pub struct Request<'a> {
 
 type Fields = BTreeMap<String, String>;
 
+/// The account itself, as a resource of the API.
+pub fn account_path(account: &str) -> String {
+    format!("/2010-04-01/Accounts/{account}.json")
+}
+
+/// Holds the credentials of a request to those of the account.
+pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<(), Violation> {
+    let credentials = STANDARD.encode(format!("{account}:{token}"));
+    let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if given == format!("Basic {credentials}") {
+        return Ok(());
+    }
+    Err(Violation::new(401, 20_003, "not the account's credentials"))
+}
+
 /// Holds a request to the rules. Its id and instant are still to be given.
 pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     let prefix = format!("/2010-04-01/Accounts/{}/", request.account);
     let resource = request.path.strip_prefix(&prefix).ok_or_else(|| Violation::new(404, 20_404, "no such account"))?;
-    let credentials = STANDARD.encode(format!("{}:{}", request.account, request.token));
-    let given = request.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if given != format!("Basic {credentials}") {
-        return Err(Violation::new(401, 20_003, "not the account's credentials"));
-    }
+    credentials(request.headers, request.account, request.token)?;
     if request.method != Method::POST {
         return Err(Violation::new(405, 20_004, "only POST is served"));
     }

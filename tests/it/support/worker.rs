@@ -4,12 +4,15 @@ use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitStatus,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
 use carebell::{
-    channels::{Channels, breaker},
+    channels::{Channels, Sender, breaker},
     clock::{Clock, Random},
     config::{Config, Duty, Source},
     dev::{
@@ -195,11 +198,16 @@ impl Custom {
 
     /// The same by a clock of the test's own. What the server stamps is still by its own.
     pub fn at(world: &World, registry: Registry, clock: Clock) -> Self {
+        Self::sending(world, registry, clock, Vec::new())
+    }
+
+    /// The same with channels.
+    pub fn sending(world: &World, registry: Registry, clock: Clock, senders: Vec<Arc<dyn Sender>>) -> Self {
         let (health, random) = (Health::new(), Random::system());
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();
-        let channels = Channels::new(Vec::new(), breaker::Policy::default(), clock.clone(), health.metrics());
+        let channels = Channels::new(senders, breaker::Policy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
         let parts = Parts { registry, streams, context, effects, channels, templates, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }
