@@ -8,7 +8,7 @@ use carebell::{
 };
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, World, utc_now};
+use crate::support::{LIMIT, PATIENT, Process, QUICK, World, utc_now};
 
 /// A world in which ana has a webhook and wants nothing else.
 struct Scene {
@@ -19,7 +19,11 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        let world = World::new().await;
+        Self::with_overrides(QUICK).await
+    }
+
+    async fn with_overrides(overrides: &str) -> Self {
+        let world = World::with_overrides(overrides).await;
         let endpoint = WebhookEndpoint::start().await.unwrap();
         let (url, secret) = endpoint.subscribe("ana");
         hook(&world, &url, &secret).await;
@@ -153,7 +157,7 @@ async fn nothing_is_sent_where_it_must_not_go() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_down_is_left_alone_until_it_is_back() {
-    let scene = Scene::new().await;
+    let scene = Scene::with_overrides(PATIENT).await;
     scene.endpoint.behave_always("ana", Some(Behaviour::Answer(503, vec![])));
     for number in 0..12 {
         let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
