@@ -58,7 +58,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(20);
 const SPANS_AFTER: &str = "100";
 
 /// How long the reminder's trace is waited for, once all has arrived.
-const TRACE_PATIENCE: Duration = Duration::from_secs(5);
+const TRACE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// What `--once` has seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

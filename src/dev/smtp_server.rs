@@ -27,7 +27,7 @@ mod syntax;
 use std::{fmt, io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream},
     task::JoinHandle,
     time::timeout,
 };
@@ -40,6 +40,9 @@ pub use self::{
 };
 use self::{session::Session, state::State};
 use super::certificates;
+
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 1024;
 
 /// How connections are protected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +64,8 @@ pub struct SmtpServer {
     ca_pem: String,
     address: SocketAddr,
     running: Option<(CancellationToken, JoinHandle<()>)>,
+    /// The port while it is stopped: bound, so that the system lends it to nobody else, and not listened on.
+    held: Option<TcpSocket>,
 }
 
 impl SmtpServer {
@@ -75,7 +80,7 @@ impl SmtpServer {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let state = Arc::new(State::new(user.clone()));
-        let mut server = Self { state, protection, user, tls, ca_pem, address, running: None };
+        let mut server = Self { state, protection, user, tls, ca_pem, address, running: None, held: None };
         server.run(listener);
         Ok(server)
     }
@@ -91,6 +96,7 @@ impl SmtpServer {
         if let Some((stop, task)) = self.running.take() {
             stop.cancel();
             let _ = task.await;
+            self.held = hold(self.address).ok();
         }
     }
 
@@ -100,7 +106,10 @@ impl SmtpServer {
     /// When it cannot be bound.
     pub async fn start_again(&mut self) -> io::Result<()> {
         self.stop().await;
-        let listener = TcpListener::bind(self.address).await?;
+        let listener = match self.held.take() {
+            Some(socket) => socket.listen(BACKLOG)?,
+            None => TcpListener::bind(self.address).await?,
+        };
         self.run(listener);
         Ok(())
     }
@@ -218,6 +227,15 @@ impl fmt::Display for Missing {
 }
 
 impl std::error::Error for Missing {}
+
+/// A socket with a port to itself, on which nobody is answered yet.
+fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // As a listener has it: connections that were closed a moment ago are in nobody's way.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    Ok(socket)
+}
 
 /// Accepts connections until it is told to stop. The port and all connections are closed when it returns.
 async fn serve(

@@ -83,8 +83,10 @@ mod tests {
     }
 
     proptest! {
+        // 1970-01-10 to 2040: beyond the years that anybody has in mind a zone's table may end in the midst of a window.
         #[test]
-        fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32, seconds in 0..4_000_000_000_i64,
+        fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32,
+                                             seconds in 777_600..2_208_988_800_i64,
                                              zone in prop::sample::select(chrono_tz::TZ_VARIANTS.as_slice())) {
             prop_assume!(from != to);
             let at = |minute: u32| NaiveTime::from_hms_opt(minute / 60, minute % 60, 0).unwrap();

@@ -135,6 +135,8 @@ impl Store {
     /// If the database does not answer; then nothing is claimed.
     pub async fn claim_deliveries(&self, asks: &[ClaimAsk]) -> Result<Vec<Claimed>, StoreError> {
         let order = first_of_each(asks, |ask| &ask.id);
+        // A server that has forgotten deliveries in a crash counts them anew. What is on record under the same count is then
+        // of a delivery before it, and says nothing of the one that is claimed here.
         let rows = sqlx::query(
             "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $7::text[], \
                                                  $8::interval[]) AS a(id, seq, delivered, now, worker, patience)), \
@@ -144,7 +146,7 @@ impl Store {
                  UPDATE deliveries d SET state = 'sending', reason = NULL, held_until = NULL, claims = claims + 1, \
                         claim_seq = a.seq, claim_delivery = a.delivered, claimed_by = a.worker, claimed_at = a.now, \
                         updated_at = a.now, \
-                        recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END \
+                        recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN least(d.recorded_delivery, a.delivered - 1) ELSE 0 END \
                  FROM locked a \
                  WHERE d.id = a.id \
                    AND (d.state = 'pending' OR (d.state = 'held' AND (COALESCE(d.held_until <= a.now, true) OR d.not_after <= a.now)) \

@@ -3,7 +3,7 @@
 use carebell::dev::push_service::Behaviour;
 use serde_json::{Value, json};
 
-use crate::support::{FAMILY, LIMIT, Process, World};
+use crate::support::{FAMILY, LIMIT, PATIENT, Process, World};
 
 async fn health(worker: &mut Process) -> (u16, Value) {
     let (status, text) = worker.get("/health").await;
@@ -13,7 +13,7 @@ async fn health(worker: &mut Process) -> (u16, Value) {
 #[tokio::test]
 async fn deliveries_wait_for_a_push_service_that_is_down_and_arrive_when_it_is_back() {
     const JOBS: usize = 40;
-    let world = World::new().await;
+    let world = World::with_overrides(PATIENT).await;
     for name in FAMILY {
         world.push.behave_always(name, Some(Behaviour::status(503)));
     }

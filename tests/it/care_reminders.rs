@@ -84,9 +84,10 @@ impl Town {
 
     /// Publishes what is due at this instant, without a look.
     async fn publish(&self) -> Vec<String> {
-        let before = published(&self.world).await.len();
+        // By sequence and not by count: a worker may take others from the stream meanwhile.
+        let before = last_sequence(&self.world).await;
         while self.scheduler.care_pass(1000).await.unwrap().moved > 0 {}
-        let ids = published(&self.world).await.split_off(before);
+        let ids = published_after(&self.world, before).await;
         sorted(ids.into_iter().map(|id| id.replace("care:reminder.", "").replace("care:", "")).collect())
     }
 
@@ -103,10 +104,19 @@ impl Town {
 
 /// The ids of the jobs in the stream, in their order.
 async fn published(world: &World) -> Vec<String> {
+    published_after(world, 0).await
+}
+
+async fn last_sequence(world: &World) -> u64 {
+    world.context.get_stream("JOBS").await.unwrap().cached_info().state.last_sequence
+}
+
+/// The same of those that came after this one.
+async fn published_after(world: &World, last: u64) -> Vec<String> {
     let mut stream = world.context.get_stream("JOBS").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
     let mut ids = Vec::new();
-    for sequence in state.first_sequence..=state.last_sequence {
+    for sequence in state.first_sequence.max(last + 1)..=state.last_sequence {
         if let Ok(message) = stream.get_raw_message(sequence).await {
             ids.push(message.headers.get("Carebell-Job-Id").unwrap().to_string());
         }
@@ -335,6 +345,8 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
         let id = format!("care:alert.refill:metformin:{}", town.clock.now().format("%Y-%m-%dT%H:%M:%SZ"));
         assert_eq!(town.scheduler.care_pass(10).await.unwrap().published, 1);
         assert_eq!(world.ended(&id).await, ("done".into(), None));
+        // That is committed. Its notification is a job in the stream too, and is only now on its way.
+        world.queues_are_empty().await;
     }
     world.push.wait_for(12, LIMIT).await.unwrap();
     world.queues_are_empty().await;

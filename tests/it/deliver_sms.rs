@@ -16,10 +16,13 @@ use carebell::{
 };
 use serde_json::{Map, json};
 
-use crate::support::{LIMIT, NUMBER, Phones, QUICK, World, utc_now};
+use crate::support::{LIMIT, NUMBER, PATIENT, Phones, QUICK, World, utc_now};
 
 async fn world() -> (World, Phones) {
-    let world = World::new().await;
+    with_phones(World::new().await).await
+}
+
+async fn with_phones(world: World) -> (World, Phones) {
     let phones = Phones::start(&world).await;
     (world, phones)
 }
@@ -117,7 +120,7 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
 
 /// An outage: nothing is lost and nothing dies, whatever it looks like, and the breaker spares the provider.
 async fn outage(fail: impl Fn(&Phones), mend: impl Fn(&Phones)) {
-    let (world, phones) = world().await;
+    let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
     fail(&phones);
     let worker = Phones::worker(&world, &phones.one("SMS"), &[]);
     world.text("news", 14).await;
@@ -153,7 +156,7 @@ async fn an_outage_parks_everything_until_it_is_over() {
 
 #[tokio::test]
 async fn the_second_provider_stands_in_until_the_first_is_back() {
-    let (world, phones) = world().await;
+    let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
     phones.first.behave_always(Some(Behaviour::status(503)));
     let worker = Phones::worker(&world, &phones.both("SMS"), &[]);
     world.text("news", 14).await;
@@ -308,12 +311,13 @@ async fn silence_before_the_request_is_not_silence_after_it() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (_world, phones) = world().await;
     let sms = |settings| Sms::new(settings, Clock::system()).unwrap();
-    let quick = settings(&phones, Duration::from_millis(600));
-    let to_first = sms(quick.clone());
+    // Long enough to connect on a busy machine, and much shorter than the silences below.
+    let patient = settings(&phones, Duration::from_secs(3));
+    let to_first = sms(patient.clone());
 
     phones.first.behave(1, Behaviour::Hang);
     assert_eq!(send(&to_first, NUMBER).await, Answer::Unknown { why: "timeout".into() });
-    phones.first.behave(1, Behaviour::Slow(Duration::from_secs(5)));
+    phones.first.behave(1, Behaviour::Slow(Duration::from_secs(30)));
     assert_eq!(send(&to_first, NUMBER).await, Answer::Unknown { why: "timeout".into() });
     phones.first.behave(1, Behaviour::Slow(Duration::from_millis(100)));
     assert!(matches!(send(&to_first, NUMBER).await, Answer::Accepted { .. }));
@@ -324,25 +328,28 @@ async fn silence_before_the_request_is_not_silence_after_it() {
     let is_down =
         |answer: &Answer, silent: bool| matches!(answer, Answer::Down { timed_out, .. } if *timed_out == silent);
     phones.first.shut(true);
-    let shut = send(&sms(quick.clone()), NUMBER).await;
+    let shut = send(&sms(patient.clone()), NUMBER).await;
     assert!(is_down(&shut, false), "{shut:?}");
     phones.first.shut(false);
     // Nobody listens there.
     let at = |url: String| {
         let account = Account::parse(Channel::Sms, ("SMS_PROVIDER_URL", &url), ("SMS_FROM", "Carebell")).unwrap();
-        Settings { accounts: vec![account], ..quick.clone() }
+        Settings { accounts: vec![account], ..patient.clone() }
     };
     let closed = send(&sms(at("https://AC1:secret@127.0.0.1:1".into())), NUMBER).await;
     assert!(is_down(&closed, false), "{closed:?}");
-    let no_such_host = send(&sms(at("https://AC1:secret@no-such-host.invalid".into())), NUMBER).await;
+    // A resolver may take its time to say so.
+    let unknown = Settings { timeout: LIMIT, ..at("https://AC1:secret@no-such-host.invalid".into()) };
+    let no_such_host = send(&sms(unknown), NUMBER).await;
     assert!(is_down(&no_such_host, false), "{no_such_host:?}");
     // A listener that never answers TLS.
     let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let place = silent.local_addr().unwrap();
-    let no_handshake = send(&sms(at(format!("https://AC1:secret@{place}"))), NUMBER).await;
+    let quick = Settings { timeout: Duration::from_millis(600), ..at(format!("https://AC1:secret@{place}")) };
+    let no_handshake = send(&sms(quick), NUMBER).await;
     assert!(is_down(&no_handshake, true), "{no_handshake:?}");
     // A root that is not ours.
-    let strange = send(&sms(Settings { ca_file: None, ..quick.clone() }), NUMBER).await;
+    let strange = send(&sms(Settings { ca_file: None, ..patient.clone() }), NUMBER).await;
     assert!(is_down(&strange, false), "{strange:?}");
     for answer in [&shut, &closed, &no_such_host, &no_handshake, &strange] {
         let shown = format!("{answer:?}");

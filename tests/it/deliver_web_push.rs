@@ -100,7 +100,7 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
 async fn a_wait_beyond_the_expiry_ends_as_expired_and_does_not_spin() {
     let world = World::new().await;
     world.push.behave("ana", Behaviour::retry_after(429, "3600"));
-    let not_after = (utc_now() + chrono::TimeDelta::seconds(3)).to_rfc3339();
+    let not_after = (utc_now() + chrono::TimeDelta::seconds(10)).to_rfc3339();
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" }).to_string();
     let headers =
         [("Carebell-Job-Id", "hello"), ("Carebell-Not-After", &not_after), ("Content-Type", "application/json")];

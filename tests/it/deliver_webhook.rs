@@ -9,7 +9,7 @@ use carebell::{
 };
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, QUICK, Receivers, World, utc_now};
+use crate::support::{LIMIT, PATIENT, Process, QUICK, Receivers, World, utc_now};
 
 /// A world in which ana has a webhook and wants nothing else.
 struct Scene {
@@ -20,12 +20,16 @@ struct Scene {
 
 impl Scene {
     async fn new() -> Self {
-        Self::of(str::to_owned).await
+        Self::of(QUICK, str::to_owned).await
+    }
+
+    async fn with_overrides(overrides: &str) -> Self {
+        Self::of(overrides, str::to_owned).await
     }
 
     /// Where the operator has named hosts made of that of the endpoint.
-    async fn of(named: impl Fn(&str) -> String) -> Self {
-        let world = World::new().await;
+    async fn of(overrides: &str, named: impl Fn(&str) -> String) -> Self {
+        let world = World::with_overrides(overrides).await;
         let endpoint = WebhookEndpoint::start().await.unwrap();
         let (url, secret) = endpoint.subscribe("ana");
         hook(&world, &url, &secret).await;
@@ -160,7 +164,7 @@ async fn nothing_is_sent_where_it_must_not_go() {
 /// A name is looked at where it leads, and one that the operator named is no other way of writing it.
 #[tokio::test]
 async fn a_name_that_leads_inside_is_not_sent_to() {
-    let other = Scene::of(|_| "hooks.example.org".to_owned()).await;
+    let other = Scene::of(QUICK, |_| "hooks.example.org".to_owned()).await;
     let dead = other.tell_ana("news").await;
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
     assert_eq!(dead.answer.as_deref(), Some("the host has no public address"));
@@ -238,7 +242,7 @@ async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
 
 #[tokio::test]
 async fn an_endpoint_that_is_down_is_left_alone_until_it_is_back() {
-    let scene = Scene::new().await;
+    let scene = Scene::with_overrides(PATIENT).await;
     scene.endpoint.behave_always("ana", Some(Behaviour::Answer(503, vec![])));
     for number in 0..12 {
         let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });

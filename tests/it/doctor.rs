@@ -19,7 +19,7 @@ use tokio::{io::AsyncWriteExt, net::TcpListener, time::Instant};
 
 use crate::{
     cli::carebell,
-    support::{LIMIT, Phones, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
+    support::{Phones, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
 };
 
 /// Port 1 is nobody's.
@@ -154,7 +154,7 @@ async fn a_worker_is_ready_soon_where_all_is_well() {
         assert_eq!(worker.terminate().await.code(), Some(0));
     }
     println!("ready after {quickest:?}");
-    assert!(quickest < Duration::from_secs(3), "{quickest:?}");
+    assert!(quickest < Duration::from_secs(10), "{quickest:?}");
 }
 
 #[tokio::test]
@@ -233,12 +233,11 @@ async fn users_of_nats() {
     let checks = examine(&world, &[("NATS_URL", &stranger)]).await;
     only_failure(&checks, Item::Nats, &["NATS_URL: the server refuses the user or the password"]);
 
-    // A worker does not wait for permissions.
-    let since = Instant::now();
+    // A worker does not wait for permissions: it ends long before its patience does.
     let number = least().iter().position(|subject| *subject == "$JS.ACK.DELIVERIES.>").unwrap();
-    let mut worker = Process::worker(&world, &[("NATS_URL", &url(&format!("lacks-{number}")))]);
+    let lacking = url(&format!("lacks-{number}"));
+    let mut worker = Process::worker(&world, &[("NATS_URL", &lacking), ("START_TIMEOUT", "10m")]);
     assert_eq!(worker.ended().await.code(), Some(1));
-    assert!(since.elapsed() < LIMIT / 2, "{:?}", since.elapsed());
     assert!(worker.output().contains("may not publish to $JS.ACK.DELIVERIES."), "{}", worker.output());
     assert!(!worker.output().contains("p@ss"), "{}", worker.output());
 }
@@ -337,7 +336,7 @@ async fn the_database_is_away_or_read_only_or_empty() {
     let since = Instant::now();
     let checks = examine(&world, &[]).await;
     only_failure(&checks, Item::Database, &["DATABASE_URL: ", "refused", "Postgres is up"]);
-    assert!(since.elapsed() < Duration::from_secs(4), "a refusal is no reason to wait: {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(10), "a refusal is no reason to wait: {:?}", since.elapsed());
     let rest = [Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
     assert_not_checked(&checks, &rest, "the database is not reachable");
 }
@@ -524,7 +523,8 @@ async fn mail_servers_are_signed_in_to() {
 #[tokio::test]
 async fn clocks_that_are_apart() {
     let world = World::new().await;
-    for (skew, side) in [(5, "behind"), (-5, "ahead of")] {
+    // The clock stands still, so that what the examination takes is part of the skew: small beside a minute.
+    for (skew, side) in [(60, "behind"), (-60, "ahead of")] {
         let clock = Clock::manual(utc_now() + TimeDelta::seconds(skew));
         let checks = examine_at(&world, &[], &clock).await;
         let failed: Vec<Item> = checks.iter().filter(|check| check.is_failure()).map(|check| check.item).collect();

@@ -41,7 +41,7 @@ fn channel(server: &SmtpServer) -> Email {
 
 /// The same that waits for as long as a test may.
 fn impatient(server: &SmtpServer) -> Email {
-    trusting(server, Settings { timeout: Duration::from_millis(500), ..settings(&server.url()) })
+    trusting(server, Settings { timeout: Duration::from_secs(2), ..settings(&server.url()) })
 }
 
 async fn send_to(email: &Email, address: &str) -> Answer {
@@ -201,10 +201,10 @@ async fn a_server_that_never_answers_is_given_up_at_each_step() {
         let since = Instant::now();
         let answer = send(&email).await;
         assert!(is_silence(&answer), "{step:?}: {answer:?}");
-        assert!((500..3000).contains(&since.elapsed().as_millis()), "{step:?}: {:?}", since.elapsed());
+        assert!((2..20).contains(&since.elapsed().as_secs()), "{step:?}: {:?}", since.elapsed());
     }
     // None of those connections is used for another mail, which would read the answer that is still to come.
-    server.behave(Behaviour::Slow { at: Step::Message, by: Duration::from_millis(600) });
+    server.behave(Behaviour::Slow { at: Step::Message, by: Duration::from_secs(3) });
     assert!(is_silence(&send(&email).await));
     let received = server.wait_for(1, SOON).await.unwrap().len();
     assert_eq!(send(&email).await, accepted("Q0002"), "after {received}");

@@ -32,7 +32,7 @@ pub async fn waiting(world: &World, durable: &str, stream: &str) -> u64 {
 
 #[tokio::test]
 async fn critical_waits_behind_no_bulk_and_bulk_goes_on_beside_critical() {
-    const BULK: usize = 20_000;
+    const BULK: usize = 60_000;
     let world = World::new().await;
     backlog(&world, "bulk", BULK).await;
     let worker = Worker::start(&world);
@@ -82,7 +82,8 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
-    world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(2))));
+    // So slow that they are behind for as long as anybody looks.
+    world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(5))));
     let mut worker = Process::worker(&world, &[]);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     for number in 0..FIRST {
@@ -94,9 +95,15 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     // One by one, until the worker has looked and says that it pauses: the pull that is open by then lets one through.
     let mut passed = 0;
     while !worker.says("pausing: deliveries are behind") {
-        world.publish_json("jobs.notification.bulk", &format!("second-{passed}"), &body).await;
-        world.ended(&format!("second-{passed}")).await;
+        let id = format!("second-{passed}");
+        world.publish_json("jobs.notification.bulk", &id, &body).await;
         passed += 1;
+        // It may have begun to pause before it took this one.
+        let ended = async || {
+            let ended = world.store.runs_of(&id).await.unwrap().iter().any(|run| run.state != "open");
+            (ended || worker.says("pausing")).then_some(())
+        };
+        world.eventually("it is through, or the lane pauses", ended).await;
         // It looks twice a second; by the next message it may know.
         let since = tokio::time::Instant::now();
         let look = async || (worker.says("pausing") || since.elapsed() > Duration::from_millis(300)).then_some(());

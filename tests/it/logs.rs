@@ -11,7 +11,9 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 fn lines(worker: &Process) -> Vec<Value> {
     let text = fs::read_to_string(worker.log_file()).unwrap();
-    text.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
+    // Of the last line not all may be written yet.
+    let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
+    whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
 }
 
 /// The lines of the runs of one job.

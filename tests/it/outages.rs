@@ -23,6 +23,8 @@ async fn nats_stopped_and_started() {
         .await;
     assert_eq!(worker.get("/livez").await.0, 200);
     world.nats.start_again().await.unwrap();
+    // From when the server answers: the test's own client has to come back too.
+    world.eventually("NATS is back", async || world.context.query_account().await.ok()).await;
     let since = tokio::time::Instant::now();
     world.remind("after").await;
     world.ledger("after").await;
@@ -52,7 +54,11 @@ async fn nats_killed_while_jobs_are_under_way() {
         assert_eq!((ledger.len(), ledger.iter().all(|line| line.state == "sent")), (4, true), "{ledger:?}");
     }
     world.queues_are_empty().await;
-    assert_eq!(world.push.counts().accepted, 120, "nothing lost, nothing doubled");
+    // A server that was killed has forgotten who had what, and hands out again what a worker is still sending.
+    let counts = world.push.counts();
+    assert_eq!(counts.accepted - counts.replaced, 120, "nothing lost, nothing doubled");
+    let second_claims = world.count("SELECT sum(claims - 1)::bigint FROM deliveries").await;
+    assert!(i64::try_from(counts.replaced).unwrap() <= second_claims, "{counts:?}, {second_claims} explained");
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 120);
     assert_eq!(world.count("SELECT sum(attempts)::bigint FROM deliveries").await, 0);
     assert_eq!(worker.terminate().await.code(), Some(0));

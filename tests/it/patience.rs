@@ -16,7 +16,7 @@ const MANY: usize = 20_000;
 const PLACES: usize = 64;
 
 /// What waiting jobs may cost, in bytes. Twenty thousand that were held would take many times as much.
-const SLACK: usize = 12 << 20;
+const SLACK: usize = 24 << 20;
 
 async fn unsettled(world: &World, durable: &str, stream: &str) -> usize {
     let consumer: PullConsumer = world.context.get_consumer_from_stream(durable, stream).await.unwrap();
@@ -43,7 +43,7 @@ async fn resident_with(deliveries: usize) -> usize {
         let runs = world.count("SELECT count(*) FROM job_runs WHERE state = 'done' AND NOT children_pending").await;
         (runs == 1).then_some(())
     };
-    world.eventually("the deliveries are planned and published", published).await;
+    world.eventually_within(3 * LIMIT, "the deliveries are planned and published", published).await;
     drop(planner);
     world.push.drop_connections();
     world.push.wait_until(LIMIT, |counts| counts.open == 0).await.unwrap();

@@ -46,7 +46,7 @@ impl Job for Misbehaving {
             "hangs" => std::future::pending().await,
             "long" => {
                 LONG_RUNS.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_millis(2500)).await;
+                sleep(Duration::from_millis(7500)).await;
                 Ok(Outcome::Skipped(Reason::Gone))
             }
             "fails" => Err(Failure::retry("no luck")),
@@ -135,7 +135,7 @@ async fn work_is_ended_at_its_timeout() {
 
 #[tokio::test]
 async fn work_that_takes_longer_than_the_server_waits_is_kept_alive() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=3s").await;
     publish(&world, "long").await;
     let pipeline = Custom::start(&world, registry());
     assert_eq!(world.ended("long").await, ("skipped".into(), Some("gone".into())));

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
 use tokio::io::AsyncWriteExt;
 
-use crate::support::{Custom, Process, World, peek, reminder, utc_now};
+use crate::support::{Custom, LIMIT, Process, World, peek, reminder, utc_now};
 
 /// Takes the place of `reminder.medication`; what it does is in its id.
 struct Poison {
@@ -105,7 +105,7 @@ async fn publish_killer(world: &World) {
 #[tokio::test]
 async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_healthy_ones_get_through() {
     // As few deliveries as there can be: one attempt and the ten more that workers that were lost may need.
-    let policy = "*.attempts=1,*.max_attempts=1,*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms";
+    let policy = "*.attempts=1,*.max_attempts=1,*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
     let world = World::with_overrides(policy).await;
     publish_killer(&world).await;
     let mut workers: Vec<Process> = (0..2).map(|_| Process::worker(&world, &[])).collect();
@@ -113,7 +113,7 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
     let mut healthy = 0;
     // What starts a worker again when it ends is the operator's supervisor.
     world
-        .eventually("it is in the dead letters", async || {
+        .eventually_within(3 * LIMIT, "it is in the dead letters", async || {
             for worker in &mut workers {
                 if worker.says("the NATS client has ended") && worker.says("stopped") {
                     assert_eq!(worker.ended().await.code(), Some(1));
@@ -134,6 +134,10 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
     let letters = world.dead_letters().await;
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0].1.get("Carebell-Dead-Reason").unwrap().as_str(), "undecodable");
-    world.everyone_has_it_once("healthy").await;
+    let ledger = world.ledger("healthy").await;
+    assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
     world.queues_are_empty().await;
+    // What a worker had sent and not recorded when its client ended is sent again, in place of the first.
+    let counts = world.push.counts();
+    assert_eq!(counts.accepted - counts.replaced, 4, "{counts:?}");
 }

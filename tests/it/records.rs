@@ -217,6 +217,27 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
 }
 
+/// A server that has forgotten deliveries in a crash counts them anew.
+#[tokio::test]
+async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_after_it() {
+    let store = store().await;
+    store.commit_runs(&[planned("d")]).await.unwrap();
+    let now = utc_now();
+    claim(&store, ask_by("one", "d", 1, 1, now)).await;
+    let failed = entry_by("one", "d", 1, 1, LedgerRecord::Verdict(attempt()), now);
+    assert_eq!(store.record_deliveries(&[failed]).await.unwrap(), [true]);
+    let anew = claim(&store, ask_by("two", "d", 1, 1, now)).await;
+    assert!(matches!(anew, Claimed::Taken(_)), "its failure is on record: {anew:?}");
+    for worker in ["two", "three"] {
+        let too_soon = claim(&store, ask_by(worker, "d", 1, 2, now + TimeDelta::seconds(5))).await;
+        assert!(matches!(too_soon, Claimed::Busy(_)), "the second worker is at it: {too_soon:?}");
+    }
+    let failed = entry_by("two", "d", 1, 1, LedgerRecord::Verdict(attempt()), now);
+    assert_eq!(store.record_deliveries(&[failed]).await.unwrap(), [true]);
+    let next = claim(&store, ask_by("three", "d", 1, 2, now + TimeDelta::seconds(5))).await;
+    assert!(matches!(next, Claimed::Taken(_)), "{next:?}");
+}
+
 #[tokio::test]
 async fn a_delivery_that_is_held_is_not_claimed_before_its_time_unless_it_has_expired() {
     let store = store().await;

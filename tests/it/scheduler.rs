@@ -360,7 +360,7 @@ async fn a_hundred_thousand_due_in_one_second() {
         .sql(&format!(
             "INSERT INTO schedules (id, name, kind, lane, payload, expression, zone, starts_at, next_at, due_at, \
                                     created_at, created_by, changed_at, changed_by) \
-             SELECT n::text, 's' || n, 'notification', 'bulk', '{{\"title\": \"x\"}}', '0 8 * * *', 'Europe/London', \
+             SELECT n::text, 's' || n, 'notification', 'bulk', '{{\"title\": \"x\"}}', '@every 8760h', 'UTC', \
                     '{due}', '{due}', '{due}', now(), 'test', now(), 'test' FROM generate_series(1, {COUNT}) n"
         ))
         .await;

@@ -60,7 +60,7 @@ async fn a_protobuf_reminder_reaches_four_inboxes_and_four_browsers() {
     assert_eq!(runs["notification"].state, "done");
     assert_eq!(runs["notification"].job_id, "dose-1:notification");
     world.queues_are_empty().await;
-    assert_eq!(world.count("SELECT count(*) FROM job_children").await, 0, "nothing is left to be published");
+    world.all_is_published().await;
     assert!(world.dead_letters().await.is_empty());
     worker.stop().await;
 }

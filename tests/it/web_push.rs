@@ -191,17 +191,14 @@ async fn a_subscription_made_with_another_key_is_forbidden() {
 
 #[tokio::test]
 async fn a_push_that_is_not_answered_fails_in_time_and_its_repetition_replaces_it() {
-    let Pair { service, channel } = Pair::with(|settings, _| settings.timeout = Duration::from_millis(300)).await;
+    let Pair { service, channel } = Pair::with(|settings, _| settings.timeout = Duration::from_secs(2)).await;
     let phone = service.subscribe("phone");
     service.behave("phone", Behaviour::Hang);
     let started = Instant::now();
     let answer = channel.send(&push(&phone, "1")).await;
     assert_eq!(answer, Answer::Failed { status: None, why: "timeout".to_owned(), after: None });
-    assert!(
-        (Duration::from_millis(300)..Duration::from_secs(3)).contains(&started.elapsed()),
-        "{:?}",
-        started.elapsed()
-    );
+    let took = started.elapsed();
+    assert!((Duration::from_secs(2)..Duration::from_secs(20)).contains(&took), "{took:?}");
     assert_eq!(service.counts().accepted, 0);
 
     service.behave("phone", Behaviour::Swallow);

@@ -3,13 +3,12 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    net::TcpListener,
     path::{Path, PathBuf},
 };
 
 use carebell::dev::guard::{Guarded, PrivateDir, Program, StopSignal, private_dir};
 use tokio::{
-    net::TcpStream,
+    net::{TcpSocket, TcpStream},
     time::{Duration, Instant, sleep},
 };
 
@@ -22,6 +21,9 @@ pub struct Collector {
     guarded: Option<Guarded>,
     program: PathBuf,
     ports: [u16; 2],
+    /// While it is away, its ports: bound, so that nobody else is given them, and not listened on, so that who connects is
+    /// refused.
+    held: Option<[TcpSocket; 2]>,
     directory: PrivateDir,
 }
 
@@ -53,18 +55,21 @@ impl Collector {
             if collector.come().await {
                 return collector;
             }
-            collector.ports = free_ports();
+            let (ports, held) = hold_ports();
+            (collector.ports, collector.held) = (ports, Some(held));
         }
         panic!("the collector does not start");
     }
 
     /// One that is not there.
     pub async fn away() -> Self {
-        Self { guarded: None, program: rotel().await, ports: free_ports(), directory: private_dir().unwrap() }
+        let (ports, held) = hold_ports();
+        Self { guarded: None, program: rotel().await, ports, held: Some(held), directory: private_dir().unwrap() }
     }
 
     /// Starts it. Answers whether it could be.
     pub async fn come(&mut self) -> bool {
+        drop(self.held.take());
         let mut guarded = spawn(&self.program, self.directory.path(), self.ports);
         let is_up = is_up(&mut guarded, self.ports).await;
         self.guarded = Some(guarded);
@@ -84,19 +89,17 @@ impl Collector {
         std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 
-    /// What it has received.
-    pub fn spans(&self) -> Vec<Span> {
-        parse(&self.output())
-    }
-
-    /// Waits until what it has received is enough.
+    /// Waits until what it has received is enough, and it is done with writing that down.
     pub async fn spans_once(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let since = Instant::now();
+        let mut before = String::new();
         loop {
-            let spans = self.spans();
-            if enough(&spans) {
+            let output = self.output();
+            let spans = parse(&output);
+            if enough(&spans) && output == before {
                 return spans;
             }
+            before = output;
             assert!(since.elapsed() < LIMIT, "the collector has not received {what}:\n{}", tree(&spans));
             sleep(Duration::from_millis(20)).await;
         }
@@ -123,10 +126,13 @@ pub fn tree(spans: &[Span]) -> String {
     text
 }
 
-fn free_ports() -> [u16; 2] {
-    // Both are held until both are known, so that they are two.
-    let held = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    held.map(|listener| listener.local_addr().unwrap().port())
+fn hold_ports() -> ([u16; 2], [TcpSocket; 2]) {
+    let held = [(); 2].map(|()| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+        socket
+    });
+    (held.each_ref().map(|socket| socket.local_addr().unwrap().port()), held)
 }
 
 fn spawn(program: &Path, directory: &Path, [grpc, http]: [u16; 2]) -> Guarded {
@@ -162,7 +168,7 @@ async fn is_up(guarded: &mut Guarded, ports: [u16; 2]) -> bool {
     true
 }
 
-/// Reads what it writes of each span, a line a field. A span of which not all is written yet is left out.
+/// Reads what it writes of each span, a line a field.
 fn parse(output: &str) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut part = "";

@@ -55,6 +55,9 @@ pub fn not_checked(why: &str) {
     eprintln!("{why}");
 }
 
+/// The same for outages: no delivery's attempts are burnt before ten others have opened the breaker.
+pub const PATIENT: &str = "*.backoff=fixed 2s,*.jitter=0%,*.ack_wait=2s";
+
 /// The family of the tests.
 pub const FAMILY: [&str; 4] = ["ana", "ben", "chloe", "dan"];
 
@@ -274,18 +277,34 @@ impl World {
         lines.into_iter().find(|line| line.user_id == user).unwrap()
     }
 
-    /// Waits until both work queues hold nothing.
+    /// Waits until no stream of jobs holds anything. One after another is looked at, and a job that moves from one to
+    /// another meanwhile is seen in none: so all are looked at twice, and nothing may have come in between.
     pub async fn queues_are_empty(&self) {
+        let mut last = None;
         self.eventually("the work queues are empty", async || {
+            let mut sequences = Vec::new();
             for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
-                let mut stream = self.context.get_stream(name).await.ok()?;
-                if stream.info().await.ok()?.state.messages > 0 {
+                let stream = self.context.get_stream(name).await.ok()?;
+                let state = &stream.cached_info().state;
+                if state.messages > 0 {
+                    last = None;
                     return None;
                 }
+                sequences.push(state.last_sequence);
             }
-            Some(())
+            let before = last.replace(sequences);
+            (before == last).then_some(())
         })
         .await;
+    }
+
+    /// Waits until nothing is on record any more that is still to be published. That it is published is recorded later,
+    /// and no acknowledgement waits for it.
+    pub async fn all_is_published(&self) {
+        let pending = "SELECT (SELECT count(*) FROM job_children) \
+                       + (SELECT count(*) FROM job_runs WHERE children_pending)";
+        self.eventually("nothing is left to be published", async || (self.count(pending).await == 0).then_some(()))
+            .await;
     }
 
     /// The dead letters, as they are now: subject and message.
