@@ -221,7 +221,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
 #[tokio::test]
 async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_after_it() {
     let store = store().await;
-    store.commit_runs(&[planned("d")]).await.unwrap();
+    store.commit_notifications(&[planned("d")]).await.unwrap();
     let now = utc_now();
     claim(&store, ask_by("one", "d", 1, 1, now)).await;
     let failed = entry_by("one", "d", 1, 1, LedgerRecord::Verdict(attempt()), now);

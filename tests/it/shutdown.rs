@@ -15,7 +15,8 @@ async fn hello(world: &World) {
 #[tokio::test]
 async fn a_job_under_way_is_finished() {
     let world = World::new().await;
-    world.push.behave("ana", Behaviour::Slow(Duration::from_secs(1)));
+    // Not so slow that its notification would publish a message for it.
+    world.push.behave("ana", Behaviour::Slow(Duration::from_millis(500)));
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     assert_eq!(worker.get("/ready").await.0, 200);

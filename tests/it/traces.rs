@@ -79,31 +79,28 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
     // A worker that stops hands over what it has.
     assert!(worker.terminate().await.success(), "{}", worker.output());
     let enough = |spans: &[Span]| {
-        of_kind(spans, "CLIENT") >= 4 && of_kind(spans, "CONSUMER") >= 6 && of_kind(spans, "PRODUCER") >= 2
+        of_kind(spans, "CLIENT") >= 4 && of_kind(spans, "CONSUMER") >= 6 && of_kind(spans, "PRODUCER") >= 1
     };
     let spans = collector.spans_once("four pushes", enough).await;
     println!("{}", tree(&spans));
 
-    assert_eq!(spans.len(), 12, "{}", tree(&spans));
+    assert_eq!(spans.len(), 11, "{}", tree(&spans));
     assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
     let reminder = only(&spans, "process jobs.reminder.medication");
     let sent = only(&spans, "send jobs.notification.critical");
     let notification = only(&spans, "process jobs.notification.critical");
-    let planned = only(&spans, "send deliver.web_push.critical");
     // Of each link of the chain, parent and link: Jaeger's graph needs the one, the conventions want the other.
     assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
     assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
     assert_eq!((&sent.parent, &sent.links[..]), (&reminder.id, &[][..]));
     assert_eq!((&notification.parent, &notification.links), (&sent.id, &vec![sent.id.clone()]));
     assert_eq!(notification.states, ["congo=t61rcWkgMzE"], "what vendors add is handed on");
-    assert_eq!(planned.parent, notification.id);
-    assert_eq!(planned.attributes["messaging.batch.message_count"], "4");
     let deliveries = named(&spans, "process deliver.web_push.critical");
     let requests = named(&spans, "POST");
     assert_eq!((deliveries.len(), requests.len()), (4, 4));
     let ledger = world.ledger("dose-1").await;
     for delivery in &deliveries {
-        assert_eq!((&delivery.parent, &delivery.links), (&planned.id, &vec![planned.id.clone()]));
+        assert_eq!((&delivery.parent, &delivery.links), (&notification.id, &vec![notification.id.clone()]));
         assert!(ledger.iter().any(|line| line.id == delivery.attributes["messaging.message.id"]));
         let request = requests.iter().find(|request| request.parent == delivery.id).expect("each has its request");
         let (host, port) = world.push.host_port().split_once(':').map(|(a, b)| (a.to_owned(), b.to_owned())).unwrap();
@@ -120,7 +117,7 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
         assert_eq!(attributes, expected);
     }
     assert_eq!(of_kind(&spans, "CONSUMER"), 6);
-    assert_eq!(of_kind(&spans, "PRODUCER"), 2);
+    assert_eq!(of_kind(&spans, "PRODUCER"), 1);
     assert_eq!(of_kind(&spans, "CLIENT"), 4);
 
     let expected = [
@@ -170,7 +167,7 @@ async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     assert!(worker.terminate().await.success());
 
     let enough = |spans: &[Span]| {
-        of_kind(spans, "CLIENT") >= 6 && of_kind(spans, "CONSUMER") >= 7 && of_kind(spans, "PRODUCER") >= 3
+        of_kind(spans, "CLIENT") >= 6 && of_kind(spans, "CONSUMER") >= 8 && of_kind(spans, "PRODUCER") >= 3
     };
     let spans = collector.spans_once("six requests of seven runs", enough).await;
     println!("{}", tree(&spans));
@@ -199,11 +196,15 @@ async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     let resumed = of("ben").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
     assert_eq!((&resumed.parent, &resumed.links), (&held.parent, &held.links), "of the same origin");
 
-    let dead = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "dead").unwrap();
+    let dead = of("chloe").await.find(|span| span.attributes["carebell.sequence"] == "0").unwrap();
     assert_eq!((dead.attributes["error.type"].as_str(), dead.events[0].as_str()), ("permanent", "exception"));
     let redriven = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
     let again = spans.iter().find(|span| span.id == redriven.parent).expect("whoever sent it back");
-    assert_eq!((again.name.as_str(), &again.parent), ("send deliver.web_push.normal", &dead.parent));
+    // It was sent at once, so that it has a message, and with it a dead letter, only since then.
+    let buried = of("chloe").await.find(|span| span.attributes["carebell.sequence"] != "0").unwrap();
+    assert_eq!((again.name.as_str(), &again.parent), ("send deliver.web_push.normal", &buried.parent));
+    let message = spans.iter().find(|span| span.id == buried.parent).expect("whoever published it");
+    assert_eq!((message.name.as_str(), &message.parent), ("send deliver.web_push.normal", &dead.parent));
     nothing_personal(&world, &collector);
 }
 
@@ -353,10 +354,10 @@ async fn a_share_is_of_whole_traces() {
     assert_eq!(sampled + told, 40, "who is not sampled is told so");
     let sampled = usize::try_from(sampled).unwrap();
     assert!((1..40).contains(&sampled), "{sampled} of 40, which chance makes 0 or 40 once in a life");
-    let spans = collector.spans_once("all that is sampled", |spans| spans.len() >= 4 * sampled).await;
+    let spans = collector.spans_once("all that is sampled", |spans| spans.len() >= 3 * sampled).await;
     let roots = named(&spans, "process jobs.notification.normal").len();
-    let counts = [spans.len(), roots, of_kind(&spans, "CLIENT"), of_kind(&spans, "PRODUCER")];
-    assert_eq!(counts, [4 * sampled, sampled, sampled, sampled], "{}", tree(&spans));
+    let counts = [spans.len(), roots, of_kind(&spans, "CLIENT")];
+    assert_eq!(counts, [3 * sampled, sampled, sampled], "{}", tree(&spans));
 }
 
 /// A collector that is away costs its spans, and nothing else.
