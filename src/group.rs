@@ -22,12 +22,6 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 /// The most jobs that share one statement.
 pub const GROUP: usize = 200;
 
-/// After a group of so many, the next is waited for: what is asked meanwhile shares its statement.
-const BUSY: usize = 4;
-
-/// For so long.
-const GATHER: Duration = Duration::from_millis(2);
-
 /// A statement that answers many asks at once.
 pub trait Batch: Send + Sync + 'static {
     /// One ask.
@@ -114,14 +108,10 @@ impl<B: Batch> Group<B> {
         tokio::spawn(async move {
             let mut waiting = Vec::with_capacity(limit);
             loop {
-                let many = receiver.recv_many(&mut waiting, limit).await;
-                if many == 0 {
+                if receiver.recv_many(&mut waiting, limit).await == 0 {
                     return;
                 }
                 answer(&batch, &health, &metrics, waiting.drain(..).unzip()).await;
-                if many >= BUSY {
-                    sleep(GATHER).await;
-                }
             }
         });
         Self { asks }

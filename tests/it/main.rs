@@ -7,6 +7,7 @@ mod support;
 
 mod alert_refill;
 mod alerts;
+mod at_once;
 mod bad_input;
 mod breakers;
 mod callbacks;

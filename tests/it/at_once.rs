@@ -1,0 +1,147 @@
+//! The short way: the worker that plans a push sends it, without a message of its own.
+
+use std::time::Duration;
+
+use carebell::{
+    dev::push_service::Behaviour,
+    store::{AT_ONCE, Claimed, ClaimedAtOnce, Committed},
+};
+use chrono::TimeDelta;
+
+use crate::{
+    records::{ask_by, planned, store},
+    support::{FAMILY, QUICK, Worker, World, utc_now},
+};
+
+/// How many messages DELIVERIES has ever had.
+async fn messages(world: &World) -> u64 {
+    world.context.get_stream("DELIVERIES").await.unwrap().info().await.unwrap().state.last_sequence
+}
+
+#[tokio::test]
+async fn a_push_that_goes_well_has_no_message() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    world.queues_are_empty().await;
+    assert_eq!(messages(&world).await, 0);
+    let claims =
+        "SELECT count(*) FROM deliveries WHERE claims = 1 AND attempts = 0 AND claim_seq = 0 AND answer = '201'";
+    assert_eq!(world.count(claims).await, 4, "but the same record as any other");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_queue_with_a_rate_starts_what_is_pulled_and_nothing_else() {
+    let world = World::with_overrides(&format!("{QUICK},deliver_web_push_critical.rate=50/s")).await;
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    assert_eq!(messages(&world).await, 4);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_no_place_has_a_message() {
+    let world = World::with_overrides(&format!("{QUICK},deliver_web_push_critical.concurrency=1")).await;
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    assert!(messages(&world).await > 0);
+    world.queues_are_empty().await;
+    worker.stop().await;
+}
+
+/// A push service that is slow holds up no notification, and what it was asked is not asked again.
+#[tokio::test]
+async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    // The first push to a push service makes its connection, and the others wait for that.
+    world.remind("first").await;
+    world.everyone_has_it_once("first").await;
+    world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
+    world.remind("dose").await;
+    let noted = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND NOT children_pending";
+    world.eventually("the notification is done", async || (world.count(noted).await == 1).then_some(())).await;
+    assert_eq!(world.delivery_to("dose", "ana").await.state, "sending", "that one goes on");
+    let ledger = world.ledger("dose").await;
+    assert!(ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+    assert!(messages(&world).await >= 1);
+    world.queues_are_empty().await;
+    assert_eq!(world.push.counts().requests, 8, "the message found it being sent, or sent");
+    worker.stop().await;
+}
+
+/// What fails goes on by a message, from where it is: no attempt is lost, and none is made twice.
+#[tokio::test]
+async fn what_fails_goes_on_by_a_message() {
+    let world = World::new().await;
+    world.push.behave("ana", Behaviour::status(503));
+    world.push.behave_always("ben", Some(Behaviour::status(503)));
+    world.push.behave("chloe", Behaviour::status(400));
+    world.push.behave("dan", Behaviour::status(410));
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.ledger("dose").await;
+    world.queues_are_empty().await;
+    let mut ended = Vec::new();
+    for user in FAMILY {
+        let line = world.delivery_to("dose", user).await;
+        ended.push((line.state, line.attempts));
+    }
+    let expected = [("sent", 1), ("dead", 3), ("dead", 1), ("failed", 0)];
+    assert_eq!(ended, expected.map(|(state, attempts)| (state.to_owned(), attempts)));
+    assert_eq!(world.push.counts().requests, 2 + 3 + 1 + 1);
+    let letters = world.dead_letters_once(2).await;
+    assert_eq!(letters.len(), 2);
+    for (subject, headers, _) in letters {
+        assert!(subject.starts_with("dead.deliver.web_push.DELIVERIES."), "{subject}");
+        let reason = headers.get("Carebell-Dead-Reason").unwrap().as_str();
+        assert!(["permanent", "exhausted"].contains(&reason), "{reason}");
+    }
+    worker.stop().await;
+}
+
+/// The claim that a commit makes is as good as any, until its worker is known to be lost or gives it up.
+#[tokio::test]
+async fn a_claim_that_was_planned_is_held_and_given_up() {
+    let store = store().await;
+    let plan = |id: &str, worker: &str| {
+        let mut commit = planned(id);
+        let ids = [id.to_owned()].into();
+        commit.at_once = Some(ClaimedAtOnce { worker: worker.into(), ids });
+        commit
+    };
+    let committed = store.commit_notifications(&[plan("a", "one"), plan("b", "one"), planned("c")]).await.unwrap();
+    assert!(committed.iter().all(|noted| noted.committed == Committed::Fresh));
+    let claimed: Vec<usize> = committed.iter().map(|noted| noted.claimed.len()).collect();
+    assert_eq!(claimed, [1, 1, 0]);
+    let again = store.commit_notifications(&[plan("a", "two")]).await.unwrap().remove(0);
+    assert_eq!((again.committed, again.claimed.len()), (Committed::Duplicate, 0));
+
+    let now = utc_now();
+    let claim = async |worker: &str, id: &str, now| {
+        store.claim_deliveries(&[ask_by(worker, id, 7, 1, now)]).await.unwrap().remove(0)
+    };
+    for worker in ["one", "two"] {
+        let found = claim(worker, "a", now + TimeDelta::seconds(30)).await;
+        assert!(matches!(found, Claimed::Busy(_)), "it is being sent: {found:?}");
+    }
+    // Whoever finds its worker dead asks for its message; one who asks too soon gets that too, and has to wait.
+    let pending = async |run: &str, before| store.pending_children(run, before).await.unwrap().len();
+    assert_eq!(pending("job-a", now - TimeDelta::seconds(15)).await, 1);
+    assert!(matches!(claim("two", "a", now).await, Claimed::Busy(_)));
+    assert_eq!(pending("job-a", now + TimeDelta::seconds(1)).await, 1);
+    let taken = claim("two", "a", now).await;
+    assert!(matches!(&taken, Claimed::Taken(claim) if claim.unsettled && claim.claims == 2), "{taken:?}");
+
+    store.release_at_once("job-b", "two").await.unwrap();
+    assert!(matches!(claim("two", "b", now).await, Claimed::Busy(_)), "that is not two's to give up");
+    store.release_at_once("job-b", "one").await.unwrap();
+    assert!(matches!(claim("two", "b", now).await, Claimed::Taken(_)));
+    let third = claim("two", "c", now).await;
+    assert!(matches!(&third, Claimed::Taken(claim) if !claim.unsettled), "{third:?}");
+    assert_eq!(AT_ONCE, 0, "no message has this sequence");
+}
