@@ -189,6 +189,12 @@ impl Effects {
     /// # Errors
     /// If the look-up is refused.
     pub async fn look_up(&self, meta: &Meta) -> Result<Admission, Refused> {
+        self.look_up_and(false, meta).await
+    }
+
+    /// The same. Where the run is of this very message and not brought to its end, this worker may give up what it has
+    /// claimed for it.
+    async fn look_up_and(&self, gives_up: bool, meta: &Meta) -> Result<Admission, Refused> {
         let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
         let Some(record) = record else {
             if meta.delivered > crate::store::CRASHES {
@@ -215,6 +221,9 @@ impl Effects {
             "dead" => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),
             _ => {
                 if same_message && record.children_pending {
+                    if gives_up {
+                        self.store.release_at_once(&meta.job_id, &self.worker).await?;
+                    }
                     let children = self.pending_children(&meta.job_id).await?;
                     self.publish(&meta.job_id, &children).await;
                 }
@@ -285,11 +294,8 @@ impl Effects {
             Committed::Fresh if claimed.is_empty() => self.publish(&meta.job_id, &others).await,
             Committed::Fresh => publish::children(&self.context, &others).await,
             Committed::MarkTaken => {}
-            Committed::Duplicate => {
-                // Perhaps a commit of this very message, whose answer was lost: nobody sends what it claimed.
-                self.store.release_at_once(&meta.job_id, &self.worker).await?;
-                drop(self.look_up(meta).await?);
-            }
+            // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed.
+            Committed::Duplicate => drop(self.look_up_and(true, meta).await?),
         }
         Ok((committed, claimed))
     }

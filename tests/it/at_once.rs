@@ -7,6 +7,7 @@ use carebell::{
     store::{AT_ONCE, Claimed, ClaimedAtOnce, Committed},
 };
 use chrono::TimeDelta;
+use serde_json::json;
 
 use crate::{
     records::{ask_by, planned, store},
@@ -71,6 +72,28 @@ async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     assert!(messages(&world).await >= 1);
     world.queues_are_empty().await;
     assert_eq!(world.push.counts().requests, 8, "the message found it being sent, or sent");
+    worker.stop().await;
+}
+
+/// Only whoever has the very message of a run may give up what was claimed for it.
+#[tokio::test]
+async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    world.remind("first").await;
+    world.everyone_has_it_once("first").await;
+    // Longer than it takes until the push's message, which it gets after a second, looks again.
+    world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish_json("jobs.notification.critical", "news", &body).await;
+    let noted = "SELECT count(*) FROM job_runs WHERE job_id = 'news' AND state = 'done' AND NOT children_pending";
+    world.eventually("the notification is done", async || (world.count(noted).await == 1).then_some(())).await;
+    world.publish_json("jobs.notification.critical", "news", &body).await;
+    world.ledger("news").await;
+    world.queues_are_empty().await;
+    let line = world.delivery_to("news", "ana").await;
+    assert_eq!((line.state.as_str(), line.claims), ("sent", 1));
+    assert_eq!(world.push.counts().requests, 5);
     worker.stop().await;
 }
 
