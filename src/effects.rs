@@ -26,11 +26,11 @@ use crate::{
     health::Health,
     job::Meta,
     kind::Stage,
-    plan::{DeadReason, Plan, Reason},
+    plan::{DeadReason, Plan, PlannedDelivery, Reason},
     reads::Reads,
     store::{
-        Child, Claim, ClaimAsk, Claimed, ClaimedAtOnce, Commit, Committed, FailedRun, LedgerEntry, LedgerRecord,
-        NotificationCommitted, RunAsk, RunRecord, RunState, Store, Verdict,
+        Answer, Child, Claim, ClaimAsk, Claimed, ClaimedAtOnce, Commit, Committed, FailedRun, LedgerEntry,
+        LedgerRecord, RunAsk, RunRecord, RunState, Store, Verdict,
     },
     wire,
 };
@@ -49,8 +49,7 @@ pub struct Effects {
     /// How old a claim must be whose worker was silent for an `ack_wait`: half of that.
     patience: TimeDelta,
     look_ups: Group<LookUps>,
-    reminders: Group<ReminderCommits>,
-    notifications: Group<NotificationCommits>,
+    commits: Group<Commits>,
     published: Group<ChildrenPublished>,
     failures: Group<RunFailures>,
     claims: Group<Claims>,
@@ -83,6 +82,18 @@ pub enum Admission {
     },
 }
 
+/// What came of a commit by which deliveries are claimed, or the next job is planned.
+#[derive(Debug)]
+pub struct AtOnce {
+    /// What came of the run.
+    pub committed: Committed,
+    /// Whether the job that was planned together with it was written.
+    pub followed: bool,
+    /// The messages of the deliveries that this worker has claimed: each is published only if somebody else has to send it,
+    /// and then [`Effects::note_published`] ends the run that planned them.
+    pub claimed: Vec<Child>,
+}
+
 /// Whether what a worker says of a job is on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -106,8 +117,7 @@ pub struct Death {
 }
 
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
-batch!(ReminderCommits("reminders"): Commit => Committed, commit_reminders);
-batch!(NotificationCommits("notifications"): Commit => NotificationCommitted, commit_notifications);
+batch!(Commits("commits"): Commit => Answer, commit);
 batch!(ChildrenPublished("published"): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
@@ -123,8 +133,7 @@ impl Effects {
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
-            reminders: Group::start(ReminderCommits(store.clone()), GROUP, Arc::clone(health)),
-            notifications: Group::start(NotificationCommits(store.clone()), GROUP, Arc::clone(health)),
+            commits: Group::start(Commits(store.clone()), GROUP, Arc::clone(health)),
             published: Group::start(ChildrenPublished(store.clone()), GROUP, Arc::clone(health)),
             failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
@@ -220,12 +229,21 @@ impl Effects {
             // Published again after it died: it has had no effect yet, so it runs, and counts afresh.
             "dead" => Ok(Admission::Run { attempts: 0, claim: None, first: meta.published }),
             _ => {
-                if same_message && record.children_pending {
+                let unfinished = if !same_message {
+                    None
+                } else if record.children_pending {
+                    Some(meta.job_id.clone())
+                } else if meta.kind.stage == Stage::Reminder {
+                    self.store.planned_together(&meta.root_id).await?
+                } else {
+                    None
+                };
+                if let Some(job_id) = unfinished {
                     if gives_up {
-                        self.store.release_at_once(&meta.job_id, &self.worker).await?;
+                        self.store.release_at_once(&job_id, &self.worker).await?;
                     }
-                    let children = self.pending_children(&meta.job_id).await?;
-                    self.publish(&meta.job_id, &children).await;
+                    let children = self.pending_children(&job_id).await?;
+                    self.publish(&job_id, &children).await;
                 }
                 Ok(Admission::Ended(record.state))
             }
@@ -269,9 +287,8 @@ impl Effects {
         Box::pin(self.end(meta, not_after, RunState::Done, None, plan)).await
     }
 
-    /// The same for a notification, of whose deliveries this worker sends `at_once` those of these ids. Answers also the
-    /// messages of those that it has claimed by that: each is published only if somebody else has to send it, and then
-    /// [`Self::note_published`] ends the run.
+    /// The same for a job whose next one is planned together with it, or of whose deliveries this worker sends `at_once`
+    /// those of these ids.
     ///
     /// # Errors
     /// As [`Self::carry_out`].
@@ -280,33 +297,52 @@ impl Effects {
         meta: &Meta,
         not_after: DateTime<Utc>,
         plan: Plan,
+        next: Option<(Meta, Plan)>,
         at_once: HashSet<String>,
-    ) -> Result<(Committed, Vec<Child>), Refused> {
-        let children = children_of(meta, not_after, &plan);
-        let mut commit = self.commit(meta, not_after, plan, &children);
-        commit.at_once = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
+    ) -> Result<AtOnce, Refused> {
+        let deliveries = match &next {
+            Some((meta, plan)) => deliveries_of(meta, not_after, plan),
+            None => deliveries_of(meta, not_after, &plan),
+        };
+        let claims = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
+        let mut commit = self.commit(meta, not_after, plan);
+        let job_id = match next {
+            Some((meta, plan)) => {
+                let job_id = meta.job_id.clone();
+                commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit(&meta, not_after, plan) }));
+                // It needs no message.
+                commit.children.clear();
+                job_id
+            }
+            None => {
+                commit.at_once = claims;
+                meta.job_id.clone()
+            }
+        };
+        let is_together = commit.next.is_some();
         checkpoint::reached(Step::Worked);
-        let NotificationCommitted { committed, claimed } = self.notifications.ask(commit).await?;
+        let Answer { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         let (claimed, others): (Vec<Child>, Vec<Child>) =
-            children.into_iter().partition(|child| claimed.contains(&child.job_id));
+            deliveries.into_iter().partition(|child| claimed.contains(&child.job_id));
         match committed {
-            Committed::Fresh if claimed.is_empty() => self.publish(&meta.job_id, &others).await,
+            Committed::Fresh if is_together && !followed => {}
+            Committed::Fresh if claimed.is_empty() => self.publish(&job_id, &others).await,
             Committed::Fresh => publish::children(&self.context, &others).await,
             Committed::MarkTaken => {}
             // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed.
             Committed::Duplicate => drop(self.look_up_and(true, meta).await?),
         }
-        Ok((committed, claimed))
+        Ok(AtOnce { committed, followed, claimed })
     }
 
     /// Has the deliveries that this worker claimed as it planned them sent by whoever gets their messages.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn give_up_at_once(&self, meta: &Meta, claimed: &[Child]) -> Result<(), Refused> {
-        self.store.release_at_once(&meta.job_id, &self.worker).await?;
-        self.publish(&meta.job_id, claimed).await;
+    pub async fn give_up_at_once(&self, job_id: &str, claimed: &[Child]) -> Result<(), Refused> {
+        self.store.release_at_once(job_id, &self.worker).await?;
+        self.publish(job_id, claimed).await;
         Ok(())
     }
 
@@ -319,13 +355,12 @@ impl Effects {
         reason: Option<&'static str>,
         plan: Plan,
     ) -> Result<Committed, Refused> {
-        let children = children_of(meta, not_after, &plan);
-        let commit = Commit { state, reason, ..self.commit(meta, not_after, plan, &children) };
+        let deliveries = deliveries_of(meta, not_after, &plan);
+        let commit = Commit { state, reason, ..self.commit(meta, not_after, plan) };
+        let mut children = commit.children.clone();
+        children.extend(deliveries);
         checkpoint::reached(Step::Worked);
-        let committed = match meta.kind.stage {
-            Stage::Notification => self.notifications.ask(commit).await?.committed,
-            Stage::Reminder | Stage::Maintenance | Stage::Delivery => self.reminders.ask(commit).await?,
-        };
+        let committed = self.commits.ask(commit).await?.committed;
         checkpoint::reached(Step::Committed);
         match committed {
             Committed::Fresh => self.publish(&meta.job_id, &children).await,
@@ -336,13 +371,14 @@ impl Effects {
         Ok(committed)
     }
 
-    fn commit(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan, children: &[Child]) -> Commit {
+    fn commit(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Commit {
         Commit {
             meta: meta.clone(),
             state: RunState::Done,
             reason: None,
+            children: next_of(meta, not_after, &plan).into_iter().collect(),
             plan,
-            children: children.to_vec(),
+            next: None,
             not_after,
             at_once: None,
             now: self.clock.now(),
@@ -479,22 +515,23 @@ impl Effects {
     }
 }
 
-/// The messages that a plan asks for: jobs of a later stage, and one for each delivery that is to be sent.
-fn children_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
-    let child = |job_id: String, subject: String, body: Vec<u8>| Child {
-        job_id,
-        root_id: meta.root_id.clone(),
-        subject,
-        body,
-        not_after,
-        trace: meta.trace.clone(),
-    };
-    let next = plan.next.as_ref().map(|next| {
-        child(format!("{}:{}", meta.root_id, next.suffix), next.kind.subject(next.lane), next.body.clone())
-    });
-    let deliveries = plan.deliveries.iter().filter_map(|row| {
+/// The message of the job of the next stage that a plan asks for.
+fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> {
+    let next = plan.next.as_ref()?;
+    let (job_id, subject) = (next.job_id(&meta.root_id), next.kind.subject(next.lane));
+    Some(child(meta, not_after, (job_id, subject, next.body.clone())))
+}
+
+/// The messages of a plan's deliveries, as far as they are to be sent.
+fn deliveries_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
+    let deliveries = plan.deliveries.iter().filter(|row| row.unsent.is_none());
+    let message = |row: &PlannedDelivery| {
         let body = wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec();
-        row.unsent.is_none().then(|| child(row.id.clone(), row.channel.kind().subject(row.lane), body))
-    });
-    next.into_iter().chain(deliveries).collect()
+        child(meta, not_after, (row.id.clone(), row.channel.kind().subject(row.lane), body))
+    };
+    deliveries.map(message).collect()
+}
+
+fn child(meta: &Meta, not_after: DateTime<Utc>, (job_id, subject, body): (String, String, Vec<u8>)) -> Child {
+    Child { job_id, root_id: meta.root_id.clone(), subject, body, not_after, trace: meta.trace.clone() }
 }

@@ -11,6 +11,7 @@ mod message;
 mod registry;
 mod run;
 mod settle;
+mod together;
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,7 @@ use self::{
     depth::Waiting,
     limit::{Limit, Saved},
     run::Runner,
+    together::{Next, Together},
 };
 pub use self::{
     message::{Form, Place, Pulled},
@@ -92,7 +94,7 @@ impl Pipeline {
             jobs: TaskTracker::new(),
         };
         let depth = pipeline.follow_depth(parts);
-        let short_way = Arc::new(pipeline.short_way(parts)?);
+        let short_way = Arc::new(pipeline.short_way(parts, &depth)?);
         for kind in parts.registry.kinds() {
             if !can_run(*kind, &parts.channels) {
                 continue;
@@ -116,7 +118,7 @@ impl Pipeline {
                     health: Arc::clone(&parts.health),
                     jobs: pipeline.jobs.clone(),
                     stop: pipeline.stop.clone(),
-                    pause: declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() }),
+                    pause: pause(declared, &depth),
                     limit,
                     places,
                     most: short_way.largest_pull(queue),
@@ -150,7 +152,7 @@ impl Pipeline {
             effects: parts.effects.clone(),
             channels: parts.channels.clone(),
             templates: parts.templates.clone(),
-            short_way: short_way.filter(|_| stage == Stage::Notification).cloned(),
+            short_way: short_way.filter(|_| matches!(stage, Stage::Reminder | Stage::Notification)).cloned(),
             metrics: Arc::new(parts.health.metrics().queue(queue)),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
@@ -160,19 +162,27 @@ impl Pipeline {
         Ok((Arc::new(runner), Arc::new(Semaphore::new(declared.policy.concurrency))))
     }
 
-    /// The queues of Web Push that this process runs. One with a rate is left out: its slots are for what is pulled.
-    fn short_way(&self, parts: &Parts) -> Result<ShortWay, String> {
-        let kind = Channel::WebPush.kind();
-        let is_run = parts.registry.kinds().contains(&kind) && can_run(kind, &parts.channels);
-        let mut queues = Vec::new();
-        for queue in kind.queues().into_iter().filter(|_| is_run) {
-            let declared = declared(parts, queue)?;
-            if declared.policy.rate.is_none() {
-                let (runner, places) = self.runner(parts, queue, None)?;
-                queues.push(Direct { queue, stream: declared.stream.clone(), runner, places });
+    /// The queues of notifications and of Web Push that this process runs. One with a rate is left out: its slots are for
+    /// what is pulled.
+    fn short_way(&self, parts: &Parts, depth: &watch::Receiver<u64>) -> Result<ShortWay, String> {
+        let (mut pushes, mut notifications) = (Vec::new(), Vec::new());
+        for kind in parts.registry.kinds().iter().filter(|kind| can_run(**kind, &parts.channels)) {
+            for queue in kind.queues() {
+                let declared = declared(parts, queue)?;
+                if declared.policy.rate.is_some() {
+                    continue;
+                }
+                let stream = declared.stream.clone();
+                if kind.stage == Stage::Notification {
+                    let (runner, _) = self.runner(parts, queue, None)?;
+                    notifications.push(Next { queue, stream, runner, pause: pause(declared, depth) });
+                } else if *kind == Channel::WebPush.kind() {
+                    let (runner, places) = self.runner(parts, queue, None)?;
+                    pushes.push(Direct { queue, stream, runner, places });
+                }
             }
         }
-        Ok(ShortWay::new(queues, self.jobs.clone()))
+        Ok(ShortWay::new(pushes, Together::new(notifications), self.jobs.clone()))
     }
 
     /// Follows how many deliveries wait that are not critical.
@@ -214,6 +224,11 @@ impl Pipeline {
 fn declared(parts: &Parts, queue: Queue) -> Result<&streams::Consumer, String> {
     let missing = || format!("kind {} has no consumer {:?} in streams/", queue.kind, queue.durable());
     parts.streams.consumer(&queue).ok_or_else(missing)
+}
+
+/// When a queue is to wait for deliveries.
+fn pause(declared: &streams::Consumer, depth: &watch::Receiver<u64>) -> Option<Pause> {
+    declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() })
 }
 
 /// Whether a worker has what a kind needs: a delivery's channel may not be configured.

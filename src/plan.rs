@@ -237,6 +237,14 @@ pub struct NextJob {
     pub body: Vec<u8>,
 }
 
+impl NextJob {
+    /// Its id.
+    #[must_use]
+    pub fn job_id(&self, root_id: &str) -> String {
+        format!("{root_id}:{}", self.suffix)
+    }
+}
+
 /// What became of a delivery, for the ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {

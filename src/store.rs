@@ -45,9 +45,7 @@ pub use self::{
     listen::Listener,
     people::{PeopleAsk, Person},
     rate_limits::{BookAsk, Booked},
-    runs::{
-        Child, ClaimedAtOnce, Commit, Committed, FailedRun, NotificationCommitted, RunAsk, RunRecord, RunState, Verdict,
-    },
+    runs::{Answer, Child, ClaimedAtOnce, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},
     subscriptions::Orphans,
     upkeep::{Page, Seen},

@@ -26,13 +26,14 @@ use super::{
     message::{Form, Place},
     run::Runner,
     settle::Fate,
+    together::{Planned, Together},
 };
 use crate::{
     checkpoint::{self, Step},
-    effects::{Refused, park, publish},
+    effects::{AtOnce, Effects, Refused, park, publish},
     job::Meta,
     kind::{Lane, Queue},
-    plan::{AtOnce, Channel, Plan, Reason},
+    plan::{self, Channel, Plan, Reason},
     policy::Wishes,
     store::{AT_ONCE, Child, Claim, Committed},
     telemetry::traces::{self, Arrival},
@@ -54,6 +55,7 @@ const FRESH: TimeDelta = TimeDelta::seconds(5);
 #[derive(Default)]
 pub struct ShortWay {
     queues: HashMap<Lane, Direct>,
+    together: Together,
     jobs: TaskTracker,
     /// The notifications whose pushes are under way: of the same one that is delivered twice, the second leaves them be.
     under_way: Mutex<HashSet<String>>,
@@ -96,9 +98,9 @@ struct Ticket {
 impl ShortWay {
     /// For these queues; pushes are run as jobs of `jobs`.
     #[must_use]
-    pub fn new(queues: impl IntoIterator<Item = Direct>, jobs: TaskTracker) -> Self {
+    pub fn new(queues: impl IntoIterator<Item = Direct>, together: Together, jobs: TaskTracker) -> Self {
         let queues = queues.into_iter().filter_map(|direct| Some((direct.queue.lane?, direct)));
-        Self { queues: queues.collect(), jobs, under_way: Mutex::default() }
+        Self { queues: queues.collect(), together, jobs, under_way: Mutex::default() }
     }
 
     /// What runs the jobs of a queue whose pushes are sent at once too, and the places that they share.
@@ -116,35 +118,53 @@ impl ShortWay {
         }
     }
 
-    /// Carries out the plan of a notification, and sends of its pushes as many as there are places.
+    /// Carries out the plan of a reminder together with that of its notification, or of a notification, and sends of its
+    /// pushes as many as there are places.
     pub async fn carry_out(
         &self,
-        notifications: &Runner,
+        runner: &Runner,
         meta: &Meta,
         not_after: DateTime<Utc>,
         mut plan: Plan,
     ) -> Result<Committed, Refused> {
-        let read = notifications.clock.now();
-        let at_once = std::mem::take(&mut plan.at_once);
-        let Some(_turn) = self.begin(&meta.job_id).filter(|_| !at_once.is_empty()) else {
-            return notifications.effects.carry_out(meta, not_after, plan).await;
+        let read = runner.clock.now();
+        let effects = &runner.effects;
+        let mut planned = self.together.plan(meta, not_after, &plan).await;
+        let is_together = planned.is_some();
+        let (of, sends) = match &mut planned {
+            Some(planned) => (&planned.meta, &mut planned.plan),
+            None => (meta, &mut plan),
         };
-        let mut tickets = self.tickets(meta, &plan, at_once, read).await;
-        if tickets.is_empty() {
-            return notifications.effects.carry_out(meta, not_after, plan).await;
+        let at_once = std::mem::take(&mut sends.at_once);
+        let turn = if at_once.is_empty() { None } else { self.begin(&of.job_id) };
+        let mut tickets = match &turn {
+            Some(_) => self.tickets(of, sends, at_once, read).await,
+            None => HashMap::new(),
+        };
+        if tickets.is_empty() && !is_together {
+            return effects.carry_out(meta, not_after, plan).await;
         }
-        let effects = &notifications.effects;
+        let job_id = of.job_id.clone();
         let wanted = tickets.keys().cloned().collect();
-        let (committed, claimed) = effects.carry_out_at_once(meta, not_after, plan, wanted).await?;
-        if claimed.is_empty() {
-            return Ok(committed);
+        let (next, ending) = planned.map(Planned::split).unzip();
+        let AtOnce { committed, followed, claimed } =
+            effects.carry_out_at_once(meta, not_after, plan, next, wanted).await?;
+        if !claimed.is_empty() && runner.clock.now() - read > FRESH {
+            effects.give_up_at_once(&job_id, &claimed).await?;
+        } else if !claimed.is_empty() {
+            self.send(effects, &mut tickets, &claimed).await;
+            effects.note_published(&job_id).await;
         }
-        if notifications.clock.now() - read > FRESH {
-            effects.give_up_at_once(meta, &claimed).await?;
-            return Ok(committed);
+        if let Some(ending) = ending {
+            ending.committed(committed, followed);
         }
+        Ok(committed)
+    }
+
+    /// Sends what is claimed, and waits for that.
+    async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) {
         let mut under_way = FuturesUnordered::new();
-        for child in &claimed {
+        for child in claimed {
             if let Some(ticket) = tickets.remove(&child.job_id) {
                 under_way.push(self.start(ticket, child.clone()).map(move |left| (child, left)));
             }
@@ -164,8 +184,6 @@ impl ShortWay {
         if !left.is_empty() {
             publish::children(effects.context(), &left).await;
         }
-        effects.note_published(&meta.job_id).await;
-        Ok(committed)
     }
 
     /// None where the same notification is under way already.
@@ -179,7 +197,7 @@ impl ShortWay {
         &self,
         meta: &Meta,
         plan: &Plan,
-        mut at_once: HashMap<String, AtOnce>,
+        mut at_once: HashMap<String, plan::AtOnce>,
         now: DateTime<Utc>,
     ) -> HashMap<String, Ticket> {
         // All deliveries of a notification are in its lane.

@@ -75,6 +75,11 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// Whether more deliveries wait than the bound.
+    pub fn holds(&self) -> bool {
+        *self.depth.borrow() > self.bound
+    }
+
     /// Returns when no more deliveries wait than the bound.
     async fn over(&self, queue: Queue) {
         let mut depth = self.depth.clone();

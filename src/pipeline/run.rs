@@ -56,7 +56,7 @@ pub struct Runner {
     pub channels: Channels,
     /// What people are told, in their languages.
     pub templates: Templates,
-    /// Sends pushes as they are planned, where these are notifications.
+    /// Plans notifications with their reminders, and sends pushes as they are planned: where these are jobs of such stages.
     pub short_way: Option<Arc<ShortWay>>,
     /// What is counted of the queue.
     pub metrics: Arc<QueueMetrics>,
@@ -74,7 +74,7 @@ pub struct Runner {
 pub(super) struct Ending {
     pub(super) fate: Fate,
     pub(super) outcome: JobOutcome,
-    why: Option<String>,
+    pub(super) why: Option<String>,
     /// The name of why it was skipped or waits.
     pub(super) reason: Option<Reason>,
     /// Which attempt it was, where that was its last.
@@ -82,7 +82,7 @@ pub(super) struct Ending {
 }
 
 impl Ending {
-    fn new(outcome: JobOutcome, fate: Fate) -> Self {
+    pub(super) fn new(outcome: JobOutcome, fate: Fate) -> Self {
         Self { fate, outcome, why: None, reason: None, attempts: None }
     }
 
@@ -90,7 +90,7 @@ impl Ending {
         Self { why: Some(why.into()), ..self }
     }
 
-    fn by(self, reason: Reason) -> Self {
+    pub(super) fn by(self, reason: Reason) -> Self {
         Self { reason: Some(reason), ..self.because(reason.name()) }
     }
 
@@ -247,17 +247,7 @@ impl Runner {
             let written = Box::pin(self.effects.skip(meta, not_after, Reason::Expired, Plan::default())).await?;
             return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
         }
-        let cx = Context {
-            meta: meta.clone(),
-            not_after,
-            claim: claim.map(|claim| *claim),
-            reads: self.effects.reads().clone(),
-            store: self.effects.store().clone(),
-            channels: self.channels.clone(),
-            templates: self.templates.clone(),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-        };
+        let cx = self.context(meta, not_after, claim.map(|claim| *claim));
         let policy = self.policy.for_job(&meta.wishes);
         let result = self.work(meta, job, cx, policy.timeout).await;
         let failed = matches!(result, Err(Failure::Retry { .. } | Failure::Permanent { .. }));
@@ -306,6 +296,21 @@ impl Runner {
             }
             Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
             Next::Hold(why) => Err(Refused::Unavailable(why)),
+        }
+    }
+
+    /// What a job may use.
+    pub(super) fn context(&self, meta: &Meta, not_after: DateTime<Utc>, claim: Option<Claim>) -> Context {
+        Context {
+            meta: meta.clone(),
+            not_after,
+            claim,
+            reads: self.effects.reads().clone(),
+            store: self.effects.store().clone(),
+            channels: self.channels.clone(),
+            templates: self.templates.clone(),
+            clock: self.clock.clone(),
+            random: self.random.clone(),
         }
     }
 

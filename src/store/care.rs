@@ -197,7 +197,7 @@ impl Store {
         )
         .bind(asks.iter().map(|ask| ask.id.as_str()).collect::<Vec<_>>())
         .bind(asks.iter().map(|ask| ask.scheduled_time).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut found = vec![None; asks.len()];
         for row in rows {

@@ -1,17 +1,18 @@
-//! Commits: what a job of stage 1 or 2 decided, in one statement for many jobs.
+//! Commits: what jobs of stages 1 and 2 decided, in one statement for many of them.
 //!
-//! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit. Each
-//! stage has a statement of its own that writes all of that, since each round trip to the database costs more than most
-//! of what it asks for. What follows from a run is written only where the run itself is (`IN (…) IS TRUE`, which Postgres
+//! The one rule: a run, the sequence it was done under, its marks, its rows and its planned children are one commit, and so
+//! are a reminder and the notification that was planned together with it. One statement writes all of that, since each
+//! round trip to the database costs more than most of what it asks for. What follows from a run is written only where the run itself is (`IN (…) IS TRUE`, which Postgres
 //! answers from a hash table; a join with the statement's own rows would compare each with each).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
+use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
 
 use super::{
     Store, StoreError, deliveries,
-    runs::{Commit, Committed, NotificationCommitted, first_of_each},
+    runs::{Answer, Child, Commit, Committed, first_of_each},
     shortages::record_shortages,
 };
 use crate::plan::{Content, InboxRow};
@@ -21,9 +22,9 @@ pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Writes the runs that are not there yet, or are open, or dead under another sequence.
 macro_rules! written {
-    ($state:literal, $reason:literal, $pending:literal, $from:literal) => {
+    ($state:literal, $reason:literal, $pending:literal, $result:literal, $from:literal) => {
         concat!(
-            "written AS (INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, state, reason, \
+            "(INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, state, reason, \
                  children_pending, result, created_at, updated_at) \
              SELECT job_id, root_id, kind, stream, seq, ",
             $state,
@@ -31,7 +32,9 @@ macro_rules! written {
             $reason,
             ", ",
             $pending,
-            ", result, now, now FROM ",
+            ", ",
+            $result,
+            ", now, now FROM ",
             $from,
             " ON CONFLICT (job_id) DO UPDATE SET \
                  stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
@@ -44,10 +47,14 @@ macro_rules! written {
     };
 }
 
-/// Stage 1 and upkeep: runs, marks, and the jobs of the next stage. A mark that another job owns makes its run a skipped
-/// one; it is looked up for each by itself (`LIMIT 1`), whatever the planner believes of the table. Marks that are written at the same moment by two groups are refused to one of them, which is then put again and
-/// finds them (`StoreError::Busy`).
-const REMINDERS: &str = concat!(
+/// Runs, marks, and the jobs that are to be published; then the runs of those that were planned together with the one
+/// before them; then texts, inbox rows and the ledger of all of them.
+///
+/// A mark that another job owns makes its run a skipped one; it is looked up for each by itself (`LIMIT 1`), whatever the
+/// planner believes of the table. Marks that are written at the same moment by two groups are refused to one of them, which
+/// is then put again and finds them (`StoreError::Busy`). Rows that are there already stay as they are. A text is sent once
+/// and named by its number, for an inbox row holds a copy of it.
+const COMMIT: &str = concat!(
     "WITH asked AS (SELECT c.*, m.job_id AS owner, m.job_id <> c.job_id AS taken \
          FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::boolean[], \
                      $9::jsonb[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::int[]) \
@@ -55,11 +62,13 @@ const REMINDERS: &str = concat!(
                    lead_minutes) \
          LEFT JOIN LATERAL (SELECT o.job_id FROM reminder_marks o \
              WHERE (o.kind, o.record_id, o.instant, o.lead_minutes) = (c.kind, c.record_id, c.instant, c.lead_minutes) \
-             LIMIT 1) m ON true), ",
+             LIMIT 1) m ON true), \
+     written AS ",
     written!(
         "CASE WHEN taken THEN 'skipped' ELSE state END",
         "CASE WHEN taken THEN 'already_sent' ELSE reason END",
         "pending AND taken IS NOT TRUE",
+        "result",
         "asked"
     ),
     ", effective AS (SELECT a.* FROM asked a \
@@ -70,28 +79,25 @@ const REMINDERS: &str = concat!(
      children AS (INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace) \
          SELECT k.* FROM unnest($14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::timestamptz[], \
                                 $20::text[]) AS k(job_id, child_id, root_id, subject, body, not_after, trace) \
-         WHERE (k.job_id IN (SELECT job_id FROM effective)) IS TRUE ON CONFLICT DO NOTHING) \
-     SELECT job_id, (job_id IN (SELECT job_id FROM effective)) IS TRUE AS is_effective FROM written"
-);
-
-/// Stage 2: runs, texts, inbox rows and the ledger. Rows that are there already stay as they are. A text is sent once and
-/// named by its number, for an inbox row holds a copy of it.
-const NOTIFICATIONS: &str = concat!(
-    "WITH asked AS (SELECT * FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], \
-                                         $7::text[], $8::boolean[], $9::jsonb[], $10::timestamptz[]) \
-              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now)), ",
-    written!("state", "reason", "pending", "asked"),
-    ", texts AS (INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at, locale) \
+         WHERE (k.job_id IN (SELECT job_id FROM effective)) IS TRUE ON CONFLICT DO NOTHING), \
+     together AS (SELECT t.* FROM unnest($21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bigint[], \
+                                         $27::boolean[], $28::timestamptz[]) \
+              AS t(before, job_id, root_id, kind, stream, seq, pending, now) \
+         WHERE (t.before IN (SELECT job_id FROM effective)) IS TRUE), \
+     followed AS ",
+    written!("'done'", "NULL", "pending", "NULL", "together"),
+    ", plans AS (SELECT job_id FROM effective UNION ALL SELECT job_id FROM followed), \
+     texts AS (INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at, locale) \
          SELECT t.job_id, t.type, t.title, t.body, t.url, t.data, t.tag, t.now, t.locale \
-         FROM unnest($11::text[], $12::text[], $13::text[], $14::text[], $15::text[], $16::text[], $17::jsonb[], \
-                     $18::text[], $19::timestamptz[], $20::text[]) \
+         FROM unnest($29::text[], $30::text[], $31::text[], $32::text[], $33::text[], $34::text[], $35::jsonb[], \
+                     $36::text[], $37::timestamptz[], $38::text[]) \
               AS t(run_id, job_id, type, title, body, url, data, tag, now, locale) \
-         WHERE (t.run_id IN (SELECT job_id FROM written)) IS TRUE ON CONFLICT DO NOTHING), \
+         WHERE (t.run_id IN (SELECT job_id FROM plans)) IS TRUE ON CONFLICT DO NOTHING), \
      inbox AS (INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at) \
-         SELECT i.id, ($12::text[])[i.text], i.user_id, ($13::text[])[i.text], ($14::text[])[i.text], \
-                ($15::text[])[i.text], ($16::text[])[i.text], ($17::jsonb[])[i.text], ($19::timestamptz[])[i.text] \
-         FROM unnest($21::text[], $22::text[], $23::text[], $24::int[]) AS i(run_id, id, user_id, text) \
-         WHERE (i.run_id IN (SELECT job_id FROM written)) IS TRUE ON CONFLICT (job_id, user_id) DO NOTHING), \
+         SELECT i.id, ($30::text[])[i.text], i.user_id, ($31::text[])[i.text], ($32::text[])[i.text], \
+                ($33::text[])[i.text], ($34::text[])[i.text], ($35::jsonb[])[i.text], ($37::timestamptz[])[i.text] \
+         FROM unnest($39::text[], $40::text[], $41::text[], $42::int[]) AS i(run_id, id, user_id, text) \
+         WHERE (i.run_id IN (SELECT job_id FROM plans)) IS TRUE ON CONFLICT (job_id, user_id) DO NOTHING), \
      ledger AS (INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, \
                                         created_at, updated_at, state, reason, locale, named, \
                                         claims, claim_seq, claim_delivery, claimed_by, claimed_at) \
@@ -99,83 +105,55 @@ const NOTIFICATIONS: &str = concat!(
                 d.now, d.state, d.reason, d.locale, d.named, (d.worker IS NOT NULL)::int, \
                 CASE WHEN d.worker IS NOT NULL THEN 0 END, CASE WHEN d.worker IS NOT NULL THEN 1 END, d.worker, \
                 CASE WHEN d.worker IS NOT NULL THEN d.now END \
-         FROM unnest($25::text[], $26::text[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[], \
-                     $32::text[], $33::timestamptz[], $34::text[], $35::timestamptz[], $36::text[], $37::text[], \
-                     $38::text[], $39::boolean[], $40::text[]) \
+         FROM unnest($43::text[], $44::text[], $45::text[], $46::text[], $47::text[], $48::text[], $49::text[], \
+                     $50::text[], $51::timestamptz[], $52::text[], $53::timestamptz[], $54::text[], $55::text[], \
+                     $56::text[], $57::boolean[], $58::text[]) \
               AS d(id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, now, state, reason, \
                    locale, named, worker) \
-         WHERE (d.run_id IN (SELECT job_id FROM written)) IS TRUE \
+         WHERE (d.run_id IN (SELECT job_id FROM plans)) IS TRUE \
          ON CONFLICT (job_id, user_id, channel, address) DO NOTHING RETURNING id, claimed_by) \
-     SELECT (SELECT array_agg(job_id) FROM written) AS job_ids, \
+     SELECT (SELECT array_agg(job_id) FROM written) AS written, (SELECT array_agg(job_id) FROM effective) AS effective, \
+            (SELECT array_agg(job_id) FROM followed) AS followed, \
             (SELECT array_agg(id) FROM ledger WHERE claimed_by IS NOT NULL) AS claimed"
 );
 
 impl Store {
-    /// Writes runs of stage 1 and of upkeep with their marks and planned children; answers in the order asked.
+    /// Writes runs with all that follows from them; answers in the order asked.
     ///
     /// # Errors
     /// On any error the group may be put again as it is: what was written comes out as a duplicate of itself.
     /// [`StoreError::Data`] may be the fault of one of them: split the group.
-    pub async fn commit_reminders(&self, commits: &[Commit]) -> Result<Vec<Committed>, StoreError> {
-        let mut results = vec![Committed::Duplicate; commits.len()];
-        // A statement sees no mark that it writes itself: those who ask for the same one take turns.
+    pub async fn commit(&self, commits: &[Commit]) -> Result<Vec<Answer>, StoreError> {
+        let mut answers: Vec<Option<Answer>> = commits.iter().map(|_| None).collect();
         let mut left = in_order(commits);
         while !left.is_empty() {
-            let mut marks = HashSet::with_capacity(left.len());
-            let is_first = |index: &usize| {
-                let Commit { meta, plan, .. } = &commits[*index];
-                let mark = plan.mark.as_ref();
-                mark.is_none_or(|mark| marks.insert((meta.kind, &*mark.record_id, mark.instant, mark.lead_minutes)))
-            };
-            let (turn, later): (Vec<usize>, Vec<usize>) = left.into_iter().partition(is_first);
+            let mut turn = Turn::default();
+            let (of_turn, later): (Vec<usize>, Vec<usize>) = left.into_iter().partition(|at| turn.takes(&commits[*at]));
             left = later;
-            let of_turn: Vec<&Commit> = turn.iter().map(|index| &commits[*index]).collect();
-            let mut written = self.commit_turn(&of_turn).await?;
-            for index in turn {
-                if let Some(committed) = written.remove(&commits[index].meta.job_id) {
-                    results[index] = committed;
-                }
+            let asked: Vec<&Commit> = of_turn.iter().map(|at| &commits[*at]).collect();
+            let written = self.commit_turn(&asked).await?;
+            for (at, commit) in of_turn.into_iter().zip(asked) {
+                answers[at] = Some(written.answer(commit));
             }
         }
-        Ok(results)
+        // Of two of one job, the first was written.
+        Ok(answers.into_iter().map(|answer| answer.unwrap_or_else(Answer::duplicate)).collect())
     }
 
     /// One statement, or, where shortages of medications are found or over, one transaction.
-    async fn commit_turn(&self, commits: &[&Commit]) -> Result<HashMap<String, Committed>, StoreError> {
+    async fn commit_turn(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
-            return write(&mut *self.keyed.acquire().await?, reminders(commits)).await;
+            return Written::by(&mut *self.keyed.acquire().await?, statement(commits)).await;
         }
         let mut transaction = self.keyed.begin().await?;
-        let mut written = write(&mut transaction, reminders(commits)).await?;
-        let is_effective = |commit: &&&Commit| written.get(&commit.meta.job_id) == Some(&Committed::Fresh);
+        let mut written = Written::by(&mut transaction, statement(commits)).await?;
+        let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);
         let effective: Vec<&Commit> = commits.iter().filter(is_effective).copied().collect();
         for job_id in record_shortages(&mut transaction, &effective).await? {
-            written.insert(job_id, Committed::MarkTaken);
+            written.effective.remove(&job_id);
         }
         transaction.commit().await?;
         Ok(written)
-    }
-
-    /// Writes runs of stage 2 with their texts, inbox rows and ledger rows; answers in the order asked.
-    ///
-    /// # Errors
-    /// On any error nothing is written. [`StoreError::Data`] may be the fault of one of them: split the group.
-    pub async fn commit_notifications(&self, commits: &[Commit]) -> Result<Vec<NotificationCommitted>, StoreError> {
-        let ordered: Vec<&Commit> = in_order(commits).into_iter().map(|index| &commits[index]).collect();
-        let row = notifications(&ordered).fetch_one(&self.keyed).await?;
-        let column = |name| Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default());
-        let mut written: HashSet<String> = column("job_ids")?.into_iter().collect();
-        let claimed: HashSet<String> = column("claimed")?.into_iter().collect();
-        let of_each = commits.iter().map(|Commit { meta, at_once, .. }| {
-            // Of two of one job, the first was written.
-            if !written.remove(&meta.job_id) {
-                return NotificationCommitted { committed: Committed::Duplicate, claimed: HashSet::new() };
-            }
-            let wanted = at_once.iter().flat_map(|at_once| &at_once.ids);
-            let claimed = wanted.filter(|id| claimed.contains(*id)).cloned().collect();
-            NotificationCommitted { committed: Committed::Fresh, claimed }
-        });
-        Ok(of_each.collect())
     }
 }
 
@@ -186,23 +164,83 @@ fn in_order(commits: &[Commit]) -> Vec<usize> {
     order
 }
 
-/// Runs a statement; answers what came of each run that it wrote.
-async fn write(
-    connection: &mut PgConnection,
-    statement: Statement<'_>,
-) -> Result<HashMap<String, Committed>, StoreError> {
-    let rows = statement.fetch_all(connection).await?;
-    let mut written = HashMap::with_capacity(rows.len());
-    for row in rows {
-        let committed = if row.try_get("is_effective")? { Committed::Fresh } else { Committed::MarkTaken };
-        written.insert(row.try_get("job_id")?, committed);
-    }
-    Ok(written)
+/// What one statement writes. It sees nothing of that itself: those who ask for the same mark take turns, and so do a job
+/// and another that is planned together with one.
+#[derive(Default)]
+struct Turn<'a> {
+    marks: HashSet<(&'static str, &'a str, DateTime<Utc>, i32)>,
+    jobs: HashSet<&'a str>,
 }
 
-/// Binds the runs themselves: the first ten parameters of both statements.
-fn runs<'q>(sql: &'static str, commits: &[&'q Commit]) -> Statement<'q> {
-    sqlx::query(sql)
+impl<'a> Turn<'a> {
+    fn takes(&mut self, commit: &'a Commit) -> bool {
+        let Commit { meta, plan, next, .. } = commit;
+        let next = next.as_ref().map(|next| next.meta.job_id.as_str());
+        if self.jobs.contains(meta.job_id.as_str()) || next.is_some_and(|next| self.jobs.contains(next)) {
+            return false;
+        }
+        let mark = plan.mark.as_ref();
+        let is_first =
+            mark.is_none_or(|of| self.marks.insert((meta.kind.name, &of.record_id, of.instant, of.lead_minutes)));
+        if is_first {
+            self.jobs.extend(next.into_iter().chain([meta.job_id.as_str()]));
+        }
+        is_first
+    }
+}
+
+/// What one statement has written.
+struct Written {
+    /// The runs.
+    runs: HashSet<String>,
+    /// Those of them from which something follows.
+    effective: HashSet<String>,
+    /// The runs that were planned together with one of those.
+    followed: HashSet<String>,
+    /// The deliveries that are claimed.
+    claimed: HashSet<String>,
+}
+
+impl Written {
+    async fn by(connection: &mut PgConnection, statement: Statement<'_>) -> Result<Self, StoreError> {
+        let row = statement.fetch_one(connection).await?;
+        let column = |name| {
+            Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default().into_iter().collect())
+        };
+        Ok(Self {
+            runs: column("written")?,
+            effective: column("effective")?,
+            followed: column("followed")?,
+            claimed: column("claimed")?,
+        })
+    }
+
+    fn answer(&self, commit: &Commit) -> Answer {
+        let Commit { meta, next, .. } = commit;
+        let committed = match (self.runs.contains(&meta.job_id), self.effective.contains(&meta.job_id)) {
+            (true, true) => Committed::Fresh,
+            (true, false) => Committed::MarkTaken,
+            (false, _) => Committed::Duplicate,
+        };
+        let sends = next.as_deref().unwrap_or(commit);
+        let wanted = sends.at_once.iter().flat_map(|at_once| &at_once.ids);
+        Answer {
+            committed,
+            followed: next.as_ref().is_some_and(|next| self.followed.contains(&next.meta.job_id)),
+            claimed: wanted.filter(|id| self.claimed.contains(*id)).cloned().collect(),
+        }
+    }
+}
+
+fn statement<'q>(commits: &[&'q Commit]) -> Statement<'q> {
+    let mark = |commit: &&'q Commit| commit.plan.mark.as_ref();
+    let children: Vec<(&str, &Child)> = commits
+        .iter()
+        .flat_map(|commit| commit.children.iter().map(|child| (commit.meta.job_id.as_str(), child)))
+        .collect();
+    let together: Vec<(&str, &Commit)> =
+        commits.iter().filter_map(|commit| Some((commit.meta.job_id.as_str(), commit.next.as_deref()?))).collect();
+    let statement = sqlx::query(COMMIT)
         .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.kind.name).collect::<Vec<_>>())
@@ -210,18 +248,9 @@ fn runs<'q>(sql: &'static str, commits: &[&'q Commit]) -> Statement<'q> {
         .bind(commits.iter().map(|commit| commit.meta.sequence).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.state.name()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.reason).collect::<Vec<_>>())
-        .bind(commits.iter().map(|commit| !commit.children.is_empty()).collect::<Vec<_>>())
+        .bind(commits.iter().map(|commit| commit.publishes()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.plan.result.as_ref()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.now).collect::<Vec<_>>())
-}
-
-fn reminders<'q>(commits: &[&'q Commit]) -> Statement<'q> {
-    let mark = |commit: &&'q Commit| commit.plan.mark.as_ref();
-    let children: Vec<_> = commits
-        .iter()
-        .flat_map(|commit| commit.children.iter().map(|child| (commit.meta.job_id.as_str(), child)))
-        .collect();
-    runs(REMINDERS, commits)
         .bind(commits.iter().map(|commit| mark(commit).map(|mark| mark.record_id.as_str())).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| mark(commit).map(|mark| mark.instant)).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| mark(commit).map(|mark| mark.lead_minutes)).collect::<Vec<_>>())
@@ -232,14 +261,25 @@ fn reminders<'q>(commits: &[&'q Commit]) -> Statement<'q> {
         .bind(children.iter().map(|(_, child)| child.body.as_slice()).collect::<Vec<_>>())
         .bind(children.iter().map(|(_, child)| child.not_after).collect::<Vec<_>>())
         .bind(children.iter().map(|(_, child)| child.trace.as_deref()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(before, _)| *before).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.job_id.as_str()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.root_id.as_str()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.kind.name).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.stream.as_str()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.sequence).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.publishes()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.now).collect::<Vec<_>>());
+    let plans: Vec<&Commit> = commits.iter().map(|commit| commit.next.as_deref().unwrap_or(commit)).collect();
+    deliveries::bind(texts(statement, &plans), &plans)
 }
 
-fn notifications<'q>(commits: &[&'q Commit]) -> Statement<'q> {
+/// Binds the texts and inbox rows that these runs plan.
+fn texts<'q>(statement: Statement<'q>, plans: &[&'q Commit]) -> Statement<'q> {
     let texts: Vec<(&Commit, &Content)> =
-        commits.iter().flat_map(|commit| commit.plan.contents.iter().map(|content| (*commit, content))).collect();
+        plans.iter().flat_map(|commit| commit.plan.contents.iter().map(|content| (*commit, content))).collect();
     let mut inbox: Vec<(&Commit, &InboxRow, i32)> = Vec::new();
     let mut before = 0;
-    for commit in commits {
+    for commit in plans {
         for row in &commit.plan.inbox {
             // A plan has a text for each language of its rows.
             let text = commit.plan.contents.iter().position(|content| content.locale == row.locale).unwrap_or(0);
@@ -248,7 +288,7 @@ fn notifications<'q>(commits: &[&'q Commit]) -> Statement<'q> {
         }
         before += commit.plan.contents.len();
     }
-    let statement = runs(NOTIFICATIONS, commits)
+    statement
         .bind(texts.iter().map(|(commit, _)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(texts.iter().map(|(commit, _)| commit.meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(texts.iter().map(|(_, content)| content.kind.as_str()).collect::<Vec<_>>())
@@ -262,6 +302,5 @@ fn notifications<'q>(commits: &[&'q Commit]) -> Statement<'q> {
         .bind(inbox.iter().map(|(commit, ..)| commit.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(inbox.iter().map(|(_, row, _)| row.id.as_str()).collect::<Vec<_>>())
         .bind(inbox.iter().map(|(_, row, _)| row.user_id.as_str()).collect::<Vec<_>>())
-        .bind(inbox.iter().map(|(.., text)| *text).collect::<Vec<_>>());
-    deliveries::bind(statement, commits)
+        .bind(inbox.iter().map(|(.., text)| *text).collect::<Vec<_>>())
 }

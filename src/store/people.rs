@@ -143,7 +143,7 @@ impl Store {
         .bind(users().map(|(position, ..)| position).collect::<Vec<_>>())
         .bind(users().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>())
         .bind(users().map(|(.., ask)| ask.kind.as_str()).collect::<Vec<_>>())
-        .fetch_all(&self.pool)
+        .fetch_all(&self.keyed)
         .await?;
         let mut people = vec![BTreeMap::new(); asks.len()];
         for row in rows {

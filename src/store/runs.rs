@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{AT_ONCE, Store, StoreError};
 use crate::{
     job::Meta,
     plan::{DeadReason, Plan},
@@ -49,8 +49,10 @@ pub struct Commit {
     pub reason: Option<&'static str>,
     /// What is to be written.
     pub plan: Plan,
-    /// Jobs of a later stage, addressed.
+    /// The job of the next stage, addressed, where it has a message.
     pub children: Vec<Child>,
+    /// The job of the next stage, where it is planned already: written if this one is, and has its effect.
+    pub next: Option<Box<Commit>>,
     /// Inherited by the deliveries.
     pub not_after: DateTime<Utc>,
     /// Which of the deliveries this worker sends at once, and its name for their claims.
@@ -68,13 +70,28 @@ pub struct ClaimedAtOnce {
     pub ids: HashSet<String>,
 }
 
-/// What came of the commit of a notification.
+impl Commit {
+    /// Whether messages follow from it: those of children and of deliveries, however they are sent at last.
+    pub(super) fn publishes(&self) -> bool {
+        !self.children.is_empty() || self.plan.deliveries.iter().any(|delivery| delivery.unsent.is_none())
+    }
+}
+
+/// What came of a commit and of what was asked for with it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NotificationCommitted {
+pub struct Answer {
     /// What came of the run.
     pub committed: Committed,
+    /// Whether the job that was planned together with it was written. Not where that had ended before.
+    pub followed: bool,
     /// The deliveries that are claimed now. One that was planned before is not.
     pub claimed: HashSet<String>,
+}
+
+impl Answer {
+    pub(super) fn duplicate() -> Self {
+        Self { committed: Committed::Duplicate, followed: false, claimed: HashSet::new() }
+    }
 }
 
 /// What came of a commit.
@@ -236,6 +253,17 @@ impl Store {
         }
         children.extend(self.pending_deliveries(job_id, before).await?);
         Ok(children)
+    }
+
+    /// The run that was planned together with this root's and has messages left to publish, if there is one.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn planned_together(&self, root_id: &str) -> Result<Option<String>, StoreError> {
+        let found = sqlx::query_scalar(
+            "SELECT job_id FROM job_runs WHERE root_id = $1 AND stream_seq = $2 AND children_pending",
+        );
+        Ok(found.bind(root_id).bind(AT_ONCE).fetch_optional(&self.pool).await?)
     }
 
     /// Notes that all children of these runs are published.
