@@ -222,7 +222,7 @@ impl Ground {
         for _ in 0..count {
             let commits: Vec<Commit> = (0..size).map(|_| self.notification()).collect();
             let started = Instant::now();
-            let committed = self.store.commit_notifications(&commits).await.unwrap();
+            let committed = self.store.commit(&commits).await.unwrap();
             took += started.elapsed();
             black_box(committed);
         }
@@ -276,7 +276,17 @@ impl Ground {
         };
         let not_after = now + TimeDelta::hours(1);
         // The messages of deliveries follow from their rows: none is kept beside them.
-        Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after, at_once: None, now }
+        Commit {
+            meta,
+            state: RunState::Done,
+            reason: None,
+            plan,
+            children: vec![],
+            next: None,
+            not_after,
+            at_once: None,
+            now,
+        }
     }
 }
 

@@ -137,11 +137,11 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
         commit.at_once = Some(ClaimedAtOnce { worker: worker.into(), ids });
         commit
     };
-    let committed = store.commit_notifications(&[plan("a", "one"), plan("b", "one"), planned("c")]).await.unwrap();
+    let committed = store.commit(&[plan("a", "one"), plan("b", "one"), planned("c")]).await.unwrap();
     assert!(committed.iter().all(|noted| noted.committed == Committed::Fresh));
     let claimed: Vec<usize> = committed.iter().map(|noted| noted.claimed.len()).collect();
     assert_eq!(claimed, [1, 1, 0]);
-    let again = store.commit_notifications(&[plan("a", "two")]).await.unwrap().remove(0);
+    let again = store.commit(&[plan("a", "two")]).await.unwrap().remove(0);
     assert_eq!((again.committed, again.claimed.len()), (Committed::Duplicate, 0));
 
     let now = utc_now();

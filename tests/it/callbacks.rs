@@ -246,7 +246,7 @@ async fn any_order_of_reports_and_record_ends_the_same() {
             for order in orders(&events) {
                 number += 1;
                 let id = format!("d{number}");
-                store.commit_notifications(&[planned(&id)]).await.unwrap();
+                store.commit(&[planned(&id)]).await.unwrap();
                 let claimed = store.claim_deliveries(&[ask(&id, 1, 1, utc_now())]).await.unwrap().remove(0);
                 assert!(matches!(claimed, Claimed::Taken(_)), "{claimed:?}");
                 for event in &order {
@@ -297,7 +297,7 @@ async fn that_quiet_hours_were_overridden_stays_on_record() {
         for reported_first in [false, true] {
             number += 1;
             let id = format!("d{number}");
-            store.commit_notifications(&[planned(&id)]).await.unwrap();
+            store.commit(&[planned(&id)]).await.unwrap();
             store.claim_deliveries(&[ask(&id, 1, 1, utc_now())]).await.unwrap();
             let mut steps = [Some(Event::Recorded(record.clone())), report.map(Event::Told)];
             if reported_first {
@@ -330,7 +330,7 @@ async fn that_quiet_hours_were_overridden_stays_on_record() {
 #[tokio::test]
 async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     store.claim_deliveries(&[ask("d", 1, 1, utc_now())]).await.unwrap();
     let mut transaction = store.pool().begin().await.unwrap();
     sqlx::query("SELECT 1 FROM deliveries WHERE id = 'd' FOR UPDATE").execute(&mut *transaction).await.unwrap();

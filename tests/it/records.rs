@@ -52,7 +52,24 @@ pub fn death() -> Verdict {
 
 pub fn commit(meta: Meta, plan: Plan) -> Commit {
     let now = utc_now();
-    Commit { meta, state: RunState::Done, reason: None, plan, children: vec![], not_after: now, at_once: None, now }
+    Commit {
+        meta,
+        state: RunState::Done,
+        reason: None,
+        plan,
+        children: vec![],
+        next: None,
+        not_after: now,
+        at_once: None,
+        now,
+    }
+}
+
+/// Writes runs that claim nothing and that no other was planned with.
+pub async fn put(store: &Store, commits: &[Commit]) -> Result<Vec<Committed>, StoreError> {
+    let answers = store.commit(commits).await?;
+    assert!(answers.iter().all(|answer| !answer.followed && answer.claimed.is_empty()), "{answers:?}");
+    Ok(answers.into_iter().map(|answer| answer.committed).collect())
 }
 
 async fn run_of(store: &Store, job_id: &str) -> (String, i32) {
@@ -86,9 +103,9 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
     store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released)]).await.unwrap();
     assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a release that comes late does not bring it back");
     let same = commit(meta("a", 1, 2), Plan::default());
-    assert_eq!(store.commit_reminders(&[same]).await.unwrap(), [Committed::Duplicate]);
+    assert_eq!(put(&store, &[same]).await.unwrap(), [Committed::Duplicate]);
     let again = commit(meta("a", 9, 1), Plan::default());
-    assert_eq!(store.commit_reminders(&[again]).await.unwrap(), [Committed::Fresh], "published again, it runs again");
+    assert_eq!(put(&store, &[again]).await.unwrap(), [Committed::Fresh], "published again, it runs again");
     let late = failed(meta("a", 1, 3), attempt());
     assert_eq!(store.record_run_failures(&[late]).await.unwrap(), [false], "a job that has ended does not fail");
     assert_eq!(run_of(&store, "a").await.0, "done");
@@ -172,7 +189,7 @@ pub fn receipt(state: Delivered) -> LedgerRecord {
 #[tokio::test]
 async fn a_success_that_is_told_late_counts_for_more_than_not_to_know() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     claim(&store, ask("d", 1, 1, utc_now())).await;
     let unsure = entry("d", 1, 1, receipt(Delivered::Unknown));
     assert_eq!(store.record_deliveries(&[unsure]).await.unwrap(), [true]);
@@ -188,7 +205,7 @@ async fn a_success_that_is_told_late_counts_for_more_than_not_to_know() {
 #[tokio::test]
 async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     let now = utc_now();
     let taken = join_all((0..8).map(|sequence| claim(&store, ask("d", sequence, 1, now)))).await;
     assert_eq!(taken.iter().filter(|claimed| matches!(claimed, Claimed::Taken(_))).count(), 1, "eight at once");
@@ -211,7 +228,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "but what it has sent is sent");
     assert!(matches!(claim(&store, ask("d", holder, 2, now)).await, Claimed::Ended(end) if end == "sent"));
 
-    store.commit_notifications(&[planned("e")]).await.unwrap();
+    store.commit(&[planned("e")]).await.unwrap();
     claim(&store, ask("e", 1, 1, now)).await;
     let later = now + TimeDelta::seconds(61);
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
@@ -221,7 +238,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
 #[tokio::test]
 async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_after_it() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     let now = utc_now();
     claim(&store, ask_by("one", "d", 1, 1, now)).await;
     let failed = entry_by("one", "d", 1, 1, LedgerRecord::Verdict(attempt()), now);
@@ -241,7 +258,7 @@ async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_afte
 #[tokio::test]
 async fn a_delivery_that_is_held_is_not_claimed_before_its_time_unless_it_has_expired() {
     let store = store().await;
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     let now = utc_now();
     claim(&store, ask("d", 1, 1, now)).await;
     let until = now + TimeDelta::hours(5);
@@ -268,7 +285,7 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
     let groups = join_all(jobs.chunks(5).map(async |group| {
         // As a group is put again: one that writes the mark at the same moment as another is refused, and then finds it.
         loop {
-            match store.commit_reminders(group).await {
+            match put(&store, group).await {
                 Err(StoreError::Busy(_)) => {}
                 committed => break committed.unwrap(),
             }
@@ -278,7 +295,7 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
     let results: Vec<Committed> = groups.into_iter().flatten().collect();
     assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
     assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19, "{results:?}");
-    let again = store.commit_reminders(&jobs).await.unwrap();
+    let again = put(&store, &jobs).await.unwrap();
     assert!(again.iter().all(|result| *result == Committed::Duplicate));
 }
 
@@ -298,18 +315,18 @@ fn over(job_id: &str, told_by: &str) -> Commit {
 async fn one_shortage_has_one_owner_whatever_the_grouping() {
     let store = store().await;
     let jobs: Vec<Commit> = (0..20).map(|number| found(&format!("job-{number}"))).collect();
-    let groups = join_all(jobs.chunks(5).map(|group| store.commit_reminders(group))).await;
+    let groups = join_all(jobs.chunks(5).map(|group| put(&store, group))).await;
     let results: Vec<Committed> = groups.into_iter().flat_map(Result::unwrap).collect();
     assert_eq!(results.iter().filter(|result| **result == Committed::Fresh).count(), 1, "{results:?}");
     assert_eq!(results.iter().filter(|result| **result == Committed::MarkTaken).count(), 19);
-    let again = store.commit_reminders(&jobs).await.unwrap();
+    let again = put(&store, &jobs).await.unwrap();
     assert!(again.iter().all(|result| *result == Committed::Duplicate));
 }
 
 #[tokio::test]
 async fn a_shortage_of_which_nobody_was_told_is_the_next_jobs() {
     let store = store().await;
-    let one = async |commit| store.commit_reminders(&[commit]).await.unwrap().remove(0);
+    let one = async |commit| put(&store, &[commit]).await.unwrap().remove(0);
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::MarkTaken, "its notification is on its way");
     let mut late = commit(meta("first:notification", 5, 1), Plan::default());
@@ -324,8 +341,8 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
     let store = store().await;
     let now = utc_now();
     store.record_run_failures(&[failed(meta("open", 1, 1), attempt())]).await.unwrap();
-    store.commit_reminders(&[commit(meta("done", 2, 1), Plan::default())]).await.unwrap();
-    store.commit_notifications(&[planned("d")]).await.unwrap();
+    put(&store, &[commit(meta("done", 2, 1), Plan::default())]).await.unwrap();
+    store.commit(&[planned("d")]).await.unwrap();
     let give_up = async |id| store.give_up(id, DeadReason::Exhausted, "too often", now).await.unwrap();
     assert!(give_up("open").await && give_up("open").await, "the second finds it as the first has left it");
     assert_eq!(run_of(&store, "open").await, ("dead".into(), 1));
@@ -342,7 +359,7 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
 #[tokio::test]
 async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
     let store = store().await;
-    let one = async |commit| store.commit_reminders(&[commit]).await.unwrap().remove(0);
+    let one = async |commit| put(&store, &[commit]).await.unwrap().remove(0);
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(over("refilled", "first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::Fresh, "the next shortage");
@@ -351,6 +368,6 @@ async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
 
     // In one group: who found a shortage while it was there is told of by its owner, though it is over by now.
     let group = [over("refilled-again", "second"), found("fourth")];
-    assert_eq!(store.commit_reminders(&group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
+    assert_eq!(put(&store, &group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
     assert_eq!(one(found("fifth")).await, Committed::Fresh);
 }

@@ -11,7 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::{
-    records::{PATIENCE, ask, ask_by, attempt, commit, death, entry_by, failed, meta, planned, receipt, store},
+    records::{PATIENCE, ask, ask_by, attempt, commit, death, entry_by, failed, meta, planned, put, receipt, store},
     support::utc_now,
 };
 
@@ -179,7 +179,7 @@ fn the_ledger_is_as_its_model_says() {
 }
 
 async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Result<(), TestCaseError> {
-    store.commit_notifications(&[planned(id)]).await.unwrap();
+    store.commit(&[planned(id)]).await.unwrap();
     let mut now = utc_now();
     let mut row =
         Row { state: "pending", attempts: 0, claims: 0, fence: None, claimed_at: now, recorded: 0, held_until: None };
@@ -299,7 +299,7 @@ async fn runs_follow(store: &Store, id: &str, steps: &[Step]) -> Result<(), Test
             Step::Commit { sequence, state } => {
                 let mut wanted = commit(meta(id, sequence, 1), Plan::default());
                 wanted.state = state;
-                let committed = store.commit_reminders(&[wanted]).await.unwrap().remove(0);
+                let committed = put(store, &[wanted]).await.unwrap().remove(0);
                 let fresh = match &mut run {
                     Some(known) if known.state != "open" && (known.state != "dead" || known.sequence == sequence) => {
                         false
