@@ -304,6 +304,7 @@ impl Effects {
             Some((meta, plan)) => deliveries_of(meta, not_after, plan),
             None => deliveries_of(meta, not_after, &plan),
         };
+        let gives_up = !at_once.is_empty();
         let claims = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
         let mut commit = self.commit(meta, not_after, plan);
         let job_id = match next {
@@ -330,8 +331,9 @@ impl Effects {
             Committed::Fresh if claimed.is_empty() => self.publish(&job_id, &others).await,
             Committed::Fresh => publish::children(&self.context, &others).await,
             Committed::MarkTaken => {}
-            // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed.
-            Committed::Duplicate => drop(self.look_up_and(true, meta).await?),
+            // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed. Whoever was to
+            // claim nothing may have come while another of this worker is sending it.
+            Committed::Duplicate => drop(self.look_up_and(gives_up, meta).await?),
         }
         Ok(AtOnce { committed, followed, claimed })
     }
