@@ -8,10 +8,26 @@ use serde_json::json;
 
 use crate::support::{Process, Worker, World};
 
+/// Whoever is lost is missed soon.
+const MISSED: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s";
+
+/// A world for each way that a notification takes: planned with its reminder, and, as where its queue has a rate, by a
+/// message of its own.
+async fn both_ways() -> [World; 2] {
+    [world().await, World::with_overrides(&format!("{MISSED},notification_critical.rate=100/s")).await]
+}
+
+async fn world() -> World {
+    World::with_overrides(MISSED).await
+}
+
 /// Lets a worker die at a checkpoint while a reminder is on its way, and another take over.
-async fn die_at(step: &str) -> World {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
-    finish_after_death_at(step, world).await
+async fn die_at(step: &str) -> Vec<World> {
+    let mut worlds = Vec::new();
+    for world in both_ways().await {
+        worlds.push(finish_after_death_at(step, world).await);
+    }
+    worlds
 }
 
 async fn finish_after_death_at(step: &str, world: World) -> World {
@@ -32,20 +48,22 @@ async fn finish_after_death_at(step: &str, world: World) -> World {
 
 #[tokio::test]
 async fn between_work_and_commit() {
-    let world = die_at("worked").await;
-    world.everyone_has_it_once("dose").await;
+    for world in die_at("worked").await {
+        world.everyone_has_it_once("dose").await;
+    }
 }
 
 #[tokio::test]
 async fn after_an_acknowledgement() {
-    let world = die_at("settled").await;
-    // The first that is settled is the reminder itself, so nothing was sent yet.
-    world.everyone_has_it_once("dose").await;
+    // The first that is settled is the reminder itself: either nothing was sent yet, or all.
+    for world in die_at("settled").await {
+        world.everyone_has_it_once("dose").await;
+    }
 }
 
 #[tokio::test]
 async fn between_parking_and_acknowledgement() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let world = world().await;
     world.push.behave("ana", Behaviour::retry_after(429, "2"));
     let world = finish_after_death_at("parked", world).await;
     // The other three may have been under way when the worker died.
@@ -55,7 +73,7 @@ async fn between_parking_and_acknowledgement() {
 
 #[tokio::test]
 async fn between_a_failure_on_record_and_its_retry() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let world = world().await;
     world.push.behave_always("ana", Some(Behaviour::status(503)));
     world.remind("dose").await;
     for _ in 0..2 {
@@ -73,7 +91,7 @@ async fn between_a_failure_on_record_and_its_retry() {
 
 #[tokio::test]
 async fn between_dead_letter_and_termination() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let world = world().await;
     world.publish_json("jobs.reminder.medication", "poison", &json!({ "medicationId": "" })).await;
     let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "buried")]);
     doomed.ended().await;
@@ -87,25 +105,33 @@ async fn between_dead_letter_and_termination() {
 
 #[tokio::test]
 async fn between_commit_and_publish() {
-    let world = die_at("committed").await;
-    world.everyone_has_it_once("dose").await;
+    for world in die_at("committed").await {
+        world.everyone_has_it_once("dose").await;
+    }
 }
 
 #[tokio::test]
 async fn between_publish_and_acknowledgement() {
-    let world = die_at("published").await;
-    world.everyone_has_it_once("dose").await;
+    for world in die_at("published").await {
+        world.everyone_has_it_once("dose").await;
+    }
 }
 
 #[tokio::test]
 async fn between_claim_and_send() {
-    let world = die_at("claimed").await;
-    world.everyone_has_it_once("dose").await;
+    for world in die_at("claimed").await {
+        world.everyone_has_it_once("dose").await;
+    }
 }
 
 #[tokio::test]
 async fn between_send_and_record() {
-    let world = die_at("sent").await;
+    for world in die_at("sent").await {
+        what_was_sent_again_replaces_the_first(&world).await;
+    }
+}
+
+async fn what_was_sent_again_replaces_the_first(world: &World) {
     // What the dead worker had sent is sent again, with the same topic and tag, for the browser to collapse.
     let received = world.push.received();
     let replaced = received.iter().filter(|push| push.replaces).count();
@@ -122,7 +148,12 @@ async fn between_send_and_record() {
 
 #[tokio::test]
 async fn between_record_and_acknowledgement() {
-    let world = die_at("recorded").await;
+    for world in die_at("recorded").await {
+        what_was_recorded_is_not_sent_again(&world).await;
+    }
+}
+
+async fn what_was_recorded_is_not_sent_again(world: &World) {
     let doubled = world.push.received().iter().filter(|push| push.replaces).count();
     let recorded_once = world.count("SELECT count(*) FROM deliveries WHERE claims = 1").await;
     assert!(recorded_once >= 1, "what was recorded is not sent again");
@@ -131,22 +162,24 @@ async fn between_record_and_acknowledgement() {
 
 #[tokio::test]
 async fn what_a_lost_worker_had_planned_is_published_by_the_reconciler() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms").await;
-    world.remind("dose").await;
-    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
-    doomed.ended().await;
-    // The message is lost too: only the commit knows of the reminder now.
-    world.context.get_stream("JOBS").await.unwrap().purge().await.unwrap();
-    let heir = Worker::start(&world);
-    world.everyone_has_it_once("dose").await;
-    world.queues_are_empty().await;
-    world.all_is_published().await;
-    heir.stop().await;
+    for way in ["", ",notification_critical.rate=100/s"] {
+        let world = World::with_overrides(&format!("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms{way}")).await;
+        world.remind("dose").await;
+        let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
+        doomed.ended().await;
+        // The message is lost too: only the commit knows of the reminder now.
+        world.context.get_stream("JOBS").await.unwrap().purge().await.unwrap();
+        let heir = Worker::start(&world);
+        world.everyone_has_it_once("dose").await;
+        world.queues_are_empty().await;
+        world.all_is_published().await;
+        heir.stop().await;
+    }
 }
 
 #[tokio::test]
 async fn a_worker_killed_again_and_again_loses_nothing() {
-    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
+    let world = world().await;
     for number in 0..20 {
         let minutes = chrono::TimeDelta::minutes(number);
         let body = crate::support::reminder("metformin", crate::support::utc_now() - minutes);

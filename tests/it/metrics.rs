@@ -96,8 +96,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         "fate" => Fate::ALL.map(|fate| fate.name().to_owned()).into(),
         "group" => names(&[
             "look_ups",
-            "notifications",
-            "reminders",
+            "commits",
             "published",
             "failures",
             "claims",
@@ -204,7 +203,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
         })
         .await;
 
-    assert!(sum(&text, "carebell_group_size_count", &[("group", "reminders")]) > Some(0.0));
+    assert!(sum(&text, "carebell_group_size_count", &[("group", "commits")]) > Some(0.0));
     assert!(sum(&text, "process_resident_memory_bytes", &[]) > Some(1e6));
     assert!(sum(&text, "process_cpu_seconds_total", &[]) > Some(0.0));
 

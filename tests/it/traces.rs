@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::{
     cli::carebell,
-    support::{Collector, FAMILY, Process, Span, Worker, World, reminder, tree, utc_now},
+    support::{Collector, FAMILY, Process, QUICK, Span, Worker, World, reminder, tree, utc_now},
 };
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
@@ -70,7 +70,18 @@ fn has_word(text: &str, word: &str) -> bool {
 
 #[tokio::test]
 async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
-    let (world, collector) = (World::new().await, Collector::start().await);
+    one_tree(World::new().await, false).await;
+}
+
+/// The same where the notification has a message of its own.
+#[tokio::test]
+async fn a_reminder_whose_notification_has_a_message_is_one_tree() {
+    one_tree(World::with_overrides(&format!("{QUICK},notification_critical.rate=50/s")).await, true).await;
+}
+
+async fn one_tree(world: World, has_message: bool) {
+    let collector = Collector::start().await;
+    let messages = usize::from(has_message);
     let mut worker = Process::worker(&world, &[("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.http())]);
     worker.ready().await;
     remind(&world, "dose-1", "01").await;
@@ -79,21 +90,26 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
     // A worker that stops hands over what it has.
     assert!(worker.terminate().await.success(), "{}", worker.output());
     let enough = |spans: &[Span]| {
-        of_kind(spans, "CLIENT") >= 4 && of_kind(spans, "CONSUMER") >= 6 && of_kind(spans, "PRODUCER") >= 1
+        of_kind(spans, "CLIENT") >= 4 && of_kind(spans, "CONSUMER") >= 6 && of_kind(spans, "PRODUCER") >= messages
     };
     let spans = collector.spans_once("four pushes", enough).await;
     println!("{}", tree(&spans));
 
-    assert_eq!(spans.len(), 11, "{}", tree(&spans));
+    assert_eq!(spans.len(), 10 + messages, "{}", tree(&spans));
     assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
     let reminder = only(&spans, "process jobs.reminder.medication");
-    let sent = only(&spans, "send jobs.notification.critical");
     let notification = only(&spans, "process jobs.notification.critical");
     // Of each link of the chain, parent and link: Jaeger's graph needs the one, the conventions want the other.
     assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
     assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
-    assert_eq!((&sent.parent, &sent.links[..]), (&reminder.id, &[][..]));
-    assert_eq!((&notification.parent, &notification.links), (&sent.id, &vec![sent.id.clone()]));
+    let before = if has_message {
+        let sent = only(&spans, "send jobs.notification.critical");
+        assert_eq!((&sent.parent, &sent.links[..]), (&reminder.id, &[][..]));
+        sent
+    } else {
+        reminder
+    };
+    assert_eq!((&notification.parent, &notification.links), (&before.id, &vec![before.id.clone()]));
     assert_eq!(notification.states, ["congo=t61rcWkgMzE"], "what vendors add is handed on");
     let deliveries = named(&spans, "process deliver.web_push.critical");
     let requests = named(&spans, "POST");
@@ -117,7 +133,7 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
         assert_eq!(attributes, expected);
     }
     assert_eq!(of_kind(&spans, "CONSUMER"), 6);
-    assert_eq!(of_kind(&spans, "PRODUCER"), 1);
+    assert_eq!(of_kind(&spans, "PRODUCER"), messages);
     assert_eq!(of_kind(&spans, "CLIENT"), 4);
 
     let expected = [
@@ -126,7 +142,7 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
         ("carebell.kind", "notification"),
         ("carebell.outcome", "done"),
         ("carebell.root_id", "dose-1"),
-        ("carebell.sequence", "2"),
+        ("carebell.sequence", if has_message { "2" } else { "0" }),
         ("carebell.stream", "JOBS"),
         ("messaging.consumer.group.name", "notification_critical"),
         ("messaging.destination.name", "jobs.notification.critical"),
@@ -274,7 +290,7 @@ async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     let spans = collector.spans_once("four pushes and two deaths", enough).await;
     let again = only(&spans, "process jobs.reminder.medication");
     assert!(again.parent.is_empty() && again.links.is_empty(), "{again:?}");
-    let sent = only(&spans, "send jobs.notification.critical");
+    let sent = only(&spans, "send deliver.web_push.critical");
     assert_eq!(sent.trace, again.trace, "the run of the worker that died was of the same trace");
     let deaths = named(&spans, "process jobs.notification.normal");
     let redriven = only(&spans, "send jobs.notification.normal");
@@ -302,7 +318,7 @@ async fn a_trace_survives_its_worker() {
     assert!(spans.iter().all(|span| span.trace == TRACE), "{}", tree(&spans));
     let again = only(&spans, "process jobs.reminder.medication");
     assert_eq!(again.attributes["carebell.outcome"], "duplicate", "its work was done and committed");
-    let sent = only(&spans, "send jobs.notification.critical");
+    let sent = only(&spans, "send deliver.web_push.critical");
     assert!(sent.parent != again.id && sent.parent != PRODUCER, "it follows from the run that planned it");
 }
 
