@@ -60,6 +60,7 @@ mod storm;
 mod streams;
 mod sweep;
 mod templates;
+mod together;
 mod traces;
 mod unsettled;
 mod views;

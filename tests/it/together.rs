@@ -1,0 +1,407 @@
+//! A reminder and its notification in one: planned by one worker, written in one commit, with no message between them.
+
+use std::time::Duration;
+
+use carebell::{
+    clock::Clock,
+    dev::push_service::Behaviour,
+    effects::Effects,
+    health::Health,
+    job::{Job, Meta},
+    jobs::notification::Notification,
+    plan::{Mark, Plan},
+    store::{AT_ONCE, Answer, Claimed, ClaimedAtOnce, Commit, Committed, RunAsk, Store},
+};
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::join_all;
+use serde_json::json;
+
+use crate::{
+    records::{ask_by, attempt, commit, death, failed, meta, planned, store},
+    support::{FAMILY, Process, QUICK, Worker, World, database, peek, reminder, utc_now},
+};
+
+/// How many messages JOBS has ever had.
+async fn messages(world: &World) -> u64 {
+    world.context.get_stream("JOBS").await.unwrap().info().await.unwrap().state.last_sequence
+}
+
+/// The sequence that is on record of a run.
+async fn sequence(world: &World, job_id: &str) -> i64 {
+    world.count(&format!("SELECT stream_seq FROM job_runs WHERE job_id = '{job_id}'")).await
+}
+
+/// All that is on record, as text.
+async fn record(world: &World) -> Vec<String> {
+    let rows = "SELECT r::text FROM job_runs r UNION ALL SELECT m::text FROM reminder_marks m \
+                UNION ALL SELECT c::text FROM contents c UNION ALL SELECT n::text FROM notifications n \
+                UNION ALL SELECT d::text FROM deliveries d ORDER BY 1";
+    sqlx::query_scalar(rows).fetch_all(&world.db).await.unwrap()
+}
+
+/// Publishes a reminder once more under its id, as if the first had been forgotten.
+async fn remind_again(world: &World, job_id: &str, due: DateTime<Utc>) {
+    let headers = [("Carebell-Job-Id", job_id), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
+    world.publish("jobs.reminder.medication", &headers, reminder("metformin", due).to_string()).await;
+}
+
+#[tokio::test]
+async fn a_reminder_that_goes_well_has_no_message_for_its_notification() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    world.queues_are_empty().await;
+    world.all_is_published().await;
+    assert_eq!(messages(&world).await, 1, "the reminder's own");
+    let runs = world.runs("dose").await;
+    for kind in ["reminder.medication", "notification"] {
+        assert_eq!((runs[kind].state.as_str(), runs[kind].attempts), ("done", 0), "{kind}");
+    }
+    assert_eq!(sequence(&world, "dose").await, 1);
+    assert_eq!(sequence(&world, "dose:notification").await, AT_ONCE);
+    assert_eq!(world.count("SELECT count(*) FROM reminder_marks WHERE job_id = 'dose'").await, 1);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_notification_whose_queue_has_a_rate_has_a_message() {
+    let world = World::with_overrides(&format!("{QUICK},notification_critical.rate=50/s")).await;
+    let worker = Worker::start(&world);
+    world.remind("dose").await;
+    world.everyone_has_it_once("dose").await;
+    assert_eq!(messages(&world).await, 2);
+    assert_eq!(sequence(&world, "dose:notification").await, 2);
+    world.queues_are_empty().await;
+    world.all_is_published().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
+    const SLOW: usize = 12;
+    // One at a time, so that the pull that is open when the pause begins lets one more through at most.
+    let critical = "notification_critical.pause_above=3,notification_critical.concurrency=1";
+    let world = World::with_overrides(&format!("{QUICK},deliver_web_push_normal.concurrency=1,{critical}")).await;
+    // So slow that they are behind for as long as anybody looks.
+    world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(5))));
+    let mut worker = Process::worker(&world, &[]);
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    for number in 0..SLOW {
+        world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news).await;
+    }
+    let mut doses = 0;
+    let mut remind = async || {
+        let id = format!("dose-{doses}");
+        let due = utc_now() - TimeDelta::minutes(doses);
+        world.publish_json("jobs.reminder.medication", &id, &reminder("metformin", due)).await;
+        assert_eq!(world.ended(&id).await.0, "done", "reminders do not pause");
+        doses += 1;
+        id
+    };
+    // One by one, until the worker has looked and says that it pauses.
+    while !worker.says("pausing: deliveries are behind") {
+        let id = remind().await;
+        let through = async || {
+            let done = world.runs(&id).await.contains_key("notification");
+            (done || worker.says("pausing")).then_some(())
+        };
+        world.eventually("its notification is done, or the lane pauses", through).await;
+    }
+    let last = remind().await;
+    let published = format!("SELECT count(*) FROM job_runs WHERE job_id = '{last}' AND NOT children_pending");
+    world
+        .eventually("its notification has a message", async || (world.count(&published).await == 1).then_some(()))
+        .await;
+    assert!(peek(&world.context, "JOBS", "jobs.notification.critical").await >= 1);
+    assert!(!world.runs(&last).await.contains_key("notification"), "which waits");
+
+    world.push.behave_always("ana", None);
+    let ledger = world.ledger(&last).await;
+    assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+    assert!(sequence(&world, &format!("{last}:notification")).await > 0);
+    world.queues_are_empty().await;
+    assert_eq!(worker.terminate().await.code(), Some(0));
+    assert_eq!(world.push.counts().requests, SLOW + 4 * usize::try_from(doses).unwrap());
+}
+
+#[tokio::test]
+async fn of_two_reminders_of_one_dose_the_second_has_no_notification() {
+    let world = World::new().await;
+    let due = utc_now();
+    let remind = async |id: &str| {
+        world.publish_json("jobs.reminder.medication", id, &reminder("metformin", due)).await;
+    };
+    // The first two are pulled together.
+    remind("one").await;
+    remind("two").await;
+    let worker = Worker::start(&world);
+    let ends = [world.ended("one").await, world.ended("two").await];
+    let done = ends.iter().position(|end| end.0 == "done").expect("one of them is told of");
+    let (first, second) = if done == 0 { ("one", "two") } else { ("two", "one") };
+    let skipped = ("skipped".to_owned(), Some("already_sent".to_owned()));
+    assert_eq!(ends[1 - done], skipped);
+    world.everyone_has_it_once(first).await;
+    remind("three").await;
+    assert_eq!(world.ended("three").await, skipped);
+    world.queues_are_empty().await;
+    for skipped in [second, "three"] {
+        assert_eq!(world.runs(skipped).await.len(), 1, "{skipped} has no notification");
+    }
+    assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 4);
+    assert_eq!(world.push.counts().requests, 4);
+    assert_eq!(messages(&world).await, 3);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_reminder_that_is_published_again_after_it_was_done_writes_nothing() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let due = utc_now();
+    world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", due)).await;
+    world.everyone_has_it_once("dose").await;
+    world.queues_are_empty().await;
+    world.all_is_published().await;
+    let before = record(&world).await;
+    remind_again(&world, "dose", due).await;
+    world.queues_are_empty().await;
+    assert_eq!(record(&world).await, before);
+    assert_eq!(messages(&world).await, 2);
+    assert_eq!(world.push.counts().requests, 4);
+    worker.stop().await;
+}
+
+/// What its first message had begun is nothing that a second one ends.
+#[tokio::test]
+async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_sent_twice() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    // The first push to a push service makes its connection, and the others wait for that.
+    let first = json!({ "recipients": [{ "userId": "ben" }], "title": "News" });
+    world.publish_json("jobs.notification.normal", "first", &first).await;
+    world.push.wait_for(1, crate::support::LIMIT).await.unwrap();
+    // Longer than it takes until the push's message, which it gets after a second, looks again.
+    world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
+    let due = utc_now();
+    world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", due)).await;
+    let sent = "SELECT count(*) FROM deliveries WHERE job_id = 'dose' AND state = 'sent'";
+    world.eventually("three are sent", async || (world.count(sent).await == 3).then_some(())).await;
+    remind_again(&world, "dose", due).await;
+    let ledger = world.ledger("dose").await;
+    world.queues_are_empty().await;
+    assert_eq!(ledger.len(), 4);
+    let ana = world.delivery_to("dose", "ana").await;
+    assert_eq!((ana.state.as_str(), ana.claims), ("sent", 1));
+    assert_eq!(world.push.counts().requests, 5);
+    worker.stop().await;
+}
+
+/// Somebody has said by hand what the reminder would.
+#[tokio::test]
+async fn a_notification_that_is_done_already_is_not_written_again() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let everyone = FAMILY.map(|user| json!({ "userId": user }));
+    let body = json!({ "recipients": everyone, "title": "By hand" });
+    let headers =
+        [("Carebell-Job-Id", "dose:notification"), ("Carebell-Root-Id", "dose"), ("Content-Type", "application/json")];
+    world.publish("jobs.notification.critical", &headers, body.to_string()).await;
+    assert_eq!(world.ended("dose:notification").await.0, "done");
+    world.push.wait_for(4, crate::support::LIMIT).await.unwrap();
+    world.queues_are_empty().await;
+    world.all_is_published().await;
+    let before = record(&world).await;
+    world.remind("dose").await;
+    assert_eq!(world.ended("dose").await.0, "done");
+    world.queues_are_empty().await;
+    // The reminder's own run and its mark.
+    let after = record(&world).await;
+    assert!(before.iter().all(|row| after.contains(row)), "{after:#?}");
+    assert_eq!(after.len(), before.len() + 2, "{after:#?}");
+    assert_eq!(sequence(&world, "dose:notification").await, 1);
+    assert_eq!(world.push.counts().requests, 4);
+    assert_eq!(messages(&world).await, 2);
+    worker.stop().await;
+}
+
+/// The notification of this root, with one push that is claimed at once.
+fn notification(root: &str, sequence: i64) -> Commit {
+    let id = format!("push-{root}");
+    let mut commit = planned(&id);
+    commit.meta =
+        Meta { root_id: root.into(), kind: Notification::KIND, ..meta(&format!("{root}:notification"), sequence, 1) };
+    commit.at_once = Some(ClaimedAtOnce { worker: "one".into(), ids: [id].into() });
+    commit
+}
+
+/// A reminder with its notification.
+fn both(root: &str, sequence: i64) -> Commit {
+    let mut commit = commit(meta(root, sequence, 1), Plan::default());
+    commit.next = Some(Box::new(notification(root, AT_ONCE)));
+    commit
+}
+
+fn of_dose(mut commit: Commit, instant: DateTime<Utc>) -> Commit {
+    commit.plan.mark = Some(Mark { record_id: "m".into(), instant, lead_minutes: 0 });
+    commit
+}
+
+fn answer(committed: Committed, followed: bool, claimed: &[&str]) -> Answer {
+    Answer { committed, followed, claimed: claimed.iter().map(|id| (*id).to_owned()).collect() }
+}
+
+fn nothing_new() -> Answer {
+    answer(Committed::Duplicate, false, &[])
+}
+
+async fn state(store: &Store, job_id: &str) -> Option<(String, i64)> {
+    let record = store.look_up_runs(&[RunAsk { job_id: job_id.into() }]).await.unwrap().remove(0)?;
+    Some((record.state, record.sequence))
+}
+
+async fn rows(store: &Store, table: &str) -> i64 {
+    let query = format!("SELECT count(*) FROM {table}");
+    sqlx::query_scalar(sqlx::AssertSqlSafe(query)).fetch_one(store.pool()).await.unwrap()
+}
+
+#[tokio::test]
+async fn both_are_written_once_however_often_they_are_put() {
+    let store = store().await;
+    let answers = store.commit(&[both("a", 7)]).await.unwrap();
+    assert_eq!(answers, [answer(Committed::Fresh, true, &["push-a"])]);
+    assert_eq!(state(&store, "a").await, Some(("done".into(), 7)));
+    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
+    let record = store.look_up_runs(&["a", "a:notification"].map(|id| RunAsk { job_id: id.into() })).await.unwrap();
+    let pending: Vec<bool> = record.into_iter().map(|record| record.unwrap().children_pending).collect();
+    assert_eq!(pending, [false, true], "what is left to be published is the notification's");
+    assert_eq!(store.planned_together("a").await.unwrap().as_deref(), Some("a:notification"));
+    for again in [both("a", 7), both("a", 9)] {
+        assert_eq!(store.commit(&[again]).await.unwrap(), [nothing_new()]);
+    }
+    let in_one_group = store.commit(&[both("a", 7), both("b", 8), both("b", 8)]).await.unwrap();
+    assert_eq!(in_one_group, [nothing_new(), answer(Committed::Fresh, true, &["push-b"]), nothing_new()]);
+    assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (2, 2));
+    store.children_published(&["a:notification".into()]).await.unwrap();
+    assert_eq!(store.planned_together("a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_group_may_have_a_notification_twice_with_its_reminder_and_by_itself() {
+    let store = store().await;
+    let by_itself = notification("a", 8);
+    let answers = store.commit(&[by_itself, both("a", 7)]).await.unwrap();
+    assert_eq!(answers, [nothing_new(), answer(Committed::Fresh, true, &["push-a"])], "in the order of their ids");
+    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
+
+    // The same where its own comes first: an id that is less than the reminder's.
+    let mut reminder = both("b", 7);
+    if let Some(next) = &mut reminder.next {
+        next.meta.job_id = "ab".into();
+    }
+    let mut by_itself = notification("b", 8);
+    by_itself.meta.job_id = "ab".into();
+    let answers = store.commit(&[reminder, by_itself]).await.unwrap();
+    let [with_it, itself] = [answer(Committed::Fresh, false, &[]), answer(Committed::Fresh, false, &["push-b"])];
+    assert_eq!(answers, [with_it, itself]);
+    assert_eq!(state(&store, "ab").await, Some(("done".into(), 8)));
+    assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (2, 2));
+}
+
+#[tokio::test]
+async fn where_the_mark_is_anothers_neither_has_an_effect() {
+    let store = store().await;
+    let now = utc_now();
+    let group = ["a", "b", "c"].map(|root| of_dose(both(root, 1), now));
+    let taken = || answer(Committed::MarkTaken, false, &[]);
+    let answers = store.commit(&group).await.unwrap();
+    assert_eq!(answers, [answer(Committed::Fresh, true, &["push-a"]), taken(), taken()]);
+    assert_eq!(store.commit(&[of_dose(both("d", 1), now)]).await.unwrap(), [taken()]);
+    for root in ["b", "c", "d"] {
+        assert_eq!(state(&store, root).await.unwrap().0, "skipped");
+        assert_eq!(state(&store, &format!("{root}:notification")).await, None);
+    }
+    assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (1, 1));
+}
+
+#[tokio::test]
+async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended_is_not() {
+    let store = store().await;
+    for (root, verdict) in [("open", attempt()), ("dead", death())] {
+        let own = notification(root, 3).meta;
+        store.record_run_failures(&[failed(own, verdict)]).await.unwrap();
+        let push = format!("push-{root}");
+        let answers = store.commit(&[both(root, 7)]).await.unwrap();
+        assert_eq!(answers, [answer(Committed::Fresh, true, &[&push])], "{root}");
+        assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), AT_ONCE)));
+        // Its own message comes again, and has nothing left to do.
+        assert_eq!(store.commit(&[notification(root, 3)]).await.unwrap(), [nothing_new()]);
+    }
+    store.commit(&[notification("done", 3)]).await.unwrap();
+    assert_eq!(store.commit(&[both("done", 7)]).await.unwrap(), [answer(Committed::Fresh, false, &[])]);
+    assert_eq!(state(&store, "done:notification").await, Some(("done".into(), 3)));
+    assert_eq!(store.planned_together("done").await.unwrap(), None, "whoever has its message sees to it");
+}
+
+/// Groups that write the same rows in another order go through, and each row is written once.
+#[tokio::test]
+async fn groups_that_cross_end_well() {
+    const ROOTS: usize = 30;
+    let store = Store::new(&database().await, 8).unwrap();
+    let roots: Vec<String> = (0..ROOTS).map(|number| format!("r-{number:02}")).collect();
+    let reminders: Vec<Commit> = roots.iter().map(|root| both(root, 1)).collect();
+    let notifications: Vec<Commit> = roots.iter().map(|root| notification(root, 2)).collect();
+    let put = async |group: Vec<Commit>| {
+        // As a group is put again.
+        loop {
+            match store.commit(&group).await {
+                Err(carebell::store::StoreError::Busy(_)) => {}
+                answers => break answers.unwrap(),
+            }
+        }
+    };
+    let mut groups = Vec::new();
+    for size in [7, 10, 30] {
+        groups.extend(reminders.chunks(size).map(<[_]>::to_vec));
+        groups.extend(notifications.chunks(size).map(<[_]>::to_vec));
+        let mixed: Vec<Commit> = reminders.iter().chain(&notifications).rev().cloned().collect();
+        groups.extend(mixed.chunks(size).map(<[_]>::to_vec));
+    }
+    let answers: Vec<Answer> = join_all(groups.into_iter().map(put)).await.into_iter().flatten().collect();
+    let followed = answers.iter().filter(|answer| answer.followed).count();
+    let fresh = answers.iter().filter(|answer| answer.committed == Committed::Fresh).count();
+    let claimed: usize = answers.iter().map(|answer| answer.claimed.len()).sum();
+    assert_eq!((fresh, claimed), (2 * ROOTS - followed, ROOTS), "{followed} with their reminders");
+    let each = i64::try_from(ROOTS).unwrap();
+    assert_eq!(rows(&store, "job_runs").await, 2 * each);
+    assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (each, each));
+}
+
+/// A server that has forgotten a delivery in a crash hands the message out again, to the worker that is still at it.
+#[tokio::test]
+async fn whoever_claims_nothing_gives_nothing_up() {
+    let world = World::new().await;
+    let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
+    let not_after = utc_now() + TimeDelta::hours(1);
+    let carry_out = async |root: &str, claims: &[&str]| {
+        let next = notification(root, AT_ONCE);
+        let claims = claims.iter().map(|id| (*id).to_owned()).collect();
+        let next = Some((next.meta, next.plan));
+        let done =
+            effects.carry_out_at_once(&meta(root, 1, 1), not_after, Plan::default(), next, claims).await.unwrap();
+        (done.committed, done.followed, done.claimed.len())
+    };
+    let claimable = async |id: &str| {
+        let asked = world.store.claim_deliveries(&[ask_by("two", id, 7, 1, utc_now())]).await.unwrap().remove(0);
+        matches!(asked, Claimed::Taken(_))
+    };
+    for root in ["sending", "unsure"] {
+        assert_eq!(carry_out(root, &[&format!("push-{root}")]).await, (Committed::Fresh, true, 1));
+    }
+    assert_eq!(carry_out("sending", &[]).await, (Committed::Duplicate, false, 0));
+    assert!(!claimable("push-sending").await, "the first is sending it");
+    // One that had a place for it, but not the answer to its commit, sends nothing.
+    assert_eq!(carry_out("unsure", &["push-unsure"]).await, (Committed::Duplicate, false, 0));
+    assert!(claimable("push-unsure").await, "somebody else may");
+}
