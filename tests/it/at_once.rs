@@ -1,9 +1,13 @@
 //! The short way: the worker that plans a push sends it, without a message of its own.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use carebell::{
+    channels::{Sender, web_push::WebPush},
+    clock::Clock,
+    config::Source,
     dev::push_service::Behaviour,
+    jobs,
     store::{AT_ONCE, Claimed, ClaimedAtOnce, Committed},
 };
 use chrono::TimeDelta;
@@ -11,7 +15,7 @@ use serde_json::json;
 
 use crate::{
     records::{ask_by, planned, store},
-    support::{FAMILY, QUICK, Worker, World, utc_now},
+    support::{Custom, FAMILY, QUICK, Worker, World, utc_now},
 };
 
 /// How many messages DELIVERIES has ever had.
@@ -95,6 +99,38 @@ async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
     assert_eq!((line.state.as_str(), line.claims), ("sent", 1));
     assert_eq!(world.push.counts().requests, 5);
     worker.stop().await;
+}
+
+/// A database that takes long to commit may have changed since the recipients were read.
+#[tokio::test]
+async fn what_was_read_too_long_before_its_commit_gets_a_message() {
+    for (took, by_message) in [(5, false), (6, true)] {
+        let world = World::new().await;
+        let clock = Clock::manual(utc_now());
+        let settings = Source::of(world.environment()).web_push().unwrap().unwrap();
+        let push: Arc<dyn Sender> = Arc::new(WebPush::new(settings, clock.clone()).unwrap());
+        let pipeline = Custom::sending(&world, jobs::registry(), clock.clone(), vec![push]);
+        // It can be read and not be written.
+        let mut held = world.db.begin().await.unwrap();
+        sqlx::query("LOCK TABLE job_runs IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
+        world.remind("dose").await;
+        let waits = "SELECT count(*) FROM pg_locks JOIN pg_database d ON d.oid = database \
+                     WHERE datname = current_database() AND relation = 'job_runs'::regclass AND NOT granted";
+        world.eventually("its commit waits", async || (world.count(waits).await == 1).then_some(())).await;
+        world.sql("DELETE FROM push_subscriptions WHERE id = 'dan'").await;
+        clock.advance(TimeDelta::seconds(took));
+        held.rollback().await.unwrap();
+
+        let ledger = world.ledger("dose").await;
+        world.queues_are_empty().await;
+        let sent = ledger.iter().filter(|line| line.state == "sent").count();
+        assert_eq!((ledger.len(), sent), if by_message { (4, 3) } else { (4, 4) }, "{ledger:?}");
+        assert_eq!(messages(&world).await, if by_message { 4 } else { 0 });
+        assert_eq!(world.push.counts().requests, sent);
+        assert!(ledger.iter().all(|line| line.attempts == 0), "{ledger:?}");
+        world.all_is_published().await;
+        pipeline.stop().await;
+    }
 }
 
 /// What fails goes on by a message, from where it is: no attempt is lost, and none is made twice.
