@@ -24,8 +24,12 @@ async fn world() -> World {
 /// Lets a worker die at a checkpoint while a reminder is on its way, and another take over.
 async fn die_at(step: &str) -> Vec<World> {
     let mut worlds = Vec::new();
-    for world in both_ways().await {
-        worlds.push(finish_after_death_at(step, world).await);
+    for (world, is_together) in both_ways().await.into_iter().zip([true, false]) {
+        let world = finish_after_death_at(step, world).await;
+        // A reminder that comes for the second time has its notification planned by a message.
+        let without_message = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND stream_seq = 0";
+        assert_eq!(world.count(without_message).await == 1, is_together && step != "worked", "{step}");
+        worlds.push(world);
     }
     worlds
 }
