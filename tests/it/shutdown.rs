@@ -5,7 +5,7 @@ use std::time::Duration;
 use carebell::dev::push_service::Behaviour;
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, Worker, World};
+use crate::support::{LIMIT, Process, Worker, World, peek};
 
 async fn hello(world: &World) {
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });
@@ -33,20 +33,38 @@ async fn a_job_under_way_is_finished() {
 
 #[tokio::test]
 async fn a_job_that_takes_too_long_is_given_back() {
+    given_back("hello", hello).await;
+}
+
+/// Whoever has a reminder sends the pushes of its notification.
+#[tokio::test]
+async fn a_reminder_whose_push_takes_too_long_is_given_back() {
+    given_back("dose", async |world| {
+        world.sql("DELETE FROM push_subscriptions WHERE user_id <> 'ana'").await;
+        world.remind("dose").await;
+    })
+    .await;
+}
+
+async fn given_back(job: &str, publish: impl AsyncFnOnce(&World)) {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=5m").await;
     world.push.behave("ana", Behaviour::Hang);
     let mut worker = Process::worker(&world, &[("DRAIN_TIMEOUT", "300ms")]);
     worker.ready().await;
-    hello(&world).await;
+    publish(&world).await;
     world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
     assert_eq!(worker.terminate().await.code(), Some(0), "{}", worker.output());
-    let line = world.delivery_to("hello", "ana").await;
+    let line = world.delivery_to(job, "ana").await;
     assert_eq!((line.state.as_str(), line.attempts), ("sending", 0), "whether it was sent is open; no attempt burnt");
+    let messages = peek(&world.context, "JOBS", ">").await + peek(&world.context, "DELIVERIES", ">").await;
+    assert_eq!(messages, 1, "whoever has that next sees to it");
 
     // The next worker has it at once, long before the server would have given it up for lost.
     let heir = Worker::start(&world);
-    let line = world.ledger("hello").await.remove(0);
+    let line = world.ledger(job).await.remove(0);
     assert_eq!((line.state.as_str(), line.attempts), ("sent", 0));
+    world.queues_are_empty().await;
+    world.all_is_published().await;
     heir.stop().await;
 }
 
