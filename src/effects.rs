@@ -307,18 +307,15 @@ impl Effects {
         let gives_up = !at_once.is_empty();
         let claims = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
         let mut commit = self.commit(meta, not_after, plan);
-        let job_id = match next {
-            Some((meta, plan)) => {
-                let job_id = meta.job_id.clone();
-                commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit(&meta, not_after, plan) }));
-                // It needs no message.
-                commit.children.clear();
-                job_id
-            }
-            None => {
-                commit.at_once = claims;
-                meta.job_id.clone()
-            }
+        let job_id = if let Some((meta, plan)) = next {
+            let job_id = meta.job_id.clone();
+            commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit(&meta, not_after, plan) }));
+            // It needs no message.
+            commit.children.clear();
+            job_id
+        } else {
+            commit.at_once = claims;
+            meta.job_id.clone()
         };
         let is_together = commit.next.is_some();
         checkpoint::reached(Step::Worked);
