@@ -18,7 +18,7 @@ const MAX_LENGTH: usize = 2048;
 pub struct Endpoint {
     url: Url,
     origin: String,
-    redacted: Redacted,
+    text: Box<str>,
 }
 
 impl Endpoint {
@@ -52,7 +52,7 @@ impl Endpoint {
         allowed.check(&host, url.port_or_known_default().unwrap_or(HTTPS_PORT))?;
         url.set_fragment(None);
         let origin = url.origin().ascii_serialization();
-        Ok(Self { url, origin, redacted: Redacted::of(text) })
+        Ok(Self { url, origin, text: text.into() })
     }
 
     /// The whole URL. It is a secret: never log it.
@@ -66,20 +66,20 @@ impl Endpoint {
     }
 
     /// The form for logs and records.
-    pub fn redacted(&self) -> &Redacted {
-        &self.redacted
+    pub fn redacted(&self) -> Redacted {
+        Redacted::of(&self.text)
     }
 }
 
 impl fmt::Debug for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Endpoint({})", self.redacted)
+        write!(f, "Endpoint({})", self.redacted())
     }
 }
 
 impl fmt::Display for Endpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.redacted.fmt(f)
+        self.redacted().fmt(f)
     }
 }
 

@@ -1,23 +1,10 @@
 //! The only file that names the `web-push` crate, so that what it brings along can be weighed again.
 //!
-//! It signs VAPID tokens (RFC 8292) and builds requests (RFC 8030). Its own sealing and clients are not used: the one
-//! signs every message anew, the others never time out.
+//! It signs VAPID tokens (RFC 8292). Its sealing, its requests and its clients are not used: the first signs every message
+//! anew, the second are of an older `http` than the client's and would be taken apart again (a test compares them with
+//! ours), the third never time out.
 
-use std::time::Duration;
-
-use reqwest::{
-    Method, Request,
-    header::{AUTHORIZATION, HeaderName, HeaderValue},
-};
-use web_push::{
-    ContentEncoding, PartialVapidSignatureBuilder, SubscriptionInfo, VapidSignatureBuilder, WebPushMessage,
-    WebPushPayload, request_builder::build_request,
-};
-
-use super::{Endpoint, Topic, Urgency};
-
-/// RFC 8030 knows no upper bound; push services keep nothing longer than four weeks.
-const MAX_TTL: Duration = Duration::from_hours(672);
+use web_push::{PartialVapidSignatureBuilder, SubscriptionInfo, VapidSignatureBuilder};
 
 /// The library refused what it was given; there is nothing to repeat of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -53,96 +40,59 @@ impl Signer {
     }
 }
 
-/// What goes into one request.
-pub struct Envelope<'a> {
-    /// Where it is posted.
-    pub endpoint: &'a Endpoint,
-    /// `TTL` (RFC 8030 §5.2), sent in whole seconds, at most four weeks.
-    pub ttl: Duration,
-    /// `Urgency` (RFC 8030 §5.3).
-    pub urgency: Urgency,
-    /// `Topic` (RFC 8030 §5.4).
-    pub topic: &'a Topic,
-    /// The sealed payload.
-    pub body: &'a [u8],
-    /// The value of the `Authorization` header.
-    pub authorization: &'a str,
-}
-
-/// Builds the POST of RFC 8030 §5. The library speaks an older `http` than the client, so its parts are taken over one
-/// by one.
-pub fn request(envelope: &Envelope<'_>) -> Result<Request, Unusable> {
-    let message = WebPushMessage {
-        endpoint: envelope.endpoint.url().as_str().parse().map_err(|_| Unusable)?,
-        ttl: u32::try_from(envelope.ttl.min(MAX_TTL).as_secs()).map_err(|_| Unusable)?,
-        urgency: Some(match envelope.urgency {
-            Urgency::VeryLow => web_push::Urgency::VeryLow,
-            Urgency::Low => web_push::Urgency::Low,
-            Urgency::Normal => web_push::Urgency::Normal,
-            Urgency::High => web_push::Urgency::High,
-        }),
-        topic: Some(envelope.topic.as_str().to_owned()),
-        payload: Some(WebPushPayload {
-            content: envelope.body.to_vec(),
-            crypto_headers: vec![("authorization", envelope.authorization.to_owned())],
-            content_encoding: ContentEncoding::Aes128Gcm,
-        }),
-    };
-    let (parts, body) = build_request::<reqwest::Body>(message).into_parts();
-    let method = Method::from_bytes(parts.method.as_str().as_bytes()).map_err(|_| Unusable)?;
-    let mut request = Request::new(method, envelope.endpoint.url().clone());
-    for (name, value) in &parts.headers {
-        let name = HeaderName::from_bytes(name.as_str().as_bytes()).map_err(|_| Unusable)?;
-        let mut value = HeaderValue::from_bytes(value.as_bytes()).map_err(|_| Unusable)?;
-        // Kept out of debug output and out of HPACK's tables.
-        value.set_sensitive(name == AUTHORIZATION);
-        request.headers_mut().append(name, value);
-    }
-    *request.body_mut() = Some(body);
-    Ok(request)
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::AllowList;
-    use super::*;
+    use std::time::Duration;
 
-    fn build(endpoint: &str, ttl: Duration) -> Result<Request, Unusable> {
-        let endpoint = Endpoint::parse(endpoint, &AllowList::default()).unwrap();
-        request(&Envelope {
-            endpoint: &endpoint,
-            ttl,
-            urgency: Urgency::VeryLow,
-            topic: &Topic::of("delivery-1"),
-            body: b"sealed",
-            authorization: "vapid t=token, k=key",
-        })
-    }
+    use bytes::Bytes;
+    use proptest::prelude::*;
+    use web_push::{ContentEncoding, WebPushMessage, WebPushPayload, request_builder::build_request};
 
-    #[test]
-    fn a_request_carries_every_header_of_the_protocol() {
-        let request = build("https://fcm.googleapis.com/fcm/send/x?y=1", Duration::from_millis(90_999)).unwrap();
-        assert_eq!(request.method(), Method::POST);
-        assert_eq!(request.url().as_str(), "https://fcm.googleapis.com/fcm/send/x?y=1");
-        for (name, value) in [
-            ("ttl", "90"),
-            ("urgency", "very-low"),
-            ("topic", Topic::of("delivery-1").as_str()),
-            ("content-encoding", "aes128gcm"),
-            ("content-type", "application/octet-stream"),
-            ("content-length", "6"),
-            ("authorization", "vapid t=token, k=key"),
-        ] {
-            assert_eq!(request.headers().get(name).unwrap(), value, "{name}");
+    use super::super::{
+        AllowList, Endpoint, Topic, Urgency,
+        request::{Envelope, request},
+    };
+
+    proptest! {
+        /// Ours are those that everybody else who uses the library sends.
+        #[test]
+        fn the_library_makes_the_same_request(
+            path in "[a-zA-Z0-9_/:-]{1,80}",
+            seconds in 0_u32..3_000_000,
+            (urgency, theirs) in prop_oneof![
+                Just((Urgency::VeryLow, web_push::Urgency::VeryLow)),
+                Just((Urgency::Low, web_push::Urgency::Low)),
+                Just((Urgency::Normal, web_push::Urgency::Normal)),
+                Just((Urgency::High, web_push::Urgency::High)),
+            ],
+        ) {
+            let endpoint = format!("https://updates.push.services.mozilla.com/{path}");
+            let topic = Topic::of("delivery-1");
+            let (endpoint, body) = (Endpoint::parse(&endpoint, &AllowList::default()).unwrap(), Bytes::from_static(b"sealed"));
+            let authorization = "vapid t=token, k=key";
+            let ttl = Duration::from_secs(seconds.into());
+            let ours = request(&Envelope { endpoint: &endpoint, ttl, urgency, topic: &topic, body: &body, authorization }).unwrap();
+            let theirs = build_request::<Vec<u8>>(WebPushMessage {
+                endpoint: endpoint.url().as_str().parse().unwrap(),
+                ttl: seconds.min(2_419_200),
+                urgency: Some(theirs),
+                topic: Some(topic.as_str().to_owned()),
+                payload: Some(WebPushPayload {
+                    content: body.to_vec(),
+                    crypto_headers: vec![("authorization", authorization.to_owned())],
+                    content_encoding: ContentEncoding::Aes128Gcm,
+                }),
+            });
+            let mut expected: Vec<(String, Vec<u8>)> =
+                theirs.headers().iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+            let mut made: Vec<(String, Vec<u8>)> =
+                ours.headers().iter().map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec())).collect();
+            expected.sort();
+            made.sort();
+            prop_assert_eq!(made, expected);
+            prop_assert_eq!(ours.method().as_str(), theirs.method().as_str());
+            prop_assert_eq!(ours.url().as_str(), theirs.uri().to_string());
+            prop_assert_eq!(ours.body().unwrap().as_bytes().unwrap(), theirs.body().as_slice());
         }
-        assert!(request.headers()[AUTHORIZATION].is_sensitive());
-        assert_eq!(request.body().unwrap().as_bytes().unwrap(), b"sealed");
-        assert!(!format!("{:?}", request.headers()).contains("token"));
-    }
-
-    #[test]
-    fn a_ttl_of_years_is_four_weeks() {
-        let request = build("https://fcm.googleapis.com/x", Duration::MAX).unwrap();
-        assert_eq!(request.headers()["ttl"], "2419200");
     }
 }

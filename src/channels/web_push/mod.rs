@@ -7,7 +7,7 @@
 //!    it is user input, and without the list a subscriber could aim our requests at anything inside the network;
 //! 2. seals the payload for that browser alone (`seal.rs`, RFC 8291);
 //! 3. takes a signed token of who we are (`vapid.rs`, RFC 8292), one per push service and half a day;
-//! 4. posts it (`library.rs`, RFC 8030) over the one connection to that push service (`client.rs`, `hosts.rs`), whose
+//! 4. posts it (`request.rs`, RFC 8030) over the one connection to that push service (`client.rs`, `hosts.rs`), whose
 //!    address was checked by the resolver that the connection uses (`resolve.rs`);
 //! 5. judges the answer (`answer.rs`); a 401 gets one more try with a fresh token.
 //!
@@ -24,6 +24,7 @@ mod endpoint;
 mod hosts;
 mod library;
 mod payload;
+mod request;
 mod seal;
 mod sender;
 mod settings;
@@ -33,9 +34,9 @@ use std::{fmt, time::Duration};
 
 use aws_lc_rs::digest;
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::Instant;
-use url::Url;
 
 pub use allowed::AllowList;
 pub use answer::{Answer, DEFAULT_WAIT};
@@ -46,7 +47,8 @@ pub use settings::{DEFAULT_TIMEOUT, Settings};
 pub use vapid::{KeyPair, generate_keys};
 
 use client::{Client, NoReply, Reply};
-use library::Envelope;
+use payload::App;
+use request::{Envelope, request};
 use vapid::Vapid;
 
 use crate::{
@@ -60,7 +62,7 @@ const SOME_BUILT_IN: [&str; 3] = ["fcm.googleapis.com", "updates.push.services.m
 /// The channel. Cheap to share by reference; keep one a process, since connections and tokens are its own.
 pub struct WebPush {
     allowed: AllowList,
-    app_url: Option<Url>,
+    app: Option<App>,
     clock: Clock,
     vapid: Vapid,
     client: Client,
@@ -78,7 +80,7 @@ impl WebPush {
         }
         let allowed = AllowList::new(settings.allowed_hosts);
         let client = Client::new(&allowed, settings.ca_file.as_deref(), settings.timeout, clock.clone())?;
-        Ok(Self { allowed, app_url: settings.app_url, clock, vapid, client })
+        Ok(Self { allowed, app: settings.app_url.map(App::new), clock, vapid, client })
     }
 
     /// The public key that browsers subscribe with, as base64url without padding.
@@ -117,7 +119,7 @@ impl WebPush {
 
     /// The JSON of a notification, at most [`MAX_PAYLOAD`] bytes; its links are resolved against `APP_URL`.
     pub fn payload(&self, note: &Note<'_>) -> Vec<u8> {
-        payload::build(note, self.app_url.as_ref())
+        payload::build(note, self.app.as_ref())
     }
 
     /// Sends one push and says what became of it. Takes at most the timeout of the settings and a second (twice that
@@ -146,11 +148,11 @@ impl WebPush {
         push: &Push<'_>,
         started: Instant,
         endpoint: &Endpoint,
-        body: &[u8],
+        body: &Bytes,
         authorization: &str,
     ) -> Result<Answer, Answer> {
         let make = || {
-            library::request(&Envelope {
+            request(&Envelope {
                 endpoint,
                 // What is left of it: time spent waiting must not carry the push past the job's expiry.
                 ttl: push.ttl.saturating_sub(started.elapsed()),
@@ -181,9 +183,9 @@ impl fmt::Debug for WebPush {
     }
 }
 
-fn sealed(push: &Push<'_>) -> Result<Vec<u8>, Answer> {
+fn sealed(push: &Push<'_>) -> Result<Bytes, Answer> {
     let keys = SubscriberKeys::parse(push.p256dh, push.auth);
-    keys.and_then(|keys| seal::seal(&keys, push.payload)).map_err(|error| match error {
+    keys.and_then(|keys| seal::seal(&keys, push.payload)).map(Bytes::from).map_err(|error| match error {
         SealError::PublicKey | SealError::Secret => bad_subscription(error),
         SealError::TooLong => Answer::TooLarge { status: None },
         SealError::Internal => failed(error),
@@ -245,6 +247,18 @@ pub enum Urgency {
     High,
 }
 
+impl Urgency {
+    /// The header's value.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::VeryLow => "very-low",
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
+}
+
 /// What a push service collapses by: of two undelivered pushes with one topic, the later stays (RFC 8030 §5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Topic([u8; 32]);
@@ -276,6 +290,7 @@ impl fmt::Display for Topic {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use url::Url;
 
     use super::*;
 

@@ -1,7 +1,10 @@
 //! The plaintext of a push: one JSON that service workers in use understand, and beside it the declarative form
 //! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without running a service worker.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer, ser::SerializeMap};
+use serde_json::{Map, Value};
 use url::Url;
 
 /// Bytes. Push services take more, but deliver larger ones less surely.
@@ -43,53 +46,125 @@ enum Detail {
     Everything,
 }
 
+/// The application, as far as a push leads there.
+pub struct App {
+    url: Url,
+    icon: String,
+    badge: String,
+}
+
+impl App {
+    /// The one at this address.
+    pub fn new(url: Url) -> Self {
+        let absolute = |path: &str| url.join(path).map_or_else(|_| path.to_owned(), String::from);
+        Self { icon: absolute(ICON), badge: absolute(BADGE), url }
+    }
+}
+
 /// Builds the JSON, at most [`MAX_PAYLOAD`] bytes.
 ///
-/// The declarative half needs an absolute http or https link, and is left out where `app_url` and the note's own link
-/// do not make one. A long body is shortened with an ellipsis. Where that does not suffice, the data is said only once,
-/// then only its `type` is kept, then the declarative half goes.
-pub fn build(note: &Note<'_>, app_url: Option<&Url>) -> Vec<u8> {
+/// The declarative half needs an absolute http or https link, and is left out where the application's URL and the note's
+/// own link do not make one. A long body is shortened with an ellipsis. Where that does not suffice, the data is said only
+/// once, then only its `type` is kept, then the declarative half goes.
+pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
     let title = shorten(note.title, MAX_TITLE);
     let tag = shorten(note.tag, MAX_TAG);
     let url = note.url.filter(|url| json_len(url) <= MAX_URL);
-    let navigate = navigate(url, app_url).filter(|url| json_len(url.as_str()) <= MAX_URL);
+    let navigate = navigate(url, app).filter(|url| json_len(url.as_str()) <= MAX_URL);
     let note = Note { title: &title, tag: &tag, url, ..*note };
+    // Most fit as they are.
+    let whole = render(&note, note.body, navigate.as_ref(), app, Detail::Everything);
+    if whole.len() <= MAX_PAYLOAD {
+        return whole;
+    }
     for detail in [Detail::Everything, Detail::DataOnce, Detail::NoData] {
-        let frame = render(&note, "", navigate.as_ref(), app_url, detail).len();
+        let frame = render(&note, "", navigate.as_ref(), app, detail).len();
         let copies = if navigate.is_some() { 2 } else { 1 };
         let Some(room) = MAX_PAYLOAD.checked_sub(frame).map(|room| room / copies) else { continue };
         if room >= json_len(note.body).min(MIN_BODY) {
-            return render(&note, &shorten(note.body, room), navigate.as_ref(), app_url, detail);
+            return render(&note, &shorten(note.body, room), navigate.as_ref(), app, detail);
         }
     }
     let frame = render(&note, "", None, None, Detail::Least).len();
     render(&note, &shorten(note.body, MAX_PAYLOAD.saturating_sub(frame)), None, None, Detail::Least)
 }
 
-fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app_url: Option<&Url>, detail: Detail) -> Vec<u8> {
-    let mut data = match detail {
-        Detail::Everything | Detail::DataOnce => note.data.clone(),
-        Detail::NoData => kind(note.data),
-        Detail::Least => Map::new(),
-    };
-    if let Some(url) = note.url {
-        data.insert("url".to_owned(), url.into());
-    }
-    let mut payload = json!({ "title": note.title, "body": body, "icon": ICON, "badge": BADGE, "tag": note.tag });
-    if let Some(navigate) = navigate {
-        // No service worker is there to resolve these against its own place.
-        let absolute = |path: &str| app_url.and_then(|base| base.join(path).ok()).map_or(path.to_owned(), String::from);
-        payload["web_push"] = json!(8030);
-        payload["notification"] = json!({
-            "title": note.title, "body": body, "navigate": navigate.as_str(), "tag": note.tag,
-            "icon": absolute(ICON), "badge": absolute(BADGE),
-        });
-        if detail == Detail::Everything {
-            payload["notification"]["data"] = Value::Object(data.clone());
+/// The JSON of a push.
+#[derive(Serialize)]
+struct Payload<'a> {
+    title: &'a str,
+    body: &'a str,
+    icon: &'a str,
+    badge: &'a str,
+    tag: &'a str,
+    data: &'a Data<'a>,
+    #[serde(flatten)]
+    declarative: Option<Declarative<'a>>,
+}
+
+/// The half that needs no service worker: none is there to resolve its links against its own place.
+#[derive(Serialize)]
+struct Declarative<'a> {
+    web_push: u16,
+    notification: Shown<'a>,
+}
+
+#[derive(Serialize)]
+struct Shown<'a> {
+    title: &'a str,
+    body: &'a str,
+    navigate: &'a str,
+    tag: &'a str,
+    icon: &'a str,
+    badge: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<&'a Data<'a>>,
+}
+
+/// The job's own fields, and the link.
+struct Data<'a> {
+    fields: Cow<'a, Map<String, Value>>,
+    url: Option<&'a str>,
+}
+
+impl Serialize for Data<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        for (key, value) in self.fields.iter().filter(|(key, _)| self.url.is_none() || key.as_str() != "url") {
+            map.serialize_entry(key, value)?;
         }
+        if let Some(url) = self.url {
+            map.serialize_entry("url", url)?;
+        }
+        map.end()
     }
-    payload["data"] = Value::Object(data);
-    payload.to_string().into_bytes()
+}
+
+fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app: Option<&App>, detail: Detail) -> Vec<u8> {
+    let fields = match detail {
+        Detail::Everything | Detail::DataOnce => Cow::Borrowed(note.data),
+        Detail::NoData => Cow::Owned(kind(note.data)),
+        Detail::Least => Cow::Owned(Map::new()),
+    };
+    let data = Data { fields, url: note.url };
+    let (title, tag) = (note.title, note.tag);
+    let declarative = navigate.map(|navigate| Declarative {
+        web_push: 8030,
+        notification: Shown {
+            title,
+            body,
+            navigate: navigate.as_str(),
+            tag,
+            icon: app.map_or(ICON, |app| &app.icon),
+            badge: app.map_or(BADGE, |app| &app.badge),
+            data: (detail == Detail::Everything).then_some(&data),
+        },
+    });
+    let payload = Payload { title, body, icon: ICON, badge: BADGE, tag, data: &data, declarative };
+    let mut bytes = Vec::with_capacity(1024);
+    // A `Vec` takes whatever is written to it, and no key here is anything but a text.
+    let _ = serde_json::to_writer(&mut bytes, &payload);
+    bytes
 }
 
 /// The data reduced to its `type`, where that is a short text.
@@ -98,8 +173,8 @@ fn kind(data: &Map<String, Value>) -> Map<String, Value> {
     data.get("type").filter(short).map(|kind| ("type".to_owned(), kind.clone())).into_iter().collect()
 }
 
-fn navigate(url: Option<&str>, app_url: Option<&Url>) -> Option<Url> {
-    let target = match (url, app_url) {
+fn navigate(url: Option<&str>, app: Option<&App>) -> Option<Url> {
+    let target = match (url, app.map(|app| &app.url)) {
         (Some(url), Some(base)) => base.join(url).ok()?,
         (Some(url), None) => Url::parse(url).ok()?,
         (None, base) => base?.clone(),
@@ -143,6 +218,7 @@ fn escaped_len(c: char) -> usize {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
     use super::*;
 
@@ -150,12 +226,12 @@ mod tests {
         json!({"type": "MEDICATION_REMINDER", "medicationId": "m1"}).as_object().unwrap().clone()
     }
 
-    fn app() -> Url {
-        Url::parse("https://care.example/app/").unwrap()
+    fn app() -> App {
+        App::new(Url::parse("https://care.example/app/").unwrap())
     }
 
-    fn built(note: &Note<'_>, app_url: Option<&Url>) -> Value {
-        let bytes = build(note, app_url);
+    fn built(note: &Note<'_>, app: Option<&App>) -> Value {
+        let bytes = build(note, app);
         assert!(bytes.len() <= MAX_PAYLOAD, "{} bytes", bytes.len());
         serde_json::from_slice(&bytes).unwrap()
     }
