@@ -118,7 +118,7 @@ pub struct Death {
 
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
 batch!(Commits("commits"): Commit => Answer, commit);
-batch!(ChildrenPublished("published"): String => (), children_published);
+batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
 batch!(Ledger("ledger"): LedgerEntry => bool, record_deliveries);

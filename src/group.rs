@@ -35,6 +35,9 @@ pub trait Batch: Send + Sync + 'static {
     /// Whether a database that is away is waited for. Otherwise those who ask are told.
     const WAITS: bool = true;
 
+    /// How long asks gather before the next statement, where nobody waits for its answer.
+    const REST: Duration = Duration::ZERO;
+
     /// Answers all asks in their order, or none. Asks whose answer was lost are put again, so the same ask twice must
     /// have one effect.
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
@@ -42,10 +45,7 @@ pub trait Batch: Send + Sync + 'static {
 
 /// A batch that is one function of the store.
 macro_rules! batch {
-    ($name:ident($label:literal): $ask:ty => $answer:ty, $function:ident) => {
-        $crate::group::batch!($name($label, waits = true): $ask => $answer, $function);
-    };
-    ($name:ident($label:literal, waits = $waits:literal): $ask:ty => $answer:ty, $function:ident) => {
+    ($name:ident($label:literal $(, $constant:ident = $value:expr)?): $ask:ty => $answer:ty, $function:ident) => {
         struct $name($crate::store::Store);
 
         impl $crate::group::Batch for $name {
@@ -53,13 +53,15 @@ macro_rules! batch {
             type Answer = $answer;
 
             const NAME: &'static str = $label;
-            const WAITS: bool = $waits;
+            $(const $constant: $crate::group::batch!(@ $constant) = $value;)?
 
             async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, $crate::store::StoreError> {
                 self.0.$function(asks).await
             }
         }
     };
+    (@ WAITS) => { bool };
+    (@ REST) => { ::std::time::Duration };
 }
 pub(crate) use batch;
 
@@ -111,7 +113,11 @@ impl<B: Batch> Group<B> {
                 if receiver.recv_many(&mut waiting, limit).await == 0 {
                     return;
                 }
+                let is_full = waiting.len() == limit;
                 answer(&batch, &health, &metrics, waiting.drain(..).unzip()).await;
+                if !is_full && !B::REST.is_zero() {
+                    sleep(B::REST).await;
+                }
             }
         });
         Self { asks }

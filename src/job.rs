@@ -12,7 +12,7 @@ use crate::{
     kind::{Kind, Lane},
     plan::{Plan, Reason, Upkeep},
     policy::Wishes,
-    reads::Reads,
+    reads::{Reads, Recipients},
     store::{Claim, Event, EventStatus, Store},
     templates::Templates,
 };
@@ -154,9 +154,11 @@ pub struct Context {
     /// When it stops being of use.
     pub not_after: DateTime<Utc>,
     /// The ledger row, where the job is a delivery: claimed before `work` is called.
-    pub claim: Option<Claim>,
+    pub claim: Option<Box<Claim>>,
     /// What many jobs read at once.
     pub reads: Reads,
+    /// What is known of the recipients already.
+    pub recipients: Recipients,
     /// Postgres, for what is read more rarely.
     pub store: Store,
     /// The ways to reach a person.

@@ -3,7 +3,10 @@
 //! A job reads in its own time, which its timeout bounds. So a database that is away is not waited for here: the job is
 //! told, and held without burning an attempt.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use chrono::{DateTime, Utc};
 
@@ -13,6 +16,24 @@ use crate::{
     store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store},
 };
 
+/// The recipients of the notification that a reminder asks for, where it has read them together with its care record: they
+/// need not be read again when both are planned by one worker.
+#[derive(Clone, Debug, Default)]
+pub struct Recipients(Arc<Mutex<Option<BTreeMap<String, Person>>>>);
+
+impl Recipients {
+    /// Says which of them exist. All to whom the notification goes have to have been looked for.
+    pub fn are(&self, people: BTreeMap<String, Person>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(people);
+    }
+
+    /// Those who exist, where they are known.
+    #[must_use]
+    pub fn take(&self) -> Option<BTreeMap<String, Person>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+}
+
 /// The reads of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
@@ -20,8 +41,8 @@ pub struct Reads {
     people: Group<People>,
 }
 
-batch!(Medications("medications", waits = false): MedicationAsk => Option<MedicationRecord>, medications);
-batch!(People("people", waits = false): PeopleAsk => BTreeMap<String, Person>, people);
+batch!(Medications("medications", WAITS = false): MedicationAsk => Option<MedicationRecord>, medications);
+batch!(People("people", WAITS = false): PeopleAsk => BTreeMap<String, Person>, people);
 
 impl Reads {
     /// Starts the groups.
@@ -33,7 +54,8 @@ impl Reads {
         }
     }
 
-    /// A medication with its family and the state of the dose at `scheduled_time`. None where it does not exist.
+    /// A medication with the state of the dose at `scheduled_time`, with its family, and how to reach that with a
+    /// notification of the type `kind`. None where it does not exist.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -41,8 +63,9 @@ impl Reads {
         &self,
         id: &str,
         scheduled_time: DateTime<Utc>,
+        kind: &'static str,
     ) -> Result<Option<MedicationRecord>, Refused> {
-        self.medications.ask(MedicationAsk { id: id.to_owned(), scheduled_time }).await
+        self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time }).await
     }
 
     /// Which of these users exist, and how to reach them with notifications of this type.

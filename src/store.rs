@@ -12,6 +12,7 @@ mod commits;
 mod deliveries;
 mod demo;
 mod inspect;
+mod keyed;
 mod listen;
 mod people;
 mod rate_limits;
@@ -29,6 +30,7 @@ use sqlx::{
 };
 use tokio::time::timeout;
 
+use self::keyed::Keyed;
 pub use self::{
     audit::AuditEntry,
     callbacks::{Noted, Reported},
@@ -85,7 +87,7 @@ const UNDEFINED_TABLE: &str = "42P01";
 pub struct Store {
     pool: PgPool,
     /// For statements that look up each row by a key, and only those: see [`KEYED`].
-    keyed: PgPool,
+    keyed: Keyed,
 }
 
 /// What went wrong in the database, by what can be done about it. Texts hold SQLSTATE codes and names of tables and
@@ -166,7 +168,7 @@ impl Store {
         let keyed = (connections / 2).clamp(1, MOST_KEYED);
         Ok(Self {
             pool: pool((connections - keyed).max(1), idle.to_owned()),
-            keyed: pool(keyed, format!("{idle}; {KEYED}")),
+            keyed: Keyed::new(pool(keyed, format!("{idle}; {KEYED}"))),
         })
     }
 
@@ -207,9 +209,9 @@ impl Store {
     #[must_use]
     pub fn connections(&self) -> [u32; 3] {
         let [mut open, mut idle, mut most] = [0_u32; 3];
-        for pool in [&self.pool, &self.keyed] {
+        for (pool, resting) in [(&self.pool, self.pool.num_idle()), (self.keyed.pool(), self.keyed.idle())] {
             open += pool.size();
-            idle += u32::try_from(pool.num_idle()).unwrap_or(u32::MAX);
+            idle += u32::try_from(resting).unwrap_or(u32::MAX);
             most += pool.options().get_max_connections();
         }
         [open.saturating_sub(idle), idle, most]

@@ -92,10 +92,10 @@ impl Job for Notification {
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let users: Vec<String> = self.users.iter().cloned().collect();
-        let people = if users.is_empty() {
-            BTreeMap::new()
-        } else {
-            cx.reads.people(users, &self.content.kind).await.map_err(Failure::reading)?
+        let people = match cx.recipients.take() {
+            Some(known) => known,
+            None if users.is_empty() => BTreeMap::new(),
+            None => cx.reads.people(users, &self.content.kind).await.map_err(Failure::reading)?,
         };
         let plan = self.plan(cx, &people)?;
         if plan.inbox.is_empty() && plan.deliveries.is_empty() {

@@ -16,6 +16,9 @@ use crate::{
 /// How long after its time a dose is still worth a reminder.
 const USEFUL_FOR: TimeDelta = TimeDelta::minutes(60);
 
+/// The type of its notification.
+const TYPE: &str = "MEDICATION_REMINDER";
+
 /// A reminder of one dose.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MedicationReminder {
@@ -42,8 +45,8 @@ impl Job for MedicationReminder {
     }
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
-        let medication = cx.reads.medication(&self.medication_id, self.scheduled_time).await;
-        let Some(medication) = medication.map_err(Failure::reading)? else {
+        let medication = cx.reads.medication(&self.medication_id, self.scheduled_time, TYPE).await;
+        let Some(mut medication) = medication.map_err(Failure::reading)? else {
             return Ok(Outcome::Skipped(Reason::Gone));
         };
         if !medication.is_active {
@@ -57,6 +60,7 @@ impl Job for MedicationReminder {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
+        cx.recipients.are(std::mem::take(&mut medication.people));
         let next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
@@ -85,7 +89,7 @@ impl MedicationReminder {
             own_template: Self::KIND.name.into(),
             variables: wire::json_to_struct(variables),
             url: text::link("/medications", &self.medication_id),
-            r#type: "MEDICATION_REMINDER".into(),
+            r#type: TYPE.into(),
             dedupe_key: format!("medication-{}-{}", self.medication_id, self.scheduled_time.timestamp()),
             data: wire::json_to_struct(data),
             ..wire::Notification::default()

@@ -33,8 +33,9 @@ use crate::{
     effects::{AtOnce, Effects, Refused, park, publish},
     job::Meta,
     kind::{Lane, Queue},
-    plan::{self, Channel, Plan, Reason},
+    plan::{self, Channel, Content, Plan, Reason},
     policy::Wishes,
+    reads::Recipients,
     store::{AT_ONCE, Child, Claim, Committed},
     telemetry::traces::{self, Arrival},
 };
@@ -92,7 +93,7 @@ impl Direct {
 struct Ticket {
     lane: Lane,
     place: OwnedSemaphorePermit,
-    claim: Claim,
+    claim: Box<Claim>,
 }
 
 impl ShortWay {
@@ -119,17 +120,18 @@ impl ShortWay {
     }
 
     /// Carries out the plan of a reminder together with that of its notification, or of a notification, and sends of its
-    /// pushes as many as there are places.
+    /// pushes as many as there are places. What it goes by was read at `read` or later. Answers also how many were sent, where
+    /// that is to be said of this very job.
     pub async fn carry_out(
         &self,
         runner: &Runner,
         meta: &Meta,
         not_after: DateTime<Utc>,
         mut plan: Plan,
-    ) -> Result<Committed, Refused> {
-        let read = runner.clock.now();
+        (read, recipients): (DateTime<Utc>, Recipients),
+    ) -> Result<(Committed, Option<usize>), Refused> {
         let effects = &runner.effects;
-        let mut planned = self.together.plan(meta, not_after, &plan).await;
+        let mut planned = self.together.plan(meta, not_after, &plan, recipients).await;
         let is_together = planned.is_some();
         let (of, sends) = match &mut planned {
             Some(planned) => (&planned.meta, &mut planned.plan),
@@ -142,27 +144,28 @@ impl ShortWay {
             None => HashMap::new(),
         };
         if tickets.is_empty() && !is_together {
-            return effects.carry_out(meta, not_after, plan).await;
+            return Ok((effects.carry_out(meta, not_after, plan).await?, None));
         }
         let job_id = of.job_id.clone();
         let wanted = tickets.keys().cloned().collect();
         let (next, ending) = planned.map(Planned::split).unzip();
         let AtOnce { committed, followed, claimed } =
             effects.carry_out_at_once(meta, not_after, plan, next, wanted).await?;
+        let mut sent = None;
         if !claimed.is_empty() && runner.clock.now() - read > FRESH {
             effects.give_up_at_once(&job_id, &claimed).await?;
         } else if !claimed.is_empty() {
-            self.send(effects, &mut tickets, &claimed).await;
+            sent = Some(self.send(effects, &mut tickets, &claimed).await);
             effects.note_published(&job_id).await;
         }
         if let Some(ending) = ending {
-            ending.committed(committed, followed);
+            ending.committed(committed, followed, sent.take());
         }
-        Ok(committed)
+        Ok((committed, sent))
     }
 
-    /// Sends what is claimed, and waits for that.
-    async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) {
+    /// Sends what is claimed, and waits for that. Answers how many need no message.
+    async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) -> usize {
         let mut under_way = FuturesUnordered::new();
         for child in claimed {
             if let Some(ticket) = tickets.remove(&child.job_id) {
@@ -184,6 +187,7 @@ impl ShortWay {
         if !left.is_empty() {
             publish::children(effects.context(), &left).await;
         }
+        claimed.len() - left.len()
     }
 
     /// None where the same notification is under way already.
@@ -207,12 +211,13 @@ impl ShortWay {
         };
         let mut places = direct.places(at_once.len()).await;
         let mut tickets = HashMap::with_capacity(at_once.len());
+        let contents: Vec<Arc<Content>> = plan.contents.iter().cloned().map(Arc::new).collect();
         for delivery in &plan.deliveries {
             let Some(known) = at_once.remove(&delivery.id) else { continue };
-            let content = plan.contents.iter().find(|content| content.locale == delivery.locale);
+            let content = contents.iter().find(|content| content.locale == delivery.locale);
             let Some(content) = content else { continue };
             let Some(place) = places.as_mut().and_then(|places| places.split(1)) else { break };
-            let claim = Claim {
+            let claim = Box::new(Claim {
                 id: delivery.id.clone(),
                 root_id: meta.root_id.clone(),
                 user_id: delivery.user_id.clone(),
@@ -221,7 +226,7 @@ impl ShortWay {
                 attempts: 0,
                 claims: 1,
                 created_at: now,
-                content: content.clone(),
+                content: Arc::clone(content),
                 subscription: Some(known.subscription),
                 webhook: None,
                 is_theirs: true,
@@ -229,7 +234,7 @@ impl ShortWay {
                 unsettled: false,
                 preferences: known.preferences,
                 locale: known.locale,
-            };
+            });
             tickets.insert(delivery.id.clone(), Ticket { lane, place, claim });
         }
         tickets
@@ -265,7 +270,7 @@ impl Drop for Turn<'_> {
 
 impl Runner {
     /// Runs a delivery that is claimed and has no message. Answers whether one has to be published.
-    async fn run_at_once(&self, queue: Queue, stream: String, claim: Claim, child: Child) -> bool {
+    async fn run_at_once(&self, queue: Queue, stream: String, claim: Box<Claim>, child: Child) -> bool {
         let started = Instant::now();
         checkpoint::reached(Step::Claimed);
         self.metrics.begun(Some(Duration::ZERO));
@@ -297,8 +302,7 @@ impl Runner {
         };
         // Its own claim's message, made by this program.
         let Ok(job) = self.decoder.decode(&body, Form::Protobuf) else { return true };
-        let ran =
-            async { self.attempt_admitted(&meta, job, &mut span, (0, Some(Box::new(claim)), place.published)).await };
+        let ran = async { self.attempt_admitted(&meta, job, &mut span, (0, Some(claim), place.published)).await };
         let ending = tokio::select! {
             biased;
             ran = ran => ran,

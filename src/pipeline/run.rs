@@ -28,7 +28,8 @@ use crate::{
     kind::{Queue, Stage},
     plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
-    store::{Claim, Committed, Verdict},
+    reads::Recipients,
+    store::{AT_ONCE, Claim, Committed, Verdict},
     telemetry::{
         metrics::QueueMetrics,
         traces::{End, Processing, context},
@@ -79,11 +80,13 @@ pub(super) struct Ending {
     pub(super) reason: Option<Reason>,
     /// Which attempt it was, where that was its last.
     pub(super) attempts: Option<u32>,
+    /// How many of its pushes were sent with it, where they were.
+    pub(super) pushes: Option<usize>,
 }
 
 impl Ending {
     pub(super) fn new(outcome: JobOutcome, fate: Fate) -> Self {
-        Self { fate, outcome, why: None, reason: None, attempts: None }
+        Self { fate, outcome, why: None, reason: None, attempts: None, pushes: None }
     }
 
     fn because(self, why: impl Into<String>) -> Self {
@@ -243,11 +246,13 @@ impl Runner {
         span.attempt = Some(attempts + 1);
         // What was perhaps sent has not come too late: its channel's rule says what it is.
         let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
-        if self.clock.now() >= not_after && !unsure {
+        let read = self.clock.now();
+        if read >= not_after && !unsure {
             let written = Box::pin(self.effects.skip(meta, not_after, Reason::Expired, Plan::default())).await?;
             return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
         }
-        let cx = self.context(meta, not_after, claim.map(|claim| *claim));
+        let cx = self.context(meta, not_after, claim);
+        let recipients = cx.recipients.clone();
         let policy = self.policy.for_job(&meta.wishes);
         let result = self.work(meta, job, cx, policy.timeout).await;
         let failed = matches!(result, Err(Failure::Retry { .. } | Failure::Permanent { .. }));
@@ -262,13 +267,15 @@ impl Runner {
             Next::CarryOut(plan) => {
                 let outcome = plan.outcome();
                 let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
-                let carried_out = match &self.short_way {
-                    Some(short_way) => Box::pin(short_way.carry_out(self, meta, not_after, plan)).await?,
-                    None => self.effects.carry_out(meta, not_after, plan).await?,
+                let (committed, pushes) = match &self.short_way {
+                    Some(short_way) => {
+                        Box::pin(short_way.carry_out(self, meta, not_after, plan, (read, recipients))).await?
+                    }
+                    None => (self.effects.carry_out(meta, not_after, plan).await?, None),
                 };
-                match carried_out {
+                match committed {
                     Committed::Fresh => {
-                        Ok(Ending { why, attempts: Some(attempts + 1), ..Ending::new(outcome, Fate::Done) })
+                        Ok(Ending { why, attempts: Some(attempts + 1), pushes, ..Ending::new(outcome, Fate::Done) })
                     }
                     Committed::MarkTaken => Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(Reason::AlreadySent)),
                     Committed::Duplicate => {
@@ -300,12 +307,13 @@ impl Runner {
     }
 
     /// What a job may use.
-    pub(super) fn context(&self, meta: &Meta, not_after: DateTime<Utc>, claim: Option<Claim>) -> Context {
+    pub(super) fn context(&self, meta: &Meta, not_after: DateTime<Utc>, claim: Option<Box<Claim>>) -> Context {
         Context {
             meta: meta.clone(),
             not_after,
             claim,
             reads: self.effects.reads().clone(),
+            recipients: Recipients::default(),
             store: self.effects.store().clone(),
             channels: self.channels.clone(),
             templates: self.templates.clone(),
@@ -449,7 +457,7 @@ impl Runner {
         ending: &Ending,
         took: Duration,
     ) {
-        let Ending { fate, outcome, why, .. } = ending;
+        let &Ending { ref fate, outcome, ref why, pushes, .. } = ending;
         let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
         let trace_id = trace.and_then(context::trace_id);
         let word = outcome.name();
@@ -462,17 +470,21 @@ impl Runner {
         // The same fields in each, and more where they say something.
         macro_rules! line {
             ($level:ident, $($rest:tt)+) => {
-                $level!(job, root, kind, outcome = word, attempt, delivered, ms, trace_id, $($rest)+)
+                $level!(job, root, kind, outcome = word, attempt, delivered, ms, pushes, trace_id, $($rest)+)
             };
         }
         match fate {
             Fate::Leave => line!(warn, sequence, "{kind} is another worker's by now"),
-            Fate::Done if *outcome == JobOutcome::Unknown => {
+            Fate::Done if outcome == JobOutcome::Unknown => {
                 line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
+            }
+            // The line of its notification says how many there were.
+            Fate::Done if sequence == AT_ONCE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done => {
+                line!(debug, "{kind} {word}");
             }
             Fate::Done => line!(info, reason = why, "{kind} {word}"),
             Fate::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
-            Fate::Park { until, .. } if *outcome == JobOutcome::Retry => {
+            Fate::Park { until, .. } if outcome == JobOutcome::Retry => {
                 line!(warn, error = why, %until, "{kind} failed, again later");
             }
             Fate::Park { until, .. } => line!(info, reason = why, %until, "{kind} waits"),

@@ -20,10 +20,11 @@ use super::{
 };
 use crate::{
     effects::Effects,
-    job::{Meta, Outcome},
+    job::{Context, Meta, Outcome},
     kind::{Lane, Queue, Stage},
     plan::{JobOutcome, Plan, Reason},
     policy::Wishes,
+    reads::Recipients,
     store::{AT_ONCE, Committed},
     telemetry::traces::{self, Arrival, Processing},
 };
@@ -71,7 +72,13 @@ impl Together {
     }
 
     /// Plans the notification that a reminder's plan asks for. None where it is to have a message.
-    pub async fn plan(&self, meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Planned> {
+    pub async fn plan(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        plan: &Plan,
+        recipients: Recipients,
+    ) -> Option<Planned> {
         let started = Instant::now();
         let job = plan.next.as_ref().filter(|_| meta.kind.stage == Stage::Reminder && plan.shortage.is_none())?;
         let next = self.0.get(&job.lane).filter(|next| next.queue.kind == job.kind)?;
@@ -95,9 +102,8 @@ impl Together {
         };
         let body = Bytes::from(job.body.clone());
         let size = body.len();
-        let work = async {
-            runner.decoder.decode(&body, Form::Protobuf).ok()?.work(runner.context(&meta, not_after, None)).await.ok()
-        };
+        let cx = Context { recipients, ..runner.context(&meta, not_after, None) };
+        let work = async { runner.decoder.decode(&body, Form::Protobuf).ok()?.work(cx).await.ok() };
         // It is done over where it has its message, which tells of what is wrong with it.
         let done = timeout(runner.policy.timeout, AssertUnwindSafe(work).catch_unwind()).await.ok()?.ok()??;
         let Outcome::Done(plan) = done else { return None };
@@ -129,9 +135,11 @@ impl Planned {
 
 impl Unended {
     /// Tells of its end: it was written where its reminder was, and where it had not ended before.
-    pub fn committed(mut self, reminder: Committed, followed: bool) {
+    pub fn committed(mut self, reminder: Committed, followed: bool, pushes: Option<usize>) {
         let ending = match reminder {
-            Committed::Fresh if followed => Ending { attempts: Some(1), ..Ending::new(JobOutcome::Done, Fate::Done) },
+            Committed::Fresh if followed => {
+                Ending { attempts: Some(1), pushes, ..Ending::new(JobOutcome::Done, Fate::Done) }
+            }
             Committed::Fresh => Ending::new(JobOutcome::Duplicate, Fate::Done),
             // There is no such job, then.
             Committed::MarkTaken | Committed::Duplicate => {

@@ -4,16 +4,19 @@
 
 mod plan;
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
 pub use self::plan::{DoseTimes, Horizon, Planned};
 use super::{
-    Store, StoreError, at_position,
+    Person, Store, StoreError, at_position,
     check::{
         CareColumn,
         ColumnKind::{self, Boolean, Date, Instant, Integer, Integers, Text, Times},
     },
+    people::person,
 };
 
 /// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
@@ -70,6 +73,8 @@ const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> Ca
 /// A question about one dose.
 #[derive(Clone, Debug)]
 pub struct MedicationAsk {
+    /// The type of its notification, for the family's preferences.
+    pub kind: &'static str,
     /// `medications.id`.
     pub id: String,
     /// When it is to be taken.
@@ -93,6 +98,8 @@ pub struct MedicationRecord {
     pub timezone: String,
     /// The users of the family, in order.
     pub family: Vec<String>,
+    /// Those of them who exist, and how to reach them with a reminder of it.
+    pub people: BTreeMap<String, Person>,
     /// What the log says of the dose.
     pub dose: DoseState,
 }
@@ -187,34 +194,48 @@ impl Store {
     /// # Errors
     /// If the database does not answer.
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
-        let rows = sqlx::query(
-            "SELECT a.position, m.name, m.dosage, m.is_active, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
-                    ARRAY(SELECT f.user_id FROM family_members f WHERE f.family_id = r.family_id ORDER BY 1) AS family, \
-                    (SELECT l.status FROM medication_logs l WHERE l.medication_id = m.id AND l.scheduled_time = a.at \
-                        AND l.status IN ('GIVEN', 'SKIPPED') ORDER BY l.status LIMIT 1) AS dose \
-             FROM unnest($1::text[], $2::timestamptz[]) WITH ORDINALITY AS a(id, at, position) \
-             JOIN medications m ON m.id = a.id JOIN care_recipients r ON r.id = m.care_recipient_id",
-        )
+        let statement = sqlx::query(person!(
+            "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
+                    r.name AS recipient_name, r.timezone AS recipient_timezone, l.status AS dose, f.user_id AS member, ",
+            " FROM unnest($1::text[], $2::timestamptz[], $3::text[]) WITH ORDINALITY AS q(id, at, type, position) \
+             JOIN medications m ON m.id = q.id JOIN care_recipients r ON r.id = m.care_recipient_id \
+             LEFT JOIN LATERAL (SELECT l.status FROM medication_logs l \
+                 WHERE l.medication_id = m.id AND l.scheduled_time = q.at AND l.status IN ('GIVEN', 'SKIPPED') \
+                 ORDER BY l.status LIMIT 1) l ON true \
+             LEFT JOIN family_members f ON f.family_id = r.family_id LEFT JOIN users u ON u.id = f.user_id "
+        ))
         .bind(asks.iter().map(|ask| ask.id.as_str()).collect::<Vec<_>>())
         .bind(asks.iter().map(|ask| ask.scheduled_time).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
-        let mut found = vec![None; asks.len()];
+        .bind(asks.iter().map(|ask| ask.kind).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
+        let mut found: Vec<Option<MedicationRecord>> = vec![None; asks.len()];
         for row in rows {
-            *at_position(&mut found, &row)? = Some(MedicationRecord {
-                name: row.try_get("name")?,
-                dosage: row.try_get("dosage")?,
-                is_active: row.try_get("is_active")?,
-                care_recipient_id: row.try_get("recipient_id")?,
-                care_recipient_name: row.try_get("recipient_name")?,
-                timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),
-                family: row.try_get("family")?,
-                dose: match row.try_get::<Option<&str>, _>("dose")? {
-                    Some("GIVEN") => DoseState::Given,
-                    Some("SKIPPED") => DoseState::Skipped,
-                    _ => DoseState::Open,
-                },
-            });
+            let of = at_position(&mut found, &row)?;
+            let medication = match of {
+                Some(medication) => medication,
+                None => of.insert(MedicationRecord {
+                    name: row.try_get("medication_name")?,
+                    dosage: row.try_get("dosage")?,
+                    is_active: row.try_get("is_active")?,
+                    care_recipient_id: row.try_get("recipient_id")?,
+                    care_recipient_name: row.try_get("recipient_name")?,
+                    timezone: row.try_get::<Option<_>, _>("recipient_timezone")?.unwrap_or_default(),
+                    family: Vec::new(),
+                    people: BTreeMap::new(),
+                    dose: match row.try_get::<Option<&str>, _>("dose")? {
+                        Some("GIVEN") => DoseState::Given,
+                        Some("SKIPPED") => DoseState::Skipped,
+                        _ => DoseState::Open,
+                    },
+                }),
+            };
+            medication.family.extend(row.try_get::<Option<String>, _>("member")?);
+            if let Some(id) = row.try_get::<Option<String>, _>("id")? {
+                medication.people.insert(id, Person::read(&row)?);
+            }
+        }
+        for medication in found.iter_mut().flatten() {
+            medication.family.sort_unstable();
         }
         Ok(found)
     }

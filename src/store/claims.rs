@@ -94,8 +94,8 @@ pub struct Claim {
     pub claims: i32,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
-    /// The text to send.
-    pub content: Content,
+    /// The text to send, which all of one notification share.
+    pub content: Arc<Content>,
     /// The Web Push subscription, while it exists.
     pub subscription: Option<Subscription>,
     /// The webhook, while it exists.
@@ -137,7 +137,7 @@ impl Store {
         let order = first_of_each(asks, |ask| &ask.id);
         // A server that has forgotten deliveries in a crash counts them anew. What is on record under the same count is then
         // of a delivery before it, and says nothing of the one that is claimed here.
-        let rows = sqlx::query(
+        let statement = sqlx::query(
             "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $7::text[], \
                                                  $8::interval[]) AS a(id, seq, delivered, now, worker, patience)), \
              locked AS (SELECT a.*, d.state, d.claim_seq, d.claim_delivery, d.claimed_by \
@@ -188,9 +188,8 @@ impl Store {
         .bind(CLAIM_LEASE)
         .bind(CRASHES)
         .bind(order.iter().map(|index| &*asks[*index].worker).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| asks[*index].patience).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
+        .bind(order.iter().map(|index| asks[*index].patience).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
         let mut taken = HashMap::with_capacity(rows.len());
         for row in rows {
             let claim = read_claim(&row)?;
@@ -210,13 +209,12 @@ impl Store {
         if refused.is_empty() {
             return Ok(());
         }
-        let rows = sqlx::query(
+        let statement = sqlx::query(
             "SELECT id, state, reason, answer, attempts, held_until, claim_seq, \
                     recorded_delivery FROM deliveries WHERE id = ANY($1)",
         )
-        .bind(refused.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
+        .bind(refused.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
         let mut found: HashMap<String, PgRow> = HashMap::with_capacity(rows.len());
         for row in rows {
             found.insert(row.try_get("id")?, row);
@@ -251,7 +249,7 @@ fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
         attempts: row.try_get("attempts")?,
         claims: row.try_get("claims")?,
         created_at: row.try_get("created_at")?,
-        content: Content {
+        content: Arc::new(Content {
             locale: row.try_get("locale")?,
             kind: row.try_get("type")?,
             title: row.try_get("title")?,
@@ -262,7 +260,7 @@ fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
                 _ => Map::new(),
             },
             tag: row.try_get("tag")?,
-        },
+        }),
         subscription,
         webhook,
         is_theirs: row.try_get("is_theirs")?,

@@ -52,70 +52,85 @@ macro_rules! written {
 ///
 /// A mark that another job owns makes its run a skipped one; it is looked up for each by itself (`LIMIT 1`), whatever the
 /// planner believes of the table. Marks that are written at the same moment by two groups are refused to one of them, which
-/// is then put again and finds them (`StoreError::Busy`). Rows that are there already stay as they are. A text is sent once
-/// and named by its number, for an inbox row holds a copy of it.
-const COMMIT: &str = concat!(
-    "WITH asked AS (SELECT c.*, m.job_id AS owner, m.job_id <> c.job_id AS taken \
-         FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::boolean[], \
-                     $9::jsonb[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::int[]) \
-              AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now, record_id, instant, \
-                   lead_minutes) \
-         LEFT JOIN LATERAL (SELECT o.job_id FROM reminder_marks o \
-             WHERE (o.kind, o.record_id, o.instant, o.lead_minutes) = (c.kind, c.record_id, c.instant, c.lead_minutes) \
-             LIMIT 1) m ON true), \
-     written AS ",
-    written!(
-        "CASE WHEN taken THEN 'skipped' ELSE state END",
-        "CASE WHEN taken THEN 'already_sent' ELSE reason END",
-        "pending AND taken IS NOT TRUE",
-        "result",
-        "asked"
-    ),
-    ", effective AS (SELECT a.* FROM asked a \
-         WHERE a.taken IS NOT TRUE AND (a.job_id IN (SELECT job_id FROM written)) IS TRUE), \
-     marks AS (INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at) \
-         SELECT kind, record_id, instant, lead_minutes, job_id, now FROM effective \
-         WHERE record_id IS NOT NULL AND owner IS NULL ORDER BY kind, record_id, instant, lead_minutes), \
-     children AS (INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace) \
-         SELECT k.* FROM unnest($14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::timestamptz[], \
-                                $20::text[]) AS k(job_id, child_id, root_id, subject, body, not_after, trace) \
-         WHERE (k.job_id IN (SELECT job_id FROM effective)) IS TRUE ON CONFLICT DO NOTHING), \
-     together AS (SELECT t.* FROM unnest($21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bigint[], \
-                                         $27::boolean[], $28::timestamptz[]) \
-              AS t(before, job_id, root_id, kind, stream, seq, pending, now) \
-         WHERE (t.before IN (SELECT job_id FROM effective)) IS TRUE), \
-     followed AS ",
-    written!("'done'", "NULL", "pending", "NULL", "together"),
-    ", plans AS (SELECT job_id FROM effective UNION ALL SELECT job_id FROM followed), \
-     texts AS (INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at, locale) \
-         SELECT t.job_id, t.type, t.title, t.body, t.url, t.data, t.tag, t.now, t.locale \
-         FROM unnest($29::text[], $30::text[], $31::text[], $32::text[], $33::text[], $34::text[], $35::jsonb[], \
-                     $36::text[], $37::timestamptz[], $38::text[]) \
-              AS t(run_id, job_id, type, title, body, url, data, tag, now, locale) \
-         WHERE (t.run_id IN (SELECT job_id FROM plans)) IS TRUE ON CONFLICT DO NOTHING), \
-     inbox AS (INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at) \
-         SELECT i.id, ($30::text[])[i.text], i.user_id, ($31::text[])[i.text], ($32::text[])[i.text], \
-                ($33::text[])[i.text], ($34::text[])[i.text], ($35::jsonb[])[i.text], ($37::timestamptz[])[i.text] \
-         FROM unnest($39::text[], $40::text[], $41::text[], $42::int[]) AS i(run_id, id, user_id, text) \
-         WHERE (i.run_id IN (SELECT job_id FROM plans)) IS TRUE ON CONFLICT (job_id, user_id) DO NOTHING), \
-     ledger AS (INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, \
-                                        created_at, updated_at, state, reason, locale, named, \
-                                        claims, claim_seq, claim_delivery, claimed_by, claimed_at) \
-         SELECT d.id, d.job_id, d.run_id, d.user_id, d.channel, d.address, d.lane, d.subject, d.not_after, d.trace, d.now, \
-                d.now, d.state, d.reason, d.locale, d.named, (d.worker IS NOT NULL)::int, \
-                CASE WHEN d.worker IS NOT NULL THEN 0 END, CASE WHEN d.worker IS NOT NULL THEN 1 END, d.worker, \
-                CASE WHEN d.worker IS NOT NULL THEN d.now END \
-         FROM unnest($43::text[], $44::text[], $45::text[], $46::text[], $47::text[], $48::text[], $49::text[], \
-                     $50::text[], $51::timestamptz[], $52::text[], $53::timestamptz[], $54::text[], $55::text[], \
-                     $56::text[], $57::boolean[], $58::text[]) \
-              AS d(id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, now, state, reason, \
-                   locale, named, worker) \
-         WHERE (d.run_id IN (SELECT job_id FROM plans)) IS TRUE \
-         ON CONFLICT (job_id, user_id, channel, address) DO NOTHING RETURNING id, claimed_by) \
-     SELECT (SELECT array_agg(job_id) FROM written) AS written, (SELECT array_agg(job_id) FROM effective) AS effective, \
-            (SELECT array_agg(job_id) FROM followed) AS followed, \
-            (SELECT array_agg(id) FROM ledger WHERE claimed_by IS NOT NULL) AS claimed"
-);
+/// is then put again and finds them (`StoreError::Busy`). A text is sent once and named by its number, for an inbox row holds
+/// a copy of it.
+macro_rules! commit {
+    ($again:literal) => {
+        concat!(
+        "WITH asked AS (SELECT c.*, m.job_id AS owner, m.job_id <> c.job_id AS taken \
+             FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::text[], $8::boolean[], \
+                         $9::jsonb[], $10::timestamptz[], $11::text[], $12::timestamptz[], $13::int[]) \
+                  AS c(job_id, root_id, kind, stream, seq, state, reason, pending, result, now, record_id, instant, \
+                       lead_minutes) \
+             LEFT JOIN LATERAL (SELECT o.job_id FROM reminder_marks o \
+                 WHERE (o.kind, o.record_id, o.instant, o.lead_minutes) = (c.kind, c.record_id, c.instant, c.lead_minutes) \
+                 LIMIT 1) m ON true), \
+         written AS ",
+        written!(
+            "CASE WHEN taken THEN 'skipped' ELSE state END",
+            "CASE WHEN taken THEN 'already_sent' ELSE reason END",
+            "pending AND taken IS NOT TRUE",
+            "result",
+            "asked"
+        ),
+        ", effective AS (SELECT a.* FROM asked a \
+             WHERE a.taken IS NOT TRUE AND (a.job_id IN (SELECT job_id FROM written)) IS TRUE), \
+         marks AS (INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at) \
+             SELECT kind, record_id, instant, lead_minutes, job_id, now FROM effective \
+             WHERE record_id IS NOT NULL AND owner IS NULL ORDER BY kind, record_id, instant, lead_minutes), \
+         children AS (INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace) \
+             SELECT k.* FROM unnest($14::text[], $15::text[], $16::text[], $17::text[], $18::bytea[], $19::timestamptz[], \
+                                    $20::text[]) AS k(job_id, child_id, root_id, subject, body, not_after, trace) \
+             WHERE (k.job_id IN (SELECT job_id FROM effective)) IS TRUE ON CONFLICT DO NOTHING), \
+         together AS (SELECT t.* FROM unnest($21::text[], $22::text[], $23::text[], $24::text[], $25::text[], $26::bigint[], \
+                                             $27::boolean[], $28::timestamptz[]) \
+                  AS t(before, job_id, root_id, kind, stream, seq, pending, now) \
+             WHERE (t.before IN (SELECT job_id FROM effective)) IS TRUE), \
+         followed AS ",
+        written!("'done'", "NULL", "pending", "NULL", "together"),
+        ", plans AS (SELECT job_id FROM effective UNION ALL SELECT job_id FROM followed), \
+         texts AS (INSERT INTO contents (job_id, type, title, body, url, data, tag, created_at, locale) \
+             SELECT t.job_id, t.type, t.title, t.body, t.url, t.data, t.tag, t.now, t.locale \
+             FROM unnest($29::text[], $30::text[], $31::text[], $32::text[], $33::text[], $34::text[], $35::jsonb[], \
+                         $36::text[], $37::timestamptz[], $38::text[]) \
+                  AS t(run_id, job_id, type, title, body, url, data, tag, now, locale) \
+             WHERE (t.run_id IN (SELECT job_id FROM plans)) IS TRUE",
+        $again,
+        "), \
+         inbox AS (INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at) \
+             SELECT i.id, ($30::text[])[i.text], i.user_id, ($31::text[])[i.text], ($32::text[])[i.text], \
+                    ($33::text[])[i.text], ($34::text[])[i.text], ($35::jsonb[])[i.text], ($37::timestamptz[])[i.text] \
+             FROM unnest($39::text[], $40::text[], $41::text[], $42::int[]) AS i(run_id, id, user_id, text) \
+             WHERE (i.run_id IN (SELECT job_id FROM plans)) IS TRUE",
+        $again,
+        "), \
+         ledger AS (INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, \
+                                            created_at, updated_at, state, reason, locale, named, \
+                                            claims, claim_seq, claim_delivery, claimed_by, claimed_at) \
+             SELECT d.id, d.job_id, d.run_id, d.user_id, d.channel, d.address, d.lane, d.subject, d.not_after, d.trace, d.now, \
+                    d.now, d.state, d.reason, d.locale, d.named, (d.worker IS NOT NULL)::int, \
+                    CASE WHEN d.worker IS NOT NULL THEN 0 END, CASE WHEN d.worker IS NOT NULL THEN 1 END, d.worker, \
+                    CASE WHEN d.worker IS NOT NULL THEN d.now END \
+             FROM unnest($43::text[], $44::text[], $45::text[], $46::text[], $47::text[], $48::text[], $49::text[], \
+                         $50::text[], $51::timestamptz[], $52::text[], $53::timestamptz[], $54::text[], $55::text[], \
+                         $56::text[], $57::boolean[], $58::text[]) \
+                  AS d(id, job_id, run_id, user_id, channel, address, lane, subject, not_after, trace, now, state, reason, \
+                       locale, named, worker) \
+             WHERE (d.run_id IN (SELECT job_id FROM plans)) IS TRUE",
+        $again,
+        " RETURNING id, claimed_by) \
+         SELECT (SELECT array_agg(job_id) FROM written) AS written, (SELECT array_agg(job_id) FROM effective) AS effective, \
+                (SELECT array_agg(job_id) FROM followed) AS followed, \
+                (SELECT array_agg(id) FROM ledger WHERE claimed_by IS NOT NULL) AS claimed"
+        )
+    };
+}
+
+/// Rows that are there already are looked for by nobody: a run that is written now has none, or hardly ever.
+const COMMIT: &str = commit!("");
+
+/// The same where there are: another job of the same root has told the same people something. These rows stay as they are.
+const COMMIT_BESIDE: &str = commit!(" ON CONFLICT DO NOTHING");
 
 impl Store {
     /// Writes runs with all that follows from them; answers in the order asked.
@@ -143,10 +158,18 @@ impl Store {
     /// One statement, or, where shortages of medications are found or over, one transaction.
     async fn commit_turn(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
-            return Written::by(&mut *self.keyed.acquire().await?, statement(commits)).await;
+            let mut connection = self.keyed.take().await?;
+            let written = match Written::by(connection.get(), statement(COMMIT, commits)).await {
+                Err(error) if is_there_already(&error) => {
+                    Written::by(connection.get(), statement(COMMIT_BESIDE, commits)).await
+                }
+                written => written,
+            }?;
+            connection.keep();
+            return Ok(written);
         }
-        let mut transaction = self.keyed.begin().await?;
-        let mut written = Written::by(&mut transaction, statement(commits)).await?;
+        let mut transaction = self.keyed.pool().begin().await?;
+        let mut written = Written::by(&mut transaction, statement(COMMIT_BESIDE, commits)).await?;
         let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);
         let effective: Vec<&Commit> = commits.iter().filter(is_effective).copied().collect();
         for job_id in record_shortages(&mut transaction, &effective).await? {
@@ -202,10 +225,10 @@ struct Written {
 }
 
 impl Written {
-    async fn by(connection: &mut PgConnection, statement: Statement<'_>) -> Result<Self, StoreError> {
+    async fn by(connection: &mut PgConnection, statement: Statement<'_>) -> Result<Self, sqlx::Error> {
         let row = statement.fetch_one(connection).await?;
         let column = |name| {
-            Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default().into_iter().collect())
+            Ok::<_, sqlx::Error>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default().into_iter().collect())
         };
         Ok(Self {
             runs: column("written")?,
@@ -232,7 +255,13 @@ impl Written {
     }
 }
 
-fn statement<'q>(commits: &[&'q Commit]) -> Statement<'q> {
+/// Whether a row of a job's effects is there already. Of a mark that is another matter: see [`StoreError::Busy`].
+fn is_there_already(error: &sqlx::Error) -> bool {
+    let Some(error) = error.as_database_error().filter(|error| error.is_unique_violation()) else { return false };
+    matches!(error.table(), Some("contents" | "notifications" | "deliveries"))
+}
+
+fn statement<'q>(sql: &'static str, commits: &[&'q Commit]) -> Statement<'q> {
     let mark = |commit: &&'q Commit| commit.plan.mark.as_ref();
     let children: Vec<(&str, &Child)> = commits
         .iter()
@@ -240,7 +269,7 @@ fn statement<'q>(commits: &[&'q Commit]) -> Statement<'q> {
         .collect();
     let together: Vec<(&str, &Commit)> =
         commits.iter().filter_map(|commit| Some((commit.meta.job_id.as_str(), commit.next.as_deref()?))).collect();
-    let statement = sqlx::query(COMMIT)
+    let statement = sqlx::query(sql)
         .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.kind.name).collect::<Vec<_>>())

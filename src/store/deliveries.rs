@@ -1,7 +1,7 @@
 //! `deliveries`, the ledger: one row per job, user, channel and address.
 //! `claims.rs` says who may send one.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
 use prost::Message;
@@ -118,9 +118,44 @@ impl Store {
         self.note_overridden(entries).await?;
         let mut order = first_of_each(entries, |entry| &entry.id);
         order.sort_by(|a, b| entries[*a].id.cmp(&entries[*b].id));
+        let mut written = HashSet::new();
+        for alike in alike(entries, &order) {
+            written.extend(self.record_alike(entries, &alike).await?);
+        }
+        order.retain(|index| !written.contains(&entries[*index].id));
+        if !order.is_empty() {
+            written.extend(self.record_each(entries, &order).await?);
+        }
+        Ok(entries.iter().map(|entry| written.contains(&entry.id)).collect())
+    }
+
+    /// Records what has the same to be said of it by those who have claimed it: no row needs values of its own.
+    async fn record_alike(&self, entries: &[LedgerEntry], alike: &[usize]) -> Result<Vec<String>, StoreError> {
+        let Some(entry) = alike.first().map(|index| &entries[*index]) else { return Ok(Vec::new()) };
+        let columns = entry.record.columns();
+        let statement = sqlx::query(
+            "UPDATE deliveries SET state = $2, reason = $3, held_until = NULL, provider = COALESCE($4, provider), \
+                    answer = COALESCE($5, answer), sent_at = $6, recorded_delivery = $7, updated_at = $6 \
+             WHERE id = ANY($1) AND state = 'sending' AND (claim_seq, claim_delivery, claimed_by) = ($8, $7, $9) \
+             RETURNING id",
+        )
+        .bind(alike.iter().map(|index| entries[*index].id.as_str()).collect::<Vec<_>>())
+        .bind(columns.state)
+        .bind(columns.reason)
+        .bind(columns.provider)
+        .bind(columns.answer)
+        .bind(entry.now)
+        .bind(entry.delivered)
+        .bind(entry.sequence)
+        .bind(&*entry.worker);
+        let rows = self.keyed.fetch_all(statement).await?;
+        Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
+    }
+
+    async fn record_each(&self, entries: &[LedgerEntry], order: &[usize]) -> Result<Vec<String>, StoreError> {
         let columns: Vec<Columns<'_>> = order.iter().map(|index| entries[*index].record.columns()).collect();
         // What is locked is read as it is then: a provider's report may have been written while this waited for the row.
-        let written: Vec<String> = sqlx::query_scalar(
+        let statement = sqlx::query(
             "WITH said AS ( \
                  SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $5::text[], \
                                       $6::text[], $7::int[], $8::timestamptz[], $9::text[], $10::text[], $11::boolean[], \
@@ -167,11 +202,9 @@ impl Store {
         .bind(columns.iter().map(|columns| columns.answer).collect::<Vec<_>>())
         .bind(columns.iter().map(|columns| columns.gone).collect::<Vec<_>>())
         .bind(order.iter().map(|index| &*entries[*index].worker).collect::<Vec<_>>())
-        .bind(columns.iter().map(|columns| columns.provider_id).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
-        let written: std::collections::HashSet<String> = written.into_iter().collect();
-        Ok(entries.iter().map(|entry| written.contains(&entry.id)).collect())
+        .bind(columns.iter().map(|columns| columns.provider_id).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
+        Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
     }
 
     /// Notes of deliveries that they were sent in quiet hours: before what became of them is recorded, so that it is on
@@ -183,17 +216,15 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
-        sqlx::query(
+        let statement = sqlx::query(
             "WITH locked AS (SELECT id FROM deliveries WHERE id = ANY($1) ORDER BY id FOR UPDATE) \
              UPDATE deliveries d SET overrode_quiet_hours = true, \
                     reason = CASE WHEN d.state IN ('sent', 'delivered') THEN COALESCE(d.reason, 'quiet_hours_overridden') \
                                   ELSE d.reason END \
              FROM locked WHERE d.id = locked.id",
         )
-        .bind(ids)
-        .execute(&self.keyed)
-        .await?;
-        Ok(())
+        .bind(ids);
+        self.keyed.execute(statement).await
     }
 
     /// Records a delivery as dead that was never claimed, because its message ends its workers.
@@ -249,7 +280,8 @@ impl Store {
     pub async fn release_at_once(&self, run_id: &str, worker: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET recorded_delivery = claim_delivery \
-             WHERE run_id = $1 AND state = 'sending' AND claim_seq = $3 AND claimed_by = $2",
+             WHERE job_id = (SELECT root_id FROM job_runs WHERE job_id = $1) AND run_id = $1 \
+               AND state = 'sending' AND claim_seq = $3 AND claimed_by = $2",
         )
         .bind(run_id)
         .bind(worker)
@@ -267,10 +299,12 @@ impl Store {
         before: DateTime<Utc>,
     ) -> Result<Vec<Child>, StoreError> {
         let rows = sqlx::query(
-            "WITH released AS (UPDATE deliveries SET recorded_delivery = claim_delivery \
-                 WHERE run_id = $1 AND state = 'sending' AND claim_seq = $3 AND claimed_at < $2) \
+            "WITH run AS (SELECT root_id FROM job_runs WHERE job_id = $1), \
+             released AS (UPDATE deliveries SET recorded_delivery = claim_delivery \
+                 WHERE job_id = (SELECT root_id FROM run) AND run_id = $1 \
+                   AND state = 'sending' AND claim_seq = $3 AND claimed_at < $2) \
              SELECT id, job_id, subject, not_after, trace FROM deliveries \
-             WHERE run_id = $1 AND subject IS NOT NULL \
+             WHERE job_id = (SELECT root_id FROM run) AND run_id = $1 AND subject IS NOT NULL \
                AND ((state = 'pending' AND claims = 0) \
                     OR (claim_seq = $3 AND state IN ('pending', 'held', 'sending', 'dead'))) ORDER BY id",
         )
@@ -293,6 +327,26 @@ impl Store {
         }
         Ok(children)
     }
+}
+
+/// Deliveries of the short way that were sent, by what is to be said of them: most of a group, and most often all the same.
+/// Of fewer than this each is recorded by itself.
+const ALIKE: usize = 3;
+
+fn alike(entries: &[LedgerEntry], order: &[usize]) -> Vec<Vec<usize>> {
+    let mut kinds: Vec<(&Receipt, Vec<usize>)> = Vec::new();
+    for index in order {
+        let LedgerEntry { record, sequence: AT_ONCE, .. } = &entries[*index] else { continue };
+        let LedgerRecord::Receipt(receipt) = record else { continue };
+        if receipt.state != Delivered::Sent || receipt.provider_id.is_some() || receipt.address_gone {
+            continue;
+        }
+        match kinds.iter_mut().find(|(of, _)| *of == receipt) {
+            Some((_, alike)) => alike.push(*index),
+            None => kinds.push((receipt, vec![*index])),
+        }
+    }
+    kinds.into_iter().map(|(_, alike)| alike).filter(|alike| alike.len() >= ALIKE).collect()
 }
 
 /// Binds the ledger rows that these runs plan: the last parameters of a notification's commit.

@@ -18,6 +18,30 @@ const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 /// Bytes. What is longer is no address, and no index takes it.
 const LONGEST: usize = 320;
 
+/// A statement that reads, beside other columns, what a notification has to know of each user `u`, for a question `q` that
+/// names the notification's `type`.
+macro_rules! person {
+    ($select:literal, $from:literal) => {
+        concat!(
+            $select,
+            "u.id, u.email, u.phone, u.locale, u.timezone, \
+             COALESCE(t.channels, d.channels) AS channels, COALESCE(t.quiet_from, d.quiet_from) AS quiet_from, \
+             COALESCE(t.quiet_to, d.quiet_to) AS quiet_to, COALESCE(t.quiet_zone, d.quiet_zone) AS quiet_zone, \
+             s.ids AS subscription_ids, s.endpoints, s.p256dhs, s.auths, \
+             (SELECT jsonb_agg(jsonb_build_array(a.channel, a.state, \
+                         CASE WHEN a.channel = 'webhook' THEN a.id ELSE a.address END) ORDER BY a.address) \
+              FROM user_addresses a WHERE a.user_id = u.id) AS addresses",
+            $from,
+            "LEFT JOIN LATERAL (SELECT array_agg(b.id) AS ids, array_agg(b.endpoint) AS endpoints, \
+                                       array_agg(b.p256dh) AS p256dhs, array_agg(b.auth) AS auths \
+                                FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id ORDER BY b.id) b) s ON true \
+             LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
+             LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'"
+        )
+    };
+}
+pub(super) use person;
+
 /// A question about the recipients of one notification.
 #[derive(Clone, Debug)]
 pub struct PeopleAsk {
@@ -56,7 +80,8 @@ impl Person {
         Some(AtOnce { subscription: subscription.clone(), preferences, locale })
     }
 
-    fn read(row: &PgRow) -> Result<Self, StoreError> {
+    /// From the columns of [`person`].
+    pub(super) fn read(row: &PgRow) -> Result<Self, StoreError> {
         let email: Option<String> = row.try_get("email")?;
         let phone: Option<String> = row.try_get("phone")?;
         let mut known: Vec<(Channel, bool, String)> = Vec::new();
@@ -125,26 +150,15 @@ impl Store {
     pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<BTreeMap<String, Person>>, StoreError> {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));
-        let rows = sqlx::query(
-            "SELECT q.position, u.id, u.email, u.phone, u.locale, u.timezone, \
-                    COALESCE(t.channels, d.channels) AS channels, COALESCE(t.quiet_from, d.quiet_from) AS quiet_from, \
-                    COALESCE(t.quiet_to, d.quiet_to) AS quiet_to, COALESCE(t.quiet_zone, d.quiet_zone) AS quiet_zone, \
-                    s.ids AS subscription_ids, s.endpoints, s.p256dhs, s.auths, \
-                    (SELECT jsonb_agg(jsonb_build_array(a.channel, a.state, \
-                                CASE WHEN a.channel = 'webhook' THEN a.id ELSE a.address END) ORDER BY a.address) \
-                     FROM user_addresses a WHERE a.user_id = u.id) AS addresses \
-             FROM unnest($1::bigint[], $2::text[], $3::text[]) AS q(position, id, type) JOIN users u ON u.id = q.id \
-             LEFT JOIN LATERAL (SELECT array_agg(b.id) AS ids, array_agg(b.endpoint) AS endpoints, \
-                                       array_agg(b.p256dh) AS p256dhs, array_agg(b.auth) AS auths \
-                                FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id ORDER BY b.id) b) s ON true \
-             LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
-             LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'",
-        )
+        let statement = sqlx::query(person!(
+            "SELECT q.position, ",
+            " FROM unnest($1::bigint[], $2::text[], $3::text[]) AS q(position, id, type) \
+                     JOIN users u ON u.id = q.id "
+        ))
         .bind(users().map(|(position, ..)| position).collect::<Vec<_>>())
         .bind(users().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>())
-        .bind(users().map(|(.., ask)| ask.kind.as_str()).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
+        .bind(users().map(|(.., ask)| ask.kind.as_str()).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
         let mut people = vec![BTreeMap::new(); asks.len()];
         for row in rows {
             at_position(&mut people, &row)?.insert(row.try_get("id")?, Person::read(&row)?);

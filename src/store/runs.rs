@@ -202,14 +202,13 @@ impl Store {
     /// If the database does not answer.
     pub async fn look_up_runs(&self, asks: &[RunAsk]) -> Result<Vec<Option<RunRecord>>, StoreError> {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
-        let rows = sqlx::query(
+        let statement = sqlx::query(
             "SELECT job_id, state, reason, stream, stream_seq, attempts, recorded_delivery, last_error, \
                     children_pending, created_at \
              FROM job_runs WHERE job_id = ANY($1)",
         )
-        .bind(&ids)
-        .fetch_all(&self.keyed)
-        .await?;
+        .bind(&ids);
+        let rows = self.keyed.fetch_all(statement).await?;
         let mut found = HashMap::with_capacity(rows.len());
         for row in rows {
             let record = RunRecord {
@@ -271,13 +270,13 @@ impl Store {
     /// # Errors
     /// If the database does not answer.
     pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
-        sqlx::query(
-            "WITH gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
-             UPDATE job_runs SET children_pending = false WHERE job_id = ANY($1) AND children_pending",
-        )
-        .bind(job_ids)
-        .execute(&self.keyed)
-        .await?;
+        // Without a wait for the disk: what is lost with that is noted by whoever looks for it.
+        let statement = sqlx::query(
+            "WITH soon AS (SELECT set_config('synchronous_commit', 'off', true)), \
+             gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
+             UPDATE job_runs SET children_pending = false FROM soon WHERE job_id = ANY($1) AND children_pending",
+        );
+        self.keyed.execute(statement.bind(job_ids)).await?;
         Ok(vec![(); job_ids.len()])
     }
 
@@ -305,7 +304,7 @@ impl Store {
         order.sort_by(|a, b| failed[*a].meta.job_id.cmp(&failed[*b].meta.job_id));
         let columns = |index: &usize| failed[*index].verdict.columns();
         let metas: Vec<&Meta> = order.iter().map(|index| &failed[*index].meta).collect();
-        let written: Vec<String> = sqlx::query_scalar(
+        let statement = sqlx::query(
             "INSERT INTO job_runs AS r (job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, \
                                         reason, last_error, created_at, updated_at) \
              SELECT job_id, root_id, kind, stream, seq, delivered, burnt, state, reason, error, now, now \
@@ -335,10 +334,9 @@ impl Store {
         .bind(order.iter().map(|index| columns(index).1).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).2).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).3).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| failed[*index].now).collect::<Vec<_>>())
-        .fetch_all(&self.keyed)
-        .await?;
-        let mut written: HashSet<String> = written.into_iter().collect();
+        .bind(order.iter().map(|index| failed[*index].now).collect::<Vec<_>>());
+        let rows = self.keyed.fetch_all(statement).await?;
+        let mut written: HashSet<String> = rows.iter().map(|row| row.try_get("job_id")).collect::<Result<_, _>>()?;
         // A death that is on record under this very message is this worker's own, written before its answer was lost.
         let unsure = failed.iter().filter(|failed| !written.contains(&failed.meta.job_id));
         let unsure: Vec<RunAsk> = unsure.map(|failed| RunAsk { job_id: failed.meta.job_id.clone() }).collect();

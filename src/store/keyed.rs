@@ -1,0 +1,120 @@
+//! Connections for the statements of the groups.
+//!
+//! A pool asks the server for a sign of life before each use of a connection and after it: three round trips for each
+//! statement, of which two say nothing new while groups follow each other by milliseconds. So a connection that a group has
+//! just used is kept beside the pool, and goes back to it when it has rested, has failed, or has been kept for long.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit},
+    time::{Instant, timeout},
+};
+
+use super::{ACQUIRE_TIMEOUT, StoreError, commits::Statement};
+
+/// For so long after its last use a connection counts as alive. A server that is started again takes longer.
+const ALIVE: Duration = Duration::from_millis(500);
+
+/// For so long a connection is kept from the pool, which closes what is too old.
+const KEPT: Duration = Duration::from_secs(300);
+
+/// A pool, and connections of it that are in steady use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Keyed {
+    pool: PgPool,
+    /// As many as the pool has connections: whoever has one finds a connection in one of the two places.
+    turns: Arc<Semaphore>,
+    kept: Arc<Mutex<Vec<Kept>>>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    connection: PoolConnection<Postgres>,
+    since: Instant,
+    used: Instant,
+}
+
+/// A connection in use. One that is dropped goes back to the pool, which finds out what has become of it.
+pub(super) struct InUse<'a> {
+    keyed: &'a Keyed,
+    kept: Kept,
+    _turn: SemaphorePermit<'a>,
+}
+
+impl Keyed {
+    pub fn new(pool: PgPool) -> Self {
+        let turns = Semaphore::new(usize::try_from(pool.options().get_max_connections()).unwrap_or(1));
+        Self { pool, turns: Arc::new(turns), kept: Arc::default() }
+    }
+
+    pub fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+
+    /// How many connections rest.
+    pub fn idle(&self) -> usize {
+        self.pool.num_idle() + self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Closes all that are not in use, and the others when they are dropped.
+    pub async fn close(&self) {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.pool.close().await;
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn take(&self) -> Result<InUse<'_>, StoreError> {
+        let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
+        let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(kept) = kept.filter(|kept| kept.used.elapsed() < ALIVE && kept.since.elapsed() < KEPT) {
+            return Ok(InUse { keyed: self, kept, _turn: turn });
+        }
+        let connection = self.pool.acquire().await?;
+        let now = Instant::now();
+        Ok(InUse { keyed: self, kept: Kept { connection, since: now, used: now }, _turn: turn })
+    }
+
+    /// The rows of a statement.
+    ///
+    /// # Errors
+    /// If the database does not answer, or refuses it.
+    pub async fn fetch_all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
+        let mut connection = self.take().await?;
+        let rows = statement.fetch_all(connection.get()).await?;
+        connection.keep();
+        Ok(rows)
+    }
+
+    /// Runs a statement that answers nothing.
+    ///
+    /// # Errors
+    /// If the database does not answer, or refuses it.
+    pub async fn execute(&self, statement: Statement<'_>) -> Result<(), StoreError> {
+        let mut connection = self.take().await?;
+        statement.execute(connection.get()).await?;
+        connection.keep();
+        Ok(())
+    }
+}
+
+impl InUse<'_> {
+    pub fn get(&mut self) -> &mut PgConnection {
+        &mut self.kept.connection
+    }
+
+    /// Says that it is as good as before: the next statement may have it.
+    pub fn keep(mut self) {
+        self.kept.used = Instant::now();
+        // Before its turn ends with this.
+        self.keyed.kept.lock().unwrap_or_else(PoisonError::into_inner).push(self.kept);
+    }
+}
