@@ -21,7 +21,7 @@ use super::{ACQUIRE_TIMEOUT, StoreError, commits::Statement};
 const ALIVE: Duration = Duration::from_millis(500);
 
 /// For so long a connection is kept from the pool, which closes what is too old.
-const KEPT: Duration = Duration::from_secs(300);
+const KEPT: Duration = Duration::from_mins(5);
 
 /// A pool, and connections of it that are in steady use. Cheap to clone.
 #[derive(Clone, Debug)]
