@@ -22,7 +22,7 @@ pub use crate::group::Refused;
 use crate::{
     checkpoint::{self, Step},
     clock::{Clock, Random},
-    group::{GROUP, Group, batch},
+    group::{GROUP, Group, JOBS, batch},
     health::Health,
     job::Meta,
     kind::Stage,
@@ -133,7 +133,7 @@ impl Effects {
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
-            commits: Group::start(Commits(store.clone()), GROUP, Arc::clone(health)),
+            commits: Group::start(Commits(store.clone()), JOBS, Arc::clone(health)),
             published: Group::start(ChildrenPublished(store.clone()), GROUP, Arc::clone(health)),
             failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),

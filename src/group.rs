@@ -19,8 +19,12 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How long a statement may take before it is given again. It may have gone through: every batch bears repetition.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The most jobs that share one statement.
+/// The most deliveries that share one statement, and the most of all that is no more than a row each.
 pub const GROUP: usize = 200;
+
+/// The most jobs of the first two stages that do, each of which is many rows. By more than that, one statement takes so long
+/// that all who wait for it go in step: the database rests while they seal, and they rest while it writes.
+pub const JOBS: usize = 50;
 
 /// A statement that answers many asks at once.
 pub trait Batch: Send + Sync + 'static {

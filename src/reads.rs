@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, Utc};
 
 use crate::{
-    group::{GROUP, Group, Refused, batch},
+    group::{Group, JOBS, Refused, batch},
     health::Health,
     store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store},
 };
@@ -49,8 +49,8 @@ impl Reads {
     #[must_use]
     pub fn start(store: &Store, health: &Arc<Health>) -> Self {
         Self {
-            medications: Group::start(Medications(store.clone()), GROUP, Arc::clone(health)),
-            people: Group::start(People(store.clone()), GROUP, Arc::clone(health)),
+            medications: Group::start(Medications(store.clone()), JOBS, Arc::clone(health)),
+            people: Group::start(People(store.clone()), JOBS, Arc::clone(health)),
         }
     }
 

@@ -7,6 +7,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -14,9 +15,9 @@ use std::{
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -87,6 +88,16 @@ impl Direct {
         let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX).min(wanted);
         Arc::clone(&self.places).try_acquire_many_owned(free).ok()
     }
+}
+
+/// How many pushes share a task: a family's. Of a crowd's, several tasks seal at the same time.
+const PUSHES_OF_A_TASK: usize = 8;
+
+/// One that is claimed, and which of its notification's it is.
+struct Push {
+    index: usize,
+    ticket: Ticket,
+    child: Child,
 }
 
 /// A push with a place to be sent in.
@@ -166,24 +177,30 @@ impl ShortWay {
 
     /// Sends what is claimed, and waits for that. Answers how many need no message.
     async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) -> usize {
-        let mut under_way = FuturesUnordered::new();
-        for child in claimed {
-            if let Some(ticket) = tickets.remove(&child.job_id) {
-                under_way.push(self.start(ticket, child.clone()).map(move |left| (child, left)));
+        let mut pushes = claimed.iter().enumerate().filter_map(|(index, child)| {
+            let ticket = tickets.remove(&child.job_id)?;
+            Some(Push { index, ticket, child: child.clone() })
+        });
+        let (done, mut are_done) = mpsc::channel(claimed.len());
+        loop {
+            let some: Vec<Push> = pushes.by_ref().take(PUSHES_OF_A_TASK).collect();
+            if some.is_empty() {
+                break;
             }
+            self.start(some, &done);
         }
-        // What is not in time has its message, which finds it being sent, and looks again.
-        let mut messages: HashSet<&str> = claimed.iter().map(|child| child.job_id.as_str()).collect();
+        drop(done);
+        // What is not in time has its message, which finds it being sent, and looks again. What ended without a word needs
+        // it too.
+        let mut needs_message = vec![true; claimed.len()];
         let in_time = async {
-            while let Some((child, left)) = under_way.next().await {
-                // A task that ended without a word needs it too.
-                if left == Ok(false) {
-                    messages.remove(child.job_id.as_str());
-                }
+            while let Some(index) = are_done.recv().await {
+                needs_message[index] = false;
             }
         };
         let _ = timeout(PATIENCE, in_time).await;
-        let left: Vec<Child> = claimed.iter().filter(|child| messages.contains(&*child.job_id)).cloned().collect();
+        let left = claimed.iter().zip(&needs_message).filter(|(_, needs)| **needs).map(|(child, _)| child.clone());
+        let left: Vec<Child> = left.collect();
         if !left.is_empty() {
             publish::children(effects.context(), &left).await;
         }
@@ -240,19 +257,26 @@ impl ShortWay {
         tickets
     }
 
-    /// Sends one, in a task of its own. Answers whether it needs its message.
-    fn start(&self, ticket: Ticket, child: Child) -> oneshot::Receiver<bool> {
-        let (done, is_done) = oneshot::channel();
-        let Some(direct) = self.queues.get(&ticket.lane) else { return is_done };
+    /// Sends some, in one task, and says which of them need no message. They are written to their connection in one go,
+    /// where each in a task of its own would be written alone.
+    fn start(&self, pushes: Vec<Push>, done: &mpsc::Sender<usize>) {
+        let pushes: FuturesUnordered<_> = pushes.into_iter().filter_map(|push| self.run(push, done.clone())).collect();
+        self.jobs.spawn(pushes.for_each(|()| future::ready(())));
+    }
+
+    fn run(&self, push: Push, done: mpsc::Sender<usize>) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let Push { index, ticket: Ticket { lane, place, claim }, child } = push;
+        let direct = self.queues.get(&lane)?;
         let (runner, queue, stream) = (Arc::clone(&direct.runner), direct.queue, direct.stream.clone());
-        let Ticket { place, claim, .. } = ticket;
-        self.jobs.spawn(Box::pin(async move {
-            let needs_message = runner.run_at_once(queue, stream, claim, child).await;
+        Some(Box::pin(async move {
+            // A panic is this push's only.
+            let ran = AssertUnwindSafe(runner.run_at_once(queue, stream, claim, child)).catch_unwind().await;
             drop(place);
-            // Whoever waited has published its message meanwhile.
-            let _ = done.send(needs_message);
-        }));
-        is_done
+            if let Ok(false) = ran {
+                // Whoever waited has published its message meanwhile.
+                let _ = done.try_send(index);
+            }
+        }))
     }
 }
 

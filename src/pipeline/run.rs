@@ -80,7 +80,7 @@ pub(super) struct Ending {
     pub(super) reason: Option<Reason>,
     /// Which attempt it was, where that was its last.
     pub(super) attempts: Option<u32>,
-    /// How many of its pushes were sent with it, where they were.
+    /// How many of its pushes need no message, where they were sent with it.
     pub(super) pushes: Option<usize>,
 }
 

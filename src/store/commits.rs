@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
+use sqlx::{Connection, PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
 
 use super::{
     Store, StoreError, deliveries,
@@ -168,7 +168,8 @@ impl Store {
             connection.keep();
             return Ok(written);
         }
-        let mut transaction = self.keyed.pool().begin().await?;
+        let mut connection = self.keyed.take().await?;
+        let mut transaction = connection.get().begin().await?;
         let mut written = Written::by(&mut transaction, statement(COMMIT_BESIDE, commits)).await?;
         let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);
         let effective: Vec<&Commit> = commits.iter().filter(is_effective).copied().collect();
@@ -176,6 +177,7 @@ impl Store {
             written.effective.remove(&job_id);
         }
         transaction.commit().await?;
+        connection.keep();
         Ok(written)
     }
 }

@@ -349,7 +349,7 @@ fn alike(entries: &[LedgerEntry], order: &[usize]) -> Vec<Vec<usize>> {
     kinds.into_iter().map(|(_, alike)| alike).filter(|alike| alike.len() >= ALIKE).collect()
 }
 
-/// Binds the ledger rows that these runs plan: the last parameters of a notification's commit.
+/// Binds the ledger rows that these runs plan: the last parameters of a commit.
 pub(super) fn bind<'q>(statement: Statement<'q>, commits: &[&'q Commit]) -> Statement<'q> {
     let planned: Vec<_> =
         commits.iter().flat_map(|commit| commit.plan.deliveries.iter().map(move |row| (*commit, row))).collect();

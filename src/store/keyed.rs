@@ -20,6 +20,9 @@ use super::{ACQUIRE_TIMEOUT, StoreError, commits::Statement};
 /// For so long after its last use a connection counts as alive. A server that is started again takes longer.
 const ALIVE: Duration = Duration::from_millis(500);
 
+/// What was not used for so long is given back to the pool when another connection is kept.
+const RESTED: Duration = Duration::from_secs(10);
+
 /// For so long a connection is kept from the pool, which closes what is too old.
 const KEPT: Duration = Duration::from_mins(5);
 
@@ -115,6 +118,11 @@ impl InUse<'_> {
     pub fn keep(mut self) {
         self.kept.used = Instant::now();
         // Before its turn ends with this.
-        self.keyed.kept.lock().unwrap_or_else(PoisonError::into_inner).push(self.kept);
+        let mut kept = self.keyed.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.push(self.kept);
+        // The last is taken first: the one that has rested for longest is the first of them.
+        let rested = if kept[0].used.elapsed() > RESTED { Some(kept.remove(0)) } else { None };
+        drop(kept);
+        drop(rested);
     }
 }
