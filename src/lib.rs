@@ -7,7 +7,8 @@
 //! 2. [`effects`] looks up whether it may run: a job that has run before is not run again;
 //! 3. its kind, one of [`jobs`], decides in [`job::Job::work`] and answers a [`plan::Plan`];
 //! 4. [`effects`] commits the plan through [`store`] and publishes what follows from it, or a channel of [`channels`]
-//!    sends the one delivery that the job is;
+//!    sends the one delivery that the job is. Where all goes well, [`pipeline`] plans a reminder's notification with
+//!    it, in one commit, and sends the pushes, without messages for them;
 //! 5. [`pipeline`] settles the message; what failed for good is kept by [`dead_letter`].
 //!
 //! [`templates`] makes what people read, [`streams`] holds the streams and consumers, [`policy`] how each queue behaves, [`schedule`] reckons when a schedule
