@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
+use sqlx::{Connection, PgConnection, Postgres, Row, postgres::PgArguments, query::Query};
 
 use super::{
     Store, StoreError, deliveries,
@@ -157,8 +157,8 @@ impl Store {
 
     /// One statement, or, where shortages of medications are found or over, one transaction.
     async fn commit_turn(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
+        let mut connection = self.keyed.take().await?;
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
-            let mut connection = self.keyed.take().await?;
             let written = match Written::by(connection.get(), statement(COMMIT, commits)).await {
                 Err(error) if is_there_already(&error) => {
                     Written::by(connection.get(), statement(COMMIT_BESIDE, commits)).await
@@ -168,7 +168,7 @@ impl Store {
             connection.keep();
             return Ok(written);
         }
-        let mut transaction = self.keyed.pool().begin().await?;
+        let mut transaction = connection.get().begin().await?;
         let mut written = Written::by(&mut transaction, statement(COMMIT_BESIDE, commits)).await?;
         let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);
         let effective: Vec<&Commit> = commits.iter().filter(is_effective).copied().collect();
@@ -176,6 +176,7 @@ impl Store {
             written.effective.remove(&job_id);
         }
         transaction.commit().await?;
+        connection.keep();
         Ok(written)
     }
 }
