@@ -5,7 +5,7 @@
 //! just used is kept beside the pool, and goes back to it when it has rested, has failed, or has been kept for long.
 
 use std::{
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -29,7 +29,26 @@ pub(super) struct Keyed {
     pool: PgPool,
     /// As many as the pool has connections: whoever has one finds a connection in one of the two places.
     turns: Arc<Semaphore>,
-    kept: Arc<Mutex<Vec<Kept>>>,
+    resting: Arc<Resting>,
+}
+
+/// Those that nobody uses at this moment.
+#[derive(Debug, Default)]
+struct Resting(Mutex<Vec<Kept>>);
+
+impl Resting {
+    fn all(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Resting {
+    fn drop(&mut self) {
+        // The pool is dropped too, perhaps where no task can be spawned to give them back to it.
+        for kept in self.all().drain(..) {
+            drop(kept.connection.detach());
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -49,7 +68,7 @@ pub(super) struct InUse<'a> {
 impl Keyed {
     pub fn new(pool: PgPool) -> Self {
         let turns = Semaphore::new(usize::try_from(pool.options().get_max_connections()).unwrap_or(1));
-        Self { pool, turns: Arc::new(turns), kept: Arc::default() }
+        Self { pool, turns: Arc::new(turns), resting: Arc::default() }
     }
 
     pub fn pool(&self) -> &PgPool {
@@ -58,12 +77,12 @@ impl Keyed {
 
     /// How many connections rest.
     pub fn idle(&self) -> usize {
-        self.pool.num_idle() + self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.pool.num_idle() + self.resting.all().len()
     }
 
     /// Closes all that are not in use, and the others when they are dropped.
     pub async fn close(&self) {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.resting.all().clear();
         self.pool.close().await;
     }
 
@@ -74,7 +93,7 @@ impl Keyed {
     pub async fn take(&self) -> Result<InUse<'_>, StoreError> {
         let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let kept = self.resting.all().pop();
         if let Some(kept) = kept.filter(|kept| kept.used.elapsed() < ALIVE && kept.since.elapsed() < KEPT) {
             return Ok(InUse { keyed: self, kept, _turn: turn });
         }
@@ -115,6 +134,6 @@ impl InUse<'_> {
     pub fn keep(mut self) {
         self.kept.used = Instant::now();
         // Before its turn ends with this.
-        self.keyed.kept.lock().unwrap_or_else(PoisonError::into_inner).push(self.kept);
+        self.keyed.resting.all().push(self.kept);
     }
 }
