@@ -80,8 +80,10 @@ impl Keyed {
         self.pool.num_idle() + self.resting.all().len()
     }
 
-    /// Closes all that are not in use, and the others when they are dropped.
+    /// Closes all: those in use when their statements have ended.
     pub async fn close(&self) {
+        // From now on none is kept.
+        self.turns.close();
         self.resting.all().clear();
         self.pool.close().await;
     }
@@ -134,6 +136,9 @@ impl InUse<'_> {
     pub fn keep(mut self) {
         self.kept.used = Instant::now();
         // Before its turn ends with this.
-        self.keyed.resting.all().push(self.kept);
+        let mut resting = self.keyed.resting.all();
+        if !self.keyed.turns.is_closed() {
+            resting.push(self.kept);
+        }
     }
 }
