@@ -14,6 +14,7 @@ mod callbacks;
 mod care_reminders;
 mod chart;
 mod cli;
+mod connections;
 mod crashes;
 mod dead_letters;
 mod deliver_email;
