@@ -7,8 +7,10 @@ mod support;
 
 mod alert_refill;
 mod alerts;
+mod alike;
 mod at_once;
 mod bad_input;
+mod beside;
 mod breakers;
 mod callbacks;
 mod care_reminders;
@@ -26,6 +28,7 @@ mod deliver_whatsapp;
 mod dev;
 mod doctor;
 mod email;
+mod families;
 mod full;
 mod image;
 mod inbox;
