@@ -36,7 +36,7 @@ macro_rules! written {
             $result,
             ", now, now FROM ",
             $from,
-            " ON CONFLICT (job_id) DO UPDATE SET \
+            " ON CONFLICT (job_id) DO UPDATE SET root_id = EXCLUDED.root_id, \
                  stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
                  reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, result = EXCLUDED.result, \
                  updated_at = EXCLUDED.updated_at \
