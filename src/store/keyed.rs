@@ -2,7 +2,8 @@
 //!
 //! A pool asks the server for a sign of life before each use of a connection and after it: three round trips for each
 //! statement, of which two say nothing new while groups follow each other by milliseconds. So a connection that a group has
-//! just used is kept beside the pool, and goes back to it when it has rested, has failed, or has been kept for long.
+//! just used is kept beside the pool. One that has rested is asked for that sign; one that has failed, or has been kept for
+//! long, goes back.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -58,6 +59,21 @@ struct Kept {
     used: Instant,
 }
 
+impl Kept {
+    /// Itself, unless it has ended or has been kept for long.
+    async fn alive(mut self) -> Option<Self> {
+        if self.used.elapsed() >= ALIVE {
+            let answer = timeout(ACQUIRE_TIMEOUT, self.connection.ping()).await;
+            if !matches!(answer, Ok(Ok(()))) {
+                // The pool would wait for its answer, and have one connection less for as long.
+                drop(self.connection.detach());
+                return None;
+            }
+        }
+        (self.since.elapsed() < KEPT).then_some(self)
+    }
+}
+
 /// A connection in use. One that is dropped goes back to the pool, which finds out what has become of it.
 pub(super) struct InUse<'a> {
     keyed: &'a Keyed,
@@ -96,7 +112,9 @@ impl Keyed {
         let turn = timeout(ACQUIRE_TIMEOUT, self.turns.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let turn = turn.map_err(|_| sqlx::Error::PoolClosed)?;
         let kept = self.resting.all().pop();
-        if let Some(kept) = kept.filter(|kept| kept.used.elapsed() < ALIVE && kept.since.elapsed() < KEPT) {
+        if let Some(kept) = kept
+            && let Some(kept) = kept.alive().await
+        {
             return Ok(InUse { keyed: self, kept, _turn: turn });
         }
         let connection = self.pool.acquire().await?;

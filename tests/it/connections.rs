@@ -157,6 +157,25 @@ async fn a_connection_that_has_ended_costs_one_statement_at_most() {
     }
 }
 
+/// As behind a firewall that forgets connections on which nothing is said: no answer, and no end either.
+#[tokio::test]
+async fn a_connection_that_rested_and_is_silent_now_is_replaced() {
+    let (store, db) = store(2).await;
+    put(&store, &[commit(meta("a", 1, 1), Plan::default())]).await.unwrap();
+    let backends =
+        "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'carebell'";
+    let backend: i32 = sqlx::query_scalar(backends).fetch_one(&db).await.unwrap();
+    let signal = |name: &str| {
+        assert!(std::process::Command::new("kill").args([name, &backend.to_string()]).status().unwrap().success());
+    };
+    signal("-STOP");
+    // Longer than after its last use it counts as alive.
+    tokio::time::sleep(std::time::Duration::from_millis(600)).await;
+    let found = timeout(LIMIT, async { [state(&store, "a").await, state(&store, "a").await] }).await;
+    signal("-CONT");
+    assert_eq!(found.unwrap(), [Ok(Some("done".into())), Ok(Some("done".into()))]);
+}
+
 /// A worker whose connections are all ended goes on, and nobody gets anything twice.
 #[tokio::test]
 async fn a_worker_whose_connections_end_goes_on() {
