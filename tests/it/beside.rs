@@ -1,7 +1,7 @@
 //! Two notifications of one root tell the same people: what the first has written stays, and the second is done all the same.
 
 use carebell::{
-    job::Meta,
+    job::{Job, Meta},
     jobs::notification::Notification,
     plan::{InboxRow, Mark, Plan},
     store::{Answer, ClaimedAtOnce, Commit, Committed, Store, StoreError},
