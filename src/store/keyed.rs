@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, pool::PoolConnection, postgres::PgRow};
 use tokio::{
     sync::{Semaphore, SemaphorePermit},
     time::{Instant, timeout},
