@@ -226,8 +226,13 @@ async fn is_as_if_told_alone(store: &Store, number: u32, group: &[Told]) -> Resu
     let (together, alone) = (make(store, &together, group, now).await, make(store, &alone, group, now).await);
     let answers = store.record_deliveries(&entries(&together, group, now)).await.unwrap();
     let mut expected = Vec::new();
-    for entry in entries(&alone, group, now) {
-        expected.extend(store.record_deliveries(&[entry]).await.unwrap());
+    for told in entries(&alone, group, now).chunk_by(|one, next| one.id == next.id) {
+        let alone = store.record_deliveries(&told[..1]).await.unwrap()[0];
+        for again in &told[1..] {
+            store.record_deliveries(std::slice::from_ref(again)).await.unwrap();
+        }
+        // Of the same twice in one group there is one answer.
+        expected.extend(told.iter().map(|_| alone));
     }
     prop_assert_eq!(answers, expected);
     let (found, expected) = (rows(store, &together).await, rows(store, &alone).await);
