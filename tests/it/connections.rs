@@ -107,7 +107,7 @@ async fn more_statements_than_connections_take_turns() {
     // The plain pool takes its connection back a moment later.
     let unused = async {
         while store.connections() != [0, 2, 2] {
-            tokio::task::yield_now().await
+            tokio::task::yield_now().await;
         }
     };
     timeout(LIMIT, unused).await.unwrap_or_else(|_| panic!("{:?} in use, idle, at most", store.connections()));
