@@ -7,7 +7,6 @@
 
 use std::{
     collections::{HashMap, HashSet},
-    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -15,9 +14,9 @@ use std::{
 use async_nats::HeaderMap;
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
-use futures::{FutureExt, StreamExt, future, stream::FuturesUnordered};
+use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout},
 };
 use tokio_util::task::TaskTracker;
@@ -34,7 +33,7 @@ use crate::{
     effects::{AtOnce, Effects, Refused, park, publish},
     job::Meta,
     kind::{Lane, Queue},
-    plan::{self, Channel, Content, Plan, Reason},
+    plan::{self, Channel, Content, JobOutcome, Plan, Reason},
     policy::Wishes,
     reads::Recipients,
     store::{AT_ONCE, Child, Claim, Committed},
@@ -88,16 +87,6 @@ impl Direct {
         let free = u32::try_from(self.places.available_permits()).unwrap_or(u32::MAX).min(wanted);
         Arc::clone(&self.places).try_acquire_many_owned(free).ok()
     }
-}
-
-/// How many pushes share a task: a family's. Of a crowd's, several tasks seal at the same time.
-const PUSHES_OF_A_TASK: usize = 8;
-
-/// One that is claimed, and which of its notification's it is.
-struct Push {
-    index: usize,
-    ticket: Ticket,
-    child: Child,
 }
 
 /// A push with a place to be sent in.
@@ -175,36 +164,32 @@ impl ShortWay {
         Ok((committed, sent))
     }
 
-    /// Sends what is claimed, and waits for that. Answers how many need no message.
+    /// Sends what is claimed, and waits for that. Answers how many were sent.
     async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) -> usize {
-        let mut pushes = claimed.iter().enumerate().filter_map(|(index, child)| {
-            let ticket = tickets.remove(&child.job_id)?;
-            Some(Push { index, ticket, child: child.clone() })
-        });
-        let (done, mut are_done) = mpsc::channel(claimed.len());
-        loop {
-            let some: Vec<Push> = pushes.by_ref().take(PUSHES_OF_A_TASK).collect();
-            if some.is_empty() {
-                break;
+        let mut under_way = FuturesUnordered::new();
+        for child in claimed {
+            if let Some(ticket) = tickets.remove(&child.job_id) {
+                under_way.push(self.start(ticket, child.clone()).map(move |went| (child, went)));
             }
-            self.start(some, &done);
         }
-        drop(done);
-        // What is not in time has its message, which finds it being sent, and looks again. What ended without a word needs
-        // it too.
-        let mut needs_message = vec![true; claimed.len()];
+        // What is not in time has its message, which finds it being sent, and looks again.
+        let mut messages: HashSet<&str> = claimed.iter().map(|child| child.job_id.as_str()).collect();
+        let mut sent = 0;
         let in_time = async {
-            while let Some(index) = are_done.recv().await {
-                needs_message[index] = false;
+            while let Some((child, went)) = under_way.next().await {
+                // A task that ended without a word needs it too.
+                if let Ok(Went::Well | Went::Otherwise) = went {
+                    messages.remove(child.job_id.as_str());
+                }
+                sent += usize::from(went == Ok(Went::Well));
             }
         };
         let _ = timeout(PATIENCE, in_time).await;
-        let left = claimed.iter().zip(&needs_message).filter(|(_, needs)| **needs).map(|(child, _)| child.clone());
-        let left: Vec<Child> = left.collect();
+        let left: Vec<Child> = claimed.iter().filter(|child| messages.contains(&*child.job_id)).cloned().collect();
         if !left.is_empty() {
             publish::children(effects.context(), &left).await;
         }
-        claimed.len() - left.len()
+        sent
     }
 
     /// None where the same notification is under way already.
@@ -257,27 +242,31 @@ impl ShortWay {
         tickets
     }
 
-    /// Sends some, in one task, and says which of them need no message. They are written to their connection in one go,
-    /// where each in a task of its own would be written alone.
-    fn start(&self, pushes: Vec<Push>, done: &mpsc::Sender<usize>) {
-        let pushes: FuturesUnordered<_> = pushes.into_iter().filter_map(|push| self.run(push, done.clone())).collect();
-        self.jobs.spawn(pushes.for_each(|()| future::ready(())));
-    }
-
-    fn run(&self, push: Push, done: mpsc::Sender<usize>) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let Push { index, ticket: Ticket { lane, place, claim }, child } = push;
-        let direct = self.queues.get(&lane)?;
+    /// Sends one, in a task of its own.
+    fn start(&self, ticket: Ticket, child: Child) -> oneshot::Receiver<Went> {
+        let (done, is_done) = oneshot::channel();
+        let Some(direct) = self.queues.get(&ticket.lane) else { return is_done };
         let (runner, queue, stream) = (Arc::clone(&direct.runner), direct.queue, direct.stream.clone());
-        Some(Box::pin(async move {
-            // A panic is this push's only.
-            let ran = AssertUnwindSafe(runner.run_at_once(queue, stream, claim, child)).catch_unwind().await;
+        let Ticket { place, claim, .. } = ticket;
+        self.jobs.spawn(Box::pin(async move {
+            let went = runner.run_at_once(queue, stream, claim, child).await;
             drop(place);
-            if let Ok(false) = ran {
-                // Whoever waited has published its message meanwhile.
-                let _ = done.try_send(index);
-            }
-        }))
+            // Whoever waited has published its message meanwhile.
+            let _ = done.send(went);
+        }));
+        is_done
     }
+}
+
+/// How it went with a push that had no message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Went {
+    /// It was sent.
+    Well,
+    /// It was not, or waits: that is on record, and has a line of its own in the log.
+    Otherwise,
+    /// It has to have its message.
+    ByMessage,
 }
 
 /// A notification whose pushes are under way.
@@ -293,8 +282,8 @@ impl Drop for Turn<'_> {
 }
 
 impl Runner {
-    /// Runs a delivery that is claimed and has no message. Answers whether one has to be published.
-    async fn run_at_once(&self, queue: Queue, stream: String, claim: Box<Claim>, child: Child) -> bool {
+    /// Runs a delivery that is claimed and has no message.
+    async fn run_at_once(&self, queue: Queue, stream: String, claim: Box<Claim>, child: Child) -> Went {
         let started = Instant::now();
         checkpoint::reached(Step::Claimed);
         self.metrics.begun(Some(Duration::ZERO));
@@ -325,7 +314,7 @@ impl Runner {
             wishes: Wishes::default(),
         };
         // Its own claim's message, made by this program.
-        let Ok(job) = self.decoder.decode(&body, Form::Protobuf) else { return true };
+        let Ok(job) = self.decoder.decode(&body, Form::Protobuf) else { return Went::ByMessage };
         let ran = async { self.attempt_admitted(&meta, job, &mut span, (0, Some(claim), place.published)).await };
         let ending = tokio::select! {
             biased;
@@ -334,19 +323,20 @@ impl Runner {
         };
         let Ok(ending) = ending else {
             self.release(Ok(&meta)).await;
-            return true;
+            return Went::ByMessage;
         };
         self.end(&mut span, &ending);
         if let Fate::Dead(_) = ending.fate {
             // It is on record as dead, and is told of and buried when its message comes: a dead letter says where it was.
-            return true;
+            return Went::ByMessage;
         }
         Self::log(queue, &place, Some(&meta), span.attempt, &ending, started.elapsed());
         self.metrics.ended(ending.outcome, started.elapsed(), ending.reason.map(Reason::name), ending.attempts);
         let until = match ending.fate {
-            Fate::Done | Fate::Leave => return false,
+            Fate::Done if ending.outcome == JobOutcome::Done => return Went::Well,
+            Fate::Done | Fate::Leave => return Went::Otherwise,
             // For another worker.
-            Fate::Release | Fate::Dead(_) => return true,
+            Fate::Release | Fate::Dead(_) => return Went::ByMessage,
             Fate::Retry(wait) => self.clock.now() + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX),
             Fate::Park { until, .. } => until,
         };
@@ -354,6 +344,6 @@ impl Runner {
         publish::set_trace(&mut headers, child.trace.as_deref());
         let context = self.effects.context();
         let parked = park::park(context, &meta, child.not_after, &child.subject, Some(&headers), body, until).await;
-        parked != park::Parked::Yes
+        if parked == park::Parked::Yes { Went::Otherwise } else { Went::ByMessage }
     }
 }

@@ -36,7 +36,7 @@ macro_rules! written {
             $result,
             ", now, now FROM ",
             $from,
-            " ON CONFLICT (job_id) DO UPDATE SET \
+            " ON CONFLICT (job_id) DO UPDATE SET root_id = EXCLUDED.root_id, \
                  stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state, \
                  reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, result = EXCLUDED.result, \
                  updated_at = EXCLUDED.updated_at \
@@ -157,8 +157,8 @@ impl Store {
 
     /// One statement, or, where shortages of medications are found or over, one transaction.
     async fn commit_turn(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
+        let mut connection = self.keyed.take().await?;
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
-            let mut connection = self.keyed.take().await?;
             let written = match Written::by(connection.get(), statement(COMMIT, commits)).await {
                 Err(error) if is_there_already(&error) => {
                     Written::by(connection.get(), statement(COMMIT_BESIDE, commits)).await
@@ -168,7 +168,6 @@ impl Store {
             connection.keep();
             return Ok(written);
         }
-        let mut connection = self.keyed.take().await?;
         let mut transaction = connection.get().begin().await?;
         let mut written = Written::by(&mut transaction, statement(COMMIT_BESIDE, commits)).await?;
         let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);

@@ -3,7 +3,7 @@
 
 use std::{collections::HashSet, sync::Arc};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message;
 use sqlx::Row;
 
@@ -113,7 +113,7 @@ impl Store {
     /// is not, except that a send that succeeded is always recorded. The same record twice counts once.
     ///
     /// # Errors
-    /// On any error nothing is written.
+    /// On any error the group may be put again as it is.
     pub async fn record_deliveries(&self, entries: &[LedgerEntry]) -> Result<Vec<bool>, StoreError> {
         self.note_overridden(entries).await?;
         let mut order = first_of_each(entries, |entry| &entry.id);
@@ -333,20 +333,23 @@ impl Store {
 /// Of fewer than this each is recorded by itself.
 const ALIKE: usize = 3;
 
+/// What is sent within this is recorded as sent at one instant. A group may have waited for the database for longer.
+const SAME_TIME: TimeDelta = TimeDelta::milliseconds(250);
+
 fn alike(entries: &[LedgerEntry], order: &[usize]) -> Vec<Vec<usize>> {
-    let mut kinds: Vec<(&Receipt, Vec<usize>)> = Vec::new();
+    let mut kinds: Vec<(&Receipt, DateTime<Utc>, Vec<usize>)> = Vec::new();
     for index in order {
-        let LedgerEntry { record, sequence: AT_ONCE, .. } = &entries[*index] else { continue };
+        let LedgerEntry { record, sequence: AT_ONCE, now, .. } = &entries[*index] else { continue };
         let LedgerRecord::Receipt(receipt) = record else { continue };
         if receipt.state != Delivered::Sent || receipt.provider_id.is_some() || receipt.address_gone {
             continue;
         }
-        match kinds.iter_mut().find(|(of, _)| *of == receipt) {
-            Some((_, alike)) => alike.push(*index),
-            None => kinds.push((receipt, vec![*index])),
+        match kinds.iter_mut().find(|(of, at, _)| *of == receipt && (*now - *at).abs() < SAME_TIME) {
+            Some((.., alike)) => alike.push(*index),
+            None => kinds.push((receipt, *now, vec![*index])),
         }
     }
-    kinds.into_iter().map(|(_, alike)| alike).filter(|alike| alike.len() >= ALIKE).collect()
+    kinds.into_iter().map(|(.., alike)| alike).filter(|alike| alike.len() >= ALIKE).collect()
 }
 
 /// Binds the ledger rows that these runs plan: the last parameters of a commit.

@@ -124,3 +124,74 @@ async fn a_job_that_is_held_is_one_line() {
     assert!(worker.terminate().await.success());
     assert_eq!(lines(&worker).iter().filter(|line| held(line)).count(), 1, "{}", worker.output());
 }
+
+/// The lines of the runs of a way, as level, message, outcome and how many pushes were sent with it.
+fn said<'a>(lines: &'a [Value], root: &str) -> Vec<(&'a str, &'a str, &'a str, Option<u64>)> {
+    let text = |line: &'a Value, name: &str| line[name].as_str().unwrap();
+    let of = |line: &&Value| line["root"] == root && line["outcome"].is_string();
+    let said = |line| (text(line, "level"), text(line, "message"), text(line, "outcome"), line["pushes"].as_u64());
+    lines.iter().filter(of).map(said).collect()
+}
+
+const REMINDED: (&str, &str, &str, Option<u64>) = ("INFO", "reminder.medication done", "done", None);
+
+fn notified(pushes: u64) -> (&'static str, &'static str, &'static str, Option<u64>) {
+    ("INFO", "notification done", "done", Some(pushes))
+}
+
+/// Pushes that go well are counted where somebody reads each line, and told of where somebody looks for one of them.
+#[tokio::test]
+async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
+    let world = World::new().await;
+    for (id, level) in [("dose", "info"), ("verbose", "info,carebell=debug")] {
+        let mut worker = Process::worker(&world, &[("LOG_LEVEL", level)]);
+        worker.ready().await;
+        let due = if id == "dose" { utc_now() } else { utc_now() - chrono::TimeDelta::minutes(1) };
+        world.publish_json("jobs.reminder.medication", id, &reminder("metformin", due)).await;
+        let ledger = world.ledger(id).await;
+        assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+        world.queues_are_empty().await;
+        assert!(worker.terminate().await.success());
+        let lines = lines(&worker);
+        let mut said = said(&lines, id);
+        if id == "verbose" {
+            let pushes = said.extract_if(.., |line| line.0 == "DEBUG").collect::<Vec<_>>();
+            assert_eq!(pushes, [("DEBUG", "deliver.web_push done", "done", None); 4]);
+            for delivery in ledger {
+                assert_eq!(of(&lines, &delivery.id).len(), 1, "each has its own");
+            }
+        }
+        said.sort_unstable();
+        assert_eq!(said, [notified(4), REMINDED], "{id}");
+    }
+}
+
+/// What does not go well has its lines as ever, and is not counted with what was sent.
+#[tokio::test]
+async fn a_push_that_fails_has_its_line() {
+    let world = World::new().await;
+    world.push.behave_times("ana", 1, Behaviour::status(503));
+    world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
+    world.push.behave_always("chloe", Some(Behaviour::status(400)));
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    world.remind("dose").await;
+    world.ledger("dose").await;
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+    let lines = lines(&worker);
+    let mut said = said(&lines, "dose");
+    said.sort_unstable();
+    let by_message = ("INFO", "deliver.web_push done", "done", None);
+    let expected = [
+        ("ERROR", "deliver.web_push is dead", "dead", None),
+        // Ana's and ben's at last.
+        by_message,
+        by_message,
+        ("INFO", "deliver.web_push waits", "waits", None),
+        notified(1),
+        REMINDED,
+        ("WARN", "deliver.web_push failed, again soon", "retry", None),
+    ];
+    assert_eq!(said, expected, "only dan's went well at once");
+}

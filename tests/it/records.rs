@@ -129,6 +129,25 @@ pub fn planned(id: &str) -> Commit {
     commit
 }
 
+/// What was planned is looked for by the root under which it was planned.
+#[tokio::test]
+async fn a_job_that_is_published_again_under_another_root_is_brought_to_its_end() {
+    let store = store().await;
+    let now = utc_now();
+    for (id, verdict) in [("failed", attempt()), ("dead", death())] {
+        let mut again = planned(id);
+        again.meta.sequence = 9;
+        let first = Meta { root_id: "first".into(), ..meta(&again.meta.job_id, 1, 1) };
+        store.record_run_failures(&[failed(first, verdict)]).await.unwrap();
+        again.plan.deliveries[0].user_id = id.into();
+        let run = again.meta.job_id.clone();
+        assert_eq!(put(&store, &[again]).await.unwrap(), [Committed::Fresh], "{id}");
+        let pending = store.pending_children(&run, now).await.unwrap();
+        assert_eq!(pending.iter().map(|child| child.job_id.as_str()).collect::<Vec<_>>(), [id]);
+        assert_eq!(store.runs_of(&run).await.unwrap().len(), 1);
+    }
+}
+
 fn content() -> Content {
     Content {
         locale: String::new(),
