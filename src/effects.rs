@@ -84,7 +84,7 @@ pub enum Admission {
 
 /// What came of a commit by which deliveries are claimed, or the next job is planned.
 #[derive(Debug)]
-pub struct AtOnce {
+pub struct CarriedOut {
     /// What came of the run.
     pub committed: Committed,
     /// Whether the job that was planned together with it was written.
@@ -92,6 +92,8 @@ pub struct AtOnce {
     /// The messages of the deliveries that this worker has claimed: each is published only if somebody else has to send it,
     /// and then [`Effects::note_published`] ends the run that planned them.
     pub claimed: Vec<Child>,
+    /// The messages that are to be published in any case.
+    pub others: Vec<Child>,
 }
 
 /// Whether what a worker says of a job is on record.
@@ -287,8 +289,9 @@ impl Effects {
         Box::pin(self.end(meta, not_after, RunState::Done, None, plan)).await
     }
 
-    /// The same for a job whose next one is planned together with it, or of whose deliveries this worker sends `at_once`
-    /// those of these ids.
+    /// Commits the plan of a job whose next one is planned together with it, or of whose deliveries this worker sends
+    /// `at_once` those of these ids, and leaves it to the caller to send and publish. None where another task of this worker
+    /// may be sending them: it then gives up nothing that is claimed.
     ///
     /// # Errors
     /// As [`Self::carry_out`].
@@ -298,41 +301,37 @@ impl Effects {
         not_after: DateTime<Utc>,
         plan: Plan,
         next: Option<(Meta, Plan)>,
-        at_once: HashSet<String>,
-    ) -> Result<AtOnce, Refused> {
+        at_once: Option<HashSet<String>>,
+    ) -> Result<CarriedOut, Refused> {
         let deliveries = match &next {
             Some((meta, plan)) => deliveries_of(meta, not_after, plan),
             None => deliveries_of(meta, not_after, &plan),
         };
-        let gives_up = !at_once.is_empty();
-        let claims = Some(ClaimedAtOnce { worker: Arc::clone(&self.worker), ids: at_once });
+        let gives_up = at_once.is_some();
+        let claims = at_once.map(|ids| ClaimedAtOnce { worker: Arc::clone(&self.worker), ids });
         let mut commit = self.commit(meta, not_after, plan);
-        let job_id = if let Some((meta, plan)) = next {
-            let job_id = meta.job_id.clone();
+        if let Some((meta, plan)) = next {
             commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit(&meta, not_after, plan) }));
             // It needs no message.
             commit.children.clear();
-            job_id
         } else {
             commit.at_once = claims;
-            meta.job_id.clone()
-        };
+        }
         let is_together = commit.next.is_some();
         checkpoint::reached(Step::Worked);
         let Answer { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
-        let (claimed, others): (Vec<Child>, Vec<Child>) =
-            deliveries.into_iter().partition(|child| claimed.contains(&child.job_id));
-        match committed {
-            Committed::Fresh if is_together && !followed => {}
-            Committed::Fresh if claimed.is_empty() => self.publish(&job_id, &others).await,
-            Committed::Fresh => publish::children(&self.context, &others).await,
-            Committed::MarkTaken => {}
-            // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed. Whoever was to
-            // claim nothing may have come while another of this worker is sending it.
-            Committed::Duplicate => drop(self.look_up_and(gives_up, meta).await?),
+        if committed == Committed::Duplicate {
+            // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed.
+            self.look_up_and(gives_up, meta).await?;
         }
-        Ok(AtOnce { committed, followed, claimed })
+        let is_written = committed == Committed::Fresh && (followed || !is_together);
+        let (claimed, mut others): (Vec<Child>, Vec<Child>) =
+            deliveries.into_iter().partition(|child| claimed.contains(&child.job_id));
+        if !is_written {
+            others.clear();
+        }
+        Ok(CarriedOut { committed, followed, claimed, others })
     }
 
     /// Has the deliveries that this worker claimed as it planned them sent by whoever gets their messages.

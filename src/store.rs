@@ -70,7 +70,7 @@ static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
 const KEYED: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
                      SET enable_mergejoin = off; SET jit = off";
 
-/// The most connections for such statements: one for each group that writes.
+/// The most connections for such statements: as many as groups are usually busy at the same moment, and one more.
 const MOST_KEYED: u32 = 6;
 
 /// How long a job waits for a connection before the database counts as away.

@@ -24,14 +24,16 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
     let runs = effects.store().runs_with_old_children(before).await.map_err(|error| error.to_string())?;
     for job_id in &runs {
         let children = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
-        tracing::warn!(job = job_id, children = children.len(), "publishing what a lost worker had planned");
         if children.is_empty() {
+            // All was published: only the note of that is missing.
             effects
                 .store()
                 .children_published(std::slice::from_ref(job_id))
                 .await
                 .map_err(|error| error.to_string())?;
+            continue;
         }
+        tracing::warn!(job = job_id, children = children.len(), "publishing what a lost worker had planned");
         // One that cannot be published must not keep the others waiting.
         if timeout(PATIENCE, effects.publish(job_id, &children)).await.is_err() {
             tracing::error!(job = job_id, "what it had planned cannot be published, again in a while");

@@ -1,8 +1,8 @@
 //! The short way of a push: the worker that plans it sends it, where it has a place free.
 //!
-//! A notification's commit then writes these deliveries as claimed, and no message is published for them. The
-//! notification is acknowledged only when each is done or has its message after all, so that whoever has it next after a
-//! crash publishes what is missing. Nothing else differs: the same places, the same work, the same records. What fails,
+//! The commit that plans them, a notification's or a reminder's (`together.rs`), writes these deliveries as claimed, and no
+//! message is published for them. The job's own message is acknowledged only when each is done or has its message after
+//! all, so that whoever has it next after a crash publishes what is missing. Nothing else differs: the same places, the same work, the same records. What fails,
 //! waits or takes long goes on by its message, as all deliveries of other channels do from the beginning.
 
 use std::{
@@ -16,6 +16,7 @@ use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::{FutureExt, StreamExt, stream::FuturesUnordered};
 use tokio::{
+    join,
     sync::{OwnedSemaphorePermit, Semaphore, oneshot},
     time::{Instant, timeout},
 };
@@ -30,7 +31,7 @@ use super::{
 };
 use crate::{
     checkpoint::{self, Step},
-    effects::{AtOnce, Effects, Refused, park, publish},
+    effects::{CarriedOut, Effects, Refused, park, publish},
     job::Meta,
     kind::{Lane, Queue},
     plan::{self, Channel, Content, JobOutcome, Plan, Reason},
@@ -59,7 +60,7 @@ pub struct ShortWay {
     together: Together,
     jobs: TaskTracker,
     /// The notifications whose pushes are under way: of the same one that is delivered twice, the second leaves them be.
-    under_way: Mutex<HashSet<String>>,
+    under_way: Arc<Mutex<HashSet<String>>>,
 }
 
 /// One of them.
@@ -78,7 +79,7 @@ impl Direct {
     /// So many places, or as many as there are. A family's are waited for: while pushes are sent faster than places become
     /// free, that is for some milliseconds, and costs less than messages that would wait for the same places.
     async fn places(&self, wanted: usize) -> Option<OwnedSemaphorePermit> {
-        let wanted = u32::try_from(wanted).unwrap_or(u32::MAX);
+        let wanted = u32::try_from(wanted.min(self.runner.policy.concurrency)).unwrap_or(u32::MAX);
         if wanted <= MOST_WAITED_FOR
             && let Ok(places) = timeout(WAIT, Arc::clone(&self.places).acquire_many_owned(wanted)).await
         {
@@ -101,7 +102,7 @@ impl ShortWay {
     #[must_use]
     pub fn new(queues: impl IntoIterator<Item = Direct>, together: Together, jobs: TaskTracker) -> Self {
         let queues = queues.into_iter().filter_map(|direct| Some((direct.queue.lane?, direct)));
-        Self { queues: queues.collect(), together, jobs, under_way: Mutex::default() }
+        Self { queues: queues.collect(), together, jobs, under_way: Arc::default() }
     }
 
     /// What runs the jobs of a queue whose pushes are sent at once too, and the places that they share.
@@ -139,24 +140,31 @@ impl ShortWay {
         };
         let at_once = std::mem::take(&mut sends.at_once);
         let turn = if at_once.is_empty() { None } else { self.begin(&of.job_id) };
-        let mut tickets = match &turn {
+        if turn.is_none() && !is_together {
+            return Ok((effects.carry_out(meta, not_after, plan).await?, None));
+        }
+        let tickets = match &turn {
             Some(_) => self.tickets(of, sends, at_once, read).await,
             None => HashMap::new(),
         };
-        if tickets.is_empty() && !is_together {
-            return Ok((effects.carry_out(meta, not_after, plan).await?, None));
-        }
         let job_id = of.job_id.clone();
-        let wanted = tickets.keys().cloned().collect();
+        let wanted = turn.as_ref().map(|_| tickets.keys().cloned().collect());
         let (next, ending) = planned.map(Planned::split).unzip();
-        let AtOnce { committed, followed, claimed } =
+        let CarriedOut { committed, followed, claimed, others } =
             effects.carry_out_at_once(meta, not_after, plan, next, wanted).await?;
         let mut sent = None;
         if !claimed.is_empty() && runner.clock.now() - read > FRESH {
-            effects.give_up_at_once(&job_id, &claimed).await?;
-        } else if !claimed.is_empty() {
-            sent = Some(self.send(effects, &mut tickets, &claimed).await);
+            drop(tickets);
+            effects.give_up_at_once(&job_id, &[claimed, others].concat()).await?;
+        } else if let Some(turn) = turn.filter(|_| !claimed.is_empty()) {
+            // Beside each other: what cannot be published now must not hold up what can be sent.
+            let published = publish::children(effects.context(), &others);
+            let (in_time, ()) = join!(self.send(effects, tickets, &claimed, turn), published);
+            sent = Some(in_time);
             effects.note_published(&job_id).await;
+        } else {
+            drop(tickets);
+            effects.publish(&job_id, &others).await;
         }
         if let Some(ending) = ending {
             ending.committed(committed, followed, sent.take());
@@ -165,13 +173,23 @@ impl ShortWay {
     }
 
     /// Sends what is claimed, and waits for that. Answers how many were sent.
-    async fn send(&self, effects: &Effects, tickets: &mut HashMap<String, Ticket>, claimed: &[Child]) -> usize {
+    async fn send(
+        &self,
+        effects: &Effects,
+        mut tickets: HashMap<String, Ticket>,
+        claimed: &[Child],
+        turn: Turn,
+    ) -> usize {
+        let turn = Arc::new(turn);
         let mut under_way = FuturesUnordered::new();
         for child in claimed {
             if let Some(ticket) = tickets.remove(&child.job_id) {
-                under_way.push(self.start(ticket, child.clone()).map(move |went| (child, went)));
+                let started = self.start(ticket, child.clone(), Arc::clone(&turn));
+                under_way.push(started.map(move |went| (child, went)));
             }
         }
+        // Their places are others'.
+        drop(tickets);
         // What is not in time has its message, which finds it being sent, and looks again.
         let mut messages: HashSet<&str> = claimed.iter().map(|child| child.job_id.as_str()).collect();
         let mut sent = 0;
@@ -193,9 +211,10 @@ impl ShortWay {
     }
 
     /// None where the same notification is under way already.
-    fn begin(&self, job_id: &str) -> Option<Turn<'_>> {
+    fn begin(&self, job_id: &str) -> Option<Turn> {
         let mut under_way = self.under_way.lock().unwrap_or_else(PoisonError::into_inner);
-        under_way.insert(job_id.to_owned()).then(|| Turn { way: self, job_id: job_id.to_owned() })
+        let is_first = under_way.insert(job_id.to_owned());
+        is_first.then(|| Turn { under_way: Arc::clone(&self.under_way), job_id: job_id.to_owned() })
     }
 
     /// The pushes that have a place, by the ids of their deliveries.
@@ -242,15 +261,15 @@ impl ShortWay {
         tickets
     }
 
-    /// Sends one, in a task of its own.
-    fn start(&self, ticket: Ticket, child: Child) -> oneshot::Receiver<Went> {
+    /// Sends one, in a task of its own. Until then it is its notification's turn.
+    fn start(&self, ticket: Ticket, child: Child, turn: Arc<Turn>) -> oneshot::Receiver<Went> {
         let (done, is_done) = oneshot::channel();
         let Some(direct) = self.queues.get(&ticket.lane) else { return is_done };
         let (runner, queue, stream) = (Arc::clone(&direct.runner), direct.queue, direct.stream.clone());
         let Ticket { place, claim, .. } = ticket;
         self.jobs.spawn(Box::pin(async move {
             let went = runner.run_at_once(queue, stream, claim, child).await;
-            drop(place);
+            drop((place, turn));
             // Whoever waited has published its message meanwhile.
             let _ = done.send(went);
         }));
@@ -270,14 +289,14 @@ enum Went {
 }
 
 /// A notification whose pushes are under way.
-struct Turn<'a> {
-    way: &'a ShortWay,
+struct Turn {
+    under_way: Arc<Mutex<HashSet<String>>>,
     job_id: String,
 }
 
-impl Drop for Turn<'_> {
+impl Drop for Turn {
     fn drop(&mut self) {
-        self.way.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job_id);
+        self.under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.job_id);
     }
 }
 

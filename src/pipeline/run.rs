@@ -480,7 +480,7 @@ impl Runner {
             }
             // The line of its notification says how many there were.
             Fate::Done if sequence == AT_ONCE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done => {
-                line!(debug, "{kind} {word}");
+                line!(debug, reason = why, "{kind} {word}");
             }
             Fate::Done => line!(info, reason = why, "{kind} {word}"),
             Fate::Release => line!(info, reason = why, "{kind} given back: the worker stops"),

@@ -140,9 +140,9 @@ impl Unended {
             Committed::Fresh if followed => {
                 Ending { attempts: Some(1), pushes, ..Ending::new(JobOutcome::Done, Fate::Done) }
             }
-            Committed::Fresh => Ending::new(JobOutcome::Duplicate, Fate::Done),
+            Committed::Fresh | Committed::Duplicate => Ending::new(JobOutcome::Duplicate, Fate::Done),
             // There is no such job, then.
-            Committed::MarkTaken | Committed::Duplicate => {
+            Committed::MarkTaken => {
                 let reason = Reason::AlreadySent;
                 self.runner.end(&mut self.span, &Ending::new(JobOutcome::Skipped, Fate::Done).by(reason));
                 return;

@@ -1,6 +1,6 @@
 //! A reminder and its notification in one: planned by one worker, written in one commit, with no message between them.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use carebell::{
     clock::Clock,
@@ -384,9 +384,9 @@ async fn whoever_claims_nothing_gives_nothing_up() {
     let world = World::new().await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
     let not_after = utc_now() + TimeDelta::hours(1);
-    let carry_out = async |root: &str, claims: &[&str]| {
+    let carry_out = async |root: &str, claims: Option<&str>| {
         let next = notification(root, AT_ONCE);
-        let claims = claims.iter().map(|id| (*id).to_owned()).collect();
+        let claims = claims.map(|id| HashSet::from([id.to_owned()]));
         let next = Some((next.meta, next.plan));
         let done =
             effects.carry_out_at_once(&meta(root, 1, 1), not_after, Plan::default(), next, claims).await.unwrap();
@@ -397,11 +397,11 @@ async fn whoever_claims_nothing_gives_nothing_up() {
         matches!(asked, Claimed::Taken(_))
     };
     for root in ["sending", "unsure"] {
-        assert_eq!(carry_out(root, &[&format!("push-{root}")]).await, (Committed::Fresh, true, 1));
+        assert_eq!(carry_out(root, Some(&format!("push-{root}"))).await, (Committed::Fresh, true, 1));
     }
-    assert_eq!(carry_out("sending", &[]).await, (Committed::Duplicate, false, 0));
+    assert_eq!(carry_out("sending", None).await, (Committed::Duplicate, false, 0));
     assert!(!claimable("push-sending").await, "the first is sending it");
     // One that had a place for it, but not the answer to its commit, sends nothing.
-    assert_eq!(carry_out("unsure", &["push-unsure"]).await, (Committed::Duplicate, false, 0));
+    assert_eq!(carry_out("unsure", Some("push-unsure")).await, (Committed::Duplicate, false, 0));
     assert!(claimable("push-unsure").await, "somebody else may");
 }
