@@ -1,9 +1,10 @@
 //! The short way of a push: the worker that plans it sends it, where it has a place free.
 //!
-//! The commit that plans them, a notification's or a reminder's (`together.rs`), writes these deliveries as claimed, and no
-//! message is published for them. The job's own message is acknowledged only when each is done or has its message after
-//! all, so that whoever has it next after a crash publishes what is missing. Nothing else differs: the same places, the same work, the same records. What fails,
-//! waits or takes long goes on by its message, as all deliveries of other channels do from the beginning.
+//! The commit that plans them, a notification's or a reminder's (`together.rs`), writes these deliveries as claimed,
+//! and no message is published for them. The job's own message is acknowledged only when each is done or has its
+//! message after all, so that whoever has it next after a crash publishes what is missing. Nothing else differs: the
+//! same places, the same work, the same records. What fails, waits or takes long goes on by its message, as all
+//! deliveries of other channels do from the beginning.
 
 use std::{
     collections::{HashMap, HashSet},
