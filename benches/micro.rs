@@ -17,10 +17,11 @@ use carebell::{
     dev::{Servers, guard, nats::NatsServer, postgres::Postgres, push_service::PushService},
     effects::{Effects, submit},
     health::Health,
-    job::{Job, Meta},
+    job::Job,
     jobs::{self, notification::Notification, reminder_medication::MedicationReminder},
     kind::{Lane, Queue},
-    pipeline::{Fate, Form, Pulled, settle},
+    meta::{Meta, Position},
+    pipeline::{Disposition, Form, Pulled, settle},
     plan::{Channel, Content, InboxRow, Plan, PlannedDelivery},
     policy::Wishes,
     store::{Commit, RunState, Store},
@@ -208,7 +209,7 @@ impl Ground {
                 messages.into_iter().map(|(queue, message)| Pulled::new(message, queue).unwrap()).collect();
             let started = Instant::now();
             for message in pulled {
-                settle(message, Fate::Done, &self.effects).await;
+                settle(message, Disposition::Done, &self.effects).await;
             }
             while self.consumer().await.cached_info().num_ack_pending > 0 {}
             took += started.elapsed();
@@ -259,10 +260,7 @@ impl Ground {
             root_id: root,
             kind: Notification::KIND,
             lane: Lane::Critical,
-            stream: "JOBS".into(),
-            sequence: 1,
-            delivered: 1,
-            published: now,
+            position: Position { stream: "JOBS".into(), sequence: 1, delivered: 1, published: now },
             resumed: false,
             not_after: None,
             trace: None,

@@ -26,8 +26,8 @@ pub enum Step {
     Buried,
     /// The server was told what became of a message.
     Settled,
-    /// A batch of upkeep is committed; there is more to do, and its run is not committed yet.
-    Tended,
+    /// A batch of maintenance is committed; its run is not committed yet.
+    Maintained,
     /// What is due by itself is locked; nothing of it is published yet.
     Due,
     /// It is published; its schedules are not moved on yet.
@@ -52,7 +52,7 @@ const STEPS: [Step; 12] = [
     Step::Parked,
     Step::Buried,
     Step::Settled,
-    Step::Tended,
+    Step::Maintained,
     Step::Due,
     Step::Fired,
 ];

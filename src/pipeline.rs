@@ -1,17 +1,20 @@
-//! pull → decode → guard → work → effects → settle.
+//! pull → decode → guard → work → effects → settle. `run.rs` is the way of one job from beginning to end.
 //!
 //! Only this module pulls, and only `settle.rs` acknowledges.
 
-mod at_once;
+mod attempt;
+mod combined;
 mod consumer;
 mod depth;
+mod direct;
+mod ending;
 mod judge;
 mod limit;
 mod message;
 mod registry;
 mod run;
+mod runner;
 mod settle;
-mod together;
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,17 +27,19 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
-    at_once::{Direct, ShortWay},
-    consumer::{Consumer, Pause},
-    depth::Waiting,
+    combined::{Combined, NotificationQueue},
+    consumer::{Consumer, LARGEST_PULL},
+    depth::{DeliveryQueue, Pause},
+    direct::DirectSends,
     limit::{Limit, Saved},
-    run::Runner,
-    together::{Next, Together},
+    run::Shortcuts,
+    runner::Runner,
 };
 pub use self::{
-    message::{Form, Place, Pulled},
+    ending::Disposition,
+    message::{Form, Pulled},
     registry::{Decoder, Registry},
-    settle::{Fate, settle},
+    settle::settle,
 };
 use crate::{
     channels::Channels,
@@ -48,10 +53,10 @@ use crate::{
     templates::Templates,
 };
 
-/// How long giving back may take.
+/// The most that giving jobs back may take.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What a pipeline is made of.
+/// The parts of a pipeline.
 pub struct Parts {
     /// The kinds it runs.
     pub registry: Registry,
@@ -59,17 +64,17 @@ pub struct Parts {
     pub streams: Streams,
     /// `JetStream`.
     pub context: jetstream::Context,
-    /// Looks up, writes and publishes.
+    /// Looks up, commits, publishes and records.
     pub effects: Effects,
     /// The ways to reach a person.
     pub channels: Channels,
-    /// What people are told, in their languages.
+    /// The texts, in the recipients' languages.
     pub templates: Templates,
     /// The time.
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
-    /// The worker's state.
+    /// The worker's health.
     pub health: Arc<Health>,
 }
 
@@ -94,77 +99,82 @@ impl Pipeline {
             jobs: TaskTracker::new(),
         };
         let depth = pipeline.follow_depth(parts);
-        let short_way = Arc::new(pipeline.short_way(parts, &depth)?);
+        let shortcuts = Arc::new(pipeline.shortcuts(parts, &depth)?);
         for kind in parts.registry.kinds() {
             if !can_run(*kind, &parts.channels) {
                 continue;
             }
             for queue in kind.queues() {
-                let declared = declared(parts, queue)?;
-                let shared = short_way.shares(queue);
-                let (runner, places) = match shared {
-                    Some((runner, places)) => (runner, places),
-                    None => pipeline.runner(parts, queue, Some(&short_way))?,
-                };
-                let limit = declared.policy.rate.map(|rate| {
-                    let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
-                    Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
-                });
-                let consumer = Consumer {
-                    queue,
-                    stream: declared.stream.clone(),
-                    context: parts.context.clone(),
-                    runner,
-                    health: Arc::clone(&parts.health),
-                    jobs: pipeline.jobs.clone(),
-                    stop: pipeline.stop.clone(),
-                    pause: pause(declared, &depth),
-                    limit,
-                    places,
-                    most: short_way.largest_pull(queue),
-                };
+                let consumer = pipeline.consumer(parts, queue, &shortcuts, &depth)?;
                 pipeline.consumers.spawn(consumer.run());
             }
         }
         Ok(pipeline)
     }
 
-    /// What runs the jobs of a queue, and the places for them.
-    fn runner(
+    fn consumer(
         &self,
         parts: &Parts,
         queue: Queue,
-        short_way: Option<&Arc<ShortWay>>,
-    ) -> Result<(Arc<Runner>, Arc<Semaphore>), String> {
+        shortcuts: &Arc<Shortcuts>,
+        depth: &watch::Receiver<u64>,
+    ) -> Result<Consumer, String> {
         let declared = declared(parts, queue)?;
-        let stage = queue.kind.stage;
-        if stage == Stage::Delivery && TimeDelta::from_std(declared.policy.timeout).ok() >= Some(CLAIM_LEASE) {
+        let has_shortcuts = matches!(queue.kind.stage, Stage::Reminder | Stage::Notification);
+        let (runner, most) = match shortcuts.direct.runner(queue) {
+            // A pull holds permits while it waits, so it leaves most of them to direct sends.
+            Some(runner) => (Arc::clone(runner), (runner.policy.concurrency / 8).max(1)),
+            None => (self.runner(parts, queue)?, LARGEST_PULL),
+        };
+        let limit = declared.policy.rate.map(|rate| {
+            let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
+            Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
+        });
+        Ok(Consumer {
+            context: parts.context.clone(),
+            runner,
+            shortcuts: has_shortcuts.then(|| Arc::clone(shortcuts)),
+            health: Arc::clone(&parts.health),
+            jobs: self.jobs.clone(),
+            stop: self.stop.clone(),
+            pause: pause(declared, depth),
+            limit,
+            most,
+        })
+    }
+
+    /// The runner of a queue.
+    fn runner(&self, parts: &Parts, queue: Queue) -> Result<Arc<Runner>, String> {
+        let declared = declared(parts, queue)?;
+        let timeout = declared.policy.timeout;
+        if queue.kind.stage == Stage::Delivery && TimeDelta::from_std(timeout).ok() >= Some(CLAIM_LEASE) {
             let durable = queue.durable();
             return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
         }
         let Some(decoder) = parts.registry.decoder(queue.kind) else {
             return Err(format!("kind {} cannot be read", queue.kind));
         };
-        let runner = Runner {
+        Ok(Arc::new(Runner {
+            queue,
+            stream: declared.stream.clone(),
             policy: declared.policy.clone(),
             ack_wait: declared.config.ack_wait,
             decoder,
             effects: parts.effects.clone(),
             channels: parts.channels.clone(),
             templates: parts.templates.clone(),
-            short_way: short_way.filter(|_| matches!(stage, Stage::Reminder | Stage::Notification)).cloned(),
             metrics: Arc::new(parts.health.metrics().queue(queue)),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
+            permits: Arc::new(Semaphore::new(declared.policy.concurrency)),
             stop: self.stop.clone(),
             deadline: self.deadline.clone(),
-        };
-        Ok((Arc::new(runner), Arc::new(Semaphore::new(declared.policy.concurrency))))
+        }))
     }
 
-    /// The queues of notifications and of Web Push that this process runs. One with a rate is left out: its slots are for
-    /// what is pulled.
-    fn short_way(&self, parts: &Parts, depth: &watch::Receiver<u64>) -> Result<ShortWay, String> {
+    /// The notification and Web Push queues of this process. A queue with a rate is left out: its time slots are for
+    /// pulled messages.
+    fn shortcuts(&self, parts: &Parts, depth: &watch::Receiver<u64>) -> Result<Shortcuts, String> {
         let (mut pushes, mut notifications) = (Vec::new(), Vec::new());
         for kind in parts.registry.kinds().iter().filter(|kind| can_run(**kind, &parts.channels)) {
             for queue in kind.queues() {
@@ -172,28 +182,27 @@ impl Pipeline {
                 if declared.policy.rate.is_some() {
                     continue;
                 }
-                let stream = declared.stream.clone();
                 if kind.stage == Stage::Notification {
-                    let (runner, _) = self.runner(parts, queue, None)?;
-                    notifications.push(Next { queue, stream, runner, pause: pause(declared, depth) });
+                    let runner = self.runner(parts, queue)?;
+                    notifications.push(NotificationQueue { runner, pause: pause(declared, depth) });
                 } else if *kind == Channel::WebPush.kind() {
-                    let (runner, places) = self.runner(parts, queue, None)?;
-                    pushes.push(Direct { queue, stream, runner, places });
+                    pushes.push(self.runner(parts, queue)?);
                 }
             }
         }
-        Ok(ShortWay::new(pushes, Together::new(notifications), self.jobs.clone()))
+        let direct = DirectSends::new(pushes, self.jobs.clone());
+        Ok(Shortcuts { combined: Combined::new(notifications), direct })
     }
 
-    /// Follows how many deliveries wait that are not critical.
+    /// Follows the number of waiting deliveries that are not critical.
     fn follow_depth(&self, parts: &Parts) -> watch::Receiver<u64> {
         let mut waiting = Vec::new();
         for kind in parts.registry.kinds() {
             let Some(channel) = Channel::of(*kind).filter(|channel| parts.channels.has(*channel)) else { continue };
             let queues = kind.queues().into_iter().filter(|queue| queue.lane != Some(Lane::Critical));
             let declared = queues.filter_map(|queue| parts.streams.consumer(&queue));
-            // What waits for a queue's own rate is behind nothing.
-            waiting.extend(declared.filter(|consumer| consumer.policy.rate.is_none()).map(|consumer| Waiting {
+            // Messages that wait for their queue's own rate are not behind.
+            waiting.extend(declared.filter(|consumer| consumer.policy.rate.is_none()).map(|consumer| DeliveryQueue {
                 channel,
                 stream: consumer.stream.clone(),
                 durable: consumer.durable().to_owned(),
@@ -202,7 +211,7 @@ impl Pipeline {
         depth::follow(parts.context.clone(), parts.channels.clone(), waiting, self.stop.clone())
     }
 
-    /// Stops pulling, lets the jobs under way finish for `patience`, and gives back those that have not.
+    /// Stops pulling, lets running jobs finish for `patience`, and gives the others back.
     pub async fn drain(self, patience: Duration) {
         self.stop.cancel();
         self.consumers.close();
@@ -214,7 +223,7 @@ impl Pipeline {
         if timeout(patience, finished).await.is_err() {
             tracing::warn!(jobs = self.jobs.len(), "giving back the jobs that are not finished in time");
             self.deadline.cancel();
-            // With the servers away not even that succeeds; they deliver again what nobody has acknowledged.
+            // This fails while the servers are away. They redeliver every message that nobody acknowledged.
             let _ = timeout(GIVE_BACK_TIMEOUT, self.jobs.wait()).await;
         }
     }
@@ -226,12 +235,12 @@ fn declared(parts: &Parts, queue: Queue) -> Result<&streams::Consumer, String> {
     parts.streams.consumer(&queue).ok_or_else(missing)
 }
 
-/// When a queue is to wait for deliveries.
+/// When a queue waits for deliveries.
 fn pause(declared: &streams::Consumer, depth: &watch::Receiver<u64>) -> Option<Pause> {
     declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() })
 }
 
-/// Whether a worker has what a kind needs: a delivery's channel may not be configured.
+/// Whether this worker can run a kind: a delivery's channel may not be configured.
 fn can_run(kind: Kind, channels: &Channels) -> bool {
     Channel::of(kind).is_none_or(|channel| channels.has(channel))
 }

@@ -1,48 +1,28 @@
-//! What many jobs read at once: one statement for all that ask in the same moment.
+//! Grouped reads: jobs that ask in the same moment share one statement.
 //!
-//! A job reads in its own time, which its timeout bounds. So a database that is away is not waited for here: the job is
-//! told, and held without burning an attempt.
+//! A job reads within its own timeout, so this does not wait for a database that is away: the job is told, and held
+//! without burning an attempt.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 
 use crate::{
     group::{Group, JOBS, Refused, batch},
     health::Health,
-    store::{MedicationAsk, MedicationRecord, PeopleAsk, Person, Store},
+    person::People,
+    store::{MedicationAsk, MedicationRecord, PeopleAsk, Store},
 };
-
-/// The recipients of the notification that a reminder asks for, where it has read them together with its care record: they
-/// need not be read again when both are planned by one worker.
-#[derive(Clone, Debug, Default)]
-pub struct Recipients(Arc<Mutex<Option<BTreeMap<String, Person>>>>);
-
-impl Recipients {
-    /// Says which of them exist. All to whom the notification goes have to have been looked for.
-    pub fn are(&self, people: BTreeMap<String, Person>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(people);
-    }
-
-    /// Those who exist, where they are known.
-    #[must_use]
-    pub fn take(&self) -> Option<BTreeMap<String, Person>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-}
 
 /// The reads of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
     medications: Group<Medications>,
-    people: Group<People>,
+    people: Group<PeopleReads>,
 }
 
 batch!(Medications("medications", WAITS = false): MedicationAsk => Option<MedicationRecord>, medications);
-batch!(People("people", WAITS = false): PeopleAsk => BTreeMap<String, Person>, people);
+batch!(PeopleReads("people", WAITS = false): PeopleAsk => People, people);
 
 impl Reads {
     /// Starts the groups.
@@ -50,12 +30,12 @@ impl Reads {
     pub fn start(store: &Store, health: &Arc<Health>) -> Self {
         Self {
             medications: Group::start(Medications(store.clone()), JOBS, Arc::clone(health)),
-            people: Group::start(People(store.clone()), JOBS, Arc::clone(health)),
+            people: Group::start(PeopleReads(store.clone()), JOBS, Arc::clone(health)),
         }
     }
 
-    /// A medication with the state of the dose at `scheduled_time`, with its family, and how to reach that with a
-    /// notification of the type `kind`. None where it does not exist.
+    /// A medication, its dose at `scheduled_time`, its family, and how to reach them with a notification of the type
+    /// `kind`. `None` if it does not exist.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -68,11 +48,11 @@ impl Reads {
         self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time }).await
     }
 
-    /// Which of these users exist, and how to reach them with notifications of this type.
+    /// The users among these who exist, and how to reach them with notifications of this type.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn people(&self, user_ids: Vec<String>, kind: &str) -> Result<BTreeMap<String, Person>, Refused> {
+    pub async fn people(&self, user_ids: Vec<String>, kind: &str) -> Result<People, Refused> {
         self.people.ask(PeopleAsk { user_ids, kind: kind.to_owned() }).await
     }
 }

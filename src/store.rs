@@ -45,7 +45,7 @@ pub use self::{
     demo::{DemoAddress, DemoMember},
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Totals, Way},
     listen::Listener,
-    people::{PeopleAsk, Person},
+    people::PeopleAsk,
     rate_limits::{BookAsk, Booked},
     runs::{Answer, Child, ClaimedAtOnce, Commit, Committed, FailedRun, RunAsk, RunRecord, RunState, Verdict},
     schedules::{CHANGED, DueSchedules, Moved, Next, ScheduleRow, ScheduleSpec},

@@ -29,7 +29,7 @@ pub use self::{
     file::is_name,
     load::{LoadError, Problem},
 };
-use crate::{job, schedule::nearest, text};
+use crate::{schedule::nearest, text};
 
 /// The language of whom none is known of, and of texts that there are not in theirs.
 pub const DEFAULT_LOCALE: &str = "en";
@@ -237,7 +237,7 @@ impl Known {
             return Err((file.title.line, filters::spoken("the title comes out empty")));
         }
         let body = printable(part(&file.body)?.trim());
-        Ok(Text { title: job::shorten(&title, LONGEST_TITLE), body: job::shorten(&body, LONGEST_BODY) })
+        Ok(Text { title: text::shorten(&title, LONGEST_TITLE), body: text::shorten(&body, LONGEST_BODY) })
     }
 }
 

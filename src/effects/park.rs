@@ -1,20 +1,20 @@
-//! Waits: a job is published again for later, and acknowledged.
+//! Parking: a job is published to the stream HOLD for later, and its message is acknowledged.
 //!
-//! A parked job frees its permit and its place in ack-pending, and comes back as a new message with its delivery count
-//! at one, so that no number of waits exhausts it. What it has failed at is on record, and is not forgotten by that.
+//! A parked job frees its permit and its place in ack-pending. It comes back as a new message with a delivery count of
+//! one, so no number of waits exhausts it. Its recorded failures stay on record.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::publish::{header, insist_if_it_fits, rfc3339};
+use super::publish::{self, header, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
-    job::Meta,
-    store::AT_ONCE,
+    meta::{Meta, NO_MESSAGE},
+    store::Child,
 };
 
-/// What the subject of every parked job begins with.
+/// The first token of every parked job's subject, with its dot.
 pub const PREFIX: &str = "hold.";
 
 /// Whether a job is parked.
@@ -22,44 +22,63 @@ pub const PREFIX: &str = "hold.";
 pub enum Parked {
     /// It is.
     Yes,
-    /// It cannot be: with the headers that a parked job needs it is larger than the streams take.
+    /// It cannot be: with the headers of a parked job it exceeds the stream's message size.
     TooLarge,
 }
 
-/// Publishes the job to be resumed at `until`, and waits for the acknowledgement. Safe to repeat: the subject is the
-/// message's own, and a later schedule on it replaces an earlier one.
-pub async fn park(
-    context: &jetstream::Context,
-    meta: &Meta,
-    not_after: DateTime<Utc>,
-    subject: &str,
-    headers: Option<&HeaderMap>,
-    body: Bytes,
-    until: DateTime<Utc>,
-) -> Parked {
-    let mut resumed = HeaderMap::new();
-    for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
-        let name: &str = name.as_ref();
-        if !name.starts_with("Nats-") {
-            for value in values {
-                resumed.append(name, value.clone());
+/// A job to be parked.
+pub struct Parking<'a> {
+    /// Its identity.
+    pub meta: &'a Meta,
+    /// When it expires.
+    pub not_after: DateTime<Utc>,
+    /// The subject that it comes back on, behind `resume.`.
+    pub subject: &'a str,
+    /// The headers of its message.
+    pub headers: Option<&'a HeaderMap>,
+    /// Its body.
+    pub body: Bytes,
+    /// When it comes back.
+    pub until: DateTime<Utc>,
+}
+
+impl Parking<'_> {
+    /// Publishes the job for its instant, and waits for the acknowledgement. Safe to repeat: the subject belongs to this
+    /// message, and a later schedule on it replaces an earlier one.
+    pub async fn park(self, context: &jetstream::Context) -> Parked {
+        let Self { meta, not_after, subject, headers, body, until } = self;
+        let mut resumed = HeaderMap::new();
+        for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
+            let name: &str = name.as_ref();
+            if !name.starts_with("Nats-") {
+                for value in values {
+                    resumed.append(name, value.clone());
+                }
             }
         }
+        // The defaults of these would differ for the resumed message.
+        resumed.insert(header::JOB_ID, meta.job_id.as_str());
+        resumed.insert(header::ROOT_ID, meta.root_id.as_str());
+        resumed.insert(header::NOT_AFTER, rfc3339(not_after));
+        resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
+        resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
+        let own_subject = match meta.position.sequence {
+            NO_MESSAGE => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
+            sequence => format!("{PREFIX}{}.{sequence}", meta.position.stream),
+        };
+        if !insist_if_it_fits(context, &own_subject, resumed, body).await {
+            return Parked::TooLarge;
+        }
+        checkpoint::reached(Step::Parked);
+        Parked::Yes
     }
-    // What was a default so far would have another value for the resumed message, so it is written down.
-    resumed.insert(header::JOB_ID, meta.job_id.as_str());
-    resumed.insert(header::ROOT_ID, meta.root_id.as_str());
-    resumed.insert(header::NOT_AFTER, rfc3339(not_after));
-    resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
-    resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
-    let own_subject = match meta.sequence {
-        // What was sent at once has no message yet.
-        AT_ONCE => format!("{PREFIX}{}.{}", meta.stream, meta.job_id),
-        sequence => format!("{PREFIX}{}.{sequence}", meta.stream),
-    };
-    if !insist_if_it_fits(context, &own_subject, resumed, body).await {
-        return Parked::TooLarge;
-    }
-    checkpoint::reached(Step::Parked);
-    Parked::Yes
+}
+
+/// Parks a delivery that was sent directly and has no message: `child` is the one that it would have.
+pub async fn park_child(context: &jetstream::Context, meta: &Meta, child: &Child, until: DateTime<Utc>) -> Parked {
+    let mut headers = HeaderMap::new();
+    publish::set_trace(&mut headers, child.trace.as_deref());
+    let body = Bytes::from(child.body.clone());
+    let (not_after, subject) = (child.not_after, child.subject.as_str());
+    Parking { meta, not_after, subject, headers: Some(&headers), body, until }.park(context).await
 }

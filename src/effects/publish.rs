@@ -1,4 +1,4 @@
-//! Publishing what follows from a job, with acknowledgements awaited.
+//! Publishes the messages that follow from a job, and awaits their acknowledgements.
 
 use std::{error::Error as _, time::Duration};
 
@@ -13,9 +13,9 @@ use async_nats::{
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
-use tokio::time::sleep;
 
 use crate::{
+    retry::DoublingWait,
     store::Child,
     telemetry::traces::{self, context},
 };
@@ -24,7 +24,7 @@ use crate::{
 pub mod header {
     /// The job's id.
     pub const JOB_ID: &str = "Carebell-Job-Id";
-    /// The id of the job that an application published.
+    /// The root id: that of the job an application published.
     pub const ROOT_ID: &str = "Carebell-Root-Id";
     /// RFC 3339: when the job stops being of use.
     pub const NOT_AFTER: &str = "Carebell-Not-After";
@@ -34,32 +34,31 @@ pub mod header {
     pub const BACKOFF: &str = "Carebell-Backoff";
     /// The job's own timeout.
     pub const TIMEOUT: &str = "Carebell-Timeout";
-    /// The body's form.
+    /// The body's format.
     pub const CONTENT_TYPE: &str = "Content-Type";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
-    /// What vendors add to it.
+    /// Vendor data of the trace context.
     pub const TRACESTATE: &str = "tracestate";
-    /// Publish dedupe, and the job id where no other is given.
+    /// Publish dedupe, and the job id if no other is given.
     pub const MSG_ID: &str = "Nats-Msg-Id";
     /// `@at <RFC 3339>`: when the server fires a scheduled message.
     pub const SCHEDULE: &str = "Nats-Schedule";
     /// Where the fired message goes.
     pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-    /// On a fired message: the subject that it was scheduled under.
+    /// On a fired message: the subject of its schedule.
     pub const SCHEDULER: &str = "Nats-Scheduler";
 }
 
-/// Waits after a publish that was not acknowledged: doubled from the first to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(200);
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// The waits after a publish that was not acknowledged.
+const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Publishes the children of a run and waits until the server has acknowledged all, however long that takes: a lost
-/// server or a full stream holds the job. Drop the future to give up; what was not acknowledged stays planned.
+/// Publishes the children of a run and waits until the server has acknowledged all of them, however long that takes: a
+/// lost server or a full stream holds the job. Drop the future to give up; unacknowledged children stay planned.
 pub async fn children(context: &jetstream::Context, children: &[Child]) {
     let mut left: Vec<&Child> = children.iter().collect();
     let mut spans = Spans::begin(children);
-    let mut wait = FIRST_WAIT;
+    let mut wait = WAIT;
     loop {
         let acks = join_all(left.iter().map(|child| acknowledged(context, child, spans.of(child)))).await;
         let mut refusal = None;
@@ -74,12 +73,11 @@ pub async fn children(context: &jetstream::Context, children: &[Child]) {
         tracing::warn!(left = unpublished.len(), "publishing what follows from a job, again soon: {why}");
         spans.again(&why);
         left = unpublished;
-        sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        wait.pass().await;
     }
 }
 
-/// A span for each subject to which children go whose trace is kept. None of them without an allocation.
+/// One span per subject among the children whose trace is sampled. Allocates nothing if there is none.
 struct Spans(Vec<(String, traces::Sending)>);
 
 impl Spans {
@@ -96,7 +94,7 @@ impl Spans {
         spans
     }
 
-    /// The context of the span that publishes this child.
+    /// The context of the span that publishes a child.
     fn of(&self, child: &Child) -> Option<&str> {
         self.0.iter().find(|(subject, _)| *subject == child.subject)?.1.trace()
     }
@@ -106,7 +104,7 @@ impl Spans {
     }
 }
 
-/// The trace context that headers bring.
+/// The trace context in these headers.
 #[must_use]
 pub fn trace(headers: &HeaderMap) -> Option<String> {
     if !traces::propagates() {
@@ -150,9 +148,9 @@ pub async fn send(
     context.send_publish(subject.to_owned(), message).await?.await
 }
 
-/// As [`send`], again and again until it is acknowledged; a message that is there already counts as acknowledged.
+/// Repeats [`send`] until the message is acknowledged. A message that is already there counts as acknowledged.
 pub async fn insist(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) {
-    let mut wait = FIRST_WAIT;
+    let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
         if error.kind() == PublishErrorKind::WrongLastSequence {
             return;
@@ -161,10 +159,9 @@ pub async fn insist(context: &jetstream::Context, subject: &str, headers: Header
     }
 }
 
-/// As [`insist`], unless the message is larger than its stream takes, which no repetition mends. Answers whether it is
-/// published.
+/// As [`insist`], but gives up on a message that exceeds its stream's size. Returns whether it is published.
 pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) -> bool {
-    let mut wait = FIRST_WAIT;
+    let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
         if error_code(&error) == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) {
             return false;
@@ -174,12 +171,11 @@ pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, head
     true
 }
 
-async fn again_soon(subject: &str, error: &PublishError, wait: &mut Duration) {
+async fn again_soon(subject: &str, error: &PublishError, wait: &mut DoublingWait) {
     // The subject's last tokens are ids; its first says enough.
     let stream = subject.split('.').next().unwrap_or_default();
     tracing::warn!("publishing to {stream}.*, again soon: {error}");
-    sleep(*wait).await;
-    *wait = (*wait * 2).min(LONGEST_WAIT);
+    wait.pass().await;
 }
 
 /// The server's code for a refused publish.
@@ -188,8 +184,8 @@ pub fn error_code(error: &PublishError) -> Option<ErrorCode> {
     error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }
 
-/// The id of the job that a message is: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it,
-/// else stream and sequence. As the producer wrote it: whether it may be an id is not looked at.
+/// A message's job id: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream and
+/// sequence. The producer's text is not checked here.
 #[must_use]
 pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> String {
     let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);

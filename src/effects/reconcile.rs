@@ -1,5 +1,5 @@
-//! The net under publishing: children that were committed and never published, because the worker and then the message
-//! were lost, are published again.
+//! The net under publishing: publishes children that were committed and never published because both the worker and its
+//! message were lost.
 
 use std::time::Duration;
 
@@ -10,12 +10,12 @@ use tokio_util::sync::CancellationToken;
 use super::Effects;
 use crate::clock::Clock;
 
-/// How long publishing what one run had planned may take.
+/// The most that publishing the children of one run may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Publishes the children of runs that have been pending for longer than `age`. Answers how many runs there were.
+/// Publishes the children of runs that have been pending for longer than `age`. Returns the number of such runs.
 ///
-/// Safe beside a worker that is still publishing them: every child has a job id of its own, and is done once.
+/// Safe beside a worker that is still publishing them: every child has its own job id and is carried out once.
 ///
 /// # Errors
 /// If the database does not answer; the next pass tries again.
@@ -25,7 +25,7 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
     for job_id in &runs {
         let children = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
         if children.is_empty() {
-            // All was published: only the note of that is missing.
+            // Everything was published; only the note is missing.
             effects
                 .store()
                 .children_published(std::slice::from_ref(job_id))
@@ -33,10 +33,14 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
                 .map_err(|error| error.to_string())?;
             continue;
         }
-        tracing::warn!(job = job_id, children = children.len(), "publishing what a lost worker had planned");
-        // One that cannot be published must not keep the others waiting.
+        tracing::warn!(
+            job = job_id,
+            children = children.len(),
+            "publishing the messages that a lost worker had planned"
+        );
+        // A run that cannot be published must not hold up the others.
         if timeout(PATIENCE, effects.publish(job_id, &children)).await.is_err() {
-            tracing::error!(job = job_id, "what it had planned cannot be published, again in a while");
+            tracing::error!(job = job_id, "its planned messages cannot be published, again in a while");
         }
     }
     Ok(runs.len())
@@ -47,7 +51,7 @@ pub async fn run(effects: Effects, clock: Clock, age: Duration, stop: Cancellati
     let delta = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
     while stop.run_until_cancelled(tokio::time::sleep(age)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &clock, delta)).await {
-            tracing::warn!("looking for what lost workers had planned, again in a while: {why}");
+            tracing::warn!("looking for unpublished messages of lost workers, again in a while: {why}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Ends shortages that are over. Applications publish an alert when a supply is low, and nothing when it is high again,
-//! so a job alone would seldom see it.
+//! Closes shortages that are over. Applications publish an alert when a supply is low, but nothing when it is refilled,
+//! so no job would notice.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 
-/// How often supplies are looked at. Shorter than any supply lasts, so that no refill is missed.
+/// How often supplies are checked. Shorter than any supply lasts, so that no refill is missed.
 const EVERY: Duration = Duration::from_mins(1);
 
-/// Looks every minute until `stop`. Safe in any number of workers.
+/// Checks every minute until `stop`. Safe in any number of workers.
 pub async fn run(store: Store, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         match stop.run_until_cancelled(store.close_ended_shortages()).await {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::notification::to_users;
 use crate::{
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
     plan::{Plan, Reason, Shortage},
     store::SupplyRecord,
@@ -28,10 +28,10 @@ impl Job for RefillAlert {
     type Wire = wire::RefillAlert;
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
-        job::doses("current_supply", wire.current_supply)?;
+        field::doses("current_supply", wire.current_supply)?;
         Ok(Self {
-            medication_id: job::id("medication_id", wire.medication_id)?,
-            refill_at: job::doses("refill_at", wire.refill_at)?,
+            medication_id: field::id("medication_id", wire.medication_id)?,
+            refill_at: field::doses("refill_at", wire.refill_at)?,
         })
     }
 

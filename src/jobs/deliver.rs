@@ -9,7 +9,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sent},
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
     plan::{Channel, Delivered, Plan, Reason, Receipt},
     store::Claim,
@@ -37,7 +37,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
     type Wire = wire::Delivery;
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
-        job::id("delivery_id", wire.delivery_id).map(|_| Self)
+        field::id("delivery_id", wire.delivery_id).map(|_| Self)
     }
 
     fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc> {

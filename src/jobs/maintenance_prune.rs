@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     job::{Context, Failure, Invalid, Job, Outcome},
     kind::Kind,
-    plan::Upkeep,
+    plan::Maintenance,
     wire,
 };
 
@@ -54,6 +54,9 @@ impl Job for Prune {
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let now = cx.clock.now();
-        Ok(Outcome::Upkeep(Upkeep::Prune { before: now - self.keep, dead_before: now - self.keep.max(KEEP_DEAD) }))
+        Ok(Outcome::Maintenance(Maintenance::Prune {
+            before: now - self.keep,
+            dead_before: now - self.keep.max(KEEP_DEAD),
+        }))
     }
 }

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     job::{Context, Failure, Invalid, Job, Outcome},
     kind::Kind,
-    plan::Upkeep,
+    plan::Maintenance,
     store::Orphans,
     wire,
 };
@@ -66,6 +66,6 @@ impl Job for CleanSubscriptions {
             )));
         }
         let ids = cx.store.orphaned_subscriptions(before, most).await.map_err(Failure::reading)?;
-        Ok(Outcome::Upkeep(Upkeep::RemoveSubscriptions { ids }))
+        Ok(Outcome::Maintenance(Maintenance::RemoveSubscriptions { ids }))
     }
 }

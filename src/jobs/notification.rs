@@ -3,7 +3,7 @@
 
 mod texts;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
@@ -12,10 +12,10 @@ use serde_json::{Map, Value};
 use self::texts::{Template, Texts};
 use crate::{
     channels::gateway::is_e164,
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
+    person::{People, Person},
     plan::{Channel, Content, InboxRow, NextJob, Plan, PlannedDelivery, Reason, Unsent},
-    store::Person,
     templates::{LONGEST_BODY, LONGEST_TITLE},
     wire,
 };
@@ -60,12 +60,12 @@ impl Job for Notification {
             channels: channels(&wire.channels)?,
             content: Content {
                 locale: String::new(),
-                kind: job::text("type", &wire.r#type, LONGEST_TYPE)?,
-                title: job::text("title", &wire.title, LONGEST_TITLE)?,
-                body: job::text("body", &wire.body, LONGEST_BODY)?,
+                kind: field::text("type", &wire.r#type, LONGEST_TYPE)?,
+                title: field::text("title", &wire.title, LONGEST_TITLE)?,
+                body: field::text("body", &wire.body, LONGEST_BODY)?,
                 url: link(&wire.url)?,
                 data: json("data", wire.data)?,
-                tag: Some(job::text("dedupe_key", &wire.dedupe_key, LONGEST_TAG)?).filter(|tag| !tag.is_empty()),
+                tag: Some(field::text("dedupe_key", &wire.dedupe_key, LONGEST_TAG)?).filter(|tag| !tag.is_empty()),
             },
             template,
         };
@@ -92,12 +92,16 @@ impl Job for Notification {
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let users: Vec<String> = self.users.iter().cloned().collect();
-        let people = match cx.recipients.take() {
+        let read;
+        let people = match &cx.recipients {
             Some(known) => known,
-            None if users.is_empty() => BTreeMap::new(),
-            None => cx.reads.people(users, &self.content.kind).await.map_err(Failure::reading)?,
+            None if users.is_empty() => &People::new(),
+            None => {
+                read = cx.reads.people(users, &self.content.kind).await.map_err(Failure::reading)?;
+                &read
+            }
         };
-        let plan = self.plan(cx, &people)?;
+        let plan = self.plan(cx, people)?;
         if plan.inbox.is_empty() && plan.deliveries.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
@@ -109,7 +113,7 @@ impl Notification {
     fn add(&mut self, recipient: wire::Recipient) -> Result<(), Invalid> {
         use wire::recipient::Recipient;
         match recipient.recipient {
-            Some(Recipient::UserId(id)) => self.users.insert(job::id("recipients.user_id", id)?),
+            Some(Recipient::UserId(id)) => self.users.insert(field::id("recipients.user_id", id)?),
             Some(Recipient::Email(email)) => self.emails.insert(check_email(email)?),
             Some(Recipient::Phone(phone)) => self.phones.insert(check_phone(phone)?),
             None => return Err(Invalid::new("recipients", "must each have a user_id, an email or a phone")),
@@ -118,10 +122,10 @@ impl Notification {
     }
 
     /// Every known user gets an inbox row, whatever the channels: it is what a push or a mail leads to.
-    fn plan(mut self, cx: &Context, people: &BTreeMap<String, Person>) -> Result<Plan, Failure> {
+    fn plan(mut self, cx: &Context, people: &People) -> Result<Plan, Failure> {
         let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
         let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
-        let mut at_once = HashMap::new();
+        let mut push_targets = HashMap::new();
         for (user_id, person) in people {
             let locale = texts.locale(&person.locale)?;
             for channel in Channel::ALL {
@@ -135,7 +139,8 @@ impl Notification {
                     for address in addresses {
                         let delivery = self.delivery(cx, (user_id.as_str(), channel, address), &locale, unsent);
                         if channel == Channel::WebPush && unsent.is_none() {
-                            at_once.extend(person.at_once(address).map(|known| (delivery.id.clone(), known)));
+                            push_targets
+                                .extend(person.push_target(address).map(|target| (delivery.id.clone(), target)));
                         }
                         deliveries.push(delivery);
                     }
@@ -159,7 +164,7 @@ impl Notification {
                 deliveries.push(self.delivery(cx, ("", channel, address), &locale, unsent));
             }
         }
-        Ok(Plan { contents: texts.contents(), inbox, deliveries, at_once, ..Plan::default() })
+        Ok(Plan { contents: texts.contents(), inbox, deliveries, push_targets, ..Plan::default() })
     }
 
     /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What
@@ -222,7 +227,13 @@ pub(super) fn to_users(
     use wire::recipient::Recipient;
     let recipients = users.iter().map(|user| wire::Recipient { recipient: Some(Recipient::UserId(user.clone())) });
     let notification = wire::Notification { recipients: recipients.collect(), ..texts::stand_in(text, cx)? };
-    Ok(NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() })
+    Ok(NextJob {
+        kind: Notification::KIND,
+        lane,
+        suffix: "notification",
+        body: notification.encode_to_vec(),
+        recipients: None,
+    })
 }
 
 /// None named = what each recipient prefers. The inbox is no channel: its rows are written in any case.
@@ -247,7 +258,7 @@ fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
 
 /// A path of the application or an https URL. Anything else, `javascript:` for one, would be run where it is shown.
 fn link(url: &str) -> Result<Option<String>, Invalid> {
-    let url = job::text("url", url, LONGEST_URL)?;
+    let url = field::text("url", url, LONGEST_URL)?;
     let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
     let is_https = || url::Url::parse(&url).is_ok_and(|url| url.scheme() == "https");
     match url.as_str() {

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::notification::to_users;
 use crate::{
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field, guard},
     kind::{Kind, Lane},
     plan::{Mark, Plan, Reason},
     store::AppointmentRecord,
@@ -27,9 +27,9 @@ impl Job for AppointmentReminder {
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
         Ok(Self {
-            appointment_id: job::id("appointment_id", wire.appointment_id)?,
-            date_time: job::instant("date_time", wire.date_time)?,
-            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+            appointment_id: field::id("appointment_id", wire.appointment_id)?,
+            date_time: field::instant("date_time", wire.date_time)?,
+            reminder_minutes: field::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
         })
     }
 
@@ -42,7 +42,7 @@ impl Job for AppointmentReminder {
         let Some(appointment) = cx.store.appointment(&self.appointment_id).await.map_err(Failure::reading)? else {
             return Ok(Outcome::Skipped(Reason::Gone));
         };
-        if let Some(reason) = job::called_off(&appointment.event, self.date_time) {
+        if let Some(reason) = guard::called_off(&appointment.event, self.date_time) {
             return Ok(Outcome::Skipped(reason));
         }
         if appointment.family.is_empty() {

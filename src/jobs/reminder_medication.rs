@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::notification::to_users;
 use crate::{
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
     plan::{Mark, Plan, Reason},
     store::{DoseState, MedicationRecord},
@@ -34,9 +34,9 @@ impl Job for MedicationReminder {
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
         Ok(Self {
-            medication_id: job::id("medication_id", wire.medication_id)?,
-            scheduled_time: job::instant("scheduled_time", wire.scheduled_time)?,
-            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+            medication_id: field::id("medication_id", wire.medication_id)?,
+            scheduled_time: field::instant("scheduled_time", wire.scheduled_time)?,
+            reminder_minutes: field::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
         })
     }
 
@@ -60,8 +60,8 @@ impl Job for MedicationReminder {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        cx.recipients.are(std::mem::take(&mut medication.people));
-        let next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
+        let mut next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
+        next.recipients = Some(std::mem::take(&mut medication.people));
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))

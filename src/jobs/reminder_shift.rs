@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::notification::to_users;
 use crate::{
-    job::{self, Context, Failure, Invalid, Job, Outcome},
+    job::{Context, Failure, Invalid, Job, Outcome, field, guard},
     kind::{Kind, Lane},
     plan::{Mark, Plan, Reason},
     store::ShiftRecord,
@@ -27,9 +27,9 @@ impl Job for ShiftReminder {
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
         Ok(Self {
-            shift_id: job::id("shift_id", wire.shift_id)?,
-            start_time: job::instant("start_time", wire.start_time)?,
-            reminder_minutes: job::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
+            shift_id: field::id("shift_id", wire.shift_id)?,
+            start_time: field::instant("start_time", wire.start_time)?,
+            reminder_minutes: field::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
         })
     }
 
@@ -42,7 +42,7 @@ impl Job for ShiftReminder {
         let Some(shift) = cx.store.shift(&self.shift_id).await.map_err(Failure::reading)? else {
             return Ok(Outcome::Skipped(Reason::Gone));
         };
-        if let Some(reason) = job::called_off(&shift.event, self.start_time) {
+        if let Some(reason) = guard::called_off(&shift.event, self.start_time) {
             return Ok(Outcome::Skipped(reason));
         }
         let Some(user) = &shift.user_id else {

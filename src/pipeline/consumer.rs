@@ -1,5 +1,4 @@
-//! Pulls the messages of one queue: permits first, then as many messages as there are permits, and no more than its rate
-//! lets start.
+//! Pulls the messages of one queue: first permits, then as many messages as there are permits, limited by the queue's rate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,136 +8,108 @@ use async_nats::jetstream::{
 };
 use futures::{FutureExt, StreamExt};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    depth::Pause,
     limit::{Ahead, Limit},
     message::Pulled,
-    run::Runner,
+    run::{Origin, Run, Shortcuts, give_back, hold},
+    runner::Runner,
 };
-use crate::{channels::Appetite, health::Health, kind::Queue, plan::Channel};
+use crate::{channels::Appetite, health::Health, plan::Channel, retry::DoublingWait};
 
 /// How long the server holds a pull open while there is nothing to deliver.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// How much longer than that the answer may take before the pull counts as lost.
+/// How much longer the answer may take before the pull counts as lost.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
-/// Waits after a pull that failed: doubled from the first to the longest.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The waits after a failed pull.
+const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(100), Duration::from_secs(5));
 
-/// Between two looks at breakers that are open.
+/// The shortest interval between two looks at open breakers.
 const SHORTEST_LOOK: Duration = Duration::from_millis(50);
 
-/// How long a pull waits for the end of further jobs, so that there are places for more messages.
+/// How long a pull waits for further permits.
 const GATHER: Duration = Duration::from_millis(5);
 
 /// The most messages of one pull.
 pub const LARGEST_PULL: usize = 500;
 
-/// One queue's loop.
+/// The loop of one queue.
 pub struct Consumer {
-    /// The queue.
-    pub queue: Queue,
-    /// Its stream.
-    pub stream: String,
     /// `JetStream`.
     pub context: jetstream::Context,
-    /// Runs what is pulled.
+    /// Runs the queue's jobs.
     pub runner: Arc<Runner>,
-    /// The worker's state.
+    /// For jobs of the first two stages.
+    pub shortcuts: Option<Arc<Shortcuts>>,
+    /// The worker's health.
     pub health: Arc<Health>,
-    /// The jobs under way.
+    /// The running jobs.
     pub jobs: TaskTracker,
-    /// Cancelled when no more is to be pulled.
+    /// Cancelled when nothing more is to be pulled.
     pub stop: CancellationToken,
-    /// When to pull nothing for a while.
+    /// Pauses pulling while deliveries are behind.
     pub pause: Option<Pause>,
-    /// How many may start, where the queue has a rate.
+    /// The queue's rate.
     pub limit: Option<Limit>,
-    /// How many jobs may run at once.
-    pub places: Arc<Semaphore>,
-    /// The most messages of one pull, which holds as many places while it waits.
+    /// The most messages of one pull. A pull holds as many permits while it waits.
     pub most: usize,
-}
-
-/// While more deliveries than this wait, a queue is not pulled.
-pub struct Pause {
-    /// The bound, in messages.
-    pub bound: u64,
-    /// How many wait.
-    pub depth: watch::Receiver<u64>,
-}
-
-impl Pause {
-    /// Whether more deliveries wait than the bound.
-    pub fn holds(&self) -> bool {
-        *self.depth.borrow() > self.bound
-    }
-
-    /// Returns when no more deliveries wait than the bound.
-    async fn over(&self, queue: Queue) {
-        let mut depth = self.depth.clone();
-        let waiting = *depth.borrow_and_update();
-        if waiting > self.bound {
-            tracing::info!(queue = queue.durable(), waiting, bound = self.bound, "pausing: deliveries are behind");
-            // The sender ends with the worker, and then nobody waits here any more.
-            let _ = depth.wait_for(|waiting| *waiting <= self.bound).await;
-        }
-    }
 }
 
 impl Consumer {
     /// Pulls and runs until told to stop. A lost server is waited for.
     pub async fn run(self) {
-        let permits = Arc::clone(&self.places);
-        let mut wait = FIRST_WAIT;
+        let mut wait = WAIT;
         while !self.stop.is_cancelled() {
-            match self.pull_until_error(&permits).await {
-                Ok(()) => wait = FIRST_WAIT,
+            match self.pull_until_error().await {
+                Ok(()) => wait.reset(),
                 Err(why) => {
-                    tracing::warn!(queue = self.queue.durable(), "pulling failed, again soon: {why}");
-                    let _ = self.stop.run_until_cancelled(sleep(wait)).await;
-                    wait = (wait * 2).min(LONGEST_WAIT);
+                    tracing::warn!(queue = self.runner.queue.durable(), "pulling failed, again soon: {why}");
+                    let _ = self.stop.run_until_cancelled(wait.pass()).await;
                 }
             }
         }
     }
 
     /// Looks the consumer up, then pulls until something goes wrong or the worker stops.
-    async fn pull_until_error(&self, permits: &Arc<Semaphore>) -> Result<(), String> {
-        let found = self.context.get_consumer_from_stream(self.queue.durable(), &self.stream);
+    async fn pull_until_error(&self) -> Result<(), String> {
+        let found = self.context.get_consumer_from_stream(self.runner.queue.durable(), &self.runner.stream);
         let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
         let consumer: PullConsumer = consumer.map_err(show)?;
         loop {
             let leave = async {
-                // Jobs that are pulled while the database is away would only be held, and counted as delivered.
+                // Jobs pulled while the database is away would only be held, and counted as delivered.
                 self.health.database_up().await;
                 if let Some(pause) = &self.pause {
-                    pause.over(self.queue).await;
+                    pause.over(self.runner.queue).await;
                 }
                 self.provider_up().await;
-                let held = self.permits(permits).await?;
+                let held = self.permits().await?;
                 let ahead = match &self.limit {
-                    Some(limit) => Some(limit.ahead(permits.available_permits() + held.num_permits()).await),
+                    Some(limit) => {
+                        Some(limit.ahead(self.runner.permits.available_permits() + held.num_permits()).await)
+                    }
                     None => None,
                 };
                 Ok::<_, String>((held, ahead))
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
             let (held, ahead) = leave?;
-            self.pull(&consumer, permits, held, ahead).await?;
+            self.pull(&consumer, held, ahead).await?;
         }
     }
 
-    /// Some permits. While many jobs run, a place that becomes free is not worth a pull of its own: a quarter of all are
-    /// waited for, though not for long.
-    async fn permits(&self, permits: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, String> {
+    /// Takes some permits. While many jobs run, a single free permit is not worth a pull, so this waits a short time for a
+    /// quarter of all permits.
+    async fn permits(&self) -> Result<OwnedSemaphorePermit, String> {
         let quarter = u32::try_from(self.most.min(self.runner.policy.concurrency) / 4).unwrap_or(1).max(1);
+        let permits = &self.runner.permits;
         match timeout(GATHER, Arc::clone(permits).acquire_many_owned(quarter)).await {
             Ok(held) => held.map_err(show),
             Err(_) => Arc::clone(permits).acquire_owned().await.map_err(show),
@@ -155,17 +126,17 @@ impl Consumer {
     }
 
     fn appetite(&self) -> Appetite {
-        Channel::of(self.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
+        Channel::of(self.runner.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
     }
 
-    /// One pull, for as many messages as there are permits, and as may start.
+    /// One pull, for as many messages as there are permits and as the rate lets start.
     async fn pull(
         &self,
         consumer: &PullConsumer,
-        permits: &Arc<Semaphore>,
         mut held: OwnedSemaphorePermit,
         mut ahead: Option<Ahead>,
     ) -> Result<(), String> {
+        let permits = &self.runner.permits;
         let most = ahead.as_ref().map_or(self.most, Ahead::most).min(self.most);
         let most = if self.appetite() == Appetite::One { 1 } else { most };
         let more = permits.available_permits().min(most.saturating_sub(held.num_permits()));
@@ -178,7 +149,7 @@ impl Consumer {
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
         let mut connections = self.health.connections();
         let pull = consumer.fetch().max_messages(held.num_permits());
-        // Without an expiry the server answers at once with what it has.
+        // Without an expiry the server answers immediately with the messages it has.
         let pull = if ahead.as_ref().is_some_and(Ahead::has_booked) { pull } else { pull.expires(PULL_EXPIRES) };
         let batch = pull.messages();
         let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
@@ -190,7 +161,7 @@ impl Consumer {
                     self.give_back(batch);
                     return Ok(());
                 }
-                // A server that was started again knows nothing of this pull.
+                // A restarted server has forgotten this pull.
                 _ = connections.changed() => return Ok(()),
             };
             let Some(message) = next else {
@@ -199,39 +170,40 @@ impl Consumer {
                 }
                 return Ok(());
             };
-            let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.queue)) else {
+            let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.runner.queue))
+            else {
                 continue;
             };
-            let runner = Arc::clone(&self.runner);
-            let turn = ahead.as_mut().map(Ahead::turn);
-            // Boxed: the state of a run is kilobytes, and would be copied at each of the steps of starting a task.
+            let (runner, shortcuts) = (Arc::clone(&self.runner), self.shortcuts.clone());
+            let slot = ahead.as_mut().map(Ahead::slot);
+            // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
-                let may_start = match turn {
-                    Some(turn) => runner.hold(&message, turn.comes()).await,
+                let may_start = match slot {
+                    Some(slot) => hold(&runner, &message, slot.comes()).await,
                     None => true,
                 };
                 if may_start {
-                    runner.run(message).await;
+                    Run::begin(&runner, shortcuts.as_ref(), Origin::Message(message)).run().await;
                 } else {
-                    runner.give_back(message).await;
+                    give_back(&runner, message).await;
                 }
                 drop(permit);
             }));
         }
     }
 
-    /// Gives back what has arrived and was not begun, so that another worker has it at once.
+    /// Gives back messages that arrived and were not begun, so that another worker gets them immediately.
     fn give_back(&self, mut batch: pull::Batch) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
-            if let Some(message) = Pulled::new(message, self.queue) {
+            if let Some(message) = Pulled::new(message, self.runner.queue) {
                 let runner = Arc::clone(&self.runner);
-                self.jobs.spawn(async move { runner.give_back(message).await });
+                self.jobs.spawn(async move { give_back(&runner, message).await });
             }
         }
     }
 }
 
-/// What a pull that is neither answered nor refused is reported as.
+/// The report of a pull that is neither answered nor refused.
 const SILENT: &str = "the server does not answer";
 
 fn show(error: impl std::fmt::Display) -> String {

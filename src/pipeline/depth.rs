@@ -1,5 +1,5 @@
-//! How many deliveries could be sent now and wait, so that notifications that are in no hurry wait in their own lane and not in front of
-//! others.
+//! The backlog of deliveries. While it is long, notifications that are in no hurry stay in their own lane, where they hold
+//! up nobody.
 
 use std::time::Duration;
 
@@ -9,18 +9,19 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     channels::{Appetite, Channels},
+    kind::Queue,
     plan::Channel,
 };
 
-/// Between two looks.
+/// The interval between two looks at the queues.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// Looks in vain, in a row, after which nobody pauses any more.
+/// The number of failed looks in a row after which nobody pauses.
 const PATIENCE: u32 = 10;
 
 /// A queue of deliveries.
-pub struct Waiting {
-    /// What it sends by.
+pub struct DeliveryQueue {
+    /// Its channel.
     pub channel: Channel,
     /// Its stream.
     pub stream: String,
@@ -28,12 +29,38 @@ pub struct Waiting {
     pub durable: String,
 }
 
-/// Follows how many messages wait in these queues; retries that wait for their time are not among them. Nobody pauses on
-/// a number that cannot be had, and what waits for a provider that is down holds up no other channel.
+/// Pauses a queue while more deliveries than a bound are waiting.
+pub struct Pause {
+    /// The bound, in messages.
+    pub bound: u64,
+    /// The number of waiting deliveries.
+    pub depth: watch::Receiver<u64>,
+}
+
+impl Pause {
+    /// Whether more deliveries than the bound are waiting.
+    pub fn holds(&self) -> bool {
+        *self.depth.borrow() > self.bound
+    }
+
+    /// Returns when no more deliveries than the bound are waiting.
+    pub async fn over(&self, queue: Queue) {
+        let mut depth = self.depth.clone();
+        let waiting = *depth.borrow_and_update();
+        if waiting > self.bound {
+            tracing::info!(queue = queue.durable(), waiting, bound = self.bound, "pausing: deliveries are behind");
+            // The sender ends with the worker, and then nobody waits here.
+            let _ = depth.wait_for(|waiting| *waiting <= self.bound).await;
+        }
+    }
+}
+
+/// Follows the number of messages waiting in these queues. Retries that wait for their time are not counted. Nobody pauses
+/// on an unknown number, and the backlog of a provider that is down does not count: it holds up no other channel.
 pub fn follow(
     context: jetstream::Context,
     channels: Channels,
-    queues: Vec<Waiting>,
+    queues: Vec<DeliveryQueue>,
     stop: CancellationToken,
 ) -> watch::Receiver<u64> {
     let (sender, receiver) = watch::channel(0);
@@ -42,7 +69,7 @@ pub fn follow(
         while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
             let depth = match look(&context, &channels, &queues).await {
                 Some(depth) => depth,
-                // One answer that is lost ends no pause.
+                // One lost answer does not end a pause.
                 None if in_vain < PATIENCE => {
                     in_vain += 1;
                     continue;
@@ -56,9 +83,9 @@ pub fn follow(
     receiver
 }
 
-async fn look(context: &jetstream::Context, channels: &Channels, queues: &[Waiting]) -> Option<u64> {
+async fn look(context: &jetstream::Context, channels: &Channels, queues: &[DeliveryQueue]) -> Option<u64> {
     let mut depth = 0;
-    for Waiting { stream, durable, .. } in
+    for DeliveryQueue { stream, durable, .. } in
         queues.iter().filter(|queue| channels.appetite(queue.channel) == Appetite::All)
     {
         let consumer: PullConsumer = context.get_consumer_from_stream(durable, stream).await.ok()?;

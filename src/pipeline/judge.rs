@@ -1,4 +1,4 @@
-//! What follows from one run of a job's work: decided here from values alone, performed by `run.rs`.
+//! Decides what follows from one attempt, from values alone. `run.rs` performs the decision.
 
 use std::time::Duration;
 
@@ -7,39 +7,39 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     clock::Random,
     job::{Failure, Outcome},
-    plan::{DeadReason, Plan, Reason, Upkeep},
+    plan::{DeadReason, Maintenance, Plan, Reason},
     policy::Policy,
 };
 
 /// The shortest wait of a parked job.
 const SHORTEST_PARKED: TimeDelta = TimeDelta::seconds(1);
 
-/// The longest wait that the server is asked for by a NAK. Until then the message counts against the consumer's
-/// `max_ack_pending`; a longer wait is parked, so that no outage of one push service fills that up and stops the queue.
+/// The longest wait that is left to a NAK. A message that waits so counts against the consumer's `max_ack_pending`; longer
+/// waits are parked, so that the outage of one push service does not fill that up and stop the queue.
 const LONGEST_NAK: TimeDelta = TimeDelta::seconds(10);
 
-/// What is to be done.
+/// The decision about one attempt.
 #[derive(Debug)]
-pub enum Next {
-    /// Commit the plan, and publish what follows from it.
+pub enum Decision {
+    /// Commit the plan, and publish its children.
     CarryOut(Plan),
-    /// Record that nobody is to be told, with what else there is to record.
+    /// Record that nobody is told, and carry out the plan.
     Skip(Reason, Plan),
-    /// Carry out upkeep, batch by batch.
-    Tend(Upkeep),
-    /// Park the job until then; no attempt is burnt.
+    /// Carry out maintenance, batch by batch.
+    Maintain(Maintenance),
+    /// Park the job until this instant; no attempt is burnt.
     Wait(DateTime<Utc>, Reason),
-    /// Record a failed attempt; the message itself comes again after this wait.
+    /// Record a failed attempt; the message comes again after this wait.
     RetrySoon(String, Duration),
-    /// Record a failed attempt; the job is parked until then.
+    /// Record a failed attempt; the job is parked until this instant.
     RetryLater(String, DateTime<Utc>),
-    /// Record that it is dead.
+    /// Record that the job is dead.
     Die(String, DeadReason),
     /// Nothing can be recorded now: look again soon.
     Hold(String),
 }
 
-/// Decides what follows from `result`, of a job with so many failures on record. Each result has one consequence.
+/// Decides what follows from `result`. `recorded` is the number of failures on record. Each result has one consequence.
 pub fn judge(
     result: Result<Outcome, Failure>,
     recorded: u32,
@@ -47,38 +47,38 @@ pub fn judge(
     random: &Random,
     now: DateTime<Utc>,
     not_after: DateTime<Utc>,
-) -> Next {
+) -> Decision {
     match result {
-        Ok(Outcome::Done(plan)) => Next::CarryOut(plan),
-        Ok(Outcome::Skipped(reason)) => Next::Skip(reason, Plan::default()),
-        Ok(Outcome::SkippedWith(reason, plan)) => Next::Skip(reason, plan),
-        Ok(Outcome::Upkeep(upkeep)) => Next::Tend(upkeep),
-        Ok(Outcome::Wait(until, reason)) => Next::Wait(parked_until(until, now, not_after), reason),
-        Err(Failure::Unavailable { why }) => Next::Hold(why),
-        Err(Failure::Permanent { why }) => Next::Die(why, DeadReason::Permanent),
+        Ok(Outcome::Done(plan)) => Decision::CarryOut(plan),
+        Ok(Outcome::Skipped(reason)) => Decision::Skip(reason, Plan::default()),
+        Ok(Outcome::SkippedWith(reason, plan)) => Decision::Skip(reason, plan),
+        Ok(Outcome::Maintenance(upkeep)) => Decision::Maintain(upkeep),
+        Ok(Outcome::Wait(until, reason)) => Decision::Wait(parked_until(until, now, not_after), reason),
+        Err(Failure::Unavailable { why }) => Decision::Hold(why),
+        Err(Failure::Permanent { why }) => Decision::Die(why, DeadReason::Permanent),
         Err(Failure::Retry { why, after }) => {
             let failures = recorded.saturating_add(1);
             if failures >= policy.attempts {
-                return Next::Die(why, DeadReason::Exhausted);
+                return Decision::Die(why, DeadReason::Exhausted);
             }
             let wait = policy.delay(failures, random).max(after.unwrap_or_default());
             let wait = TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
             let due = now.checked_add_signed(wait).unwrap_or(DateTime::<Utc>::MAX_UTC).min(latest(not_after));
             if due - now > LONGEST_NAK {
-                return Next::RetryLater(why, due);
+                return Decision::RetryLater(why, due);
             }
-            Next::RetrySoon(why, (due - now).to_std().unwrap_or_default())
+            Decision::RetrySoon(why, (due - now).to_std().unwrap_or_default())
         }
     }
 }
 
-/// When a parked job is resumed. One that would expire meanwhile comes back when it expires, and is recorded as such; an
-/// instant that has passed would bring it back at once, again and again.
+/// When a parked job comes back. A job that would expire first comes back when it expires, and is recorded as expired. An
+/// instant in the past would bring it back immediately, over and over, so there is a shortest wait.
 pub fn parked_until(wished: DateTime<Utc>, now: DateTime<Utc>, not_after: DateTime<Utc>) -> DateTime<Utc> {
     wished.min(latest(not_after)).max(now + SHORTEST_PARKED)
 }
 
-/// Just after the expiry: later than that, no job is needed again.
+/// Just after the expiry. No job needs to come back later than that.
 fn latest(not_after: DateTime<Utc>) -> DateTime<Utc> {
     not_after.checked_add_signed(SHORTEST_PARKED).unwrap_or(not_after)
 }
@@ -128,25 +128,25 @@ mod tests {
             let last = recorded + 1 >= attempts;
             let asked = after.unwrap_or(0);
             match (which, next) {
-                (0, Next::CarryOut(_))
-                | (1, Next::Skip(Reason::Gone, _))
-                | (2, Next::Skip(Reason::Restocked, _))
-                | (4, Next::Hold(_))
-                | (5, Next::Die(_, DeadReason::Permanent)) => {}
-                (3, Next::Wait(until, Reason::RetryLater)) => {
+                (0, Decision::CarryOut(_))
+                | (1, Decision::Skip(Reason::Gone, _))
+                | (2, Decision::Skip(Reason::Restocked, _))
+                | (4, Decision::Hold(_))
+                | (5, Decision::Die(_, DeadReason::Permanent)) => {}
+                (3, Decision::Wait(until, Reason::RetryLater)) => {
                     prop_assert!(until > now, "one that is over would come back again and again");
                     prop_assert!(until <= back.max(now + SHORTEST_PARKED), "nothing sleeps past its expiry");
                     prop_assert!(until == instant(seconds) || until == back || until == now + SHORTEST_PARKED);
                 }
-                (6, Next::Die(_, DeadReason::Exhausted)) => prop_assert!(last),
-                (6, Next::RetrySoon(_, wait)) => {
+                (6, Decision::Die(_, DeadReason::Exhausted)) => prop_assert!(last),
+                (6, Decision::RetrySoon(_, wait)) => {
                     prop_assert!(!last, "no more attempts than the policy has");
                     let wait = TimeDelta::from_std(wait).unwrap();
                     prop_assert!(wait <= LONGEST_NAK, "a NAK holds a place");
                     let early = TimeDelta::seconds(i64::try_from(asked).unwrap()) > wait;
                     prop_assert!(!early || now + wait >= back, "sooner than asked for only to expire");
                 }
-                (6, Next::RetryLater(_, due)) => {
+                (6, Decision::RetryLater(_, due)) => {
                     prop_assert!(!last, "no more attempts than the policy has");
                     prop_assert!(due > now + LONGEST_NAK && due <= back);
                     let early = instant(i64::try_from(asked).unwrap()) > due;

@@ -1,14 +1,13 @@
 //! Holds a queue to its rate, across processes.
 //!
-//! The database keeps one row for the queue: how far its slots are booked, where a slot is an instant at which one job
-//! may start. A process books a tenth of a second's slots at a time, in one statement ([`Store::book_slots`]), and
-//! starts a job at each. So the slots of all processes together are exactly the rate, and nobody is asked for each
-//! message. See `docs/DECISIONS.md`.
+//! A time slot is an instant at which one job may start. The database keeps one row per queue: how far its slots are
+//! booked. A process books the slots of a tenth of a second in one statement ([`Store::book_slots`]) and starts a job at
+//! each. The slots of all processes add up to exactly the rate, without a statement per message. See
+//! `docs/DECISIONS.md`.
 //!
-//! Where slots are free at once, messages are pulled first, and slots booked for those that came and a few that will
-//! likely come: an idle queue books nothing. Where the queue is behind, slots are booked first, and when the first of
-//! them begins, so many messages are pulled as there are slots: none is held in memory, and counted as delivered, only
-//! to wait.
+//! While slots are free, messages are pulled first, and slots are booked for them and for a few that will likely follow:
+//! an idle queue books nothing. When the queue is behind, slots are booked first, and when the first slot begins, as many
+//! messages are pulled as there are slots: none waits in memory, counted as delivered.
 
 mod slots;
 
@@ -28,7 +27,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use self::slots::{Answer, Spare, book_ask, is_fresh, share};
+use self::slots::{SlotAnswer, Spare, book_ask, is_fresh, share};
 use crate::{
     clock::Random,
     group::{Batch, Group},
@@ -37,21 +36,21 @@ use crate::{
     store::{BookAsk, Booked, Store, StoreError},
 };
 
-/// The longest wait between two looks at a row, for another clock or another rate may have written it meanwhile.
+/// The longest wait between two looks at a row: another clock or another rate may have written it.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// The wait after an answer that makes no sense. (A database that is away is waited for by the group.)
+/// The wait after an invalid answer. (The group waits for a database that is away.)
 const FAULT_WAIT: Duration = Duration::from_secs(1);
 
 /// The most bookings that share a statement.
 const GROUP: usize = 100;
 
-/// Where a queue's slots are booked: the database, and a row in memory in tests.
+/// The place where a queue's slots are booked: the database, or memory in tests.
 pub trait Row: Send + Sync + 'static {
     /// Books slots.
     fn book(&self, ask: &BookAsk) -> impl Future<Output = Result<Booked, StoreError>> + Send;
 
-    /// Gives back the last of the slots that end at `free_at`, if nobody has booked others after them.
+    /// Gives back the last slots, which end at `free_at`, unless others were booked after them.
     fn give_back(&self, free_at: DateTime<Utc>, time: Duration) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
@@ -74,7 +73,7 @@ impl Row for Saved {
     }
 }
 
-/// Bookings that are asked for while a statement is under way share the next one.
+/// Bookings made while a statement is running share the next one.
 struct Bookings<R> {
     row: Arc<R>,
     rate: Rate,
@@ -82,14 +81,14 @@ struct Bookings<R> {
 
 impl<R: Row> Batch for Bookings<R> {
     type Ask = usize;
-    type Answer = Answer;
+    type Answer = SlotAnswer;
 
     const NAME: &'static str = "rate_limits";
 
-    async fn run(&self, asks: &[usize]) -> Result<Vec<Answer>, StoreError> {
+    async fn run(&self, asks: &[usize]) -> Result<Vec<SlotAnswer>, StoreError> {
         let (count, ask) = book_ask(&self.rate, asks);
         let booked = self.row.book(&ask).await?;
-        // Counted from the answer and not from the question: a database that is slow makes jobs late, never early.
+        // Counted from the answer, not the question: a slow database makes jobs late, never early.
         Ok(share(&self.rate, asks, count, &booked, Instant::now()))
     }
 }
@@ -108,12 +107,12 @@ struct Shared<R: Row> {
     row: Arc<R>,
     bookings: Group<Bookings<R>>,
     random: Random,
-    /// Whether slots are to be booked before messages are pulled. So it is at first: a worker that is started again and
-    /// again pulls, and has counted as delivered, only what it can start.
+    /// Whether slots are booked before messages are pulled. True at first: a worker that keeps restarting pulls only
+    /// messages that it can start, since each pull counts as a delivery.
     is_behind: AtomicBool,
-    /// Messages that were pulled and have no slot yet.
+    /// Pulled messages without a slot.
     in_hand: watch::Sender<usize>,
-    /// What the next of them takes its slot from. Locked by the one that books, for itself and those behind it.
+    /// Spare slots for them. Locked by the message that books for itself and for those behind it.
     spare: Mutex<Spare>,
 }
 
@@ -134,12 +133,12 @@ impl<R: Row> Limit<R> {
         }))
     }
 
-    /// Returns when messages may be pulled: none pulled before still waits for its slot, and where the queue is behind,
-    /// the first of the slots that were booked begins. `most` is how many could be run.
+    /// Returns when messages may be pulled: no message still waits for a slot, and if the queue is behind, the first booked
+    /// slot begins. `most` is the number of messages that could run.
     pub async fn ahead(&self, most: usize) -> Ahead<R> {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.0.in_hand.subscribe().wait_for(|count| *count == 0).await;
-        let most = slots::at_once(&self.0.rate).min(most);
+        let most = slots::per_booking(&self.0.rate).min(most);
         let (mut slots, mut end) = (VecDeque::new(), None);
         if self.0.is_behind.load(Ordering::Relaxed) {
             (slots, end) = self.book(most).await;
@@ -151,8 +150,8 @@ impl<R: Row> Limit<R> {
         Ahead { limit: self.clone(), most, has_booked: !slots.is_empty(), slots, end }
     }
 
-    /// A slot for a message in hand. One booking is for all of them, and for those that will come in a moment as they
-    /// did in the last one: else messages that come one by one would be a statement each.
+    /// A slot for a message in hand. One booking serves all of them and those expected in a moment; otherwise messages
+    /// that come one by one would cost a statement each.
     async fn slot(&self) -> Option<Instant> {
         let mut spare = self.0.spare.lock().await;
         let now = Instant::now();
@@ -160,24 +159,24 @@ impl<R: Row> Limit<R> {
             return Some(slot);
         }
         let soon = spare.expected(now) + 1;
-        let most = soon.max(*self.0.in_hand.borrow()).min(slots::at_once(&self.0.rate));
+        let most = soon.max(*self.0.in_hand.borrow()).min(slots::per_booking(&self.0.rate));
         let (slots, _) = self.book(most).await;
         spare.put(slots);
         spare.take(Instant::now())
     }
 
-    /// Books up to so many slots, however long it takes until there are any.
+    /// Books up to `most` slots, however long it takes until there are any.
     async fn book(&self, most: usize) -> (VecDeque<Instant>, Option<DateTime<Utc>>) {
         loop {
             let wait = match self.0.bookings.ask(most).await {
-                Ok(Answer::Slots(slots, end)) => {
-                    if slots.front().is_some_and(|first| *first > Instant::now() + slots::AT_ONCE) {
+                Ok(SlotAnswer::Slots(slots, end)) => {
+                    if slots.front().is_some_and(|first| *first > Instant::now() + slots::BOOKING) {
                         self.0.is_behind.store(true, Ordering::Relaxed);
                     }
                     return (slots, end);
                 }
-                // A while later than it says, each another one: all others who wait were told the same.
-                Ok(Answer::Later(wait)) => wait + slots::HORIZON.mul_f64(0.5 * self.0.random.fraction()),
+                // Later than it says, by a random time: everybody who waits was told the same.
+                Ok(SlotAnswer::Later(wait)) => wait + slots::HORIZON.mul_f64(0.5 * self.0.random.fraction()),
                 Err(refused) => {
                     tracing::error!("slots cannot be booked, again soon: {refused:?}");
                     FAULT_WAIT
@@ -189,7 +188,7 @@ impl<R: Row> Limit<R> {
     }
 }
 
-/// Leave to pull: with slots that are booked, or without.
+/// Permission to pull, with or without booked slots.
 pub struct Ahead<R: Row = Saved> {
     limit: Limit<R>,
     most: usize,
@@ -199,30 +198,30 @@ pub struct Ahead<R: Row = Saved> {
 }
 
 impl<R: Row> Ahead<R> {
-    /// The most messages to be pulled; at least 1.
+    /// The most messages to pull; at least 1.
     #[must_use]
     pub fn most(&self) -> usize {
         self.most
     }
 
-    /// Whether there are slots, which pass: then no message is to be waited for.
+    /// Whether slots are booked. They pass, so a pull must not wait for messages.
     #[must_use]
     pub fn has_booked(&self) -> bool {
         self.has_booked
     }
 
-    /// The turn of a message that came: at the next slot, else at one that is booked for it.
-    pub fn turn(&mut self) -> Turn<R> {
+    /// The time slot of a message that came: the next booked one, or one that is booked for it.
+    pub fn slot(&mut self) -> TimeSlot<R> {
         let now = Instant::now();
         while let Some(slot) = self.slots.pop_front() {
             if is_fresh(slot, now) {
-                return Turn { limit: self.limit.clone(), slot: Some(slot), in_hand: None };
+                return TimeSlot { limit: self.limit.clone(), slot: Some(slot), in_hand: None };
             }
         }
-        Turn { limit: self.limit.clone(), slot: None, in_hand: Some(InHand::new(&self.limit.0.in_hand)) }
+        TimeSlot { limit: self.limit.clone(), slot: None, in_hand: Some(InHand::new(&self.limit.0.in_hand)) }
     }
 
-    /// The server had no more messages. Slots that are left are given back, and the queue is behind no longer.
+    /// The server has no more messages: gives the remaining slots back. The queue is no longer behind.
     pub async fn close(self) {
         if !self.has_booked || self.slots.is_empty() {
             return;
@@ -230,7 +229,7 @@ impl<R: Row> Ahead<R> {
         let shared = &self.limit.0;
         shared.is_behind.store(false, Ordering::Relaxed);
         if let Some(end) = self.end {
-            // Slots that are not given back pass unused, so a failure needs no second try.
+            // Slots that are not given back pass unused, so this is tried only once.
             if let Err(error) = shared.row.give_back(end, shared.rate.time_for(self.slots.len())).await {
                 tracing::debug!("slots are not given back: {error}");
             }
@@ -238,15 +237,15 @@ impl<R: Row> Ahead<R> {
     }
 }
 
-/// When one message may be started.
-pub struct Turn<R: Row = Saved> {
+/// When one message may start.
+pub struct TimeSlot<R: Row = Saved> {
     limit: Limit<R>,
     slot: Option<Instant>,
     in_hand: Option<InHand>,
 }
 
-impl<R: Row> Turn<R> {
-    /// Returns when it may.
+impl<R: Row> TimeSlot<R> {
+    /// Returns when the message may start.
     pub async fn comes(mut self) {
         loop {
             let slot = match self.slot.take() {
@@ -256,7 +255,7 @@ impl<R: Row> Turn<R> {
             self.in_hand = None;
             let Some(slot) = slot else { continue };
             sleep_until(slot).await;
-            // A process that stood still has missed its slot, and others have had theirs since.
+            // A process that stood still has missed its slot; later slots are used by others.
             if is_fresh(slot, Instant::now()) {
                 return;
             }
@@ -264,7 +263,7 @@ impl<R: Row> Turn<R> {
     }
 }
 
-/// Counts a message that has no slot yet.
+/// Counts a message without a slot.
 struct InHand(watch::Sender<usize>);
 
 impl InHand {

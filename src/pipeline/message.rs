@@ -1,4 +1,4 @@
-//! One message as it was pulled: it owns the acknowledgement, so that a job is settled once and cannot be forgotten.
+//! A pulled message. It owns the acknowledgement, so a job is settled once and cannot be forgotten.
 
 use std::{convert::Infallible, time::Duration};
 
@@ -16,16 +16,17 @@ use crate::{
         publish::{self, header},
         submit::{LONGEST_JOB_ID, is_job_id},
     },
-    job::{Invalid, Meta},
+    job::Invalid,
     kind::{Lane, Queue},
+    meta::{Meta, Position},
     policy::{PolicyError, Wishes},
-    telemetry::traces::{self, Arrival, Processing},
+    telemetry::traces::{self, Processing},
 };
 
-/// The ids of children are made from the id that a producer chose, and a short suffix.
+/// A child's id is the producer's id and a short suffix.
 const LONGEST_CHILD_ID: usize = 160;
 
-/// The form of a body.
+/// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     /// `application/x-protobuf`
@@ -38,30 +39,17 @@ pub enum Form {
 pub struct Pulled {
     message: jetstream::Message,
     queue: Queue,
-    /// What the stream says of it, known even where the headers cannot be read.
-    pub place: Place,
-}
-
-/// Where a message stands.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Place {
-    /// The stream.
-    pub stream: String,
-    /// Its sequence there.
-    pub sequence: i64,
-    /// How often the server has delivered it, this time included.
-    pub delivered: i64,
-    /// When it was published there.
-    pub published: DateTime<Utc>,
+    /// Its position, known even if the headers cannot be read.
+    pub position: Position,
 }
 
 impl Pulled {
-    /// Takes a message that a consumer of `queue` pulled. None where it has no `JetStream` reply subject, which no
-    /// message of a consumer lacks.
+    /// Wraps a message that a consumer of `queue` pulled. `None` if it has no `JetStream` reply subject, which every
+    /// message of a consumer has.
     #[must_use]
     pub fn new(message: jetstream::Message, queue: Queue) -> Option<Self> {
         let info = message.info().ok()?;
-        let place = Place {
+        let position = Position {
             stream: info.stream.to_owned(),
             sequence: i64::try_from(info.stream_sequence).unwrap_or(i64::MAX),
             delivered: info.delivered,
@@ -69,7 +57,7 @@ impl Pulled {
                 i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0),
             ),
         };
-        Some(Self { message, queue, place })
+        Some(Self { message, queue, position })
     }
 
     /// The queue it came from.
@@ -96,7 +84,7 @@ impl Pulled {
         self.message.headers.as_ref()
     }
 
-    /// What the headers and the stream say of the job.
+    /// Reads the headers.
     ///
     /// # Errors
     /// Names the header that cannot be read.
@@ -113,15 +101,15 @@ impl Pulled {
         Ok(Meta { not_after, wishes, ..self.identity()? })
     }
 
-    /// The same without what the job wishes for itself: what a job is recorded under that has a header which cannot be
-    /// read.
+    /// As [`Self::meta`], without the job's own policy: the identity under which a job with an unreadable header is
+    /// recorded.
     ///
     /// # Errors
     /// If its ids themselves cannot be read.
     pub fn identity(&self) -> Result<Meta, Invalid> {
         let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_JOB_ID)).transpose()?;
         let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_JOB_ID };
-        let job_id = publish::job_id(self.headers(), &self.place.stream, self.place.sequence);
+        let job_id = publish::job_id(self.headers(), &self.position.stream, self.position.sequence);
         let job_id = check_id(header::JOB_ID, &job_id, longest)?;
         Ok(Meta {
             wishes: Wishes::default(),
@@ -129,29 +117,17 @@ impl Pulled {
             job_id,
             kind: self.queue.kind,
             lane: self.queue.lane.unwrap_or(Lane::Critical),
-            stream: self.place.stream.clone(),
-            sequence: self.place.sequence,
-            delivered: self.place.delivered,
-            published: self.place.published,
+            position: self.position.clone(),
             resumed: self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX)),
             not_after: None,
             trace: self.headers().and_then(publish::trace),
         })
     }
 
-    /// Begins the span of this run, where the trace is kept. What follows from the job has its context from here on; a
-    /// message that brought none carries it too, when it is parked or dead.
-    pub fn begin(&mut self, meta: Result<&mut Meta, &Invalid>) -> Processing {
+    /// Begins the span of this run, if its trace is kept. Everything that follows from the job gets its context from the
+    /// span; a message without a context gets it too, for when it is parked or dead.
+    pub fn begin_span(&mut self, meta: Result<&mut Meta, &Invalid>) -> Processing {
         let ids = meta.as_ref().ok().map(|meta| (meta.job_id.as_str(), meta.root_id.as_str()));
-        let arrival = Arrival {
-            queue: self.queue,
-            ids,
-            stream: &self.place.stream,
-            sequence: self.place.sequence,
-            delivered: self.place.delivered,
-            published: self.place.published,
-            size: self.message.payload.len(),
-        };
         let unread;
         let brought = if let Ok(meta) = &meta {
             meta.trace.as_deref()
@@ -160,7 +136,7 @@ impl Pulled {
             unread.as_deref()
         };
         let is_first = brought.is_none();
-        let (span, trace) = traces::process(&arrival, brought);
+        let (span, trace) = traces::process(self.queue, &self.position, ids, self.message.payload.len(), brought);
         if let Some(trace) = trace {
             if is_first {
                 publish::set_trace(self.message.message.headers.get_or_insert_default(), Some(&trace));
@@ -182,7 +158,7 @@ impl Pulled {
         self.header(name).map(read).transpose().map_err(refused)
     }
 
-    /// The form that `Content-Type` names.
+    /// The format that `Content-Type` names.
     ///
     /// # Errors
     /// If it names another.
@@ -199,28 +175,27 @@ impl Pulled {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// What keeps the message this worker's.
+    /// Keeps the message with this worker.
     #[must_use]
     pub fn lifeline(&self) -> Lifeline {
         Lifeline { client: self.message.context.client(), reply: self.message.reply.clone() }
     }
 
-    /// Sends an acknowledgement. Only `settle` calls this: an acknowledgement that is lost brings the message back,
-    /// and its record then ends it.
+    /// Sends an acknowledgement. Only `settle` calls this. If it is lost, the message comes back and its record ends it.
     pub(super) async fn acknowledge(self, kind: AckKind) {
         if let Err(error) = self.message.ack_with(kind).await {
-            tracing::warn!(sequence = self.place.sequence, "an acknowledgement could not be sent: {error}");
+            tracing::warn!(sequence = self.position.sequence, "an acknowledgement could not be sent: {error}");
         }
     }
 
-    /// Ends the message for good, with a reason that the server's advisory repeats.
+    /// Terminates the message, with a reason that the server's advisory repeats.
     ///
-    /// async-nats has no reason in its `Term`, so the protocol text is published as it is (ADR-15).
+    /// The client's `Term` carries no reason, so this publishes the protocol text itself (ADR-15).
     pub(super) async fn terminate(self, reason: &str) {
         let Some(reply) = self.message.reply.clone() else { return };
         let text = format!("+TERM {reason}");
         if let Err(error) = self.message.context.client().publish(reply, text.into()).await {
-            tracing::warn!(sequence = self.place.sequence, "a message could not be terminated: {error}");
+            tracing::warn!(sequence = self.position.sequence, "a message could not be terminated: {error}");
         }
     }
 }
@@ -232,13 +207,13 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
-    /// Starts the message's `ack_wait` anew every so often, for as long as the future is polled.
+    /// Restarts the message's `ack_wait` at this interval, for as long as the future is polled.
     pub async fn keep(self, every: Duration) -> Infallible {
         let mut ticks = interval_at(Instant::now() + every, every);
         loop {
             ticks.tick().await;
             if let Some(reply) = self.reply.clone() {
-                // A lost connection is noticed and mended elsewhere; this only risks a redelivery.
+                // The connection is watched elsewhere; a lost signal only risks a redelivery.
                 let _ = self.client.publish(reply, PROGRESS).await;
             }
         }

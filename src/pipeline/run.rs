@@ -1,209 +1,168 @@
-//! One job from pulled to settled: decode, guard, work, effects, settle.
+//! One run of a job, from its beginning to its end: decode, attempt, carry out, settle.
+//!
+//! A run begins and ends here, whatever its [`Origin`].
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    time::Duration,
+use std::{sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::BoxFuture;
+use tokio::{
+    join,
+    time::{Instant, sleep},
 };
-
-use chrono::{DateTime, Utc};
-use futures::FutureExt;
-use tokio::time::{Instant, sleep, timeout};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, warn};
 
 use super::{
-    at_once::ShortWay,
-    judge::{Next, judge, parked_until},
-    message::{Form, Place, Pulled},
-    registry::{Decoder, Runnable},
-    settle::{Fate, settle},
+    attempt::{Attempted, Decided, attempt, attempt_admitted},
+    combined::{Combined, Draft},
+    direct::{DirectEnd, DirectSends, Reserved},
+    ending::{Disposition, Ending, Logged},
+    judge::Decision,
+    message::{Form, Pulled},
+    runner::{RELEASE_TIMEOUT, Runner},
+    settle::settle,
 };
 use crate::{
-    channels::{AfterUnknown, Channels, NOBODY},
     checkpoint::{self, Step},
-    clock::{Clock, Random},
-    effects::{Admission, Death, Effects, Refused, Written},
-    job::{Context, Failure, Meta, Outcome},
-    kind::{Queue, Stage},
-    plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
-    policy::Policy,
-    reads::Recipients,
-    store::{AT_ONCE, Claim, Committed, Verdict},
-    telemetry::{
-        metrics::QueueMetrics,
-        traces::{End, Processing, context},
-    },
-    templates::Templates,
+    effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
+    job::Invalid,
+    meta::{Ids, Meta, NO_MESSAGE},
+    plan::{JobOutcome, Maintenance, Plan, Reason},
+    retry::Once,
+    store::{Child, Claim, Committed, Verdict},
+    telemetry::traces::{self, Processing},
 };
 
-/// How long a job that cannot run because the database is away waits before it looks again.
+/// The wait of a job that cannot run because the database is away.
 const HOLD: Duration = Duration::from_secs(1);
 
-/// How long a worker that stops tries to record that it gives a job back.
-const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long data read before a commit stays valid: a database that was away in between may have changed.
+const FRESH: TimeDelta = TimeDelta::seconds(5);
 
-/// What every job of one queue is run with.
-pub struct Runner {
-    /// How the queue behaves.
-    pub policy: Policy,
-    /// How long the server waits for a sign of life.
-    pub ack_wait: Duration,
-    /// Reads the queue's bodies.
-    pub decoder: Arc<dyn Decoder>,
-    /// Looks up, writes and publishes.
-    pub effects: Effects,
-    /// The ways to reach a person.
-    pub channels: Channels,
-    /// What people are told, in their languages.
-    pub templates: Templates,
-    /// Plans notifications with their reminders, and sends pushes as they are planned: where these are jobs of such stages.
-    pub short_way: Option<Arc<ShortWay>>,
-    /// What is counted of the queue.
-    pub metrics: Arc<QueueMetrics>,
-    /// The time.
-    pub clock: Clock,
-    /// Randomness.
-    pub random: Random,
-    /// Cancelled when the worker stops.
-    pub stop: CancellationToken,
-    /// Cancelled when a worker that stops has waited long enough.
-    pub deadline: CancellationToken,
+/// How a job reached its run.
+pub enum Origin<'a> {
+    /// By a pulled message.
+    Message(Pulled),
+    /// Planned with its reminder: a notification.
+    Planned {
+        /// Its identity.
+        meta: Meta,
+        /// The size of its body, in bytes.
+        size: usize,
+        /// When planning began.
+        started: Instant,
+    },
+    /// Sent directly: a push that is claimed and has no message. This is the message that it would have.
+    Direct(&'a Child, DateTime<Utc>),
 }
 
-/// What came of a job, for its one log line and the metrics.
-pub(super) struct Ending {
-    pub(super) fate: Fate,
-    pub(super) outcome: JobOutcome,
-    pub(super) why: Option<String>,
-    /// The name of why it was skipped or waits.
-    pub(super) reason: Option<Reason>,
-    /// Which attempt it was, where that was its last.
-    pub(super) attempts: Option<u32>,
-    /// How many of its pushes need no message, where they were sent with it.
-    pub(super) pushes: Option<usize>,
+/// The ways to save messages between the stages: for jobs of the first two stages.
+pub struct Shortcuts {
+    /// Plans notifications with their reminders.
+    pub combined: Combined,
+    /// Sends pushes directly.
+    pub direct: DirectSends,
 }
 
-impl Ending {
-    pub(super) fn new(outcome: JobOutcome, fate: Fate) -> Self {
-        Self { fate, outcome, why: None, reason: None, attempts: None, pushes: None }
-    }
-
-    fn because(self, why: impl Into<String>) -> Self {
-        Self { why: Some(why.into()), ..self }
-    }
-
-    pub(super) fn by(self, reason: Reason) -> Self {
-        Self { reason: Some(reason), ..self.because(reason.name()) }
-    }
-
-    /// Leaves the message alone where another worker's word counts: a run that has ended needs no more than its
-    /// acknowledgement, a delivery that another has claimed is that one's to settle.
-    fn if_written(self, meta: &Meta, written: Written) -> Self {
-        match written {
-            Written::Yes => self,
-            Written::Superseded if meta.kind.stage == Stage::Delivery => Self::new(JobOutcome::Superseded, Fate::Leave),
-            Written::Superseded => Self::new(JobOutcome::Duplicate, Fate::Done),
-        }
-    }
+/// A job that is being run. Dropping it settles nothing: the server delivers its message again.
+pub struct Run {
+    runner: Arc<Runner>,
+    shortcuts: Option<Arc<Shortcuts>>,
+    message: Option<Pulled>,
+    meta: Result<Meta, Invalid>,
+    span: Processing,
+    started: Instant,
+    is_counted: bool,
 }
 
-impl Runner {
-    /// Runs one message to its end and settles it. The message stays this worker's until then.
-    pub async fn run(&self, mut message: Pulled) {
-        let started = Instant::now();
-        self.metrics.begun(self.waited(&message));
-        let mut meta = message.meta();
-        let mut span = message.begin(meta.as_mut().map_err(|invalid| &*invalid));
-        let meta = meta.as_ref();
-        if let Ok(meta) = meta {
-            debug!(job = meta.job_id, root = meta.root_id, kind = %meta.kind, delivered = meta.delivered, "begun");
-        }
-        let alive = self.ack_wait / 3;
-        let ending = tokio::select! {
-            biased;
-            ending = self.decide(&message, meta, &mut span) => ending,
-            never = message.lifeline().keep(alive) => match never {},
-            () = self.deadline.cancelled() => self.release(meta).await,
-        };
-        self.end(&mut span, &ending);
-        Self::log(message.queue(), &message.place, meta.ok(), span.attempt, &ending, started.elapsed());
-        let Ending { fate, outcome, reason, attempts, .. } = ending;
-        let (reason, attempts) = match &fate {
-            Fate::Dead(death) => (Some(death.reason.name()), Some(death.attempts)),
-            _ => (reason.map(Reason::name), attempts),
-        };
-        let lifeline = message.lifeline();
-        tokio::select! {
-            biased;
-            () = settle(message, fate, &self.effects) => checkpoint::reached(Step::Settled),
-            never = lifeline.keep(alive) => match never {},
-            () = self.out_of_time() => {}
-        }
-        self.metrics.ended(outcome, started.elapsed(), reason, attempts);
-    }
-
-    /// How long a message lay in its queue. One that comes again waited for something else.
-    fn waited(&self, message: &Pulled) -> Option<Duration> {
-        let since = || (self.clock.now() - message.place.published).to_std().unwrap_or_default();
-        (message.place.delivered == 1).then(since)
-    }
-
-    /// Holds a message until its time, and keeps it this worker's meanwhile. False where the worker stops before.
-    pub async fn hold(&self, message: &Pulled, until: impl Future<Output = ()>) -> bool {
-        tokio::select! {
-            biased;
-            () = self.stop.cancelled() => false,
-            () = until => true,
-            never = message.lifeline().keep(self.ack_wait / 3) => match never {},
-        }
-    }
-
-    /// Gives back a message that was pulled and not begun.
-    pub async fn give_back(&self, message: Pulled) {
-        let ending = self.release(message.meta().as_ref()).await;
-        settle(message, ending.fate, &self.effects).await;
-    }
-
-    /// Some time after the deadline: what is not settled by then is settled after its redelivery.
-    async fn out_of_time(&self) {
-        self.deadline.cancelled().await;
-        sleep(RELEASE_TIMEOUT).await;
-    }
-
-    /// Decodes, guards, works and performs, again while the database is away.
-    async fn decide(
-        &self,
-        message: &Pulled,
-        meta: Result<&Meta, &crate::job::Invalid>,
-        span: &mut Processing,
-    ) -> Ending {
-        let meta = match meta {
-            Ok(meta) => meta,
-            Err(invalid) => {
-                let known = message.identity().ok();
-                return self.undecodable(message, known.as_ref(), &invalid.to_string()).await;
+impl Run {
+    /// Begins a run.
+    pub fn begin(runner: &Arc<Runner>, shortcuts: Option<&Arc<Shortcuts>>, origin: Origin<'_>) -> Self {
+        let mut started = Instant::now();
+        let is_counted = !matches!(origin, Origin::Planned { .. });
+        let mut message = None;
+        let (meta, span) = match origin {
+            Origin::Message(mut pulled) => {
+                let position = &pulled.position;
+                let waited = || (runner.clock.now() - position.published).to_std().unwrap_or_default();
+                // A redelivery has waited for something else.
+                runner.metrics.begun((position.delivered == 1).then(waited));
+                let mut meta = pulled.meta();
+                let span = pulled.begin_span(meta.as_mut().map_err(|invalid| &*invalid));
+                if let Ok(meta) = &meta {
+                    let delivered = meta.position.delivered;
+                    debug!(job = meta.job_id, root = meta.root_id, kind = %meta.kind, delivered, "begun");
+                }
+                message = Some(pulled);
+                (meta, span)
+            }
+            Origin::Planned { meta, size, started: since } => {
+                started = since;
+                let mut begun = begin_without_message(runner, meta, size);
+                begun.1.attempt = Some(1);
+                begun
+            }
+            Origin::Direct(child, claimed_at) => {
+                checkpoint::reached(Step::Claimed);
+                runner.metrics.begun(Some(Duration::ZERO));
+                let ids = Ids { job: child.job_id.clone(), root: child.root_id.clone() };
+                let mut meta = Meta::without_message(runner.queue, &runner.stream, ids, claimed_at, child.not_after);
+                meta.trace.clone_from(&child.trace);
+                begin_without_message(runner, meta, child.body.len())
             }
         };
-        let mut is_told = false;
+        let (runner, shortcuts) = (Arc::clone(runner), shortcuts.cloned());
+        Self { runner, shortcuts, message, meta, span, started, is_counted }
+    }
+
+    /// Runs a message to its end. It stays this worker's until it is settled.
+    pub async fn run(mut self) {
+        let Some(lifeline) = self.message.as_ref().map(Pulled::lifeline) else { return };
+        let runner = Arc::clone(&self.runner);
+        let ending = tokio::select! {
+            biased;
+            ending = self.decide() => ending,
+            never = lifeline.keep(runner.ack_wait / 3) => match never {},
+            () = runner.deadline.cancelled() => runner.release(self.meta.as_ref().ok()).await,
+        };
+        self.end(ending).await;
+    }
+
+    /// Decodes, attempts and performs, again while the database is away.
+    async fn decide(&mut self) -> Ending {
+        let Self { runner, shortcuts, message: Some(message), meta, span, .. } = self else {
+            // Only messages are decided about here.
+            return Ending::new(JobOutcome::Superseded, Disposition::Leave);
+        };
+        let meta = match meta {
+            Ok(meta) => &*meta,
+            Err(invalid) => {
+                let known = message.identity().ok();
+                return runner.undecodable(&message.position, known.as_ref(), &invalid.to_string()).await;
+            }
+        };
+        let mut told = Once::new();
         loop {
-            let job = match message.form().map_err(|invalid| invalid.to_string()) {
-                Ok(form) => self.decode(message, form),
-                Err(why) => Err(why),
-            };
-            let job = match job {
+            let form = message.form().map_err(|invalid| invalid.to_string());
+            let job = match form.and_then(|form| runner.decode(message.body(), form)) {
                 Ok(job) => job,
-                Err(why) => return self.undecodable(message, Some(meta), &why).await,
+                Err(why) => return runner.undecodable(&message.position, Some(meta), &why).await,
             };
-            let ending = match self.attempt(meta, job, span).await {
-                Err(Refused::Data(why)) => self.refused(meta, &why).await,
-                ending => ending,
+            let performed = match attempt(runner, meta, job, span).await {
+                Ok(Attempted::Decided(decided)) => perform(runner, shortcuts.as_ref(), meta, decided).await,
+                Ok(Attempted::Ended(ending)) => Ok(ending),
+                Err(refused) => Err(refused),
             };
-            match ending {
+            let performed = match performed {
+                Err(Refused::Data(why)) => runner.refused(meta, &why).await,
+                performed => performed,
+            };
+            match performed {
                 Ok(ending) => return ending,
                 Err(Refused::Data(why) | Refused::Fault(why) | Refused::Unavailable(why)) => {
-                    // Once, and not each second: what is down is told of by health.
-                    if !std::mem::replace(&mut is_told, true) {
+                    // Once, and not each second: health tells which part is down.
+                    if told.is_first() {
                         warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
                         span.held(&why);
                     }
@@ -213,289 +172,266 @@ impl Runner {
         }
     }
 
-    /// Reads the body. A panic in a decoder is that job's only.
-    fn decode(&self, message: &Pulled, form: Form) -> Result<Box<dyn Runnable>, String> {
-        let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(message.body(), form)));
-        read.unwrap_or_else(|_| Err("reading the body panicked".into()))
-    }
-
-    /// One run of the job. What is rare is boxed: the state of a run is as large as the largest that it awaits, and is
-    /// copied where it begins. A database that is away or answers nonsense is the caller's to wait for.
-    async fn attempt(&self, meta: &Meta, job: Box<dyn Runnable>, span: &mut Processing) -> Result<Ending, Refused> {
-        match self.effects.admit(meta, self.ack_wait).await? {
-            Admission::Run { attempts, claim, first } => {
-                self.attempt_admitted(meta, job, span, (attempts, claim, first)).await
-            }
-            other => {
-                let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
-                Box::pin(self.not_admitted(meta, not_after, other)).await
-            }
-        }
-    }
-
-    /// The same of a job that may run: with so many failures on record, its claim where it is a delivery, and first
-    /// recorded then.
-    pub(super) async fn attempt_admitted(
-        &self,
-        meta: &Meta,
-        job: Box<dyn Runnable>,
-        span: &mut Processing,
-        (mut attempts, claim, mut first): (u32, Option<Box<Claim>>, DateTime<Utc>),
-    ) -> Result<Ending, Refused> {
-        let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.published));
-        span.attempt = Some(attempts + 1);
-        // What was perhaps sent has not come too late: its channel's rule says what it is.
-        let unsure = claim.as_ref().is_some_and(|claim| claim.unsettled) && self.stops_after_unknown(meta);
-        let read = self.clock.now();
-        if read >= not_after && !unsure {
-            let written = Box::pin(self.effects.skip(meta, not_after, Reason::Expired, Plan::default())).await?;
-            return Ok(Ending::new(JobOutcome::Expired, Fate::Done).if_written(meta, written));
-        }
-        let cx = self.context(meta, not_after, claim);
-        let recipients = cx.recipients.clone();
-        let policy = self.policy.for_job(&meta.wishes);
-        let result = self.work(meta, job, cx, policy.timeout).await;
-        let failed = matches!(result, Err(Failure::Retry { .. } | Failure::Permanent { .. }));
-        if failed && Effects::takes_for_new(meta) {
-            match self.effects.look_up(meta).await? {
-                Admission::Run { attempts: recorded, first: since, .. } => (attempts, first) = (recorded, since),
-                other => return Box::pin(self.not_admitted(meta, not_after, other)).await,
-            }
-            span.attempt = Some(attempts + 1);
-        }
-        match judge(result, attempts, &policy, &self.random, self.clock.now(), not_after) {
-            Next::CarryOut(plan) => {
-                let outcome = plan.outcome();
-                let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
-                let (committed, pushes) = match &self.short_way {
-                    Some(short_way) => {
-                        Box::pin(short_way.carry_out(self, meta, not_after, plan, (read, recipients))).await?
-                    }
-                    None => (self.effects.carry_out(meta, not_after, plan).await?, None),
-                };
-                match committed {
-                    Committed::Fresh => {
-                        Ok(Ending { why, attempts: Some(attempts + 1), pushes, ..Ending::new(outcome, Fate::Done) })
-                    }
-                    Committed::MarkTaken => Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(Reason::AlreadySent)),
-                    Committed::Duplicate => {
-                        Ok(Ending::new(JobOutcome::Duplicate, Fate::Done).if_written(meta, Written::Superseded))
-                    }
-                }
-            }
-            Next::Skip(reason, plan) => {
-                let written = Box::pin(self.effects.skip(meta, not_after, reason, plan)).await?;
-                Ok(Ending::new(JobOutcome::Skipped, Fate::Done).by(reason).if_written(meta, written))
-            }
-            Next::Tend(upkeep) => Box::pin(self.tend(meta, not_after, upkeep, policy.timeout)).await,
-            Next::Wait(until, reason) => {
-                let written = self.effects.record_wait(meta, until, reason).await?;
-                Ok(Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason).if_written(meta, written))
-            }
-            Next::RetrySoon(why, wait) => {
-                let written = self.effects.record(meta, Verdict::Attempt { error: why.clone(), until: None }).await?;
-                Ok(Ending::new(JobOutcome::Retry, Fate::Retry(wait)).because(why).if_written(meta, written))
-            }
-            Next::RetryLater(why, until) => {
-                let failed = Verdict::Attempt { error: why.clone(), until: Some(until) };
-                let written = self.effects.record(meta, failed).await?;
-                Ok(Ending::new(JobOutcome::Retry, park(meta, not_after, until)).because(why).if_written(meta, written))
-            }
-            Next::Die(error, reason) => self.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
-            Next::Hold(why) => Err(Refused::Unavailable(why)),
-        }
-    }
-
-    /// What a job may use.
-    pub(super) fn context(&self, meta: &Meta, not_after: DateTime<Utc>, claim: Option<Box<Claim>>) -> Context {
-        Context {
-            meta: meta.clone(),
-            not_after,
-            claim,
-            reads: self.effects.reads().clone(),
-            recipients: Recipients::default(),
-            store: self.effects.store().clone(),
-            channels: self.channels.clone(),
-            templates: self.templates.clone(),
-            clock: self.clock.clone(),
-            random: self.random.clone(),
-        }
-    }
-
-    /// What becomes of a job that is not to run (any more).
-    async fn not_admitted(
-        &self,
-        meta: &Meta,
-        not_after: DateTime<Utc>,
-        admission: Admission,
-    ) -> Result<Ending, Refused> {
-        Ok(match admission {
-            // A job that may run is none of these.
-            Admission::Run { .. } => Ending::new(JobOutcome::Superseded, Fate::Leave),
-            Admission::Ended(state) => Ending::new(JobOutcome::Duplicate, Fate::Done).because(state),
-            Admission::Dead(death) => Ending::new(JobOutcome::Dead, Fate::Dead(death)),
-            Admission::Wait(until, reason) => {
-                let until = parked_until(until, self.clock.now(), not_after);
-                Ending::new(JobOutcome::Waits, park(meta, not_after, until)).by(reason)
-            }
-            Admission::Crashing { attempts } => return self.crashed(meta, attempts).await,
-        })
-    }
-
-    /// Upkeep, within the timeout too. No worker waits for it when it stops: the next one goes on.
-    async fn tend(
-        &self,
-        meta: &Meta,
-        not_after: DateTime<Utc>,
-        upkeep: Upkeep,
-        limit: Duration,
-    ) -> Result<Ending, Refused> {
-        tokio::select! {
-            tended = self.effects.tend(meta, not_after, upkeep, limit) => match tended? {
-                (Committed::Fresh | Committed::MarkTaken, removed) => {
-                    Ok(Ending::new(JobOutcome::Done, Fate::Done).because(removed.to_string()))
-                }
-                (Committed::Duplicate, _) => Ok(Ending::new(JobOutcome::Duplicate, Fate::Done)),
-            },
-            () = self.stop.cancelled() => Ok(self.release(Ok(meta)).await),
-        }
-    }
-
-    /// The work itself, within its timeout. A panic ends this job's attempt and nothing else.
-    async fn work(
-        &self,
-        meta: &Meta,
-        job: Box<dyn Runnable>,
-        cx: Context,
-        limit: Duration,
-    ) -> Result<Outcome, Failure> {
-        let work = AssertUnwindSafe(async { job.work(cx).await }).catch_unwind();
-        match timeout(limit, work).await {
-            Ok(Ok(result)) => result,
-            // The panic's own text may hold personal data; the panic hook has logged where it was.
-            Ok(Err(_)) => self.broken_off(meta, "the work panicked".into()),
-            Err(_) => self.broken_off(meta, format!("the work took longer than {limit:?}")),
-        }
-    }
-
-    fn stops_after_unknown(&self, meta: &Meta) -> bool {
-        let rule = Channel::of(meta.kind).and_then(|channel| self.channels.after_unknown(channel));
-        rule == Some(AfterUnknown::Stop)
-    }
-
-    /// Work that was broken off failed, but what it was sending may have been sent.
-    fn broken_off(&self, meta: &Meta, why: String) -> Result<Outcome, Failure> {
-        if self.stops_after_unknown(meta) {
-            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, &why))));
-        }
-        Err(Failure::retry(why))
-    }
-
-    async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Refused> {
-        let verdict = Verdict::Dead { error: death.error.clone(), reason: death.reason };
-        let written = self.effects.record(meta, verdict).await?;
-        Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death)).if_written(meta, written))
-    }
-
-    async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Refused> {
-        let error =
-            format!("delivered {} times with nothing recorded: it ends the workers that run it", meta.delivered);
-        let written = self.effects.record_crashed(meta, &error).await?;
-        let death = Death { reason: DeadReason::Crashed, error, attempts, first: meta.published };
-        Ok(Ending::new(JobOutcome::Dead, Fate::Dead(death)).if_written(meta, written))
-    }
-
-    /// What cannot be read is recorded where its id can be, and kept in the dead letters in any case.
-    async fn undecodable(&self, message: &Pulled, meta: Option<&Meta>, why: &str) -> Ending {
-        if let Some(meta) = meta {
-            let verdict = Verdict::Dead { error: why.to_owned(), reason: DeadReason::Undecodable };
-            if let Err(refused) = self.effects.record(meta, verdict).await {
-                warn!(job = meta.job_id, "an undecodable job is not on record: {refused:?}");
+    /// Ends the run: its span, its log line, its message and its counts.
+    async fn end(mut self, ending: Ending) {
+        self.close(&ending);
+        let took = self.started.elapsed();
+        let position = self.message.as_ref().map(|message| &message.position);
+        let position = position.or(self.meta.as_ref().ok().map(|meta| &meta.position));
+        ending.log(&Logged {
+            queue: self.runner.queue,
+            sequence: position.map_or(NO_MESSAGE, |position| position.sequence),
+            delivered: position.map_or(1, |position| position.delivered),
+            meta: self.meta.as_ref().ok(),
+            attempt: self.span.attempt,
+            took,
+        });
+        let (outcome, reason, attempts) = (ending.outcome, ending.label(), ending.attempts());
+        let runner = &self.runner;
+        if let Some(message) = self.message.take() {
+            let lifeline = message.lifeline();
+            tokio::select! {
+                biased;
+                () = settle(message, ending.disposition, &runner.effects) => checkpoint::reached(Step::Settled),
+                never = lifeline.keep(runner.ack_wait / 3) => match never {},
+                () = out_of_time(runner) => {}
             }
         }
-        let first = message.place.published;
-        Ending::new(
-            JobOutcome::Dead,
-            Fate::Dead(Death { reason: DeadReason::Undecodable, error: why.to_owned(), attempts: 1, first }),
-        )
-    }
-
-    /// The database refuses what the job wants written. Data that it cannot hold never gets better.
-    async fn refused(&self, meta: &Meta, why: &str) -> Result<Ending, Refused> {
-        let error = format!("the database refuses the job's data: {why}");
-        self.die(meta, Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.published }).await
-    }
-
-    /// Gives the job back because the worker stops. That this is no crash is recorded, if that is quickly done.
-    pub(super) async fn release(&self, meta: Result<&Meta, &crate::job::Invalid>) -> Ending {
-        if let Ok(meta) = meta {
-            let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;
+        if !self.is_counted {
+            runner.metrics.begun(Some(Duration::ZERO));
         }
-        Ending::new(JobOutcome::Released, Fate::Release)
+        runner.metrics.ended(outcome, self.started.elapsed(), reason, attempts);
     }
 
-    /// What the span says of the end.
-    pub(super) fn end(&self, span: &mut Processing, ending: &Ending) {
-        let (mut reason, mut error) = (ending.reason.map(Reason::name), ending.why.as_deref());
-        let until = match &ending.fate {
-            Fate::Park { until, .. } => Some(*until),
-            Fate::Retry(wait) => Some(self.clock.now() + *wait),
-            Fate::Dead(death) => {
-                (reason, error) = (Some(death.reason.name()), Some(death.error.as_str()));
-                None
+    /// Ends a notification that was planned with its reminder. It was written if the reminder was, unless it had ended
+    /// before.
+    async fn end_with_reminder(mut self, reminder: Committed, followed: bool, pushes: Option<usize>) {
+        let ending = match reminder {
+            Committed::Fresh if followed => {
+                Ending { attempts: Some(1), pushes, ..Ending::new(JobOutcome::Done, Disposition::Done) }
             }
-            Fate::Done | Fate::Leave | Fate::Release => None,
+            Committed::Fresh | Committed::Duplicate => Ending::new(JobOutcome::Duplicate, Disposition::Done),
+            // Another job sent this reminder, so there is no such notification.
+            Committed::MarkTaken => {
+                return self.close(&Ending::new(JobOutcome::Skipped, Disposition::Done).by(Reason::AlreadySent));
+            }
         };
-        span.ended(&End { outcome: ending.outcome, reason, error, until });
+        self.end(ending).await;
     }
 
-    pub(super) fn log(
-        queue: Queue,
-        place: &Place,
-        meta: Option<&Meta>,
-        attempt: Option<u32>,
-        ending: &Ending,
-        took: Duration,
-    ) {
-        let &Ending { ref fate, outcome, ref why, pushes, .. } = ending;
-        let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
-        let trace_id = trace.and_then(context::trace_id);
-        let word = outcome.name();
-        let job = meta.map_or("?", |meta| meta.job_id.as_str());
-        let root = meta.map_or("?", |meta| meta.root_id.as_str());
-        let kind = queue.kind.name;
-        let &Place { sequence, delivered, .. } = place;
-        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        let why = why.as_deref();
-        // The same fields in each, and more where they say something.
-        macro_rules! line {
-            ($level:ident, $($rest:tt)+) => {
-                $level!(job, root, kind, outcome = word, attempt, delivered, ms, pushes, trace_id, $($rest)+)
-            };
-        }
-        match fate {
-            Fate::Leave => line!(warn, sequence, "{kind} is another worker's by now"),
-            Fate::Done if outcome == JobOutcome::Unknown => {
-                line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
-            }
-            // The line of its notification says how many there were.
-            Fate::Done if sequence == AT_ONCE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done => {
-                line!(debug, reason = why, "{kind} {word}");
-            }
-            Fate::Done => line!(info, reason = why, "{kind} {word}"),
-            Fate::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
-            Fate::Park { until, .. } if outcome == JobOutcome::Retry => {
-                line!(warn, error = why, %until, "{kind} failed, again later");
-            }
-            Fate::Park { until, .. } => line!(info, reason = why, %until, "{kind} waits"),
-            Fate::Retry(wait) => line!(warn, error = why, ?wait, "{kind} failed, again soon"),
-            Fate::Dead(Death { reason, error, attempts, .. }) => {
-                line!(error, reason = reason.name(), attempts, error, sequence, "{kind} is dead");
-            }
-        }
+    /// Closes the span of a run that has no line and no count: its message repeats it, or there is no such job.
+    fn close(&mut self, ending: &Ending) {
+        ending.close(&mut self.span, self.runner.clock.now());
     }
 }
 
-fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Fate {
-    Fate::Park { meta: Box::new(meta.clone()), not_after, until }
+/// Begins the span of a job that this process planned and that has no message.
+fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Invalid>, Processing) {
+    let ids = Some((meta.job_id.as_str(), meta.root_id.as_str()));
+    let (span, trace) = traces::process(runner.queue, &meta.position, ids, size, meta.trace.as_deref());
+    meta.trace = trace.or(meta.trace);
+    (Ok(meta), span)
+}
+
+/// Performs a decision.
+async fn perform(
+    runner: &Arc<Runner>,
+    shortcuts: Option<&Arc<Shortcuts>>,
+    meta: &Meta,
+    decided: Decided,
+) -> Result<Ending, Refused> {
+    let Decided { decision, attempts, first, not_after, read, policy } = decided;
+    let effects = &runner.effects;
+    match decision {
+        Decision::CarryOut(plan) => {
+            let outcome = plan.outcome();
+            let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
+            let (committed, pushes) = match shortcuts {
+                Some(shortcuts) => Box::pin(carry_out(runner, shortcuts, meta, not_after, plan, read)).await?,
+                None => (effects.carry_out(meta, not_after, plan).await?, None),
+            };
+            Ok(match committed {
+                Committed::Fresh => {
+                    Ending { why, attempts: Some(attempts + 1), pushes, ..Ending::new(outcome, Disposition::Done) }
+                }
+                Committed::MarkTaken => Ending::new(JobOutcome::Skipped, Disposition::Done).by(Reason::AlreadySent),
+                Committed::Duplicate => {
+                    Ending::new(JobOutcome::Duplicate, Disposition::Done).if_written(meta, Written::Superseded)
+                }
+            })
+        }
+        Decision::Skip(reason, plan) => {
+            let written = Box::pin(effects.skip(meta, not_after, reason, plan)).await?;
+            Ok(Ending::new(JobOutcome::Skipped, Disposition::Done).by(reason).if_written(meta, written))
+        }
+        Decision::Maintain(task) => Box::pin(maintain(runner, meta, not_after, task, policy.timeout)).await,
+        Decision::Wait(until, reason) => {
+            let written = effects.record_wait(meta, until, reason).await?;
+            let parked = Disposition::park(meta, not_after, until);
+            Ok(Ending::new(JobOutcome::Waits, parked).by(reason).if_written(meta, written))
+        }
+        Decision::RetrySoon(why, wait) => {
+            let written = effects.record(meta, Verdict::Attempt { error: why.clone(), until: None }).await?;
+            Ok(Ending::new(JobOutcome::Retry, Disposition::Retry(wait)).because(why).if_written(meta, written))
+        }
+        Decision::RetryLater(why, until) => {
+            let failed = Verdict::Attempt { error: why.clone(), until: Some(until) };
+            let written = effects.record(meta, failed).await?;
+            let parked = Disposition::park(meta, not_after, until);
+            Ok(Ending::new(JobOutcome::Retry, parked).because(why).if_written(meta, written))
+        }
+        Decision::Die(error, reason) => runner.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
+        Decision::Hold(why) => Err(Refused::Unavailable(why)),
+    }
+}
+
+/// Carries out the plan of a reminder or a notification with as few messages as possible: a reminder's notification is
+/// planned and committed with it, and pushes are sent directly. Returns also the number of pushes sent, if that belongs
+/// to this job's own log line.
+async fn carry_out(
+    runner: &Arc<Runner>,
+    shortcuts: &Arc<Shortcuts>,
+    meta: &Meta,
+    not_after: DateTime<Utc>,
+    mut plan: Plan,
+    read: DateTime<Utc>,
+) -> Result<(Committed, Option<usize>), Refused> {
+    let effects = &runner.effects;
+    let mut draft = shortcuts.combined.draft(meta, not_after, &mut plan).await;
+    let (of, planned) = match &mut draft {
+        Some(Draft { meta, plan, .. }) => (&*meta, plan),
+        None => (meta, &mut plan),
+    };
+    let reserved = shortcuts.direct.reserve(of, planned, read).await;
+    let job_id = of.job_id.clone();
+    if reserved.is_none() && draft.is_none() {
+        return Ok((effects.carry_out(meta, not_after, plan).await?, None));
+    }
+    let (notification, run) = match draft {
+        Some(Draft { runner, meta, size, plan, started }) => {
+            let run = Run::begin(&runner, None, Origin::Planned { meta, size, started });
+            let meta = run.meta.clone().ok();
+            (meta.map(|meta| PlannedNotification { meta, plan }), Some(run))
+        }
+        None => (None, None),
+    };
+    let ids = reserved.as_ref().map(Reserved::ids);
+    let carried_out = effects.commit_and_claim(meta, not_after, plan, notification, ids).await?;
+    let (committed, followed) = (carried_out.committed, carried_out.followed);
+    let mut pushes = None;
+    match reserved.filter(|_| !carried_out.claimed.is_empty()) {
+        Some(reserved) if runner.clock.now() - read > FRESH => {
+            drop(reserved);
+            effects.give_up_claims(&job_id, carried_out).await?;
+        }
+        Some(reserved) => {
+            // At the same time: a message that cannot be published must not hold up the pushes.
+            let sending = async {
+                let sent = shortcuts.direct.send(reserved, &carried_out.claimed, send_directly).await;
+                if !sent.need_message.is_empty() {
+                    effects.publish_some(&sent.need_message).await;
+                }
+                sent.count
+            };
+            let (sent, ()) = join!(sending, effects.publish_some(&carried_out.others));
+            pushes = Some(sent);
+            effects.note_published(&job_id).await;
+        }
+        None => effects.publish(&job_id, &carried_out.others).await,
+    }
+    if let Some(run) = run {
+        run.end_with_reminder(committed, followed, pushes.take()).await;
+    }
+    Ok((committed, pushes))
+}
+
+/// Runs a push that is claimed and has no message; `child` is the message that it would have.
+fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFuture<'static, DirectEnd> {
+    Box::pin(async move {
+        let mut run = Run::begin(&runner, None, Origin::Direct(&child, claim.created_at));
+        // This program made the body.
+        let (Ok(job), Ok(meta)) = (runner.decoder.decode(&Bytes::from(child.body.clone()), Form::Protobuf), &run.meta)
+        else {
+            return DirectEnd::NeedsMessage;
+        };
+        let sending = async {
+            match attempt_admitted(&runner, meta, job, &mut run.span, Admitted::claimed(claim)).await? {
+                Attempted::Decided(decided) => perform(&runner, None, meta, decided).await,
+                Attempted::Ended(ending) => Ok(ending),
+            }
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = sending => ended,
+            () = runner.deadline.cancelled() => Ok(runner.release(Some(meta)).await),
+        };
+        let Ok(ending) = ended else {
+            runner.release(Some(meta)).await;
+            return DirectEnd::NeedsMessage;
+        };
+        let (end, until) = match &ending.disposition {
+            // On record as dead. Its message tells of that and is buried: a dead letter says where it was.
+            Disposition::Dead(_) => {
+                run.close(&ending);
+                return DirectEnd::NeedsMessage;
+            }
+            Disposition::Done if ending.outcome == JobOutcome::Done => (DirectEnd::Sent, None),
+            Disposition::Done | Disposition::Leave => (DirectEnd::Recorded, None),
+            Disposition::Release => (DirectEnd::NeedsMessage, None),
+            Disposition::Retry(wait) => {
+                let wait = TimeDelta::from_std(*wait).unwrap_or(TimeDelta::MAX);
+                (DirectEnd::Recorded, Some(runner.clock.now() + wait))
+            }
+            Disposition::Park(parked) => (DirectEnd::Recorded, Some(parked.until)),
+        };
+        let parks = until.map(|until| (meta.clone(), until));
+        run.end(ending).await;
+        if let Some((meta, until)) = parks
+            && park::park_child(runner.effects.context(), &meta, &child, until).await == park::Parked::TooLarge
+        {
+            return DirectEnd::NeedsMessage;
+        }
+        end
+    })
+}
+
+/// Maintenance, within the timeout. A stopping worker does not wait for it: the next one continues.
+async fn maintain(
+    runner: &Runner,
+    meta: &Meta,
+    not_after: DateTime<Utc>,
+    task: Maintenance,
+    limit: Duration,
+) -> Result<Ending, Refused> {
+    tokio::select! {
+        maintained = runner.effects.maintain(meta, not_after, task, limit) => match maintained? {
+            (Committed::Fresh | Committed::MarkTaken, removed) => {
+                Ok(Ending::new(JobOutcome::Done, Disposition::Done).because(removed.to_string()))
+            }
+            (Committed::Duplicate, _) => Ok(Ending::new(JobOutcome::Duplicate, Disposition::Done)),
+        },
+        () = runner.stop.cancelled() => Ok(runner.release(Some(meta)).await),
+    }
+}
+
+/// Some time after the deadline. A message that is not settled by then is settled after its redelivery.
+async fn out_of_time(runner: &Runner) {
+    runner.deadline.cancelled().await;
+    sleep(RELEASE_TIMEOUT).await;
+}
+
+/// Holds a message until its time, and keeps it this worker's meanwhile. False if the worker stops first.
+pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output = ()>) -> bool {
+    tokio::select! {
+        biased;
+        () = runner.stop.cancelled() => false,
+        () = until => true,
+        never = message.lifeline().keep(runner.ack_wait / 3) => match never {},
+    }
+}
+
+/// Gives back a message that was pulled and not begun.
+pub async fn give_back(runner: &Runner, message: Pulled) {
+    let ending = runner.release(message.meta().as_ref().ok()).await;
+    settle(message, ending.disposition, &runner.effects).await;
 }

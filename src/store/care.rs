@@ -11,13 +11,14 @@ use sqlx::{PgConnection, Row, postgres::PgRow};
 
 pub use self::plan::{DoseTimes, Horizon, Planned};
 use super::{
-    Person, Store, StoreError, at_position,
+    Store, StoreError, at_position,
     check::{
         CareColumn,
         ColumnKind::{self, Boolean, Date, Instant, Integer, Integers, Text, Times},
     },
-    people::person,
+    people::{self, person},
 };
+use crate::person::People;
 
 /// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
 /// compare it with the database.
@@ -99,7 +100,7 @@ pub struct MedicationRecord {
     /// The users of the family, in order.
     pub family: Vec<String>,
     /// Those of them who exist, and how to reach them with a reminder of it.
-    pub people: BTreeMap<String, Person>,
+    pub people: People,
     /// What the log says of the dose.
     pub dose: DoseState,
 }
@@ -231,7 +232,7 @@ impl Store {
             };
             medication.family.extend(row.try_get::<Option<String>, _>("member")?);
             if let Some(id) = row.try_get::<Option<String>, _>("id")? {
-                medication.people.insert(id, Person::read(&row)?);
+                medication.people.insert(id, people::read_person(&row)?);
             }
         }
         for medication in found.iter_mut().flatten() {

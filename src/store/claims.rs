@@ -10,11 +10,7 @@ use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow};
 
 use super::{Store, StoreError, people, runs::first_of_each};
-use crate::{
-    kind::Lane,
-    plan::{Content, Subscription},
-    preferences::Preferences,
-};
+use crate::{kind::Lane, person::Subscription, plan::Content, preferences::Preferences};
 
 /// After how long a claim under another sequence counts as abandoned. Longer than any send may take.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);

@@ -274,8 +274,8 @@ fn statement<'q>(sql: &'static str, commits: &[&'q Commit]) -> Statement<'q> {
         .bind(commits.iter().map(|commit| commit.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.meta.kind.name).collect::<Vec<_>>())
-        .bind(commits.iter().map(|commit| commit.meta.stream.as_str()).collect::<Vec<_>>())
-        .bind(commits.iter().map(|commit| commit.meta.sequence).collect::<Vec<_>>())
+        .bind(commits.iter().map(|commit| commit.meta.position.stream.as_str()).collect::<Vec<_>>())
+        .bind(commits.iter().map(|commit| commit.meta.position.sequence).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.state.name()).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.reason).collect::<Vec<_>>())
         .bind(commits.iter().map(|commit| commit.publishes()).collect::<Vec<_>>())
@@ -295,8 +295,8 @@ fn statement<'q>(sql: &'static str, commits: &[&'q Commit]) -> Statement<'q> {
         .bind(together.iter().map(|(_, next)| next.meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(together.iter().map(|(_, next)| next.meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(together.iter().map(|(_, next)| next.meta.kind.name).collect::<Vec<_>>())
-        .bind(together.iter().map(|(_, next)| next.meta.stream.as_str()).collect::<Vec<_>>())
-        .bind(together.iter().map(|(_, next)| next.meta.sequence).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.position.stream.as_str()).collect::<Vec<_>>())
+        .bind(together.iter().map(|(_, next)| next.meta.position.sequence).collect::<Vec<_>>())
         .bind(together.iter().map(|(_, next)| next.publishes()).collect::<Vec<_>>())
         .bind(together.iter().map(|(_, next)| next.now).collect::<Vec<_>>());
     let plans: Vec<&Commit> = commits.iter().map(|commit| commit.next.as_deref().unwrap_or(commit)).collect();

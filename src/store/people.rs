@@ -1,14 +1,13 @@
 //! `users`, `user_addresses` and `preferences`: who exists, where they can be reached, and by what they want to be.
 
-use std::collections::BTreeMap;
-
 use chrono::NaiveTime;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
 use super::{Store, StoreError, at_position};
 use crate::{
-    plan::{AtOnce, Channel, Subscription},
+    person::{People, Person, Subscription},
+    plan::Channel,
     preferences::{self, Preferences, QuietHours},
 };
 
@@ -51,71 +50,40 @@ pub struct PeopleAsk {
     pub kind: String,
 }
 
-/// A user to whom a notification goes.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Person {
-    /// `users.locale`; empty where that is null.
-    pub locale: String,
-    /// What they want of this type of notification. Quiet hours count when it is sent.
-    pub preferences: Preferences,
-    /// Their Web Push subscriptions, by their ids.
-    subscriptions: Vec<(String, Subscription)>,
-    /// Their other addresses that are not gone; a webhook's by its id.
-    addresses: Vec<(Channel, String)>,
-}
-
-impl Person {
-    /// Where this user can be reached by a channel, as the ledger names it.
-    pub fn addresses(&self, channel: Channel) -> Vec<&str> {
-        if channel == Channel::WebPush {
-            return self.subscriptions.iter().map(|(id, _)| id.as_str()).collect();
+/// Reads a person from the columns of [`person`].
+pub(super) fn read_person(row: &PgRow) -> Result<Person, StoreError> {
+    let email: Option<String> = row.try_get("email")?;
+    let phone: Option<String> = row.try_get("phone")?;
+    let mut known: Vec<(Channel, bool, String)> = Vec::new();
+    for entry in row.try_get::<Option<Value>, _>("addresses")?.as_ref().and_then(Value::as_array).into_iter().flatten()
+    {
+        let text = |index: usize| entry[index].as_str().unwrap_or_default();
+        if let Some(channel) = Channel::parse(text(0)) {
+            known.push((channel, text(1) == "active", text(2).to_owned()));
         }
-        self.addresses.iter().filter(|(of, _)| *of == channel).map(|(_, address)| address.as_str()).collect()
     }
-
-    /// What is needed to send a push to one of their subscriptions at once.
-    pub fn at_once(&self, subscription: &str) -> Option<AtOnce> {
-        let (_, subscription) = self.subscriptions.iter().find(|(id, _)| id == subscription)?;
-        let (preferences, locale) = (self.preferences.clone(), self.locale.clone());
-        Some(AtOnce { subscription: subscription.clone(), preferences, locale })
-    }
-
-    /// From the columns of [`person`].
-    pub(super) fn read(row: &PgRow) -> Result<Self, StoreError> {
-        let email: Option<String> = row.try_get("email")?;
-        let phone: Option<String> = row.try_get("phone")?;
-        let mut known: Vec<(Channel, bool, String)> = Vec::new();
-        for entry in
-            row.try_get::<Option<Value>, _>("addresses")?.as_ref().and_then(Value::as_array).into_iter().flatten()
-        {
-            let text = |index: usize| entry[index].as_str().unwrap_or_default();
-            if let Some(channel) = Channel::parse(text(0)) {
-                known.push((channel, text(1) == "active", text(2).to_owned()));
-            }
+    let mut addresses: Vec<(Channel, String)> = Vec::new();
+    for channel in Channel::ALL {
+        let active = known.iter().filter(|(of, active, _)| *of == channel && *active);
+        let before = addresses.len();
+        addresses.extend(active.map(|(_, _, address)| (channel, address.clone())));
+        let own = match channel {
+            Channel::Email => email.as_deref(),
+            Channel::Sms | Channel::WhatsApp | Channel::Voice => phone.as_deref(),
+            Channel::WebPush | Channel::Webhook => None,
+        };
+        let own = own.map(|own| own.trim_matches(BLANKS)).filter(|own| (1..=LONGEST).contains(&own.len()));
+        let is_gone = |own: &str| known.iter().any(|(of, _, address)| *of == channel && address == own);
+        if let Some(own) = own.filter(|own| addresses.len() == before && !is_gone(own)) {
+            addresses.push((channel, own.to_owned()));
         }
-        let mut addresses: Vec<(Channel, String)> = Vec::new();
-        for channel in Channel::ALL {
-            let active = known.iter().filter(|(of, active, _)| *of == channel && *active);
-            let before = addresses.len();
-            addresses.extend(active.map(|(_, _, address)| (channel, address.clone())));
-            let own = match channel {
-                Channel::Email => email.as_deref(),
-                Channel::Sms | Channel::WhatsApp | Channel::Voice => phone.as_deref(),
-                Channel::WebPush | Channel::Webhook => None,
-            };
-            let own = own.map(|own| own.trim_matches(BLANKS)).filter(|own| (1..=LONGEST).contains(&own.len()));
-            let is_gone = |own: &str| known.iter().any(|(of, _, address)| *of == channel && address == own);
-            if let Some(own) = own.filter(|own| addresses.len() == before && !is_gone(own)) {
-                addresses.push((channel, own.to_owned()));
-            }
-        }
-        Ok(Self {
-            locale: row.try_get::<Option<String>, _>("locale")?.unwrap_or_default(),
-            preferences: Preferences { channels: read_channels(row)?, quiet: read_quiet_hours(row)? },
-            subscriptions: read_subscriptions(row)?,
-            addresses,
-        })
     }
+    Ok(Person {
+        locale: row.try_get::<Option<String>, _>("locale")?.unwrap_or_default(),
+        preferences: Preferences { channels: read_channels(row)?, quiet: read_quiet_hours(row)? },
+        subscriptions: read_subscriptions(row)?,
+        addresses,
+    })
 }
 
 /// The column `channels` of `preferences`.
@@ -147,7 +115,7 @@ impl Store {
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<BTreeMap<String, Person>>, StoreError> {
+    pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<People>, StoreError> {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));
         let statement = sqlx::query(person!(
@@ -159,9 +127,9 @@ impl Store {
         .bind(users().map(|(_, id, _)| id.as_str()).collect::<Vec<_>>())
         .bind(users().map(|(.., ask)| ask.kind.as_str()).collect::<Vec<_>>());
         let rows = self.keyed.fetch_all(statement).await?;
-        let mut people = vec![BTreeMap::new(); asks.len()];
+        let mut people = vec![People::new(); asks.len()];
         for row in rows {
-            at_position(&mut people, &row)?.insert(row.try_get("id")?, Person::read(&row)?);
+            at_position(&mut people, &row)?.insert(row.try_get("id")?, read_person(&row)?);
         }
         Ok(people)
     }

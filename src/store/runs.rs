@@ -11,7 +11,7 @@ use sqlx::Row;
 
 use super::{AT_ONCE, Store, StoreError};
 use crate::{
-    job::Meta,
+    meta::Meta,
     plan::{DeadReason, Plan},
 };
 
@@ -327,9 +327,9 @@ impl Store {
         .bind(metas.iter().map(|meta| meta.job_id.as_str()).collect::<Vec<_>>())
         .bind(metas.iter().map(|meta| meta.root_id.as_str()).collect::<Vec<_>>())
         .bind(metas.iter().map(|meta| meta.kind.name).collect::<Vec<_>>())
-        .bind(metas.iter().map(|meta| meta.stream.as_str()).collect::<Vec<_>>())
-        .bind(metas.iter().map(|meta| meta.sequence).collect::<Vec<_>>())
-        .bind(metas.iter().map(|meta| meta.delivered).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.position.stream.as_str()).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.position.sequence).collect::<Vec<_>>())
+        .bind(metas.iter().map(|meta| meta.position.delivered).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).0).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).1).collect::<Vec<_>>())
         .bind(order.iter().map(|index| columns(index).2).collect::<Vec<_>>())

@@ -28,7 +28,7 @@ use opentelemetry_sdk::trace::{SdkTracer, SdkTracerProvider, Span};
 use self::ids::Ids;
 pub use self::{
     settings::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
-    spans::{Arrival, End, Processing, Requesting, Sending, http_status, process, request, send},
+    spans::{End, Processing, Requesting, Sending, http_status, process, request, send},
 };
 
 struct Traces {

@@ -1,8 +1,9 @@
 //! Two notifications of one root tell the same people: what the first has written stays, and the second is done all the same.
 
 use carebell::{
-    job::{Job, Meta},
+    job::Job,
     jobs::notification::Notification,
+    meta::Meta,
     plan::{InboxRow, Mark, Plan},
     store::{Answer, ClaimedAtOnce, Commit, Committed, Store, StoreError},
 };

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use carebell::{
+    person::Person,
     plan::Channel,
-    store::{DoseState, MedicationAsk, MedicationRecord, PeopleAsk, Person, Store},
+    store::{DoseState, MedicationAsk, MedicationRecord, PeopleAsk, Store},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::Executor;

@@ -247,7 +247,7 @@ async fn a_stop_in_the_middle_leaves_what_the_next_worker_goes_on_with() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
     seed(&world, 1500).await;
     world.publish_json(PRUNE, "prune", &json!({})).await;
-    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "tended")]);
+    let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "maintained")]);
     assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1000, "a page of ways has lost its deliveries");
     assert_eq!(world.count("SELECT count(*) FROM job_runs").await, 3000, "and has its runs still");

@@ -2,8 +2,8 @@
 //! thought dead does not write over its successor.
 
 use carebell::{
-    job::Meta,
     kind::{Kind, Lane},
+    meta::{Meta, Position},
     plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt, Shortage},
     policy::Wishes,
     store::{
@@ -27,10 +27,7 @@ pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         root_id: job_id.into(),
         kind: Kind::reminder("reminder.medication"),
         lane: Lane::Critical,
-        stream: "JOBS".into(),
-        sequence,
-        delivered,
-        published: utc_now(),
+        position: Position { stream: "JOBS".into(), sequence, delivered, published: utc_now() },
         resumed: false,
         not_after: None,
         trace: None,
@@ -136,7 +133,7 @@ async fn a_job_that_is_published_again_under_another_root_is_brought_to_its_end(
     let now = utc_now();
     for (id, verdict) in [("failed", attempt()), ("dead", death())] {
         let mut again = planned(id);
-        again.meta.sequence = 9;
+        again.meta.position.sequence = 9;
         let first = Meta { root_id: "first".into(), ..meta(&again.meta.job_id, 1, 1) };
         store.record_run_failures(&[failed(first, verdict)]).await.unwrap();
         again.plan.deliveries[0].user_id = id.into();

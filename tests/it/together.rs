@@ -5,10 +5,11 @@ use std::{collections::HashSet, time::Duration};
 use carebell::{
     clock::Clock,
     dev::push_service::Behaviour,
-    effects::Effects,
+    effects::{Effects, PlannedNotification},
     health::Health,
-    job::{Job, Meta},
+    job::Job,
     jobs::notification::Notification,
+    meta::Meta,
     plan::{Mark, Plan},
     store::{AT_ONCE, Answer, Claimed, ClaimedAtOnce, Commit, Committed, RunAsk, Store},
 };
@@ -387,9 +388,8 @@ async fn whoever_claims_nothing_gives_nothing_up() {
     let carry_out = async |root: &str, claims: Option<&str>| {
         let next = notification(root, AT_ONCE);
         let claims = claims.map(|id| HashSet::from([id.to_owned()]));
-        let next = Some((next.meta, next.plan));
-        let done =
-            effects.carry_out_at_once(&meta(root, 1, 1), not_after, Plan::default(), next, claims).await.unwrap();
+        let next = Some(PlannedNotification { meta: next.meta, plan: next.plan });
+        let done = effects.commit_and_claim(&meta(root, 1, 1), not_after, Plan::default(), next, claims).await.unwrap();
         (done.committed, done.followed, done.claimed.len())
     };
     let claimable = async |id: &str| {

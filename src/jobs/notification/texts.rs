@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 
 use super::json;
 use crate::{
-    job::{self, Context, Failure, Invalid},
+    job::{Context, Failure, Invalid, field},
     plan::Content,
     templates::{self, Filled, Text},
     wire,
@@ -55,7 +55,7 @@ impl Template {
         Ok(Some(Self {
             name,
             variables: json("variables", wire.variables.take())?,
-            locale: job::text("locale", &wire.locale, LONGEST_LOCALE)?,
+            locale: field::text("locale", &wire.locale, LONGEST_LOCALE)?,
             has_stand_in,
         }))
     }

@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// So much time's slots are booked at once, and one at least. A process that dies takes no more with it.
-pub const AT_ONCE: Duration = Duration::from_millis(100);
+pub const BOOKING: Duration = Duration::from_millis(100);
 
 /// Nothing is booked that begins later than this. Far enough for fifty processes that each book a tenth of a second.
 pub const HORIZON: Duration = Duration::from_secs(5);
@@ -24,7 +24,7 @@ const LAPSE: Duration = Duration::from_millis(400);
 
 /// What came of a booking.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum SlotAnswer {
     /// Slots, at least one, in order. Where they are the last of those that were booked, what they end at.
     Slots(VecDeque<Instant>, Option<DateTime<Utc>>),
     /// None; ask again after this.
@@ -32,8 +32,8 @@ pub enum Answer {
 }
 
 /// How many slots one process books at once.
-pub fn at_once(rate: &Rate) -> usize {
-    rate.within(AT_ONCE).max(1)
+pub fn per_booking(rate: &Rate) -> usize {
+    rate.within(BOOKING).max(1)
 }
 
 /// What to ask for these bookings together: how many slots, and the statement's parameters. Of a rate so slow that a
@@ -46,7 +46,7 @@ pub fn book_ask(rate: &Rate, asks: &[usize]) -> (usize, BookAsk) {
 }
 
 /// Shares what was booked among those who asked, in their order.
-pub fn share(rate: &Rate, asks: &[usize], count: usize, booked: &Booked, answered: Instant) -> Vec<Answer> {
+pub fn share(rate: &Rate, asks: &[usize], count: usize, booked: &Booked, answered: Instant) -> Vec<SlotAnswer> {
     // What is past begins now.
     let ahead = booked.ahead.to_std().unwrap_or_default();
     let begin = |number| answered + (ahead + rate.time_for(number)).saturating_sub(rate.time_for(count));
@@ -56,9 +56,9 @@ pub fn share(rate: &Rate, asks: &[usize], count: usize, booked: &Booked, answere
         let rest = slots.split_off(slots.len().min(*ask));
         let mine = std::mem::replace(&mut slots, rest);
         if mine.is_empty() {
-            return Answer::Later(later);
+            return SlotAnswer::Later(later);
         }
-        Answer::Slots(mine, slots.is_empty().then_some(booked.free_at))
+        SlotAnswer::Slots(mine, slots.is_empty().then_some(booked.free_at))
     };
     asks.iter().map(answer).collect()
 }
@@ -115,8 +115,8 @@ mod tests {
 
     #[test]
     fn the_examples_of_the_documentation() {
-        let at_once_of = |text| at_once(&Rate::parse(text).unwrap());
-        assert_eq!((at_once_of("50/s"), at_once_of("100/min"), at_once_of("5/h")), (5, 1, 1));
+        let per_booking_of = |text| per_booking(&Rate::parse(text).unwrap());
+        assert_eq!((per_booking_of("50/s"), per_booking_of("100/min"), per_booking_of("5/h")), (5, 1, 1));
         let slow = Rate::parse("5/h").unwrap();
         let (count, ask) = book_ask(&slow, &[1, 1, 1]);
         assert_eq!((count, ask.time), (1, Duration::from_mins(12)), "not half an hour in one go");
@@ -141,13 +141,13 @@ mod tests {
             let mut ends = 0;
             for (ask, answer) in asks.iter().zip(&answers) {
                 match answer {
-                    Answer::Slots(slots, end) => {
+                    SlotAnswer::Slots(slots, end) => {
                         prop_assert!(!slots.is_empty() && slots.len() <= *ask);
                         all.extend(slots);
                         ends += usize::from(end.is_some());
                         prop_assert_eq!(end.is_some(), all.len() == count, "only the last can be given back");
                     }
-                    Answer::Later(_) => prop_assert_eq!(all.len(), count, "nobody waits while there are slots"),
+                    SlotAnswer::Later(_) => prop_assert_eq!(all.len(), count, "nobody waits while there are slots"),
                 }
             }
             prop_assert_eq!((all.len(), ends), (count, 1));
@@ -168,7 +168,7 @@ mod tests {
             let ahead = TimeDelta::from_std(HORIZON + over).unwrap();
             let booked = Booked { granted: false, free_at: DateTime::UNIX_EPOCH, ahead };
             for answer in share(&rate, &asks, 1, &booked, Instant::now()) {
-                prop_assert_eq!(answer, Answer::Later(over));
+                prop_assert_eq!(answer, SlotAnswer::Later(over));
             }
         }
     }

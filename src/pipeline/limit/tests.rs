@@ -96,7 +96,7 @@ fn worker(rate: &str, row: &Arc<Memory>, town: &Arc<Town>, seed: u64) -> JoinHan
             sleep(Duration::from_millis(2)).await;
             let taken = town.take(ahead.most());
             for _ in 0..taken {
-                let (turn, town) = (ahead.turn(), Arc::clone(&town));
+                let (turn, town) = (ahead.slot(), Arc::clone(&town));
                 jobs.spawn(async move {
                     turn.comes().await;
                     town.started.lock().unwrap().push(Instant::now());
@@ -218,7 +218,7 @@ async fn slots_that_have_passed_are_not_made_up_for() {
     assert!(ahead.has_booked() && ahead.most() == 5);
     sleep(Duration::from_secs(30)).await;
     let since = Instant::now();
-    futures::future::join_all((0..20).map(|_| ahead.turn().comes())).await;
+    futures::future::join_all((0..20).map(|_| ahead.slot().comes())).await;
     assert!(since.elapsed() >= Duration::from_millis(280), "{:?}: twenty, of which five are saved", since.elapsed());
 }
 

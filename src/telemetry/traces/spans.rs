@@ -13,6 +13,7 @@ use tokio::task_local;
 use super::{begin, context, ids, is_on, names};
 use crate::{
     kind::{Lane, Queue},
+    meta::Position,
     plan::JobOutcome,
 };
 
@@ -29,51 +30,39 @@ pub struct Processing {
     span: Option<Box<Span>>,
 }
 
-/// What is known of a message when it is begun.
-pub struct Arrival<'a> {
-    /// Its queue.
-    pub queue: Queue,
-    /// Job id and root id, where they can be read.
-    pub ids: Option<(&'a str, &'a str)>,
-    /// The stream.
-    pub stream: &'a str,
-    /// Its sequence there.
-    pub sequence: i64,
-    /// How often the server has delivered it.
-    pub delivered: i64,
-    /// When it was published there.
-    pub published: DateTime<Utc>,
-    /// The size of its body.
-    pub size: usize,
-}
-
-/// Begins the run of a message that brought the context `parent`. Answers also the context of what follows from it, where
-/// that is another.
+/// Begins the span of a run. `ids` are job id and root id, if they can be read; `size` is the body's, in bytes; `parent`
+/// is the context that the job brought. Also returns the context for everything that follows, if that is a new one.
 ///
-/// A message without a context has a trace of its own; when it is delivered again, the same one.
+/// A message without a context gets a trace of its own, and the same one on each redelivery.
 #[must_use]
-pub fn process(arrival: &Arrival<'_>, parent: Option<&str>) -> (Processing, Option<String>) {
+pub fn process(
+    queue: Queue,
+    position: &Position,
+    ids: Option<(&str, &str)>,
+    size: usize,
+    parent: Option<&str>,
+) -> (Processing, Option<String>) {
     if !is_on() {
         return (Processing::default(), None);
     }
-    let root = || ids::of_message(arrival.stream, arrival.sequence, arrival.published);
+    let root = || ids::of_message(&position.stream, position.sequence, position.published);
     let (mut span, trace) = begin("process", &SpanKind::Consumer, parent, Some(&root));
     if let Some(span) = &mut span {
-        let subject = arrival.queue.kind.subject(arrival.queue.lane.unwrap_or(Lane::Critical));
+        let subject = queue.kind.subject(queue.lane.unwrap_or(Lane::Critical));
         span.update_name(format!("process {subject}"));
         span.set_attributes([
             KeyValue::new(names::SYSTEM, "nats"),
             KeyValue::new(names::OPERATION_TYPE, "process"),
             KeyValue::new(names::OPERATION, "process"),
             KeyValue::new(names::DESTINATION, subject),
-            KeyValue::new(names::CONSUMER, arrival.queue.durable()),
-            KeyValue::new(names::SIZE, i64::try_from(arrival.size).unwrap_or(i64::MAX)),
-            KeyValue::new(names::KIND, arrival.queue.kind.name),
-            KeyValue::new(names::STREAM, arrival.stream.to_owned()),
-            KeyValue::new(names::SEQUENCE, arrival.sequence),
-            KeyValue::new(names::DELIVERED, arrival.delivered),
+            KeyValue::new(names::CONSUMER, queue.durable()),
+            KeyValue::new(names::SIZE, i64::try_from(size).unwrap_or(i64::MAX)),
+            KeyValue::new(names::KIND, queue.kind.name),
+            KeyValue::new(names::STREAM, position.stream.clone()),
+            KeyValue::new(names::SEQUENCE, position.sequence),
+            KeyValue::new(names::DELIVERED, position.delivered),
         ]);
-        if let Some((job, root)) = arrival.ids {
+        if let Some((job, root)) = ids {
             span.set_attribute(KeyValue::new(names::MESSAGE, job.to_owned()));
             span.set_attribute(KeyValue::new(names::ROOT, root.to_owned()));
         }

@@ -1,5 +1,5 @@
-//! Tends Carebell's own tables. Long, and nobody waits for it: so it goes by batches that are each a transaction of their
-//! own, and rests as long as it works, so that the pipeline has the database.
+//! Maintains Carebell's own tables. The work is long and nobody waits for it, so it runs in batches of one transaction
+//! each, and rests after each batch for as long as the batch took: the pipeline keeps the database.
 
 use std::time::Duration;
 
@@ -10,48 +10,48 @@ use tokio::time::{Instant, sleep, timeout};
 use super::{Effects, Refused};
 use crate::{
     checkpoint::{self, Step},
-    job::Meta,
-    plan::{Plan, Removed, Upkeep},
+    meta::Meta,
+    plan::{Maintenance, Plan, Removed},
     store::{Committed, RunState, Seen, Store, StoreError},
 };
 
-/// How long one batch may take. It takes some ten milliseconds, so that this is a connection that is lost.
+/// The most that one batch may take. It usually takes some ten milliseconds; longer means a lost connection.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Effects {
-    /// Carries out upkeep, for no longer than `limit`, and then commits the run. What is left is the next job's. A stop in
-    /// between loses nothing but the count: whoever runs the job again goes on.
+    /// Carries out maintenance for no longer than `limit`, then commits the run. The next job does the rest. A stop in
+    /// between loses only the count: the redelivery continues.
     ///
     /// # Errors
-    /// If the database does not answer. What was removed stays so.
-    pub async fn tend(
+    /// If the database does not answer. Rows that were removed stay removed.
+    pub async fn maintain(
         &self,
         meta: &Meta,
         not_after: DateTime<Utc>,
-        upkeep: Upkeep,
+        task: Maintenance,
         limit: Duration,
     ) -> Result<(Committed, Removed), Refused> {
-        let mut turn = Turn { store: &self.store, until: Instant::now() + limit, removed: Removed::default() };
-        match upkeep {
-            Upkeep::Prune { before, dead_before } => turn.prune(before, dead_before).await?,
-            Upkeep::RemoveSubscriptions { ids } => turn.remove_subscriptions(&ids).await?,
+        let mut batches = Batches { store: &self.store, until: Instant::now() + limit, removed: Removed::default() };
+        match task {
+            Maintenance::Prune { before, dead_before } => batches.prune(before, dead_before).await?,
+            Maintenance::RemoveSubscriptions { ids } => batches.remove_subscriptions(&ids).await?,
         }
-        let removed = turn.removed;
+        let removed = batches.removed;
         let result = serde_json::to_value(&removed).unwrap_or(Value::Null);
         let plan = Plan { result: Some(result), ..Plan::default() };
-        let committed = self.end(meta, not_after, RunState::Done, None, plan).await?;
+        let committed = self.end_run(meta, not_after, RunState::Done, None, plan).await?;
         Ok((committed, removed))
     }
 }
 
-/// One job's share of upkeep.
-struct Turn<'a> {
+/// The batches of one job.
+struct Batches<'a> {
     store: &'a Store,
     until: Instant,
     removed: Removed,
 }
 
-impl Turn<'_> {
+impl Batches<'_> {
     async fn prune(&mut self, before: DateTime<Utc>, dead_before: DateTime<Utc>) -> Result<(), Refused> {
         let store = self.store;
         let mut seen = Some(Seen::nothing());
@@ -64,7 +64,7 @@ impl Turn<'_> {
             if page.roots.is_empty() {
                 continue;
             }
-            // A notification to very many is more than a batch by itself.
+            // A notification to very many people is more than one batch.
             loop {
                 let (deliveries, more) = self.batch(store.remove_deliveries(&page.roots, before, dead_before)).await?;
                 self.note("deliveries", deliveries);
@@ -111,7 +111,7 @@ impl Turn<'_> {
         Ok(())
     }
 
-    /// One batch, and a rest as long as it.
+    /// Runs one batch, then rests for as long as it took.
     async fn batch<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refused> {
         let since = Instant::now();
         let silent = |_| StoreError::Unavailable(format!("no answer within {BATCH_TIMEOUT:?}"));
@@ -120,13 +120,13 @@ impl Turn<'_> {
         Ok(answer)
     }
 
-    /// Counts what a batch removed.
+    /// Counts the rows that a batch removed.
     fn note(&mut self, table: &str, rows: u64) {
         self.removed.add(table, rows);
-        checkpoint::reached(Step::Tended);
+        checkpoint::reached(Step::Maintained);
     }
 
-    /// Whether the time is up. Notes that something may be left, where it is.
+    /// Whether time has run out. If so, notes that rows may be left.
     fn time_is_up(&mut self) -> bool {
         self.removed.unfinished |= Instant::now() >= self.until;
         self.removed.unfinished

@@ -1,15 +1,15 @@
-//! What became of a run of a job, in a word.
+//! The outcome of a run, in one word.
 
-/// What became of a run of a job, in a word: in its log line, and as a metric label.
+/// The outcome of a run: the word in its log line, and a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobOutcome {
-    /// Carried out; a delivery was sent.
+    /// Carried out. A delivery was sent.
     Done,
-    /// The address of a delivery is none any more.
+    /// The address of a delivery no longer exists.
     Failed,
-    /// A delivery may have been sent, or not.
+    /// A delivery may have been sent.
     Unknown,
-    /// Nobody is to be told.
+    /// Nobody is told.
     Skipped,
     /// Too late to be of use.
     Expired,
@@ -17,18 +17,18 @@ pub enum JobOutcome {
     Duplicate,
     /// It failed, and is tried again.
     Retry,
-    /// It waits, and no attempt is burnt.
+    /// It waits; no attempt is burnt.
     Waits,
     /// It is given up.
     Dead,
-    /// Another worker has it by now.
+    /// Another worker has it now.
     Superseded,
-    /// The worker stops, and gives it back.
+    /// The worker stops and gives it back.
     Released,
 }
 
 impl JobOutcome {
-    /// All of them, in the order of their numbers.
+    /// All outcomes, in the order of their numbers.
     pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Failed,

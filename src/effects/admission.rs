@@ -1,0 +1,197 @@
+//! Whether a job may run, according to its records.
+
+use std::{sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+
+use super::{Effects, Refused};
+use crate::{
+    checkpoint::{self, Step},
+    kind::Stage,
+    meta::Meta,
+    plan::{DeadReason, Reason},
+    store::{CRASHES, Claim, ClaimAsk, Claimed, RunAsk, RunRecord},
+};
+
+/// Whether a job may run.
+#[derive(Clone, Debug)]
+pub enum Admission {
+    /// It may.
+    Run(Admitted),
+    /// It ended before, in this state. Nothing is left to do.
+    Ended(String),
+    /// It was recorded as dead under this message, which still has to be dead-lettered.
+    Dead(Death),
+    /// It has to wait.
+    Wait(DateTime<Utc>, Reason),
+    /// It ends the workers that run it.
+    Crashing {
+        /// Failures recorded so far.
+        attempts: u32,
+    },
+}
+
+/// A job that may run.
+#[derive(Clone, Debug)]
+pub struct Admitted {
+    /// Failures recorded so far.
+    pub attempts: u32,
+    /// The claimed ledger row, if the job is a delivery.
+    pub claim: Option<Box<Claim>>,
+    /// When the job was first recorded.
+    pub first: DateTime<Utc>,
+}
+
+impl Admitted {
+    /// A job without a record.
+    fn new(meta: &Meta) -> Self {
+        Self { attempts: 0, claim: None, first: meta.position.published }
+    }
+
+    /// A delivery that is claimed.
+    #[must_use]
+    pub fn claimed(claim: Box<Claim>) -> Self {
+        Self { attempts: count(claim.attempts), first: claim.created_at, claim: Some(claim) }
+    }
+}
+
+/// Why a job is dead, for its dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Death {
+    /// The reason.
+    pub reason: DeadReason,
+    /// The last failure's message.
+    pub error: String,
+    /// Failures recorded.
+    pub attempts: u32,
+    /// When the job was first recorded.
+    pub first: DateTime<Utc>,
+}
+
+impl Effects {
+    /// Decides whether a job may run. A delivery is claimed by this.
+    ///
+    /// # Errors
+    /// If the look-up is refused.
+    pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
+        match meta.kind.stage {
+            Stage::Delivery => self.claim(meta, ack_wait).await,
+            _ if Self::takes_for_new(meta) => Ok(Admission::Run(Admitted::new(meta))),
+            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.look_up(meta).await,
+        }
+    }
+
+    /// Whether a job runs without a look at its record. A first delivery almost never has one; if it does, the commit
+    /// notices, and after a failure [`Self::look_up`] tells which attempt it was. Maintenance works before its commit,
+    /// so it is always looked up.
+    #[must_use]
+    pub fn takes_for_new(meta: &Meta) -> bool {
+        matches!(meta.kind.stage, Stage::Reminder | Stage::Notification)
+            && meta.position.delivered == 1
+            && !meta.resumed
+    }
+
+    /// Looks up a run's record. If the run has ended under this very message, its unpublished children are published.
+    ///
+    /// # Errors
+    /// If the look-up is refused.
+    pub async fn look_up(&self, meta: &Meta) -> Result<Admission, Refused> {
+        self.look_up_and(meta, false).await
+    }
+
+    /// As [`Self::look_up`]. With `gives_up_claims`, this worker first releases the claims of an unfinished run: nobody
+    /// sends its pushes.
+    pub(super) async fn look_up_and(&self, meta: &Meta, gives_up_claims: bool) -> Result<Admission, Refused> {
+        let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
+        let Some(record) = record else {
+            if meta.position.delivered > CRASHES {
+                return Ok(Admission::Crashing { attempts: 0 });
+            }
+            return Ok(Admission::Run(Admitted::new(meta)));
+        };
+        let same_message = is_of(&record, meta);
+        let attempts = count(record.attempts);
+        let recorded = if same_message { record.recorded_delivery } else { 0 };
+        match record.state.as_str() {
+            "open" if meta.position.delivered - recorded > CRASHES => Ok(Admission::Crashing { attempts }),
+            "open" => Ok(Admission::Run(Admitted { attempts, claim: None, first: record.created_at })),
+            "dead" if same_message => Ok(Admission::Dead(Death {
+                reason: record.reason.as_deref().and_then(DeadReason::parse).unwrap_or(DeadReason::Permanent),
+                error: record.last_error.unwrap_or_default(),
+                attempts,
+                first: record.created_at,
+            })),
+            // A worker parked it once more and was lost before the ack: the message itself went on, and died.
+            "dead" if meta.resumed => Ok(Admission::Ended(record.state)),
+            "dead" if meta.position.delivered > CRASHES => Ok(Admission::Crashing { attempts: 0 }),
+            // Published again after it died: it has had no effect yet, so it runs with its attempts at zero.
+            "dead" => Ok(Admission::Run(Admitted::new(meta))),
+            _ => {
+                if let Some(job_id) = self.unfinished(&record, meta).await? {
+                    if gives_up_claims {
+                        self.store.release_at_once(&job_id, &self.worker).await?;
+                    }
+                    let children = self.pending_children(&job_id).await?;
+                    self.publish(&job_id, &children).await;
+                }
+                Ok(Admission::Ended(record.state))
+            }
+        }
+    }
+
+    /// The run that this message has ended but whose children may be unpublished: the message's own, or that of the
+    /// notification planned with it.
+    async fn unfinished(&self, record: &RunRecord, meta: &Meta) -> Result<Option<String>, Refused> {
+        if !is_of(record, meta) {
+            return Ok(None);
+        }
+        if record.children_pending {
+            return Ok(Some(meta.job_id.clone()));
+        }
+        if meta.kind.stage == Stage::Reminder {
+            return Ok(self.store.planned_together(&meta.root_id).await?);
+        }
+        Ok(None)
+    }
+
+    async fn claim(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
+        let claimed = self.claims.ask(self.claim_ask(meta, ack_wait)).await?;
+        Ok(match claimed {
+            Claimed::Taken(claim) => {
+                checkpoint::reached(Step::Claimed);
+                Admission::Run(Admitted::claimed(claim))
+            }
+            Claimed::Ended(state) => Admission::Ended(state),
+            Claimed::Missing => Admission::Ended("missing".into()),
+            Claimed::Busy(until) => Admission::Wait(until, Reason::InFlight),
+            Claimed::Crashing { attempts } => Admission::Crashing { attempts: count(attempts) },
+            Claimed::Dead { reason, error, attempts } => Admission::Dead(Death {
+                reason: DeadReason::parse(&reason).unwrap_or(DeadReason::Permanent),
+                error,
+                attempts: count(attempts),
+                first: meta.position.published,
+            }),
+        })
+    }
+
+    pub(super) fn claim_ask(&self, meta: &Meta, ack_wait: Duration) -> ClaimAsk {
+        ClaimAsk {
+            id: meta.job_id.clone(),
+            sequence: meta.position.sequence,
+            delivered: meta.position.delivered,
+            worker: Arc::clone(&self.worker),
+            patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX),
+            now: self.clock.now(),
+        }
+    }
+}
+
+/// Whether a record was written under this very message.
+fn is_of(record: &RunRecord, meta: &Meta) -> bool {
+    record.stream == meta.position.stream && record.sequence == meta.position.sequence
+}
+
+/// Postgres has no unsigned numbers.
+fn count(attempts: i32) -> u32 {
+    u32::try_from(attempts).unwrap_or(0)
+}

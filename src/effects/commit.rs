@@ -1,0 +1,208 @@
+//! Carries out plans: one commit, then its children published.
+
+use std::{collections::HashSet, sync::Arc};
+
+use chrono::{DateTime, Utc};
+use prost::Message as _;
+
+use super::{Effects, Refused, publish};
+use crate::{
+    checkpoint::{self, Step},
+    kind::Stage,
+    meta::Meta,
+    plan::{Plan, PlannedDelivery},
+    store::{Answer, Child, ClaimedAtOnce, Commit, Committed, RunState},
+    wire,
+};
+
+/// A notification that is committed with its reminder.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedNotification {
+    /// Its identity.
+    pub meta: Meta,
+    /// Its plan.
+    pub plan: Plan,
+}
+
+/// The result of [`Effects::commit_and_claim`].
+#[derive(Debug)]
+pub struct CarriedOut {
+    /// The result of the commit.
+    pub committed: Committed,
+    /// Whether the notification that was planned with a reminder was written.
+    pub followed: bool,
+    /// The messages of the deliveries that this worker has claimed. Each is published only if somebody else has to send
+    /// it; then [`Effects::note_published`] ends the run that planned them.
+    pub claimed: Vec<Child>,
+    /// The messages that are published in any case.
+    pub others: Vec<Child>,
+}
+
+impl Effects {
+    /// Carries out a plan: one commit, then its children published.
+    ///
+    /// # Errors
+    /// If the database refuses the plan's data; then nothing was written.
+    pub async fn carry_out(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Result<Committed, Refused> {
+        if meta.kind.stage == Stage::Delivery {
+            checkpoint::reached(Step::Sent);
+            return self.record_receipt(meta, plan.receipt).await;
+        }
+        // Boxed: a delivery's state need not be as large as a commit's.
+        Box::pin(self.end_run(meta, not_after, RunState::Done, None, plan)).await
+    }
+
+    /// Commits a plan, together with a notification that was planned with it, and claims `pushes`, which this worker
+    /// is about to send. Publishes nothing: that is left to the caller.
+    ///
+    /// `pushes` are delivery ids. `None` means that another task of this worker may be sending them; then no claim is
+    /// given up either.
+    ///
+    /// # Errors
+    /// As [`Self::carry_out`].
+    pub async fn commit_and_claim(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        plan: Plan,
+        notification: Option<PlannedNotification>,
+        pushes: Option<HashSet<String>>,
+    ) -> Result<CarriedOut, Refused> {
+        let deliveries = match &notification {
+            Some(PlannedNotification { meta, plan }) => deliveries_of(meta, not_after, plan),
+            None => deliveries_of(meta, not_after, &plan),
+        };
+        let gives_up_claims = pushes.is_some();
+        let claims = pushes.map(|ids| ClaimedAtOnce { worker: Arc::clone(&self.worker), ids });
+        let is_combined = notification.is_some();
+        let mut commit = self.commit_of(meta, not_after, plan);
+        if let Some(PlannedNotification { meta, plan }) = notification {
+            commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit_of(&meta, not_after, plan) }));
+            // It needs no message.
+            commit.children.clear();
+        } else {
+            commit.at_once = claims;
+        }
+        checkpoint::reached(Step::Worked);
+        let Answer { committed, followed, claimed } = self.commits.ask(commit).await?;
+        checkpoint::reached(Step::Committed);
+        if committed == Committed::Duplicate {
+            // Perhaps this very message committed it and the answer was lost: then nobody sends what it claimed.
+            self.look_up_and(meta, gives_up_claims).await?;
+        }
+        let is_written = committed == Committed::Fresh && (followed || !is_combined);
+        let (claimed, mut others): (Vec<Child>, Vec<Child>) =
+            deliveries.into_iter().partition(|child| claimed.contains(&child.job_id));
+        if !is_written {
+            others.clear();
+        }
+        Ok(CarriedOut { committed, followed, claimed, others })
+    }
+
+    /// Gives up claims of direct sends, and publishes the messages by which others send them.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn give_up_claims(&self, job_id: &str, carried_out: CarriedOut) -> Result<(), Refused> {
+        self.store.release_at_once(job_id, &self.worker).await?;
+        let CarriedOut { mut claimed, others, .. } = carried_out;
+        claimed.extend(others);
+        self.publish(job_id, &claimed).await;
+        Ok(())
+    }
+
+    /// Ends a run: one commit, then its children published.
+    pub(super) async fn end_run(
+        &self,
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        state: RunState,
+        reason: Option<&'static str>,
+        plan: Plan,
+    ) -> Result<Committed, Refused> {
+        let deliveries = deliveries_of(meta, not_after, &plan);
+        let commit = Commit { state, reason, ..self.commit_of(meta, not_after, plan) };
+        let mut children = commit.children.clone();
+        children.extend(deliveries);
+        checkpoint::reached(Step::Worked);
+        let committed = self.commits.ask(commit).await?.committed;
+        checkpoint::reached(Step::Committed);
+        match committed {
+            Committed::Fresh => self.publish(&meta.job_id, &children).await,
+            Committed::MarkTaken => {}
+            // Perhaps this very message committed it and the answer was lost: then its children are unpublished.
+            Committed::Duplicate => drop(self.look_up(meta).await?),
+        }
+        Ok(committed)
+    }
+
+    fn commit_of(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Commit {
+        Commit {
+            meta: meta.clone(),
+            state: RunState::Done,
+            reason: None,
+            children: next_of(meta, not_after, &plan).into_iter().collect(),
+            plan,
+            next: None,
+            not_after,
+            at_once: None,
+            now: self.clock.now(),
+        }
+    }
+
+    /// Publishes the children of a committed run, and notes that they are published.
+    pub async fn publish(&self, job_id: &str, children: &[Child]) {
+        if children.is_empty() {
+            return;
+        }
+        self.publish_some(children).await;
+        self.note_published(job_id).await;
+    }
+
+    /// Publishes some of a run's children; others are still under way.
+    pub async fn publish_some(&self, children: &[Child]) {
+        publish::children(&self.context, children).await;
+    }
+
+    /// Notes that a run has no children left to publish.
+    pub async fn note_published(&self, job_id: &str) {
+        checkpoint::reached(Step::Published);
+        // The note only saves the reconciler work. The job neither waits for it nor fails with it.
+        self.published.tell(job_id.to_owned()).await;
+    }
+
+    /// The children of a committed run that may be unpublished.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
+        Ok(self.store.pending_children(job_id, self.clock.now() - self.patience).await?)
+    }
+}
+
+/// The message of a plan's next job.
+fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> {
+    let next = plan.next.as_ref()?;
+    Some(Child {
+        job_id: next.job_id(&meta.root_id),
+        root_id: meta.root_id.clone(),
+        subject: next.kind.subject(next.lane),
+        body: next.body.clone(),
+        not_after,
+        trace: meta.trace.clone(),
+    })
+}
+
+/// The messages of a plan's deliveries, without those that are never sent.
+fn deliveries_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
+    let sent = plan.deliveries.iter().filter(|row| row.unsent.is_none());
+    let message = |row: &PlannedDelivery| Child {
+        job_id: row.id.clone(),
+        root_id: meta.root_id.clone(),
+        subject: row.channel.kind().subject(row.lane),
+        body: wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec(),
+        not_after,
+        trace: meta.trace.clone(),
+    };
+    sent.map(message).collect()
+}

@@ -1,0 +1,74 @@
+//! The identity of one job: its ids, where its message stands, and the wishes in its headers.
+
+use chrono::{DateTime, Utc};
+
+use crate::{
+    kind::{Kind, Lane, Queue},
+    policy::Wishes,
+};
+
+/// The sequence of a job that has no message: stream sequences begin at 1.
+pub const NO_MESSAGE: i64 = 0;
+
+/// The position of a message in its stream.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Position {
+    /// The stream.
+    pub stream: String,
+    /// The stream sequence; [`NO_MESSAGE`] if the job has no message.
+    pub sequence: i64,
+    /// How often the server has delivered the message, this delivery included.
+    pub delivered: i64,
+    /// When the message was stored in the stream.
+    pub published: DateTime<Utc>,
+}
+
+/// Everything that headers and stream say about one job.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Meta {
+    /// The job's own id.
+    pub job_id: String,
+    /// The id of the job that an application published and that led to this one. Equal to `job_id` for that job itself.
+    pub root_id: String,
+    /// The job's kind.
+    pub kind: Kind,
+    /// The job's lane.
+    pub lane: Lane,
+    /// The position of its message.
+    pub position: Position,
+    /// Whether the job was parked and this message brings it back.
+    pub resumed: bool,
+    /// When the job expires, if a header says so.
+    pub not_after: Option<DateTime<Utc>>,
+    /// W3C trace context, inherited by every job that follows (`telemetry::traces::context`).
+    pub trace: Option<String>,
+    /// The job's own policy, limited by the queue's ceilings.
+    pub wishes: Wishes,
+}
+
+impl Meta {
+    /// A job of `queue` that this process plans at `now` and runs without a message.
+    #[must_use]
+    pub fn without_message(queue: Queue, stream: &str, ids: Ids, now: DateTime<Utc>, not_after: DateTime<Utc>) -> Self {
+        Self {
+            job_id: ids.job,
+            root_id: ids.root,
+            kind: queue.kind,
+            lane: queue.lane.unwrap_or(Lane::Critical),
+            position: Position { stream: stream.to_owned(), sequence: NO_MESSAGE, delivered: 1, published: now },
+            resumed: false,
+            not_after: Some(not_after),
+            trace: None,
+            wishes: Wishes::default(),
+        }
+    }
+}
+
+/// The two ids of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ids {
+    /// See [`Meta::job_id`].
+    pub job: String,
+    /// See [`Meta::root_id`].
+    pub root: String,
+}

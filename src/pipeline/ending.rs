@@ -1,0 +1,172 @@
+//! The end of a run: its disposition, its log line and its span.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    effects::{Death, Written},
+    kind::{Queue, Stage},
+    meta::{Meta, NO_MESSAGE},
+    plan::{JobOutcome, Reason},
+    telemetry::traces::{End, Processing, context},
+};
+
+/// The log target of the one line a run: filters of `LOG_LEVEL` name it.
+const TARGET: &str = "carebell::pipeline::run";
+
+/// What becomes of a message. Everything that has to be on record by then is on record.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Disposition {
+    /// The job is finished: acknowledge the message.
+    Done,
+    /// The job failed and runs again after this short wait.
+    Retry(Duration),
+    /// The job waits in the stream HOLD.
+    Park(Box<Parked>),
+    /// The job is dead: copy the message to the dead letters, then terminate it.
+    Dead(Death),
+    /// Another worker has the message and settles it.
+    Leave,
+    /// This worker stops; another may have the message at once.
+    Release,
+}
+
+/// A job that is to be parked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parked {
+    /// The job.
+    pub meta: Meta,
+    /// When it expires.
+    pub not_after: DateTime<Utc>,
+    /// When it comes back.
+    pub until: DateTime<Utc>,
+}
+
+impl Disposition {
+    pub(super) fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
+        Self::Park(Box::new(Parked { meta: meta.clone(), not_after, until }))
+    }
+}
+
+/// The end of a run, for its log line, its span, the metrics and its message.
+pub struct Ending {
+    pub(super) disposition: Disposition,
+    pub(super) outcome: JobOutcome,
+    pub(super) why: Option<String>,
+    /// Why it was skipped or waits, as a metric label.
+    pub(super) reason: Option<Reason>,
+    /// The number of attempts, if this was the last.
+    pub(super) attempts: Option<u32>,
+    /// The number of pushes that were sent directly.
+    pub(super) pushes: Option<usize>,
+}
+
+impl Ending {
+    pub(super) fn new(outcome: JobOutcome, disposition: Disposition) -> Self {
+        Self { disposition, outcome, why: None, reason: None, attempts: None, pushes: None }
+    }
+
+    pub(super) fn because(self, why: impl Into<String>) -> Self {
+        Self { why: Some(why.into()), ..self }
+    }
+
+    pub(super) fn by(self, reason: Reason) -> Self {
+        Self { reason: Some(reason), ..self.because(reason.name()) }
+    }
+
+    /// Leaves the message alone if another worker's word counts. A run that has ended only needs its acknowledgement; a
+    /// delivery that another worker has claimed is that worker's to settle.
+    pub(super) fn if_written(self, meta: &Meta, written: Written) -> Self {
+        match written {
+            Written::Yes => self,
+            Written::Superseded if meta.kind.stage == Stage::Delivery => {
+                Self::new(JobOutcome::Superseded, Disposition::Leave)
+            }
+            Written::Superseded => Self::new(JobOutcome::Duplicate, Disposition::Done),
+        }
+    }
+
+    /// The reason as a metric label.
+    pub(super) fn label(&self) -> Option<&'static str> {
+        match &self.disposition {
+            Disposition::Dead(death) => Some(death.reason.name()),
+            _ => self.reason.map(Reason::name),
+        }
+    }
+
+    /// The attempts, for the metrics.
+    pub(super) fn attempts(&self) -> Option<u32> {
+        match &self.disposition {
+            Disposition::Dead(death) => Some(death.attempts),
+            _ => self.attempts,
+        }
+    }
+
+    /// Ends the span.
+    pub(super) fn close(&self, span: &mut Processing, now: DateTime<Utc>) {
+        let (reason, mut error, mut until) = (self.label(), self.why.as_deref(), None);
+        match &self.disposition {
+            Disposition::Park(parked) => until = Some(parked.until),
+            Disposition::Retry(wait) => until = Some(now + *wait),
+            Disposition::Dead(death) => error = Some(death.error.as_str()),
+            Disposition::Done | Disposition::Leave | Disposition::Release => {}
+        }
+        span.ended(&End { outcome: self.outcome, reason, error, until });
+    }
+
+    /// Writes the run's one log line.
+    pub(super) fn log(&self, run: &Logged<'_>) {
+        let &Self { ref disposition, outcome, ref why, pushes, .. } = self;
+        let Logged { queue, sequence, delivered, meta, attempt, took } = *run;
+        let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
+        let trace_id = trace.and_then(context::trace_id);
+        let word = outcome.name();
+        let job = meta.map_or("?", |meta| meta.job_id.as_str());
+        let root = meta.map_or("?", |meta| meta.root_id.as_str());
+        let kind = queue.kind.name;
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let why = why.as_deref();
+        // The same fields in each line, and more if they say something.
+        macro_rules! line {
+            ($level:ident, $($rest:tt)+) => {
+                $level!(target: TARGET, job, root, kind, outcome = word, attempt, delivered, ms, pushes, trace_id, $($rest)+)
+            };
+        }
+        match disposition {
+            Disposition::Leave => line!(warn, sequence, "{kind} is another worker's by now"),
+            Disposition::Done if outcome == JobOutcome::Unknown => {
+                line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
+            }
+            // The notification's line counts these.
+            Disposition::Done
+                if sequence == NO_MESSAGE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done =>
+            {
+                line!(debug, reason = why, "{kind} {word}");
+            }
+            Disposition::Done => line!(info, reason = why, "{kind} {word}"),
+            Disposition::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
+            Disposition::Park(parked) if outcome == JobOutcome::Retry => {
+                line!(warn, error = why, until = %parked.until, "{kind} failed, again later");
+            }
+            Disposition::Park(parked) => line!(info, reason = why, until = %parked.until, "{kind} waits"),
+            Disposition::Retry(wait) => line!(warn, error = why, ?wait, "{kind} failed, again soon"),
+            Disposition::Dead(Death { reason, error, attempts, .. }) => {
+                line!(error, reason = reason.name(), attempts, error, sequence, "{kind} is dead");
+            }
+        }
+    }
+}
+
+/// A run, as its log line names it.
+#[derive(Clone, Copy)]
+pub(super) struct Logged<'a> {
+    pub(super) queue: Queue,
+    pub(super) sequence: i64,
+    pub(super) delivered: i64,
+    /// Missing if the headers cannot be read.
+    pub(super) meta: Option<&'a Meta>,
+    pub(super) attempt: Option<u32>,
+    pub(super) took: Duration,
+}

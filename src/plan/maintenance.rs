@@ -1,0 +1,54 @@
+//! Maintenance of Carebell's own tables, as data.
+
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Display, Formatter},
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+/// A task on Carebell's own tables. It may touch millions of rows, so it runs in batches before the run's commit and
+/// not inside it. Running it again continues where it stopped.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Maintenance {
+    /// Remove rows that have ended and have not changed since.
+    Prune {
+        /// The cutoff.
+        before: DateTime<Utc>,
+        /// The cutoff for dead jobs.
+        dead_before: DateTime<Utc>,
+    },
+    /// Remove these Web Push subscriptions if their users still do not exist.
+    RemoveSubscriptions {
+        /// `push_subscriptions.id`.
+        ids: Vec<String>,
+    },
+}
+
+/// The rows that maintenance has removed: the result of its run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Removed {
+    /// Rows, by table.
+    pub removed: BTreeMap<String, u64>,
+    /// Whether time ran out first. The next job does the rest.
+    pub unfinished: bool,
+}
+
+impl Removed {
+    /// Adds to a table's rows.
+    pub fn add(&mut self, table: &str, rows: u64) {
+        *self.removed.entry(table.to_owned()).or_default() += rows;
+    }
+}
+
+/// `removed 8 deliveries, 3 job_runs`
+impl Display for Removed {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let tables: Vec<String> =
+            self.removed.iter().filter(|(_, rows)| **rows > 0).map(|(table, rows)| format!("{rows} {table}")).collect();
+        let removed = if tables.is_empty() { "nothing".to_owned() } else { tables.join(", ") };
+        let rest = if self.unfinished { ", and left the rest to the next job: its time was up" } else { "" };
+        write!(f, "removed {removed}{rest}")
+    }
+}

@@ -1,0 +1,103 @@
+//! Reasons: why a job was skipped, waits or is dead. Stored in records and used as metric labels.
+
+/// Why a job was skipped, or waits: `job_runs.reason` and `deliveries.reason`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// The care record no longer exists.
+    Gone,
+    /// The medication is not active.
+    Inactive,
+    /// The appointment or shift was called off.
+    Cancelled,
+    /// The appointment or shift is completed.
+    Over,
+    /// The appointment or shift has another start time now, and a reminder of its own.
+    Moved,
+    /// The dose was given.
+    AlreadyGiven,
+    /// The dose was skipped on purpose.
+    AlreadySkipped,
+    /// Another job sent this reminder.
+    AlreadySent,
+    /// There is nobody to tell.
+    NoRecipients,
+    /// The supply is above the refill threshold, or unknown.
+    Restocked,
+    /// Too late to be of use.
+    Expired,
+    /// The provider asked to come back later.
+    RetryLater,
+    /// The last attempt failed, and the next is due later.
+    Retry,
+    /// The recipient no longer wants this channel.
+    OptedOut,
+    /// The recipient's quiet hours: until they end, or for good if the job expires first.
+    QuietHours,
+    /// Another worker is sending this delivery.
+    InFlight,
+    /// The provider is down: its circuit breaker is open.
+    ProviderDown,
+}
+
+impl Reason {
+    /// The stored token.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gone => "gone",
+            Self::Inactive => "inactive",
+            Self::Cancelled => "cancelled",
+            Self::Over => "over",
+            Self::Moved => "moved",
+            Self::AlreadyGiven => "already_given",
+            Self::AlreadySkipped => "already_skipped",
+            Self::AlreadySent => "already_sent",
+            Self::NoRecipients => "no_recipients",
+            Self::Restocked => "restocked",
+            Self::Expired => "expired",
+            Self::RetryLater => "retry_later",
+            Self::Retry => "retry",
+            Self::OptedOut => "opted_out",
+            Self::QuietHours => "quiet_hours",
+            Self::InFlight => "in_flight",
+            Self::ProviderDown => "provider_down",
+        }
+    }
+}
+
+/// Why a job was dead-lettered: `Carebell-Dead-Reason`, and the `reason` of its record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum DeadReason {
+    /// Trying again cannot help.
+    Permanent,
+    /// The last attempt failed.
+    Exhausted,
+    /// It repeatedly ended the worker that ran it.
+    Crashed,
+    /// Its body or headers cannot be read.
+    Undecodable,
+    /// No consumer covers its subject.
+    UnknownKind,
+}
+
+impl DeadReason {
+    /// The token in the header and in the record.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Permanent => "permanent",
+            Self::Exhausted => "exhausted",
+            Self::Crashed => "crashed",
+            Self::Undecodable => "undecodable",
+            Self::UnknownKind => "unknown_kind",
+        }
+    }
+
+    /// The reason with this token.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind]
+            .into_iter()
+            .find(|reason| reason.name() == text)
+    }
+}
