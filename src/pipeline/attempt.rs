@@ -20,7 +20,7 @@ use crate::{
 /// The result of an attempt.
 pub enum Attempted {
     /// The work was done, and this is to follow.
-    Decided(Decided),
+    Decided(Box<Decided>),
     /// The job did not run: it is not admitted, or has expired.
     Ended(Ending),
 }
@@ -96,7 +96,7 @@ pub async fn attempt_admitted(
         span.attempt = Some(attempts + 1);
     }
     let decision = judge(result, attempts, &policy, &runner.random, runner.clock.now(), not_after);
-    Ok(Attempted::Decided(Decided { decision, attempts, first, not_after, read, policy }))
+    Ok(Attempted::Decided(Box::new(Decided { decision, attempts, first, not_after, read, policy })))
 }
 
 /// The end of a job that may not run.

@@ -41,6 +41,7 @@ const HOLD: Duration = Duration::from_secs(1);
 const FRESH: TimeDelta = TimeDelta::seconds(5);
 
 /// How a job reached its run.
+#[expect(clippy::large_enum_variant, reason = "the largest is the usual one, and a box would cost each message")]
 pub enum Origin<'a> {
     /// By a pulled message.
     Message(Pulled),
@@ -238,9 +239,9 @@ async fn perform(
     runner: &Arc<Runner>,
     shortcuts: Option<&Arc<Shortcuts>>,
     meta: &Meta,
-    decided: Decided,
+    decided: Box<Decided>,
 ) -> Result<Ending, Refused> {
-    let Decided { decision, attempts, first, not_after, read, policy } = decided;
+    let Decided { decision, attempts, first, not_after, read, policy } = *decided;
     let effects = &runner.effects;
     match decision {
         Decision::CarryOut(plan) => {

@@ -13,6 +13,8 @@ use carebell::{
     preferences, wire,
 };
 
+mod circles;
+
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// What a part must not name, with the reason.
@@ -77,7 +79,8 @@ struct Source {
     code: Vec<String>,
 }
 
-fn sources() -> Vec<Source> {
+/// The files of `src/`, each with its text and its path below `src/`.
+fn rust_files() -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
             let path = entry.unwrap().path();
@@ -91,13 +94,17 @@ fn sources() -> Vec<Source> {
     let src = Path::new(ROOT).join("src");
     let mut paths = Vec::new();
     walk(&src, &mut paths);
-    let source = |path: PathBuf| {
-        let part = path.strip_prefix(&src).unwrap().components().next().unwrap().as_os_str().to_string_lossy();
+    let file = |path: PathBuf| (path.strip_prefix(&src).unwrap().to_owned(), fs::read_to_string(&path).unwrap());
+    paths.into_iter().map(file).collect()
+}
+
+fn sources() -> Vec<Source> {
+    let source = |(path, text): (PathBuf, String)| {
+        let part = path.iter().next().unwrap().to_string_lossy();
         let part = part.trim_end_matches(".rs").to_owned();
-        let text = fs::read_to_string(&path).unwrap();
-        Source { path, part, code: code(&text) }
+        Source { path: Path::new("src").join(path), part, code: code(&text) }
     };
-    paths.into_iter().map(source).collect()
+    rust_files().into_iter().map(source).collect()
 }
 
 /// The paths that a file names in code, one a line, with the braces of `use` trees spelt out.
