@@ -1,4 +1,4 @@
-//! `deliver.voice`: what is said, and what becomes of calls.
+//! `deliver.voice`: the spoken text and the outcomes of calls.
 
 use carebell::{
     dev::phone_service::{Behaviour, Spoken},
