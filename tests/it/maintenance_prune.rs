@@ -363,7 +363,7 @@ async fn the_built_in_schedules_are_like_any_other() {
         let (_, words, _) = carebell(&world, &["jobs", "show", id], &[]).await;
         assert!(words.contains("; removed nothing") && words.contains("schedule.run_now"), "{words}");
     }
-    // By its own time too, as a day after it began.
+    // It fires on its own too, as a day after it began.
     let due = "UPDATE schedules SET starts_at = starts_at - interval '2 days', next_at = now(), due_at = now() \
                WHERE name = 'carebell.prune'";
     world.sql(due).await;
@@ -372,7 +372,7 @@ async fn the_built_in_schedules_are_like_any_other() {
         (row.fired == 1).then_some(row)
     });
     let fired = fired.await;
-    // Within a day, whatever the hour.
+    // Within a day at any hour.
     let wait = agrees(&fired);
     assert!(wait > TimeDelta::zero() && wait <= TimeDelta::days(1), "{wait}");
     assert_eq!(world.ended(&fired.last_job_id.unwrap()).await.0, "done");

@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, that its labels are bounded, and that nothing in it is personal.
+//! `/metrics`: counts, bounded labels, nothing personal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,7 @@ use serde_json::json;
 
 use crate::support::{FAMILY, Phones, Process, World, not_checked, reminder, utc_now};
 
-/// One line of the text form.
+/// One line of the text format.
 struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
@@ -42,7 +42,7 @@ fn samples(text: &str) -> Vec<Sample> {
     text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
 }
 
-/// The sum of the samples of a name with these labels. None where there is none.
+/// Sum of a metric's samples with these labels. None without samples.
 fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let found = samples(text).into_iter().filter(|sample| {
         sample.name == name && labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
@@ -56,7 +56,7 @@ async fn metrics(worker: &mut Process) -> String {
     text
 }
 
-/// Passes what a live worker says to `promtool check metrics`, where it is at hand.
+/// Checks a live worker's metrics with `promtool check metrics`, if available.
 fn check_with_promtool(text: &str) {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -73,7 +73,7 @@ fn check_with_promtool(text: &str) {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
-/// The values that a label may have.
+/// Values that a label may take.
 fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match label {
@@ -115,7 +115,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     let world = World::new().await;
-    // Due at once, so that the scheduler has been late or not.
+    // Due at once, so that the scheduler reports its lag.
     world
         .sql("UPDATE schedules SET next_at = now() - interval '2 seconds', due_at = now() - interval '2 seconds'")
         .await;
@@ -123,7 +123,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
     world.push.behave_always("chloe", Some(Behaviour::status(410)));
     world.push.behave_always("dan", Some(Behaviour::status(400)));
-    // With all that there is to count.
+    // Phones and callbacks, so that every metric has samples.
     let phones = Phones::start(&world).await;
     let mut variables = phones.one("SMS");
     variables.extend([("PUBLIC_URL", "https://bell.test"), ("PUBLIC_PORT", "0")].map(|(a, b)| (a.into(), b.into())));
@@ -183,7 +183,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     values.extend(deliveries.map(|(answer, count)| {
         ("carebell_deliveries_total", vec![("channel", "web_push"), ("answer", answer)], count)
     }));
-    // Some are looked at now and then only, and a text may be written in the midst of an end.
+    // Some gauges are updated only now and then, and a scrape may interrupt the end of a job.
     let mut wrong = None;
     let text = world
         .eventually("all have ended and been seen", async || {
@@ -215,7 +215,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
 
-/// Each metric of the enum is there, as what it is said to be, with its labels and no others, of values that are bounded.
+/// Each metric of the enum is present with its declared type and labels. The values of labels are bounded.
 fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;
@@ -249,7 +249,7 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
     let state = async |worker: &mut Process| {
         sum(&metrics(worker).await, "carebell_breaker_state", &[("channel", "web_push"), ("provider", &host)])
     };
-    assert_eq!(state(&mut worker).await, None, "nobody was asked yet");
+    assert_eq!(state(&mut worker).await, None, "no provider was asked yet");
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
     assert_eq!(state(&mut worker).await, Some(0.0));
@@ -268,7 +268,7 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
     world.eventually("it is closed", async || (state(&mut worker).await == Some(0.0)).then_some(())).await;
     let text = metrics(&mut worker).await;
     let down = sum(&text, "carebell_deliveries_total", &[("provider", &host), ("answer", "down")]);
-    // Six of ten sends, the four of the first job among them.
+    // Six of ten sends open it. The ten include the first job's four.
     assert!(down >= Some(6.0), "{down:?}");
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
@@ -280,7 +280,7 @@ async fn what_waits_and_for_how_long_is_shown() {
     for number in 0..3 {
         world.remind(&format!("waits-{number}")).await;
     }
-    // One that only schedules: nobody pulls.
+    // Only the scheduler runs, so nobody pulls.
     let mut environment = world.environment();
     environment.insert("LOG_FORMAT".into(), "json".into());
     let mut worker = Process::start(&["run", "--only", "scheduler"], &environment, world.directory.path());
