@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{QUICK, World, adjustments, peek, reminder, utc_now};
 
-/// The files of the repository, as `--dir streams` reads them.
+/// The repository's files, as `--dir streams` reads them.
 fn files() -> Vec<(String, String)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/streams")).unwrap() {
@@ -69,7 +69,7 @@ async fn what_was_applied_has_not_drifted_and_what_was_edited_has() {
     );
 }
 
-/// The file, the mistake, what the error must say.
+/// File, mistake, expected error.
 type Mistake = (&'static str, fn(&mut Value), &'static str);
 
 #[test]
@@ -110,7 +110,7 @@ async fn a_scheduled_message_cannot_reach_deliveries() {
             .eventually("it has fired", async || (peek(&world.context, "SCHEDULED", target).await == 1).then_some(()))
             .await;
     }
-    // One that is listed goes through, after those two: by then they would have gone through as well.
+    // A permitted schedule passes after those two. By then they would have passed too.
     let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", "due.reminder.medication")];
     world.publish("sched.good", &headers, reminder("metformin", utc_now()).to_string()).await;
     world.eventually("it is a job", async || (peek(&world.context, "JOBS", "jobs.>").await == 1).then_some(())).await;
