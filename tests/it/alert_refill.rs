@@ -1,4 +1,4 @@
-//! `alert.refill`: guards, one alert per shortage, its recipients and text, and rejected input.
+//! `alert.refill`: guards, one alert per shortage, recipients, text, rejected input.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use crate::support::{FAMILY, LIMIT, Process, Worker, World, decode};
 const SUBJECT: &str = "jobs.alert.refill";
 
 fn alert(id: &str, refill_at: i32) -> Value {
-    // The worker looks the supply up afresh and ignores the job's number.
+    // The worker looks the supply up itself and ignores the job's number.
     json!({ "medicationId": id, "currentSupply": 7777, "refillAt": refill_at })
 }
 
-/// Adds a medication of Rose's. Supply and threshold are SQL.
+/// Supply and threshold are SQL.
 async fn medication(world: &World, id: &str, supply: &str, refill_at: &str) {
     let values = format!("'{id}', 'rose', 'Ramipril', '5 mg', true, {supply}, {refill_at}");
     world.sql(&format!("INSERT INTO medications VALUES ({values})")).await;
@@ -120,7 +120,7 @@ async fn one_shortage_is_told_once_and_the_next_one_anew() {
     assert_eq!(ends.iter().filter(|end| **end == done()).count(), 1, "{ends:?}");
     assert_eq!(ends.iter().filter(|end| **end == skipped("already_sent")).count(), 2, "{ends:?}");
 
-    // A lower supply or a small refill is still the same shortage.
+    // A different supply, but still the same shortage.
     for (doses, job_id, end) in [
         (3, "fewer", skipped("already_sent")),
         (9, "more", skipped("already_sent")),
@@ -134,7 +134,7 @@ async fn one_shortage_is_told_once_and_the_next_one_anew() {
         assert_eq!(world.ended(job_id).await, end, "{job_id}");
     }
 
-    // A shortage also closes when no job sees the refill.
+    // A shortage also ends if no job sees the refill.
     assert_eq!(world.store.close_ended_shortages().await.unwrap(), 0);
     supply(&world, "m", 60).await;
     assert_eq!(world.store.close_ended_shortages().await.unwrap(), 1);

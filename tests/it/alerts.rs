@@ -1,5 +1,5 @@
-//! Alert rules, dashboard and docs name only existing metrics. Each alert has a test and a runbook. `helm/check-rules`
-//! tests the rules themselves with promtool.
+//! Alert rules, dashboard and docs name only existing metrics. Each alert has a test (`helm/check-rules`) and a
+//! runbook.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::not_checked;
 
-/// Metric names in a text. Series of a histogram count as the histogram.
+/// Names of metrics in a text. Series of a histogram count as the histogram.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_name = |word: &&str| ["carebell_", "messaging_", "process_"].iter().any(|start| word.starts_with(start));
@@ -33,7 +33,6 @@ fn queries(dashboard: &Value) -> Vec<String> {
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// Labels by which a query groups, joins or selects.
 fn labels(query: &str) -> BTreeSet<String> {
     let within = |start: &str, end: char| -> Vec<String> {
         let parts = query.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().to_owned());
@@ -52,7 +51,7 @@ fn expressions() -> Vec<String> {
     rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned()).collect()
 }
 
-/// Staging and production may share one Prometheus. The chart replaces `.*` with the release's namespace.
+/// Staging and production may share one Prometheus. The chart replaces `.*` with its namespace.
 #[test]
 fn each_series_is_asked_for_within_a_namespace() {
     let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
@@ -78,7 +77,7 @@ fn queries_use_labels_that_their_metrics_have() {
         let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
         assert!(!metrics.is_empty(), "{query}");
         for label in labels(&query) {
-            // `le` belongs to buckets. Prometheus adds the others to every series.
+            // `le` is a label of buckets. Prometheus adds the others.
             let known = ["le", "instance", "job", "namespace"].contains(&label.as_str());
             assert!(known || metrics.iter().any(|spec| spec.labels.contains(&label.as_str())), "{label} in {query}");
         }
@@ -95,7 +94,7 @@ fn rules_and_dashboard_name_only_what_is_there() {
         let unknown: Vec<String> = named(text).difference(&known()).cloned().collect();
         assert_eq!(unknown, [""; 0], "in {text}");
     }
-    // promtool checks the dashboard's queries as rules. Grafana fills in the rate's span.
+    // promtool checks the dashboard's queries as rules. Grafana fills in the span.
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "groups:\n- name: dashboard\n  rules:").unwrap();
     for (number, query) in queries.iter().enumerate() {

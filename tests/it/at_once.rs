@@ -58,12 +58,12 @@ async fn what_has_no_place_has_a_message() {
     worker.stop().await;
 }
 
-/// A slow push service delays no notification, and no push is sent twice.
+/// A slow push service delays no notification.
 #[tokio::test]
 async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push opens the connection. Others wait for it.
+    // The first push opens the connection, so the others do not wait for it.
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
@@ -79,14 +79,14 @@ async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     worker.stop().await;
 }
 
-/// Only the worker that holds a run's message may give up its claims.
+/// Only the holder of a run's message may give up its claims.
 #[tokio::test]
 async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
-    // Long enough for the push's message, published after a second, to look again.
+    // The push's message, published after a second, looks again before this ends.
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish_json("jobs.notification.critical", "news", &body).await;
@@ -101,7 +101,7 @@ async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
     worker.stop().await;
 }
 
-/// The database may change between the read of the recipients and a slow commit.
+/// The database may have changed since the recipients were read.
 #[tokio::test]
 async fn what_was_read_too_long_before_its_commit_gets_a_message() {
     for (took, by_message) in [(5, false), (6, true)] {
@@ -110,7 +110,7 @@ async fn what_was_read_too_long_before_its_commit_gets_a_message() {
         let settings = Source::of(world.environment()).web_push().unwrap().unwrap();
         let push: Arc<dyn Sender> = Arc::new(WebPush::new(settings, clock.clone()).unwrap());
         let pipeline = Custom::sending(&world, jobs::registry(), clock.clone(), vec![push]);
-        // Reads pass, writes wait.
+        // Reads pass, and writes wait.
         let mut held = world.db.begin().await.unwrap();
         sqlx::query("LOCK TABLE job_runs IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
         world.remind("dose").await;
@@ -133,7 +133,7 @@ async fn what_was_read_too_long_before_its_commit_gets_a_message() {
     }
 }
 
-/// A failed direct send continues by message and keeps its attempts.
+/// A failed direct send loses no attempt and repeats none.
 #[tokio::test]
 async fn what_fails_goes_on_by_a_message() {
     let world = World::new().await;
@@ -163,7 +163,6 @@ async fn what_fails_goes_on_by_a_message() {
     worker.stop().await;
 }
 
-/// A planned claim holds until its worker gives it up or is known to be lost.
 #[tokio::test]
 async fn a_claim_that_was_planned_is_held_and_given_up() {
     let store = store().await;
@@ -188,7 +187,7 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
         let found = claim(worker, "a", now + TimeDelta::seconds(30)).await;
         assert!(matches!(found, Claimed::Busy(_)), "it is being sent: {found:?}");
     }
-    // Asking for pending children publishes the push's message. It frees only claims made before the given instant.
+    // Pending children publish the push's message, and free claims made before the given instant.
     let pending = async |run: &str, before| store.pending_children(run, before).await.unwrap().len();
     assert_eq!(pending("job-a", now - TimeDelta::seconds(15)).await, 1);
     assert!(matches!(claim("two", "a", now).await, Claimed::Busy(_)));

@@ -1,5 +1,5 @@
-//! Bad input of every kind gets a clear error, is kept, and harms nothing else. (See `deliver_web_push` for endpoints
-//! and keys, `streams` for files, `cli` for variables, `outages` for servers.)
+//! Bad input gets a clear error, is kept, and harms nothing else. (More in `deliver_web_push`, `streams`, `cli` and
+//! `outages`.)
 
 use carebell::{jobs, pipeline::Form};
 use futures::future::join_all;
@@ -105,7 +105,6 @@ async fn a_policy_that_does_not_parse_is_told_of_by_its_header() {
     worker.stop().await;
 }
 
-/// Arbitrary nested JSON.
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -158,8 +157,7 @@ proptest! {
     }
 }
 
-/// Headers with any bytes that a NATS client can send. Each job runs or becomes a dead letter, and the worker
-/// continues.
+/// Headers may hold any bytes that a NATS client can send.
 #[tokio::test]
 async fn random_headers_end_somewhere_and_stop_nobody() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
@@ -176,7 +174,7 @@ async fn random_headers_end_somewhere_and_stop_nobody() {
     ];
     let world = World::new().await;
     let mut runner = TestRunner::deterministic();
-    // No client sends CR or LF. Every other character is tried, including U+0000.
+    // No client sends CR or LF. All other characters are tried.
     let value = prop_oneof![4 => Just(None), 1 => "[^\\r\\n]{0,40}".prop_map(Some)];
     let headers = prop::collection::vec((prop::sample::select(&USUAL), value), 0..5);
     let published = 200;

@@ -1,4 +1,4 @@
-//! Two notifications of one root may reach the same people. The first writes their rows; the second still completes.
+//! Two notifications of one root may reach the same people: the first writes their rows, the second still completes.
 
 use carebell::{
     job::{Job, Meta},
@@ -15,7 +15,7 @@ use crate::{
     support::{LIMIT, Worker, World, sorted, utc_now},
 };
 
-/// A notification `name` of the root `r`, with its own text, for ana and `others`.
+/// A notification of the root `r` to ana and `others`.
 fn notification(name: &str, others: &[&str]) -> Commit {
     let mut commit = planned(&format!("{name}-ana"));
     commit.meta = Meta { root_id: "r".into(), kind: Notification::KIND, ..meta(name, 7, 1) };
@@ -42,7 +42,7 @@ fn fresh(claimed: &[&str]) -> Answer {
     Answer { committed: Committed::Fresh, followed: false, claimed }
 }
 
-/// Commits a group, again whenever it collides with another.
+/// Commits again whenever the group collides with another.
 async fn put(store: &Store, group: &[Commit]) -> Vec<Answer> {
     loop {
         match store.commit(group).await {
@@ -52,7 +52,6 @@ async fn put(store: &Store, group: &[Commit]) -> Vec<Answer> {
     }
 }
 
-/// All texts, inbox rows and deliveries, with owner and content.
 async fn rows(store: &Store) -> Vec<String> {
     let rows = "SELECT concat_ws(' ', 'text', job_id, title) FROM contents \
                 UNION ALL SELECT concat_ws(' ', 'inbox', job_id, user_id, id, title) FROM notifications \
@@ -65,7 +64,7 @@ async fn texts(store: &Store, query: &str) -> Vec<String> {
     sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(store.pool()).await.unwrap()
 }
 
-/// Rows after `a` came first and `b` added only dan.
+/// The rows if `a` came first and `b` added only dan.
 const FIRST_STAYS: [&str; 7] = [
     "delivery r ana a-ana a sending 1",
     "delivery r ben a-ben a sending 1",
@@ -88,14 +87,14 @@ async fn in_one_group_the_first_by_its_id_is_written_and_both_are_done() {
     let group =
         [reminder("m", now), notification("b", &["ben", "dan"]), notification("a", &["ben"]), reminder("z", now)];
     let answers = store.commit(&group).await.unwrap();
-    // One statement writes both, so either may come first. Each row is written once.
+    // One statement writes both, so either may come first.
     assert!(answers.iter().all(|answer| answer.committed == Committed::Fresh && !answer.followed), "{answers:?}");
     let claimed = sorted(answers.iter().flat_map(|answer| answer.claimed.iter().cloned()).collect());
     assert_eq!(claimed, ["a-ana", "a-ben", "b-dan"]);
     assert_eq!(rows(&store).await, FIRST_STAYS);
     all_are_done(&store, &["a", "b", "m", "z"]).await;
     assert_eq!(texts(&store, "SELECT job_id FROM reminder_marks ORDER BY 1").await, ["m", "z"]);
-    // A repeat is a duplicate, whatever else is in its group.
+    // A repeat is a duplicate in any group.
     let again = store.commit(&[group.as_slice(), &[reminder("y", now)]].concat()).await.unwrap();
     assert_eq!(again.iter().map(|answer| answer.committed).collect::<Vec<_>>(), {
         let mut expected = vec![Committed::Duplicate; 4];
@@ -116,7 +115,7 @@ async fn in_two_groups_the_first_is_written_and_both_are_done() {
     assert_eq!(rows(&store).await, FIRST_STAYS);
     all_are_done(&store, &["a", "b", "m", "n"]).await;
     assert_eq!(texts(&store, "SELECT job_id FROM reminder_marks ORDER BY 1").await, ["m", "n"]);
-    // A taken mark is reported even if the rest of its group already exists.
+    // A taken mark is reported in any group.
     let mut third = reminder("o", now);
     third.plan.mark = reminder("m", now).plan.mark;
     let third = store.commit(&[notification("c", &[]), third]).await.unwrap();
@@ -127,7 +126,7 @@ async fn in_two_groups_the_first_is_written_and_both_are_done() {
     assert_eq!(rows(&store).await, FIRST_STAYS);
 }
 
-/// Likewise in a combined commit, and in the transaction of a shortage.
+/// The same in a combined commit, and in the transaction of a shortage.
 #[tokio::test]
 async fn with_a_reminder_or_a_shortage_it_is_the_same() {
     let store = store().await;
@@ -154,7 +153,7 @@ async fn of_groups_at_the_same_time_one_is_first() {
             let name = format!("{root}-{number}");
             let mut told = notification(&name, &["ben", "chloe", "dan"]);
             told.meta.root_id.clone_from(&root);
-            // A different order in each group.
+            // Each group has its own order.
             let at = number % told.plan.deliveries.len();
             told.plan.deliveries.rotate_left(at);
             told.plan.inbox.rotate_left(at);

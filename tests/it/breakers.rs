@@ -1,4 +1,4 @@
-//! Circuit breakers: a provider outage costs no attempt, delays no other provider, and ends by itself.
+//! Circuit breakers: an outage costs no attempt, delays no other provider, and ends by itself.
 
 use carebell::dev::push_service::Behaviour;
 use serde_json::{Value, json};

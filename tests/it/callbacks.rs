@@ -1,4 +1,4 @@
-//! Providers' later reports are verified, written once, and independent of their order.
+//! Providers' reports are verified, written once, and independent of order.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -21,7 +21,6 @@ use crate::{
 
 const PUBLIC_URL: &str = "https://bell.example.org/carebell";
 
-/// End to end: a request, its report, the ledger, and a clean stop.
 #[tokio::test]
 async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     let world = World::new().await;
@@ -61,7 +60,7 @@ async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     assert!(worker.terminate().await.success());
 }
 
-/// A provider, a callback listener, and one text that the provider has sent.
+/// A callback listener, and one text that has been sent.
 struct Scene {
     world: World,
     phones: Phones,
@@ -159,7 +158,6 @@ async fn either_provider_of_the_channel_may_report_and_a_failure_keeps_its_code(
     assert_eq!(scene.state().await, ("failed".into(), Some("undelivered".into())), "a final state stays");
 }
 
-/// Our signature equals one by Python's standard library.
 #[tokio::test]
 async fn python_signs_the_same() {
     let program = "import base64, hashlib, hmac, sys, urllib.parse; \
@@ -217,8 +215,7 @@ fn orders(events: &[Event]) -> Vec<Vec<Event>> {
     all
 }
 
-/// The SQL keeps the pure rule. Any order yields the same row, the worker never loses its delivery, and a final state
-/// is never claimed again.
+/// The worker never loses its delivery, and a final state is never claimed again.
 #[tokio::test]
 async fn any_order_of_reports_and_record_ends_the_same() {
     let store = store().await;
@@ -272,7 +269,6 @@ async fn any_order_of_reports_and_record_ends_the_same() {
     assert_eq!(store.record_report(&reported("nobody", failed)).await.unwrap(), Noted::Missing);
 }
 
-/// Holds for every answer and report, in either order.
 #[tokio::test]
 async fn that_quiet_hours_were_overridden_stays_on_record() {
     let store = store().await;
@@ -326,7 +322,7 @@ async fn that_quiet_hours_were_overridden_stays_on_record() {
     }
 }
 
-/// A report is committed while the worker's record waits for the row. The worker's record still counts as written.
+/// The report is committed while the worker's record waits for the row.
 #[tokio::test]
 async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     let store = store().await;
@@ -357,7 +353,6 @@ async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     assert_eq!(row(&store, "d").await, ("delivered".into(), None));
 }
 
-/// The provider's report overtakes its response.
 #[tokio::test]
 async fn a_report_before_the_answer_is_not_lost() {
     let world = World::new().await;

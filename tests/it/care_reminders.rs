@@ -1,4 +1,4 @@
-//! Reminders derived from the care tables: their instants, one publish for each, and what cancels them.
+//! Reminders derived from the care tables: when they are due, that each is published once, and how they are cancelled.
 
 mod running;
 
@@ -13,7 +13,6 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::support::{LIMIT, Worker, World, sorted};
 
-/// A world, its scheduler, and the scheduler's clock.
 struct Town {
     world: World,
     clock: Clock,
@@ -30,14 +29,14 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 impl Town {
-    /// A town at `now` whose scheduler has looked once.
+    /// A town whose scheduler has looked once.
     async fn at(now: &str) -> Self {
         let town = Self::unseen(now).await;
         town.scheduler.plan_care().await.unwrap();
         town
     }
 
-    /// A town at `now` whose scheduler has not looked yet.
+    /// A town whose scheduler has not looked yet.
     async fn unseen(now: &str) -> Self {
         let (world, clock) = (World::new().await, Clock::manual(at(now)));
         let scheduler = scheduler(&world, &clock);
@@ -48,7 +47,7 @@ impl Town {
         self.world.sql(statement).await;
     }
 
-    /// Adds a care recipient in `zone`, with a medication of the same name.
+    /// Adds a care recipient with a medication of the same name.
     async fn recipient(&self, name: &str, zone: &str) {
         self.sql(&format!("INSERT INTO care_recipients VALUES ('{name}', 'browns', '{name}', '{zone}')")).await;
         self.sql(&format!("INSERT INTO medications VALUES ('{name}', '{name}', 'X', '1 mg')")).await;
@@ -75,23 +74,23 @@ impl Town {
         (added, removed)
     }
 
-    /// Moves the clock to `now`, plans and publishes. Returns the new ids without `care:reminder.`.
+    /// Plans and publishes at `now`. Returns the new ids without `care:reminder.`.
     async fn arrive(&self, now: &str) -> Vec<String> {
         self.clock.advance(at(now) - self.clock.now());
         self.plan().await;
         self.publish().await
     }
 
-    /// Publishes everything due, without planning.
+    /// Publishes what is due without planning.
     async fn publish(&self) -> Vec<String> {
-        // Compares sequences, since a worker may remove messages meanwhile.
+        // Compares sequences: a worker may remove messages meanwhile.
         let before = last_sequence(&self.world).await;
         while self.scheduler.care_pass(1000).await.unwrap().moved > 0 {}
         let ids = published_after(&self.world, before).await;
         sorted(ids.into_iter().map(|id| id.replace("care:reminder.", "").replace("care:", "")).collect())
     }
 
-    /// Advances in steps and returns all ids published on the way.
+    /// Advances in steps. Returns all ids published on the way.
     async fn walk(&self, until: &str, step: TimeDelta) -> Vec<String> {
         let mut ids = Vec::new();
         while self.clock.now() < at(until) {
@@ -102,7 +101,6 @@ impl Town {
     }
 }
 
-/// Job ids in the stream, in order.
 async fn published(world: &World) -> Vec<String> {
     published_after(world, 0).await
 }
@@ -111,7 +109,6 @@ async fn last_sequence(world: &World) -> u64 {
     world.context.get_stream("JOBS").await.unwrap().cached_info().state.last_sequence
 }
 
-/// Job ids after the sequence `last`.
 async fn published_after(world: &World, last: u64) -> Vec<String> {
     let mut stream = world.context.get_stream("JOBS").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
@@ -138,7 +135,7 @@ fn its_kinds_are_registered() {
 async fn doses_by_times_weekdays_dates_and_leads() {
     let town = Town::at("2026-03-01T00:00:00Z").await;
     town.sql("UPDATE care_recipients SET timezone = 'America/New_York'").await;
-    // Sundays and Wednesdays from March 4 to 11. The clock goes forward on Sunday the 8th.
+    // Sundays and Wednesdays, March 4 to 11. The clock goes forward on the 8th.
     town.doses("metformin", "09:00,21:30:15.5", "'{3,7}', '2026-03-04', '2026-03-11', '{0,45}', 'ACTIVE'").await;
     let ids = town.walk("2026-03-16T00:00:00Z", TimeDelta::minutes(29)).await;
     let doses = [
@@ -161,7 +158,7 @@ async fn doses_by_times_weekdays_dates_and_leads() {
 #[tokio::test]
 async fn the_nights_on_which_clocks_change() {
     for (zone, before, times, after, expected) in [
-        // Two lost times and the hour after them. One instant is one dose, whichever times map to it.
+        // Two lost times and the hour after. One instant is one dose, whichever times map to it.
         (
             "America/New_York",
             "2026-03-08T00:00:00Z",
@@ -216,7 +213,7 @@ async fn odd_schedules() {
     for statement in ["weekdays DROP NOT NULL", "start_date DROP NOT NULL", "reminder_minutes DROP NOT NULL"] {
         town.sql(&format!("ALTER TABLE medication_schedules ALTER {statement}")).await;
     }
-    // Sunday's 24:00 is Monday's first instant. A second schedule names the same dose. NULLs request nothing.
+    // Sunday's 24:00 is Monday's first instant. Another schedule names the same dose. NULLs request nothing.
     town.doses("metformin", "24:00,NULL", "'{7}', '2026-03-01', '2026-03-01', '{0,NULL,0}', 'ACTIVE'").await;
     town.doses("metformin", "00:00,00:00", "NULL, NULL, NULL, '{0}', 'ACTIVE'").await;
     town.doses("metformin", "00:01", "NULL, NULL, NULL, NULL, 'ACTIVE'").await;
@@ -275,10 +272,10 @@ async fn appointments_and_shifts_are_followed() {
         town.sql(&format!("UPDATE appointments SET status = '{status}' WHERE id = '{status}'")).await;
     }
     let ids = town.walk("2026-03-02T12:00:00Z", TimeDelta::minutes(9)).await;
-    // A lead that had passed when its appointment was made is not announced.
+    // A lead that was already past is not announced.
     assert_eq!(ids, ["appointment:near:2026-03-02T08:30:00Z:10", "shift:s:2026-03-02T12:00:00Z:60"]);
 
-    // Postponed by an hour: its reminders move, and the old ones never come.
+    // Postponed by an hour: the reminders move.
     town.sql("UPDATE appointments SET starts_at = '2026-03-03T16:00:00Z' WHERE id = 'a'").await;
     assert_eq!(town.plan().await, (3, 3));
     assert_eq!(town.arrive("2026-03-02T15:59:00Z").await, NOTHING);
@@ -288,7 +285,7 @@ async fn appointments_and_shifts_are_followed() {
     assert_eq!(town.arrive("2026-03-02T16:00:30Z").await, ["appointment:a:2026-03-02T16:30:00Z:60"]);
     assert_eq!(town.arrive("2026-03-02T16:19:59Z").await, NOTHING);
     assert_eq!(town.arrive("2026-03-02T16:20:00Z").await, ["appointment:a:2026-03-02T16:30:00Z:10"]);
-    // A new title changes nothing. Cancelling removes the reminders, and rescheduling restores future ones.
+    // A new title changes nothing. Then the appointment is cancelled and restored.
     town.sql("UPDATE appointments SET starts_at = '2026-03-02T19:00:00Z', title = 'X' WHERE id = 'a'").await;
     assert_eq!(town.arrive("2026-03-02T16:21:00Z").await, ["appointment:a:2026-03-02T19:00:00Z:1440"]);
     town.sql("UPDATE appointments SET title = 'Y', status = 'CONFIRMED' WHERE id = 'a'").await;
@@ -345,14 +342,14 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
         let id = format!("care:alert.refill:metformin:{}", town.clock.now().format("%Y-%m-%dT%H:%M:%SZ"));
         assert_eq!(town.scheduler.care_pass(10).await.unwrap().published, 1);
         assert_eq!(world.ended(&id).await, ("done".into(), None));
-        // The commit is done, but its notification may still be under way.
+        // The notification may still be under way.
         world.queues_are_empty().await;
     }
     world.push.wait_for(12, LIMIT).await.unwrap();
     world.queues_are_empty().await;
     assert_eq!(world.push.counts().accepted, 12);
 
-    // The last alert reached nobody, so another day's job takes the shortage over.
+    // Nobody got the last alert, so another day's job takes over.
     town.sql("UPDATE job_runs SET state = 'dead' WHERE job_id LIKE '%10:01:00Z:notification'").await;
     assert_eq!(town.arrive("2026-03-06T23:00:00Z").await, NOTHING);
     town.clock.advance(TimeDelta::hours(2));
@@ -379,7 +376,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.plan().await, (6, 0), "08:10; the leads of 08:40; and four of appointments");
     town.sql("UPDATE appointments SET status = 'CANCELLED' WHERE id = 'off'").await;
     let ids = town.arrive("2026-03-02T09:00:00Z").await;
-    // Each dose once, with its latest missed reminder: an earlier lead is of no more use.
+    // Each dose once, by its latest missed reminder. Earlier leads are of no more use.
     let expected = [
         "appointment:a:2026-03-02T09:30:00Z:45",
         "medication:metformin:2026-03-02T08:10:00Z:0",
@@ -390,7 +387,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.scheduler.health.schedule_lag(), Some(TimeDelta::minutes(50)));
     assert_eq!(town.arrive("2026-03-02T09:20:00Z").await.len(), 2);
 
-    // After a month: doses of the last day still become jobs, which decide. Older ones do not.
+    // After a month, doses of the last day still become jobs. Older ones do not.
     assert_eq!(town.arrive("2026-04-02T09:20:00Z").await.len(), 3);
     assert_eq!(town.arrive("2026-04-02T09:21:00Z").await, NOTHING);
 }
@@ -431,7 +428,7 @@ async fn what_cannot_be_published_stays_planned() {
     assert_eq!(town.plan().await, (0, 1), "and can still be called off");
 }
 
-/// A full queue takes no more messages. Other kinds continue past those that are stuck.
+/// One queue is full. The other kinds continue past its stuck reminders.
 #[tokio::test]
 async fn a_full_queue_holds_up_no_other_kind() {
     let town = Town::at("2026-03-02T08:00:00Z").await;

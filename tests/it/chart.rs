@@ -1,5 +1,4 @@
-//! The Helm chart's contract with this program: its values match the variables, and the shipped permissions suffice.
-//! `helm/check` tests the rest with a real Helm.
+//! The Helm chart: its values match the variables, and its permissions suffice. `helm/check` tests the rest.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -30,8 +29,8 @@ fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
     group.keys().cloned().collect()
 }
 
-/// Add a new variable to `helm/carebell/values.schema.json`: under `secret.values` if it is secret, `files` if it names
-/// a file, else `config`. `helm/docs` does the rest.
+/// Add a new variable to `helm/carebell/values.schema.json`: to `secret.values` if it is secret, to `files` if it names
+/// a file, else to `config`. `helm/docs` does the rest.
 #[test]
 fn every_variable_can_be_set() {
     let text = fs::read_to_string(Path::new(ROOT).join("helm/carebell/values.schema.json")).unwrap();
@@ -57,7 +56,7 @@ fn every_variable_can_be_set() {
     }
 }
 
-/// KEDA triggers and NACK resources are made from these files.
+/// KEDA's triggers and NACK's resources are made from these files.
 #[test]
 fn the_chart_has_the_files_of_streams() {
     let link = Path::new(ROOT).join("helm/carebell/streams");
@@ -68,7 +67,7 @@ fn permissions(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join("helm/carebell/nats").join(name)).unwrap()
 }
 
-/// `doctor.rs` and `producers.rs` test the permissions of worker and producer.
+/// For worker and producer see `doctor.rs` and `producers.rs`.
 #[tokio::test]
 async fn the_users_of_setup_and_of_operators_have_enough() {
     let users: String = ["setup", "operator"]
@@ -81,7 +80,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let config = format!("authorization {{ users: [\n{users}] }}\n");
     let empty = NatsServer::start_with(&programs().await.nats_server, directory.path(), &config).await.unwrap();
 
-    // Against a server without streams, and one with all of them.
+    // A server without streams, and one with all.
     let config = format!("no_auth_user: test\nauthorization {{ users: [ {{user: test, password: test}}\n{users}] }}\n");
     let world = World::on_both(database().await, &config, QUICK).await;
     let as_user = |name: &str, port: u16| format!("nats://{name}:x@127.0.0.1:{port}");
@@ -95,7 +94,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     for number in 1..=3 {
         world.publish("jobs.notification.normal", &[("Carebell-Job-Id", &format!("broken-{number}"))], "x").await;
     }
-    // Its kind is known only to another version. No stream sources it, so the sweep takes it.
+    // No stream sources this unknown kind, so the sweep takes it.
     world.publish("due.unheard.of", &[("Carebell-Job-Id", "unheard")], "x").await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
     let streams = Streams::embedded(&Adjustments::default()).unwrap();

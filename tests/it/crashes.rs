@@ -1,5 +1,4 @@
-//! Workers that die between two effects. The program aborts at a checkpoint, as `kill -9` would; another worker
-//! finishes the job once.
+//! Workers that abort between two effects, as by `kill -9`. Another worker finishes the job once.
 
 use std::time::Duration;
 
@@ -11,7 +10,7 @@ use crate::support::{Process, Worker, World};
 /// Lost workers are detected soon.
 const MISSED: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s";
 
-/// One world with combined commits, and one with a rate, where the notification has a message of its own.
+/// In the second world the notification has its own message, since its queue has a rate.
 async fn both_ways() -> [World; 2] {
     [world().await, World::with_overrides(&format!("{MISSED},notification_critical.rate=100/s")).await]
 }
@@ -20,12 +19,12 @@ async fn world() -> World {
     World::with_overrides(MISSED).await
 }
 
-/// Kills a worker at the checkpoint `step` with a reminder under way, and lets another take over.
+/// Kills a worker at `step` and lets another take over.
 async fn die_at(step: &str) -> Vec<World> {
     let mut worlds = Vec::new();
     for (world, is_together) in both_ways().await.into_iter().zip([true, false]) {
         let world = finish_after_death_at(step, world).await;
-        // The notification of a redelivered reminder has a message.
+        // A redelivered reminder's notification has a message.
         let without_message = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND stream_seq = 0";
         assert_eq!(world.count(without_message).await == 1, is_together && step != "worked", "{step}");
         worlds.push(world);
@@ -69,7 +68,7 @@ async fn between_parking_and_acknowledgement() {
     let world = world().await;
     world.push.behave("ana", Behaviour::retry_after(429, "2"));
     let world = finish_after_death_at("parked", world).await;
-    // The other three may have been under way when the worker died.
+    // The other pushes may have been under way.
     let to_ana = world.push.received().iter().filter(|push| push.name == "ana").count();
     assert_eq!(to_ana, 1, "the parked copy and the redelivery are one delivery");
 }
@@ -135,7 +134,7 @@ async fn between_send_and_record() {
 }
 
 async fn what_was_sent_again_replaces_the_first(world: &World) {
-    // The dead worker's pushes are sent again with the same topic and tag, so browsers collapse them.
+    // The pushes are repeated with the same topic and tag, so browsers collapse them.
     let received = world.push.received();
     let replaced = received.iter().filter(|push| push.replaces).count();
     assert_eq!(received.len() - replaced, 4, "one for each recipient, apart from repeats");
@@ -170,7 +169,7 @@ async fn what_a_lost_worker_had_planned_is_published_by_the_reconciler() {
         world.remind("dose").await;
         let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
         doomed.ended().await;
-        // The message is lost too: only the commit records the reminder.
+        // Without its message, only the commit records the reminder.
         world.context.get_stream("JOBS").await.unwrap().purge().await.unwrap();
         let heir = Worker::start(&world);
         world.everyone_has_it_once("dose").await;

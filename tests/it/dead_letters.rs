@@ -1,4 +1,4 @@
-//! `carebell dead-letters`: permanent failures are listed with their reason, can be redriven, and have one effect.
+//! `carebell dead-letters`: failures are listed with reasons, can be redriven, and have one effect.
 
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ async fn listed(world: &World) -> Vec<Value> {
     answer(world, &["dead-letters", "list", "--json"]).await.as_array().unwrap().clone()
 }
 
-/// A notification to Ana, in her inbox only.
+/// A notification to Ana's inbox only.
 fn to_ana(title: &str) -> Value {
     json!({ "recipients": [{ "userId": "ana" }], "title": title, "channels": ["CHANNEL_IN_APP"] })
 }
@@ -99,7 +99,7 @@ async fn filters_choose_by_kind_reason_job_and_time() {
 async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // Three failures exhaust a delivery. After its redrive two more fail, and the sixth push is accepted.
+    // Three failures exhaust the delivery, two follow its redrive, and the sixth push succeeds.
     world.push.behave_times("ana", 5, Behaviour::status(503));
     world.remind("dose").await;
     let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
@@ -115,7 +115,7 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     assert_eq!((sent.state.as_str(), sent.attempts), ("sent", 2), "earlier failures do not count");
     assert!(listed(&world).await.is_empty());
 
-    // Again: once by someone unaware, once as after a stop between publishing and removing the letter.
+    // Redriven again: by someone unaware, and as after a stop before the letter was removed.
     let (well, said, note) = carebell(&world, &["dead-letters", "redrive", "1"], &[]).await;
     assert!(well && said.contains("0 of 0") && note.contains("dead letter 1 was redriven at 20"), "{said}{note}");
     assert!(note.contains("by olga"), "{note}");
@@ -134,7 +134,7 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     assert!(!well && error.contains("there is no dead letter 99"), "{error}");
 }
 
-/// Redrives a redriven letter again, within and beyond the server's dedupe window.
+/// Redrives a letter again, within and beyond the server's dedupe window.
 async fn redrive_again(world: &World, kept: &Letter) {
     let letters = Letters::open(&world.context).await.unwrap();
     let clock = Clock::system();
@@ -253,7 +253,7 @@ async fn a_rate_is_kept() {
     assert_eq!((&left[0]["job_id"], &left[1]["job_id"]), (&json!("job-12"), &json!("job-11")), "the oldest go first");
 }
 
-/// Publishes dead letters of notifications to Ana, as workers do.
+/// Publishes dead letters as workers do.
 async fn bury(world: &World, count: usize) {
     let body = bytes::Bytes::from(to_ana("Hello").to_string());
     let published = stream::iter(1..=count).map(|number| {
@@ -287,7 +287,7 @@ async fn ten_thousand_are_redriven_with_an_interruption_and_each_has_one_effect(
     let tells = async || first.says("of 10000 redriven").then_some(());
     world.eventually("it tells how far it is", tells).await;
     first.kill().await;
-    // The server still completes requests already made.
+    // The server completes requests already made.
     let mut last = None;
     world
         .eventually("no more are taken out", async || {

@@ -1,4 +1,4 @@
-//! `deliver.email`: outcomes of mail to a raw address, through the whole pipeline.
+//! `deliver.email`: outcomes of mail, through the whole pipeline.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::support::{LIMIT, PATIENT, QUICK, Worker, World, utc_now};
 
-/// A world with a mail server, and the worker's variables for it.
 struct Mail {
     world: World,
     server: SmtpServer,
@@ -47,7 +46,6 @@ impl Mail {
         Worker::with(&self.world, &variables)
     }
 
-    /// Publishes one notification to these addresses.
     async fn publish(&self, job_id: &str, addresses: &[&str], more: Value) {
         let recipients: Vec<_> = addresses.iter().map(|address| json!({ "email": address })).collect();
         let mut body = json!({ "recipients": recipients, "title": "Hello" });
@@ -55,7 +53,7 @@ impl Mail {
         self.world.publish_json("jobs.notification.critical", job_id, &body).await;
     }
 
-    /// Mails Ana alone and returns her ledger line.
+    /// Mails Ana and returns her ledger line.
     async fn mail_to_ana(&self, job_id: &str) -> LedgerLine {
         self.publish(job_id, &["ana@example.org"], json!({})).await;
         self.world.ledger(job_id).await.remove(0)
@@ -147,7 +145,7 @@ async fn a_refusal_for_now_burns_one_attempt() {
     assert_eq!((mail.server.counts().transactions, mail.server.counts().accepted), (2, 1));
     mail.ends_well(worker).await;
 
-    // If the refusal lasts, the mail becomes a dead letter. Its error omits the address.
+    // If the refusal lasts, it makes a dead letter whose error omits the address.
     let mail = Mail::new(Protection::Tls).await;
     let worker = mail.worker();
     let full = Behaviour::answer(Step::Rcpt, "452 4.3.1 <ana@example.org>: Insufficient storage");
@@ -221,7 +219,7 @@ async fn an_outage_parks_mails_without_burning_attempts() {
         if is_stopped {
             mail.server.stop().await;
         }
-        // Ten failures open the breaker. The nine before burn an attempt, since no outage is known yet.
+        // Ten failures open the breaker. The first nine burn attempts, since no outage is known yet.
         let worker = mail.worker();
         let first: Vec<String> = (0..12).map(|number| format!("first-{number}@example.org")).collect();
         mail.publish("first", &first.iter().map(String::as_str).collect::<Vec<_>>(), json!({})).await;

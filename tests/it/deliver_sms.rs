@@ -1,4 +1,4 @@
-//! `deliver.sms`: effect of each provider answer on the delivery, through the whole pipeline.
+//! `deliver.sms`: effect of each provider answer, through the whole pipeline.
 
 use std::time::Duration;
 
@@ -118,7 +118,7 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
     worker.stop().await;
 }
 
-/// An outage loses nothing and kills nothing. The breaker spares the provider.
+/// An outage loses nothing, and the breaker spares the provider.
 async fn outage(fail: impl Fn(&Phones), mend: impl Fn(&Phones)) {
     let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
     fail(&phones);
@@ -199,7 +199,7 @@ async fn a_provider_that_asks_for_an_hour_is_passed_over() {
     worker.stop().await;
 }
 
-/// Deliveries wait for the provider due back soon, not for the one that asked for an hour.
+/// Deliveries wait for the provider that is back sooner.
 #[tokio::test]
 async fn an_hour_that_the_first_asks_for_hides_no_outage_of_the_second() {
     let (world, phones) = world().await;
@@ -252,7 +252,7 @@ async fn it_is_sent_again_where_that_is_wished() {
     worker.stop().await;
 }
 
-/// A trial text might be accepted, so the worker probes with a look-up, which burns no attempt.
+/// The provider is probed by a look-up, since a trial text might be accepted.
 #[tokio::test]
 async fn what_is_sent_again_is_not_sent_to_see_either() {
     const TEXTS: usize = 5;
@@ -305,13 +305,13 @@ async fn send(sms: &Sms, address: &str) -> Answer {
     sms.send(&parcel, 0).await
 }
 
-/// An unread request may be repeated; one that may have been read never is.
+/// Only a request that cannot have been read may be repeated.
 #[tokio::test]
 async fn silence_before_the_request_is_not_silence_after_it() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (_world, phones) = world().await;
     let sms = |settings| Sms::new(settings, Clock::system()).unwrap();
-    // Long enough to connect on a busy machine, much shorter than the silences below.
+    // Enough to connect on a busy machine, far less than the silences below.
     let patient = settings(&phones, Duration::from_secs(3));
     let to_first = sms(patient.clone());
 

@@ -1,4 +1,4 @@
-//! `deliver.voice`: the spoken text and the outcomes of calls.
+//! `deliver.voice`: spoken text and outcomes.
 
 use carebell::{
     dev::phone_service::{Behaviour, Spoken},

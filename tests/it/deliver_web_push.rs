@@ -1,11 +1,11 @@
-//! `deliver.web_push`: effect of each push service answer on the delivery, through the whole pipeline.
+//! `deliver.web_push`: effect of each answer, through the whole pipeline.
 
 use carebell::{dev::push_service::Behaviour, store::LedgerLine};
 use serde_json::json;
 
 use crate::support::{LIMIT, Worker, World, utc_now};
 
-/// Notifies Ana while the push service behaves as given. Returns her ledger line.
+/// Notifies Ana and returns her ledger line.
 async fn push_to_ana(world: &World, times: usize, behaviour: Behaviour) -> LedgerLine {
     world.push.behave_times("ana", times, behaviour);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });

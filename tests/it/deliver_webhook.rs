@@ -1,4 +1,4 @@
-//! `deliver.webhook`: effect of each endpoint answer on the delivery and the address.
+//! `deliver.webhook`: effect of each answer on delivery and address.
 
 use std::{fs, net::SocketAddr};
 
@@ -27,7 +27,7 @@ impl Scene {
         Self::of(overrides, str::to_owned).await
     }
 
-    /// With allowed hosts derived from the endpoint's host.
+    /// The allowed hosts are derived from the endpoint's.
     async fn of(overrides: &str, named: impl Fn(&str) -> String) -> Self {
         let world = World::with_overrides(overrides).await;
         let endpoint = WebhookEndpoint::start().await.unwrap();
@@ -161,7 +161,7 @@ async fn nothing_is_sent_where_it_must_not_go() {
     scene.end().await;
 }
 
-/// Names are checked by the address they resolve to. An allowed host permits no other spelling.
+/// The resolved address counts. An allowed host permits no other spelling.
 #[tokio::test]
 async fn a_name_that_leads_inside_is_not_sent_to() {
     let other = Scene::of(QUICK, |_| "hooks.example.org".to_owned()).await;
@@ -179,7 +179,7 @@ async fn a_name_that_leads_inside_is_not_sent_to() {
     }
 }
 
-/// A host name may reveal who has the webhook, and where.
+/// A host name may reveal whose webhook it is.
 #[tokio::test]
 async fn no_host_is_in_logs_and_dead_letters() {
     let scene = Scene::new().await;
@@ -195,7 +195,7 @@ async fn no_host_is_in_logs_and_dead_letters() {
     scene.end().await;
 }
 
-/// Reveals neither the requested name nor the certificate's: users choose both.
+/// The error must contain neither name, since users choose both.
 #[tokio::test]
 async fn a_certificate_for_another_name_is_told_without_either() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -207,7 +207,7 @@ async fn a_certificate_for_another_name_is_told_without_either() {
     assert_eq!(outbound::describe(&error), "no connection: the certificate is for another name", "{error:?}");
 }
 
-/// A hanging host holds only the requests allowed per host, and blocks no other permit for long.
+/// A hanging host holds only the requests allowed per host.
 #[tokio::test]
 async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
     const SLOW: i64 = 60;
@@ -217,7 +217,7 @@ async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
         receivers.hook(&world, user).await;
         world.sql(&format!("INSERT INTO preferences (user_id, channels) VALUES ('{user}', '{{webhook}}')")).await;
     }
-    // Another name of the same endpoint is another host.
+    // Another name of the same endpoint counts as another host.
     let dans = "UPDATE user_addresses SET address = replace(address, 'localhost', '127.0.0.1') WHERE user_id = 'dan'";
     world.sql(dans).await;
     receivers.hooks.behave_always("dan", Some(Behaviour::Hang));

@@ -1,4 +1,4 @@
-//! Self-tests: all pass, without side effects, on a healthy system. Each fault fails with the right line.
+//! Self-tests pass without side effects on a healthy system, and name each fault.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -28,7 +28,6 @@ const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
 /// Permissions of a worker: the file that users include.
 const WORKER_CONF: &str = include_str!("../../helm/carebell/nats/worker.conf");
 
-/// Subjects that a worker must be allowed to publish to.
 fn least() -> Vec<&'static str> {
     let lines = WORKER_CONF.lines().filter_map(|line| line.strip_prefix("  \"")?.strip_suffix('"'));
     lines.collect()
@@ -204,7 +203,7 @@ async fn users_of_nats() {
     world.everyone_has_it_once("with-least").await;
     world.dead_letters_once(1).await;
     world.queues_are_empty().await;
-    // They suffice for its metrics of the server too, so the alert on dead letters works.
+    // They suffice for its metrics too, so the alert on dead letters works.
     let seen = ["carebell_dead_letters 1", "carebell_parked_jobs 0", "carebell_delayed_jobs 0"];
     let looked_at = async || {
         let text = worker.get("/metrics").await.1;
@@ -265,7 +264,7 @@ async fn an_old_server() {
         assert!(!well && error.contains("2.12 or later"), "{error}");
     }
 
-    // A fake that only sends a greeting, for machines that cannot download the real one.
+    // A fake greeting, for machines that cannot download the old server.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let server = tokio::spawn(async move {
@@ -274,7 +273,7 @@ async fn an_old_server() {
             let greeting = r#"{"server_id":"x","version":"2.11.0","headers":true,"max_payload":1048576,"proto":1}"#;
             stream.write_all(format!("INFO {greeting}\r\nPONG\r\n").as_bytes()).await.unwrap();
             tokio::spawn(async move {
-                // Stays open and silent.
+                // The connection stays open and silent.
                 std::future::pending::<()>().await;
                 drop(stream);
             });
@@ -298,7 +297,7 @@ async fn streams_and_consumers_that_are_missing_or_differ() {
     world.context.delete_stream("DEAD_LETTERS").await.unwrap();
     let checks = examine(&world, &[]).await;
     only_failure(&checks, Item::Streams, &["DEAD_LETTERS: not on the server; JOBS.notification_bulk"]);
-    // A worker notices this without looking up the stream itself.
+    // A worker notices this without looking up the stream.
     let mut worker = Process::worker(&world, &[("START_TIMEOUT", "1s")]);
     assert_eq!(worker.ended().await.code(), Some(1));
     assert!(worker.output().contains("DEAD_LETTERS: not on the server"), "{}", worker.output());
@@ -356,7 +355,7 @@ async fn care_tables_that_are_not_as_they_are_read() {
     assert!(worker.output().contains("medications has no column dosage"), "{}", worker.output());
 }
 
-/// The scheduler finds a shortage through views. `application` holds the tables.
+/// The scheduler reads views over the tables in `application`.
 async fn a_shortage_is_found(world: &World) {
     world
         .sql(
@@ -373,7 +372,7 @@ async fn a_shortage_is_found(world: &World) {
         .await;
 }
 
-/// The doctor asks for exactly the columns a worker reads and the privileges it needs.
+/// The doctor asks for exactly the columns and privileges that a worker needs.
 #[tokio::test]
 async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let world = World::with_overrides(&format!("{QUICK},notification_critical.rate=1000/s")).await;
@@ -417,7 +416,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
     a_shortage_is_found(&world).await;
-    // The due schedules, and the maintenance they publish.
+    // The due schedules and the maintenance they publish.
     world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
     world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
     let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
@@ -523,7 +522,7 @@ async fn mail_servers_are_signed_in_to() {
 #[tokio::test]
 async fn clocks_that_are_apart() {
     let world = World::new().await;
-    // The clock stands still, so the examination's duration adds to the skew. It is small beside a minute.
+    // The clock stands still, so the examination adds to the skew.
     for (skew, side) in [(60, "behind"), (-60, "ahead of")] {
         let clock = Clock::manual(utc_now() + TimeDelta::seconds(skew));
         let checks = examine_at(&world, &[], &clock).await;

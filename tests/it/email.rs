@@ -1,4 +1,4 @@
-//! E-mail against the strict mail server: each step of a mail, and every failure at it.
+//! E-mail against the strict mail server: each step, and every failure at it.
 
 use std::{io::Write, time::Duration};
 
@@ -39,7 +39,7 @@ fn channel(server: &SmtpServer) -> Email {
     trusting(server, settings(&server.url()))
 }
 
-/// Like `channel`, with a timeout fit for a test.
+/// A channel with a timeout fit for a test.
 fn impatient(server: &SmtpServer) -> Email {
     trusting(server, Settings { timeout: Duration::from_secs(2), ..settings(&server.url()) })
 }
@@ -203,7 +203,7 @@ async fn a_server_that_never_answers_is_given_up_at_each_step() {
         assert!(is_silence(&answer), "{step:?}: {answer:?}");
         assert!((2..20).contains(&since.elapsed().as_secs()), "{step:?}: {:?}", since.elapsed());
     }
-    // These connections are not reused: the next mail would read a late answer.
+    // These connections are never reused: the next mail would read a late answer.
     server.behave(Behaviour::Slow { at: Step::Message, by: Duration::from_secs(3) });
     assert!(is_silence(&send(&email).await));
     let received = server.wait_for(1, SOON).await.unwrap().len();
@@ -235,7 +235,7 @@ async fn nothing_is_sent_where_it_could_be_read() {
     let answer = send(&Email::new(settings(&server.url())).unwrap()).await;
     assert!(is_down(&answer) && why(&answer).contains("certificate"), "{answer:?}");
 
-    // STARTTLS is required and not offered.
+    // STARTTLS is required, but not offered.
     let plain = SmtpServer::start(Protection::None, Some(("ops", "s3cret"))).await.unwrap();
     let url = plain.url().replace("?tls=none", "");
     let answer = send(&Email::new(settings(&url)).unwrap()).await;

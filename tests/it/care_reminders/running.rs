@@ -1,4 +1,4 @@
-//! Running schedulers: several at once, killed between two steps, woken by announcements, and with 100,000 doses.
+//! Running schedulers: several at once, killed, woken by announcements, and with 100,000 doses.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -48,7 +48,7 @@ async fn two_and_five_schedulers_publish_each_once() {
     let ids = published(&world).await;
     let distinct: BTreeSet<_> = ids.iter().collect();
     assert_eq!((ids.len(), total), (distinct.len(), distinct.len()), "each was published by one scheduler");
-    // All doses of the eight minutes, and their leads except those before 08:00.
+    // All doses are published, and all leads except those before 08:00.
     assert_eq!(total, 20 * 6 + 20 * 6 - 8);
 }
 
@@ -84,7 +84,7 @@ async fn plan_at(world: &World, now: DateTime<Utc>) {
     scheduler(world, &Clock::manual(now)).plan_care().await.unwrap();
 }
 
-/// A daily dose of `metformin` at the time of this instant. Returns the instant, cut to the second.
+/// A daily dose at this time. Returns the instant, cut to the second.
 async fn dose(world: &World, at: DateTime<Utc>) -> DateTime<Utc> {
     let at = at.with_nanosecond(0).unwrap();
     let time = at.format("%H:%M:%S");
@@ -101,7 +101,6 @@ fn job_of(at: DateTime<Utc>) -> String {
     format!("care:reminder.medication:metformin:{}:0", at.format("%Y-%m-%dT%H:%M:%SZ"))
 }
 
-/// End to end, from an inserted row to pushes on its second.
 #[tokio::test]
 async fn from_a_row_to_four_pushes() {
     let world = World::new().await;
@@ -121,7 +120,7 @@ async fn from_a_row_to_four_pushes() {
     assert!(first >= TimeDelta::zero() && first < TimeDelta::seconds(20), "{first}");
     assert!(pushes.iter().all(|push| push.json()["body"] == "Time to give Metformin (500 mg) to Rose"));
 
-    // An appointment moved to within its lead is announced at once.
+    // Moved to within its lead, it is announced at once.
     let start = utc_now() + TimeDelta::hours(30);
     world
         .sql(&format!(
@@ -229,7 +228,7 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
     world.eventually("the last change is seen", async || (world.count(&planned).await == 1).then_some(())).await;
     let (looks, took) = (world.count("SELECT count(*) FROM looks").await, since.elapsed());
     println!("{announced} announcements in 4 s, three schedulers: {looks} looks within {took:?}");
-    // Usually one of the three looks for all. None looks twice in a second.
+    // None of the three schedulers looks twice in a second.
     let most = 3 * (i64::try_from(took.as_secs()).unwrap() + 2);
     assert!((3..=most).contains(&looks), "{looks}");
     stop.cancel();
@@ -238,7 +237,7 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
     }
 }
 
-/// A view broken by an application's migration holds up nothing else, and is read again once repaired.
+/// Broken views hold up nothing else, and are read again once repaired.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_hold_up_nothing_else() {
     let world = World::new().await;
@@ -267,7 +266,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
     const COUNT: i64 = 100_000;
     let world = World::new().await;
     let due = (utc_now() + TimeDelta::seconds(20)).with_nanosecond(0).unwrap();
-    // Zones without clock changes, where each time of day occurs exactly once.
+    // Zones without clock changes, where each time of day occurs once.
     let zones = ["UTC", "Africa/Lagos", "America/Phoenix", "Asia/Kolkata", "Pacific/Tongatapu"];
     for (number, zone) in zones.iter().enumerate() {
         world.sql(&format!("INSERT INTO care_recipients VALUES ('r{number}', 'browns', 'X', '{zone}')")).await;
@@ -320,7 +319,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
     look("all of them published", due + TimeDelta::minutes(3)).await;
 }
 
-/// Jobs and saved schedules continue meanwhile, but health must report it.
+/// Jobs continue, but health must report it.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_are_a_part_that_is_down() {
     let world = World::new().await;
