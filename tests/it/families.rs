@@ -1,4 +1,4 @@
-//! Reading a medication together with its family's people equals reading them separately.
+//! Reading a medication with its family's people equals reading them separately.
 
 use std::collections::BTreeMap;
 
@@ -28,7 +28,7 @@ async fn people(store: &Store, user_ids: &[String], kind: &str) -> BTreeMap<Stri
     store.people(&[PeopleAsk { user_ids: user_ids.to_vec(), kind: kind.into() }]).await.unwrap().remove(0)
 }
 
-/// Families of all kinds: the browns are mixed, the greys have only unknown members, the nobodies have none.
+/// The browns are a mixed family, the greys have only unknown members, and the nobodies have none.
 async fn families() -> Store {
     let store = store().await;
     let tables = "
@@ -93,7 +93,7 @@ async fn the_people_are_those_that_are_read_by_themselves() {
     assert_eq!(store.medications(&[]).await, Ok(vec![]));
 }
 
-/// Equality proves little if both reads are wrong, so some values are checked exactly.
+/// Equal reads could both be wrong, so some values are checked.
 #[tokio::test]
 async fn what_is_chosen_for_reminders_goes_before_what_is_chosen_for_all() {
     let store = families().await;
@@ -112,7 +112,7 @@ async fn what_is_chosen_for_reminders_goes_before_what_is_chosen_for_all() {
     assert_eq!(found.people["elsewhere"].addresses(Channel::Email), [""; 0]);
 }
 
-/// A family of any size yields one record of a dose, whatever else is logged.
+/// The dose does not depend on the size of the family or on other logs.
 #[tokio::test]
 async fn the_dose_is_that_of_its_own_instant() {
     let store = families().await;
@@ -134,7 +134,6 @@ async fn the_dose_is_that_of_its_own_instant() {
     }
 }
 
-/// The notification goes to the people read with the dose.
 #[tokio::test]
 async fn a_reminder_goes_to_those_who_exist_as_each_of_them_wants_it() {
     let world = World::new().await;

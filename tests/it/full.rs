@@ -1,4 +1,4 @@
-//! Full queues and servers: the producer is told, nothing is lost, and no other queue waits.
+//! Full queues and servers: the producer is told, nothing is lost, other queues do not wait.
 
 use carebell::{jobs, pipeline::Registry, streams::Streams};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,6 @@ use crate::{
 
 const FULL: &str = "is full, because workers are behind or stopped: nothing was published; publish it again later";
 
-/// Limits each queue of JOBS to `most` jobs.
 async fn cap(world: &World, most: i64) {
     let mut config = world.context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
     assert_eq!((config.max_messages_per_subject, config.discard_new_per_subject), (1_000_000, true), "as shipped");
@@ -23,12 +22,12 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "channels": ["CHANNEL_IN_APP"] })
 }
 
-/// A reminder of `metformin` with an instant of its own.
+/// A reminder with an instant of its own.
 fn dose(number: i64) -> Value {
     reminder("metformin", utc_now() - TimeDelta::minutes(number))
 }
 
-/// Publishes a delayed job as producers do. A second one under the same id replaces the first.
+/// Publishes a delayed job. It replaces an earlier one with the same id.
 async fn schedule(world: &World, kind: &str, job_id: &str, at: DateTime<Utc>, body: &Value) {
     let (at, target) = (format!("@at {}", at.to_rfc3339()), format!("due.{kind}"));
     let headers = [
@@ -70,7 +69,7 @@ async fn a_full_queue_refuses_its_own_jobs_with_what_to_do() {
     );
     assert!(error.contains("30 of them because there was no room"), "{error}");
 
-    // With room again, refused jobs are accepted under the same ids. Those accepted before have no second effect.
+    // Refused jobs are accepted under their ids. Those accepted before have no second effect.
     cap_off(&world).await;
     let worker = Worker::start(&world);
     let (well, said, error) = carebell(&world, &many, &[]).await;
@@ -94,7 +93,7 @@ async fn with_every_queue_full_the_work_goes_on() {
     cap(&world, 4).await;
     for number in 0..4 {
         world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
-        // The reminders' notifications find no room until these are done.
+        // The reminders' notifications wait for room.
         world.publish_json("jobs.notification.critical", &format!("now-{number}"), &news("ana")).await;
         world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news("ben")).await;
     }
@@ -181,7 +180,7 @@ async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
 
 #[tokio::test]
 async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
-    // With a rate, notifications have messages. Combined commits need no storage.
+    // A rate gives notifications messages, since combined commits need no storage.
     let overrides = format!("{QUICK},notification_critical.rate=100/s");
     let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", &overrides).await;
     let filler = async_nats::jetstream::stream::Config {

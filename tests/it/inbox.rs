@@ -1,4 +1,4 @@
-//! `docs/INBOX.md`: its statements do as described and use indexes; its service worker shows a push.
+//! `docs/INBOX.md`: its statements work and use indexes, its service worker shows a push.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -12,7 +12,7 @@ fn doc() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INBOX.md")).unwrap()
 }
 
-/// Code blocks of a language, by the name in each block's first comment.
+/// Code blocks of a language, by the name in their first comment.
 fn blocks(language: &str, comment: &str) -> BTreeMap<String, String> {
     let (doc, fence) = (doc(), format!("\n```{language}\n{comment} "));
     let blocks = doc.split(&fence).skip(1);
@@ -29,8 +29,7 @@ async fn loaded() -> String {
     let url = database().await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql(
-        // Three rows of a user share each instant, so only the id orders them. Statistics of all rows keep the plans
-        // stable.
+        // Rows share instants, so only the id orders them. Full statistics keep plans stable.
         "SET default_statistics_target = 1000; \
          INSERT INTO notifications \
              (id, job_id, user_id, type, title, body, created_at, seen_at, read_at, archived_at) \
@@ -55,7 +54,7 @@ fn nodes(plan: &Value) -> Vec<&Value> {
     [plan].into_iter().chain(below).collect()
 }
 
-/// Indexes that a plan reads, and the number of rows from them.
+/// Indexes and rows that a plan reads.
 fn reads(name: &str, plan: &Value) -> (Vec<String>, f64) {
     let (mut indexes, mut rows) = (Vec::new(), 0.0);
     for node in nodes(plan) {
@@ -85,8 +84,8 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     let of_user = "'user-7'".to_owned();
     let page = format!("{of_user}, 20");
     let marked = format!("{of_user}, '{{{}}}'", ids.join(","));
-    // Parameters, the required index if only one will do, and the most entries to read. Marks may read all hundred rows
-    // of the user besides the named ones, and rollbacks leave entries.
+    // Parameters, the required index if any, and the most entries to read. Marks may read all hundred rows, and
+    // rollbacks leave entries.
     let statements = [
         ("unread count", of_user.clone(), "notifications_unread", 100.0),
         ("unread list", page.clone(), "notifications_unread", 20.0),
@@ -106,7 +105,7 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     names.sort_unstable();
     assert_eq!(sql.keys().collect::<Vec<_>>(), names, "the statements of docs/INBOX.md are those that are tested");
 
-    // Drivers plan a statement for its parameters or once for all.
+    // Drivers use either mode.
     for mode in ["force_custom_plan", "force_generic_plan"] {
         for (name, parameters, index, most) in &statements {
             let explain = format!(
@@ -126,7 +125,7 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     }
 }
 
-/// One user's inbox, through the document's statements.
+/// An inbox read and marked by the document's statements.
 struct Inbox {
     db: PgPool,
     sql: BTreeMap<String, String>,
@@ -147,7 +146,6 @@ impl Inbox {
         (count, list.iter().map(key).collect())
     }
 
-    /// All pages in order.
     async fn pages(&self, size: i64) -> Vec<Key> {
         let mut page = self.query("first page").bind(Self::USER).bind(size).fetch_all(&self.db).await.unwrap();
         let mut all: Vec<Key> = Vec::new();
@@ -246,7 +244,7 @@ async fn a_subscription_follows_its_browser() {
     }
 }
 
-/// The browser around the service worker, and a record of the worker's actions.
+/// A browser that records what the service worker does.
 const BROWSER: &str = "
     const handlers = {}, did = {};
     globalThis.self = {
@@ -294,7 +292,6 @@ async fn the_service_worker_shows_a_push_and_opens_its_link() {
     contains(&push, &example);
 }
 
-/// Asserts that `whole` contains `part`.
 fn contains(whole: &Value, part: &Value) {
     match part {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| contains(&whole[name], value)),

@@ -1,4 +1,4 @@
-//! `carebell jobs show`: a job's history in words and as JSON, without personal data.
+//! `carebell jobs show`: a job's history, without personal data.
 
 use std::net::SocketAddr;
 

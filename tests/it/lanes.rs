@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{LIMIT, Process, Worker, World};
 
-/// Publishes notifications without pushes to a lane.
+/// Publishes notifications without pushes.
 pub async fn backlog(world: &World, lane: &str, count: usize) {
     let body = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "channels": ["CHANNEL_IN_APP"] });
     let body = bytes::Bytes::from(body.to_string());
@@ -77,7 +77,7 @@ async fn bulk_does_not_starve_while_critical_has_a_backlog() {
 #[tokio::test]
 async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     const FIRST: usize = 20;
-    // One at a time: a pull open when the pause begins lets through one more at most.
+    // With one at a time, the pull that is open at the pause lets one more through at most.
     let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
@@ -91,19 +91,19 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     let behind =
         async || (world.count("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await > 8).then_some(());
     world.eventually("deliveries are behind", behind).await;
-    // One by one until the worker reports the pause. An open pull may let one through.
+    // Publishes one by one until the worker reports the pause.
     let mut passed = 0;
     while !worker.says("pausing: deliveries are behind") {
         let id = format!("second-{passed}");
         world.publish_json("jobs.notification.bulk", &id, &body).await;
         passed += 1;
-        // The pause may have begun before this one was taken.
+        // The pause may come before this one is taken.
         let ended = async || {
             let ended = world.store.runs_of(&id).await.unwrap().iter().any(|run| run.state != "open");
             (ended || worker.says("pausing")).then_some(())
         };
         world.eventually("it is through, or the lane pauses", ended).await;
-        // The worker looks twice a second, so it may know by the next message.
+        // The worker looks twice a second.
         let since = tokio::time::Instant::now();
         let look = async || (worker.says("pausing") || since.elapsed() > Duration::from_millis(300)).then_some(());
         world.eventually("the worker has had time to look", look).await;

@@ -1,4 +1,4 @@
-//! `maintenance.prune`: removed and kept rows, interruptions, and the built-in schedules.
+//! `maintenance.prune`: removed and kept rows, interruptions, built-in schedules.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const PRUNE: &str = "jobs.maintenance.prune";
 
-/// Publishes a job that outlives every clock advance here.
+/// Publishes a job that outlives every clock advance.
 async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u64 {
     let headers = [
         ("Carebell-Job-Id", job_id),
@@ -24,7 +24,7 @@ async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u6
     world.publish(subject, &headers, body.to_string()).await
 }
 
-/// A run created and last written these numbers of days ago.
+/// `days` counts from creation and from the last write.
 async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, days: [f64; 2], more: &str) {
     let [root, job] = ids;
     let kind = if job.ends_with(":notification") { "notification" } else { "reminder.medication" };
@@ -39,7 +39,7 @@ async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, day
         .await;
 }
 
-/// A delivery last written `days` ago, with its root's text and an inbox row.
+/// A delivery with its root's text and an inbox row.
 async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, state: &str, days: f64) {
     let at = format!("'{now}'::timestamptz - interval '1 day' * {days}");
     world
@@ -62,7 +62,7 @@ async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, sta
         .await;
 }
 
-/// Addresses gone and in use: raw ones, and one of a user, which belongs to the application.
+/// Raw addresses, and one of a user, which the application owns.
 async fn addresses(world: &World, now: DateTime<Utc>) {
     for (user, address, state, days) in [
         ("", "old@example.org", "gone", 91),
@@ -92,7 +92,7 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_is_over_and_old_is_removed_and_nothing_else() {
     let world = World::new().await;
-    // Far ahead of the servers' clocks, so only the injected clock can count.
+    // Far from the servers' clocks, so only the injected clock can count.
     let now = utc_now() + TimeDelta::days(1000);
     for (id, state, days, more) in [
         ("done", "done", [91.0, 91.0], ""),
@@ -107,7 +107,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     ] {
         run(&world, now, [id, id], state, days, more).await;
     }
-    // Roots with two deliveries each, and a text.
+    // Roots with two deliveries and a text each.
     for (id, first, second) in [
         ("all-states", ("sent", 91.0), ("failed", 91.0)),
         ("other-states", ("expired", 91.0), ("unknown", 91.0)),
@@ -123,7 +123,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
         delivery(&world, now, id, "ana", first.0, first.1).await;
         delivery(&world, now, id, "ben", second.0, second.1).await;
     }
-    // Deliveries without a subject wait for a channel unknown to an earlier version. They have no message.
+    // Without a subject they wait for a channel unknown to an earlier version.
     world.sql("UPDATE deliveries SET subject = 'deliver.web_push.normal' WHERE job_id <> 'no-channel'").await;
     for (root, state) in [("pair", "done"), ("half", "open"), ("short", "expired")] {
         run(&world, now, [root, root], "done", [100.0, 100.0], "").await;
@@ -220,7 +220,7 @@ async fn an_id_has_one_effect_while_it_is_kept_and_is_free_again_after_that() {
     pipeline.stop().await;
 }
 
-/// Adds roots from 100 days ago, with two runs, a text, a delivery and a mark each.
+/// Adds roots from 100 days ago: two runs, a text, a delivery and a mark each.
 async fn seed(world: &World, ways: u32) {
     let at = "now() - interval '100 days' + n * interval '1 s'";
     for statement in [
@@ -363,7 +363,7 @@ async fn the_built_in_schedules_are_like_any_other() {
         let (_, words, _) = carebell(&world, &["jobs", "show", id], &[]).await;
         assert!(words.contains("; removed nothing") && words.contains("schedule.run_now"), "{words}");
     }
-    // It fires on its own too, as a day after it began.
+    // It fires on its own too, a day after it began.
     let due = "UPDATE schedules SET starts_at = starts_at - interval '2 days', next_at = now(), due_at = now() \
                WHERE name = 'carebell.prune'";
     world.sql(due).await;

@@ -6,7 +6,6 @@ use crate::support::{Process, World, decode};
 
 const CLEAN: &str = "jobs.maintenance.subscriptions";
 
-/// Subscriptions of a user, created `days` ago.
 async fn subscriptions(world: &World, user: &str, count: u32, days: f64) {
     world
         .sql(&format!(
@@ -21,7 +20,6 @@ async fn of(world: &World, user: &str) -> i64 {
     world.count(&format!("SELECT count(*) FROM push_subscriptions WHERE user_id = '{user}'")).await
 }
 
-/// Error on record of a dead job.
 async fn error(world: &World, job_id: &str) -> String {
     assert_eq!(world.ended(job_id).await, ("dead".into(), Some("permanent".into())));
     let runs = world.store.runs_of(job_id).await.unwrap();
@@ -45,7 +43,7 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
         10
     );
 
-    // Above the share: 11 of 25, then 51 of 1,015, of which 5 % are 50.
+    // Above the share: 11 of 25, then 51 of 1,015 (5 % are 50).
     subscriptions(&world, "gone", 11, 2.0).await;
     world.publish_json(CLEAN, "share", &json!({})).await;
     let why = error(&world, "share").await;
@@ -64,7 +62,7 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
     assert_eq!(world.ended("within").await.0, "done");
     assert_eq!((of(&world, "gone").await, of(&world, "lost").await, of(&world, "ben").await), (0, 0, 951));
 
-    // An operator who has checked may allow a number.
+    // An operator may allow a larger number.
     subscriptions(&world, "many", 3000, 2.0).await;
     world.publish_json(CLEAN, "too-few", &json!({ "mostRemoved": 2999 })).await;
     assert!(error(&world, "too-few").await.contains("at most 2999"));

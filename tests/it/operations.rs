@@ -1,4 +1,4 @@
-//! Procedures of `docs/OPERATIONS.md`: two versions at once, as during an upgrade or its rollback, and lost streams.
+//! `docs/OPERATIONS.md`: two versions at once, as during an upgrade or rollback, and lost streams.
 
 use crate::{
     cli::carebell,
@@ -37,7 +37,7 @@ async fn deliveries_whose_messages_were_lost_are_sent_after_the_statements_of_th
     world.queues_are_empty().await;
     assert_eq!(worker.terminate().await.code(), Some(0));
 
-    // After the loss of a stream: the ledger waits and the messages are gone.
+    // The stream is lost: the ledger waits, but the messages are gone.
     world.context.delete_stream("DELIVERIES").await.unwrap();
     let (well, said, error) = carebell(&world, &["streams", "apply"], &[]).await;
     assert!(well, "{said}{error}");

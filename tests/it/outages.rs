@@ -1,4 +1,4 @@
-//! Servers that stop and return: no job is lost, no attempt is burnt, the worker stays up.
+//! Servers that stop and return: no lost job, no burnt attempt, the worker stays.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,7 +23,7 @@ async fn nats_stopped_and_started() {
         .await;
     assert_eq!(worker.get("/livez").await.0, 200);
     world.nats.start_again().await.unwrap();
-    // Measured from here, since the test's own client must reconnect too.
+    // The test's own client must reconnect first.
     world.eventually("NATS is back", async || world.context.query_account().await.ok()).await;
     let since = tokio::time::Instant::now();
     world.remind("after").await;
@@ -54,7 +54,7 @@ async fn nats_killed_while_jobs_are_under_way() {
         assert_eq!((ledger.len(), ledger.iter().all(|line| line.state == "sent")), (4, true), "{ledger:?}");
     }
     world.queues_are_empty().await;
-    // A killed server forgets its deliveries and repeats those that a worker is still sending.
+    // A killed server repeats deliveries still being sent.
     let counts = world.push.counts();
     assert_eq!(counts.accepted - counts.replaced, 120, "nothing lost, nothing doubled");
     let second_claims = world.count("SELECT sum(claims - 1)::bigint FROM deliveries").await;
@@ -129,7 +129,7 @@ async fn a_database_without_the_schema_is_told_of() {
     assert!(process.output().contains("carebell migrate"), "{}", process.output());
 }
 
-/// A header that the worker's NATS client rejects. No library writes it, but a hand-made producer might.
+/// Only a hand-made producer writes such a header.
 #[tokio::test]
 async fn a_client_that_is_ended_by_a_message_ends_the_worker_which_says_so() {
     let world = World::new().await;

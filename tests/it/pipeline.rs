@@ -184,7 +184,7 @@ async fn what_cannot_be_read_is_kept_and_stops_nobody() {
 async fn a_job_that_ends_its_workers_is_dead_before_it_runs_again() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms").await;
     publish(&world, "killer").await;
-    // Workers that take the message and die: repeated deliveries, and nothing recorded.
+    // As if workers took the message and died.
     let consumer: async_nats::jetstream::consumer::PullConsumer =
         world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
     for _ in 0..6 {

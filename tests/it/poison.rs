@@ -89,7 +89,7 @@ async fn a_flood_of_poison_harms_no_healthy_job_of_its_queue() {
     pipeline.stop().await;
 }
 
-/// A header that ends every NATS client. The worker cannot catch that.
+/// This header ends every NATS client. The worker cannot catch it.
 async fn publish_killer(world: &World) {
     let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
     let header = "NATS/1.0\r\nX-Note: a\rb\r\n\r\n";
@@ -137,7 +137,7 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
     let ledger = world.ledger("healthy").await;
     assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
     world.queues_are_empty().await;
-    // A push sent but not recorded is sent again and replaces the first.
+    // Pushes sent but not recorded are repeated and replace the first.
     let counts = world.push.counts();
     assert_eq!(counts.accepted - counts.replaced, 4, "{counts:?}");
 }

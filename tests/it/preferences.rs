@@ -20,7 +20,7 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "type": "NEWS" })
 }
 
-/// Quiet hours of ana from an hour ago until `seconds` from now, in a zone half a day away. Returns their end.
+/// Ana's quiet hours: from an hour ago until `seconds` from now, in a zone half a day away. Returns their end.
 async fn quiet_for(world: &World, seconds: u32) -> DateTime<Utc> {
     let insert = format!(
         "INSERT INTO preferences (user_id, quiet_from, quiet_to, quiet_zone) \
@@ -76,7 +76,7 @@ async fn what_is_used_only_of_those_who_chose_it_is_on_record_where_a_job_names_
 async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The worker is up by then, so the quiet hours do not end before it looks.
+    // The worker must be up before the quiet hours end.
     world.publish_json("jobs.notification.normal", "first", &news("dan")).await;
     world.push.wait_for(1, LIMIT).await.unwrap();
     let over = quiet_for(&world, 12).await;
@@ -95,8 +95,7 @@ async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     worker.stop().await;
 }
 
-/// By the test's clock: in the night when an hour repeats, quiet hours end at its second occurrence. Those that pass
-/// midnight end on the next day.
+/// In the night when an hour repeats, quiet hours end at its second occurrence.
 #[tokio::test]
 async fn quiet_hours_are_those_of_the_persons_clocks() {
     let world = World::new().await;
@@ -116,7 +115,7 @@ async fn quiet_hours_are_those_of_the_persons_clocks() {
         let never = "2999-01-01T00:00:00Z";
         [("Carebell-Job-Id", id), ("Content-Type", "application/json"), ("Carebell-Not-After", never)]
     };
-    // It is 02:45, so 02:30 has passed once. In a quarter of an hour it is 02:00 again.
+    // 02:30 has passed once. In 15 minutes it is 02:00 again.
     let ends = ["2027-10-31T01:30:00Z", "2027-11-16T06:00:00Z"].map(|at| at.parse().unwrap());
     for (user, end, sent) in [("ana", ends[0], 1), ("ben", ends[1], 2)] {
         world.publish("jobs.notification.normal", &headers(user), news(user).to_string()).await;
@@ -126,7 +125,7 @@ async fn quiet_hours_are_those_of_the_persons_clocks() {
         };
         let line = world.eventually("it is held", held).await;
         assert_eq!((line.reason.as_deref(), line.held_until), (Some("quiet_hours"), Some(end)), "{user}");
-        // The server has its own clock and would resume the message in a year. The test does so now.
+        // The server would resume the message in a year.
         clock.advance(end - clock.now());
         let again = json!({ "deliveryId": line.id }).to_string();
         let id: [(&str, &str); 4] = [

@@ -1,5 +1,5 @@
-//! `docs/PRODUCERS.md`: its programs run and equal the files, its permissions suffice, its errors are the server's.
-//! JSON is read and written as by Python's protobuf library.
+//! `docs/PRODUCERS.md`: its programs run, its permissions suffice, its errors are the server's. JSON is read and
+//! written as by Python.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -127,7 +127,6 @@ async fn the_node_program_reminds_later() {
     reminds_later(|| node.producer()).await;
 }
 
-/// Code blocks of a language in a document.
 fn blocks(doc: &str, language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
     doc.split(&fence).skip(1).map(|part| part.split("```").next().unwrap().to_owned()).collect()
@@ -142,7 +141,7 @@ fn the_permissions_shown_are_the_file() {
     assert_eq!(blocks(&doc(), "conf"), [format!("permissions: {{\n  {}\n}}\n", lines.join("\n  "))]);
 }
 
-/// A server with streams. Anonymous clients are producers, and `ops` may do everything.
+/// A server where anonymous clients are producers, and `ops` may do everything.
 async fn guarded_server() -> (NatsServer, jetstream::Context, guard::PrivateDir) {
     let config = format!(
         "no_auth_user: app\nauthorization {{ users: [\n{{ user: ops, password: ops }}\n\
@@ -197,7 +196,7 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation"), "{subject}: {said}");
     }
-    // Workers receive jobs below `_INBOX_carebell.`, which producers must not read.
+    // Workers receive jobs below `_INBOX_carebell.`, so producers must not subscribe.
     for subject in ["_INBOX_carebell.>", "_INBOX.>", "jobs.>", ">"] {
         let _subscription = app.subscribe(subject).await.unwrap();
         let said = violated.recv().await.unwrap();
@@ -206,7 +205,7 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
     assert_eq!(peek(&ops, "JOBS", ">").await, published);
 }
 
-/// The server publishes schedules with all permissions, so their targets must be limited.
+/// The server publishes schedules with all permissions, so targets must be limited.
 #[tokio::test]
 async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() {
     let (server, ops, _directory) = guarded_server().await;
@@ -231,7 +230,7 @@ async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() 
     }
     assert_eq!(peek(&ops, "SCHEDULED", ">").await, 0);
 
-    // JOBS does not source the first two. They stay in SCHEDULED and soon become dead letters.
+    // JOBS does not source the first two: they become dead letters.
     for (number, target) in
         ["due.maintenance.prune", "due.web_push.normal", "due.reminder.medication"].iter().enumerate()
     {
@@ -313,7 +312,7 @@ async fn a_delayed_job_that_is_replaced_by_an_expired_one_is_cancelled() {
     worker.stop().await;
 }
 
-/// Lets Python read texts. Returns each message's bytes and several canonical forms, or None if refused.
+/// Reads texts with Python. Returns the bytes and canonical forms of each, or None if refused.
 async fn asked(python: &Python, texts: &[(String, String)]) -> Vec<Option<Value>> {
     let directory = tempfile::tempdir().unwrap();
     let descriptors = directory.path().join("descriptors.bin");
@@ -331,7 +330,7 @@ async fn asked(python: &Python, texts: &[(String, String)]) -> Vec<Option<Value>
     answers
 }
 
-/// Asserts that both read a text alike. Returns the message in our JSON, or None if refused.
+/// Asserts that both read a text alike. Returns our JSON, or None if refused.
 fn agreed<M>(text: &str, theirs: Option<&Value>) -> Option<String>
 where
     M: Message + Default + ReflectMessage + PartialEq + std::fmt::Debug,

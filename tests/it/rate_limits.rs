@@ -1,4 +1,4 @@
-//! Rate limits: a queue starts as many jobs as it declares, whoever starts them, and slows no other queue.
+//! Rate limits: a queue starts as many jobs as declared, and slows no other queue.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn limited(rate: &str) -> World {
     World::with_overrides(&format!("{QUICK},notification_normal.rate={rate}")).await
 }
 
-/// Counts each later write to a limit's row.
+/// Counts later writes to a limit's row.
 async fn count_bookings(world: &World) {
     world.sql("CREATE TABLE bookings (at timestamptz NOT NULL DEFAULT clock_timestamp())").await;
     world
@@ -46,8 +46,7 @@ async fn until_ended(world: &World, count: i64) {
     world.eventually(&format!("{count} have ended"), enough).await;
 }
 
-/// Fewest and most runs in any ten seconds of the test, by their records. A busy machine may fall below the limit; the
-/// limit's own tests prove in paused time that it delays nobody.
+/// Fewest and most runs in ten seconds. A busy machine may fall below the limit, so tests in paused time check that.
 async fn windows(world: &World) -> (usize, usize) {
     let runs: Vec<DateTime<Utc>> =
         sqlx::query_scalar("SELECT created_at FROM job_runs WHERE job_id LIKE 'normal-%' ORDER BY created_at")
@@ -74,7 +73,6 @@ async fn consumer(world: &World) -> Info {
     found.cached_info().clone()
 }
 
-/// Waits until this many workers wait for messages.
 async fn idle(world: &World, workers: usize) {
     let pulls = async || (consumer(world).await.num_waiting == workers).then_some(());
     world.eventually(&format!("{workers} pulls wait"), pulls).await;
@@ -179,7 +177,7 @@ async fn a_limit_slows_no_other_queue() {
     worker.stop().await;
 }
 
-/// Messages that reach idle workers together wait for their slots longer than `ack_wait`.
+/// Messages wait longer for their slots than `ack_wait`.
 #[tokio::test]
 async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
     let world = limited("20/min").await;
@@ -195,7 +193,7 @@ async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
         output.lines().filter(|line| line.contains("\"outcome\":\"done\"") && line.contains("\"delivered\":1,"));
     assert_eq!(delivered_once.count(), 3, "{output}");
 
-    // Both stop while one holds the next message, its slot half a minute away. It is released at once.
+    // Both workers stop while one holds a message whose slot is far away.
     idle(&world, 2).await;
     world.sql("UPDATE rate_limits SET free_at = now() + interval '30 s'").await;
     let next = json!({ "recipients": [{ "userId": "ben" }], "title": "x" });
@@ -226,7 +224,7 @@ async fn a_database_that_is_away_is_waited_for_and_forgets_no_job() {
     assert_eq!(status, 200);
     postgres.start_again().await.unwrap();
     until_ended(&world, 60).await;
-    // A crash empties the table.
+    // The crash empties the table.
     postgres.kill().await;
     postgres.start_again().await.unwrap();
     until_ended(&world, 120).await;
@@ -272,7 +270,7 @@ async fn book_of(world: &World, queue: &str, seconds: u32) -> Booked {
 #[tokio::test]
 async fn the_row_books_what_it_has_and_says_when_to_come_again() {
     let world = World::new().await;
-    // `ahead` counts from the instant of each statement. Bookings follow the row, however long that takes.
+    // `ahead` counts from each statement, bookings from the row.
     let seconds = TimeDelta::seconds;
     let first = book(&world, 20).await;
     assert_eq!((first.granted, first.ahead), (true, seconds(20)), "the first slot is now");

@@ -1,4 +1,4 @@
-//! Idempotence of the store: a repeated record counts once, and a worker believed dead never overwrites its successor.
+//! Idempotence of the store: repeats count once, and a worker believed dead never overwrites its successor.
 
 use carebell::{
     job::Meta,
@@ -128,7 +128,7 @@ pub fn planned(id: &str) -> Commit {
     commit
 }
 
-/// Planned rows are found by the root under which they were planned.
+/// Planned rows belong to the root they were planned under.
 #[tokio::test]
 async fn a_job_that_is_published_again_under_another_root_is_brought_to_its_end() {
     let store = store().await;
@@ -168,7 +168,7 @@ pub fn ask_by(worker: &str, id: &str, sequence: i64, delivered: i64, now: DateTi
     ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, now }
 }
 
-/// Age at which a claim counts as a dead worker's.
+/// A claim this old is a dead worker's.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(15);
 
 async fn claim(store: &Store, ask: ClaimAsk) -> Claimed {
@@ -252,7 +252,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
 }
 
-/// A crashed server forgets its deliveries and counts them anew.
+/// A crashed server counts deliveries anew.
 #[tokio::test]
 async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_after_it() {
     let store = store().await;
@@ -301,7 +301,7 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
         })
         .collect();
     let groups = join_all(jobs.chunks(5).map(async |group| {
-        // Repeats a refused group: one that writes the mark at the same moment as another then finds it.
+        // A group that meets a concurrent mark is refused, and then repeated.
         loop {
             match put(&store, group).await {
                 Err(StoreError::Busy(_)) => {}
@@ -384,7 +384,7 @@ async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
     assert_eq!(one(over("refilled-too", "first")).await, Committed::Fresh, "a job that saw the first one end");
     assert_eq!(one(found("third")).await, Committed::MarkTaken, "the second is still there");
 
-    // In one group: a shortage found while it lasted belongs to its owner, though it is over by now.
+    // In one group, the found shortage belongs to its owner, though the group ends it.
     let group = [over("refilled-again", "second"), found("fourth")];
     assert_eq!(put(&store, &group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
     assert_eq!(one(found("fifth")).await, Committed::Fresh);

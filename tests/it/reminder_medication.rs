@@ -32,7 +32,7 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("skipped", due), "skipped", Some("already_skipped")),
         (reminder("alone", due), "skipped", Some("no_recipients")),
         (reminder("stopped", long_ago), "expired", Some("expired")),
-        // Another dose of the same medication, and one logged as neither given nor skipped.
+        // Another dose, and one logged as neither given nor skipped.
         (reminder("given", due - TimeDelta::minutes(30)), "done", None),
         (reminder("metformin", due), "done", None),
     ];

@@ -11,7 +11,7 @@ fn reminder(id: &str, at: DateTime<Utc>, minutes: i32) -> Value {
     json!({ "shiftId": id, "startTime": at.to_rfc3339(), "reminderMinutes": minutes })
 }
 
-/// An eight-hour shift of Ana's for Rose.
+/// A shift of eight hours, by Ana for Rose.
 async fn shift(world: &World, id: &str, at: DateTime<Utc>, status: &str) {
     sqlx::query(
         "INSERT INTO caregiver_shifts (id, care_recipient_id, user_id, starts_at, ends_at, status) \
@@ -39,7 +39,7 @@ async fn each_guard_skips_with_its_reason() {
     ] {
         shift(&world, id, at, status).await;
     }
-    // A shift that nobody has taken, as a view may show it.
+    // A view may show shifts that nobody has taken yet.
     world.sql("ALTER TABLE caregiver_shifts ALTER user_id DROP NOT NULL").await;
     world.sql("UPDATE caregiver_shifts SET user_id = NULL WHERE id = 'open'").await;
     let cases = [

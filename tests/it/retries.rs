@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Custom, LIMIT, Process, Worker, World, peek, reminder, utc_now};
 
-/// Waits that outlast every test, and no redelivery because a worker is slow.
+/// Waits outlast every test, and slow workers cause no redelivery.
 const LONG: &str = "*.backoff=fixed 1h,*.jitter=0%,*.ack_wait=5s";
 
 /// Replaces `reminder.medication`.
@@ -51,7 +51,7 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News" })
 }
 
-/// Resumes parked jobs now, as after their hour.
+/// Resumes parked jobs, as after their hour.
 async fn the_wait_is_over(world: &World) {
     let mut stream = world.context.get_stream("HOLD").await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;
@@ -92,7 +92,7 @@ async fn deliveries_that_fail_for_long_do_not_fill_the_queue() {
     config.max_ack_pending = 70;
     world.context.create_consumer_on_stream(config, "DELIVERIES").await.unwrap();
 
-    // 425 comes from a healthy service. One that is down would not be asked so often.
+    // 425 comes from a healthy service, so no breaker opens.
     world.push.behave_always("ana", Some(Behaviour::status(425)));
     let worker = Worker::start(&world);
     for number in 0..FAILING {
@@ -148,7 +148,7 @@ async fn a_job_that_failed_runs_again_after_its_wait_and_a_second_copy_of_it_run
     assert_eq!((run.state.as_str(), run.attempts), ("open", 1));
     assert_eq!(run.last_error.as_deref(), Some("no luck as job"));
 
-    // A worker lost between parking and ack leaves the message too, and so a second copy.
+    // A worker lost before its ack leaves a second copy.
     let hold = world.context.get_stream("HOLD").await.unwrap();
     let copy = hold.get_last_raw_message_by_subject("hold.JOBS.1").await.unwrap();
     the_wait_is_over(&world).await;
@@ -162,7 +162,7 @@ async fn a_job_that_failed_runs_again_after_its_wait_and_a_second_copy_of_it_run
     assert_eq!((run.state.as_str(), run.attempts), ("dead", 2));
     assert_eq!(world.dead_letters().await.len(), 1);
 
-    // A job that an operator publishes again runs again.
+    // Republished jobs run again.
     world.publish_json("jobs.reminder.medication", "job", &reminder("fine", utc_now())).await;
     world.queues_are_empty().await;
     assert_eq!(world.ended("job").await.0, "skipped");
@@ -208,7 +208,7 @@ async fn a_retry_that_would_come_too_late_ends_as_expired() {
 
 #[tokio::test]
 async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_nobody() {
-    // The most that the stream takes: parking adds headers.
+    // As large as the stream takes, and parking adds headers.
     const LARGEST: usize = 512 * 1024;
     let world = World::with_overrides(LONG).await;
     let mut body = reminder("fails", utc_now()).to_string();
@@ -229,7 +229,7 @@ async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_no
         assert_eq!(world.ended(&id).await.0, "skipped");
     }
     assert_eq!(peek(&world.context, "HOLD", ">").await, 0);
-    // Its worker has released the permit, so stopping waits for nothing.
+    // The job's permit is free, so stopping waits for nothing.
     pipeline.stop().await;
     assert_eq!(world.runs("large").await["reminder.medication"].attempts, 1);
 }

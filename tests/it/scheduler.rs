@@ -23,7 +23,7 @@ fn scheduler(world: &World, clock: &Clock) -> Scheduler {
     Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
 }
 
-/// A world without the built-in schedules of `maintenance_prune.rs`: only the test's own are due.
+/// A world without the built-in schedules, which `maintenance_prune.rs` tests.
 async fn world() -> World {
     let world = World::new().await;
     world.sql("DELETE FROM schedules").await;
@@ -34,7 +34,7 @@ fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-/// Saves a schedule of notifications to Ana, due at its start.
+/// Saves a schedule that notifies Ana and is due at its start.
 async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>, more: &str) {
     let payload = json!({ "recipients": [{ "userId": "ana" }], "title": name, "channels": ["CHANNEL_IN_APP"] });
     let columns = if more.is_empty() { ["", ""] } else { [", missed, missed_seconds", more] };
@@ -49,7 +49,6 @@ async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>,
         .await;
 }
 
-/// Job ids in the stream, in order.
 async fn published(world: &World) -> Vec<String> {
     let mut stream = world.context.get_stream("JOBS").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
@@ -81,7 +80,7 @@ async fn each_instant_is_published_once_by_two_and_by_five_schedulers() {
             clock.advance(TimeDelta::seconds(1));
             let passes = join_all(schedulers.iter().map(|scheduler| scheduler.pass(2))).await;
             total += passes.into_iter().map(|pass| pass.unwrap().published).sum::<usize>();
-            // Schedules locked by another scheduler wait for the next second: late, not lost.
+            // Schedules locked by another scheduler wait for the next second.
         }
     }
     // One scheduler publishes the rest.
@@ -199,7 +198,7 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     world.sql(&format!("{absurd} WHERE name = 'absurd'")).await;
     save(&world, "small", "@every 1h", start, "").await;
     let scheduler = scheduler(&world, &Clock::manual(start));
-    // Two at a time: the three stuck ones in front are not retried over and over.
+    // The three stuck schedules in front are not retried over and over.
     let mut published = 0;
     loop {
         let pass = scheduler.pass(2).await.unwrap();
@@ -215,7 +214,7 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     }
     assert_eq!(world.store.schedule("small").await.unwrap().unwrap().fired, 1);
 
-    // A running scheduler retries stuck schedules beside the others, and they can be repaired.
+    // Stuck schedules are retried and can be repaired.
     world.sql("UPDATE schedules SET paused = true WHERE name = 'absurd'").await;
     let mut worker = Process::start(&["run", "--only", "scheduler"], &world.environment(), world.directory.path());
     worker.ready().await;
@@ -258,7 +257,7 @@ async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once()
         assert!(well, "{error}");
         said
     };
-    // Without a wake-up they sleep for half a minute.
+    // Without a wake-up they would sleep for half a minute.
     let said = add(&["--cron", "0 0 1 1 *"]).await;
     assert!(said.contains("schedule tea is saved") && said.contains("-01-01T00:00:00+00:00"), "{said}");
     add(&["--cron", "* * * * * *", "--replace"]).await;

@@ -1,4 +1,4 @@
-//! `carebell schedules preview` as a person runs it: without server, variable or file.
+//! `carebell schedules preview` needs no server, variable or file.
 
 use std::process::Command;
 

@@ -9,7 +9,7 @@ use carebell::{
 
 use crate::support::programs;
 
-/// A root, and a certificate by it for 127.0.0.1, in PEM.
+/// A root, and its certificate for 127.0.0.1, in PEM.
 struct Certificates {
     root: String,
     certificate: String,

@@ -15,7 +15,7 @@ async fn hello(world: &World) {
 #[tokio::test]
 async fn a_job_under_way_is_finished() {
     let world = World::new().await;
-    // Fast enough that its notification publishes no message for it.
+    // Fast enough to need no message.
     world.push.behave("ana", Behaviour::Slow(Duration::from_millis(500)));
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
@@ -24,7 +24,7 @@ async fn a_job_under_way_is_finished() {
     world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
     let status = worker.terminate().await;
     assert_eq!(status.code(), Some(0), "{}", worker.output());
-    // The worker has ended, so everything is on record.
+    // Everything is on record by now.
     let line = world.delivery_to("hello", "ana").await;
     assert_eq!((line.state.as_str(), line.claims), ("sent", 1));
     world.queues_are_empty().await;
@@ -36,7 +36,7 @@ async fn a_job_that_takes_too_long_is_given_back() {
     given_back("hello", hello).await;
 }
 
-/// A reminder's worker sends the pushes of its notification.
+/// The reminder's worker sends the pushes.
 #[tokio::test]
 async fn a_reminder_whose_push_takes_too_long_is_given_back() {
     given_back("dose", async |world| {
@@ -59,7 +59,7 @@ async fn given_back(job: &str, publish: impl AsyncFnOnce(&World)) {
     let messages = peek(&world.context, "JOBS", ">").await + peek(&world.context, "DELIVERIES", ">").await;
     assert_eq!(messages, 1, "its next worker sees to it");
 
-    // The next worker gets it at once, long before `ack_wait` ends.
+    // The next worker gets it long before `ack_wait` ends.
     let heir = Worker::start(&world);
     let line = world.ledger(job).await.remove(0);
     assert_eq!((line.state.as_str(), line.attempts), ("sent", 0));

@@ -1,5 +1,4 @@
-//! Ledger and runs as state machines: whatever several workers report in whatever order, Postgres agrees with a model
-//! in plain Rust.
+//! Ledger and runs as state machines: Postgres agrees with a model in plain Rust, whatever workers report.
 
 use std::cell::Cell;
 
@@ -19,7 +18,6 @@ fn runner() -> TestRunner {
     TestRunner::new(ProptestConfig { cases: 80, failure_persistence: None, ..Default::default() })
 }
 
-/// Outcome that a worker reports.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Word {
     Sent,
@@ -64,7 +62,6 @@ fn word() -> impl Strategy<Value = Word> {
     ]
 }
 
-/// One event of a delivery. It comes with the seconds since the last.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Claim { worker: &'static str, sequence: i64, delivered: i64 },
@@ -96,7 +93,7 @@ struct Row {
     /// Owner of the claim: sequence, delivery count and worker.
     fence: Option<(i64, i64, &'static str)>,
     claimed_at: DateTime<Utc>,
-    /// Delivery count of the fence's sequence at the last report.
+    /// Delivery count at the last report.
     recorded: i64,
     held_until: Option<DateTime<Utc>>,
 }
@@ -114,8 +111,7 @@ impl Row {
         let free = match (self.state, own) {
             ("pending", _) => true,
             ("held", _) => self.held_until.is_none_or(|until| until <= now),
-            // A claim of the same message is given up if it is the asker's own, has a report on record, or is so old
-            // that its worker must be dead.
+            // A claim is given up if it is the asker's own, has a report on record, or its worker must be dead.
             ("sending", Some((_, holder, by))) => {
                 holder <= delivered && ((holder, by) == (delivered, worker) || self.recorded >= holder || old)
             }
@@ -143,7 +139,7 @@ impl Row {
         let holds = self.fence == Some((sequence, delivered, worker));
         let repeated = holds && self.recorded == delivered;
         let counts = match word {
-            // A send counts, whoever reports it. Of ended rows it changes only those that died or expired.
+            // A send counts whoever reports it, even after death or expiry.
             Word::Sent => ["pending", "held", "sending", "dead", "expired"].contains(&self.state),
             _ => self.state == "sending" && holds,
         };
@@ -224,7 +220,6 @@ async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Res
     Ok(())
 }
 
-/// One event of a run.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Commit { sequence: i64, state: RunState },
@@ -246,7 +241,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Expected run, if any.
+/// Expected run.
 #[derive(Clone, Debug)]
 struct Run {
     state: &'static str,
@@ -255,7 +250,7 @@ struct Run {
     recorded: i64,
 }
 
-/// Applies a failure, death or release to a run. Returns whether it is on record.
+/// Applies a report. Returns whether it is on record.
 fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state: &'static str) -> bool {
     let fresh = Run { state, attempts: burnt, sequence, recorded: delivered };
     let Some(known) = run else {
@@ -269,7 +264,7 @@ fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state:
             *known = Run { attempts: known.attempts + if counted { 0 } else { burnt }, ..fresh };
             true
         }
-        // It died under another message, so this one starts anew.
+        // It died under another message, so it starts anew.
         "dead" if !same => {
             *known = fresh;
             true

@@ -16,7 +16,6 @@ fn files() -> Vec<(String, String)> {
     files
 }
 
-/// The files with one changed.
 fn changed(file: &str, change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
     let mut files = files();
     let (_, text) = files.iter_mut().find(|(name, _)| name == file).unwrap();
@@ -110,7 +109,7 @@ async fn a_scheduled_message_cannot_reach_deliveries() {
             .eventually("it has fired", async || (peek(&world.context, "SCHEDULED", target).await == 1).then_some(()))
             .await;
     }
-    // A permitted schedule passes after those two. By then they would have passed too.
+    // A permitted schedule fires last. By then the first two would have passed too.
     let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", "due.reminder.medication")];
     world.publish("sched.good", &headers, reminder("metformin", utc_now()).to_string()).await;
     world.eventually("it is a job", async || (peek(&world.context, "JOBS", "jobs.>").await == 1).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Texts from templates: each recipient's language, custom templates, and rejected input.
+//! Texts from templates: languages, custom templates, rejected input.
 
 use std::{fs, path::PathBuf};
 
@@ -25,7 +25,7 @@ async fn family_of_four_languages(world: &World) {
     }
 }
 
-/// Writes custom templates and returns their directory.
+/// Writes templates and returns their directory.
 fn templates(world: &World, files: &[(&str, &str)]) -> PathBuf {
     let directory = world.directory.path().join("templates");
     fs::create_dir_all(&directory).unwrap();

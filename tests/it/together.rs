@@ -1,4 +1,4 @@
-//! Combined commits: one worker plans a reminder and its notification and commits both, with no message between them.
+//! Combined commits: a reminder and its notification in one commit, with no message between them.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -26,12 +26,10 @@ async fn messages(world: &World) -> u64 {
     world.context.get_stream("JOBS").await.unwrap().info().await.unwrap().state.last_sequence
 }
 
-/// Sequence on record of a run.
 async fn sequence(world: &World, job_id: &str) -> i64 {
     world.count(&format!("SELECT stream_seq FROM job_runs WHERE job_id = '{job_id}'")).await
 }
 
-/// Everything on record, as text.
 async fn record(world: &World) -> Vec<String> {
     let rows = "SELECT r::text FROM job_runs r UNION ALL SELECT m::text FROM reminder_marks m \
                 UNION ALL SELECT c::text FROM contents c UNION ALL SELECT n::text FROM notifications n \
@@ -39,7 +37,7 @@ async fn record(world: &World) -> Vec<String> {
     sqlx::query_scalar(rows).fetch_all(&world.db).await.unwrap()
 }
 
-/// Publishes a reminder again under its id, as if the first were forgotten.
+/// Publishes a reminder again, as if the first were forgotten.
 async fn remind_again(world: &World, job_id: &str, due: DateTime<Utc>) {
     let headers = [("Carebell-Job-Id", job_id), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
     world.publish("jobs.reminder.medication", &headers, reminder("metformin", due).to_string()).await;
@@ -80,7 +78,7 @@ async fn a_notification_whose_queue_has_a_rate_has_a_message() {
 #[tokio::test]
 async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
     const SLOW: usize = 12;
-    // One at a time: a pull open when the pause begins lets through one more at most.
+    // With one at a time, the pull that is open at the pause lets one more through at most.
     let critical = "notification_critical.pause_above=3,notification_critical.concurrency=1";
     let world = World::with_overrides(&format!("{QUICK},deliver_web_push_normal.concurrency=1,{critical}")).await;
     // Slow enough to stay behind throughout the test.
@@ -99,7 +97,7 @@ async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
         doses += 1;
         id
     };
-    // One by one until the worker reports the pause.
+    // Reminds one by one until the worker reports the pause.
     while !worker.says("pausing: deliveries are behind") {
         let id = remind().await;
         let through = async || {
@@ -173,16 +171,16 @@ async fn a_reminder_that_is_published_again_after_it_was_done_writes_nothing() {
     worker.stop().await;
 }
 
-/// A second message of a reminder ends nothing that the first has begun.
+/// A second message of a reminder ends nothing that the first began.
 #[tokio::test]
 async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push opens the connection. Others wait for it.
+    // The first push opens the connection, so the others do not wait for it.
     let first = json!({ "recipients": [{ "userId": "ben" }], "title": "News" });
     world.publish_json("jobs.notification.normal", "first", &first).await;
     world.push.wait_for(1, crate::support::LIMIT).await.unwrap();
-    // Long enough for the push's message, published after a second, to look again.
+    // The push's message, published after a second, looks again before this ends.
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     let due = utc_now();
     world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", due)).await;
@@ -198,7 +196,7 @@ async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_s
     worker.stop().await;
 }
 
-/// Someone has published by hand what the reminder would.
+/// Someone has published the notification by hand.
 #[tokio::test]
 async fn a_notification_that_is_done_already_is_not_written_again() {
     let world = World::new().await;
@@ -226,7 +224,7 @@ async fn a_notification_that_is_done_already_is_not_written_again() {
     worker.stop().await;
 }
 
-/// The notification of this root, with one push claimed for a direct send.
+/// A notification with one push claimed for a direct send.
 fn notification(root: &str, sequence: i64) -> Commit {
     let id = format!("push-{root}");
     let mut commit = planned(&id);
@@ -236,7 +234,6 @@ fn notification(root: &str, sequence: i64) -> Commit {
     commit
 }
 
-/// A reminder and its notification.
 fn both(root: &str, sequence: i64) -> Commit {
     let mut commit = commit(meta(root, sequence, 1), Plan::default());
     commit.next = Some(Box::new(notification(root, AT_ONCE)));
@@ -295,7 +292,7 @@ async fn a_group_may_have_a_notification_twice_with_its_reminder_and_by_itself()
     assert_eq!(answers, [nothing_new(), answer(Committed::Fresh, true, &["push-a"])], "in the order of their ids");
     assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
 
-    // Likewise if its own comes first, with an id below the reminder's.
+    // The same if its own comes first, with an id below the reminder's.
     let mut reminder = both("b", 7);
     if let Some(next) = &mut reminder.next {
         next.meta.job_id = "ab".into();
@@ -335,7 +332,7 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
         let answers = store.commit(&[both(root, 7)]).await.unwrap();
         assert_eq!(answers, [answer(Committed::Fresh, true, &[&push])], "{root}");
         assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), AT_ONCE)));
-        // Its own message comes again and has nothing left to do.
+        // Its own message is delivered again, with nothing left to do.
         assert_eq!(store.commit(&[notification(root, 3)]).await.unwrap(), [nothing_new()]);
     }
     store.commit(&[notification("done", 3)]).await.unwrap();
@@ -344,7 +341,7 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
     assert_eq!(store.planned_together("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 
-/// Groups that write the same rows in different orders succeed, and each row is written once.
+/// Groups with other orders of the same rows do not fail, and each row is written once.
 #[tokio::test]
 async fn groups_that_cross_end_well() {
     const ROOTS: usize = 30;
@@ -378,7 +375,7 @@ async fn groups_that_cross_end_well() {
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (each, each));
 }
 
-/// A server that crashed redelivers a message to the worker that still has it.
+/// A server that crashed redelivers a message that a worker still has.
 #[tokio::test]
 async fn whoever_claims_nothing_gives_nothing_up() {
     let world = World::new().await;
@@ -401,7 +398,7 @@ async fn whoever_claims_nothing_gives_nothing_up() {
     }
     assert_eq!(carry_out("sending", None).await, (Committed::Duplicate, false, 0));
     assert!(!claimable("push-sending").await, "the first is sending it");
-    // A worker with a permit, but without the answer to its commit, sends nothing.
+    // A worker that lost the answer to its commit sends nothing.
     assert_eq!(carry_out("unsure", Some("push-unsure")).await, (Committed::Duplicate, false, 0));
     assert!(claimable("push-unsure").await, "another worker may");
 }

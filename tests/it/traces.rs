@@ -15,7 +15,7 @@ fn parent(flags: &str) -> String {
     format!("00-{TRACE}-{PRODUCER}-{flags}")
 }
 
-/// Publishes a reminder as a traced producer does.
+/// Publishes a reminder with trace headers.
 async fn remind(world: &World, job_id: &str, flags: &str) {
     let parent = parent(flags);
     let headers = [
@@ -41,7 +41,7 @@ fn of_kind(spans: &[Span], kind: &str) -> usize {
     spans.iter().filter(|span| span.kind == kind).count()
 }
 
-/// No span holds personal data: not in names, failure messages, attributes, events, or those of the process.
+/// Checks names, failure messages, attributes, events and the process.
 fn nothing_personal(world: &World, collector: &Collector) {
     let output = collector.output();
     let said: Vec<&str> = output.lines().map(str::trim).filter(|line| is_said(line)).collect();
@@ -55,7 +55,7 @@ fn nothing_personal(world: &World, collector: &Collector) {
     }
 }
 
-/// Whether a line of the collector's output holds text from a program.
+/// Whether a line holds text from a program.
 fn is_said(line: &str) -> bool {
     line.starts_with("->") || ["Name", "Status message"].iter().any(|field| line.starts_with(field))
 }
@@ -72,7 +72,7 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
     one_tree(World::new().await, false).await;
 }
 
-/// Likewise for a notification with a message.
+/// The same if the notification has a message.
 #[tokio::test]
 async fn a_reminder_whose_notification_has_a_message_is_one_tree() {
     one_tree(World::with_overrides(&format!("{QUICK},notification_critical.rate=50/s")).await, true).await;
@@ -98,7 +98,7 @@ async fn one_tree(world: World, has_message: bool) {
     assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
     let reminder = only(&spans, "process jobs.reminder.medication");
     let notification = only(&spans, "process jobs.notification.critical");
-    // Each predecessor is both parent and link: Jaeger's graph needs the first, the conventions want the second.
+    // Jaeger's graph needs the parent, the conventions want the link.
     assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
     assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
     let before = if has_message {
@@ -157,8 +157,7 @@ async fn one_tree(world: World, has_message: bool) {
     nothing_personal(&world, &collector);
 }
 
-/// Over gRPC, for a job of `carebell publish`: a retry, a wait and a redriven dead letter stay in their job's trace
-/// across workers.
+/// A retry, a wait and a redrive stay in the trace, over gRPC and across workers.
 #[tokio::test]
 async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -215,7 +214,7 @@ async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     assert_eq!((dead.attributes["error.type"].as_str(), dead.events[0].as_str()), ("permanent", "exception"));
     let redriven = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
     let again = spans.iter().find(|span| span.id == redriven.parent).expect("the span of the redrive");
-    // Sent directly at first: only that run's failure published a message, which became the dead letter.
+    // Only the failure of the direct send published a message.
     let buried = of("chloe").await.find(|span| span.attributes["carebell.sequence"] != "0").unwrap();
     assert_eq!((again.name.as_str(), &again.parent), ("send deliver.web_push.normal", &buried.parent));
     let message = spans.iter().find(|span| span.id == buried.parent).expect("the span of the publish");
@@ -223,7 +222,6 @@ async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     nothing_personal(&world, &collector);
 }
 
-/// A delayed job keeps its trace. A job of the scheduler begins one when it is sent.
 #[tokio::test]
 async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -261,7 +259,7 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     nothing_personal(&world, &collector);
 }
 
-/// The job of an untraced producer begins a trace, and keeps it across redelivery and redrive.
+/// The trace survives redelivery and redrive.
 #[tokio::test]
 async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=5s").await;
@@ -296,7 +294,7 @@ async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     assert!(first.trace == second.trace && first.trace != again.trace);
 }
 
-/// Another worker publishes what a dead one had planned, in the same trace.
+/// Another worker publishes the planned children in the same trace.
 #[tokio::test]
 async fn a_trace_survives_its_worker() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=5s").await;
@@ -319,7 +317,7 @@ async fn a_trace_survives_its_worker() {
     assert!(sent.parent != again.id && sent.parent != PRODUCER, "it follows from the run that planned it");
 }
 
-/// An unsampled trace costs nothing, and all its jobs carry that decision.
+/// All jobs that follow carry the decision.
 #[tokio::test]
 async fn what_is_not_sampled_is_handed_on_and_not_exported() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -340,7 +338,7 @@ async fn what_is_not_sampled_is_handed_on_and_not_exported() {
     assert!(spans.iter().all(|span| span.trace != TRACE), "{}", tree(&spans));
 }
 
-/// Sampling a share: each job is traced whole or not at all, across workers.
+/// Each job is traced whole or not at all.
 #[tokio::test]
 async fn a_share_is_of_whole_traces() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -373,7 +371,7 @@ async fn a_share_is_of_whole_traces() {
     assert_eq!(counts, [3 * sampled, sampled, sampled], "{}", tree(&spans));
 }
 
-/// A missing collector costs its spans and nothing else.
+/// A missing collector costs only its spans.
 #[tokio::test]
 async fn jobs_go_on_without_a_collector() {
     let world = World::new().await;
@@ -398,7 +396,7 @@ async fn jobs_go_on_without_a_collector() {
         text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
     };
     assert!(lost(&mut worker, "not_exported").await.unwrap() > 0.0);
-    // Ten spans each time, and room for ten. Whether others are still there depends on the machine.
+    // Each job makes ten spans, and there is room for ten.
     let mut number = 0;
     world
         .eventually("some spans find no room", async || {
@@ -418,7 +416,7 @@ async fn jobs_go_on_without_a_collector() {
     drop(collector);
     world.remind("dose-9").await;
     world.ledger("dose-9").await;
-    // `terminate` waits only as long as a test may.
+    // `terminate` has a time limit.
     assert!(worker.terminate().await.success(), "a missing collector delays no stop");
 }
 
@@ -467,7 +465,6 @@ async fn a_variable_that_is_none_is_refused_at_start() {
     assert!(worker.says("carebell: OTEL_TRACES_SAMPLER is malformed; expected always_on,"), "{}", worker.output());
 }
 
-/// A job's trace context is kept, whether spans are exported or not.
 #[tokio::test]
 async fn without_a_collector_contexts_are_handed_on() {
     let world = World::new().await;
@@ -479,7 +476,7 @@ async fn without_a_collector_contexts_are_handed_on() {
     worker.stop().await;
 }
 
-/// Roots for the collector's certificate can be named and are checked. This collector speaks TLS and accepts no spans.
+/// This collector speaks TLS and accepts no spans.
 #[tokio::test]
 async fn a_collector_is_trusted_by_the_roots_that_are_named() {
     let world = World::new().await;
@@ -500,7 +497,7 @@ async fn a_collector_is_trusted_by_the_roots_that_are_named() {
         environment.extend(roots.map(|roots| ("OTEL_EXPORTER_OTLP_CERTIFICATE", roots.as_str())));
         let mut worker = Process::worker(&world, &environment);
         worker.ready().await;
-        // One span: the push service refuses larger bodies for their size.
+        // One span only: larger bodies are refused for their size.
         let gone = reminder("nothing", utc_now());
         world.publish_json("jobs.reminder.medication", &format!("gone-{number}"), &gone).await;
         let told = |step: &str| step.contains("cannot be exported").then(|| step.to_owned());

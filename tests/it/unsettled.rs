@@ -1,4 +1,4 @@
-//! A worker dies between a send and its record. Each channel treats the unknown outcome in its own way.
+//! A worker dies between a send and its record. Each channel treats that in its own way.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::{Process, Receivers, World, utc_now};
 
 const PUBLIC: [(&str, &str); 2] = [("PUBLIC_URL", "https://bell.example.org"), ("PUBLIC_PORT", "0")];
 
-/// Lets a worker die after sending the one delivery of the job `news`, and another take over.
+/// A worker dies after the send, and another takes over.
 async fn sent_and_lost(recipient: Value, more: &[(&str, &str)]) -> (World, Receivers, Process) {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
     let receivers = Receivers::start(&world).await;
@@ -63,12 +63,12 @@ async fn a_text_message_is_not_sent_again_and_its_report_settles_it() {
     assert_eq!((receivers.phones.first.counts().requests, receivers.phones.first.counts().accepted), (1, 1));
 }
 
-/// That its expiry has passed meanwhile does not prove it unsent.
+/// An expired text may have been sent in time.
 #[tokio::test]
 async fn a_text_message_that_was_perhaps_sent_is_not_said_to_have_expired() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
     let receivers = Receivers::start(&world).await;
-    // Enough for a worker to start and send it.
+    // Enough for a worker to start and send.
     let not_after = utc_now() + TimeDelta::seconds(12);
     let headers = [
         ("Carebell-Job-Id", "news"),

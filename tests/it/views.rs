@@ -1,5 +1,4 @@
-//! An application with its own schema: other tables and columns, numeric and uuid ids, times without a zone, own names
-//! for states. It only adds views named like the care tables.
+//! An application with its own tables, columns, ids, times and states adds only views named like the care tables.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde_json::json;
@@ -120,7 +119,7 @@ async fn world() -> World {
     world
 }
 
-/// A time as the application stores it: UTC without a zone.
+/// The application's times are UTC without a zone.
 fn naive(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
@@ -129,7 +128,7 @@ fn skipped(reason: &str) -> (String, Option<String>) {
     ("skipped".to_owned(), Some(reason.to_owned()))
 }
 
-/// Inbox owners of a root, with the text and URL of the first row.
+/// Owners of the inbox rows, and their text and URL.
 async fn told(world: &World, root_id: &str) -> (Vec<String>, String, String) {
     let inbox = world.inbox(root_id).await;
     let users = inbox.iter().map(|row| row.user_id.clone()).collect();

@@ -1,4 +1,4 @@
-//! A medication reminder end to end, from a producer's publish to a decrypted push.
+//! A medication reminder from publish to decrypted push.
 
 use carebell::wire;
 use chrono::{SubsecRound, TimeDelta};
@@ -78,7 +78,7 @@ async fn a_json_reminder_goes_the_same_way() {
 async fn a_job_published_ten_times_has_one_effect() {
     let world = World::new().await;
     let body = reminder("metformin", utc_now());
-    // No message id, so the server's dedupe plays no part.
+    // Without message ids, the server's dedupe plays no part.
     join_all((0..10).map(|_| world.publish_json("jobs.reminder.medication", "dose-10", &body))).await;
     let worker = Worker::start(&world);
     world.everyone_has_it_once("dose-10").await;
