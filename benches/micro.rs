@@ -1,5 +1,4 @@
-//! Parts of the pipeline, each on its own: `cargo bench --bench micro -- [FILTER] [--save-baseline NAME
-//! --baseline NAME]`.
+//! Parts of the pipeline: `cargo bench --bench micro -- [FILTER] [--save-baseline NAME | --baseline NAME]`.
 //!
 //! Sealing, decoding, settling at a real nats-server, and group commits in a real Postgres that syncs to disk.
 
@@ -35,7 +34,6 @@ use prost::Message as _;
 use serde_json::Map;
 use tokio::runtime::Runtime;
 
-/// Payload of a dose reminder.
 const PAYLOAD: &str = r#"{"web_push":8030,"notification":{"title":"💊 Medication Reminder","body":"Time to give Metformin (500 mg) to Rose","navigate":"https://app.example.org/medications?id=medication-1","tag":"dose-medication-1","icon":"https://app.example.org/icon-192x192.png","badge":"https://app.example.org/badge-72x72.png","data":{"type":"MEDICATION_REMINDER","medicationId":"medication-1","careRecipientId":"rose-1"}},"app_badge":3}"#;
 
 fn main() {
@@ -49,11 +47,11 @@ fn main() {
     settling(&mut criterion, &runtime, &ground);
     group_commit(&mut criterion, &runtime, &ground);
     criterion.final_summary();
-    // Tasks before their servers.
+    // Tasks end before their servers.
     drop((ground, runtime, servers));
 }
 
-/// RFC 8291 for one browser, by our own code and by the web-push crate.
+/// Seals by RFC 8291, with our own code and with the web-push crate.
 fn sealing(criterion: &mut Criterion, runtime: &Runtime) {
     let browsers = runtime.block_on(PushService::start()).unwrap();
     let browser = browsers.subscribe("ana");
@@ -98,7 +96,7 @@ fn decoding(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     group.finish();
 }
 
-/// Acknowledges finished jobs, until the server has it.
+/// Acknowledges jobs until the server has it.
 fn settling(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     let mut group = criterion.benchmark_group("settle a job");
     group.sample_size(10).measurement_time(Duration::from_secs(1));
@@ -108,7 +106,7 @@ fn settling(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     group.finish();
 }
 
-/// Commits notifications to families of four in groups of several sizes.
+/// Commits notifications to families of four, in groups of several sizes.
 fn group_commit(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     let mut group = criterion.benchmark_group("commit notifications, so many in a group");
     group.sample_size(10).measurement_time(Duration::from_secs(5));
@@ -124,14 +122,13 @@ fn group_commit(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
 async fn start() -> Servers {
     let programs = carebell::dev::find(|text| eprintln!("{text}")).await.unwrap();
     let directory = guard::private_dir().unwrap();
-    // Commits reach the disk, as in production.
+    // Durable, as in production.
     let settings = [("fsync", "on"), ("synchronous_commit", "on")];
     let nats = NatsServer::start(&programs.nats_server, directory.path()).await.unwrap();
     let postgres = Postgres::start_with(&programs.postgres_bin, directory.path(), &settings).await.unwrap();
     Servers { nats, postgres, directory }
 }
 
-/// Clients of the servers.
 struct Ground {
     context: jetstream::Context,
     store: Store,
@@ -188,7 +185,7 @@ impl Ground {
         pulled
     }
 
-    /// The server's current view of the consumer.
+    /// The consumer as the server sees it now.
     async fn consumer(&self) -> PullConsumer {
         self.context.get_consumer_from_stream(reminder_queue().durable(), "JOBS").await.unwrap()
     }
@@ -202,7 +199,7 @@ impl Ground {
     async fn settle(&self, mut count: u64) -> Duration {
         let mut took = Duration::ZERO;
         while count > 0 {
-            // Within the consumer's `max_ack_pending`, and each within `ack_wait`.
+            // The batch stays within `max_ack_pending` and `ack_wait`.
             let some = count.min(500);
             let messages = self.reminders(usize::try_from(some).unwrap(), Form::Protobuf).await;
             let pulled: Vec<Pulled> =
@@ -276,7 +273,7 @@ impl Ground {
             ..Plan::default()
         };
         let not_after = now + TimeDelta::hours(1);
-        // Messages of deliveries follow from their rows, so none is stored.
+        // Messages of deliveries follow from their rows.
         Commit {
             meta,
             state: RunState::Done,

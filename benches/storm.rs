@@ -1,13 +1,12 @@
 //! A storm of any length: `cargo bench --bench storm -- --jobs 20000 --kills 30 --json [--seed S]`.
 //!
-//! Exits with 1 if anything is lost, doubled in an inbox, or pushed twice without a fault that explains it.
+//! Exits with 1 after a loss, a doubled inbox row, or an unexplained second push.
 
 // As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 #[path = "../tests/it/storm/engine/mod.rs"]
 mod engine;
-// A storm uses only part of it.
 #[allow(dead_code, unused_imports, reason = "it is the support of all tests, of which a storm needs a part")]
 #[path = "../tests/it/support/mod.rs"]
 mod support;
@@ -54,7 +53,7 @@ struct Arguments {
     bench: bool,
 }
 
-/// Lets servers come back between kills, on average.
+/// On average, servers come back between two kills.
 const BETWEEN_KILLS: Duration = Duration::from_secs(2);
 
 #[tokio::main]
@@ -70,7 +69,7 @@ async fn main() -> ExitCode {
         outage: Duration::from_millis(arguments.outage),
         scheduled: arguments.scheduled,
         victims: arguments.victims,
-        // Standard error keeps progress apart from the result.
+        // Progress goes to standard error, apart from the result.
         say: |text| eprintln!("{text}"),
     })
     .await;

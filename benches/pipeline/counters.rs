@@ -17,15 +17,15 @@ pub struct Counters {
     pub sink_cpu: f64,
     bench_cpu: f64,
     machine_cpu: f64,
-    /// Messages from clients to nats-server: publishes, pulls, acks.
+    /// Messages from clients: publishes, pulls, acks.
     pub messages_in: f64,
-    /// Messages from nats-server to clients: jobs, publish acks.
+    /// Messages to clients: jobs, publish acks.
     pub messages_out: f64,
     /// Messages stored in all streams.
     pub messages_stored: f64,
-    /// Statements including BEGIN and COMMIT, if the server has the extension that counts them.
+    /// Statements with BEGIN and COMMIT. None without the extension that counts them.
     pub statements: Option<f64>,
-    /// Commits, including those of reads. Counted with a delay.
+    /// Commits, reads included. They are counted with a delay.
     pub commits: f64,
     pub wal_bytes: f64,
 }
@@ -55,8 +55,7 @@ impl Counters {
         (self.at - before.at).as_secs_f64()
     }
 
-    /// CPU of processes outside the bench since `before`, in percent of all cores. `workers` is the workers' CPU in
-    /// seconds.
+    /// CPU outside the bench, in percent of all cores. `workers` is in seconds.
     pub fn elsewhere_percent(&self, before: &Self, workers: f64) -> f64 {
         let own = |counters: &Self| counters.nats_cpu + counters.postgres_cpu + counters.sink_cpu + counters.bench_cpu;
         let others = self.machine_cpu - before.machine_cpu - (own(self) - own(before)) - workers;

@@ -17,19 +17,17 @@ use crate::{
     scene::Way,
 };
 
-/// Duration of each rate.
 const SECONDS: f64 = 10.0;
 
 impl Bench {
-    /// Publishes each reminder at its own instant, whatever happens to earlier ones, and measures from that instant. A
-    /// stall therefore counts for every reminder due meanwhile (no coordinated omission). Percentiles are of all
-    /// values, not of buckets.
+    /// Publishes each reminder at its own instant and measures from that instant. A stall therefore counts for every
+    /// reminder due meanwhile (no coordinated omission). Percentiles are of all values.
     pub async fn latency(&self, report: &mut Report, prefix: &str, way: Way, most: f64) {
         for load in [10_u32, 50, 80] {
             let reminders_per_s = most * f64::from(load) / 100.0 / f64::from(MEMBERS);
             let families = (reminders_per_s * SECONDS).ceil().max(20.0) as u32;
             report.section(&format!("{} only at {load} % of the most: {reminders_per_s:.0} reminders/s", way.name()));
-            // The first push opens the worker's connection, so one extra family goes first, uncounted.
+            // The first push opens the connection, so one more family goes first, uncounted.
             let scene = self.scene(way, families + 1, MEMBERS).await;
             let worker = self.worker(&scene).await;
             scene.publish([families + 1], "warm").await;
@@ -84,7 +82,7 @@ impl Bench {
     }
 }
 
-/// Rings at each offset, from its own thread: the runtime's timers have a resolution of milliseconds.
+/// Rings from its own thread, since the runtime's timers resolve only milliseconds.
 fn ring(begin: Instant, offsets: Vec<Duration>) -> mpsc::UnboundedReceiver<()> {
     let (bell, rung) = mpsc::unbounded_channel();
     thread::spawn(move || {

@@ -1,8 +1,7 @@
-//! Throughput and latency of the whole pipeline: `cargo bench --bench pipeline -- [--json] [--only PART,…] [--compare
-//! FILE]`.
+//! Speed of the whole pipeline: `cargo bench --bench pipeline -- [--json] [--only PART,…] [--compare FILE]`.
 //!
-//! Reminders to families of four go through the real worker and durable real servers to an HTTPS push sink or a mail
-//! server, each a process of its own. Compare ratios of one run, not figures of two machines.
+//! Reminders go through real workers and durable servers to an HTTPS push sink or a mail server, each a process. Compare
+//! ratios of one run, not figures of two machines.
 
 // As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -25,7 +24,6 @@ use serde_json::Value;
 use throughput::{Cost, Load};
 use tokio::{runtime, time::sleep};
 
-/// Members of a family.
 const MEMBERS: u32 = 4;
 
 /// Measures the pipeline from a published reminder to accepted pushes.
@@ -71,9 +69,9 @@ enum Part {
     Scale,
     /// Cost of an idle worker.
     Idle,
-    /// Throughput and latency for recipients with e-mail only.
+    /// Recipients with e-mail only.
     Email,
-    /// Throughput and latency for recipients with an inbox only.
+    /// Recipients with an inbox only.
     InApp,
 }
 
@@ -86,7 +84,7 @@ fn main() {
     let arguments = Arguments::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if let Some(directory) = &arguments.sink {
-        // One thread: a second one would compete with the worker.
+        // A second thread would compete with the worker.
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(sink::serve(directory)).unwrap();
         return;
@@ -132,7 +130,6 @@ async fn measure(arguments: Arguments) -> Report {
     report
 }
 
-/// Settings of the workers and Postgres.
 struct Bench {
     with: Vec<(String, String)>,
     postgres: Vec<(String, String)>,

@@ -1,4 +1,4 @@
-//! The worker as it is deployed, and the kernel's figures on processes.
+//! Workers, and the kernel's figures on processes.
 
 use std::{
     collections::BTreeMap,
@@ -13,7 +13,6 @@ use carebell::{
 };
 use tokio::time::sleep;
 
-/// A worker that is ready.
 pub struct Worker {
     process: Guarded,
     /// From its start.
@@ -25,7 +24,7 @@ pub struct Worker {
 }
 
 impl Worker {
-    /// Starts a worker with this environment and returns when it is ready.
+    /// Starts a worker and returns when it is ready.
     pub async fn start(environment: BTreeMap<&str, &str>, directory: &Path, log: &Path) -> Self {
         let environment: Vec<(&str, &str)> = environment.into_iter().collect();
         let started = Instant::now();
@@ -39,7 +38,7 @@ impl Worker {
             stop: StopSignal::Terminate,
         })
         .unwrap();
-        // The last line of its start: it pulls from now on.
+        // This is the last line of its start.
         while !fs::read_to_string(log).unwrap_or_default().contains("\"ready\"") {
             assert!(process.ended().is_none(), "the worker has ended:\n{}", process.output());
             sleep(Duration::from_millis(2)).await;
@@ -49,7 +48,6 @@ impl Worker {
         Self { process, ready_after: started.elapsed(), ready_at, cpu_at_ready }
     }
 
-    /// CPU seconds so far.
     pub fn cpu(&self) -> f64 {
         cpu(self.process.pid())
     }
@@ -80,29 +78,29 @@ impl Worker {
     }
 }
 
-/// User and system time of a process in seconds, from the kernel's ticks of 10 ms.
+/// User and system time of a process, in seconds.
 pub fn cpu(pid: u32) -> f64 {
     ticks(pid, &[11, 12])
 }
 
-/// The same of a process and all its children, including ended ones.
+/// The same with all its children, including ended ones.
 pub fn family_cpu(pid: u32) -> f64 {
     ticks(pid, &[11, 12, 13, 14]) + children(pid).into_iter().map(cpu).sum::<f64>()
 }
 
-/// CPU seconds of all processes of this machine.
+/// CPU seconds of all processes.
 pub fn machine_cpu() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
     let fields: Vec<f64> = first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-    // user, nice, system; irq, softirq, steal. Idle and iowait are left out, guests are in the first two.
+    // Idle and iowait are left out. Guests are in user and nice.
     [0, 1, 2, 5, 6, 7].iter().filter_map(|index| fields.get(*index)).sum::<f64>() / 100.0
 }
 
-/// Sum of fields of `/proc/<pid>/stat`, counted after the name. A tick is 10 ms.
+/// Sum of fields of `/proc/<pid>/stat` after the name. A tick is 10 ms.
 fn ticks(pid: u32, fields: &[usize]) -> f64 {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    // The name may contain blanks. The fields after its closing bracket do not.
+    // The name may contain blanks.
     let all: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let tick = |index: &usize| all.get(*index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     fields.iter().map(tick).sum::<f64>() / 100.0

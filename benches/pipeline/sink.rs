@@ -1,5 +1,5 @@
-//! An HTTPS push service that answers 201 to every push, and a mail server that accepts every mail. Both record arrival
-//! times. They run in a separate process, so their work does not count as the worker's.
+//! A push service that accepts every push, and a mail server that accepts every mail. Both record arrivals, in a
+//! process of their own.
 
 use std::{
     convert::Infallible,
@@ -27,10 +27,9 @@ use tokio::{net::TcpListener, time::sleep};
 
 const CERTIFICATE: &str = "sink.pem";
 const MAIL_CERTIFICATE: &str = "mail.pem";
-/// Holds the push port and the mail URL, each on a line.
+/// The file has the push port and the mail URL, a line each.
 const PLACES: &str = "sink.places";
 
-/// Arrivals by the user's number.
 struct Arrivals {
     clock: Clock,
     /// Number and microseconds since 1970.
@@ -47,7 +46,7 @@ pub async fn serve(directory: &Path) -> io::Result<()> {
     let mail = SmtpServer::start(Protection::Tls, None).await?;
     fs::write(directory.join(CERTIFICATE), pem)?;
     fs::write(directory.join(MAIL_CERTIFICATE), mail.ca_pem())?;
-    // The places come last and whole: a reader may connect at once.
+    // The places come last and whole, since readers connect at once.
     let part = directory.join("sink.part");
     fs::write(&part, format!("{}\n{}\n", listener.local_addr()?.port(), mail.url()))?;
     fs::rename(part, directory.join(PLACES))?;
@@ -69,7 +68,7 @@ pub async fn serve(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A POST is a push to the number that ends its path, and is read whole. A GET comes from the bench.
+/// A POST is a push to its path's number. A GET comes from the bench.
 async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() == Method::GET {
         let text = if request.uri().path() == "/count" { arrivals.count() } else { arrivals.hand_out() };
@@ -82,7 +81,7 @@ async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<R
     Ok(Response::builder().status(201).body(Full::default()).unwrap())
 }
 
-/// Records when mails arrive. Each mail wakes it, on the same thread.
+/// Records arrivals of mails. Each mail wakes it, on the same thread.
 async fn note_mails(arrivals: Arc<Arrivals>) {
     let mut noted = 0;
     loop {
@@ -109,7 +108,6 @@ impl Arrivals {
     }
 }
 
-/// The bench's handle of the sink.
 pub struct Sink {
     process: Guarded,
     http: reqwest::Client,
@@ -120,7 +118,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts this program as a sink.
+    /// Starts this program again, as a sink.
     pub async fn start(directory: &Path) -> Self {
         let process = Guarded::spawn(&Program {
             path: &std::env::current_exe().unwrap(),
@@ -164,12 +162,11 @@ impl Sink {
         answer.text().await.unwrap()
     }
 
-    /// Number of arrivals.
     pub async fn count(&self) -> usize {
         self.ask("count").await.parse().unwrap()
     }
 
-    /// Number and microseconds of each arrival.
+    /// The user's number and microseconds of each arrival.
     pub async fn arrivals(&self) -> Vec<(u32, i64)> {
         let text = self.ask("arrivals").await;
         text.lines()

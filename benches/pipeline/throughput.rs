@@ -1,4 +1,4 @@
-//! Maximum throughput: everything is published before a worker starts, so only the work itself is measured.
+//! Maximum throughput: everything is published before a worker starts.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,10 +7,9 @@ use tokio::time::sleep;
 
 use crate::{Bench, counters::Counters, process::Worker, report::Report, scene::Way};
 
-/// Interval of checks for completion. Arrival times are exact to the microsecond.
+/// Interval of checks. Arrival times are exact to the microsecond.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// Amount of work, and number of workers.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub way: Way,
@@ -19,7 +18,6 @@ pub struct Load {
     pub workers: usize,
 }
 
-/// Result of a load.
 pub struct Cost {
     pub per_s: f64,
     /// CPU of the workers per push, in microseconds.
@@ -29,7 +27,7 @@ pub struct Cost {
 }
 
 impl Bench {
-    /// Publishes everything, then starts the workers. Measures from the first ready worker to the last push.
+    /// Measures from the first ready worker to the last push.
     pub async fn throughput(&self, report: &mut Report, prefix: &str, load: Load) -> Cost {
         let Load { way, families, members, workers } = load;
         let unit = way.unit();
@@ -66,7 +64,7 @@ impl Bench {
         if way != Way::InApp {
             add(format!("sink_cpu_us_per_{unit}"), us(after.sink_cpu - before.sink_cpu));
         }
-        // CPU of other processes in percent of all cores. The figures are good if it is small.
+        // CPU of other processes, in percent of all cores. It should be small.
         add("elsewhere_percent".into(), after.elsewhere_percent(&before, own));
         add("peak_rss_mb".into(), running.iter().map(Worker::peak_rss_mb).fold(0.0, f64::max));
         let each = |after: f64, before: f64| (after - before) / pushes;
@@ -80,7 +78,7 @@ impl Bench {
         for worker in running {
             worker.stop().await;
         }
-        // Commits are counted with a delay, but a connection reports the rest when it ends.
+        // Commits are counted with a delay, or at a connection's end.
         sleep(Duration::from_millis(100)).await;
         add(format!("commits_per_{unit}"), each(scene.commits().await, before.commits));
         if self.statements {
