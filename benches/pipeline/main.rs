@@ -1,7 +1,7 @@
 //! Speed of the whole pipeline: `cargo bench --bench pipeline -- [--json] [--only PART,…] [--compare FILE]`.
 //!
-//! Reminders go through real workers and durable servers to an HTTPS push sink or a mail server, each a process. Compare
-//! ratios of one run, not figures of two machines.
+//! Reminders go through real workers and durable servers to an HTTPS push sink or a mail server, each a process.
+//! Compare ratios of one run, not figures of two machines.
 
 // As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]

@@ -68,7 +68,7 @@ pub async fn serve(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A POST is a push to its path's number. A GET comes from the bench.
+/// A POST is a push to the number that ends its path. A GET comes from the bench.
 async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() == Method::GET {
         let text = if request.uri().path() == "/count" { arrivals.count() } else { arrivals.hand_out() };

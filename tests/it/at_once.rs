@@ -187,7 +187,7 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
         let found = claim(worker, "a", now + TimeDelta::seconds(30)).await;
         assert!(matches!(found, Claimed::Busy(_)), "it is being sent: {found:?}");
     }
-    // Pending children publish the push's message, and free claims made before the given instant.
+    // Asking for pending children publishes the push's message. It frees only claims made before `before`.
     let pending = async |run: &str, before| store.pending_children(run, before).await.unwrap().len();
     assert_eq!(pending("job-a", now - TimeDelta::seconds(15)).await, 1);
     assert!(matches!(claim("two", "a", now).await, Claimed::Busy(_)));

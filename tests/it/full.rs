@@ -180,7 +180,7 @@ async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
 
 #[tokio::test]
 async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
-    // A rate gives notifications messages, since combined commits need no storage.
+    // With a rate, notifications have messages. Combined commits would need no storage.
     let overrides = format!("{QUICK},notification_critical.rate=100/s");
     let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", &overrides).await;
     let filler = async_nats::jetstream::stream::Config {

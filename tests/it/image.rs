@@ -221,7 +221,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     let root = root_of_the_image(world.directory.path());
     only_what_is_needed_is_there(&root);
 
-    // As a pod has: files of the kubelet, and a root of trust from a volume.
+    // Files of the kubelet, and a root of trust as from a volume.
     fs::create_dir(root.join("proc")).unwrap();
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     fs::copy(world.directory.path().join("push-service.pem"), root.join("etc/push.pem")).unwrap();

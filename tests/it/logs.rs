@@ -137,7 +137,7 @@ fn notified(pushes: u64) -> (&'static str, &'static str, &'static str, Option<u6
     ("INFO", "notification done", "done", Some(pushes))
 }
 
-/// Only at DEBUG does each successful push have a line.
+/// Each successful push has its own line only at DEBUG.
 #[tokio::test]
 async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
     let world = World::new().await;
@@ -183,7 +183,7 @@ async fn a_push_that_fails_has_its_line() {
     let by_message = ("INFO", "deliver.web_push done", "done", None);
     let expected = [
         ("ERROR", "deliver.web_push is dead", "dead", None),
-        // The last attempts of Ana's and ben's.
+        // Ana's and ben's last attempts.
         by_message,
         by_message,
         ("INFO", "deliver.web_push waits", "waits", None),

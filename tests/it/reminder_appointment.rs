@@ -52,7 +52,7 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("alone", soon, 30), "skipped", Some("no_recipients")),
         (reminder("begun", begun, 0), "expired", Some("expired")),
         (reminder("confirmed", soon, 30), "done", None),
-        // As a producer writes it that counts in milliseconds.
+        // As precise as a producer that counts in milliseconds.
         (json!({ "appointmentId": "ahead", "dateTime": carebell::text::instant(soon) }), "done", None),
     ];
     let worker = Worker::without_scheduler(&world);

@@ -208,7 +208,7 @@ async fn a_retry_that_would_come_too_late_ends_as_expired() {
 
 #[tokio::test]
 async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_nobody() {
-    // As large as the stream takes, and parking adds headers.
+    // The largest job that the stream takes. Parking adds headers.
     const LARGEST: usize = 512 * 1024;
     let world = World::with_overrides(LONG).await;
     let mut body = reminder("fails", utc_now()).to_string();

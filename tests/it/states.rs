@@ -111,7 +111,7 @@ impl Row {
         let free = match (self.state, own) {
             ("pending", _) => true,
             ("held", _) => self.held_until.is_none_or(|until| until <= now),
-            // A claim is given up if it is the asker's own, has a report on record, or its worker must be dead.
+            // A claim is given up if it is the asker's own, has a report on record, or is too old.
             ("sending", Some((_, holder, by))) => {
                 holder <= delivered && ((holder, by) == (delivered, worker) || self.recorded >= holder || old)
             }

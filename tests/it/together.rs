@@ -341,7 +341,7 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
     assert_eq!(store.planned_together("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 
-/// Groups with other orders of the same rows do not fail, and each row is written once.
+/// Groups that write the same rows in different orders succeed, and each row is written once.
 #[tokio::test]
 async fn groups_that_cross_end_well() {
     const ROOTS: usize = 30;
