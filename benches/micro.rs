@@ -1,8 +1,8 @@
-//! The parts of the way, each on its own: `cargo bench --bench micro -- [FILTER] [--save-baseline NAME | --baseline NAME]`.
+//! Parts of the pipeline: `cargo bench --bench micro -- [FILTER] [--save-baseline NAME | --baseline NAME]`.
 //!
-//! Sealing, decoding, settling at a real nats-server and the group commit in a real Postgres, whose commits are on disk.
+//! Sealing, decoding, settling at a real nats-server, and group commits in a real Postgres that syncs to disk.
 
-// As in the tests: one assertion a line reads better here than an error path.
+// As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 use std::{
@@ -35,7 +35,6 @@ use prost::Message as _;
 use serde_json::Map;
 use tokio::runtime::Runtime;
 
-/// What a dose reminder comes to.
 const PAYLOAD: &str = r#"{"web_push":8030,"notification":{"title":"💊 Medication Reminder","body":"Time to give Metformin (500 mg) to Rose","navigate":"https://app.example.org/medications?id=medication-1","tag":"dose-medication-1","icon":"https://app.example.org/icon-192x192.png","badge":"https://app.example.org/badge-72x72.png","data":{"type":"MEDICATION_REMINDER","medicationId":"medication-1","careRecipientId":"rose-1"}},"app_badge":3}"#;
 
 fn main() {
@@ -49,11 +48,11 @@ fn main() {
     settling(&mut criterion, &runtime, &ground);
     group_commit(&mut criterion, &runtime, &ground);
     criterion.final_summary();
-    // Their tasks before their servers.
+    // Tasks end before their servers.
     drop((ground, runtime, servers));
 }
 
-/// RFC 8291 for one browser: by our own code, and by the crate that could do it too.
+/// Seals by RFC 8291, with our own code and with the web-push crate.
 fn sealing(criterion: &mut Criterion, runtime: &Runtime) {
     let browsers = runtime.block_on(PushService::start()).unwrap();
     let browser = browsers.subscribe("ana");
@@ -80,7 +79,7 @@ fn sealing(criterion: &mut Criterion, runtime: &Runtime) {
     group.finish();
 }
 
-/// A message as it is pulled, to `Meta` and a valid job.
+/// Decodes a pulled message to `Meta` and a valid job.
 fn decoding(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     let registry = jobs::registry();
     let mut group = criterion.benchmark_group("decode a job");
@@ -98,7 +97,7 @@ fn decoding(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     group.finish();
 }
 
-/// The acknowledgement of a job that is done, until the server has it.
+/// Acknowledges jobs until the server has it.
 fn settling(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     let mut group = criterion.benchmark_group("settle a job");
     group.sample_size(10).measurement_time(Duration::from_secs(1));
@@ -108,7 +107,7 @@ fn settling(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     group.finish();
 }
 
-/// Runs of notifications to families of four, so many in one transaction.
+/// Commits notifications to families of four, in groups of several sizes.
 fn group_commit(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
     let mut group = criterion.benchmark_group("commit notifications, so many in a group");
     group.sample_size(10).measurement_time(Duration::from_secs(5));
@@ -124,14 +123,13 @@ fn group_commit(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
 async fn start() -> Servers {
     let programs = carebell::dev::find(|text| eprintln!("{text}")).await.unwrap();
     let directory = guard::private_dir().unwrap();
-    // What is acknowledged is on disk, as in production.
+    // Durable, as in production.
     let settings = [("fsync", "on"), ("synchronous_commit", "on")];
     let nats = NatsServer::start(&programs.nats_server, directory.path()).await.unwrap();
     let postgres = Postgres::start_with(&programs.postgres_bin, directory.path(), &settings).await.unwrap();
     Servers { nats, postgres, directory }
 }
 
-/// What stands on the servers.
 struct Ground {
     context: jetstream::Context,
     store: Store,
@@ -152,7 +150,7 @@ impl Ground {
         Self { context, store, effects, clock, random: Random::system() }
     }
 
-    /// Publishes so many reminders, and pulls as many.
+    /// Publishes and pulls this many reminders.
     async fn reminders(&self, count: usize, form: Form) -> Vec<(Queue, jetstream::Message)> {
         let queue = reminder_queue();
         let now = self.clock.now();
@@ -188,7 +186,7 @@ impl Ground {
         pulled
     }
 
-    /// As the server knows it now.
+    /// The consumer as the server sees it now.
     async fn consumer(&self) -> PullConsumer {
         self.context.get_consumer_from_stream(reminder_queue().durable(), "JOBS").await.unwrap()
     }
@@ -202,7 +200,7 @@ impl Ground {
     async fn settle(&self, mut count: u64) -> Duration {
         let mut took = Duration::ZERO;
         while count > 0 {
-            // No more than a consumer may have under way, and none for longer than its `ack_wait`.
+            // The batch stays within `max_ack_pending` and `ack_wait`.
             let some = count.min(500);
             let messages = self.reminders(usize::try_from(some).unwrap(), Form::Protobuf).await;
             let pulled: Vec<Pulled> =
@@ -230,7 +228,7 @@ impl Ground {
         took
     }
 
-    /// A notification to a family of four, each of whom has one browser.
+    /// A notification to a family of four with one browser each.
     fn notification(&self) -> Commit {
         let now = self.clock.now();
         let root = self.random.uuid(now).to_string();
@@ -273,7 +271,7 @@ impl Ground {
             ..Plan::default()
         };
         let not_after = now + TimeDelta::hours(1);
-        // The messages of deliveries follow from their rows: none is kept beside them.
+        // Messages of deliveries follow from their rows.
         Commit {
             meta,
             state: RunState::Done,

@@ -1,4 +1,4 @@
-//! What the servers and the kernel have counted so far.
+//! Counters of the servers and the kernel.
 
 use std::time::Instant;
 
@@ -17,15 +17,15 @@ pub struct Counters {
     pub sink_cpu: f64,
     bench_cpu: f64,
     machine_cpu: f64,
-    /// What clients sent to nats-server: publishes, pulls, acknowledgements.
+    /// Messages from clients: publishes, pulls, acks.
     pub messages_in: f64,
-    /// What it sent to them: jobs, and acknowledgements of publishes.
+    /// Messages to clients: jobs, publish acks.
     pub messages_out: f64,
-    /// What was stored in all streams.
+    /// Messages stored in all streams.
     pub messages_stored: f64,
-    /// Statements, BEGIN and COMMIT among them, where the server has the extension that counts them.
+    /// Statements with BEGIN and COMMIT. None without the extension that counts them.
     pub statements: Option<f64>,
-    /// Commits, those of reading alone among them. Counted with a delay.
+    /// Commits, reads included. They are counted with a delay.
     pub commits: f64,
     pub wal_bytes: f64,
 }
@@ -55,8 +55,7 @@ impl Counters {
         (self.at - before.at).as_secs_f64()
     }
 
-    /// What processes that are not the bench's did meanwhile, in percent of all cores; `workers` is the CPU of the workers
-    /// in seconds.
+    /// CPU outside the bench, in percent of all cores. `workers` is in seconds.
     pub fn elsewhere_percent(&self, before: &Self, workers: f64) -> f64 {
         let own = |counters: &Self| counters.nats_cpu + counters.postgres_cpu + counters.sink_cpu + counters.bench_cpu;
         let others = self.machine_cpu - before.machine_cpu - (own(self) - own(before)) - workers;
@@ -66,12 +65,10 @@ impl Counters {
 }
 
 impl Scene {
-    /// Commits of the database so far.
     pub async fn commits(&self) -> f64 {
         number(&self.db, "SELECT xact_commit FROM pg_stat_database WHERE datname = 'postgres'").await
     }
 
-    /// Messages that were stored in all streams so far.
     async fn stored(&self) -> u64 {
         let mut stored = 0;
         for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS"] {
@@ -80,7 +77,7 @@ impl Scene {
         stored
     }
 
-    /// Says which statements took the most time, on standard error.
+    /// Prints the most expensive statements to standard error.
     pub async fn say_statements(&self) {
         let rows: Vec<(i64, f64, i64, String)> = sqlx::query_as(
             "SELECT calls, total_exec_time, rows, regexp_replace(left(query, 400), '\\s+', ' ', 'g') \

@@ -1,4 +1,4 @@
-//! From publish to accepted push at steady rates below the most that it can.
+//! Latency from publish to accepted push at steady rates below the maximum.
 
 use std::{
     thread,
@@ -17,19 +17,17 @@ use crate::{
     scene::Way,
 };
 
-/// How long a rate is held.
 const SECONDS: f64 = 10.0;
 
 impl Bench {
-    /// Publishes each reminder at its own instant, whatever became of those before, and measures from that instant, not
-    /// from when it was really published: what stands still makes all wait that were due meanwhile, and all of them count
-    /// (no coordinated omission). Percentiles are of all values, not of classes.
+    /// Publishes each reminder at its own instant and measures from that instant. A stall therefore counts for every
+    /// reminder due meanwhile (no coordinated omission). Percentiles are of all values.
     pub async fn latency(&self, report: &mut Report, prefix: &str, way: Way, most: f64) {
         for load in [10_u32, 50, 80] {
             let reminders_per_s = most * f64::from(load) / 100.0 / f64::from(MEMBERS);
             let families = (reminders_per_s * SECONDS).ceil().max(20.0) as u32;
             report.section(&format!("{} only at {load} % of the most: {reminders_per_s:.0} reminders/s", way.name()));
-            // The first push of a worker makes its connection: one family more, which does not count.
+            // The first push opens the connection, so one more family goes first, uncounted.
             let scene = self.scene(way, families + 1, MEMBERS).await;
             let worker = self.worker(&scene).await;
             scene.publish([families + 1], "warm").await;
@@ -73,7 +71,7 @@ impl Bench {
             for (name, share) in [("p50_ms", 0.5), ("p90_ms", 0.9), ("p99_ms", 0.99), ("max_ms", 1.0)] {
                 add(name, percentile(&millis, share));
             }
-            // Neither who publishes nor who takes the pushes is what one waits for.
+            // Neither publisher nor sink may be the bottleneck.
             add("producer_late_p99_ms", percentile(&late, 0.99));
             if way != Way::InApp {
                 add("sink_core_percent", (after.sink_cpu - before.sink_cpu) / after.seconds_since(&before) * 100.0);
@@ -84,7 +82,7 @@ impl Bench {
     }
 }
 
-/// Rings at each of these offsets, from a thread of its own: the runtime's timers go by whole milliseconds.
+/// Rings from its own thread, since the runtime's timers resolve only milliseconds.
 fn ring(begin: Instant, offsets: Vec<Duration>) -> mpsc::UnboundedReceiver<()> {
     let (bell, rung) = mpsc::unbounded_channel();
     thread::spawn(move || {

@@ -1,10 +1,9 @@
-//! How fast the whole way is: `cargo bench --bench pipeline -- [--json] [--only PART,…] [--compare FILE]`.
+//! Speed of the whole pipeline: `cargo bench --bench pipeline -- [--json] [--only PART,…] [--compare FILE]`.
 //!
-//! Medication reminders to families of four go through the real worker, with real servers whose acknowledgements are on
-//! disk, to an HTTPS push sink or a mail server; each a process of its own. Compare ratios of one run, not figures of two
-//! machines.
+//! Reminders go through real workers and durable servers to an HTTPS push sink or a mail server, each a process.
+//! Compare ratios of one run, not figures of two machines.
 
-// As in the tests: one assertion a line reads better here than an error path.
+// As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
@@ -25,55 +24,54 @@ use serde_json::Value;
 use throughput::{Cost, Load};
 use tokio::{runtime, time::sleep};
 
-/// Members of a family.
 const MEMBERS: u32 = 4;
 
-/// Measures the whole way from a published reminder to accepted pushes.
+/// Measures the pipeline from a published reminder to accepted pushes.
 #[derive(Debug, Parser)]
 #[command(name = "pipeline")]
 struct Arguments {
-    /// How many reminders are published for throughput; each is four pushes.
+    /// Number of reminders for throughput; each is four pushes.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(10..=200_000))]
     reminders: u32,
-    /// What to measure; everything, unless given.
+    /// Parts to measure. Defaults to all.
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = Part::value_variants().iter().copied())]
     only: Vec<Part>,
-    /// Variables of the workers that differ from what is shipped, as NAME=VALUE; may be given several times.
+    /// Overrides a variable of the workers, as NAME=VALUE. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     with: Vec<(String, String)>,
-    /// Settings of Postgres that differ from what `initdb` sets, as NAME=VALUE; may be given several times.
+    /// Overrides a setting of Postgres, as NAME=VALUE. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     postgres: Vec<(String, String)>,
-    /// Prints one JSON object in place of a table.
+    /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
-    /// The JSON of an earlier run: ratios against it are shown.
+    /// JSON of an earlier run, for ratios against it.
     #[arg(long, value_name = "FILE")]
     compare: Option<PathBuf>,
-    /// Says after each throughput which statements took the database's time.
+    /// Prints the most expensive statements after each throughput.
     #[arg(long)]
     statements: bool,
     /// Runs as the sink, in this directory.
     #[arg(long, hide = true)]
     sink: Option<PathBuf>,
-    /// Given by `cargo bench`.
+    /// Passed by `cargo bench`.
     #[arg(long, hide = true)]
     bench: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum Part {
-    /// As many pushes a second as it can, and what each costs.
+    /// Most pushes per second, and the cost of each.
     Throughput,
     /// From publish to accepted push at steady rates below that.
     Latency,
     /// More workers, longer queues, a large family.
     Scale,
-    /// What a worker costs that has nothing to do.
+    /// Cost of an idle worker.
     Idle,
-    /// Throughput and latency of people who take e-mails only.
+    /// Recipients with e-mail only.
     Email,
-    /// Throughput and latency of people who have an inbox only.
+    /// Recipients with an inbox only.
     InApp,
 }
 
@@ -86,7 +84,7 @@ fn main() {
     let arguments = Arguments::parse();
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if let Some(directory) = &arguments.sink {
-        // On one thread: a second one would only take turns with the worker's.
+        // A second thread would compete with the worker.
         let runtime = runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(sink::serve(directory)).unwrap();
         return;
@@ -132,7 +130,6 @@ async fn measure(arguments: Arguments) -> Report {
     report
 }
 
-/// How the workers and Postgres are set.
 struct Bench {
     with: Vec<(String, String)>,
     postgres: Vec<(String, String)>,
@@ -148,7 +145,6 @@ impl Bench {
         scene.worker(&pairs(&self.with)).await
     }
 
-    /// More workers, longer queues, a large family.
     async fn scale(&self, report: &mut Report, usual: Load) {
         for workers in [2, 4] {
             self.throughput(report, &format!("{workers}_workers_"), Load { workers, ..usual }).await;
@@ -165,7 +161,6 @@ impl Bench {
         self.throughput(report, "family_of_10000_", Load { families: 1, members: 10_000, ..usual }).await;
     }
 
-    /// What a worker costs that has nothing to do.
     async fn idle(&self, report: &mut Report) {
         const SECONDS: u64 = 20;
         report.section(&format!("A worker with nothing to do, for {SECONDS} s"));

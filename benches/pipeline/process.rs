@@ -1,4 +1,4 @@
-//! The worker, as the program that is deployed, and what the kernel knows of processes.
+//! Workers, and the kernel's figures on processes.
 
 use std::{
     collections::BTreeMap,
@@ -13,19 +13,18 @@ use carebell::{
 };
 use tokio::time::sleep;
 
-/// A worker that is ready.
 pub struct Worker {
     process: Guarded,
     /// From its start.
     pub ready_after: Duration,
-    /// In microseconds since 1970.
+    /// Microseconds since 1970.
     pub ready_at: i64,
-    /// CPU seconds that it took to be ready.
+    /// CPU seconds until ready.
     pub cpu_at_ready: f64,
 }
 
 impl Worker {
-    /// Starts one with this environment; returns when it is ready.
+    /// Starts a worker and returns when it is ready.
     pub async fn start(environment: BTreeMap<&str, &str>, directory: &Path, log: &Path) -> Self {
         let environment: Vec<(&str, &str)> = environment.into_iter().collect();
         let started = Instant::now();
@@ -39,7 +38,7 @@ impl Worker {
             stop: StopSignal::Terminate,
         })
         .unwrap();
-        // The last line of those that it begins with: it pulls from here on.
+        // This is the last line of its start.
         while !fs::read_to_string(log).unwrap_or_default().contains("\"ready\"") {
             assert!(process.ended().is_none(), "the worker has ended:\n{}", process.output());
             sleep(Duration::from_millis(2)).await;
@@ -49,22 +48,21 @@ impl Worker {
         Self { process, ready_after: started.elapsed(), ready_at, cpu_at_ready }
     }
 
-    /// CPU seconds so far.
     pub fn cpu(&self) -> f64 {
         cpu(self.process.pid())
     }
 
-    /// The most memory that it has had, in MB.
+    /// Peak memory in MB.
     pub fn peak_rss_mb(&self) -> f64 {
         status(self.process.pid(), "VmHWM:") * 1.024 / 1000.0
     }
 
-    /// The memory that it has, in MB.
+    /// Memory in MB.
     pub fn rss_mb(&self) -> f64 {
         status(self.process.pid(), "VmRSS:") * 1.024 / 1000.0
     }
 
-    /// How often its threads have gone to sleep so far.
+    /// Voluntary context switches of its threads.
     pub fn wake_ups(&self) -> u64 {
         let tasks = fs::read_dir(format!("/proc/{}/task", self.process.pid())).unwrap().flatten();
         let switches = tasks.filter_map(|task| {
@@ -80,29 +78,29 @@ impl Worker {
     }
 }
 
-/// User and system time of a process in seconds, from the kernel's ticks of 10 ms.
+/// User and system time of a process, in seconds.
 pub fn cpu(pid: u32) -> f64 {
     ticks(pid, &[11, 12])
 }
 
-/// The same of a process and all that it started, those that have ended among them.
+/// The same with all its children, including ended ones.
 pub fn family_cpu(pid: u32) -> f64 {
     ticks(pid, &[11, 12, 13, 14]) + children(pid).into_iter().map(cpu).sum::<f64>()
 }
 
-/// CPU seconds of all processes of this machine so far.
+/// CPU seconds of all processes.
 pub fn machine_cpu() -> f64 {
     let stat = fs::read_to_string("/proc/stat").unwrap_or_default();
     let first = stat.lines().next().unwrap_or_default();
     let fields: Vec<f64> = first.split_whitespace().skip(1).filter_map(|field| field.parse().ok()).collect();
-    // user, nice, system; irq, softirq, steal. Idle and waiting for disks are left out, guests are in the first two.
+    // Idle and iowait are left out. Guests are in user and nice.
     [0, 1, 2, 5, 6, 7].iter().filter_map(|index| fields.get(*index)).sum::<f64>() / 100.0
 }
 
-/// The sum of fields of `/proc/<pid>/stat`, counted from the one behind the name; a tick is 10 ms.
+/// Sum of fields of `/proc/<pid>/stat` after the name. A tick is 10 ms.
 fn ticks(pid: u32, fields: &[usize]) -> f64 {
     let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return 0.0 };
-    // The name may hold blanks; what follows its closing bracket does not.
+    // The name may contain blanks.
     let all: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
     let tick = |index: &usize| all.get(*index).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
     fields.iter().map(tick).sum::<f64>() / 100.0

@@ -1,25 +1,24 @@
-//! What was measured: a table for people, one JSON object for machines, ratios against an earlier run.
+//! Results as a table or JSON, with ratios against an earlier run.
 
 use std::fmt::Write;
 
 use serde_json::{Map, Number, Value};
 
-/// Figures by name, in the order in which they were measured.
+/// Figures in order of measurement.
 #[derive(Default)]
 pub struct Report {
     figures: Map<String, Value>,
-    /// Each with the names of its figures.
+    /// Titles with the names of their figures.
     sections: Vec<(String, Vec<String>)>,
 }
 
 impl Report {
-    /// What the figures that follow are of, for people.
+    /// Title of the figures that follow.
     pub fn section(&mut self, title: &str) {
         eprintln!("{title}");
         self.sections.push((title.to_owned(), Vec::new()));
     }
 
-    /// A figure that was measured.
     pub fn add(&mut self, name: impl Into<String>, figure: f64) {
         let name = name.into();
         eprintln!("  {name:<44} {:>10}", shown(figure));
@@ -29,7 +28,7 @@ impl Report {
         self.note(name, figure);
     }
 
-    /// What the figures depend on, for machines.
+    /// Adds a parameter of the run.
     pub fn note(&mut self, name: impl Into<String>, figure: f64) {
         let rounded = (figure * 1000.0).round() / 1000.0;
         self.figures.insert(name.into(), Number::from_f64(rounded).map_or(Value::Null, Value::Number));
@@ -39,7 +38,7 @@ impl Report {
         Value::Object(self.figures.clone())
     }
 
-    /// A table, with the ratio to an earlier run's figure where there is one.
+    /// A table, with ratios to an earlier run.
     pub fn table(&self, earlier: Option<&Value>) -> String {
         let mut text = String::new();
         for (title, names) in &self.sections {
@@ -55,7 +54,7 @@ impl Report {
     }
 }
 
-/// A figure of an earlier run, or of another program that does the same work: those say `per_s` and `rss_mb`.
+/// A figure of an earlier run. Other programs say `per_s` and `rss_mb`.
 fn before(earlier: &Value, name: &str) -> Option<f64> {
     let other = match name {
         "pushes_per_s" => "per_s",
@@ -69,7 +68,7 @@ fn shown(figure: f64) -> String {
     if figure.abs() >= 100.0 { format!("{figure:.0}") } else { format!("{figure:.2}") }
 }
 
-/// What a share of all values does not exceed: `values` in ascending order, `share` from 0 to 1.
+/// `values` ascend, and `share` is 0 to 1.
 pub fn percentile(values: &[f64], share: f64) -> f64 {
     let index = ((values.len() as f64 * share).ceil() as usize).saturating_sub(1);
     values.get(index.min(values.len().saturating_sub(1))).copied().unwrap_or(f64::NAN)

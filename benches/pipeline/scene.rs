@@ -1,5 +1,4 @@
-//! Everything that stands beside the worker: servers with the durability of production, families in the database, a
-//! sink for what is sent to them.
+//! The worker's surroundings: durable servers, families, and a sink.
 
 use std::{
     collections::BTreeMap,
@@ -34,20 +33,19 @@ use tokio::time::{Instant, sleep};
 
 use crate::{process::Worker, sink::Sink};
 
-/// Publishes that are under way at once.
+/// Concurrent publishes.
 const PIPELINED: usize = 1000;
 
-/// It has come to a stop when nothing more comes for so long.
+/// Progress has stalled after this long without an arrival.
 const STALLED: Duration = Duration::from_mins(1);
 
-/// How people are reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Each has an inbox and a browser.
+    /// An inbox and a browser each.
     Push,
-    /// Each has an inbox and a mailbox.
+    /// An inbox and a mailbox each.
     Email,
-    /// Each has an inbox.
+    /// An inbox each.
     InApp,
 }
 
@@ -60,7 +58,6 @@ impl Way {
         }
     }
 
-    /// What one is called in figures.
     pub fn unit(self) -> &'static str {
         match self {
             Self::Push => "push",
@@ -69,7 +66,6 @@ impl Way {
         }
     }
 
-    /// What many are called in figures.
     pub fn plural(self) -> &'static str {
         match self {
             Self::Push => "pushes",
@@ -79,7 +75,6 @@ impl Way {
     }
 }
 
-/// A machine's worth of servers, for one measurement.
 pub struct Scene {
     way: Way,
     pub nats: NatsServer,
@@ -89,24 +84,24 @@ pub struct Scene {
     pub db: PgPool,
     pub context: jetstream::Context,
     keys: KeyPair,
-    /// Holds the other side's key of every subscription.
+    /// Holds the receivers' keys.
     browsers: PushService,
     workers: AtomicU32,
     directory: PrivateDir,
 }
 
 impl Scene {
-    /// Servers, schema, and families of so many members, with a medication and an address for each member.
+    /// Families have a medication each, and an address per member.
     pub async fn new(way: Way, families: u32, members: u32, more: &[(&str, &str)]) -> Self {
         let directory = guard::private_dir().unwrap();
         let programs = dev::find(|text| eprintln!("{text}")).await.unwrap();
-        // Its counters are read by HTTP, a few times.
+        // The bench reads its counters over HTTP.
         let monitored = "http: \"127.0.0.1:-1\"";
         let nats = NatsServer::start_with(&programs.nats_server, directory.path(), monitored).await.unwrap();
-        // What is acknowledged is on disk, as in production and as `initdb` sets it.
+        // Durable, as in production.
         let mut settings = vec![("fsync", "on"), ("synchronous_commit", "on")];
         if way == Way::InApp {
-            // When a row can be read is known to nobody else.
+            // Only Postgres knows when a row is visible.
             settings.push(("track_commit_timestamp", "on"));
         }
         settings.extend(more);
@@ -171,11 +166,11 @@ impl Scene {
             sqlx::query(sqlx::AssertSqlSafe(statement)).bind(users).execute(&self.db).await.unwrap();
         }
         sqlx::query("VACUUM ANALYZE").execute(&self.db).await.unwrap();
-        // Refused where nothing counts statements.
+        // Fails without the extension.
         let _ = sqlx::query("SELECT pg_stat_statements_reset()").execute(&self.db).await;
     }
 
-    /// Publishes a reminder for each of these families, as fast as they are acknowledged.
+    /// Publishes a reminder per family, as fast as they are acknowledged.
     pub async fn publish(&self, families: impl IntoIterator<Item = u32>, round: &str) {
         let now = Clock::system().now();
         let mut acks = FuturesUnordered::new();
@@ -188,7 +183,7 @@ impl Scene {
         while acks.next().await.is_some() {}
     }
 
-    /// Sends one reminder of a dose that is due at this instant; answers what waits for its acknowledgement.
+    /// Sends a reminder and returns a future of its ack.
     pub async fn send(&self, family: u32, round: &str, due: DateTime<Utc>) -> BoxFuture<'static, ()> {
         let mut headers = HeaderMap::new();
         let id = format!("{round}-{family}");
@@ -202,7 +197,7 @@ impl Scene {
         async move { drop(ack.await.unwrap()) }.boxed()
     }
 
-    /// Starts a worker with the settings that are shipped, and some more; returns when it is ready.
+    /// Starts a worker with the shipped settings and `more`. Returns when it is ready.
     pub async fn worker(&self, more: &[(&str, &str)]) -> Worker {
         let (nats, database) = (self.nats.url(), self.postgres.url("postgres"));
         let certificate = self.sink.certificate.display().to_string();
@@ -231,7 +226,7 @@ impl Scene {
         Worker::start(environment, self.directory.path(), &log).await
     }
 
-    /// Waits until so many have come, and looks every so often.
+    /// Waits for this many arrivals, and checks at this interval.
     pub async fn wait_for(&self, expected: usize, every: Duration) {
         let (mut most, mut since) = (0, Instant::now());
         loop {
@@ -255,7 +250,7 @@ impl Scene {
         usize::try_from(rows).unwrap()
     }
 
-    /// What came so far: the number of each user, and when in microseconds since 1970.
+    /// Arrivals: the user's number, and microseconds since 1970.
     pub async fn arrivals(&self) -> Vec<(u32, i64)> {
         if self.way != Way::InApp {
             return self.sink.arrivals().await;
@@ -266,14 +261,13 @@ impl Scene {
         rows.into_iter().map(|(user, at)| (u32::try_from(user).unwrap(), at)).collect()
     }
 
-    /// What nats-server says of itself.
     pub async fn nats_counters(&self) -> Value {
         let answer = reqwest::get(format!("{}/varz", self.monitoring)).await.unwrap();
         serde_json::from_slice(&answer.bytes().await.unwrap()).unwrap()
     }
 }
 
-/// Has statements counted where the server's extension for it is installed; connects.
+/// Connects. Enables counting if the extension is installed.
 async fn count_statements(postgres: &mut Postgres) -> PgPool {
     let url = postgres.url("postgres");
     let db = PgPool::connect(&url).await.unwrap();
@@ -285,7 +279,7 @@ async fn count_statements(postgres: &mut Postgres) -> PgPool {
     if !installed {
         return db;
     }
-    // It can only be loaded at the start.
+    // The extension loads only at the start.
     sqlx::query("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'").execute(&db).await.unwrap();
     db.close().await;
     postgres.start_again().await.unwrap();
@@ -294,7 +288,7 @@ async fn count_statements(postgres: &mut Postgres) -> PgPool {
     db
 }
 
-/// By the file in which nats-server says where it listens.
+/// Read from nats-server's ports file.
 fn monitoring_url(directory: &PrivateDir) -> String {
     let file = fs::read_dir(directory.path().join("ports")).unwrap().flatten().next().unwrap();
     let ports: Value = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();

@@ -1,5 +1,5 @@
-//! An HTTPS push service that answers 201 to every push, and a mail server that takes every mail; both remember when each
-//! came. They run as a process of their own, so that their work is not counted as the worker's.
+//! A push service that accepts every push, and a mail server that accepts every mail. Both record arrivals, in a
+//! process of their own.
 
 use std::{
     convert::Infallible,
@@ -27,10 +27,9 @@ use tokio::{net::TcpListener, time::sleep};
 
 const CERTIFICATE: &str = "sink.pem";
 const MAIL_CERTIFICATE: &str = "mail.pem";
-/// The port of the one, the URL of the other, each on a line.
+/// The file has the push port and the mail URL, a line each.
 const PLACES: &str = "sink.places";
 
-/// What came, by the number of the user.
 struct Arrivals {
     clock: Clock,
     /// Number and microseconds since 1970.
@@ -40,14 +39,14 @@ struct Arrivals {
     mails: Mutex<Vec<i64>>,
 }
 
-/// Serves until it is ended; writes its certificates and its places into the directory.
+/// Serves until terminated. Writes its certificates and places into the directory.
 pub async fn serve(directory: &Path) -> io::Result<()> {
     let (acceptor, pem) = certificates::localhost(certificates::HTTPS)?;
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let mail = SmtpServer::start(Protection::Tls, None).await?;
     fs::write(directory.join(CERTIFICATE), pem)?;
     fs::write(directory.join(MAIL_CERTIFICATE), mail.ca_pem())?;
-    // The places last, and whole: whoever waits for them may connect.
+    // The places come last and whole, since readers connect at once.
     let part = directory.join("sink.part");
     fs::write(&part, format!("{}\n{}\n", listener.local_addr()?.port(), mail.url()))?;
     fs::rename(part, directory.join(PLACES))?;
@@ -69,7 +68,7 @@ pub async fn serve(directory: &Path) -> io::Result<()> {
     }
 }
 
-/// A POST is a push to the number at the end of its path, which is read to its end; a GET is the bench's.
+/// A POST is a push to the number that ends its path. A GET comes from the bench.
 async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
     if request.method() == Method::GET {
         let text = if request.uri().path() == "/count" { arrivals.count() } else { arrivals.hand_out() };
@@ -82,7 +81,7 @@ async fn answer(arrivals: Arc<Arrivals>, request: Request<Incoming>) -> Result<R
     Ok(Response::builder().status(201).body(Full::default()).unwrap())
 }
 
-/// Notes when mails come: this is woken by each, on the same thread.
+/// Records arrivals of mails. Each mail wakes it, on the same thread.
 async fn note_mails(arrivals: Arc<Arrivals>) {
     let mut noted = 0;
     loop {
@@ -109,7 +108,6 @@ impl Arrivals {
     }
 }
 
-/// The sink, seen from the bench.
 pub struct Sink {
     process: Guarded,
     http: reqwest::Client,
@@ -120,7 +118,7 @@ pub struct Sink {
 }
 
 impl Sink {
-    /// Starts this program again as a sink.
+    /// Starts this program again, as a sink.
     pub async fn start(directory: &Path) -> Self {
         let process = Guarded::spawn(&Program {
             path: &std::env::current_exe().unwrap(),
@@ -164,12 +162,11 @@ impl Sink {
         answer.text().await.unwrap()
     }
 
-    /// How many came so far.
     pub async fn count(&self) -> usize {
         self.ask("count").await.parse().unwrap()
     }
 
-    /// Number and microseconds of what came so far.
+    /// The user's number and microseconds of each arrival.
     pub async fn arrivals(&self) -> Vec<(u32, i64)> {
         let text = self.ask("arrivals").await;
         text.lines()

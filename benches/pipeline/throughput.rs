@@ -1,4 +1,4 @@
-//! As many as it can: all is published before a worker starts, so that nothing but the work itself is measured.
+//! Maximum throughput: everything is published before a worker starts.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -7,10 +7,9 @@ use tokio::time::sleep;
 
 use crate::{Bench, counters::Counters, process::Worker, report::Report, scene::Way};
 
-/// So often it is looked whether all have come. When the last came is known to the microsecond.
+/// Interval of checks. Arrival times are exact to the microsecond.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 
-/// What is to be done, and by how many workers.
 #[derive(Clone, Copy)]
 pub struct Load {
     pub way: Way,
@@ -19,17 +18,16 @@ pub struct Load {
     pub workers: usize,
 }
 
-/// What came of it.
 pub struct Cost {
     pub per_s: f64,
-    /// CPU of the workers for each push, in microseconds.
+    /// CPU of the workers per push, in microseconds.
     pub worker_cpu_us: f64,
-    /// The same with both servers'.
+    /// The same including both servers.
     pub cpu_us: f64,
 }
 
 impl Bench {
-    /// Publishes all, then starts the workers, and takes the time from the first that is ready to the last push.
+    /// Measures from the first ready worker to the last push.
     pub async fn throughput(&self, report: &mut Report, prefix: &str, load: Load) -> Cost {
         let Load { way, families, members, workers } = load;
         let unit = way.unit();
@@ -66,7 +64,7 @@ impl Bench {
         if way != Way::InApp {
             add(format!("sink_cpu_us_per_{unit}"), us(after.sink_cpu - before.sink_cpu));
         }
-        // What others did meanwhile on this machine, in percent of its cores: the figures are good where it is small.
+        // CPU of other processes, in percent of all cores. It should be small.
         add("elsewhere_percent".into(), after.elsewhere_percent(&before, own));
         add("peak_rss_mb".into(), running.iter().map(Worker::peak_rss_mb).fold(0.0, f64::max));
         let each = |after: f64, before: f64| (after - before) / pushes;
@@ -80,7 +78,7 @@ impl Bench {
         for worker in running {
             worker.stop().await;
         }
-        // The database counts commits with a delay, but what a connection has not told it does at its end.
+        // Commits are counted with a delay, or at a connection's end.
         sleep(Duration::from_millis(100)).await;
         add(format!("commits_per_{unit}"), each(scene.commits().await, before.commits));
         if self.statements {

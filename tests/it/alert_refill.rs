@@ -1,4 +1,4 @@
-//! `alert.refill`: its guards, one alert for each shortage, whom it tells and what, and what it refuses.
+//! `alert.refill`: guards, one alert per shortage, recipients, text, rejected input.
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -8,11 +8,11 @@ use crate::support::{FAMILY, LIMIT, Process, Worker, World, decode};
 const SUBJECT: &str = "jobs.alert.refill";
 
 fn alert(id: &str, refill_at: i32) -> Value {
-    // The supply is looked up afresh: what a job says of it counts for nothing.
+    // The worker looks the supply up itself and ignores the job's number.
     json!({ "medicationId": id, "currentSupply": 7777, "refillAt": refill_at })
 }
 
-/// A medication of Rose's, with SQL for its supply and threshold.
+/// Supply and threshold are SQL.
 async fn medication(world: &World, id: &str, supply: &str, refill_at: &str) {
     let values = format!("'{id}', 'rose', 'Ramipril', '5 mg', true, {supply}, {refill_at}");
     world.sql(&format!("INSERT INTO medications VALUES ({values})")).await;
@@ -54,7 +54,7 @@ async fn each_guard_skips_with_its_reason() {
         (alert("above", 10), "skipped", Some("restocked")),
         (alert("uncounted", 10), "skipped", Some("restocked")),
         (alert("above-the-jobs", 10), "skipped", Some("restocked")),
-        // The table's threshold counts, not the job's.
+        // The table's threshold overrides the job's.
         (alert("never", 10), "skipped", Some("restocked")),
         (alert("at", 0), "done", None),
         (alert("by-the-job", 10), "done", None),
@@ -62,8 +62,8 @@ async fn each_guard_skips_with_its_reason() {
     let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
-    assert_eq!(world.count("SELECT count(*) FROM refill_shortages").await, 2, "only those that were told of");
+    assert!(world.dead_letters().await.is_empty(), "a skip is not a failure");
+    assert_eq!(world.count("SELECT count(*) FROM refill_shortages").await, 2, "one for each alert sent");
     worker.stop().await;
 }
 
@@ -120,7 +120,7 @@ async fn one_shortage_is_told_once_and_the_next_one_anew() {
     assert_eq!(ends.iter().filter(|end| **end == done()).count(), 1, "{ends:?}");
     assert_eq!(ends.iter().filter(|end| **end == skipped("already_sent")).count(), 2, "{ends:?}");
 
-    // Fewer still, or some more but not enough: it is the same shortage.
+    // A different supply, but still the same shortage.
     for (doses, job_id, end) in [
         (3, "fewer", skipped("already_sent")),
         (9, "more", skipped("already_sent")),
@@ -134,7 +134,7 @@ async fn one_shortage_is_told_once_and_the_next_one_anew() {
         assert_eq!(world.ended(job_id).await, end, "{job_id}");
     }
 
-    // No job need see the refill.
+    // A shortage also ends if no job sees the refill.
     assert_eq!(world.store.close_ended_shortages().await.unwrap(), 0);
     supply(&world, "m", 60).await;
     assert_eq!(world.store.close_ended_shortages().await.unwrap(), 1);

@@ -1,5 +1,5 @@
-//! Alert rules, dashboard and docs name the metrics that are there, and each alert has its test and its runbook. What the
-//! rules do is tested by promtool: `helm/check-rules`.
+//! Alert rules, dashboard and docs name only existing metrics. Each alert has a test (`helm/check-rules`) and a
+//! runbook.
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::Path, process::Command};
 
@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use crate::support::not_checked;
 
-/// The words of a text that are, or look like, names of metrics; of a histogram's series the histogram.
+/// Names of metrics in a text. Series of a histogram count as the histogram.
 fn named(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
     let is_name = |word: &&str| ["carebell_", "messaging_", "process_"].iter().any(|start| word.starts_with(start));
@@ -27,14 +27,12 @@ fn file(path: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap()
 }
 
-/// The queries of the dashboard.
 fn queries(dashboard: &Value) -> Vec<String> {
     let panels = dashboard["panels"].as_array().unwrap().iter();
     let targets = panels.flat_map(|panel| panel["targets"].as_array().into_iter().flatten());
     targets.map(|target| target["expr"].as_str().unwrap().to_owned()).collect()
 }
 
-/// The labels that a query groups, joins or selects by.
 fn labels(query: &str) -> BTreeSet<String> {
     let within = |start: &str, end: char| -> Vec<String> {
         let parts = query.split(start).skip(1).map(|rest| rest.split(end).next().unwrap().to_owned());
@@ -48,13 +46,12 @@ fn labels(query: &str) -> BTreeSet<String> {
     grouped.chain(selected.map(|(label, _)| label.trim().to_owned())).collect()
 }
 
-/// The expressions of the rules.
 fn expressions() -> Vec<String> {
     let rules = file("helm/carebell/files/rules.yaml");
     rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned()).collect()
 }
 
-/// Staging and production may share one Prometheus. The chart puts the release's namespace in the place of `.*`.
+/// Staging and production may share one Prometheus. The chart replaces `.*` with its namespace.
 #[test]
 fn each_series_is_asked_for_within_a_namespace() {
     let dashboard: Value = serde_json::from_str(&file("helm/carebell/files/dashboard.json")).unwrap();
@@ -80,7 +77,7 @@ fn queries_use_labels_that_their_metrics_have() {
         let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
         assert!(!metrics.is_empty(), "{query}");
         for label in labels(&query) {
-            // Those of buckets, and those that Prometheus adds to all that it reads.
+            // `le` is a label of buckets. Prometheus adds the others.
             let known = ["le", "instance", "job", "namespace"].contains(&label.as_str());
             assert!(known || metrics.iter().any(|spec| spec.labels.contains(&label.as_str())), "{label} in {query}");
         }
@@ -97,7 +94,7 @@ fn rules_and_dashboard_name_only_what_is_there() {
         let unknown: Vec<String> = named(text).difference(&known()).cloned().collect();
         assert_eq!(unknown, [""; 0], "in {text}");
     }
-    // The queries themselves, as rules: a rate's span is Grafana's to fill in.
+    // promtool checks the dashboard's queries as rules. Grafana fills in the span.
     let mut file = tempfile::NamedTempFile::new().unwrap();
     writeln!(file, "groups:\n- name: dashboard\n  rules:").unwrap();
     for (number, query) in queries.iter().enumerate() {
@@ -119,7 +116,7 @@ fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         writeln!(table, "| `{name}` | {} | {} | {help} |", r#type.name(), labels.join(", ")).unwrap();
     }
-    assert!(docs.contains(&table), "docs/METRICS.md is to have this table:\n{table}");
+    assert!(docs.contains(&table), "docs/METRICS.md lacks this table:\n{table}");
 
     let rules = file("helm/carebell/files/rules.yaml");
     let tests = file("helm/carebell/files/rules_test.yaml");

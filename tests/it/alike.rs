@@ -1,5 +1,4 @@
-//! Sends that say the same are recorded in one plain statement, others each with values of their own: whatever a group is
-//! made of, it is recorded as if each of it had been told alone.
+//! Recording a group must equal recording each outcome alone, although identical outcomes share one plain statement.
 
 use std::cell::Cell;
 
@@ -18,24 +17,21 @@ use crate::{
     support::utc_now,
 };
 
-/// What has become of a delivery before its record is told.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Before {
-    /// Claimed by whoever planned it: the short way.
+    /// Claimed for a direct send.
     AtOnce,
-    /// The same, given up, with nobody else at it yet.
+    /// Claimed for a direct send, then given up.
     GivenUp,
-    /// Claimed by another worker after that.
+    /// Given up, then claimed by another worker.
     Taken,
     /// Claimed by its message.
     ByMessage,
-    /// Claimed by nobody.
     Pending,
-    /// Of the short way, and on record already.
+    /// Sent directly, with an outcome on record.
     Ended(Word),
 }
 
-/// What is told of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Word {
     Sent { provider: &'static str, answer: &'static str, overrode: bool, named: bool },
@@ -109,7 +105,7 @@ fn word() -> impl Strategy<Value = Word> {
     ]
 }
 
-/// A delivery, what a worker tells of it, after how many seconds, and how often.
+/// A delivery and its report: worker, outcome, delay in seconds, repetitions.
 #[derive(Clone, Copy, Debug)]
 struct Told {
     before: Before,
@@ -140,7 +136,7 @@ fn told() -> impl Strategy<Value = Told> {
     })
 }
 
-/// One group of the kinds that are named in the rules, beside those that chance makes.
+/// A group of the cases that the rules name. Random groups complement it.
 fn mixed() -> Vec<Told> {
     let told = |before, word| Told { before, worker: "one", word, after: 0, times: 1 };
     let other = Word::Sent { provider: "other.example", answer: "201", overrode: false, named: false };
@@ -159,7 +155,7 @@ fn mixed() -> Vec<Told> {
     group
 }
 
-/// Makes the deliveries of a group and brings them to where they are before; `set` is the beginning of their ids.
+/// Brings deliveries to their `before` states. Ids begin with `set`.
 async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> Vec<String> {
     let ids: Vec<String> = (0..group.len()).map(|number| format!("{set}-{number:02}")).collect();
     let plan = |(id, told): (&String, &Told)| -> Commit {
@@ -210,7 +206,7 @@ fn entries(ids: &[String], group: &[Told], now: DateTime<Utc>) -> Vec<LedgerEntr
     ids.iter().zip(group).flat_map(entry).collect()
 }
 
-/// All that is on record of these deliveries, but for their names.
+/// Everything on record, apart from ids and addresses.
 async fn rows(store: &Store, ids: &[String]) -> Vec<serde_json::Value> {
     let rows = "SELECT to_jsonb(d) - '{id,job_id,run_id,address}'::text[] || jsonb_build_object( \
                     'failures', (SELECT jsonb_agg(jsonb_build_array(a.at, a.answer) ORDER BY a.at) \
@@ -231,7 +227,7 @@ async fn is_as_if_told_alone(store: &Store, number: u32, group: &[Told]) -> Resu
         for again in &told[1..] {
             store.record_deliveries(std::slice::from_ref(again)).await.unwrap();
         }
-        // Of the same twice in one group there is one answer.
+        // Repeats within one group share one answer.
         expected.extend(told.iter().map(|_| alone));
     }
     prop_assert_eq!(answers, expected);
@@ -240,7 +236,7 @@ async fn is_as_if_told_alone(store: &Store, number: u32, group: &[Told]) -> Resu
     for ((found, expected), told) in found.into_iter().zip(expected).zip(group) {
         prop_assert_eq!(found, expected, "{:?}", told);
     }
-    // Put again, as after an answer that was lost, it changes nothing.
+    // Recording again, as after a lost answer, changes nothing.
     let before = rows(store, &together).await;
     store.record_deliveries(&entries(&together, group, now)).await.unwrap();
     prop_assert_eq!(rows(store, &together).await, before);
@@ -257,7 +253,7 @@ async fn with_ana() -> Store {
 async fn a_mixed_group_is_recorded_as_if_each_were_told_alone() {
     let store = with_ana().await;
     is_as_if_told_alone(&store, 0, &mixed()).await.unwrap();
-    // Alone is right: a few that are known.
+    // Also checks the baseline against known counts.
     let states = "SELECT state, count(*) FROM deliveries WHERE id LIKE 'together-%' GROUP BY 1 ORDER BY 1";
     let states: Vec<(String, i64)> = sqlx::query_as(states).fetch_all(store.pool()).await.unwrap();
     let expected = [("failed", 2), ("held", 1), ("pending", 1), ("sending", 1), ("sent", 14)];
@@ -270,7 +266,7 @@ fn whatever_is_told_together_is_recorded_as_if_told_alone() {
     let store = runtime.block_on(with_ana());
     let number = Cell::new(0);
     let config = ProptestConfig { cases: 100, failure_persistence: None, ..Default::default() };
-    // The same groups in each run.
+    // With a fixed seed, every run tests the same groups.
     let mut runner = TestRunner::new_with_rng(config, TestRng::from_seed(RngAlgorithm::ChaCha, &[7; 32]));
     let outcome = runner.run(&prop::collection::vec(told(), 1..16), |group| {
         number.set(number.get() + 1);

@@ -1,4 +1,4 @@
-//! The short way: the worker that plans a push sends it, without a message of its own.
+//! Direct sends: the worker that plans a push sends it, without a message.
 
 use std::{sync::Arc, time::Duration};
 
@@ -18,7 +18,7 @@ use crate::{
     support::{Custom, FAMILY, QUICK, Worker, World, utc_now},
 };
 
-/// How many messages DELIVERIES has ever had.
+/// Number of messages ever stored in DELIVERIES.
 async fn messages(world: &World) -> u64 {
     world.context.get_stream("DELIVERIES").await.unwrap().info().await.unwrap().state.last_sequence
 }
@@ -33,7 +33,7 @@ async fn a_push_that_goes_well_has_no_message() {
     assert_eq!(messages(&world).await, 0);
     let claims =
         "SELECT count(*) FROM deliveries WHERE claims = 1 AND attempts = 0 AND claim_seq = 0 AND answer = '201'";
-    assert_eq!(world.count(claims).await, 4, "but the same record as any other");
+    assert_eq!(world.count(claims).await, 4, "recorded like any other send");
     worker.stop().await;
 }
 
@@ -58,35 +58,35 @@ async fn what_has_no_place_has_a_message() {
     worker.stop().await;
 }
 
-/// A push service that is slow holds up no notification, and what it was asked is not asked again.
+/// A slow push service delays no notification.
 #[tokio::test]
 async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push to a push service makes its connection, and the others wait for that.
+    // The first push opens the connection, so the others do not wait for it.
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     world.remind("dose").await;
     let noted = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND NOT children_pending";
     world.eventually("the notification is done", async || (world.count(noted).await == 1).then_some(())).await;
-    assert_eq!(world.delivery_to("dose", "ana").await.state, "sending", "that one goes on");
+    assert_eq!(world.delivery_to("dose", "ana").await.state, "sending", "the slow push continues");
     let ledger = world.ledger("dose").await;
     assert!(ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
     assert!(messages(&world).await >= 1);
     world.queues_are_empty().await;
-    assert_eq!(world.push.counts().requests, 8, "the message found it being sent, or sent");
+    assert_eq!(world.push.counts().requests, 8, "the message found the push sent or being sent");
     worker.stop().await;
 }
 
-/// Only whoever has the very message of a run may give up what was claimed for it.
+/// Only the holder of a run's message may give up its claims.
 #[tokio::test]
 async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
-    // Longer than it takes until the push's message, which it gets after a second, looks again.
+    // The push's message, published after a second, looks again before this ends.
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish_json("jobs.notification.critical", "news", &body).await;
@@ -101,7 +101,7 @@ async fn a_job_that_is_published_again_meanwhile_has_no_push_sent_twice() {
     worker.stop().await;
 }
 
-/// A database that takes long to commit may have changed since the recipients were read.
+/// The database may have changed since the recipients were read.
 #[tokio::test]
 async fn what_was_read_too_long_before_its_commit_gets_a_message() {
     for (took, by_message) in [(5, false), (6, true)] {
@@ -110,7 +110,7 @@ async fn what_was_read_too_long_before_its_commit_gets_a_message() {
         let settings = Source::of(world.environment()).web_push().unwrap().unwrap();
         let push: Arc<dyn Sender> = Arc::new(WebPush::new(settings, clock.clone()).unwrap());
         let pipeline = Custom::sending(&world, jobs::registry(), clock.clone(), vec![push]);
-        // It can be read and not be written.
+        // Reads pass, and writes wait.
         let mut held = world.db.begin().await.unwrap();
         sqlx::query("LOCK TABLE job_runs IN EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
         world.remind("dose").await;
@@ -133,7 +133,7 @@ async fn what_was_read_too_long_before_its_commit_gets_a_message() {
     }
 }
 
-/// What fails goes on by a message, from where it is: no attempt is lost, and none is made twice.
+/// A failed direct send loses no attempt and repeats none.
 #[tokio::test]
 async fn what_fails_goes_on_by_a_message() {
     let world = World::new().await;
@@ -163,7 +163,6 @@ async fn what_fails_goes_on_by_a_message() {
     worker.stop().await;
 }
 
-/// The claim that a commit makes is as good as any, until its worker is known to be lost or gives it up.
 #[tokio::test]
 async fn a_claim_that_was_planned_is_held_and_given_up() {
     let store = store().await;
@@ -188,7 +187,7 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
         let found = claim(worker, "a", now + TimeDelta::seconds(30)).await;
         assert!(matches!(found, Claimed::Busy(_)), "it is being sent: {found:?}");
     }
-    // Whoever finds its worker dead asks for its message; one who asks too soon gets that too, and has to wait.
+    // Asking for pending children publishes the push's message. It frees only claims made before `before`.
     let pending = async |run: &str, before| store.pending_children(run, before).await.unwrap().len();
     assert_eq!(pending("job-a", now - TimeDelta::seconds(15)).await, 1);
     assert!(matches!(claim("two", "a", now).await, Claimed::Busy(_)));
@@ -197,7 +196,7 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
     assert!(matches!(&taken, Claimed::Taken(claim) if claim.unsettled && claim.claims == 2), "{taken:?}");
 
     store.release_at_once("job-b", "two").await.unwrap();
-    assert!(matches!(claim("two", "b", now).await, Claimed::Busy(_)), "that is not two's to give up");
+    assert!(matches!(claim("two", "b", now).await, Claimed::Busy(_)), "two does not own this claim");
     store.release_at_once("job-b", "one").await.unwrap();
     assert!(matches!(claim("two", "b", now).await, Claimed::Taken(_)));
     let third = claim("two", "c", now).await;

@@ -1,5 +1,5 @@
-//! Bad input of every kind, and what it gets: a clear error, the message kept, everything else unharmed. (Endpoints and
-//! keys of subscriptions are in `deliver_web_push`, files in `streams`, variables in `cli`, servers in `outages`.)
+//! Bad input gets a clear error, is kept, and harms nothing else. (More in `deliver_web_push`, `streams`, `cli` and
+//! `outages`.)
 
 use carebell::{jobs, pipeline::Form};
 use futures::future::join_all;
@@ -78,7 +78,7 @@ async fn a_job_that_came_too_late_is_recorded_and_not_run() {
     world.publish("jobs.reminder.medication", &headers, reminder("metformin", utc_now()).to_string()).await;
     assert_eq!(world.ended("late").await, ("expired".into(), Some("expired".into())));
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "an expired job is no failure");
+    assert!(world.dead_letters().await.is_empty(), "an expired job is not a failure");
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 0);
     worker.stop().await;
 }
@@ -105,7 +105,6 @@ async fn a_policy_that_does_not_parse_is_told_of_by_its_header() {
     worker.stop().await;
 }
 
-/// A value of JSON, as deep as a hostile producer may like.
 fn any_json() -> impl Strategy<Value = serde_json::Value> {
     let leaf = prop_oneof![
         Just(serde_json::Value::Null),
@@ -158,7 +157,7 @@ proptest! {
     }
 }
 
-/// Headers of any bytes that a NATS client can send: each job is either run or a dead letter, and the worker goes on.
+/// Headers may hold any bytes that a NATS client can send.
 #[tokio::test]
 async fn random_headers_end_somewhere_and_stop_nobody() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
@@ -175,7 +174,7 @@ async fn random_headers_end_somewhere_and_stop_nobody() {
     ];
     let world = World::new().await;
     let mut runner = TestRunner::deterministic();
-    // No CR or LF: no client sends them. U+0000 and everything else goes.
+    // No client sends CR or LF. All other characters are tried.
     let value = prop_oneof![4 => Just(None), 1 => "[^\\r\\n]{0,40}".prop_map(Some)];
     let headers = prop::collection::vec((prop::sample::select(&USUAL), value), 0..5);
     let published = 200;

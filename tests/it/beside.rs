@@ -1,4 +1,4 @@
-//! Two notifications of one root tell the same people: what the first has written stays, and the second is done all the same.
+//! Two notifications of one root may reach the same people: the first writes their rows, the second still completes.
 
 use carebell::{
     job::Job,
@@ -16,7 +16,7 @@ use crate::{
     support::{LIMIT, Worker, World, sorted, utc_now},
 };
 
-/// A notification of the root `r` called `name`, with a text of its own, to ana and to whoever else.
+/// A notification of the root `r` to ana and `others`.
 fn notification(name: &str, others: &[&str]) -> Commit {
     let mut commit = planned(&format!("{name}-ana"));
     commit.meta = Meta { root_id: "r".into(), kind: Notification::KIND, ..meta(name, 7, 1) };
@@ -32,7 +32,7 @@ fn notification(name: &str, others: &[&str]) -> Commit {
     commit
 }
 
-/// A reminder of a dose of its own, which owns that dose's mark.
+/// A reminder that owns the mark of its own dose.
 fn reminder(name: &str, instant: DateTime<Utc>) -> Commit {
     let mark = Mark { record_id: name.into(), instant, lead_minutes: 0 };
     commit(meta(name, 7, 1), Plan { mark: Some(mark), ..Plan::default() })
@@ -43,7 +43,7 @@ fn fresh(claimed: &[&str]) -> Answer {
     Answer { committed: Committed::Fresh, followed: false, claimed }
 }
 
-/// Puts a group as it is put again where it meets another.
+/// Commits again whenever the group collides with another.
 async fn put(store: &Store, group: &[Commit]) -> Vec<Answer> {
     loop {
         match store.commit(group).await {
@@ -53,7 +53,6 @@ async fn put(store: &Store, group: &[Commit]) -> Vec<Answer> {
     }
 }
 
-/// All texts, inbox rows and deliveries, each with whose it is and what it says.
 async fn rows(store: &Store) -> Vec<String> {
     let rows = "SELECT concat_ws(' ', 'text', job_id, title) FROM contents \
                 UNION ALL SELECT concat_ws(' ', 'inbox', job_id, user_id, id, title) FROM notifications \
@@ -66,7 +65,7 @@ async fn texts(store: &Store, query: &str) -> Vec<String> {
     sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_all(store.pool()).await.unwrap()
 }
 
-/// What is on record where `a` was first, and `b` has told dan besides.
+/// The rows if `a` came first and `b` added only dan.
 const FIRST_STAYS: [&str; 7] = [
     "delivery r ana a-ana a sending 1",
     "delivery r ben a-ben a sending 1",
@@ -89,14 +88,14 @@ async fn in_one_group_the_first_by_its_id_is_written_and_both_are_done() {
     let group =
         [reminder("m", now), notification("b", &["ben", "dan"]), notification("a", &["ben"]), reminder("z", now)];
     let answers = store.commit(&group).await.unwrap();
-    // Each of them may be the one whose row was there first, for one statement writes both; it is written once.
+    // One statement writes both, so either may come first.
     assert!(answers.iter().all(|answer| answer.committed == Committed::Fresh && !answer.followed), "{answers:?}");
     let claimed = sorted(answers.iter().flat_map(|answer| answer.claimed.iter().cloned()).collect());
     assert_eq!(claimed, ["a-ana", "a-ben", "b-dan"]);
     assert_eq!(rows(&store).await, FIRST_STAYS);
     all_are_done(&store, &["a", "b", "m", "z"]).await;
     assert_eq!(texts(&store, "SELECT job_id FROM reminder_marks ORDER BY 1").await, ["m", "z"]);
-    // What was written is its own duplicate, in whatever company.
+    // A repeat is a duplicate in any group.
     let again = store.commit(&[group.as_slice(), &[reminder("y", now)]].concat()).await.unwrap();
     assert_eq!(again.iter().map(|answer| answer.committed).collect::<Vec<_>>(), {
         let mut expected = vec![Committed::Duplicate; 4];
@@ -117,7 +116,7 @@ async fn in_two_groups_the_first_is_written_and_both_are_done() {
     assert_eq!(rows(&store).await, FIRST_STAYS);
     all_are_done(&store, &["a", "b", "m", "n"]).await;
     assert_eq!(texts(&store, "SELECT job_id FROM reminder_marks ORDER BY 1").await, ["m", "n"]);
-    // Whose mark is taken is told so though the rest of its group is there already.
+    // A taken mark is reported in any group.
     let mut third = reminder("o", now);
     third.plan.mark = reminder("m", now).plan.mark;
     let third = store.commit(&[notification("c", &[]), third]).await.unwrap();
@@ -128,7 +127,7 @@ async fn in_two_groups_the_first_is_written_and_both_are_done() {
     assert_eq!(rows(&store).await, FIRST_STAYS);
 }
 
-/// The same where it is planned together with its reminder, and where a shortage makes a transaction of it.
+/// The same in a combined commit, and in the transaction of a shortage.
 #[tokio::test]
 async fn with_a_reminder_or_a_shortage_it_is_the_same() {
     let store = store().await;
@@ -155,7 +154,7 @@ async fn of_groups_at_the_same_time_one_is_first() {
             let name = format!("{root}-{number}");
             let mut told = notification(&name, &["ben", "chloe", "dan"]);
             told.meta.root_id.clone_from(&root);
-            // In an order of its own.
+            // Each group has its own order.
             let at = number % told.plan.deliveries.len();
             told.plan.deliveries.rotate_left(at);
             told.plan.inbox.rotate_left(at);

@@ -1,4 +1,4 @@
-//! Circuit breakers: an outage of a provider costs no attempt, holds up nobody else, and ends by itself.
+//! Circuit breakers: an outage costs no attempt, delays no other provider, and ends by itself.
 
 use carebell::dev::push_service::Behaviour;
 use serde_json::{Value, json};
@@ -30,7 +30,7 @@ async fn deliveries_wait_for_a_push_service_that_is_down_and_arrive_when_it_is_b
     let breaker = format!("web_push {}", world.push.host_port());
     assert_eq!((status, found["breakers"][&breaker].as_str()), (200, Some("open")), "{found}");
     let asked = world.push.counts().requests;
-    assert!(asked < 2 * JOBS, "it is not asked over and over: {asked}");
+    assert!(asked < 2 * JOBS, "it is not asked repeatedly: {asked}");
 
     for name in FAMILY {
         world.push.behave_always(name, None);

@@ -1,4 +1,4 @@
-//! What providers report later: verified, written once, in any order the same.
+//! Providers' reports are verified, written once, and independent of order.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -21,7 +21,6 @@ use crate::{
 
 const PUBLIC_URL: &str = "https://bell.example.org/carebell";
 
-/// The whole way: asked for, reported, in the ledger; a worker that stops in good order.
 #[tokio::test]
 async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     let world = World::new().await;
@@ -39,7 +38,7 @@ async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     let url = format!("{PUBLIC_URL}/callbacks/sms/{}", row.id);
     assert_eq!(text.status_callback.as_deref(), Some(url.as_str()));
     assert_eq!(phones.first.report(&text, "sent", None).await.unwrap(), 204);
-    assert_eq!(world.rows_now("news").await[0], row, "that it is sent is known");
+    assert_eq!(world.rows_now("news").await[0], row, "it was known to be sent");
 
     let forged = phones.first.report_signed_by("another", &text, "delivered", None).await.unwrap();
     assert_eq!((forged, &world.rows_now("news").await[0]), (403, &row));
@@ -61,7 +60,7 @@ async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     assert!(worker.terminate().await.success());
 }
 
-/// A provider, a listener and one text that was sent by it.
+/// A callback listener, and one text that has been sent.
 struct Scene {
     world: World,
     phones: Phones,
@@ -97,7 +96,7 @@ impl Scene {
         (row.state, row.reason)
     }
 
-    /// Posts what the first provider would, changed.
+    /// Posts the first provider's report after `change`.
     async fn post(&self, change: impl Fn(&mut Posted)) -> u16 {
         let mut report = Posted::of(&self.text, "delivered", None).unwrap();
         change(&mut report);
@@ -140,9 +139,9 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
     assert_eq!(scene.counts.of(Fate::Forged), 5);
     let as_json = [signature[0], ("Content-Type", "application/json")];
     assert_eq!(right.post_with(&as_json, Some(scene.address)).await.unwrap(), 400);
-    assert_eq!(scene.state().await, sent, "after all of that");
+    assert_eq!(scene.state().await, sent, "unchanged by all of these");
 
-    assert_eq!(right.post_with(&signature, Some(scene.address)).await.unwrap(), 204, "and the right one is right");
+    assert_eq!(right.post_with(&signature, Some(scene.address)).await.unwrap(), 204, "the correct report is accepted");
     assert_eq!((scene.state().await.0.as_str(), scene.counts.of(Fate::Noted)), ("delivered", 1));
 }
 
@@ -154,12 +153,11 @@ async fn either_provider_of_the_channel_may_report_and_a_failure_keeps_its_code(
     let row = scene.world.rows_now("news").await.remove(0);
     assert_eq!(row.ended(), ("failed", Some("undelivered"), 0));
     assert_eq!(row.answer.as_deref(), Some("undelivered, error 30003"));
-    assert_eq!(row.provider, Some(scene.phones.first.name()), "who took it is known already");
+    assert_eq!(row.provider, Some(scene.phones.first.name()), "the accepting provider stays on record");
     assert_eq!(scene.post(|report| report.fields[1].1 = "sent".into()).await, 204);
     assert_eq!(scene.state().await, ("failed".into(), Some("undelivered".into())), "a final state stays");
 }
 
-/// A signature of ours, as Python's standard library makes it.
 #[tokio::test]
 async fn python_signs_the_same() {
     let program = "import base64, hashlib, hmac, sys, urllib.parse; \
@@ -200,7 +198,7 @@ enum Event {
     Recorded(LedgerRecord),
 }
 
-/// Every order of these.
+/// All permutations.
 fn orders(events: &[Event]) -> Vec<Vec<Event>> {
     if events.len() < 2 {
         return vec![events.to_vec()];
@@ -217,8 +215,7 @@ fn orders(events: &[Event]) -> Vec<Vec<Event>> {
     all
 }
 
-/// What the pure rule promises, the statements keep: the row ends the same in any order, the worker is never told that
-/// another has its delivery, and nothing that is final is claimed again.
+/// The worker never loses its delivery, and a final state is never claimed again.
 #[tokio::test]
 async fn any_order_of_reports_and_record_ends_the_same() {
     let store = store().await;
@@ -272,7 +269,6 @@ async fn any_order_of_reports_and_record_ends_the_same() {
     assert_eq!(store.record_report(&reported("nobody", failed)).await.unwrap(), Noted::Missing);
 }
 
-/// Whatever the worker was answered, whatever is reported, and whichever comes first.
 #[tokio::test]
 async fn that_quiet_hours_were_overridden_stays_on_record() {
     let store = store().await;
@@ -326,7 +322,7 @@ async fn that_quiet_hours_were_overridden_stays_on_record() {
     }
 }
 
-/// A report that is committed while the worker's record waits for its row: the worker is told that it has recorded.
+/// The report is committed while the worker's record waits for the row.
 #[tokio::test]
 async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     let store = store().await;
@@ -357,7 +353,6 @@ async fn a_report_at_the_same_moment_takes_nothing_away_from_the_worker() {
     assert_eq!(row(&store, "d").await, ("delivered".into(), None));
 }
 
-/// The provider is faster than the answer: the report comes while the worker waits.
 #[tokio::test]
 async fn a_report_before_the_answer_is_not_lost() {
     let world = World::new().await;

@@ -1,4 +1,4 @@
-//! Reminders that follow from the care tables: which they are, that each is published once, and what stops them.
+//! Reminders derived from the care tables: when they are due, that each is published once, and how they are cancelled.
 
 mod running;
 
@@ -13,14 +13,13 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::support::{LIMIT, Worker, World, sorted};
 
-/// A world, a scheduler in it, and the clock that the scheduler reads.
 struct Town {
     world: World,
     clock: Clock,
     scheduler: Scheduler,
 }
 
-/// A scheduler with a pool of its own, as a process has.
+/// A scheduler with its own pool, like a separate process.
 fn scheduler(world: &World, clock: &Clock) -> Scheduler {
     Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
 }
@@ -30,14 +29,14 @@ fn at(text: &str) -> DateTime<Utc> {
 }
 
 impl Town {
-    /// At this instant, at which everything has been looked at once.
+    /// A town whose scheduler has looked once.
     async fn at(now: &str) -> Self {
         let town = Self::unseen(now).await;
         town.scheduler.plan_care().await.unwrap();
         town
     }
 
-    /// At this instant, at which nobody has looked at anything yet.
+    /// A town whose scheduler has not looked yet.
     async fn unseen(now: &str) -> Self {
         let (world, clock) = (World::new().await, Clock::manual(at(now)));
         let scheduler = scheduler(&world, &clock);
@@ -48,13 +47,13 @@ impl Town {
         self.world.sql(statement).await;
     }
 
-    /// Another care recipient of the family, in this zone, with a medication of the same name.
+    /// Adds a care recipient with a medication of the same name.
     async fn recipient(&self, name: &str, zone: &str) {
         self.sql(&format!("INSERT INTO care_recipients VALUES ('{name}', 'browns', '{name}', '{zone}')")).await;
         self.sql(&format!("INSERT INTO medications VALUES ('{name}', '{name}', 'X', '1 mg')")).await;
     }
 
-    /// Doses of a medication: times, and the values of weekdays, start, end, leads and status.
+    /// Adds a schedule. `more` holds weekdays, start, end, leads and status.
     async fn doses(&self, medication: &str, times: &str, more: &str) {
         let more = if more.is_empty() { "'{}', '2000-01-01', NULL, '{0}', 'ACTIVE'" } else { more };
         let id = self.world.count("SELECT count(*) FROM medication_schedules").await;
@@ -75,23 +74,23 @@ impl Town {
         (added, removed)
     }
 
-    /// What a scheduler does at an instant: looks, and publishes. Answers what is new, without `care:reminder.`.
+    /// Plans and publishes at `now`. Returns the new ids without `care:reminder.`.
     async fn arrive(&self, now: &str) -> Vec<String> {
         self.clock.advance(at(now) - self.clock.now());
         self.plan().await;
         self.publish().await
     }
 
-    /// Publishes what is due at this instant, without a look.
+    /// Publishes what is due without planning.
     async fn publish(&self) -> Vec<String> {
-        // By sequence and not by count: a worker may take others from the stream meanwhile.
+        // Compares sequences: a worker may remove messages meanwhile.
         let before = last_sequence(&self.world).await;
         while self.scheduler.care_pass(1000).await.unwrap().moved > 0 {}
         let ids = published_after(&self.world, before).await;
         sorted(ids.into_iter().map(|id| id.replace("care:reminder.", "").replace("care:", "")).collect())
     }
 
-    /// Goes on in steps, and answers all that was published on the way.
+    /// Advances in steps. Returns all ids published on the way.
     async fn walk(&self, until: &str, step: TimeDelta) -> Vec<String> {
         let mut ids = Vec::new();
         while self.clock.now() < at(until) {
@@ -102,7 +101,6 @@ impl Town {
     }
 }
 
-/// The ids of the jobs in the stream, in their order.
 async fn published(world: &World) -> Vec<String> {
     published_after(world, 0).await
 }
@@ -111,7 +109,6 @@ async fn last_sequence(world: &World) -> u64 {
     world.context.get_stream("JOBS").await.unwrap().cached_info().state.last_sequence
 }
 
-/// The same of those that came after this one.
 async fn published_after(world: &World, last: u64) -> Vec<String> {
     let mut stream = world.context.get_stream("JOBS").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
@@ -138,7 +135,7 @@ fn its_kinds_are_registered() {
 async fn doses_by_times_weekdays_dates_and_leads() {
     let town = Town::at("2026-03-01T00:00:00Z").await;
     town.sql("UPDATE care_recipients SET timezone = 'America/New_York'").await;
-    // Sundays and Wednesdays, from Wednesday the 4th to Wednesday the 11th; the clock is set forward on Sunday the 8th.
+    // Sundays and Wednesdays, March 4 to 11. The clock goes forward on the 8th.
     town.doses("metformin", "09:00,21:30:15.5", "'{3,7}', '2026-03-04', '2026-03-11', '{0,45}', 'ACTIVE'").await;
     let ids = town.walk("2026-03-16T00:00:00Z", TimeDelta::minutes(29)).await;
     let doses = [
@@ -152,7 +149,7 @@ async fn doses_by_times_weekdays_dates_and_leads() {
     let expected: Vec<_> =
         doses.iter().flat_map(|dose| [45, 0].map(|lead| format!("medication:metformin:{dose}:{lead}"))).collect();
     assert_eq!(ids, expected);
-    // What is long published is forgotten.
+    // Rows published long ago are removed.
     assert_eq!(town.world.count("SELECT count(*) FROM care_reminders").await, 0);
     let body = town.world.context.get_stream("JOBS").await.unwrap().get_raw_message(1).await.unwrap();
     assert_eq!(body.subject.as_str(), "jobs.reminder.medication");
@@ -161,7 +158,7 @@ async fn doses_by_times_weekdays_dates_and_leads() {
 #[tokio::test]
 async fn the_nights_on_which_clocks_change() {
     for (zone, before, times, after, expected) in [
-        // Lost, lost, and the hour after: one instant is one dose, whatever the times are that it stands for.
+        // Two lost times and the hour after. One instant is one dose, whichever times map to it.
         (
             "America/New_York",
             "2026-03-08T00:00:00Z",
@@ -216,7 +213,7 @@ async fn odd_schedules() {
     for statement in ["weekdays DROP NOT NULL", "start_date DROP NOT NULL", "reminder_minutes DROP NOT NULL"] {
         town.sql(&format!("ALTER TABLE medication_schedules ALTER {statement}")).await;
     }
-    // Sunday's 24:00 is the first instant of Monday; a second schedule names the same dose; NULLs ask for nothing.
+    // Sunday's 24:00 is Monday's first instant. Another schedule names the same dose. NULLs request nothing.
     town.doses("metformin", "24:00,NULL", "'{7}', '2026-03-01', '2026-03-01', '{0,NULL,0}', 'ACTIVE'").await;
     town.doses("metformin", "00:00,00:00", "NULL, NULL, NULL, '{0}', 'ACTIVE'").await;
     town.doses("metformin", "00:01", "NULL, NULL, NULL, NULL, 'ACTIVE'").await;
@@ -235,10 +232,10 @@ async fn odd_schedules() {
 async fn a_change_is_planned_anew_and_the_past_is_not() {
     let town = Town::unseen("2026-03-01T10:30:00Z").await;
     town.doses("metformin", "10:00,10:30,10:40,10:45", "").await;
-    assert_eq!(town.plan().await, (2, 0), "the first look ever looks only forward");
+    assert_eq!(town.plan().await, (2, 0), "the first look covers only the future");
     assert_eq!(town.plan().await, (0, 0), "nothing has changed");
     town.sql("UPDATE medication_schedules SET times = '{10:10,10:41,10:45}'").await;
-    assert_eq!(town.plan().await, (1, 1), "what was to be at 10:10 was not there then");
+    assert_eq!(town.plan().await, (1, 1), "10:10 has passed");
     town.sql("UPDATE medication_schedules SET status = 'PAUSED'").await;
     assert_eq!(town.plan().await, (0, 2));
     town.sql("UPDATE medication_schedules SET status = 'ACTIVE'").await;
@@ -248,7 +245,7 @@ async fn a_change_is_planned_anew_and_the_past_is_not() {
     town.sql("UPDATE medications SET is_active = true").await;
     town.sql("UPDATE care_recipients SET timezone = 'Asia/Kolkata'").await;
     assert_eq!(town.plan().await, (0, 0));
-    // A schedule that is made within the minute between two looks, for a dose of that minute, is made in time.
+    // A schedule added between two looks is in time for a dose within that minute.
     town.sql("UPDATE care_recipients SET timezone = 'UTC'").await;
     town.clock.advance(TimeDelta::seconds(30));
     town.doses("metformin", "10:30:20", "").await;
@@ -275,20 +272,20 @@ async fn appointments_and_shifts_are_followed() {
         town.sql(&format!("UPDATE appointments SET status = '{status}' WHERE id = '{status}'")).await;
     }
     let ids = town.walk("2026-03-02T12:00:00Z", TimeDelta::minutes(9)).await;
-    // A lead that has passed when an appointment is made is told of by nobody.
+    // A lead that was already past is not announced.
     assert_eq!(ids, ["appointment:near:2026-03-02T08:30:00Z:10", "shift:s:2026-03-02T12:00:00Z:60"]);
 
-    // Moved on by an hour: the reminders are moved with it, and the old ones do not come.
+    // Postponed by an hour: the reminders move.
     town.sql("UPDATE appointments SET starts_at = '2026-03-03T16:00:00Z' WHERE id = 'a'").await;
     assert_eq!(town.plan().await, (3, 3));
     assert_eq!(town.arrive("2026-03-02T15:59:00Z").await, NOTHING);
     assert_eq!(town.arrive("2026-03-02T16:00:00Z").await, ["appointment:a:2026-03-03T16:00:00Z:1440"]);
-    // To within two leads: one reminder at once, and that of the third in time.
+    // Moved to within two leads: one reminder now, the third on time.
     town.sql("UPDATE appointments SET starts_at = '2026-03-02T16:30:00Z' WHERE id = 'a'").await;
     assert_eq!(town.arrive("2026-03-02T16:00:30Z").await, ["appointment:a:2026-03-02T16:30:00Z:60"]);
     assert_eq!(town.arrive("2026-03-02T16:19:59Z").await, NOTHING);
     assert_eq!(town.arrive("2026-03-02T16:20:00Z").await, ["appointment:a:2026-03-02T16:30:00Z:10"]);
-    // Its title changes, and nothing else; then it is called off, and comes back.
+    // A new title changes nothing. Then the appointment is cancelled and restored.
     town.sql("UPDATE appointments SET starts_at = '2026-03-02T19:00:00Z', title = 'X' WHERE id = 'a'").await;
     assert_eq!(town.arrive("2026-03-02T16:21:00Z").await, ["appointment:a:2026-03-02T19:00:00Z:1440"]);
     town.sql("UPDATE appointments SET title = 'Y', status = 'CONFIRMED' WHERE id = 'a'").await;
@@ -297,9 +294,9 @@ async fn appointments_and_shifts_are_followed() {
     assert_eq!(town.plan().await, (0, 2));
     assert_eq!(town.arrive("2026-03-02T18:00:00Z").await, NOTHING);
     town.sql("UPDATE appointments SET status = 'SCHEDULED' WHERE id = 'a'").await;
-    assert_eq!(town.arrive("2026-03-02T18:01:00Z").await, NOTHING, "18:00 has passed, and it was not there then");
+    assert_eq!(town.arrive("2026-03-02T18:01:00Z").await, NOTHING, "18:00 passed while it was cancelled");
     assert_eq!(town.arrive("2026-03-02T18:50:00Z").await, ["appointment:a:2026-03-02T19:00:00Z:10"]);
-    // To what has passed: nothing.
+    // Moved into the past: nothing.
     town.sql("UPDATE appointments SET starts_at = '2026-03-02T18:45:00Z' WHERE id = 'a'").await;
     assert_eq!(town.arrive("2026-03-02T18:51:00Z").await, NOTHING);
     assert_eq!(town.walk("2026-03-03T20:00:00Z", TimeDelta::minutes(50)).await, NOTHING);
@@ -319,7 +316,7 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
     assert_eq!(
         town.walk("2026-03-03T00:10:00Z", TimeDelta::minutes(90)).await.len(),
         1,
-        "another day, and nobody was told"
+        "a new day, and nobody was told"
     );
     town.sql("UPDATE medications SET is_active = false").await;
     assert_eq!(town.plan().await, (0, 2));
@@ -332,7 +329,7 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
     world.push.wait_for(4, LIMIT).await.unwrap();
     for hours in 1..60 {
         let now = at("2026-03-03T00:11:00Z") + TimeDelta::hours(hours);
-        assert_eq!(town.arrive(&now.to_rfc3339()).await, NOTHING, "it was told of");
+        assert_eq!(town.arrive(&now.to_rfc3339()).await, NOTHING, "it is reported already");
     }
     // Refilled and used up again on the same day.
     for (now, left) in [("2026-03-06T08:00:00Z", "3"), ("2026-03-06T10:00:00Z", "-1")] {
@@ -345,21 +342,21 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
         let id = format!("care:alert.refill:metformin:{}", town.clock.now().format("%Y-%m-%dT%H:%M:%SZ"));
         assert_eq!(town.scheduler.care_pass(10).await.unwrap().published, 1);
         assert_eq!(world.ended(&id).await, ("done".into(), None));
-        // That is committed. Its notification is a job in the stream too, and is only now on its way.
+        // The notification may still be under way.
         world.queues_are_empty().await;
     }
     world.push.wait_for(12, LIMIT).await.unwrap();
     world.queues_are_empty().await;
     assert_eq!(world.push.counts().accepted, 12);
 
-    // Of the last nobody was told after all: another day, another job, which takes the shortage over.
+    // Nobody got the last alert, so another day's job takes over.
     town.sql("UPDATE job_runs SET state = 'dead' WHERE job_id LIKE '%10:01:00Z:notification'").await;
     assert_eq!(town.arrive("2026-03-06T23:00:00Z").await, NOTHING);
     town.clock.advance(TimeDelta::hours(2));
     town.plan().await;
     assert_eq!(town.scheduler.care_pass(10).await.unwrap().published, 1);
     world.push.wait_for(16, LIMIT).await.unwrap();
-    // Refilled in the moment between plan and publishing.
+    // Refilled between planning and publishing.
     supply("90").await;
     town.plan().await;
     supply("1").await;
@@ -379,7 +376,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.plan().await, (6, 0), "08:10; the leads of 08:40; and four of appointments");
     town.sql("UPDATE appointments SET status = 'CANCELLED' WHERE id = 'off'").await;
     let ids = town.arrive("2026-03-02T09:00:00Z").await;
-    // Each dose once, with the last reminder that was missed: nobody needs to hear that it is half an hour until now.
+    // Each dose once, by its latest missed reminder. Earlier leads are of no more use.
     let expected = [
         "appointment:a:2026-03-02T09:30:00Z:45",
         "medication:metformin:2026-03-02T08:10:00Z:0",
@@ -390,7 +387,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.scheduler.health.schedule_lag(), Some(TimeDelta::minutes(50)));
     assert_eq!(town.arrive("2026-03-02T09:20:00Z").await.len(), 2);
 
-    // A month: doses of the last day are still told to the jobs, which decide; older ones are not.
+    // After a month, doses of the last day still become jobs. Older ones do not.
     assert_eq!(town.arrive("2026-04-02T09:20:00Z").await.len(), 3);
     assert_eq!(town.arrive("2026-04-02T09:21:00Z").await, NOTHING);
 }
@@ -407,7 +404,7 @@ async fn clocks_that_jump() {
     assert_eq!(town.arrive("2026-03-02T08:15:00Z").await, NOTHING, "and back");
     assert_eq!(town.walk("2026-03-02T09:19:00Z", TimeDelta::minutes(1)).await, NOTHING);
     assert_eq!(town.arrive("2026-03-02T09:20:00Z").await, ["medication:metformin:2026-03-02T09:20:00Z:0"]);
-    // Somebody's clock was a year ahead for a moment.
+    // Some worker's clock was briefly a year ahead.
     town.sql("UPDATE scheduler_state SET looked_at = '2027-03-02T09:20:00Z'").await;
     assert_eq!(town.walk("2026-03-03T08:30:00Z", TimeDelta::minutes(10)).await.len(), 2);
 }
@@ -425,13 +422,13 @@ async fn what_cannot_be_published_stays_planned() {
         assert_eq!(town.scheduler.health.schedule_lag(), Some(TimeDelta::minutes(late)), "late, and not hidden");
         assert_eq!(town.scheduler.health.schedule_due(), Some(town.clock.now()));
         town.clock.advance(TimeDelta::minutes(1));
-        assert_eq!(town.plan().await, (0, 0), "it is still to be");
+        assert_eq!(town.plan().await, (0, 0), "it is still planned");
     }
     town.sql("UPDATE medication_schedules SET status = 'PAUSED'").await;
     assert_eq!(town.plan().await, (0, 1), "and can still be called off");
 }
 
-/// A queue that is full takes no more; the others go on, whatever is stuck before them.
+/// One queue is full. The other kinds continue past its stuck reminders.
 #[tokio::test]
 async fn a_full_queue_holds_up_no_other_kind() {
     let town = Town::at("2026-03-02T08:00:00Z").await;

@@ -1,5 +1,4 @@
-//! The Helm chart, as far as this program is concerned: its values are the program's variables, and the permissions that
-//! it ships are those that are needed. All else of it is checked by `helm/check`, with a real Helm.
+//! The Helm chart: its values match the variables, and its permissions suffice. `helm/check` tests the rest.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -22,7 +21,7 @@ use crate::{
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Variables that follow from values of other names.
+/// Variables set from values of other names.
 const FROM_OTHER_VALUES: [&str; 3] = ["PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
 
 fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
@@ -30,8 +29,8 @@ fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
     group.keys().cloned().collect()
 }
 
-/// A new variable is added to `helm/carebell/values.schema.json`: to `config`, or to `secret.values` where its value is
-/// not for everybody's eyes, or to `files` where it names a file. `helm/docs` does the rest.
+/// Add a new variable to `helm/carebell/values.schema.json`: to `secret.values` if it is secret, to `files` if it names
+/// a file, else to `config`. `helm/docs` does the rest.
 #[test]
 fn every_variable_can_be_set() {
     let text = fs::read_to_string(Path::new(ROOT).join("helm/carebell/values.schema.json")).unwrap();
@@ -48,16 +47,16 @@ fn every_variable_can_be_set() {
 
     for (variable, form) in config::VARIABLES {
         let is_path = form.starts_with("the path of ") && !form.contains("directory");
-        assert_eq!(files.contains(*variable), is_path, "{variable} is mounted, where it names a file");
+        assert_eq!(files.contains(*variable), is_path, "{variable} belongs in `files` exactly if it names a file");
         let holds_a_password =
             form.contains("password@") || form.contains("AuthToken@") || variable.contains("PRIVATE");
-        assert_eq!(secret.contains(*variable), holds_a_password, "{variable} is a secret, where it holds a password");
+        assert_eq!(secret.contains(*variable), holds_a_password, "{variable} is secret exactly if it holds a password");
         let in_the_open = config.contains(*variable) && *variable != "NATS_URL";
         assert!(!(in_the_open && holds_a_password), "{variable}");
     }
 }
 
-/// The triggers of KEDA and the resources of NACK are made from the files themselves.
+/// KEDA's triggers and NACK's resources are made from these files.
 #[test]
 fn the_chart_has_the_files_of_streams() {
     let link = Path::new(ROOT).join("helm/carebell/streams");
@@ -68,7 +67,7 @@ fn permissions(name: &str) -> String {
     fs::read_to_string(Path::new(ROOT).join("helm/carebell/nats").join(name)).unwrap()
 }
 
-/// That worker and producer have enough, and no more, is tested in `doctor.rs` and `producers.rs`.
+/// For worker and producer see `doctor.rs` and `producers.rs`.
 #[tokio::test]
 async fn the_users_of_setup_and_of_operators_have_enough() {
     let users: String = ["setup", "operator"]
@@ -81,7 +80,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let config = format!("authorization {{ users: [\n{users}] }}\n");
     let empty = NatsServer::start_with(&programs().await.nats_server, directory.path(), &config).await.unwrap();
 
-    // On a server that has no stream yet, and on one that has them all.
+    // A server without streams, and one with all.
     let config = format!("no_auth_user: test\nauthorization {{ users: [ {{user: test, password: test}}\n{users}] }}\n");
     let world = World::on_both(database().await, &config, QUICK).await;
     let as_user = |name: &str, port: u16| format!("nats://{name}:x@127.0.0.1:{port}");
@@ -95,7 +94,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     for number in 1..=3 {
         world.publish("jobs.notification.normal", &[("Carebell-Job-Id", &format!("broken-{number}"))], "x").await;
     }
-    // Scheduled for a kind that only another version knows: it stays where no stream draws from, and is swept up.
+    // No stream sources this unknown kind, so the sweep takes it.
     world.publish("due.unheard.of", &[("Carebell-Job-Id", "unheard")], "x").await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
     let streams = Streams::embedded(&Adjustments::default()).unwrap();

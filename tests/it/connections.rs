@@ -1,5 +1,5 @@
-//! The connections of the grouped statements, which are kept beside their pool: there is one for whoever waits, a broken
-//! one is found out, and one that was left half-way answers nobody's question but its own.
+//! Connections of grouped statements: every waiter gets one, broken ones are detected, abandoned ones return no stale
+//! answer.
 
 use carebell::{
     plan::{Plan, Shortage},
@@ -15,7 +15,7 @@ use crate::{
     support::{LIMIT, Process, World, database, reminder, utc_now},
 };
 
-/// A store with as many connections in all, of which half are for grouped statements, and a pool of the test's own.
+/// Half of the connections are for grouped statements. The pool is the test's own.
 async fn store(connections: u32) -> (Store, PgPool) {
     let url = database().await;
     (Store::new(&url, connections).unwrap(), PgPool::connect_lazy(&url).unwrap())
@@ -26,7 +26,7 @@ async fn state(store: &Store, job_id: &str) -> Result<Option<String>, StoreError
     Ok(found.map(|record| record.state))
 }
 
-/// Waits until a statement of the store's waits for a lock.
+/// Waits until a statement waits for a lock.
 async fn somebody_waits(db: &PgPool) {
     let waits = "SELECT count(*) > 0 FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = 'carebell' AND wait_event_type = 'Lock'";
@@ -34,7 +34,7 @@ async fn somebody_waits(db: &PgPool) {
     timeout(LIMIT, asking).await.expect("a statement waits for a lock");
 }
 
-/// Ends the backends of the store's connections, and answers how many there were.
+/// Terminates the store's backends and returns their number.
 async fn terminate(db: &PgPool) -> usize {
     let ended = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = 'carebell'";
@@ -68,7 +68,7 @@ async fn a_worker_with_the_fewest_connections_sends_all_that_it_is_asked_for() {
     assert_eq!(world.push.counts().requests, 4 * DOSES + 4);
     assert_eq!(world.count("SELECT sum(attempts)::bigint FROM job_runs").await, 0);
     assert_eq!(worker.terminate().await.code(), Some(0));
-    // Whoever waits in vain for a connection takes the database for away.
+    // A vain wait would be logged as a lost database.
     for line in worker.output().lines() {
         assert!(!line.contains("\"level\":\"WARN\"") && !line.contains("\"level\":\"ERROR\""), "{line}");
     }
@@ -95,7 +95,7 @@ async fn more_statements_than_connections_take_turns() {
         assert!(store.people(&[people]).await?[0].is_empty());
         let medication = MedicationAsk { kind: "T", id: id.clone(), scheduled_time: now };
         assert_eq!(store.medications(&[medication]).await?, [None]);
-        // In a transaction, and by another pool.
+        // A transaction uses the other pool.
         let shortage = Shortage::Found { medication_id: id.clone(), refill_at: 10 };
         let found = commit(meta(&format!("s-{number}"), 1, 1), Plan { shortage: Some(shortage), ..Plan::default() });
         assert_eq!(put(&store, &[found]).await?, [Committed::Fresh]);
@@ -104,7 +104,7 @@ async fn more_statements_than_connections_take_turns() {
     for ended in join_all(statements).await {
         assert_eq!(ended.unwrap()[0].state, "sent");
     }
-    // The plain pool takes its connection back a moment later.
+    // The plain pool gets its connection back a moment later.
     let unused = async {
         while store.connections() != [0, 2, 2] {
             tokio::task::yield_now().await;
@@ -113,7 +113,7 @@ async fn more_statements_than_connections_take_turns() {
     timeout(LIMIT, unused).await.unwrap_or_else(|_| panic!("{:?} in use, idle, at most", store.connections()));
 }
 
-/// A transaction finds the connection that the statement before it has kept.
+/// The transaction reuses the previous statement's connection.
 #[tokio::test]
 async fn a_transaction_does_not_wait_for_a_connection_that_nobody_uses() {
     let (store, _) = store(2).await;
@@ -157,7 +157,7 @@ async fn a_connection_that_has_ended_costs_one_statement_at_most() {
     }
 }
 
-/// As behind a firewall that forgets connections on which nothing is said: no answer, and no end either.
+/// As behind a firewall that drops idle connections.
 #[tokio::test]
 async fn a_connection_that_rested_and_is_silent_now_is_replaced() {
     let (store, db) = store(2).await;
@@ -169,14 +169,13 @@ async fn a_connection_that_rested_and_is_silent_now_is_replaced() {
         assert!(std::process::Command::new("kill").args([name, &backend.to_string()]).status().unwrap().success());
     };
     signal("-STOP");
-    // Longer than after its last use it counts as alive.
+    // Longer than an idle connection is trusted.
     tokio::time::sleep(std::time::Duration::from_millis(600)).await;
     let found = timeout(LIMIT, async { [state(&store, "a").await, state(&store, "a").await] }).await;
     signal("-CONT");
     assert_eq!(found.unwrap(), [Ok(Some("done".into())), Ok(Some("done".into()))]);
 }
 
-/// A worker whose connections are all ended goes on, and nobody gets anything twice.
 #[tokio::test]
 async fn a_worker_whose_connections_end_goes_on() {
     let world = World::new().await;
@@ -217,7 +216,7 @@ async fn a_statement_that_is_given_up_leaves_its_answer_to_nobody() {
         let people = PeopleAsk { user_ids: vec!["ana".into()], kind: "T".into() };
         assert_eq!(store.people(&[people]).await.unwrap(), [std::collections::BTreeMap::new()]);
 
-        // In a transaction, of which nothing may stay.
+        // An abandoned transaction must leave nothing behind.
         let mut held = db.begin().await.unwrap();
         sqlx::query("LOCK TABLE refill_shortages IN ACCESS EXCLUSIVE MODE").execute(&mut *held).await.unwrap();
         tokio::select! {
@@ -230,7 +229,7 @@ async fn a_statement_that_is_given_up_leaves_its_answer_to_nobody() {
     assert_eq!(put(&store, &[found]).await, Ok(vec![Committed::Fresh]));
 }
 
-/// The statement under way is waited for, and the connection that it would have kept is closed too.
+/// The statement's connection is closed too.
 #[tokio::test]
 async fn a_store_is_closed_when_the_statement_under_way_has_ended() {
     let (store, db) = store(2).await;
@@ -241,13 +240,13 @@ async fn a_store_is_closed_when_the_statement_under_way_has_ended() {
     let found = tokio::spawn(async move { state(&asking, "a").await });
     somebody_waits(&db).await;
     let closed = tokio::spawn(async move { closing.close().await });
-    // It has begun when nothing more is taken on.
+    // New statements are refused once closing has begun.
     let refused = async { while !matches!(store.ping().await, Err(StoreError::Unavailable(_))) {} };
-    timeout(LIMIT, refused).await.expect("it is closing");
+    timeout(LIMIT, refused).await.expect("the store is closing");
     held.rollback().await.unwrap();
     assert_eq!(found.await.unwrap(), Ok(Some("done".into())));
-    timeout(LIMIT, closed).await.expect("nothing is left that it would wait for").unwrap();
+    timeout(LIMIT, closed).await.expect("nothing is left to wait for").unwrap();
     assert!(matches!(state(&store, "a").await, Err(StoreError::Unavailable(_))));
     let gone = async { while terminate(&db).await > 0 {} };
-    timeout(LIMIT, gone).await.expect("and no connection is made anew");
+    timeout(LIMIT, gone).await.expect("no connection is reopened");
 }

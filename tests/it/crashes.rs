@@ -1,5 +1,4 @@
-//! Workers that die between two effects. The program aborts at a checkpoint as `kill -9` would; another worker then
-//! finishes what was begun, once.
+//! Workers that abort between two effects, as by `kill -9`. Another worker finishes the job once.
 
 use std::time::Duration;
 
@@ -8,11 +7,10 @@ use serde_json::json;
 
 use crate::support::{Process, Worker, World};
 
-/// Whoever is lost is missed soon.
+/// Lost workers are detected soon.
 const MISSED: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s";
 
-/// A world for each way that a notification takes: planned with its reminder, and, as where its queue has a rate, by a
-/// message of its own.
+/// In the second world the notification has its own message, since its queue has a rate.
 async fn both_ways() -> [World; 2] {
     [world().await, World::with_overrides(&format!("{MISSED},notification_critical.rate=100/s")).await]
 }
@@ -21,12 +19,12 @@ async fn world() -> World {
     World::with_overrides(MISSED).await
 }
 
-/// Lets a worker die at a checkpoint while a reminder is on its way, and another take over.
+/// Kills a worker at `step` and lets another take over.
 async fn die_at(step: &str) -> Vec<World> {
     let mut worlds = Vec::new();
     for (world, is_together) in both_ways().await.into_iter().zip([true, false]) {
         let world = finish_after_death_at(step, world).await;
-        // A reminder that comes for the second time has its notification planned by a message.
+        // A redelivered reminder's notification has a message.
         let without_message = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND stream_seq = 0";
         assert_eq!(world.count(without_message).await == 1, is_together && step != "worked", "{step}");
         worlds.push(world);
@@ -43,7 +41,7 @@ async fn finish_after_death_at(step: &str, world: World) -> World {
     world.ledger("dose").await;
     world.queues_are_empty().await;
     heir.stop().await;
-    assert!(world.dead_letters().await.is_empty(), "a crash burns nothing");
+    assert!(world.dead_letters().await.is_empty(), "a crash burns no attempt");
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4);
     assert_eq!(world.count("SELECT count(*) FROM deliveries WHERE state = 'sent' AND attempts = 0").await, 4);
     assert_eq!(world.count("SELECT count(*) FROM job_runs WHERE state = 'done'").await, 2);
@@ -59,7 +57,7 @@ async fn between_work_and_commit() {
 
 #[tokio::test]
 async fn after_an_acknowledgement() {
-    // The first that is settled is the reminder itself: either nothing was sent yet, or all.
+    // The reminder is settled first: all of its pushes are sent, or none.
     for world in die_at("settled").await {
         world.everyone_has_it_once("dose").await;
     }
@@ -70,9 +68,9 @@ async fn between_parking_and_acknowledgement() {
     let world = world().await;
     world.push.behave("ana", Behaviour::retry_after(429, "2"));
     let world = finish_after_death_at("parked", world).await;
-    // The other three may have been under way when the worker died.
+    // The other pushes may have been under way.
     let to_ana = world.push.received().iter().filter(|push| push.name == "ana").count();
-    assert_eq!(to_ana, 1, "the copy that was parked and the one that comes again are one delivery");
+    assert_eq!(to_ana, 1, "the parked copy and the redelivery are one delivery");
 }
 
 #[tokio::test]
@@ -136,11 +134,11 @@ async fn between_send_and_record() {
 }
 
 async fn what_was_sent_again_replaces_the_first(world: &World) {
-    // What the dead worker had sent is sent again, with the same topic and tag, for the browser to collapse.
+    // The pushes are repeated with the same topic and tag, so browsers collapse them.
     let received = world.push.received();
     let replaced = received.iter().filter(|push| push.replaces).count();
-    assert_eq!(received.len() - replaced, 4, "one for each, beside the repeated ones");
-    assert!(replaced >= 1, "at least the one after which it died");
+    assert_eq!(received.len() - replaced, 4, "one for each recipient, apart from repeats");
+    assert!(replaced >= 1, "at least the push before the crash");
     let claims = world.count("SELECT sum(claims)::bigint FROM deliveries").await;
     let explained = usize::try_from(claims - 4).unwrap();
     assert!(replaced <= explained, "{replaced} repeated pushes, {explained} second claims");
@@ -171,7 +169,7 @@ async fn what_a_lost_worker_had_planned_is_published_by_the_reconciler() {
         world.remind("dose").await;
         let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "committed")]);
         doomed.ended().await;
-        // The message is lost too: only the commit knows of the reminder now.
+        // Without its message, only the commit records the reminder.
         world.context.get_stream("JOBS").await.unwrap().purge().await.unwrap();
         let heir = Worker::start(&world);
         world.everyone_has_it_once("dose").await;

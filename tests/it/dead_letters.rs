@@ -1,4 +1,4 @@
-//! `carebell dead-letters`: what failed for good is seen with its reason, goes back where it was, and has one effect.
+//! `carebell dead-letters`: failures are listed with reasons, can be redriven, and have one effect.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::{
     support::{LIMIT, Process, Worker, World},
 };
 
-/// What the command answers, as JSON.
+/// The command's JSON output.
 async fn answer(world: &World, args: &[&str]) -> Value {
     let (well, said, error) = carebell(world, args, &[("USER", "olga")]).await;
     assert!(well, "{args:?}: {error}");
@@ -27,7 +27,7 @@ async fn listed(world: &World) -> Vec<Value> {
     answer(world, &["dead-letters", "list", "--json"]).await.as_array().unwrap().clone()
 }
 
-/// A notification to Ana, in her inbox only.
+/// A notification to Ana's inbox only.
 fn to_ana(title: &str) -> Value {
     json!({ "recipients": [{ "userId": "ana" }], "title": title, "channels": ["CHANNEL_IN_APP"] })
 }
@@ -47,7 +47,7 @@ async fn a_poison_job_is_seen_with_its_reason_and_last_error() {
 
     let (well, table, _) = carebell(&world, &["dead-letters", "list"], &[]).await;
     assert!(well && table.contains("poison") && table.contains("1 in all: 1 undecodable"), "{table}");
-    assert!(!table.contains("bad"), "a list holds nothing that people wrote: {table}");
+    assert!(!table.contains("bad"), "a list shows no message text: {table}");
     let (well, whole, _) = carebell(&world, &["dead-letters", "show", "poison"], &[]).await;
     assert!(
         well && whole.contains("undecodable after 1 failure\n") && whole.contains("\"userId\": \"ana\""),
@@ -99,7 +99,7 @@ async fn filters_choose_by_kind_reason_job_and_time() {
 async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // Three failures are all that a delivery has; then two more, and the sixth push is taken.
+    // Three failures exhaust the delivery, two follow its redrive, and the sixth push succeeds.
     world.push.behave_times("ana", 5, Behaviour::status(503));
     world.remind("dose").await;
     let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
@@ -112,10 +112,10 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     assert_eq!((&said["redriven"], &said["failed"], &said["expired"]), (&json!(1), &json!([]), &json!(0)));
     world.everyone_has_it_once("dose").await;
     let sent = world.delivery_to("dose", "ana").await;
-    assert_eq!((sent.state.as_str(), sent.attempts), ("sent", 2), "the failures of before do not count");
+    assert_eq!((sent.state.as_str(), sent.attempts), ("sent", 2), "earlier failures do not count");
     assert!(listed(&world).await.is_empty());
 
-    // Again: first by a person who does not know, then as after a stop between publishing and taking the letter out.
+    // Redriven again: by someone unaware, and as after a stop before the letter was removed.
     let (well, said, note) = carebell(&world, &["dead-letters", "redrive", "1"], &[]).await;
     assert!(well && said.contains("0 of 0") && note.contains("dead letter 1 was redriven at 20"), "{said}{note}");
     assert!(note.contains("by olga"), "{note}");
@@ -134,7 +134,7 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     assert!(!well && error.contains("there is no dead letter 99"), "{error}");
 }
 
-/// Redrives a letter that was redriven, and past the server's memory of message ids.
+/// Redrives a letter again, within and beyond the server's dedupe window.
 async fn redrive_again(world: &World, kept: &Letter) {
     let letters = Letters::open(&world.context).await.unwrap();
     let clock = Clock::system();
@@ -173,7 +173,7 @@ async fn a_corrected_body_runs_as_the_same_job_and_an_uncorrected_one_dies_again
     let edited = "SELECT count(*) FROM audit_log WHERE root_id = 'typo' AND (detail ->> 'edited')::boolean";
     assert_eq!(world.count(edited).await, 1);
 
-    // A header can be what is wrong, and a file can hold the body.
+    // The mistake can be in a header, and the body can come from a file.
     let headers = [("Carebell-Job-Id", "no-number"), ("Carebell-Attempts", "x"), ("Content-Type", "application/json")];
     world.publish("jobs.notification.normal", &headers, to_ana("Hello").to_string()).await;
     world.dead_letters_once(1).await;
@@ -253,7 +253,7 @@ async fn a_rate_is_kept() {
     assert_eq!((&left[0]["job_id"], &left[1]["job_id"]), (&json!("job-12"), &json!("job-11")), "the oldest go first");
 }
 
-/// Dead letters as workers leave them: notifications to Ana that failed.
+/// Publishes dead letters as workers do.
 async fn bury(world: &World, count: usize) {
     let body = bytes::Bytes::from(to_ana("Hello").to_string());
     let published = stream::iter(1..=count).map(|number| {
@@ -287,7 +287,7 @@ async fn ten_thousand_are_redriven_with_an_interruption_and_each_has_one_effect(
     let tells = async || first.says("of 10000 redriven").then_some(());
     world.eventually("it tells how far it is", tells).await;
     first.kill().await;
-    // What it had asked for by then is still done by the server.
+    // The server completes requests already made.
     let mut last = None;
     world
         .eventually("no more are taken out", async || {

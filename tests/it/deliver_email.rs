@@ -1,4 +1,4 @@
-//! `deliver.email`: what becomes of a mail to a raw address, through the whole pipeline.
+//! `deliver.email`: outcomes of mail, through the whole pipeline.
 
 use std::time::Duration;
 
@@ -12,7 +12,6 @@ use serde_json::{Value, json};
 
 use crate::support::{LIMIT, PATIENT, QUICK, Worker, World, utc_now};
 
-/// A world with a mail server, and what a worker has to know of it.
 struct Mail {
     world: World,
     server: SmtpServer,
@@ -47,7 +46,6 @@ impl Mail {
         Worker::with(&self.world, &variables)
     }
 
-    /// One notification to these addresses.
     async fn publish(&self, job_id: &str, addresses: &[&str], more: Value) {
         let recipients: Vec<_> = addresses.iter().map(|address| json!({ "email": address })).collect();
         let mut body = json!({ "recipients": recipients, "title": "Hello" });
@@ -55,13 +53,13 @@ impl Mail {
         self.world.publish_json("jobs.notification.critical", job_id, &body).await;
     }
 
-    /// The same to Ana alone; answers how it ended.
+    /// Mails Ana and returns her ledger line.
     async fn mail_to_ana(&self, job_id: &str) -> LedgerLine {
         self.publish(job_id, &["ana@example.org"], json!({})).await;
         self.world.ledger(job_id).await.remove(0)
     }
 
-    /// Where nothing that went wrong is the channel's own doing.
+    /// Checks that the channel violated no protocol rule.
     async fn ends_well(self, worker: Worker) {
         self.world.queues_are_empty().await;
         assert_eq!(self.server.violations(), [""; 0]);
@@ -92,7 +90,7 @@ async fn accepted_is_sent() {
 
         let received = mail.server.received().remove(0);
         assert_eq!((received.from.as_str(), received.user.as_deref()), ("care@example.org", Some("ops")));
-        assert_eq!(received.to, ["ana@example.org"], "what is in a title reaches nobody else");
+        assert_eq!(received.to, ["ana@example.org"], "a title adds no recipients");
         let parsed = MessageParser::new().parse(&received.message).unwrap();
         let one_line = "Für Ana: Metformin & Käsekuchen um neun Uhr Bcc: eve@example.org <script>";
         assert_eq!(parsed.subject(), Some(one_line));
@@ -134,7 +132,7 @@ async fn greylisting_is_given_its_minutes() {
     let line = mail.world.eventually("it waits", held).await;
     assert_eq!(ended(&line), ("held", Some("retry"), 1), "{line:?}");
     assert!(line.held_until.unwrap() >= since + TimeDelta::minutes(5), "{line:?}");
-    assert!(line.held_until.unwrap() < line.not_after, "a later attempt is still of use");
+    assert!(line.held_until.unwrap() < line.not_after, "a later attempt is still in time");
     worker.stop().await;
 }
 
@@ -147,7 +145,7 @@ async fn a_refusal_for_now_burns_one_attempt() {
     assert_eq!((mail.server.counts().transactions, mail.server.counts().accepted), (2, 1));
     mail.ends_well(worker).await;
 
-    // For ever, it is a dead letter that says so, without the address.
+    // If the refusal lasts, it makes a dead letter whose error omits the address.
     let mail = Mail::new(Protection::Tls).await;
     let worker = mail.worker();
     let full = Behaviour::answer(Step::Rcpt, "452 4.3.1 <ana@example.org>: Insufficient storage");
@@ -175,7 +173,7 @@ async fn a_refused_recipient_has_bounced_and_is_no_dead_letter() {
     mail.publish("again", &["gone@example.org"], json!({})).await;
     let again = mail.world.ledger("again").await.remove(0);
     assert_eq!(ended(&again), ("failed", Some("address_gone"), 0), "it is marked");
-    assert_eq!(mail.server.counts().transactions, transactions, "and nobody is asked about it again");
+    assert_eq!(mail.server.counts().transactions, transactions, "the server is not asked again");
     assert!(mail.world.dead_letters().await.is_empty());
     mail.ends_well(worker).await;
 }
@@ -221,7 +219,7 @@ async fn an_outage_parks_mails_without_burning_attempts() {
         if is_stopped {
             mail.server.stop().await;
         }
-        // Ten failures open the breaker, and nine of them burn an attempt: until then it was not known to be an outage.
+        // Ten failures open the breaker. The first nine burn attempts, since no outage is known yet.
         let worker = mail.worker();
         let first: Vec<String> = (0..12).map(|number| format!("first-{number}@example.org")).collect();
         mail.publish("first", &first.iter().map(String::as_str).collect::<Vec<_>>(), json!({})).await;
@@ -280,7 +278,7 @@ async fn the_second_server_takes_over_and_the_first_comes_back() {
     assert_eq!(ids.len(), 20 + number, "each of them once");
     assert_eq!(mail.server.received().len() + second.received().len(), ids.len());
     let providers = "SELECT count(DISTINCT provider) FROM deliveries WHERE provider LIKE 'localhost:%'";
-    assert_eq!(mail.world.count(providers).await, 2, "the ledger says which server it was");
+    assert_eq!(mail.world.count(providers).await, 2, "the ledger names the server");
     assert_eq!(second.violations(), [""; 0]);
     mail.ends_well(worker).await;
 }
@@ -294,7 +292,7 @@ async fn a_server_that_never_answers_is_given_up() {
     let line = mail.mail_to_ana("hello").await;
     assert_eq!(ended(&line), ("sent", None, 1));
     let took = since.elapsed();
-    assert!((Duration::from_secs(12)..Duration::from_secs(90)).contains(&took), "before its job is: {took:?}");
+    assert!((Duration::from_secs(12)..Duration::from_secs(90)).contains(&took), "before the job times out: {took:?}");
     assert_eq!(mail.server.received().len(), 2);
     mail.ends_well(worker).await;
 }

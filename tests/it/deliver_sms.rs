@@ -1,4 +1,4 @@
-//! `deliver.sms`: what each answer of a provider does to the delivery, through the whole pipeline.
+//! `deliver.sms`: effect of each provider answer, through the whole pipeline.
 
 use std::time::Duration;
 
@@ -118,21 +118,21 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
     worker.stop().await;
 }
 
-/// An outage: nothing is lost and nothing dies, whatever it looks like, and the breaker spares the provider.
+/// An outage loses nothing, and the breaker spares the provider.
 async fn outage(fail: impl Fn(&Phones), mend: impl Fn(&Phones)) {
     let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
     fail(&phones);
     let worker = Phones::worker(&world, &phones.one("SMS"), &[]);
     world.text("news", 14).await;
     world
-        .eventually("the breaker has opened: whose send opened it is parked, and nothing more is pulled", async || {
+        .eventually("the breaker opens, and the send that opened it is parked", async || {
             let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'provider_down'";
             (world.count(held).await > 0).then_some(())
         })
         .await;
     let counts = phones.first.counts();
     let asked = counts.requests + counts.refused;
-    assert!((5..=20).contains(&asked), "as many as it takes to be sure, and those under way: {asked}");
+    assert!((5..=20).contains(&asked), "enough to open the breaker, and those under way: {asked}");
     let burnt = world.count("SELECT sum(attempts)::bigint FROM deliveries").await;
     assert!(burnt < 20, "{burnt} attempts: a parked one burns none");
     mend(&phones);
@@ -169,7 +169,7 @@ async fn the_second_provider_stands_in_until_the_first_is_back() {
     phones.first.behave_always(None);
     let mut number = 0;
     world
-        .eventually("a probe finds the first one well, and it is preferred again", async || {
+        .eventually("a probe succeeds and the first provider is preferred again", async || {
             number += 1;
             let job = format!("later-{number}");
             world.text(&job, 1).await;
@@ -199,7 +199,7 @@ async fn a_provider_that_asks_for_an_hour_is_passed_over() {
     worker.stop().await;
 }
 
-/// The one that will be back soon is waited for, and not the one that asked for an hour.
+/// Deliveries wait for the provider that is back sooner.
 #[tokio::test]
 async fn an_hour_that_the_first_asks_for_hides_no_outage_of_the_second() {
     let (world, phones) = world().await;
@@ -208,7 +208,7 @@ async fn an_hour_that_the_first_asks_for_hides_no_outage_of_the_second() {
     let worker = Phones::worker(&world, &phones.both("SMS"), &[]);
     world.text("news", 14).await;
     world
-        .eventually("the breaker of the second has opened, and what it fails waits for it", async || {
+        .eventually("the second's breaker opens and its deliveries wait", async || {
             let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'provider_down'";
             (world.count(held).await > 0).then_some(())
         })
@@ -252,7 +252,7 @@ async fn it_is_sent_again_where_that_is_wished() {
     worker.stop().await;
 }
 
-/// Each text that is sent to see may have been taken: the provider is looked at first, which burns nothing.
+/// The provider is probed by a look-up, since a trial text might be accepted.
 #[tokio::test]
 async fn what_is_sent_again_is_not_sent_to_see_either() {
     const TEXTS: usize = 5;
@@ -263,14 +263,14 @@ async fn what_is_sent_again_is_not_sent_to_see_either() {
     let worker = Phones::worker(&world, &phones.one("SMS"), &[("SMS_AFTER_UNKNOWN", "send_again")]);
     world.text("news", TEXTS).await;
     let counts = phone.wait_until(LIMIT, |counts| counts.looks > 0).await.unwrap();
-    assert!((5..40).contains(&counts.requests), "as many as open the breaker, and those under way: {counts:?}");
+    assert!((5..40).contains(&counts.requests), "enough to open the breaker, and those under way: {counts:?}");
     let held = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'provider_down'";
-    world.eventually("it waits on", async || (world.count(held).await > 0).then_some(())).await;
+    world.eventually("deliveries keep waiting", async || (world.count(held).await > 0).then_some(())).await;
     phone.behave_always(None);
     let rows = world.rows("news").await;
     assert!(rows.iter().all(|row| row.state == "sent"), "{rows:#?}");
     let burnt: usize = rows.iter().map(|row| usize::try_from(row.attempts).unwrap()).sum();
-    assert_eq!((burnt, phone.counts().accepted), (counts.requests, TEXTS), "none by the look");
+    assert_eq!((burnt, phone.counts().accepted), (counts.requests, TEXTS), "the look-up burns none");
     assert_eq!(phone.counts().requests, counts.requests + TEXTS);
     worker.stop().await;
 }
@@ -305,13 +305,13 @@ async fn send(sms: &Sms, address: &str) -> Answer {
     sms.send(&parcel, 0).await
 }
 
-/// Whether a request may have been read decides between trying again and never again.
+/// Only a request that cannot have been read may be repeated.
 #[tokio::test]
 async fn silence_before_the_request_is_not_silence_after_it() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let (_world, phones) = world().await;
     let sms = |settings| Sms::new(settings, Clock::system()).unwrap();
-    // Long enough to connect on a busy machine, and much shorter than the silences below.
+    // Enough to connect on a busy machine, far less than the silences below.
     let patient = settings(&phones, Duration::from_secs(3));
     let to_first = sms(patient.clone());
 
@@ -331,14 +331,14 @@ async fn silence_before_the_request_is_not_silence_after_it() {
     let shut = send(&sms(patient.clone()), NUMBER).await;
     assert!(is_down(&shut, false), "{shut:?}");
     phones.first.shut(false);
-    // Nobody listens there.
+    // Nothing listens there.
     let at = |url: String| {
         let account = Account::parse(Channel::Sms, ("SMS_PROVIDER_URL", &url), ("SMS_FROM", "Carebell")).unwrap();
         Settings { accounts: vec![account], ..patient.clone() }
     };
     let closed = send(&sms(at("https://AC1:secret@127.0.0.1:1".into())), NUMBER).await;
     assert!(is_down(&closed, false), "{closed:?}");
-    // A resolver may take its time to say so.
+    // A resolver may be slow to fail.
     let unknown = Settings { timeout: LIMIT, ..at("https://AC1:secret@no-such-host.invalid".into()) };
     let no_such_host = send(&sms(unknown), NUMBER).await;
     assert!(is_down(&no_such_host, false), "{no_such_host:?}");
@@ -348,7 +348,7 @@ async fn silence_before_the_request_is_not_silence_after_it() {
     let quick = Settings { timeout: Duration::from_millis(600), ..at(format!("https://AC1:secret@{place}")) };
     let no_handshake = send(&sms(quick), NUMBER).await;
     assert!(is_down(&no_handshake, true), "{no_handshake:?}");
-    // A root that is not ours.
+    // An untrusted root.
     let strange = send(&sms(Settings { ca_file: None, ..patient.clone() }), NUMBER).await;
     assert!(is_down(&strange, false), "{strange:?}");
     for answer in [&shut, &closed, &no_such_host, &no_handshake, &strange] {

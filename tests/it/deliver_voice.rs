@@ -1,4 +1,4 @@
-//! `deliver.voice`: what is said, and what becomes of calls.
+//! `deliver.voice`: spoken text and outcomes.
 
 use carebell::{
     dev::phone_service::{Behaviour, Spoken},

@@ -1,11 +1,11 @@
-//! `deliver.web_push`: what each answer of a push service does to the delivery, through the whole pipeline.
+//! `deliver.web_push`: effect of each answer, through the whole pipeline.
 
 use carebell::{dev::push_service::Behaviour, store::LedgerLine};
 use serde_json::json;
 
 use crate::support::{LIMIT, Worker, World, utc_now};
 
-/// One notification to Ana while the push service behaves as told; answers how her delivery ended.
+/// Notifies Ana and returns her ledger line.
 async fn push_to_ana(world: &World, times: usize, behaviour: Behaviour) -> LedgerLine {
     world.push.behave_times("ana", times, behaviour);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });

@@ -1,4 +1,4 @@
-//! `deliver.webhook`: what each answer of an endpoint means for the delivery and for the address.
+//! `deliver.webhook`: effect of each answer on delivery and address.
 
 use std::{fs, net::SocketAddr};
 
@@ -11,7 +11,7 @@ use serde_json::json;
 
 use crate::support::{LIMIT, PATIENT, Process, QUICK, Receivers, World, utc_now};
 
-/// A world in which ana has a webhook and wants nothing else.
+/// A world in which ana receives by webhook only.
 struct Scene {
     world: World,
     endpoint: WebhookEndpoint,
@@ -27,7 +27,7 @@ impl Scene {
         Self::of(overrides, str::to_owned).await
     }
 
-    /// Where the operator has named hosts made of that of the endpoint.
+    /// The allowed hosts are derived from the endpoint's.
     async fn of(overrides: &str, named: impl Fn(&str) -> String) -> Self {
         let world = World::with_overrides(overrides).await;
         let endpoint = WebhookEndpoint::start().await.unwrap();
@@ -92,7 +92,7 @@ async fn what_is_sent_again_has_the_same_id_and_body() {
     scene.endpoint.behave("ana", Behaviour::Answer(404, vec![]));
     scene.endpoint.behave("ana", Behaviour::Answer(429, vec![("retry-after", "1".into())]));
     let sent = scene.tell_ana("news").await;
-    assert_eq!((sent.state.as_str(), sent.attempts), ("sent", 1), "to be asked for patience burns no attempt");
+    assert_eq!((sent.state.as_str(), sent.attempts), ("sent", 1), "a 429 burns no attempt");
     assert_eq!(sent.failures.len(), 1);
     assert!(sent.failures[0].answer.contains("answered 404"), "{:?}", sent.failures);
     let received = scene.endpoint.received().remove(0);
@@ -161,14 +161,14 @@ async fn nothing_is_sent_where_it_must_not_go() {
     scene.end().await;
 }
 
-/// A name is looked at where it leads, and one that the operator named is no other way of writing it.
+/// The resolved address counts. An allowed host permits no other spelling.
 #[tokio::test]
 async fn a_name_that_leads_inside_is_not_sent_to() {
     let other = Scene::of(QUICK, |_| "hooks.example.org".to_owned()).await;
     let dead = other.tell_ana("news").await;
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
     assert_eq!(dead.answer.as_deref(), Some("the host has no public address"));
-    // Not every machine knows this name.
+    // Not every machine resolves this name.
     let rooted = Scene::new().await;
     rooted.world.sql("UPDATE user_addresses SET address = replace(address, 'localhost:', 'localhost.:')").await;
     let dead = rooted.tell_ana("news").await;
@@ -179,7 +179,7 @@ async fn a_name_that_leads_inside_is_not_sent_to() {
     }
 }
 
-/// A host may tell of whose it is: who has the webhook, and where.
+/// A host name may reveal whose webhook it is.
 #[tokio::test]
 async fn no_host_is_in_logs_and_dead_letters() {
     let scene = Scene::new().await;
@@ -187,7 +187,7 @@ async fn no_host_is_in_logs_and_dead_letters() {
     scene.world.sql(&format!("UPDATE user_addresses SET address = 'https://{host}/hooks'")).await;
     let dead = scene.tell_ana("news").await;
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
-    assert_eq!(dead.provider.as_deref(), None, "that is written of who took it");
+    assert_eq!(dead.provider.as_deref(), None, "only an accepting provider is recorded");
     let (_, headers, _) = scene.world.dead_letters_once(1).await.remove(0);
     assert!(headers.get("Carebell-Dead-Error").is_some(), "{headers:?}");
     let shown = format!("{headers:?} {dead:?} {}", scene.worker.output());
@@ -195,7 +195,7 @@ async fn no_host_is_in_logs_and_dead_letters() {
     scene.end().await;
 }
 
-/// Neither the name that was asked for nor those of the certificate: users name both.
+/// The error must contain neither name, since users choose both.
 #[tokio::test]
 async fn a_certificate_for_another_name_is_told_without_either() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
@@ -207,7 +207,7 @@ async fn a_certificate_for_another_name_is_told_without_either() {
     assert_eq!(outbound::describe(&error), "no connection: the certificate is for another name", "{error:?}");
 }
 
-/// One host that does not answer holds as many requests as one host may have, and no other place of the queue for long.
+/// A hanging host holds only the requests allowed per host.
 #[tokio::test]
 async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
     const SLOW: i64 = 60;
@@ -217,7 +217,7 @@ async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
         receivers.hook(&world, user).await;
         world.sql(&format!("INSERT INTO preferences (user_id, channels) VALUES ('{user}', '{{webhook}}')")).await;
     }
-    // The same endpoint by another name is another host.
+    // Another name of the same endpoint counts as another host.
     let dans = "UPDATE user_addresses SET address = replace(address, 'localhost', '127.0.0.1') WHERE user_id = 'dan'";
     world.sql(dans).await;
     receivers.hooks.behave_always("dan", Some(Behaviour::Hang));
@@ -232,7 +232,7 @@ async fn a_host_that_is_slow_leaves_the_queue_to_the_others() {
         tell("dan", number).await;
     }
     let planned = async || (world.count("SELECT count(*) FROM deliveries").await == SLOW).then_some(());
-    world.eventually("all of the slow one are planned", planned).await;
+    world.eventually("all deliveries to the slow host are planned", planned).await;
     tell("ana", 0).await;
     receivers.hooks.wait_for(1, LIMIT).await.unwrap();
     assert_eq!(world.count("SELECT sum(attempts)::bigint FROM deliveries").await, 0, "none has been given up by then");

@@ -1,4 +1,4 @@
-//! `deliver.whatsapp`: numbers with their prefix, and the same rules as for text messages.
+//! `deliver.whatsapp`: prefixed numbers, otherwise the rules of text messages.
 
 use carebell::{dev::phone_service::Behaviour, plan::Channel};
 

@@ -1,4 +1,4 @@
-//! `carebell dev`: the whole product by one command, and nothing left behind.
+//! `carebell dev` runs the whole product and leaves nothing behind.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -16,7 +16,6 @@ fn carebell() -> Command {
     command
 }
 
-/// The processes that have this text in their command line.
 fn processes(text: &str) -> Vec<String> {
     let list = Command::new("ps").args(["-eo", "pid=,args="]).output().unwrap();
     let list = String::from_utf8_lossy(&list.stdout).into_owned();
@@ -58,10 +57,10 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
         "webhook called",
         "is down, its deliveries wait",
     ] {
-        assert!(story.contains(step), "the way is told, with {step}:\n{story}");
+        assert!(story.contains(step), "the story lacks {step}:\n{story}");
     }
     assert!(story.contains("17 checks, all ok"), "{story}");
-    // The trace of the reminder, below each span what follows from it.
+    // In the trace, each span is indented below its parent.
     let tree: Vec<(usize, &str)> = story
         .lines()
         .filter_map(|line| line.trim_start().split_once(" ms  "))
@@ -92,7 +91,7 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
     }
 }
 
-/// Killed when it is dropped, so that a test that fails leaves no demo behind either.
+/// Kills the demo even if the test fails.
 struct Ended(Child);
 
 impl Drop for Ended {
@@ -107,7 +106,7 @@ async fn nothing_is_left_when_it_is_killed() {
     programs().await;
     let mut dev = Ended(carebell().args(["dev"]).spawn().unwrap());
     let mut told = std::io::BufReader::new(dev.0.stdout.take().unwrap());
-    // The invitation names the directory that all its servers run in.
+    // The invitation names the servers' directory.
     let directory = tokio::task::spawn_blocking(move || {
         let mut line = String::new();
         while std::io::BufRead::read_line(&mut told, &mut line).unwrap() > 0 {

@@ -1,4 +1,4 @@
-//! The self-tests: green where all is well, without a trace; red with the right line for each thing that is broken.
+//! Self-tests pass without side effects on a healthy system, and name each fault.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,13 +22,12 @@ use crate::{
     support::{Phones, Process, QUICK, World, database, old_nats_server, own_postgres, programs, utc_now},
 };
 
-/// Port 1 is nobody's.
+/// Nothing listens on port 1.
 const NOBODY: &str = "nats://worker:s3cret@127.0.0.1:1";
 
-/// What a worker must be allowed: the file that users include, and no copy of it.
+/// Permissions of a worker: the file that users include.
 const WORKER_CONF: &str = include_str!("../../helm/carebell/nats/worker.conf");
 
-/// The subjects that it must be allowed to publish to, each of which has a line of its own.
 fn least() -> Vec<&'static str> {
     let lines = WORKER_CONF.lines().filter_map(|line| line.strip_prefix("  \"")?.strip_suffix('"'));
     lines.collect()
@@ -49,7 +48,7 @@ fn check(checks: &[Check], item: Item) -> &Check {
     checks.iter().find(|check| check.item == item).unwrap()
 }
 
-/// Asserts that one check fails in these words, and no other.
+/// Asserts that only this check fails, with these words.
 fn only_failure(checks: &[Check], item: Item, words: &[&str]) {
     let all: Vec<String> = checks.iter().map(ToString::to_string).collect();
     let failed: Vec<Item> = checks.iter().filter(|check| check.is_failure()).map(|check| check.item).collect();
@@ -91,7 +90,7 @@ async fn providers_are_looked_for_and_nothing_is_sent() {
     phones.second.behave_always(Some(Behaviour::error(401, 20_003)));
     let refused = [&second, "refuses the account (401); see SMS_FALLBACK_URL"];
     only_failure(&examine(&world, &with(&[])).await, Item::ProviderEgress, &refused);
-    // An API that has no such resource is there all the same.
+    // An API without this resource still counts as reachable.
     phones.second.behave_always(Some(Behaviour::status(501)));
     let checks = examine(&world, &with(&[])).await;
     assert!(line(&checks).starts_with(&reached), "{}", line(&checks));
@@ -191,7 +190,7 @@ async fn users_of_nats() {
     let world = World::on_both(database().await, &config, QUICK).await;
     let url = |name: &str| format!("nats://{name}:p%40ss@127.0.0.1:{}", world.nats.port());
 
-    // What a worker needs is enough for it, and for its doctor.
+    // The minimal permissions suffice for a worker and its doctor.
     let checks = examine(&world, &[("NATS_URL", &url("worker"))]).await;
     assert_eq!(doctor::summary(&checks), "15 checks, all ok");
     let streams = check(&checks, Item::Streams).to_string();
@@ -204,7 +203,7 @@ async fn users_of_nats() {
     world.everyone_has_it_once("with-least").await;
     world.dead_letters_once(1).await;
     world.queues_are_empty().await;
-    // All that its metrics say of the server, too: the alert on dead letters is not silent.
+    // They suffice for its metrics too, so the alert on dead letters works.
     let seen = ["carebell_dead_letters 1", "carebell_parked_jobs 0", "carebell_delayed_jobs 0"];
     let looked_at = async || {
         let text = worker.get("/metrics").await.1;
@@ -233,7 +232,7 @@ async fn users_of_nats() {
     let checks = examine(&world, &[("NATS_URL", &stranger)]).await;
     only_failure(&checks, Item::Nats, &["NATS_URL: the server refuses the user or the password"]);
 
-    // A worker does not wait for permissions: it ends long before its patience does.
+    // Missing permissions end a worker long before START_TIMEOUT.
     let number = least().iter().position(|subject| *subject == "$JS.ACK.DELIVERIES.>").unwrap();
     let lacking = url(&format!("lacks-{number}"));
     let mut worker = Process::worker(&world, &[("NATS_URL", &lacking), ("START_TIMEOUT", "10m")]);
@@ -265,7 +264,7 @@ async fn an_old_server() {
         assert!(!well && error.contains("2.12 or later"), "{error}");
     }
 
-    // One that says no more than its greeting, for machines that cannot fetch the real one.
+    // A fake greeting, for machines that cannot download the old server.
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("nats://127.0.0.1:{}", listener.local_addr().unwrap().port());
     let server = tokio::spawn(async move {
@@ -274,7 +273,7 @@ async fn an_old_server() {
             let greeting = r#"{"server_id":"x","version":"2.11.0","headers":true,"max_payload":1048576,"proto":1}"#;
             stream.write_all(format!("INFO {greeting}\r\nPONG\r\n").as_bytes()).await.unwrap();
             tokio::spawn(async move {
-                // Held open, without another word.
+                // The connection stays open and silent.
                 std::future::pending::<()>().await;
                 drop(stream);
             });
@@ -298,7 +297,7 @@ async fn streams_and_consumers_that_are_missing_or_differ() {
     world.context.delete_stream("DEAD_LETTERS").await.unwrap();
     let checks = examine(&world, &[]).await;
     only_failure(&checks, Item::Streams, &["DEAD_LETTERS: not on the server; JOBS.notification_bulk"]);
-    // A worker sees this without a look at the stream itself.
+    // A worker notices this without looking up the stream.
     let mut worker = Process::worker(&world, &[("START_TIMEOUT", "1s")]);
     assert_eq!(worker.ended().await.code(), Some(1));
     assert!(worker.output().contains("DEAD_LETTERS: not on the server"), "{}", worker.output());
@@ -356,7 +355,7 @@ async fn care_tables_that_are_not_as_they_are_read() {
     assert!(worker.output().contains("medications has no column dosage"), "{}", worker.output());
 }
 
-/// What the scheduler does by itself, through views: `application` has the tables.
+/// The scheduler reads views over the tables in `application`.
 async fn a_shortage_is_found(world: &World) {
     world
         .sql(
@@ -366,14 +365,14 @@ async fn a_shortage_is_found(world: &World) {
         .await;
     world.sql("NOTIFY carebell_care").await;
     world
-        .eventually("the shortage is told of", async || {
+        .eventually("the shortage is reported", async || {
             let told = "SELECT count(*) FROM refill_shortages s JOIN care_reminders c ON c.record_id = s.medication_id";
             (world.count(told).await == 1).then_some(())
         })
         .await;
 }
 
-/// The columns that the doctor asks for are all that a worker reads, and the privileges all that it needs.
+/// The doctor asks for exactly the columns and privileges that a worker needs.
 #[tokio::test]
 async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let world = World::with_overrides(&format!("{QUICK},notification_critical.rate=1000/s")).await;
@@ -417,7 +416,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
     a_shortage_is_found(&world).await;
-    // The schedules that are due, and the upkeep that they publish.
+    // The due schedules and the maintenance they publish.
     world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
     world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
     let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
@@ -457,7 +456,7 @@ async fn keys_and_configuration() {
     let line = check(&checks, Item::VapidKeys).to_string();
     assert!(line.starts_with("warn  VAPID keys: ") && line.contains("carebell keys generate"), "{line}");
 
-    // All that is wrong is told of at once, and all that can be looked at still is.
+    // All mistakes are reported at once, and the other checks still run.
     let wrong = [("HEALTH_PORT", "many"), ("APP_URL", "s3cret"), ("LOG_FORMAT", "xml"), ("DATABASE_URL", "s3cret")];
     let (well, said, error) = carebell(&world, &["doctor", "--offline"], &wrong).await;
     assert!(!well && !(said.clone() + &error).contains("s3cret"), "{said}{error}");
@@ -509,7 +508,7 @@ async fn mail_servers_are_signed_in_to() {
     let checks = examine(server.url(), &ca_file).await;
     only_failure(&checks, Item::MailServers, &["localhost: no connection: Connection refused", "let the worker out"]);
 
-    // One of two is enough to work.
+    // One of two servers suffices.
     server.start_again().await.unwrap();
     let checks = examine(format!("{},smtp://localhost:1", server.url()), &ca_file).await;
     let line = check(&checks, Item::MailServers).to_string();
@@ -523,7 +522,7 @@ async fn mail_servers_are_signed_in_to() {
 #[tokio::test]
 async fn clocks_that_are_apart() {
     let world = World::new().await;
-    // The clock stands still, so that what the examination takes is part of the skew: small beside a minute.
+    // The clock stands still, so the examination adds to the skew.
     for (skew, side) in [(60, "behind"), (-60, "ahead of")] {
         let clock = Clock::manual(utc_now() + TimeDelta::seconds(skew));
         let checks = examine_at(&world, &[], &clock).await;

@@ -1,4 +1,4 @@
-//! E-mail against the strict mail server: each step of a mail, and all that can go wrong at it.
+//! E-mail against the strict mail server: each step, and every failure at it.
 
 use std::{io::Write, time::Duration};
 
@@ -26,7 +26,7 @@ fn settings(urls: &str) -> Settings {
     Settings::parse(urls, "Carebell <care@example.org>").unwrap()
 }
 
-/// A channel that trusts the server's root beside the machine's.
+/// A channel that also trusts the server's root.
 fn trusting(server: &SmtpServer, mut settings: Settings) -> Email {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -39,7 +39,7 @@ fn channel(server: &SmtpServer) -> Email {
     trusting(server, settings(&server.url()))
 }
 
-/// The same that waits for as long as a test may.
+/// A channel with a timeout fit for a test.
 fn impatient(server: &SmtpServer) -> Email {
     trusting(server, Settings { timeout: Duration::from_secs(2), ..settings(&server.url()) })
 }
@@ -111,7 +111,7 @@ async fn a_mail_arrives_by_each_protection() {
         assert_eq!(server.violations(), [""; 0], "{protection:?}");
     }
     let open = SmtpServer::start(Protection::Tls, None).await.unwrap();
-    assert_eq!(send(&channel(&open)).await, accepted("Q0001"), "a server that lets everybody in");
+    assert_eq!(send(&channel(&open)).await, accepted("Q0001"), "a server without authentication");
 }
 
 #[tokio::test]
@@ -173,7 +173,7 @@ async fn every_refusal_has_its_class() {
         (Step::Message, "421 4.3.0 Closing", "down", "421 4.3.0 to the message"),
     ];
     for (step, reply, class, text) in cases {
-        // What is met before a mail needs a new connection.
+        // Failures before MAIL need a new connection.
         let fresh = channel(&server);
         let email = if matches!(step, Step::Greeting | Step::Auth) { &fresh } else { &email };
         server.behave(Behaviour::answer(step, reply));
@@ -203,7 +203,7 @@ async fn a_server_that_never_answers_is_given_up_at_each_step() {
         assert!(is_silence(&answer), "{step:?}: {answer:?}");
         assert!((2..20).contains(&since.elapsed().as_secs()), "{step:?}: {:?}", since.elapsed());
     }
-    // None of those connections is used for another mail, which would read the answer that is still to come.
+    // These connections are never reused: the next mail would read a late answer.
     server.behave(Behaviour::Slow { at: Step::Message, by: Duration::from_secs(3) });
     assert!(is_silence(&send(&email).await));
     let received = server.wait_for(1, SOON).await.unwrap().len();
@@ -225,23 +225,23 @@ async fn a_connection_that_breaks_is_an_outage_at_each_step() {
     assert!(is_down(&send(&email).await));
     assert_eq!(send(&email).await, accepted("Q0002"));
     let mails = server.received();
-    assert_eq!(mails[0].message, mails[1].message, "the same to the byte, so that it is shown once");
+    assert_eq!(mails[0].message, mails[1].message, "identical bytes, so clients show it once");
 }
 
 #[tokio::test]
 async fn nothing_is_sent_where_it_could_be_read() {
-    // The certificate is nobody's that this machine knows.
+    // This machine does not trust the certificate.
     let server = server(Protection::Tls).await;
     let answer = send(&Email::new(settings(&server.url())).unwrap()).await;
     assert!(is_down(&answer) && why(&answer).contains("certificate"), "{answer:?}");
 
-    // STARTTLS is asked for and not there.
+    // STARTTLS is required, but not offered.
     let plain = SmtpServer::start(Protection::None, Some(("ops", "s3cret"))).await.unwrap();
     let url = plain.url().replace("?tls=none", "");
     let answer = send(&Email::new(settings(&url)).unwrap()).await;
     assert_eq!(why(&answer), "the server does not offer STARTTLS");
 
-    // Somebody in between answers in the server's place before TLS begins.
+    // A man in the middle answers before TLS begins.
     let between = self::server(Protection::StartTls).await;
     let ok =
         ["250-localhost", "250 AUTH PLAIN", "235 2.7.0 Ok", "250 Ok", "250 Ok", "354 Go", "250 Ok: queued as EVE1"]
@@ -259,7 +259,7 @@ async fn a_wrong_password_says_what_to_mend() {
     let server = server(Protection::Tls).await;
     let email = trusting(&server, settings(&server.url_of(Some(("ops", "wr0ng")))));
     let answer = send(&email).await;
-    assert!(is_down(&answer), "it is no mail's own fault: {answer:?}");
+    assert!(is_down(&answer), "not the mail's fault: {answer:?}");
     let expected = "the server answered 535 5.7.8 to AUTH: the user or the password of SMTP_URL is wrong";
     assert_eq!(why(&answer), expected);
     assert_eq!(email.reach().await, [("localhost".into(), Some(expected.into()))]);

@@ -1,4 +1,4 @@
-//! A medication is read together with its family's people: the same as are read by themselves.
+//! Reading a medication with its family's people equals reading them separately.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ async fn people(store: &Store, user_ids: &[String], kind: &str) -> BTreeMap<Stri
     store.people(&[PeopleAsk { user_ids: user_ids.to_vec(), kind: kind.into() }]).await.unwrap().remove(0)
 }
 
-/// Families of every kind: the browns are of all sorts, of the greys nobody is known, the nobodies have nobody.
+/// The browns are a mixed family, the greys have only unknown members, and the nobodies have none.
 async fn families() -> Store {
     let store = store().await;
     let tables = "
@@ -94,7 +94,7 @@ async fn the_people_are_those_that_are_read_by_themselves() {
     assert_eq!(store.medications(&[]).await, Ok(vec![]));
 }
 
-/// That they are the same says little where both are wrong: a few that are known.
+/// Equal reads could both be wrong, so some values are checked.
 #[tokio::test]
 async fn what_is_chosen_for_reminders_goes_before_what_is_chosen_for_all() {
     let store = families().await;
@@ -104,8 +104,8 @@ async fn what_is_chosen_for_reminders_goes_before_what_is_chosen_for_all() {
     assert_eq!(channels("choosy"), Some(vec![Channel::WebPush, Channel::Email]));
     assert_eq!(channels("half"), Some(vec![Channel::WebPush]));
     assert_eq!(channels("quiet"), None);
-    assert_eq!(channels("silent"), None, "that is for another type");
-    assert!(found.people["half"].preferences.quiet.is_some(), "which is chosen for all only");
+    assert_eq!(channels("silent"), None, "chosen for another type");
+    assert!(found.people["half"].preferences.quiet.is_some(), "chosen for all types only");
     assert_eq!(found.people["browsers"].addresses(Channel::WebPush), ["browsers1", "browsers2", "browsers3"]);
     assert_eq!(found.people["browsers"].locale, "de-AT");
     assert_eq!(found.people["elsewhere"].addresses(Channel::Webhook), ["hook"]);
@@ -113,7 +113,7 @@ async fn what_is_chosen_for_reminders_goes_before_what_is_chosen_for_all() {
     assert_eq!(found.people["elsewhere"].addresses(Channel::Email), [""; 0]);
 }
 
-/// A family of any size makes one record of a dose, whatever else is logged of it.
+/// The dose does not depend on the size of the family or on other logs.
 #[tokio::test]
 async fn the_dose_is_that_of_its_own_instant() {
     let store = families().await;
@@ -135,7 +135,6 @@ async fn the_dose_is_that_of_its_own_instant() {
     }
 }
 
-/// The people that came with the dose are those that the notification is planned for.
 #[tokio::test]
 async fn a_reminder_goes_to_those_who_exist_as_each_of_them_wants_it() {
     let world = World::new().await;
@@ -160,7 +159,7 @@ async fn a_reminder_goes_to_those_who_exist_as_each_of_them_wants_it() {
     let to = sorted(ledger.iter().map(|line| (line.user_id.as_str(), line.state.as_str())).collect());
     assert_eq!(to, [("ana", "sent"), ("ana", "sent"), ("ben", "sent"), ("dan", "sent")]);
     let inbox: Vec<String> = world.inbox("dose").await.into_iter().map(|row| row.user_id).collect();
-    assert_eq!(inbox, crate::support::FAMILY, "whatever is sent");
+    assert_eq!(inbox, crate::support::FAMILY, "whatever the channels");
 
     let body = crate::support::reminder("aspirin", utc_now());
     world.publish_json("jobs.reminder.medication", "nobodys", &body).await;

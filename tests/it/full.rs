@@ -1,4 +1,4 @@
-//! Queues and servers that take no more: the producer is told, nothing is lost, and no other queue waits.
+//! Full queues and servers: the producer is told, nothing is lost, other queues do not wait.
 
 use carebell::{jobs, pipeline::Registry, streams::Streams};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,6 @@ use crate::{
 
 const FULL: &str = "is full, because workers are behind or stopped: nothing was published; publish it again later";
 
-/// Lets each queue of JOBS take only so many jobs.
 async fn cap(world: &World, most: i64) {
     let mut config = world.context.get_stream("JOBS").await.unwrap().cached_info().config.clone();
     assert_eq!((config.max_messages_per_subject, config.discard_new_per_subject), (1_000_000, true), "as shipped");
@@ -23,12 +22,12 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "channels": ["CHANNEL_IN_APP"] })
 }
 
-/// A reminder of `metformin` that no other of the test is for.
+/// A reminder with an instant of its own.
 fn dose(number: i64) -> Value {
     reminder("metformin", utc_now() - TimeDelta::minutes(number))
 }
 
-/// Publishes for later, as a producer does; a second one under the same id replaces the first.
+/// Publishes a delayed job. It replaces an earlier one with the same id.
 async fn schedule(world: &World, kind: &str, job_id: &str, at: DateTime<Utc>, body: &Value) {
     let (at, target) = (format!("@at {}", at.to_rfc3339()), format!("due.{kind}"));
     let headers = [
@@ -70,7 +69,7 @@ async fn a_full_queue_refuses_its_own_jobs_with_what_to_do() {
     );
     assert!(error.contains("30 of them because there was no room"), "{error}");
 
-    // There is room again: what was refused is taken under the same ids, and what was there has no second effect.
+    // Refused jobs are accepted under their ids. Those accepted before have no second effect.
     cap_off(&world).await;
     let worker = Worker::start(&world);
     let (well, said, error) = carebell(&world, &many, &[]).await;
@@ -94,7 +93,7 @@ async fn with_every_queue_full_the_work_goes_on() {
     cap(&world, 4).await;
     for number in 0..4 {
         world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
-        // What reminders lead to has no room either until these have gone.
+        // The reminders' notifications wait for room.
         world.publish_json("jobs.notification.critical", &format!("now-{number}"), &news("ana")).await;
         world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news("ben")).await;
     }
@@ -117,12 +116,12 @@ async fn a_reminder_whose_notification_has_no_room_waits_and_holds_up_no_other_q
         world.publish_json("jobs.notification.critical", &format!("now-{number}"), &news("ana")).await;
     }
     world.remind("dose").await;
-    // A worker that runs everything but notifications, so that their queue stays full.
+    // This worker runs no notifications, so their queue stays full.
     let registry = Registry::default()
         .with::<jobs::reminder_medication::MedicationReminder>()
         .with::<jobs::reminder_shift::ShiftReminder>();
     let pipeline = Custom::start(&world, registry);
-    assert_eq!(world.ended("dose").await.0, "done", "it is committed, with what is to follow");
+    assert_eq!(world.ended("dose").await.0, "done", "committed with its planned child");
     let pending = async || (world.count("SELECT count(*) FROM job_children").await == 1).then_some(());
     world.eventually("its notification is kept", pending).await;
     let start = utc_now() + TimeDelta::hours(1);
@@ -149,7 +148,7 @@ async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
     }
     for number in 0..ROOM {
         schedule(&world, "notification.bulk", &format!("later-{number}"), utc_now(), &news("ben")).await;
-        // What comes back from a wait goes the same way.
+        // Resumed jobs go the same way.
         let headers = [("Carebell-Job-Id", &*format!("parked-{number}")), ("Content-Type", "application/json")];
         world.publish("resume.jobs.notification.bulk", &headers, news("chloe").to_string()).await;
     }
@@ -168,9 +167,8 @@ async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
         ((critical, normal, doses) == (2, 1, 1)).then_some(())
     };
     world.eventually("the other queues have theirs", others).await;
-    assert_eq!(peek(&world.context, "JOBS", "jobs.notification.bulk").await, ROOM, "and the full one has no more");
+    assert_eq!(peek(&world.context, "JOBS", "jobs.notification.bulk").await, ROOM, "the full queue has no more");
 
-    // Nothing is lost by the wait.
     let worker = Worker::start(&world);
     let all = i64::try_from(3 * ROOM).unwrap() + 3 + 4;
     let told = async || (world.count("SELECT count(*) FROM notifications").await == all).then_some(());
@@ -182,7 +180,7 @@ async fn delayed_jobs_of_a_full_queue_wait_and_those_of_others_do_not() {
 
 #[tokio::test]
 async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
-    // With a rate, notifications have messages: reminders that are told of without any need no storage.
+    // With a rate, notifications have messages. Combined commits would need no storage.
     let overrides = format!("{QUICK},notification_critical.rate=100/s");
     let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", &overrides).await;
     let filler = async_nats::jetstream::stream::Config {
@@ -206,9 +204,9 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
 
     let mut worker = Process::worker(&world, &[]);
     let tried = |(_, step): (String, String)| step.starts_with("publishing what follows from a job").then_some(());
-    worker.line("what follows is tried again", |line| line.step().and_then(tried)).await;
+    worker.line("the publish is tried again", |line| line.step().and_then(tried)).await;
     for number in 0..3 {
-        assert_eq!(world.ended(&format!("dose-{number}")).await.0, "done", "committed, with what is to follow");
+        assert_eq!(world.ended(&format!("dose-{number}")).await.0, "done", "committed with its planned child");
     }
     assert_eq!(world.push.counts().requests, 0);
     filler.purge().await.unwrap();

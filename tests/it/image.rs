@@ -1,6 +1,5 @@
-//! The container image: what its recipe says, what `image/buildah` builds of its last stages, and that a worker runs in
-//! that. The first stage needs a base image, which cannot be had here: the program is the tests' own. `helm/check` lints
-//! the recipe.
+//! The container image: its recipe, its last stages, and a worker in it. The base image is unavailable here, so the
+//! program is the tests' own. (`helm/check` lints the recipe.)
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +20,7 @@ use crate::support::{LIMIT, World};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const USER: &str = "65532:65532";
 
-/// The instructions of a stage, continued lines joined.
+/// Instructions of each stage, with continued lines joined.
 fn stages() -> Vec<Vec<(String, String)>> {
     let text = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
@@ -39,7 +38,7 @@ fn stages() -> Vec<Vec<(String, String)>> {
     stages
 }
 
-/// The manifest, with what the recipe has in the place of sources, by its own words.
+/// The manifest with the recipe's empty sources.
 fn empty_sources(build: &Path) {
     fs::create_dir(build).unwrap();
     for file in ["Cargo.toml", "Cargo.lock"] {
@@ -50,7 +49,7 @@ fn empty_sources(build: &Path) {
     said(Command::new("sh").args(["-euc", made.unwrap().0]).current_dir(build));
 }
 
-/// Whoever changes a source, a bench or a document does not build all dependencies anew.
+/// Source changes do not rebuild dependencies.
 #[test]
 fn dependencies_are_built_of_the_manifest_alone() {
     let stages = stages();
@@ -60,7 +59,7 @@ fn dependencies_are_built_of_the_manifest_alone() {
     let directory = tempfile::tempdir().unwrap();
     let build = directory.path().join("build");
     empty_sources(&build);
-    // Every target that the manifest names is there.
+    // Every target of the manifest exists.
     let metadata = ["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"];
     said(Command::new(env!("CARGO")).args(metadata).current_dir(&build));
 }
@@ -76,9 +75,9 @@ fn the_image_is_the_program_and_its_libraries_run_by_nobody() {
     assert_eq!(of("COPY"), ["--from=build /rootfs/ /"]);
     assert_eq!(of("USER"), [USER]);
     assert_eq!(of("EXPOSE"), ["3002 3003"]);
-    // In the form that needs no shell.
+    // This form needs no shell.
     assert_eq!((of("ENTRYPOINT"), of("CMD")), (vec![r#"["/carebell"]"#], vec![r#"["run"]"#]));
-    assert_eq!(of("RUN"), Vec::<&str>::new(), "there is nothing in it that could run");
+    assert_eq!(of("RUN"), Vec::<&str>::new(), "the image contains nothing that could run it");
     for label in ["title", "description", "licenses", "version", "revision"] {
         assert!(of("LABEL")[0].contains(&format!("org.opencontainers.image.{label}=")), "{label}");
     }
@@ -88,7 +87,7 @@ fn the_image_is_the_program_and_its_libraries_run_by_nobody() {
     let build = &stages[0];
     let run: Vec<&str> = build.iter().filter(|(word, _)| word == "RUN").map(|(_, rest)| rest.as_str()).collect();
     assert!(run.iter().filter(|run| run.contains("cargo auditable build --release --locked")).count() == 2, "{run:?}");
-    // Without it, cargo takes what it has made of the empty sources for current.
+    // Otherwise cargo keeps the build of the empty sources.
     assert!(run[1].contains("&& cargo clean --release --package carebell"), "{}", run[1]);
     assert!(run[2].contains("image/rootfs target/release/carebell /rootfs"), "{}", run[2]);
 }
@@ -106,18 +105,17 @@ fn the_build_is_given_all_that_it_reads() {
     }
 }
 
-/// What a command prints, which must end well.
+/// Runs a command that must succeed, and returns its output.
 fn said(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8_lossy(&output.stdout).trim().to_owned()
 }
 
-/// Builds images in a directory of its own.
 struct Builder(PathBuf);
 
 impl Builder {
-    /// None where no image can be built, for another reason than the recipe.
+    /// None if no image can be built here.
     fn find(directory: &Path) -> Option<Self> {
         let builder = Self(directory.join("images"));
         let found = builder.command(&["--version"]).output().unwrap();
@@ -136,7 +134,7 @@ impl Builder {
         command
     }
 
-    /// Builds what the recipe does with what `stage` has in place of its first stage.
+    /// Builds the recipe with `stage` in place of its first stage.
     fn build(&self, stage: &Path, args: &[&str]) {
         let stage = format!("build={}", stage.display());
         let build = ["build", "--quiet", "--build-context", &stage];
@@ -152,7 +150,6 @@ fn is_there(program: &str) -> bool {
     Command::new(program).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
 }
 
-/// Every file below a directory, with its way from there.
 fn files(directory: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(directory).unwrap() {
@@ -189,7 +186,7 @@ fn only_what_is_needed_is_there(root: &Path) {
     assert_eq!(run, [&root.join("carebell")], "one program");
 }
 
-/// The root file system of the image, made as the recipe makes it. Where no image can be built, what would be in it.
+/// The image's root, or its intended content if no image can be built.
 fn root_of_the_image(directory: &Path) -> PathBuf {
     let stage = directory.join("stage");
     let rootfs = stage.join("rootfs");
@@ -213,7 +210,7 @@ fn root_of_the_image(directory: &Path) -> PathBuf {
     PathBuf::from(said(&mut builder.command(&["mount", "one"])))
 }
 
-/// As in a pod: user 65532, a root that is read-only, no /tmp, no shell.
+/// As in a pod: user 65532, read-only root, no /tmp or shell.
 #[tokio::test]
 async fn a_worker_runs_in_the_image_and_writes_nothing() {
     if !is_root() || !["chroot", "unshare", "dpkg-query"].into_iter().all(is_there) {
@@ -224,7 +221,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     let root = root_of_the_image(world.directory.path());
     only_what_is_needed_is_there(&root);
 
-    // What the kubelet writes, and the test's own root of trust, as a volume would bring it.
+    // Files of the kubelet, and a root of trust as from a volume.
     fs::create_dir(root.join("proc")).unwrap();
     fs::write(root.join("etc/hosts"), "127.0.0.1 localhost\n").unwrap();
     fs::copy(world.directory.path().join("push-service.pem"), root.join("etc/push.pem")).unwrap();
@@ -238,7 +235,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     let inside = |args: &[&str], environment: &BTreeMap<String, String>| {
         let mut command = tokio::process::Command::new("unshare");
         command.args(["--mount", "sh", "-c", &enter]).arg(&root).args(args);
-        // The path is for finding chroot.
+        // PATH is needed to find chroot.
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").envs(environment).kill_on_drop(true);
         command
     };
@@ -266,7 +263,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     let pid = worker.id().unwrap().to_string();
     let process = |file: &str| fs::read_to_string(Path::new("/proc").join(&pid).join(file)).unwrap();
     let mounts = process("mountinfo");
-    // Its own view: the point at which it is mounted, then how.
+    // Fields: the mount point, then its options.
     let root_mount =
         mounts.lines().map(|line| line.split(' ').collect::<Vec<_>>()).find(|words| words[4] == "/").unwrap();
     assert!(root_mount[5].split(',').any(|option| option == "ro"), "{mounts}");
@@ -278,7 +275,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     assert_eq!(files(&root).len(), before, "it has left a file");
 }
 
-/// What the stage `sbom` gives: all that the program is built of, in the versions of the lock file, and nothing else.
+/// Lists every dependency at its locked version, and nothing else.
 #[test]
 fn the_bill_of_materials_has_each_dependency() {
     let cargo = || Command::new(env!("CARGO"));
@@ -289,7 +286,7 @@ fn the_bill_of_materials_has_each_dependency() {
     let directory = tempfile::tempdir().unwrap();
     let build = directory.path().join("build");
     empty_sources(&build);
-    // The recipe's own words.
+    // The command is the recipe's own.
     assert!(stages()[0].iter().any(|(_, rest)| rest.contains("&& cargo cyclonedx --format json &&")));
     said(cargo().args(["cyclonedx", "--format", "json"]).current_dir(&build));
     let mut file = build.join("carebell.cdx.json");
@@ -322,7 +319,7 @@ fn the_bill_of_materials_has_each_dependency() {
     for name in direct.keys() {
         assert!(names.contains(name.as_str()), "{name}");
     }
-    // What only this program's tests name: some of their libraries come with others of the program too.
+    // The program and its tests share some libraries.
     let of_others: BTreeSet<&str> = lock["package"]
         .as_array()
         .unwrap()

@@ -1,4 +1,4 @@
-//! `docs/INBOX.md`: its statements do what it says and are answered from indexes; its service worker shows a push.
+//! `docs/INBOX.md`: its statements work and use indexes, its service worker shows a push.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -12,7 +12,7 @@ fn doc() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INBOX.md")).unwrap()
 }
 
-/// The blocks of a language, by the name in the comment that each begins with.
+/// Code blocks of a language, by the name in their first comment.
 fn blocks(language: &str, comment: &str) -> BTreeMap<String, String> {
     let (doc, fence) = (doc(), format!("\n```{language}\n{comment} "));
     let blocks = doc.split(&fence).skip(1);
@@ -24,14 +24,12 @@ fn blocks(language: &str, comment: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// A database with 50,000 notifications of 500 users, of which two fifths are unread and a fifth is archived, and 1,000
-/// subscriptions.
+/// A database with 50,000 notifications of 500 users (two fifths unread, a fifth archived) and 1,000 subscriptions.
 async fn loaded() -> String {
     let url = database().await;
     let mut connection = PgConnection::connect(&url).await.unwrap();
     sqlx::raw_sql(
-        // Of a user's rows three at a time have one instant, so that only the id orders them. All rows are in the
-        // statistics, so that no plan depends on which were drawn.
+        // Rows share instants, so only the id orders them. Full statistics keep plans stable.
         "SET default_statistics_target = 1000; \
          INSERT INTO notifications \
              (id, job_id, user_id, type, title, body, created_at, seen_at, read_at, archived_at) \
@@ -51,13 +49,12 @@ async fn loaded() -> String {
     url
 }
 
-/// Every node of a plan.
 fn nodes(plan: &Value) -> Vec<&Value> {
     let below = plan["Plans"].as_array().into_iter().flatten().flat_map(nodes);
     [plan].into_iter().chain(below).collect()
 }
 
-/// What the plan of a statement reads: the indexes, and how many rows it takes from them.
+/// Indexes and rows that a plan reads.
 fn reads(name: &str, plan: &Value) -> (Vec<String>, f64) {
     let (mut indexes, mut rows) = (Vec::new(), 0.0);
     for node in nodes(plan) {
@@ -87,13 +84,12 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     let of_user = "'user-7'".to_owned();
     let page = format!("{of_user}, 20");
     let marked = format!("{of_user}, '{{{}}}'", ids.join(","));
-    // Each with its parameters, the index that must answer it where only one may, and the most entries that may be
-    // read. Marks may look at all hundred of the user beside those that are named; what was rolled back leaves entries
-    // of its own.
+    // Parameters, the required index if any, and the most entries to read. Marks may read all hundred rows, and
+    // rollbacks leave entries.
     let statements = [
         ("unread count", of_user.clone(), "notifications_unread", 100.0),
         ("unread list", page.clone(), "notifications_unread", 20.0),
-        // A fifth is archived, and is passed over.
+        // A fifth is archived and skipped.
         ("first page", page.clone(), "notifications_user", 30.0),
         ("next page", format!("{page}, '2027-03-01 09:20:00.123456Z', '8'"), "notifications_user", 30.0),
         ("mark seen", marked.clone(), "", 200.0),
@@ -109,7 +105,7 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     names.sort_unstable();
     assert_eq!(sql.keys().collect::<Vec<_>>(), names, "the statements of docs/INBOX.md are those that are tested");
 
-    // A driver may have a statement planned for its parameters, or once for all.
+    // Drivers use either mode.
     for mode in ["force_custom_plan", "force_generic_plan"] {
         for (name, parameters, index, most) in &statements {
             let explain = format!(
@@ -129,7 +125,7 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     }
 }
 
-/// One user's inbox, by the statements of the document.
+/// An inbox read and marked by the document's statements.
 struct Inbox {
     db: PgPool,
     sql: BTreeMap<String, String>,
@@ -150,7 +146,6 @@ impl Inbox {
         (count, list.iter().map(key).collect())
     }
 
-    /// All pages, one after the other.
     async fn pages(&self, size: i64) -> Vec<Key> {
         let mut page = self.query("first page").bind(Self::USER).bind(size).fetch_all(&self.db).await.unwrap();
         let mut all: Vec<Key> = Vec::new();
@@ -193,16 +188,16 @@ async fn the_statements_read_and_mark_what_they_say() {
     }
 
     let unseen = inbox.all("seen_at IS NULL").await;
-    assert_eq!(inbox.mark("mark seen", "user-8", &unseen).await, 0, "what is another's is left alone");
+    assert_eq!(inbox.mark("mark seen", "user-8", &unseen).await, 0, "rows of others stay untouched");
     assert_eq!(inbox.mark("mark seen", Inbox::USER, &unseen[..5]).await, 5);
     assert_eq!(inbox.mark("mark seen", Inbox::USER, &unseen[..6]).await, 1, "once only");
-    assert_eq!(inbox.unread().await.0, 40, "what is seen is not read yet");
+    assert_eq!(inbox.unread().await.0, 40, "seen is not read");
 
     assert_eq!(inbox.mark("mark read", Inbox::USER, &unread[..3]).await, 3);
     assert_eq!(inbox.mark("mark read", Inbox::USER, &unread[..3]).await, 0);
     assert_eq!(inbox.unread().await.1, unread[3..]);
     assert_eq!(inbox.mark("archive", Inbox::USER, &unread[2..4]).await, 2);
-    assert_eq!(inbox.unread().await.1, unread[4..], "what is archived has been read");
+    assert_eq!(inbox.unread().await.1, unread[4..], "archiving implies reading");
     assert_eq!(inbox.pages(9).await.len(), 78);
     assert_eq!(inbox.all("read_at IS NOT NULL AND seen_at IS NULL").await, []);
     assert_eq!(inbox.all("archived_at IS NOT NULL AND read_at IS NULL").await, []);
@@ -217,7 +212,7 @@ async fn the_statements_read_and_mark_what_they_say() {
         .execute(&inbox.db)
         .await
         .unwrap();
-    assert_eq!(inbox.unread().await.0, 100, "more are not counted");
+    assert_eq!(inbox.unread().await.0, 100, "the count stops at 100");
     inbox.query("delete of a user").bind(Inbox::USER).execute(&inbox.db).await.unwrap();
     assert_eq!(inbox.pages(10).await, []);
     let left: i64 = sqlx::query_scalar("SELECT count(*) FROM notifications").fetch_one(&inbox.db).await.unwrap();
@@ -249,7 +244,7 @@ async fn a_subscription_follows_its_browser() {
     }
 }
 
-/// What stands around the service worker in a browser, and what it did in the end.
+/// A browser that records what the service worker does.
 const BROWSER: &str = "
     const handlers = {}, did = {};
     globalThis.self = {
@@ -288,7 +283,7 @@ async fn the_service_worker_shows_a_push_and_opens_its_link() {
     }
     assert_eq!((&did["closed"], &did["opened"]), (&json!(true), &json!("/medications?id=metformin")));
 
-    // The example of the document is a push, shortened.
+    // The document's example is a shortened push.
     let example = doc().split("\n```json\n").nth(1).unwrap().split("```").next().unwrap().to_owned();
     let mut example: Value = serde_json::from_str(&example).unwrap();
     let of_this_dose = |tag: &Value| tag.as_str().unwrap().starts_with("medication-metformin-");
@@ -297,7 +292,6 @@ async fn the_service_worker_shows_a_push_and_opens_its_link() {
     contains(&push, &example);
 }
 
-/// Asserts that all of `part` is in `whole`.
 fn contains(whole: &Value, part: &Value) {
     match part {
         Value::Object(fields) => fields.iter().for_each(|(name, value)| contains(&whole[name], value)),

@@ -1,4 +1,4 @@
-//! `carebell jobs show`: the way of a job, in words and as JSON, without anything personal.
+//! `carebell jobs show`: a job's history, without personal data.
 
 use std::net::SocketAddr;
 

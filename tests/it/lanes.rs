@@ -1,4 +1,4 @@
-//! Lanes: what is critical waits behind nothing, what is bulk gets its share, and notifications wait for deliveries.
+//! Lanes: critical jobs wait behind nothing, bulk gets its share, and notifications wait for deliveries.
 
 use std::time::Duration;
 
@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::support::{LIMIT, Process, Worker, World};
 
-/// Puts many notifications without pushes into a lane.
+/// Publishes notifications without pushes.
 pub async fn backlog(world: &World, lane: &str, count: usize) {
     let body = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "channels": ["CHANNEL_IN_APP"] });
     let body = bytes::Bytes::from(body.to_string());
@@ -36,7 +36,6 @@ async fn critical_waits_behind_no_bulk_and_bulk_goes_on_beside_critical() {
     let world = World::new().await;
     backlog(&world, "bulk", BULK).await;
     let worker = Worker::start(&world);
-    // The backlog is being worked on.
     world
         .eventually("bulk is under way", async || {
             (waiting(&world, "notification_bulk", "JOBS").await < BULK as u64 - 100).then_some(())
@@ -78,11 +77,11 @@ async fn bulk_does_not_starve_while_critical_has_a_backlog() {
 #[tokio::test]
 async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     const FIRST: usize = 20;
-    // One at a time, so that the pull that is open when the pause begins lets one more through at most.
+    // With one at a time, the pull that is open at the pause lets one more through at most.
     let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
-    // So slow that they are behind for as long as anybody looks.
+    // Slow enough to stay behind throughout the test.
     world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(5))));
     let mut worker = Process::worker(&world, &[]);
     let body = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
@@ -92,19 +91,19 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     let behind =
         async || (world.count("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await > 8).then_some(());
     world.eventually("deliveries are behind", behind).await;
-    // One by one, until the worker has looked and says that it pauses: the pull that is open by then lets one through.
+    // Publishes one by one until the worker reports the pause.
     let mut passed = 0;
     while !worker.says("pausing: deliveries are behind") {
         let id = format!("second-{passed}");
         world.publish_json("jobs.notification.bulk", &id, &body).await;
         passed += 1;
-        // It may have begun to pause before it took this one.
+        // The pause may come before this one is taken.
         let ended = async || {
             let ended = world.store.runs_of(&id).await.unwrap().iter().any(|run| run.state != "open");
             (ended || worker.says("pausing")).then_some(())
         };
         world.eventually("it is through, or the lane pauses", ended).await;
-        // It looks twice a second; by the next message it may know.
+        // The worker looks twice a second.
         let since = tokio::time::Instant::now();
         let look = async || (worker.says("pausing") || since.elapsed() > Duration::from_millis(300)).then_some(());
         world.eventually("the worker has had time to look", look).await;
@@ -117,7 +116,7 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     assert_eq!(world.ended("urgent").await.0, "done", "the critical lane does not pause");
     let done = world.count("SELECT count(*) FROM job_runs WHERE job_id LIKE 'third-%'").await;
     let behind = world.count("SELECT count(*) FROM deliveries WHERE state NOT IN ('sent')").await;
-    // One more is under way, and does not count.
+    // One more is under way and does not count.
     assert!(behind > 4, "the test is too slow to see the pause: {behind} wait");
     assert_eq!(done, 0, "none of the later four is expanded while {behind} deliveries wait");
     world.push.behave_always("ana", None);

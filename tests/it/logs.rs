@@ -1,4 +1,4 @@
-//! What a worker's log says of jobs: one line an outcome, with the same fields in each, and nothing personal.
+//! Log lines of jobs: one per outcome, the same fields, nothing personal.
 
 use std::fs;
 
@@ -11,12 +11,11 @@ const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
 fn lines(worker: &Process) -> Vec<Value> {
     let text = fs::read_to_string(worker.log_file()).unwrap();
-    // Of the last line not all may be written yet.
+    // The last line may be incomplete.
     let whole = text.rsplit_once('\n').map_or("", |(whole, _)| whole);
     whole.lines().map(|line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line}"))).collect()
 }
 
-/// The lines of the runs of one job.
 fn of<'a>(lines: &'a [Value], job: &str) -> Vec<&'a Value> {
     lines.iter().filter(|line| line["job"] == job && line["outcome"].is_string()).collect()
 }
@@ -81,7 +80,6 @@ async fn each_outcome_is_one_line_with_all_that_is_needed_to_find_it() {
     }
 }
 
-/// As text, for people: the same fields behind the message.
 #[tokio::test]
 async fn as_text_a_run_is_one_line_that_reads_well() {
     let world = World::new().await;
@@ -104,7 +102,7 @@ async fn as_text_a_run_is_one_line_that_reads_well() {
     took.parse::<u64>().unwrap();
 }
 
-/// While the database is away a job is held, and that is said once, however long it takes.
+/// One line, however long the database is away.
 #[tokio::test]
 async fn a_job_that_is_held_is_one_line() {
     let world = World::new().await;
@@ -114,7 +112,7 @@ async fn a_job_that_is_held_is_one_line() {
     world.remind("dose").await;
     let held = |line: &Value| line["job"] == "dose" && line["message"].as_str().unwrap().starts_with("held");
     world.eventually("it is held", async || lines(&worker).iter().any(held).then_some(())).await;
-    // Until it was looked at again, which it is each second: the scheduler, whose waits grow, has failed a few times.
+    // Jobs look again each second. Three failures of the scheduler take longer.
     let failures = |line: &&Value| line["message"].as_str().unwrap().starts_with("the care tables cannot be looked at");
     world
         .eventually("seconds have passed", async || (lines(&worker).iter().filter(failures).count() >= 3).then_some(()))
@@ -125,7 +123,7 @@ async fn a_job_that_is_held_is_one_line() {
     assert_eq!(lines(&worker).iter().filter(|line| held(line)).count(), 1, "{}", worker.output());
 }
 
-/// The lines of the runs of a way, as level, message, outcome and how many pushes were sent with it.
+/// Outcome lines, as level, message, outcome and number of pushes.
 fn said<'a>(lines: &'a [Value], root: &str) -> Vec<(&'a str, &'a str, &'a str, Option<u64>)> {
     let text = |line: &'a Value, name: &str| line[name].as_str().unwrap();
     let of = |line: &&Value| line["root"] == root && line["outcome"].is_string();
@@ -139,7 +137,7 @@ fn notified(pushes: u64) -> (&'static str, &'static str, &'static str, Option<u6
     ("INFO", "notification done", "done", Some(pushes))
 }
 
-/// Pushes that go well are counted where somebody reads each line, and told of where somebody looks for one of them.
+/// Each successful push has its own line only at DEBUG.
 #[tokio::test]
 async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
     let world = World::new().await;
@@ -166,7 +164,7 @@ async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
     }
 }
 
-/// What does not go well has its lines as ever, and is not counted with what was sent.
+/// Failed pushes do not count as sent.
 #[tokio::test]
 async fn a_push_that_fails_has_its_line() {
     let world = World::new().await;
@@ -185,7 +183,7 @@ async fn a_push_that_fails_has_its_line() {
     let by_message = ("INFO", "deliver.web_push done", "done", None);
     let expected = [
         ("ERROR", "deliver.web_push is dead", "dead", None),
-        // Ana's and ben's at last.
+        // Ana's and ben's last attempts.
         by_message,
         by_message,
         ("INFO", "deliver.web_push waits", "waits", None),
@@ -193,5 +191,5 @@ async fn a_push_that_fails_has_its_line() {
         REMINDED,
         ("WARN", "deliver.web_push failed, again soon", "retry", None),
     ];
-    assert_eq!(said, expected, "only dan's went well at once");
+    assert_eq!(said, expected, "only dan's direct send succeeded");
 }

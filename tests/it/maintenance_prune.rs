@@ -1,4 +1,4 @@
-//! `maintenance.prune`: what is removed and what stays, whatever stops it; and the built-in schedules.
+//! `maintenance.prune`: removed and kept rows, interruptions, built-in schedules.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -14,7 +14,7 @@ use crate::{
 
 const PRUNE: &str = "jobs.maintenance.prune";
 
-/// A job that is of use for longer than any clock is advanced here.
+/// Publishes a job that outlives every clock advance.
 async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u64 {
     let headers = [
         ("Carebell-Job-Id", job_id),
@@ -24,7 +24,7 @@ async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u6
     world.publish(subject, &headers, body.to_string()).await
 }
 
-/// A run that was first recorded so many days ago, and last written so many days ago.
+/// `days` counts from creation and from the last write.
 async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, days: [f64; 2], more: &str) {
     let [root, job] = ids;
     let kind = if job.ends_with(":notification") { "notification" } else { "reminder.medication" };
@@ -39,7 +39,7 @@ async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, day
         .await;
 }
 
-/// A delivery of a way that was last written so many days ago, with the way's text and an inbox row.
+/// A delivery with its root's text and an inbox row.
 async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, state: &str, days: f64) {
     let at = format!("'{now}'::timestamptz - interval '1 day' * {days}");
     world
@@ -62,7 +62,7 @@ async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, sta
         .await;
 }
 
-/// Addresses that are gone and not, of nobody and of a user, whose are the application's.
+/// Raw addresses, and one of a user, which the application owns.
 async fn addresses(world: &World, now: DateTime<Utc>) {
     for (user, address, state, days) in [
         ("", "old@example.org", "gone", 91),
@@ -92,7 +92,7 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_is_over_and_old_is_removed_and_nothing_else() {
     let world = World::new().await;
-    // Far ahead of the servers' time, so that only the injected one can be what counts.
+    // Far from the servers' clocks, so only the injected clock can count.
     let now = utc_now() + TimeDelta::days(1000);
     for (id, state, days, more) in [
         ("done", "done", [91.0, 91.0], ""),
@@ -107,7 +107,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     ] {
         run(&world, now, [id, id], state, days, more).await;
     }
-    // Ways that end otherwise than they began, each with a text.
+    // Roots with two deliveries and a text each.
     for (id, first, second) in [
         ("all-states", ("sent", 91.0), ("failed", 91.0)),
         ("other-states", ("expired", 91.0), ("unknown", 91.0)),
@@ -123,7 +123,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
         delivery(&world, now, id, "ana", first.0, first.1).await;
         delivery(&world, now, id, "ben", second.0, second.1).await;
     }
-    // What has no subject waits for a channel that an earlier version did not have, and has no message.
+    // Without a subject they wait for a channel unknown to an earlier version.
     world.sql("UPDATE deliveries SET subject = 'deliver.web_push.normal' WHERE job_id <> 'no-channel'").await;
     for (root, state) in [("pair", "done"), ("half", "open"), ("short", "expired")] {
         run(&world, now, [root, root], "done", [100.0, 100.0], "").await;
@@ -220,7 +220,7 @@ async fn an_id_has_one_effect_while_it_is_kept_and_is_free_again_after_that() {
     pipeline.stop().await;
 }
 
-/// So many ways of 100 days ago: two runs, a text, a delivery and a mark each.
+/// Adds roots from 100 days ago: two runs, a text, a delivery and a mark each.
 async fn seed(world: &World, ways: u32) {
     let at = "now() - interval '100 days' + n * interval '1 s'";
     for statement in [
@@ -250,7 +250,7 @@ async fn a_stop_in_the_middle_leaves_what_the_next_worker_goes_on_with() {
     let mut doomed = Process::worker(&world, &[("CAREBELL_ABORT_AT", "maintained")]);
     assert_eq!(doomed.ended().await.code(), Some(134), "{}", doomed.output());
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1000, "a page of ways has lost its deliveries");
-    assert_eq!(world.count("SELECT count(*) FROM job_runs").await, 3000, "and has its runs still");
+    assert_eq!(world.count("SELECT count(*) FROM job_runs").await, 3000, "and still has its runs");
     let heir = Worker::start(&world);
     assert_eq!(world.ended("prune").await.0, "done");
     assert_eq!(world.count(ROWS).await, 0);
@@ -295,14 +295,14 @@ async fn a_large_prune_gives_way_and_survives_a_kill() {
         .await;
     println!("{rows} rows removed {:?} after the start, the kill included (debug build)", since.elapsed());
     world.queues_are_empty().await;
-    // What is left is of the reminder of a moment ago.
+    // Only the recent reminder's rows are left.
     assert_eq!(world.count(ROWS).await, 2 + 4 + 1 + 1);
     let told = heir.line("the prune is done", |line| {
         line.step().filter(|(kind, _)| kind == "maintenance.prune").map(|(_, told)| told)
     });
     let told = told.await;
     assert!(told.starts_with("done: removed ") && told.contains(" job_runs"), "{told}");
-    // One that is stopped gives its job back at once.
+    // A worker that stops releases its job at once.
     seed(&world, WAYS).await;
     let before = world.count(ROWS).await;
     world.publish_json(PRUNE, "second", &json!({})).await;
@@ -363,7 +363,7 @@ async fn the_built_in_schedules_are_like_any_other() {
         let (_, words, _) = carebell(&world, &["jobs", "show", id], &[]).await;
         assert!(words.contains("; removed nothing") && words.contains("schedule.run_now"), "{words}");
     }
-    // By its own time too, as a day after it began.
+    // It fires on its own too, a day after it began.
     let due = "UPDATE schedules SET starts_at = starts_at - interval '2 days', next_at = now(), due_at = now() \
                WHERE name = 'carebell.prune'";
     world.sql(due).await;
@@ -372,7 +372,7 @@ async fn the_built_in_schedules_are_like_any_other() {
         (row.fired == 1).then_some(row)
     });
     let fired = fired.await;
-    // Within a day, whatever the hour.
+    // Within a day at any hour.
     let wait = agrees(&fired);
     assert!(wait > TimeDelta::zero() && wait <= TimeDelta::days(1), "{wait}");
     assert_eq!(world.ended(&fired.last_job_id.unwrap()).await.0, "done");

@@ -1,4 +1,4 @@
-//! `maintenance.subscriptions`: whose subscriptions go, and when it is rather nobody's.
+//! `maintenance.subscriptions`: which subscriptions are removed, and when none are.
 
 use serde_json::json;
 
@@ -6,7 +6,6 @@ use crate::support::{Process, World, decode};
 
 const CLEAN: &str = "jobs.maintenance.subscriptions";
 
-/// Subscriptions of somebody, made so many days ago.
 async fn subscriptions(world: &World, user: &str, count: u32, days: f64) {
     world
         .sql(&format!(
@@ -21,7 +20,6 @@ async fn of(world: &World, user: &str) -> i64 {
     world.count(&format!("SELECT count(*) FROM push_subscriptions WHERE user_id = '{user}'")).await
 }
 
-/// What the dead job's record says.
 async fn error(world: &World, job_id: &str) -> String {
     assert_eq!(world.ended(job_id).await, ("dead".into(), Some("permanent".into())));
     let runs = world.store.runs_of(job_id).await.unwrap();
@@ -38,14 +36,14 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
     subscriptions(&world, "new", 10, 0.9).await;
     world.publish_json(CLEAN, "few", &json!({})).await;
     assert_eq!(world.ended("few").await, ("done".into(), None));
-    assert_eq!((of(&world, "gone").await, of(&world, "new").await), (0, 10), "who is new may not be there yet");
+    assert_eq!((of(&world, "gone").await, of(&world, "new").await), (0, 10), "a new user's row may not exist yet");
     assert_eq!(of(&world, "ana").await, 1);
     assert_eq!(
         world.store.runs_of("few").await.unwrap()[0].result.as_ref().unwrap()["removed"]["push_subscriptions"],
         10
     );
 
-    // More than a share: 11 of 25, and then 51 of 1,015 where 5 % are 50.
+    // Above the share: 11 of 25, then 51 of 1,015 (5 % are 50).
     subscriptions(&world, "gone", 11, 2.0).await;
     world.publish_json(CLEAN, "share", &json!({})).await;
     let why = error(&world, "share").await;
@@ -64,7 +62,7 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
     assert_eq!(world.ended("within").await.0, "done");
     assert_eq!((of(&world, "gone").await, of(&world, "lost").await, of(&world, "ben").await), (0, 0, 951));
 
-    // A person who has looked may say how many.
+    // An operator may allow a larger number.
     subscriptions(&world, "many", 3000, 2.0).await;
     world.publish_json(CLEAN, "too-few", &json!({ "mostRemoved": 2999 })).await;
     assert!(error(&world, "too-few").await.contains("at most 2999"));
@@ -72,7 +70,7 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
     assert_eq!(world.ended("meant").await.0, "done");
     assert_eq!((of(&world, "many").await, of(&world, "ben").await), (0, 951));
 
-    // A view that shows nobody.
+    // A view without users.
     world.sql("ALTER TABLE users RENAME TO people").await;
     world.sql("CREATE VIEW users AS SELECT * FROM people WHERE false").await;
     world.publish_json(CLEAN, "nobody", &json!({ "mostRemoved": 1_000_000 })).await;

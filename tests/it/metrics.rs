@@ -1,4 +1,4 @@
-//! `/metrics`: what is counted, that its labels are bounded, and that nothing in it is personal.
+//! `/metrics`: counts, bounded labels, nothing personal.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,7 +21,6 @@ use serde_json::json;
 
 use crate::support::{FAMILY, Phones, Process, World, not_checked, reminder, utc_now};
 
-/// One line of the text form.
 struct Sample {
     name: String,
     labels: BTreeMap<String, String>,
@@ -42,7 +41,7 @@ fn samples(text: &str) -> Vec<Sample> {
     text.lines().filter(|line| !line.starts_with('#')).map(sample).collect()
 }
 
-/// The sum of the samples of a name with these labels. None where there is none.
+/// The sum is None if there are no samples.
 fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let found = samples(text).into_iter().filter(|sample| {
         sample.name == name && labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
@@ -56,7 +55,6 @@ async fn metrics(worker: &mut Process) -> String {
     text
 }
 
-/// Passes what a live worker says to `promtool check metrics`, where it is at hand.
 fn check_with_promtool(text: &str) {
     let child = Command::new("promtool")
         .args(["check", "metrics"])
@@ -73,7 +71,6 @@ fn check_with_promtool(text: &str) {
     assert!(output.status.success() && said.trim().is_empty(), "{said}");
 }
 
-/// The values that a label may have.
 fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match label {
@@ -115,7 +112,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
 #[tokio::test]
 async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     let world = World::new().await;
-    // Due at once, so that the scheduler has been late or not.
+    // A due schedule makes the scheduler report its lag.
     world
         .sql("UPDATE schedules SET next_at = now() - interval '2 seconds', due_at = now() - interval '2 seconds'")
         .await;
@@ -123,7 +120,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
     world.push.behave_always("chloe", Some(Behaviour::status(410)));
     world.push.behave_always("dan", Some(Behaviour::status(400)));
-    // With all that there is to count.
+    // Phones and callbacks give every metric a sample.
     let phones = Phones::start(&world).await;
     let mut variables = phones.one("SMS");
     variables.extend([("PUBLIC_URL", "https://bell.test"), ("PUBLIC_PORT", "0")].map(|(a, b)| (a.into(), b.into())));
@@ -183,7 +180,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     values.extend(deliveries.map(|(answer, count)| {
         ("carebell_deliveries_total", vec![("channel", "web_push"), ("answer", answer)], count)
     }));
-    // Some are looked at now and then only, and a text may be written in the midst of an end.
+    // Some gauges are updated only now and then.
     let mut wrong = None;
     let text = world
         .eventually("all have ended and been seen", async || {
@@ -215,7 +212,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
 
-/// Each metric of the enum is there, as what it is said to be, with its labels and no others, of values that are bounded.
+/// Checks types, labels, and that the values of labels are bounded.
 fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;
@@ -249,7 +246,7 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
     let state = async |worker: &mut Process| {
         sum(&metrics(worker).await, "carebell_breaker_state", &[("channel", "web_push"), ("provider", &host)])
     };
-    assert_eq!(state(&mut worker).await, None, "nobody was asked yet");
+    assert_eq!(state(&mut worker).await, None, "no provider was asked yet");
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
     assert_eq!(state(&mut worker).await, Some(0.0));
@@ -268,7 +265,7 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
     world.eventually("it is closed", async || (state(&mut worker).await == Some(0.0)).then_some(())).await;
     let text = metrics(&mut worker).await;
     let down = sum(&text, "carebell_deliveries_total", &[("provider", &host), ("answer", "down")]);
-    // Six of ten sends, the four of the first job among them.
+    // Six of ten sends open it. The first job's four are among the ten.
     assert!(down >= Some(6.0), "{down:?}");
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
@@ -280,7 +277,7 @@ async fn what_waits_and_for_how_long_is_shown() {
     for number in 0..3 {
         world.remind(&format!("waits-{number}")).await;
     }
-    // One that only schedules: nobody pulls.
+    // Only the scheduler runs, so nobody pulls.
     let mut environment = world.environment();
     environment.insert("LOG_FORMAT".into(), "json".into());
     let mut worker = Process::start(&["run", "--only", "scheduler"], &environment, world.directory.path());

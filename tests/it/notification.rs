@@ -1,4 +1,4 @@
-//! `notification`: recipients, channels, and what it refuses.
+//! `notification`: recipients, channels, and rejected input.
 
 use serde_json::{Value, json};
 use sqlx::Row;
@@ -117,5 +117,5 @@ fn each_mistake_names_its_field() {
     let fine = with("url", json!("https://app.example.org/visits"));
     assert!(decode("notification", &fine).is_ok());
     let fine = with("data", json!({ "path": "C:\\u0000" }));
-    assert_eq!(decode("notification", &fine), Ok(()), "a backslash is no control character");
+    assert_eq!(decode("notification", &fine), Ok(()), "a backslash is not a control character");
 }

@@ -1,5 +1,4 @@
-//! What `docs/OPERATIONS.md` says can be done: two versions at once, as while an upgrade rolls out or is taken back, and
-//! streams that are lost.
+//! `docs/OPERATIONS.md`: two versions at once, as during an upgrade or rollback, and lost streams.
 
 use crate::{
     cli::carebell,
@@ -38,7 +37,7 @@ async fn deliveries_whose_messages_were_lost_are_sent_after_the_statements_of_th
     world.queues_are_empty().await;
     assert_eq!(worker.terminate().await.code(), Some(0));
 
-    // As it is where streams are lost meanwhile: the ledger says that they wait, and no message is there.
+    // The stream is lost: the ledger waits, but the messages are gone.
     world.context.delete_stream("DELIVERIES").await.unwrap();
     let (well, said, error) = carebell(&world, &["streams", "apply"], &[]).await;
     assert!(well, "{said}{error}");
@@ -53,7 +52,7 @@ async fn deliveries_whose_messages_were_lost_are_sent_after_the_statements_of_th
     worker.ready().await;
     let sent = "SELECT count(*) FROM deliveries WHERE state = 'sent'";
     world.eventually("all are sent", async || (world.count(sent).await == 4).then_some(())).await;
-    assert_eq!(world.push.counts().accepted, 7, "the one that was sent is not sent again");
+    assert_eq!(world.push.counts().accepted, 7, "the sent push is not repeated");
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4);
     assert_eq!(worker.terminate().await.code(), Some(0));
 }

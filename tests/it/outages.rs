@@ -1,4 +1,4 @@
-//! Servers that go and come back: no job is lost, no attempt is burnt, the worker stays.
+//! Servers that stop and return: no lost job, no burnt attempt, the worker stays.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -23,12 +23,12 @@ async fn nats_stopped_and_started() {
         .await;
     assert_eq!(worker.get("/livez").await.0, 200);
     world.nats.start_again().await.unwrap();
-    // From when the server answers: the test's own client has to come back too.
+    // The test's own client must reconnect first.
     world.eventually("NATS is back", async || world.context.query_account().await.ok()).await;
     let since = tokio::time::Instant::now();
     world.remind("after").await;
     world.ledger("after").await;
-    assert!(since.elapsed() < Duration::from_secs(15), "pulls are made anew at once: {:?}", since.elapsed());
+    assert!(since.elapsed() < Duration::from_secs(15), "pulls resume at once: {:?}", since.elapsed());
     world.push.wait_for(8, LIMIT).await.unwrap();
     assert_eq!(worker.get("/health").await.0, 200);
     world.queues_are_empty().await;
@@ -54,7 +54,7 @@ async fn nats_killed_while_jobs_are_under_way() {
         assert_eq!((ledger.len(), ledger.iter().all(|line| line.state == "sent")), (4, true), "{ledger:?}");
     }
     world.queues_are_empty().await;
-    // A server that was killed has forgotten who had what, and hands out again what a worker is still sending.
+    // A killed server repeats deliveries still being sent.
     let counts = world.push.counts();
     assert_eq!(counts.accepted - counts.replaced, 120, "nothing lost, nothing doubled");
     let second_claims = world.count("SELECT sum(claims - 1)::bigint FROM deliveries").await;
@@ -106,7 +106,7 @@ async fn a_worker_without_its_servers_says_so_and_exits() {
         ];
         values.map(|(name, value)| (name.to_owned(), value.to_owned())).into()
     };
-    // Port 1 is nobody's.
+    // Nothing listens on port 1.
     let mut process =
         Process::start(&["run"], &environment("nats://127.0.0.1:1", "postgres://127.0.0.1:1/x"), directory.path());
     let answer = process.get("/ready").await;
@@ -129,7 +129,7 @@ async fn a_database_without_the_schema_is_told_of() {
     assert!(process.output().contains("carebell migrate"), "{}", process.output());
 }
 
-/// What no library writes, but a hand-made producer might: a header that the worker's NATS client cannot take.
+/// Only a hand-made producer writes such a header.
 #[tokio::test]
 async fn a_client_that_is_ended_by_a_message_ends_the_worker_which_says_so() {
     let world = World::new().await;

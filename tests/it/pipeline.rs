@@ -1,4 +1,4 @@
-//! The pipeline with jobs that misbehave: each harms itself only.
+//! The pipeline with misbehaving jobs: each harms only itself.
 
 use std::{
     sync::atomic::{AtomicUsize, Ordering},
@@ -17,10 +17,10 @@ use tokio::time::sleep;
 
 use crate::support::{Custom, Worker, World, reminder, utc_now};
 
-/// What the error must say, the headers, the body.
+/// Expected error, headers, body.
 type Bad<'a> = (&'a str, Vec<(&'a str, &'a str)>, String);
 
-/// Takes the place of `reminder.medication`; what it does is in its id.
+/// Replaces `reminder.medication`. The id selects the behaviour.
 struct Misbehaving {
     id: String,
 }
@@ -86,7 +86,7 @@ async fn panics_and_failures_burn_attempts_and_harm_no_neighbour() {
     for (_, headers, body) in world.dead_letters_once(3).await {
         assert!(!format!("{headers:?}").contains("patient"), "a panic's text may be personal: {headers:?}");
         let id = headers.get("Carebell-Job-Id").unwrap().as_str();
-        assert!(String::from_utf8_lossy(&body).contains(id), "the body is kept as it came");
+        assert!(String::from_utf8_lossy(&body).contains(id), "the body is kept unchanged");
         assert_eq!(headers.get("Carebell-Dead-Subject").unwrap().as_str(), "jobs.reminder.medication");
         assert_eq!(headers.get("Content-Type").unwrap().as_str(), "application/json");
     }
@@ -94,7 +94,7 @@ async fn panics_and_failures_burn_attempts_and_harm_no_neighbour() {
     pipeline.stop().await;
 }
 
-/// Job id, what it does, what it asks for, how many attempts it gets.
+/// Job id, behaviour, requested policy, expected attempts.
 type Wish = (&'static str, &'static str, [(&'static str, &'static str); 2], i32);
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn work_that_takes_longer_than_the_server_waits_is_kept_alive() {
     let pipeline = Custom::start(&world, registry());
     assert_eq!(world.ended("long").await, ("skipped".into(), Some("gone".into())));
     world.queues_are_empty().await;
-    assert_eq!(LONG_RUNS.load(Ordering::SeqCst), 1, "the server never thought it dead");
+    assert_eq!(LONG_RUNS.load(Ordering::SeqCst), 1, "the server never redelivers it");
     pipeline.stop().await;
 }
 
@@ -184,7 +184,7 @@ async fn what_cannot_be_read_is_kept_and_stops_nobody() {
 async fn a_job_that_ends_its_workers_is_dead_before_it_runs_again() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=500ms").await;
     publish(&world, "killer").await;
-    // Workers that take the message and die: it is delivered again and again, and nothing is recorded.
+    // As if workers took the message and died.
     let consumer: async_nats::jetstream::consumer::PullConsumer =
         world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
     for _ in 0..6 {

@@ -1,4 +1,4 @@
-//! Jobs that can only fail, and healthy ones beside them in the same queue.
+//! Poison jobs, and healthy ones beside them in the same queue.
 
 use carebell::{
     job::{Context, Failure, Invalid, Job, Outcome},
@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 use crate::support::{Custom, LIMIT, Process, World, peek, reminder, utc_now};
 
-/// Takes the place of `reminder.medication`; what it does is in its id.
+/// Replaces `reminder.medication`. The id selects the behaviour.
 struct Poison {
     id: String,
 }
@@ -61,7 +61,7 @@ async fn a_flood_of_poison_harms_no_healthy_job_of_its_queue() {
         let body = reminder(what, utc_now());
         world.publish_json("jobs.reminder.medication", &format!("{what}-{number}"), &body).await;
     };
-    // In front of all healthy ones, and among them.
+    // Ahead of all healthy jobs, and among them.
     join_all((0..EACH).flat_map(|number| KINDS_OF_POISON.map(|(what, _)| publish(what, number)))).await;
     for number in 0..EACH {
         publish("healthy", number).await;
@@ -89,7 +89,7 @@ async fn a_flood_of_poison_harms_no_healthy_job_of_its_queue() {
     pipeline.stop().await;
 }
 
-/// The header that ends every NATS client that gets it: nothing that the worker itself could catch.
+/// This header ends every NATS client. The worker cannot catch it.
 async fn publish_killer(world: &World) {
     let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
     let header = "NATS/1.0\r\nX-Note: a\rb\r\n\r\n";
@@ -104,14 +104,14 @@ async fn publish_killer(world: &World) {
 
 #[tokio::test]
 async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_healthy_ones_get_through() {
-    // As few deliveries as there can be: one attempt and the ten more that workers that were lost may need.
+    // The fewest deliveries possible: one attempt, and ten for lost workers.
     let policy = "*.attempts=1,*.max_attempts=1,*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
     let world = World::with_overrides(policy).await;
     publish_killer(&world).await;
     let mut workers: Vec<Process> = (0..2).map(|_| Process::worker(&world, &[])).collect();
     let mut deaths = 0;
     let mut healthy = 0;
-    // What starts a worker again when it ends is the operator's supervisor.
+    // In production a supervisor restarts workers.
     world
         .eventually_within(3 * LIMIT, "it is in the dead letters", async || {
             for worker in &mut workers {
@@ -137,7 +137,7 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
     let ledger = world.ledger("healthy").await;
     assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
     world.queues_are_empty().await;
-    // What a worker had sent and not recorded when its client ended is sent again, in place of the first.
+    // Pushes sent but not recorded are repeated and replace the first.
     let counts = world.push.counts();
     assert_eq!(counts.accepted - counts.replaced, 4, "{counts:?}");
 }

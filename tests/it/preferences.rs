@@ -1,4 +1,4 @@
-//! What people want counts when a notification is planned, and once more when it is sent.
+//! Preferences count when a notification is planned, and again when it is sent.
 
 use std::sync::Arc;
 
@@ -20,8 +20,7 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "type": "NEWS" })
 }
 
-/// Quiet hours of ana that began an hour ago and end in so many seconds, on clocks of a zone half a day away. Answers when
-/// that is.
+/// Ana's quiet hours: from an hour ago until `seconds` from now, in a zone half a day away. Returns their end.
 async fn quiet_for(world: &World, seconds: u32) -> DateTime<Utc> {
     let insert = format!(
         "INSERT INTO preferences (user_id, quiet_from, quiet_to, quiet_zone) \
@@ -48,7 +47,7 @@ async fn a_choice_for_one_type_goes_before_the_choice_for_all() {
     world.push.wait_for(2, LIMIT).await.unwrap();
     let ledger = world.ledger("news").await;
     assert_eq!(sorted(ledger.iter().map(|line| line.user_id.as_str()).collect()), ["ben", "dan"]);
-    assert_eq!(inbox(&world).await, 3, "the inbox has it in any case");
+    assert_eq!(inbox(&world).await, 3, "the inbox always has it");
     worker.stop().await;
 }
 
@@ -77,7 +76,7 @@ async fn what_is_used_only_of_those_who_chose_it_is_on_record_where_a_job_names_
 async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // By then it is up, and the quiet hours are not over before they are looked at.
+    // The worker must be up before the quiet hours end.
     world.publish_json("jobs.notification.normal", "first", &news("dan")).await;
     world.push.wait_for(1, LIMIT).await.unwrap();
     let over = quiet_for(&world, 12).await;
@@ -88,7 +87,7 @@ async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     let held = "SELECT count(*) FROM deliveries WHERE job_id = 'news' AND state = 'held' AND reason = 'quiet_hours' \
                 AND held_until > now()";
     world.eventually("it is held", async || (world.count(held).await == 1).then_some(())).await;
-    assert_eq!(inbox(&world).await, 1, "the inbox is silent, and has it");
+    assert_eq!(inbox(&world).await, 1, "the inbox is silent and has it");
     let sent = world.ledger("news").await.remove(0);
     assert_eq!((sent.state.as_str(), sent.attempts, sent.reason), ("sent", 0, None));
     let early = format!("SELECT count(*) FROM deliveries WHERE job_id = 'news' AND sent_at < '{over}'");
@@ -96,8 +95,7 @@ async fn quiet_hours_hold_what_is_not_critical_until_they_end() {
     worker.stop().await;
 }
 
-/// By a clock of the test's own: in the night in which an hour comes twice they end the last time that the clock shows so,
-/// and over midnight on the next day.
+/// In the night when an hour repeats, quiet hours end at its second occurrence.
 #[tokio::test]
 async fn quiet_hours_are_those_of_the_persons_clocks() {
     let world = World::new().await;
@@ -117,7 +115,7 @@ async fn quiet_hours_are_those_of_the_persons_clocks() {
         let never = "2999-01-01T00:00:00Z";
         [("Carebell-Job-Id", id), ("Content-Type", "application/json"), ("Carebell-Not-After", never)]
     };
-    // It is 02:45, and was 02:30 a quarter of an hour ago; in a quarter of an hour it is 02:00 again.
+    // 02:30 has passed once. In 15 minutes it is 02:00 again.
     let ends = ["2027-10-31T01:30:00Z", "2027-11-16T06:00:00Z"].map(|at| at.parse().unwrap());
     for (user, end, sent) in [("ana", ends[0], 1), ("ben", ends[1], 2)] {
         world.publish("jobs.notification.normal", &headers(user), news(user).to_string()).await;
@@ -127,7 +125,7 @@ async fn quiet_hours_are_those_of_the_persons_clocks() {
         };
         let line = world.eventually("it is held", held).await;
         assert_eq!((line.reason.as_deref(), line.held_until), (Some("quiet_hours"), Some(end)), "{user}");
-        // The server, which has a clock of its own, hands the parked message over in a year: the test does so now.
+        // The server would resume the message in a year.
         clock.advance(end - clock.now());
         let again = json!({ "deliveryId": line.id }).to_string();
         let id: [(&str, &str); 4] = [
@@ -140,7 +138,7 @@ async fn quiet_hours_are_those_of_the_persons_clocks() {
         let line = world.ledger(user).await.remove(0);
         assert_eq!((line.state.as_str(), line.attempts, line.sent_at), ("sent", 0, Some(end)), "{user}");
         assert_eq!(phones.first.counts().accepted, sent);
-        // 23:30 of a day without a change.
+        // 23:30 on a day without a clock change.
         clock.advance("2027-11-15T22:30:00Z".parse::<DateTime<Utc>>().unwrap() - clock.now());
     }
     pipeline.stop().await;
@@ -197,7 +195,7 @@ async fn whoever_opts_out_while_it_waits_gets_nothing() {
     worker.stop().await;
 }
 
-/// The constraints of the tables name the channels by hand.
+/// The tables' constraints list the channels by hand.
 #[tokio::test]
 async fn each_channel_can_be_chosen_and_have_an_address() {
     let world = World::new().await;

@@ -1,5 +1,5 @@
-//! `docs/PRODUCERS.md`: its programs run and are the files, its permissions suffice, its errors are what the server
-//! says; and JSON as Python's protobuf library writes and reads it.
+//! `docs/PRODUCERS.md`: its programs run, its permissions suffice, its errors are the server's. JSON is read and
+//! written as by Python.
 
 use std::{fs, path::Path, process::Stdio};
 
@@ -36,14 +36,14 @@ fn the_programs_shown_are_the_files() {
         let text = fs::read_to_string(Path::new(ROOT).join("docs/producers").join(file)).unwrap();
         assert!(
             doc.contains(&format!("\n```{language}\n{text}```\n")),
-            "docs/PRODUCERS.md does not show {file} as it is"
+            "docs/PRODUCERS.md does not show the current {file}"
         );
     }
     let lock = fs::read_to_string(Path::new(ROOT).join("docs/producers/node/package-lock.json")).unwrap();
     assert!(!lock.contains("\"resolved\""), "the lock file holds checksums, and no addresses");
 }
 
-/// Runs a producer on the world's server and returns what it prints.
+/// Runs a producer and returns its output.
 async fn run(url: &str, mut producer: Command, args: &[&str]) -> String {
     let output = producer.args(args).env("NATS_URL", url).stdin(Stdio::null()).output().await.unwrap();
     let [said, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -51,7 +51,7 @@ async fn run(url: &str, mut producer: Command, args: &[&str]) -> String {
     said
 }
 
-/// An instant as a person would write it, and as it stands in a job id.
+/// An instant in RFC 3339, and as in job ids.
 fn written(instant: DateTime<Utc>) -> (String, String) {
     (instant.to_rfc3339_opts(SecondsFormat::Secs, true), instant.format("%Y%m%dT%H%M%SZ").to_string())
 }
@@ -127,13 +127,12 @@ async fn the_node_program_reminds_later() {
     reminds_later(|| node.producer()).await;
 }
 
-/// The blocks of a language in a document.
 fn blocks(doc: &str, language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
     doc.split(&fence).skip(1).map(|part| part.split("```").next().unwrap().to_owned()).collect()
 }
 
-/// What a producer is allowed: the file that users include, and no copy of it.
+/// Permissions of a producer: the file that users include.
 const PRODUCER_CONF: &str = include_str!("../../helm/carebell/nats/producer.conf");
 
 #[test]
@@ -142,7 +141,7 @@ fn the_permissions_shown_are_the_file() {
     assert_eq!(blocks(&doc(), "conf"), [format!("permissions: {{\n  {}\n}}\n", lines.join("\n  "))]);
 }
 
-/// A server on which whoever gives no name has the permissions of a producer, `ops` has all, and streams are there.
+/// A server where anonymous clients are producers, and `ops` may do everything.
 async fn guarded_server() -> (NatsServer, jetstream::Context, guard::PrivateDir) {
     let config = format!(
         "no_auth_user: app\nauthorization {{ users: [\n{{ user: ops, password: ops }}\n\
@@ -197,7 +196,7 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation"), "{subject}: {said}");
     }
-    // Workers are handed their jobs under `_INBOX_carebell.`: those are not for a producer's eyes.
+    // Workers receive jobs below `_INBOX_carebell.`, so producers must not subscribe.
     for subject in ["_INBOX_carebell.>", "_INBOX.>", "jobs.>", ">"] {
         let _subscription = app.subscribe(subject).await.unwrap();
         let said = violated.recv().await.unwrap();
@@ -206,7 +205,7 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
     assert_eq!(peek(&ops, "JOBS", ">").await, published);
 }
 
-/// A schedule is published by the server, which has all permissions: so what it may aim at is what counts.
+/// The server publishes schedules with all permissions, so targets must be limited.
 #[tokio::test]
 async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() {
     let (server, ops, _directory) = guarded_server().await;
@@ -231,7 +230,7 @@ async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() 
     }
     assert_eq!(peek(&ops, "SCHEDULED", ">").await, 0);
 
-    // What JOBS does not draw from SCHEDULED stays there, and is a dead letter before long.
+    // JOBS does not source the first two: they become dead letters.
     for (number, target) in
         ["due.maintenance.prune", "due.web_push.normal", "due.reminder.medication"].iter().enumerate()
     {
@@ -240,7 +239,7 @@ async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() 
     }
     let since = tokio::time::Instant::now();
     while peek(&ops, "JOBS", "jobs.reminder.medication").await == 0 {
-        assert!(since.elapsed() < LIMIT, "what a producer may schedule has not come");
+        assert!(since.elapsed() < LIMIT, "the permitted schedule has not fired");
         tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     }
     assert_eq!(peek(&ops, "JOBS", ">").await, 1);
@@ -249,7 +248,7 @@ async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() 
     }
 }
 
-/// Publishes as it stands in the protocol, and returns the server's error code.
+/// Publishes a raw request and returns the server's error code.
 async fn refused(world: &World, subject: &str, headers: &[(&str, &str)], size: usize) -> i64 {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -313,7 +312,7 @@ async fn a_delayed_job_that_is_replaced_by_an_expired_one_is_cancelled() {
     worker.stop().await;
 }
 
-/// Asks Python to read texts: of each, the bytes of the message and several canonical forms, or none if it is refused.
+/// Reads texts with Python. Returns the bytes and canonical forms of each, or None if refused.
 async fn asked(python: &Python, texts: &[(String, String)]) -> Vec<Option<Value>> {
     let directory = tempfile::tempdir().unwrap();
     let descriptors = directory.path().join("descriptors.bin");
@@ -331,7 +330,7 @@ async fn asked(python: &Python, texts: &[(String, String)]) -> Vec<Option<Value>
     answers
 }
 
-/// What both read in one text, which must be the same: the message as we write it, or none.
+/// Asserts that both read a text alike. Returns our JSON, or None if refused.
 fn agreed<M>(text: &str, theirs: Option<&Value>) -> Option<String>
 where
     M: Message + Default + ReflectMessage + PartialEq + std::fmt::Debug,
@@ -367,7 +366,7 @@ async fn json_is_read_as_python_reads_and_writes_it() {
         assert_eq!(read.is_some(), index < taken().count(), "{text}");
         written.extend(read.map(|text| (message.clone(), text)));
     }
-    // And back: Python reads from our JSON what it read before.
+    // And back: Python reads the same from our JSON.
     let again = asked(&python, &written).await;
     let first: Vec<&Value> = answers.iter().flatten().map(|answer| &answer["bytes"]).collect();
     let again: Vec<&Value> = again.iter().map(|answer| &answer.as_ref().unwrap()["bytes"]).collect();

@@ -1,4 +1,4 @@
-//! `carebell queues list`, and taking back jobs that are delayed.
+//! `carebell queues list`, and the cancelling of delayed jobs.
 
 use serde_json::{Value, json};
 
@@ -39,7 +39,7 @@ async fn each_queue_is_shown_with_its_policy_and_what_waits_in_it() {
     assert!(medication["oldest_waiting_s"].as_u64().unwrap() < 60);
     assert_eq!(queue("notification_bulk")["attempts"], 7, "overrides count");
     assert_eq!(queue("deliver_web_push_critical")["oldest_waiting_s"], Value::Null);
-    assert!(!said["queues"].to_string().contains("advisories"), "no queue of jobs");
+    assert!(!said["queues"].to_string().contains("advisories"), "not a queue of jobs");
     assert_eq!(said["streams"][2], json!({ "stream": "DEAD_LETTERS", "messages": 0 }));
 
     let (_, table, _) = carebell(&world, &["queues", "list"], &[]).await;

@@ -1,4 +1,4 @@
-//! Rate limits: as many starts as a queue declares, whoever starts them, and no other queue is slower for it.
+//! Rate limits: a queue starts as many jobs as declared, and slows no other queue.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn limited(rate: &str) -> World {
     World::with_overrides(&format!("{QUICK},notification_normal.rate={rate}")).await
 }
 
-/// From now on, each statement that writes the row of a limit is counted.
+/// Counts later writes to a limit's row.
 async fn count_bookings(world: &World) {
     world.sql("CREATE TABLE bookings (at timestamptz NOT NULL DEFAULT clock_timestamp())").await;
     world
@@ -46,8 +46,7 @@ async fn until_ended(world: &World, count: i64) {
     world.eventually(&format!("{count} have ended"), enough).await;
 }
 
-/// The fewest and the most runs of any ten seconds that lie within the test, by their records. On a busy machine there
-/// may be fewer than a limit lets through: that it keeps nobody waiting is shown in paused time, by the limit's own tests.
+/// Fewest and most runs in ten seconds. A busy machine may fall below the limit, so tests in paused time check that.
 async fn windows(world: &World) -> (usize, usize) {
     let runs: Vec<DateTime<Utc>> =
         sqlx::query_scalar("SELECT created_at FROM job_runs WHERE job_id LIKE 'normal-%' ORDER BY created_at")
@@ -74,7 +73,6 @@ async fn consumer(world: &World) -> Info {
     found.cached_info().clone()
 }
 
-/// Waits until so many workers wait for messages.
 async fn idle(world: &World, workers: usize) {
     let pulls = async || (consumer(world).await.num_waiting == workers).then_some(());
     world.eventually(&format!("{workers} pulls wait"), pulls).await;
@@ -179,7 +177,7 @@ async fn a_limit_slows_no_other_queue() {
     worker.stop().await;
 }
 
-/// Messages that came to idle workers all at once wait for their slots for longer than the server waits for a word.
+/// Messages wait longer for their slots than `ack_wait`.
 #[tokio::test]
 async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
     let world = limited("20/min").await;
@@ -195,7 +193,7 @@ async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
         output.lines().filter(|line| line.contains("\"outcome\":\"done\"") && line.contains("\"delivered\":1,"));
     assert_eq!(delivered_once.count(), 3, "{output}");
 
-    // The next is in somebody's hand, its slot half a minute away, when both stop: it is given back at once.
+    // Both workers stop while one holds a message whose slot is far away.
     idle(&world, 2).await;
     world.sql("UPDATE rate_limits SET free_at = now() + interval '30 s'").await;
     let next = json!({ "recipients": [{ "userId": "ben" }], "title": "x" });
@@ -226,7 +224,7 @@ async fn a_database_that_is_away_is_waited_for_and_forgets_no_job() {
     assert_eq!(status, 200);
     postgres.start_again().await.unwrap();
     until_ended(&world, 60).await;
-    // After a crash the table is empty.
+    // The crash empties the table.
     postgres.kill().await;
     postgres.start_again().await.unwrap();
     until_ended(&world, 120).await;
@@ -272,18 +270,18 @@ async fn book_of(world: &World, queue: &str, seconds: u32) -> Booked {
 #[tokio::test]
 async fn the_row_books_what_it_has_and_says_when_to_come_again() {
     let world = World::new().await;
-    // What is ahead is reckoned by the instant of each statement, and what is booked by the row, however long it takes.
+    // `ahead` counts from each statement, bookings from the row.
     let seconds = TimeDelta::seconds;
     let first = book(&world, 20).await;
     assert_eq!((first.granted, first.ahead), (true, seconds(20)), "the first slot is now");
     let second = book(&world, 90).await;
-    assert!(second.granted, "what begins within the horizon may end after it");
+    assert!(second.granted, "a booking may end beyond the horizon");
     assert_eq!(second.free_at - first.free_at, seconds(90));
     let third = book(&world, 1).await;
     assert_eq!((third.granted, third.free_at), (false, second.free_at));
     assert!(third.ahead <= second.ahead && second.ahead <= seconds(110), "{third:?}, {second:?}");
 
-    // What was booked last can be given back, and nothing else.
+    // Only the latest booking can be given back.
     world.store.give_slots_back("queue", first.free_at, SECOND * 5).await.unwrap();
     assert_eq!(book(&world, 1).await.free_at, second.free_at);
     world.store.give_slots_back("queue", second.free_at, SECOND * 40).await.unwrap();
@@ -292,12 +290,12 @@ async fn the_row_books_what_it_has_and_says_when_to_come_again() {
     let set =
         async |ahead: &str| world.sql(&format!("UPDATE rate_limits SET free_at = now() + interval '{ahead}'")).await;
     set("-1 hour").await;
-    assert_eq!(book(&world, 30).await.ahead, seconds(20), "no more is made up for than ten seconds");
+    assert_eq!(book(&world, 30).await.ahead, seconds(20), "at most ten seconds are made up for");
     set("5 hours").await;
     let clamped = book(&world, 1).await;
     assert_eq!((clamped.granted, clamped.ahead), (false, seconds(200)), "as if another clock had written it");
 
-    // All at once: each has slots of its own.
+    // Concurrent bookings have separate slots.
     set("0").await;
     let all = join_all((0..40).map(|_| book(&world, 2))).await;
     let mut ends: Vec<_> = all.iter().filter(|booked| booked.granted).map(|booked| booked.free_at).collect();

@@ -1,5 +1,4 @@
-//! What the store promises to those who repeat themselves: the same record twice counts once, and a worker that was
-//! thought dead does not write over its successor.
+//! Idempotence of the store: repeats count once, and a worker believed dead never overwrites its successor.
 
 use carebell::{
     kind::{Kind, Lane},
@@ -62,7 +61,7 @@ pub fn commit(meta: Meta, plan: Plan) -> Commit {
     }
 }
 
-/// Writes runs that claim nothing and that no other was planned with.
+/// Writes runs without claims and without combined commits.
 pub async fn put(store: &Store, commits: &[Commit]) -> Result<Vec<Committed>, StoreError> {
     let answers = store.commit(commits).await?;
     assert!(answers.iter().all(|answer| !answer.followed && answer.claimed.is_empty()), "{answers:?}");
@@ -98,7 +97,7 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
         assert_eq!(store.record_run_failures(&[failed(meta("a", 1, 1), death())]).await.unwrap(), [true]);
     }
     store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released)]).await.unwrap();
-    assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a release that comes late does not bring it back");
+    assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a late release does not revive it");
     let same = commit(meta("a", 1, 2), Plan::default());
     assert_eq!(put(&store, &[same]).await.unwrap(), [Committed::Duplicate]);
     let again = commit(meta("a", 9, 1), Plan::default());
@@ -126,7 +125,7 @@ pub fn planned(id: &str) -> Commit {
     commit
 }
 
-/// What was planned is looked for by the root under which it was planned.
+/// Planned rows belong to the root they were planned under.
 #[tokio::test]
 async fn a_job_that_is_published_again_under_another_root_is_brought_to_its_end() {
     let store = store().await;
@@ -161,12 +160,12 @@ pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> Claim
     ask_by("one", id, sequence, delivered, now)
 }
 
-/// The same by a worker of this name.
+/// As `ask`, by this worker.
 pub fn ask_by(worker: &str, id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
     ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, now }
 }
 
-/// How old a claim must be to count as that of a dead worker.
+/// A claim this old is a dead worker's.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(15);
 
 async fn claim(store: &Store, ask: ClaimAsk) -> Claimed {
@@ -177,7 +176,7 @@ fn entry(id: &str, sequence: i64, delivered: i64, record: LedgerRecord) -> Ledge
     entry_by("one", id, sequence, delivered, record, utc_now())
 }
 
-/// What a worker of this name says.
+/// As `entry`, by this worker.
 pub fn entry_by(
     worker: &str,
     id: &str,
@@ -231,7 +230,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert!(matches!(claim(&store, ask("d", other, 1, now)).await, Claimed::Busy(until) if until > now));
     let same = claim(&store, ask("d", holder, 1, now)).await;
     assert!(matches!(same, Claimed::Taken(_)), "the same ask, whose answer was lost");
-    // A server that has forgotten a delivery in a crash delivers again too soon, perhaps under the same count.
+    // After a crash a server may redeliver too soon, perhaps under the same count.
     for delivered in [1, 2] {
         let too_soon = claim(&store, ask_by("two", "d", holder, delivered, now + TimeDelta::seconds(5))).await;
         assert!(matches!(too_soon, Claimed::Busy(_)), "the first worker is at it: {too_soon:?}");
@@ -250,7 +249,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
 }
 
-/// A server that has forgotten deliveries in a crash counts them anew.
+/// A crashed server counts deliveries anew.
 #[tokio::test]
 async fn a_failure_from_before_a_crash_of_the_server_does_not_end_the_claim_after_it() {
     let store = store().await;
@@ -285,7 +284,7 @@ async fn a_delivery_that_is_held_is_not_claimed_before_its_time_unless_it_has_ex
     assert!(matches!(claim(&store, ask("d", 2, 1, now)).await, Claimed::Busy(busy) if busy == until));
     let expired = now + TimeDelta::hours(2);
     let claimed = claim(&store, ask("d", 2, 1, expired)).await;
-    assert!(matches!(claimed, Claimed::Taken(_)), "so that it is recorded as expired: {claimed:?}");
+    assert!(matches!(claimed, Claimed::Taken(_)), "claimed in order to expire: {claimed:?}");
 }
 
 #[tokio::test]
@@ -299,7 +298,7 @@ async fn one_mark_has_one_owner_whatever_the_grouping() {
         })
         .collect();
     let groups = join_all(jobs.chunks(5).map(async |group| {
-        // As a group is put again: one that writes the mark at the same moment as another is refused, and then finds it.
+        // A group that meets a concurrent mark is refused, and then repeated.
         loop {
             match put(&store, group).await {
                 Err(StoreError::Busy(_)) => {}
@@ -360,7 +359,7 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
     put(&store, &[commit(meta("done", 2, 1), Plan::default())]).await.unwrap();
     store.commit(&[planned("d")]).await.unwrap();
     let give_up = async |id| store.give_up(id, DeadReason::Exhausted, "too often", now).await.unwrap();
-    assert!(give_up("open").await && give_up("open").await, "the second finds it as the first has left it");
+    assert!(give_up("open").await && give_up("open").await, "the second call changes nothing");
     assert_eq!(run_of(&store, "open").await, ("dead".into(), 1));
     assert!(!give_up("done").await, "a job that has ended only leaves its stream");
     assert!(give_up("never-seen").await);
@@ -368,7 +367,7 @@ async fn a_job_that_the_server_delivers_no_more_is_given_up_once_and_only_if_it_
     claim(&store, ask("d", 1, 1, now)).await;
     assert!(give_up("d").await);
     let sent = entry("d", 1, 1, receipt(Delivered::Sent));
-    assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "the worker was sending it all the while");
+    assert_eq!(store.record_deliveries(&[sent]).await.unwrap(), [true], "the worker was still sending it");
     assert!(matches!(claim(&store, ask("d", 1, 2, now)).await, Claimed::Ended(state) if state == "sent"));
 }
 
@@ -379,10 +378,10 @@ async fn a_shortage_ends_once_and_no_late_word_ends_the_next() {
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(over("refilled", "first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::Fresh, "the next shortage");
-    assert_eq!(one(over("refilled-too", "first")).await, Committed::Fresh, "somebody who saw the first one end");
+    assert_eq!(one(over("refilled-too", "first")).await, Committed::Fresh, "a job that saw the first one end");
     assert_eq!(one(found("third")).await, Committed::MarkTaken, "the second is still there");
 
-    // In one group: who found a shortage while it was there is told of by its owner, though it is over by now.
+    // In one group, the found shortage belongs to its owner, though the group ends it.
     let group = [over("refilled-again", "second"), found("fourth")];
     assert_eq!(put(&store, &group).await.unwrap(), [Committed::Fresh, Committed::MarkTaken]);
     assert_eq!(one(found("fifth")).await, Committed::Fresh);

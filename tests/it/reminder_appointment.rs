@@ -1,4 +1,4 @@
-//! `reminder.appointment`: its guards, whom it tells and what, and what it refuses.
+//! `reminder.appointment`: guards, recipients and text, and rejected input.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -52,13 +52,13 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("alone", soon, 30), "skipped", Some("no_recipients")),
         (reminder("begun", begun, 0), "expired", Some("expired")),
         (reminder("confirmed", soon, 30), "done", None),
-        // As exactly as a producer can say it that counts in milliseconds.
+        // As precise as a producer that counts in milliseconds.
         (json!({ "appointmentId": "ahead", "dateTime": carebell::text::instant(soon) }), "done", None),
     ];
     let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
+    assert!(world.dead_letters().await.is_empty(), "a skip is not a failure");
     worker.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! `reminder.medication`: its guards, and what it refuses.
+//! `reminder.medication`: guards and rejected input.
 
 use chrono::TimeDelta;
 use serde_json::json;
@@ -32,14 +32,14 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("skipped", due), "skipped", Some("already_skipped")),
         (reminder("alone", due), "skipped", Some("no_recipients")),
         (reminder("stopped", long_ago), "expired", Some("expired")),
-        // Another dose of the same medication, and one that is logged as neither given nor skipped.
+        // Another dose, and one logged as neither given nor skipped.
         (reminder("given", due - TimeDelta::minutes(30)), "done", None),
         (reminder("metformin", due), "done", None),
     ];
     let worker = Worker::start(&world);
     world.all_end("jobs.reminder.medication", &cases).await;
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
+    assert!(world.dead_letters().await.is_empty(), "a skip is not a failure");
     worker.stop().await;
 }
 

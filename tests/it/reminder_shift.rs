@@ -1,4 +1,4 @@
-//! `reminder.shift`: its guards, whom it tells and what, and what it refuses.
+//! `reminder.shift`: guards, recipient and text, and rejected input.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
@@ -39,7 +39,7 @@ async fn each_guard_skips_with_its_reason() {
     ] {
         shift(&world, id, at, status).await;
     }
-    // A shift that nobody has taken yet, as a view may well hold it.
+    // A view may show shifts that nobody has taken yet.
     world.sql("ALTER TABLE caregiver_shifts ALTER user_id DROP NOT NULL").await;
     world.sql("UPDATE caregiver_shifts SET user_id = NULL WHERE id = 'open'").await;
     let cases = [
@@ -54,7 +54,7 @@ async fn each_guard_skips_with_its_reason() {
     let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "a skip is no failure");
+    assert!(world.dead_letters().await.is_empty(), "a skip is not a failure");
     worker.stop().await;
 }
 

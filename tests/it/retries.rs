@@ -1,4 +1,4 @@
-//! Retries that wait long leave their queue, and keep what is on record of them.
+//! Long retries leave their queue and keep their record.
 
 use async_nats::jetstream::consumer::{FromConsumer, PullConsumer, pull};
 use carebell::{
@@ -14,10 +14,10 @@ use serde_json::{Value, json};
 
 use crate::support::{Custom, LIMIT, Process, Worker, World, peek, reminder, utc_now};
 
-/// Waits that end in no test, and no message that the server hands out again because a busy worker is slow.
+/// Waits outlast every test, and slow workers cause no redelivery.
 const LONG: &str = "*.backoff=fixed 1h,*.jitter=0%,*.ack_wait=5s";
 
-/// Takes the place of `reminder.medication`.
+/// Replaces `reminder.medication`.
 struct Failing {
     id: String,
 }
@@ -51,7 +51,7 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News" })
 }
 
-/// Lets what is parked come back now, as the hour of its wait would.
+/// Resumes parked jobs, as after their hour.
 async fn the_wait_is_over(world: &World) {
     let mut stream = world.context.get_stream("HOLD").await.unwrap();
     let last = stream.info().await.unwrap().state.last_sequence;
@@ -92,7 +92,7 @@ async fn deliveries_that_fail_for_long_do_not_fill_the_queue() {
     config.max_ack_pending = 70;
     world.context.create_consumer_on_stream(config, "DELIVERIES").await.unwrap();
 
-    // 425 is an answer of a service that is well: one that is down would not be asked so often.
+    // 425 comes from a healthy service, so no breaker opens.
     world.push.behave_always("ana", Some(Behaviour::status(425)));
     let worker = Worker::start(&world);
     for number in 0..FAILING {
@@ -106,7 +106,7 @@ async fn deliveries_that_fail_for_long_do_not_fill_the_queue() {
     let waiting = "SELECT count(*) FROM deliveries WHERE state = 'held' AND reason = 'retry' AND attempts = 1 \
                    AND held_until > now() + interval '50 minutes'";
     assert_eq!(world.count(waiting).await, i64::try_from(FAILING).unwrap());
-    assert_eq!(world.push.counts().requests, FAILING + 1, "none of them is tried before its time");
+    assert_eq!(world.push.counts().requests, FAILING + 1, "none is retried early");
     worker.stop().await;
 }
 
@@ -148,7 +148,7 @@ async fn a_job_that_failed_runs_again_after_its_wait_and_a_second_copy_of_it_run
     assert_eq!((run.state.as_str(), run.attempts), ("open", 1));
     assert_eq!(run.last_error.as_deref(), Some("no luck as job"));
 
-    // A worker that was lost after parking and before acknowledging leaves the message too, and so a second copy.
+    // A worker lost before its ack leaves a second copy.
     let hold = world.context.get_stream("HOLD").await.unwrap();
     let copy = hold.get_last_raw_message_by_subject("hold.JOBS.1").await.unwrap();
     the_wait_is_over(&world).await;
@@ -162,7 +162,7 @@ async fn a_job_that_failed_runs_again_after_its_wait_and_a_second_copy_of_it_run
     assert_eq!((run.state.as_str(), run.attempts), ("dead", 2));
     assert_eq!(world.dead_letters().await.len(), 1);
 
-    // What an operator publishes again does run again.
+    // Republished jobs run again.
     world.publish_json("jobs.reminder.medication", "job", &reminder("fine", utc_now())).await;
     world.queues_are_empty().await;
     assert_eq!(world.ended("job").await.0, "skipped");
@@ -181,7 +181,7 @@ async fn a_worker_lost_between_record_and_parking_leaves_a_delivery_that_waits_f
     parked(&world, 1).await;
     let line = world.delivery_to("news", "ana").await;
     assert_eq!((line.state.as_str(), line.attempts, line.claims), ("held", 1, 1), "{line:?}");
-    assert_eq!(world.push.counts().requests, 1, "it was not tried before its time");
+    assert_eq!(world.push.counts().requests, 1, "it was not retried early");
     world.push.behave_always("ana", None);
     the_wait_is_over(&world).await;
     let line = world.ledger("news").await.remove(0);
@@ -208,7 +208,7 @@ async fn a_retry_that_would_come_too_late_ends_as_expired() {
 
 #[tokio::test]
 async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_nobody() {
-    // What the stream takes, and no more: for parking, headers are added.
+    // The largest job that the stream takes. Parking adds headers.
     const LARGEST: usize = 512 * 1024;
     let world = World::with_overrides(LONG).await;
     let mut body = reminder("fails", utc_now()).to_string();
@@ -229,7 +229,7 @@ async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_no
         assert_eq!(world.ended(&id).await.0, "skipped");
     }
     assert_eq!(peek(&world.context, "HOLD", ">").await, 0);
-    // Its worker is done with it: it holds no place there, so that stopping waits for nothing.
+    // The job's permit is free, so stopping waits for nothing.
     pipeline.stop().await;
     assert_eq!(world.runs("large").await["reminder.medication"].attempts, 1);
 }

@@ -1,4 +1,4 @@
-//! Saved schedules: each instant is published once, by however many schedulers, whatever stops them.
+//! Saved schedules: each instant is published once, however many schedulers run and whatever stops them.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,12 +18,12 @@ use crate::{
     support::{Process, Worker, World},
 };
 
-/// A scheduler with a pool of its own, as a process has.
+/// A scheduler with its own pool, like a separate process.
 fn scheduler(world: &World, clock: &Clock) -> Scheduler {
     Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
 }
 
-/// A world without the built-in schedules, which `maintenance_prune.rs` is about: here, what is due is the test's own.
+/// A world without the built-in schedules, which `maintenance_prune.rs` tests.
 async fn world() -> World {
     let world = World::new().await;
     world.sql("DELETE FROM schedules").await;
@@ -34,7 +34,7 @@ fn at(text: &str) -> DateTime<Utc> {
     text.parse().unwrap()
 }
 
-/// A schedule of notifications to Ana, as a row that is next due at its start.
+/// Saves a schedule that notifies Ana and is due at its start.
 async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>, more: &str) {
     let payload = json!({ "recipients": [{ "userId": "ana" }], "title": name, "channels": ["CHANNEL_IN_APP"] });
     let columns = if more.is_empty() { ["", ""] } else { [", missed, missed_seconds", more] };
@@ -49,7 +49,6 @@ async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>,
         .await;
 }
 
-/// The ids of the jobs in the stream, in their order.
 async fn published(world: &World) -> Vec<String> {
     let mut stream = world.context.get_stream("JOBS").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
@@ -81,10 +80,10 @@ async fn each_instant_is_published_once_by_two_and_by_five_schedulers() {
             clock.advance(TimeDelta::seconds(1));
             let passes = join_all(schedulers.iter().map(|scheduler| scheduler.pass(2))).await;
             total += passes.into_iter().map(|pass| pass.unwrap().published).sum::<usize>();
-            // What one of them had locked is left for the next second, which is late, and not lost.
+            // Schedules locked by another scheduler wait for the next second.
         }
     }
-    // Whoever is left with something takes it.
+    // One scheduler publishes the rest.
     let last = scheduler(&world, &clock);
     loop {
         let pass = last.pass(100).await.unwrap();
@@ -177,7 +176,7 @@ async fn a_clock_that_jumps_makes_nothing_twice() {
     clock.advance(TimeDelta::minutes(-30));
     assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default(), "back: nothing is due");
     clock.advance(TimeDelta::minutes(30) + TimeDelta::seconds(40));
-    assert_eq!(scheduler.pass(10).await.unwrap().published, 4, "forward: all that was jumped over");
+    assert_eq!(scheduler.pass(10).await.unwrap().published, 4, "forward: every skipped instant");
     clock.advance(TimeDelta::seconds(-20));
     assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default());
     clock.advance(TimeDelta::seconds(30));
@@ -199,7 +198,7 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     world.sql(&format!("{absurd} WHERE name = 'absurd'")).await;
     save(&world, "small", "@every 1h", start, "").await;
     let scheduler = scheduler(&world, &Clock::manual(start));
-    // Two at a time: the three that are in front are not looked at again and again.
+    // The three stuck schedules in front are not retried over and over.
     let mut published = 0;
     loop {
         let pass = scheduler.pass(2).await.unwrap();
@@ -215,7 +214,7 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     }
     assert_eq!(world.store.schedule("small").await.unwrap().unwrap().fired, 1);
 
-    // Running, in time: those that are stuck are tried again beside the others, and can be mended.
+    // Stuck schedules are retried and can be repaired.
     world.sql("UPDATE schedules SET paused = true WHERE name = 'absurd'").await;
     let mut worker = Process::start(&["run", "--only", "scheduler"], &world.environment(), world.directory.path());
     worker.ready().await;
@@ -224,7 +223,7 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     save(&world, "each", "* * * * * *", crate::support::utc_now().trunc_subsecs(0) + TimeDelta::seconds(1), "").await;
     world.sql("SELECT pg_notify('carebell_schedules', '')").await;
     world
-        .eventually("it fires beside those that are stuck", async || {
+        .eventually("it fires beside the stuck schedules", async || {
             let row = world.store.schedule("each").await.unwrap().unwrap();
             (row.fired >= 7 && row.missed_count == 0).then_some(())
         })
@@ -232,10 +231,10 @@ async fn what_cannot_be_published_stays_due_and_stands_in_nobodys_way() {
     println!("beside schedules that are stuck: {}", worker.line("a schedule was due", lateness).await);
     let health = worker.get("/health").await.1;
     let lag: Value = serde_json::from_str(&health).unwrap();
-    assert!(lag["schedule_lag_ms"].as_i64().unwrap() > 60_000, "what is stuck is late, and not hidden: {health}");
+    assert!(lag["schedule_lag_ms"].as_i64().unwrap() > 60_000, "a stuck schedule shows as late: {health}");
     world.sql("UPDATE schedules SET zone = 'Europe/London' WHERE name = 'broken'").await;
     world
-        .eventually("what is mended goes on", async || {
+        .eventually("the repaired schedule continues", async || {
             let row = world.store.schedule("broken").await.unwrap().unwrap();
             (row.fired + row.missed_count > 0).then_some(())
         })
@@ -258,7 +257,7 @@ async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once()
         assert!(well, "{error}");
         said
     };
-    // Asleep for half a minute, if nobody woke them.
+    // Without a wake-up they would sleep for half a minute.
     let said = add(&["--cron", "0 0 1 1 *"]).await;
     assert!(said.contains("schedule tea is saved") && said.contains("-01-01T00:00:00+00:00"), "{said}");
     add(&["--cron", "* * * * * *", "--replace"]).await;

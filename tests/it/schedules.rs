@@ -1,4 +1,4 @@
-//! `carebell schedules preview`, as a person runs it: with no server, no variable and no file.
+//! `carebell schedules preview` needs no server, variable or file.
 
 use std::process::Command;
 
@@ -71,7 +71,7 @@ fn where_it_begins() {
     assert!(well && said.lines().count() == 1 && error.contains("only 1 until the end of 2099"), "{said}{error}");
     let seconds = as_json(&["@daily", "--tz", "Africa/Monrovia", "--from", "1970-01-01", "-n", "1"]);
     assert_eq!(seconds[0]["local"], "1970-01-01T00:00:00");
-    assert_eq!(seconds[0]["at"], "1970-01-01T00:00:30-00:44", "the instant is right where an offset had seconds");
+    assert_eq!(seconds[0]["at"], "1970-01-01T00:00:30-00:44", "the instant is right although the offset has seconds");
 }
 
 #[test]

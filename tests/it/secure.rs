@@ -1,4 +1,4 @@
-//! NATS over TLS with a root of one's own, and with a password that nobody repeats.
+//! NATS over TLS with a private root, and with a password that is never shown.
 
 use carebell::{
     config::Source,
@@ -9,7 +9,7 @@ use carebell::{
 
 use crate::support::programs;
 
-/// A root, and a certificate of its for 127.0.0.1; all in PEM.
+/// A root, and its certificate for 127.0.0.1, in PEM.
 struct Certificates {
     root: String,
     certificate: String,

@@ -1,4 +1,4 @@
-//! SIGTERM: not ready, no more pulling, what is under way is finished or given back, exit 0.
+//! SIGTERM: not ready, no more pulls, running jobs finished or released, exit 0.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ async fn hello(world: &World) {
 #[tokio::test]
 async fn a_job_under_way_is_finished() {
     let world = World::new().await;
-    // Not so slow that its notification would publish a message for it.
+    // Fast enough to need no message.
     world.push.behave("ana", Behaviour::Slow(Duration::from_millis(500)));
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
@@ -24,7 +24,7 @@ async fn a_job_under_way_is_finished() {
     world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
     let status = worker.terminate().await;
     assert_eq!(status.code(), Some(0), "{}", worker.output());
-    // It has ended, so everything is on record by now.
+    // Everything is on record by now.
     let line = world.delivery_to("hello", "ana").await;
     assert_eq!((line.state.as_str(), line.claims), ("sent", 1));
     world.queues_are_empty().await;
@@ -36,7 +36,7 @@ async fn a_job_that_takes_too_long_is_given_back() {
     given_back("hello", hello).await;
 }
 
-/// Whoever has a reminder sends the pushes of its notification.
+/// The reminder's worker sends the pushes.
 #[tokio::test]
 async fn a_reminder_whose_push_takes_too_long_is_given_back() {
     given_back("dose", async |world| {
@@ -55,11 +55,11 @@ async fn given_back(job: &str, publish: impl AsyncFnOnce(&World)) {
     world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
     assert_eq!(worker.terminate().await.code(), Some(0), "{}", worker.output());
     let line = world.delivery_to(job, "ana").await;
-    assert_eq!((line.state.as_str(), line.attempts), ("sending", 0), "whether it was sent is open; no attempt burnt");
+    assert_eq!((line.state.as_str(), line.attempts), ("sending", 0), "the outcome is open, and no attempt is burnt");
     let messages = peek(&world.context, "JOBS", ">").await + peek(&world.context, "DELIVERIES", ">").await;
-    assert_eq!(messages, 1, "whoever has that next sees to it");
+    assert_eq!(messages, 1, "its next worker sees to it");
 
-    // The next worker has it at once, long before the server would have given it up for lost.
+    // The next worker gets it long before `ack_wait` ends.
     let heir = Worker::start(&world);
     let line = world.ledger(job).await.remove(0);
     assert_eq!((line.state.as_str(), line.attempts), ("sent", 0));

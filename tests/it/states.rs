@@ -1,5 +1,4 @@
-//! The ledger and the runs as state machines: whatever several workers say in whatever order, real Postgres and a model
-//! in plain Rust agree.
+//! Ledger and runs as state machines: Postgres agrees with a model in plain Rust, whatever workers report.
 
 use std::cell::Cell;
 
@@ -19,7 +18,6 @@ fn runner() -> TestRunner {
     TestRunner::new(ProptestConfig { cases: 80, failure_persistence: None, ..Default::default() })
 }
 
-/// What a worker says of a delivery.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Word {
     Sent,
@@ -64,7 +62,6 @@ fn word() -> impl Strategy<Value = Word> {
     ]
 }
 
-/// One thing that happens to a delivery, so many seconds after the last.
 #[derive(Clone, Copy, Debug)]
 enum Event {
     Claim { worker: &'static str, sequence: i64, delivered: i64 },
@@ -87,16 +84,16 @@ fn event() -> impl Strategy<Value = (i64, Event)> {
     (0..50_i64, event)
 }
 
-/// A row of the ledger as it ought to be.
+/// Expected row of the ledger.
 #[derive(Clone, Debug)]
 struct Row {
     state: &'static str,
     attempts: i32,
     claims: i32,
-    /// Who has the claim: sequence, delivery count and worker.
+    /// Owner of the claim: sequence, delivery count and worker.
     fence: Option<(i64, i64, &'static str)>,
     claimed_at: DateTime<Utc>,
-    /// The delivery count of the fence's sequence at the last word.
+    /// Delivery count at the last report.
     recorded: i64,
     held_until: Option<DateTime<Utc>>,
 }
@@ -114,8 +111,7 @@ impl Row {
         let free = match (self.state, own) {
             ("pending", _) => true,
             ("held", _) => self.held_until.is_none_or(|until| until <= now),
-            // A claim of the same message is given up if it is the asker's own, if a word of it is on record, or if it
-            // is so old that its worker must be dead.
+            // A claim is given up if it is the asker's own, has a report on record, or is too old.
             ("sending", Some((_, holder, by))) => {
                 holder <= delivered && ((holder, by) == (delivered, worker) || self.recorded >= holder || old)
             }
@@ -132,7 +128,7 @@ impl Row {
         taken
     }
 
-    /// Whether the word is on record.
+    /// Whether the report is on record.
     fn record(
         &mut self,
         worker: &'static str,
@@ -143,8 +139,7 @@ impl Row {
         let holds = self.fence == Some((sequence, delivered, worker));
         let repeated = holds && self.recorded == delivered;
         let counts = match word {
-            // What is sent is sent, whoever says it; only of what has ended nothing is changed, but that it died or that
-            // another worker found it too late.
+            // A send counts whoever reports it, even after death or expiry.
             Word::Sent => ["pending", "held", "sending", "dead", "expired"].contains(&self.state),
             _ => self.state == "sending" && holds,
         };
@@ -225,7 +220,6 @@ async fn ledger_follows(store: &Store, id: &str, events: &[(i64, Event)]) -> Res
     Ok(())
 }
 
-/// One thing that happens to a run.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Commit { sequence: i64, state: RunState },
@@ -247,7 +241,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// A run as it ought to be, once there is one.
+/// Expected run.
 #[derive(Clone, Debug)]
 struct Run {
     state: &'static str,
@@ -256,7 +250,7 @@ struct Run {
     recorded: i64,
 }
 
-/// What a failure, a death or a release makes of a run, and whether it is on record.
+/// Applies a report. Returns whether it is on record.
 fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state: &'static str) -> bool {
     let fresh = Run { state, attempts: burnt, sequence, recorded: delivered };
     let Some(known) = run else {
@@ -270,7 +264,7 @@ fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state:
             *known = Run { attempts: known.attempts + if counted { 0 } else { burnt }, ..fresh };
             true
         }
-        // It died under another message: this one is a new beginning.
+        // It died under another message, so it starts anew.
         "dead" if !same => {
             *known = fresh;
             true
@@ -343,7 +337,7 @@ async fn runs_follow(store: &Store, id: &str, steps: &[Step]) -> Result<(), Test
         if let (Some(before), Some(after)) = (before, run.as_ref())
             && ["done", "skipped", "expired"].contains(&before.state)
         {
-            prop_assert_eq!(before.state, after.state, "the first commit is the last word");
+            prop_assert_eq!(before.state, after.state, "the first commit is final");
         }
     }
     Ok(())

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::support::{QUICK, World, adjustments, peek, reminder, utc_now};
 
-/// The files of the repository, as `--dir streams` reads them.
+/// The repository's files, as `--dir streams` reads them.
 fn files() -> Vec<(String, String)> {
     let mut files = Vec::new();
     for entry in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/streams")).unwrap() {
@@ -16,7 +16,6 @@ fn files() -> Vec<(String, String)> {
     files
 }
 
-/// The files with one changed.
 fn changed(file: &str, change: impl FnOnce(&mut Value)) -> Vec<(String, String)> {
     let mut files = files();
     let (_, text) = files.iter_mut().find(|(name, _)| name == file).unwrap();
@@ -69,7 +68,7 @@ async fn what_was_applied_has_not_drifted_and_what_was_edited_has() {
     );
 }
 
-/// The file, the mistake, what the error must say.
+/// File, mistake, expected error.
 type Mistake = (&'static str, fn(&mut Value), &'static str);
 
 #[test]
@@ -110,7 +109,7 @@ async fn a_scheduled_message_cannot_reach_deliveries() {
             .eventually("it has fired", async || (peek(&world.context, "SCHEDULED", target).await == 1).then_some(()))
             .await;
     }
-    // One that is listed goes through, after those two: by then they would have gone through as well.
+    // A permitted schedule fires last. By then the first two would have passed too.
     let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", "due.reminder.medication")];
     world.publish("sched.good", &headers, reminder("metformin", utc_now()).to_string()).await;
     world.eventually("it is a job", async || (peek(&world.context, "JOBS", "jobs.>").await == 1).then_some(())).await;

@@ -1,4 +1,4 @@
-//! Messages that nobody will ever pull: of subjects that no consumer covers, and those that the server delivers no more.
+//! Messages that nobody will pull: those without a consumer, and those no longer delivered.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ fn effects(world: &World) -> Effects {
     Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new())
 }
 
-/// Takes a message of medication reminders and gives it back, as often as the server allows, without a word of why.
+/// Naks a reminder as often as the server allows.
 async fn exhaust(world: &World) {
     let consumer: PullConsumer = world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
     for _ in 0..consumer.cached_info().config.max_deliver {
@@ -33,7 +33,7 @@ async fn what_the_server_delivers_no_more_becomes_a_dead_letter_by_its_advisory(
     let world = World::new().await;
     world.publish_json("jobs.reminder.medication", "spent", &reminder("metformin", utc_now())).await;
     exhaust(&world).await;
-    // The server says so only when somebody pulls, which workers always do.
+    // The server reports it only on a pull.
     let worker = Worker::start(&world);
     let (subject, headers, body) = world.dead_letters_once(1).await.remove(0);
     assert_eq!(subject, "dead.reminder.medication.JOBS.1");
@@ -52,7 +52,7 @@ async fn what_the_server_delivers_no_more_is_found_when_its_advisory_was_lost() 
     world.publish_json("jobs.reminder.medication", "spent", &reminder("metformin", utc_now())).await;
     world.context.delete_stream("ADVISORIES").await.unwrap();
     exhaust(&world).await;
-    // One more pull, which makes the server say so to nobody; and a job behind, which moves the floor past the first.
+    // The advisory reaches nobody, and a later job moves the floor past the first.
     world.publish_json("jobs.reminder.medication", "next", &reminder("metformin", utc_now())).await;
     let consumer: PullConsumer = world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
     let mut batch = consumer.fetch().max_messages(1).expires(Duration::from_secs(10)).messages().await.unwrap();
@@ -60,7 +60,7 @@ async fn what_the_server_delivers_no_more_is_found_when_its_advisory_was_lost() 
 
     let streams = Streams::embedded(&Adjustments::default()).unwrap();
     let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
-    // ADVISORIES is a stream with a consumer too, and it is away: that is told of, and the others are swept before.
+    // Restores the stream ADVISORIES.
     Streams::embedded(&Adjustments::default()).unwrap().apply(&world.context).await.unwrap();
     assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 1);
     let letters = world.dead_letters().await;
@@ -124,7 +124,7 @@ async fn a_scheduled_job_of_an_unknown_kind_is_found_where_it_stays() {
     world.queues_are_empty().await;
 }
 
-/// Headers that the server takes and the client does not. No worker pulls here: it would end.
+/// The client rejects these headers, so no worker may pull here.
 #[tokio::test]
 async fn a_message_whose_headers_cannot_be_parsed_is_buried_with_them() {
     use base64::Engine;

@@ -1,4 +1,4 @@
-//! Texts from templates: each recipient in their language, templates of one's own, and what is refused.
+//! Texts from templates: languages, custom templates, rejected input.
 
 use std::{fs, path::PathBuf};
 
@@ -18,14 +18,14 @@ use crate::{
     support::{Custom, Process, Worker, World, decode, reminder, utc_now},
 };
 
-/// The members of the family read English, Austrian German, French and a language that there are no texts in.
+/// The family reads English, Austrian German, French, and a language without texts.
 async fn family_of_four_languages(world: &World) {
     for (user, locale) in [("ana", "en"), ("ben", "de-AT"), ("chloe", "fr"), ("dan", "pt")] {
         world.sql(&format!("UPDATE users SET locale = '{locale}' WHERE id = '{user}'")).await;
     }
 }
 
-/// Templates of the world's own: the directory.
+/// Writes templates and returns their directory.
 fn templates(world: &World, files: &[(&str, &str)]) -> PathBuf {
     let directory = world.directory.path().join("templates");
     fs::create_dir_all(&directory).unwrap();
@@ -97,7 +97,7 @@ async fn a_directory_replaces_texts_and_adds_templates_that_jobs_name() {
     world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", due)).await;
     let bodies: Vec<String> = world.inbox("dose").await.into_iter().map(|row| row.body).collect();
     assert_eq!(bodies[0], "Metformin for Rose");
-    assert_eq!(bodies[1], "Jetzt Metformin (500 mg) an Rose geben", "what is not replaced stays");
+    assert_eq!(bodies[1], "Jetzt Metformin (500 mg) an Rose geben", "other texts stay");
     assert_eq!(bodies[3], format!("Metformin às {} UTC", due.format("%H:%M")));
 
     world.sql("UPDATE users SET locale = NULL WHERE id = 'dan'").await;
@@ -122,7 +122,7 @@ async fn a_directory_replaces_texts_and_adds_templates_that_jobs_name() {
     assert_eq!(inbox, expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())));
     let raw: String =
         sqlx::query_scalar("SELECT locale FROM deliveries WHERE channel = 'email'").fetch_one(&world.db).await.unwrap();
-    assert_eq!(raw, "de", "who has no language of their own has that of the job");
+    assert_eq!(raw, "de", "without a language of their own, the job's counts");
     worker.stop().await;
 }
 

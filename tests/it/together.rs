@@ -1,4 +1,4 @@
-//! A reminder and its notification in one: planned by one worker, written in one commit, with no message between them.
+//! Combined commits: a reminder and its notification in one commit, with no message between them.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -22,17 +22,15 @@ use crate::{
     support::{FAMILY, Process, QUICK, Worker, World, database, peek, reminder, utc_now},
 };
 
-/// How many messages JOBS has ever had.
+/// Number of messages ever stored in JOBS.
 async fn messages(world: &World) -> u64 {
     world.context.get_stream("JOBS").await.unwrap().info().await.unwrap().state.last_sequence
 }
 
-/// The sequence that is on record of a run.
 async fn sequence(world: &World, job_id: &str) -> i64 {
     world.count(&format!("SELECT stream_seq FROM job_runs WHERE job_id = '{job_id}'")).await
 }
 
-/// All that is on record, as text.
 async fn record(world: &World) -> Vec<String> {
     let rows = "SELECT r::text FROM job_runs r UNION ALL SELECT m::text FROM reminder_marks m \
                 UNION ALL SELECT c::text FROM contents c UNION ALL SELECT n::text FROM notifications n \
@@ -40,7 +38,7 @@ async fn record(world: &World) -> Vec<String> {
     sqlx::query_scalar(rows).fetch_all(&world.db).await.unwrap()
 }
 
-/// Publishes a reminder once more under its id, as if the first had been forgotten.
+/// Publishes a reminder again, as if the first were forgotten.
 async fn remind_again(world: &World, job_id: &str, due: DateTime<Utc>) {
     let headers = [("Carebell-Job-Id", job_id), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
     world.publish("jobs.reminder.medication", &headers, reminder("metformin", due).to_string()).await;
@@ -81,10 +79,10 @@ async fn a_notification_whose_queue_has_a_rate_has_a_message() {
 #[tokio::test]
 async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
     const SLOW: usize = 12;
-    // One at a time, so that the pull that is open when the pause begins lets one more through at most.
+    // With one at a time, the pull that is open at the pause lets one more through at most.
     let critical = "notification_critical.pause_above=3,notification_critical.concurrency=1";
     let world = World::with_overrides(&format!("{QUICK},deliver_web_push_normal.concurrency=1,{critical}")).await;
-    // So slow that they are behind for as long as anybody looks.
+    // Slow enough to stay behind throughout the test.
     world.push.behave_always("ana", Some(Behaviour::Slow(Duration::from_secs(5))));
     let mut worker = Process::worker(&world, &[]);
     let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
@@ -100,7 +98,7 @@ async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
         doses += 1;
         id
     };
-    // One by one, until the worker has looked and says that it pauses.
+    // Reminds one by one until the worker reports the pause.
     while !worker.says("pausing: deliveries are behind") {
         let id = remind().await;
         let through = async || {
@@ -115,7 +113,7 @@ async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
         .eventually("its notification has a message", async || (world.count(&published).await == 1).then_some(()))
         .await;
     assert!(peek(&world.context, "JOBS", "jobs.notification.critical").await >= 1);
-    assert!(!world.runs(&last).await.contains_key("notification"), "which waits");
+    assert!(!world.runs(&last).await.contains_key("notification"), "it waits");
 
     world.push.behave_always("ana", None);
     let ledger = world.ledger(&last).await;
@@ -138,7 +136,7 @@ async fn of_two_reminders_of_one_dose_the_second_has_no_notification() {
     remind("two").await;
     let worker = Worker::start(&world);
     let ends = [world.ended("one").await, world.ended("two").await];
-    let done = ends.iter().position(|end| end.0 == "done").expect("one of them is told of");
+    let done = ends.iter().position(|end| end.0 == "done").expect("one of them is done");
     let (first, second) = if done == 0 { ("one", "two") } else { ("two", "one") };
     let skipped = ("skipped".to_owned(), Some("already_sent".to_owned()));
     assert_eq!(ends[1 - done], skipped);
@@ -174,16 +172,16 @@ async fn a_reminder_that_is_published_again_after_it_was_done_writes_nothing() {
     worker.stop().await;
 }
 
-/// What its first message had begun is nothing that a second one ends.
+/// A second message of a reminder ends nothing that the first began.
 #[tokio::test]
 async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push to a push service makes its connection, and the others wait for that.
+    // The first push opens the connection, so the others do not wait for it.
     let first = json!({ "recipients": [{ "userId": "ben" }], "title": "News" });
     world.publish_json("jobs.notification.normal", "first", &first).await;
     world.push.wait_for(1, crate::support::LIMIT).await.unwrap();
-    // Longer than it takes until the push's message, which it gets after a second, looks again.
+    // The push's message, published after a second, looks again before this ends.
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     let due = utc_now();
     world.publish_json("jobs.reminder.medication", "dose", &reminder("metformin", due)).await;
@@ -199,7 +197,7 @@ async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_s
     worker.stop().await;
 }
 
-/// Somebody has said by hand what the reminder would.
+/// Someone has published the notification by hand.
 #[tokio::test]
 async fn a_notification_that_is_done_already_is_not_written_again() {
     let world = World::new().await;
@@ -217,7 +215,7 @@ async fn a_notification_that_is_done_already_is_not_written_again() {
     world.remind("dose").await;
     assert_eq!(world.ended("dose").await.0, "done");
     world.queues_are_empty().await;
-    // The reminder's own run and its mark.
+    // Only the reminder's run and mark are new.
     let after = record(&world).await;
     assert!(before.iter().all(|row| after.contains(row)), "{after:#?}");
     assert_eq!(after.len(), before.len() + 2, "{after:#?}");
@@ -227,7 +225,7 @@ async fn a_notification_that_is_done_already_is_not_written_again() {
     worker.stop().await;
 }
 
-/// The notification of this root, with one push that is claimed at once.
+/// A notification with one push claimed for a direct send.
 fn notification(root: &str, sequence: i64) -> Commit {
     let id = format!("push-{root}");
     let mut commit = planned(&id);
@@ -237,7 +235,6 @@ fn notification(root: &str, sequence: i64) -> Commit {
     commit
 }
 
-/// A reminder with its notification.
 fn both(root: &str, sequence: i64) -> Commit {
     let mut commit = commit(meta(root, sequence, 1), Plan::default());
     commit.next = Some(Box::new(notification(root, AT_ONCE)));
@@ -276,7 +273,7 @@ async fn both_are_written_once_however_often_they_are_put() {
     assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
     let record = store.look_up_runs(&["a", "a:notification"].map(|id| RunAsk { job_id: id.into() })).await.unwrap();
     let pending: Vec<bool> = record.into_iter().map(|record| record.unwrap().children_pending).collect();
-    assert_eq!(pending, [false, true], "what is left to be published is the notification's");
+    assert_eq!(pending, [false, true], "only the notification has children to publish");
     assert_eq!(store.planned_together("a").await.unwrap().as_deref(), Some("a:notification"));
     for again in [both("a", 7), both("a", 9)] {
         assert_eq!(store.commit(&[again]).await.unwrap(), [nothing_new()]);
@@ -296,7 +293,7 @@ async fn a_group_may_have_a_notification_twice_with_its_reminder_and_by_itself()
     assert_eq!(answers, [nothing_new(), answer(Committed::Fresh, true, &["push-a"])], "in the order of their ids");
     assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
 
-    // The same where its own comes first: an id that is less than the reminder's.
+    // The same if its own comes first, with an id below the reminder's.
     let mut reminder = both("b", 7);
     if let Some(next) = &mut reminder.next {
         next.meta.job_id = "ab".into();
@@ -336,16 +333,16 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
         let answers = store.commit(&[both(root, 7)]).await.unwrap();
         assert_eq!(answers, [answer(Committed::Fresh, true, &[&push])], "{root}");
         assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), AT_ONCE)));
-        // Its own message comes again, and has nothing left to do.
+        // Its own message is delivered again, with nothing left to do.
         assert_eq!(store.commit(&[notification(root, 3)]).await.unwrap(), [nothing_new()]);
     }
     store.commit(&[notification("done", 3)]).await.unwrap();
     assert_eq!(store.commit(&[both("done", 7)]).await.unwrap(), [answer(Committed::Fresh, false, &[])]);
     assert_eq!(state(&store, "done:notification").await, Some(("done".into(), 3)));
-    assert_eq!(store.planned_together("done").await.unwrap(), None, "whoever has its message sees to it");
+    assert_eq!(store.planned_together("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 
-/// Groups that write the same rows in another order go through, and each row is written once.
+/// Groups that write the same rows in different orders succeed, and each row is written once.
 #[tokio::test]
 async fn groups_that_cross_end_well() {
     const ROOTS: usize = 30;
@@ -354,7 +351,7 @@ async fn groups_that_cross_end_well() {
     let reminders: Vec<Commit> = roots.iter().map(|root| both(root, 1)).collect();
     let notifications: Vec<Commit> = roots.iter().map(|root| notification(root, 2)).collect();
     let put = async |group: Vec<Commit>| {
-        // As a group is put again.
+        // Repeats a refused group.
         loop {
             match store.commit(&group).await {
                 Err(carebell::store::StoreError::Busy(_)) => {}
@@ -379,7 +376,7 @@ async fn groups_that_cross_end_well() {
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (each, each));
 }
 
-/// A server that has forgotten a delivery in a crash hands the message out again, to the worker that is still at it.
+/// A server that crashed redelivers a message that a worker still has.
 #[tokio::test]
 async fn whoever_claims_nothing_gives_nothing_up() {
     let world = World::new().await;
@@ -401,7 +398,7 @@ async fn whoever_claims_nothing_gives_nothing_up() {
     }
     assert_eq!(carry_out("sending", None).await, (Committed::Duplicate, false, 0));
     assert!(!claimable("push-sending").await, "the first is sending it");
-    // One that had a place for it, but not the answer to its commit, sends nothing.
+    // A worker that lost the answer to its commit sends nothing.
     assert_eq!(carry_out("unsure", Some("push-unsure")).await, (Committed::Duplicate, false, 0));
-    assert!(claimable("push-unsure").await, "somebody else may");
+    assert!(claimable("push-unsure").await, "another worker may");
 }

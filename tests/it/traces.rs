@@ -15,7 +15,7 @@ fn parent(flags: &str) -> String {
     format!("00-{TRACE}-{PRODUCER}-{flags}")
 }
 
-/// Publishes a reminder as a producer with tracing does.
+/// Publishes a reminder with trace headers.
 async fn remind(world: &World, job_id: &str, flags: &str) {
     let parent = parent(flags);
     let headers = [
@@ -41,8 +41,7 @@ fn of_kind(spans: &[Span], kind: &str) -> usize {
     spans.iter().filter(|span| span.kind == kind).count()
 }
 
-/// Nothing of what is told to whom is in any span, wherever in it: names, messages of failures, attributes of spans, events
-/// and the process.
+/// Checks names, failure messages, attributes, events and the process.
 fn nothing_personal(world: &World, collector: &Collector) {
     let output = collector.output();
     let said: Vec<&str> = output.lines().map(str::trim).filter(|line| is_said(line)).collect();
@@ -56,12 +55,12 @@ fn nothing_personal(world: &World, collector: &Collector) {
     }
 }
 
-/// Whether a line of the collector's holds what a program said.
+/// Whether a line holds text from a program.
 fn is_said(line: &str) -> bool {
     line.starts_with("->") || ["Name", "Status message"].iter().any(|field| line.starts_with(field))
 }
 
-/// Whether a text has this word: not only as a part of a longer one, as `ana` is of `manager`.
+/// Whether a text has this word by itself: `manager` does not have `ana`.
 fn has_word(text: &str, word: &str) -> bool {
     let is_letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
     text.match_indices(word)
@@ -73,7 +72,7 @@ async fn a_reminder_is_one_tree_from_its_producer_to_its_pushes() {
     one_tree(World::new().await, false).await;
 }
 
-/// The same where the notification has a message of its own.
+/// The same if the notification has a message.
 #[tokio::test]
 async fn a_reminder_whose_notification_has_a_message_is_one_tree() {
     one_tree(World::with_overrides(&format!("{QUICK},notification_critical.rate=50/s")).await, true).await;
@@ -87,7 +86,7 @@ async fn one_tree(world: World, has_message: bool) {
     remind(&world, "dose-1", "01").await;
     world.everyone_has_it_once("dose-1").await;
     world.queues_are_empty().await;
-    // A worker that stops hands over what it has.
+    // A worker that stops flushes its spans.
     assert!(worker.terminate().await.success(), "{}", worker.output());
     let enough = |spans: &[Span]| {
         of_kind(spans, "CLIENT") >= 4 && of_kind(spans, "CONSUMER") >= 6 && of_kind(spans, "PRODUCER") >= messages
@@ -99,7 +98,7 @@ async fn one_tree(world: World, has_message: bool) {
     assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
     let reminder = only(&spans, "process jobs.reminder.medication");
     let notification = only(&spans, "process jobs.notification.critical");
-    // Of each link of the chain, parent and link: Jaeger's graph needs the one, the conventions want the other.
+    // Jaeger's graph needs the parent, the conventions want the link.
     assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
     assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
     let before = if has_message {
@@ -110,7 +109,7 @@ async fn one_tree(world: World, has_message: bool) {
         reminder
     };
     assert_eq!((&notification.parent, &notification.links), (&before.id, &vec![before.id.clone()]));
-    assert_eq!(notification.states, ["congo=t61rcWkgMzE"], "what vendors add is handed on");
+    assert_eq!(notification.states, ["congo=t61rcWkgMzE"], "vendor state is passed on");
     let deliveries = named(&spans, "process deliver.web_push.critical");
     let requests = named(&spans, "POST");
     assert_eq!((deliveries.len(), requests.len()), (4, 4));
@@ -158,8 +157,7 @@ async fn one_tree(world: World, has_message: bool) {
     nothing_personal(&world, &collector);
 }
 
-/// Over gRPC, of a job that `carebell publish` published: a retry, a wait and a dead letter that is sent back are in the
-/// trace of their job, whoever has them next.
+/// A retry, a wait and a redrive stay in the trace, over gRPC and across workers.
 #[tokio::test]
 async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -215,17 +213,15 @@ async fn what_fails_waits_or_is_sent_back_stays_in_its_trace() {
     let dead = of("chloe").await.find(|span| span.attributes["carebell.sequence"] == "0").unwrap();
     assert_eq!((dead.attributes["error.type"].as_str(), dead.events[0].as_str()), ("permanent", "exception"));
     let redriven = of("chloe").await.find(|span| span.attributes["carebell.outcome"] == "done").unwrap();
-    let again = spans.iter().find(|span| span.id == redriven.parent).expect("whoever sent it back");
-    // It was sent at once, so that it has a message, and with it a dead letter, only since then.
+    let again = spans.iter().find(|span| span.id == redriven.parent).expect("the span of the redrive");
+    // Only the failure of the direct send published a message.
     let buried = of("chloe").await.find(|span| span.attributes["carebell.sequence"] != "0").unwrap();
     assert_eq!((again.name.as_str(), &again.parent), ("send deliver.web_push.normal", &buried.parent));
-    let message = spans.iter().find(|span| span.id == buried.parent).expect("whoever published it");
+    let message = spans.iter().find(|span| span.id == buried.parent).expect("the span of the publish");
     assert_eq!((message.name.as_str(), &message.parent), ("send deliver.web_push.normal", &dead.parent));
     nothing_personal(&world, &collector);
 }
 
-/// A job that waits in the server for its time has lost nothing; one that nobody published begins its trace where the
-/// scheduler sends it.
 #[tokio::test]
 async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -241,7 +237,7 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     world.sql("NOTIFY carebell_schedules").await;
     world.ledger("later").await;
     let tended = "SELECT count(*) FROM job_runs WHERE kind = 'maintenance.subscriptions' AND state = 'done'";
-    world.eventually("upkeep is done", async || (world.count(tended).await == 1).then_some(())).await;
+    world.eventually("maintenance is done", async || (world.count(tended).await == 1).then_some(())).await;
     world.queues_are_empty().await;
     assert!(worker.terminate().await.success());
 
@@ -263,8 +259,7 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     nothing_personal(&world, &collector);
 }
 
-/// A producer without tracing: its job has a trace of its own, to which it belongs also when it is delivered again, and when
-/// it is sent back from the dead letters.
+/// The trace survives redelivery and redrive.
 #[tokio::test]
 async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=5s").await;
@@ -299,7 +294,7 @@ async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     assert!(first.trace == second.trace && first.trace != again.trace);
 }
 
-/// What a worker had planned when it died is published by another, in the same trace.
+/// Another worker publishes the planned children in the same trace.
 #[tokio::test]
 async fn a_trace_survives_its_worker() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=5s").await;
@@ -317,12 +312,12 @@ async fn a_trace_survives_its_worker() {
     let spans = collector.spans_once("four pushes", |spans| of_kind(spans, "CLIENT") >= 4).await;
     assert!(spans.iter().all(|span| span.trace == TRACE), "{}", tree(&spans));
     let again = only(&spans, "process jobs.reminder.medication");
-    assert_eq!(again.attributes["carebell.outcome"], "duplicate", "its work was done and committed");
+    assert_eq!(again.attributes["carebell.outcome"], "duplicate", "its work was committed");
     let sent = only(&spans, "send deliver.web_push.critical");
     assert!(sent.parent != again.id && sent.parent != PRODUCER, "it follows from the run that planned it");
 }
 
-/// Who is not to be traced costs nothing, and says so to all that follow.
+/// All jobs that follow carry the decision.
 #[tokio::test]
 async fn what_is_not_sampled_is_handed_on_and_not_exported() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -332,7 +327,7 @@ async fn what_is_not_sampled_is_handed_on_and_not_exported() {
     world.everyone_has_it_once("dose-4").await;
     let kept: String = sqlx::query_scalar("SELECT trace FROM deliveries LIMIT 1").fetch_one(&world.db).await.unwrap();
     assert_eq!(kept, format!("{} congo=t61rcWkgMzE", parent("00")));
-    // One that is, so that there is something to wait for.
+    // A sampled job, to have something to wait for.
     world
         .publish_json("jobs.notification.normal", "last", &json!({ "recipients": [{ "userId": "ana" }], "title": "x" }))
         .await;
@@ -343,7 +338,7 @@ async fn what_is_not_sampled_is_handed_on_and_not_exported() {
     assert!(spans.iter().all(|span| span.trace != TRACE), "{}", tree(&spans));
 }
 
-/// A share of the traces: of each job all or nothing, whoever has it.
+/// Each job is traced whole or not at all.
 #[tokio::test]
 async fn a_share_is_of_whole_traces() {
     let (world, collector) = (World::new().await, Collector::start().await);
@@ -367,16 +362,16 @@ async fn a_share_is_of_whole_traces() {
     assert!(worker.terminate().await.success());
     let sampled = world.count("SELECT count(*) FROM deliveries WHERE trace LIKE '%-01'").await;
     let told = world.count("SELECT count(*) FROM deliveries WHERE trace LIKE '%-00'").await;
-    assert_eq!(sampled + told, 40, "who is not sampled is told so");
+    assert_eq!(sampled + told, 40, "unsampled jobs carry that decision");
     let sampled = usize::try_from(sampled).unwrap();
-    assert!((1..40).contains(&sampled), "{sampled} of 40, which chance makes 0 or 40 once in a life");
+    assert!((1..40).contains(&sampled), "{sampled} of 40, which chance makes 0 or 40 once in a lifetime");
     let spans = collector.spans_once("all that is sampled", |spans| spans.len() >= 3 * sampled).await;
     let roots = named(&spans, "process jobs.notification.normal").len();
     let counts = [spans.len(), roots, of_kind(&spans, "CLIENT")];
     assert_eq!(counts, [3 * sampled, sampled, sampled], "{}", tree(&spans));
 }
 
-/// A collector that is away costs its spans, and nothing else.
+/// A missing collector costs only its spans.
 #[tokio::test]
 async fn jobs_go_on_without_a_collector() {
     let world = World::new().await;
@@ -401,7 +396,7 @@ async fn jobs_go_on_without_a_collector() {
         text.lines().find_map(|line| line.strip_prefix(&name)?.parse::<f64>().ok())
     };
     assert!(lost(&mut worker, "not_exported").await.unwrap() > 0.0);
-    // Each time ten spans at once, and room for ten: whether others are there still is for the machine to say.
+    // Each job makes ten spans, and there is room for ten.
     let mut number = 0;
     world
         .eventually("some spans find no room", async || {
@@ -421,8 +416,8 @@ async fn jobs_go_on_without_a_collector() {
     drop(collector);
     world.remind("dose-9").await;
     world.ledger("dose-9").await;
-    // Which waits for no longer than a test may.
-    assert!(worker.terminate().await.success(), "a collector that is away holds up no stop");
+    // `terminate` has a time limit.
+    assert!(worker.terminate().await.success(), "a missing collector delays no stop");
 }
 
 #[tokio::test]
@@ -438,7 +433,7 @@ async fn opentelemetrys_own_switches_are_honoured() {
         world.ledger(&job).await;
         let kept = "SELECT trace FROM deliveries WHERE job_id = $1 LIMIT 1";
         let kept: String = sqlx::query_scalar(kept).bind(&job).fetch_one(&world.db).await.unwrap();
-        assert!(kept.starts_with(&parent("01")), "{switch:?}: handed on as it came, {kept}");
+        assert!(kept.starts_with(&parent("01")), "{switch:?}: passed on unchanged, {kept}");
         assert!(worker.terminate().await.success());
     }
     let named = [
@@ -452,7 +447,7 @@ async fn opentelemetrys_own_switches_are_honoured() {
     remind(&world, "alone", "01").await;
     world.ledger("alone").await;
     let kept = "SELECT count(*) FROM deliveries WHERE job_id = 'alone' AND trace IS NOT NULL";
-    assert_eq!(world.count(kept).await, 0, "nothing is handed on");
+    assert_eq!(world.count(kept).await, 0, "nothing is passed on");
     world.queues_are_empty().await;
     assert!(worker.terminate().await.success());
     let spans = collector.spans_once("the last job", |spans| of_kind(spans, "CONSUMER") >= 6).await;
@@ -470,7 +465,6 @@ async fn a_variable_that_is_none_is_refused_at_start() {
     assert!(worker.says("carebell: OTEL_TRACES_SAMPLER is malformed; expected always_on,"), "{}", worker.output());
 }
 
-/// The context that a job brings is kept whether spans are exported or not.
 #[tokio::test]
 async fn without_a_collector_contexts_are_handed_on() {
     let world = World::new().await;
@@ -482,7 +476,7 @@ async fn without_a_collector_contexts_are_handed_on() {
     worker.stop().await;
 }
 
-/// Whom a collector is to be signed by is said, and looked at: here is one that speaks TLS and takes no spans.
+/// This collector speaks TLS and accepts no spans.
 #[tokio::test]
 async fn a_collector_is_trusted_by_the_roots_that_are_named() {
     let world = World::new().await;
@@ -503,7 +497,7 @@ async fn a_collector_is_trusted_by_the_roots_that_are_named() {
         environment.extend(roots.map(|roots| ("OTEL_EXPORTER_OTLP_CERTIFICATE", roots.as_str())));
         let mut worker = Process::worker(&world, &environment);
         worker.ready().await;
-        // One span: what is longer than a push is refused for that.
+        // One span only: larger bodies are refused for their size.
         let gone = reminder("nothing", utc_now());
         world.publish_json("jobs.reminder.medication", &format!("gone-{number}"), &gone).await;
         let told = |step: &str| step.contains("cannot be exported").then(|| step.to_owned());

@@ -1,4 +1,4 @@
-//! A worker that dies between a send and its record. Each channel has its own answer to what nobody knows then.
+//! A worker dies between a send and its record. Each channel treats that in its own way.
 
 use std::net::SocketAddr;
 
@@ -11,7 +11,7 @@ use crate::support::{Process, Receivers, World, utc_now};
 
 const PUBLIC: [(&str, &str); 2] = [("PUBLIC_URL", "https://bell.example.org"), ("PUBLIC_PORT", "0")];
 
-/// Lets a worker die after it has sent the one delivery of the job `news`, and another take over.
+/// A worker dies after the send, and another takes over.
 async fn sent_and_lost(recipient: Value, more: &[(&str, &str)]) -> (World, Receivers, Process) {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
     let receivers = Receivers::start(&world).await;
@@ -30,7 +30,7 @@ async fn sent_and_lost(recipient: Value, more: &[(&str, &str)]) -> (World, Recei
 
 async fn ends_well(world: &World, receivers: &Receivers, mut heir: Process) {
     world.queues_are_empty().await;
-    assert!(world.dead_letters().await.is_empty(), "a crash burns nothing");
+    assert!(world.dead_letters().await.is_empty(), "a crash burns no attempt");
     receivers.are_content(world);
     assert_eq!(heir.terminate().await.code(), Some(0));
 }
@@ -58,17 +58,17 @@ async fn a_text_message_is_not_sent_again_and_its_report_settles_it() {
     assert_eq!(phone.report(&text, "delivered", None).await.unwrap(), 204);
     let settled = world.rows_now("news").await.remove(0);
     assert_eq!(settled.ended(), ("delivered", None, 0), "{settled:?}");
-    assert_eq!(settled.provider_id.as_deref(), Some(text.sid.as_str()), "now it is known by which id");
+    assert_eq!(settled.provider_id.as_deref(), Some(text.sid.as_str()), "the report supplies the id");
     ends_well(&world, &receivers, heir).await;
     assert_eq!((receivers.phones.first.counts().requests, receivers.phones.first.counts().accepted), (1, 1));
 }
 
-/// That it is too late by now says nothing of whether it was sent in time.
+/// An expired text may have been sent in time.
 #[tokio::test]
 async fn a_text_message_that_was_perhaps_sent_is_not_said_to_have_expired() {
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=1s").await;
     let receivers = Receivers::start(&world).await;
-    // Long enough for a worker to start and send it.
+    // Enough for a worker to start and send.
     let not_after = utc_now() + TimeDelta::seconds(12);
     let headers = [
         ("Carebell-Job-Id", "news"),

@@ -1,5 +1,4 @@
-//! An application with a schema of its own: other tables, other columns, ids that are numbers and uuids, times without
-//! a zone, words of its own for states. Views of the care tables' names are all that it adds.
+//! An application with its own tables, columns, ids, times and states adds only views named like the care tables.
 
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use serde_json::json;
@@ -120,7 +119,7 @@ async fn world() -> World {
     world
 }
 
-/// A time as the application keeps it: UTC, without saying so.
+/// The application's times are UTC without a zone.
 fn naive(at: DateTime<Utc>) -> String {
     at.format("%Y-%m-%d %H:%M:%S%.6f").to_string()
 }
@@ -129,7 +128,7 @@ fn skipped(reason: &str) -> (String, Option<String>) {
     ("skipped".to_owned(), Some(reason.to_owned()))
 }
 
-/// Who has it in the inbox, and what is there.
+/// Owners of the inbox rows, and their text and URL.
 async fn told(world: &World, root_id: &str) -> (Vec<String>, String, String) {
     let inbox = world.inbox(root_id).await;
     let users = inbox.iter().map(|row| row.user_id.clone()).collect();

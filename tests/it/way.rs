@@ -1,4 +1,4 @@
-//! The whole way of a medication reminder, from a producer's publish to a decrypted push.
+//! A medication reminder from publish to decrypted push.
 
 use carebell::wire;
 use chrono::{SubsecRound, TimeDelta};
@@ -51,7 +51,7 @@ async fn a_protobuf_reminder_reaches_four_inboxes_and_four_browsers() {
         assert_eq!(navigate, "https://app.example.org/medications?id=metformin");
         assert!(payload["icon"].is_string() && payload["badge"].is_string() && payload["tag"].is_string());
         assert_eq!(push.urgency, "high", "the critical lane");
-        assert!((3540..=3600).contains(&push.ttl), "an hour after the dose, less the way here: {}", push.ttl);
+        assert!((3540..=3600).contains(&push.ttl), "an hour after the dose, less the time spent: {}", push.ttl);
         assert_eq!(push.topic.len(), 32);
     }
 
@@ -78,7 +78,7 @@ async fn a_json_reminder_goes_the_same_way() {
 async fn a_job_published_ten_times_has_one_effect() {
     let world = World::new().await;
     let body = reminder("metformin", utc_now());
-    // No message id, so that the server's dedupe has no part in this.
+    // Without message ids, the server's dedupe plays no part.
     join_all((0..10).map(|_| world.publish_json("jobs.reminder.medication", "dose-10", &body))).await;
     let worker = Worker::start(&world);
     world.everyone_has_it_once("dose-10").await;
@@ -86,7 +86,7 @@ async fn a_job_published_ten_times_has_one_effect() {
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 4);
     assert_eq!(world.push.counts().accepted, 4);
 
-    // And again, long after the first is done.
+    // Again, long after the first run.
     world.publish_json("jobs.reminder.medication", "dose-10", &body).await;
     world.queues_are_empty().await;
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 4);
@@ -149,7 +149,7 @@ async fn trace_context_and_expiry_follow_the_job() {
     assert_eq!(row.get::<chrono::DateTime<chrono::Utc>, _>("not_after"), not_after);
     assert_eq!(row.get::<&str, _>("trace"), trace);
     let push = &world.push.wait_for(1, LIMIT).await.unwrap()[0];
-    assert!(push.ttl <= 300, "the push is worth no more than the job: {}", push.ttl);
+    assert!(push.ttl <= 300, "the push lives no longer than the job: {}", push.ttl);
     assert_eq!(push.urgency, "normal");
     worker.stop().await;
 }

@@ -17,7 +17,6 @@ use tokio::time::Instant;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// The service, and a channel that may send to it.
 struct Pair {
     service: PushService,
     channel: WebPush,
@@ -36,7 +35,7 @@ impl Pair {
         Self { service, channel }
     }
 
-    /// Sends a push with a topic of its own to a new subscription.
+    /// Sends to a new subscription, with its own topic.
     async fn send(&self, name: &str) -> Answer {
         self.channel.send(&push(&self.service.subscribe(name), name)).await
     }
@@ -48,7 +47,7 @@ fn settings(service: &PushService) -> Settings {
     settings
 }
 
-/// A channel that trusts this root beside the machine's.
+/// A channel that also trusts this root.
 fn channel(mut settings: Settings, ca_pem: &str) -> WebPush {
     let mut file = tempfile::NamedTempFile::new().unwrap();
     file.write_all(ca_pem.as_bytes()).unwrap();
@@ -242,7 +241,7 @@ async fn while_a_connection_stands_nobody_waits_for_another() {
     let phone = service.subscribe("phone");
     assert_eq!(channel.send(&push(&phone, "1")).await.label(), "accepted");
     service.behave_always("phone", Some(Behaviour::Hang));
-    // One after the other, only a few of them would be out before all have timed out.
+    // One after the other, few would be sent before all time out.
     let answers = join_all((0..20).map(|_| async { channel.send(&push(&phone, "2")).await })).await;
     assert!(answers.iter().all(|answer| answer.label() == "failed"), "{answers:?}");
     assert_eq!((service.counts().requests, service.counts().connections), (21, 1));
@@ -254,7 +253,7 @@ async fn after_a_restart_of_the_push_service_a_new_connection_is_made() {
     let phone = service.subscribe("phone");
     assert_eq!(channel.send(&push(&phone, "1")).await.label(), "accepted");
     service.drop_connections();
-    // The first may still go into the broken connection; that one fails, and the caller's retry does not.
+    // The first push may use the broken connection and fail.
     let first = channel.send(&push(&phone, "2")).await;
     assert!(["accepted", "failed"].contains(&first.label()), "{first}");
     assert_eq!(channel.send(&push(&phone, "3")).await.label(), "accepted");

@@ -1,4 +1,4 @@
-//! Schedulers that run: several at once, killed between two steps, woken by announcements, with a hundred thousand doses.
+//! Running schedulers: several at once, killed, woken by announcements, and with 100,000 doses.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -48,7 +48,7 @@ async fn two_and_five_schedulers_publish_each_once() {
     let ids = published(&world).await;
     let distinct: BTreeSet<_> = ids.iter().collect();
     assert_eq!((ids.len(), total), (distinct.len(), distinct.len()), "each was published by one scheduler");
-    // Within the eight minutes: all 20 × 6 doses, and their leads but for those before 08:00.
+    // All doses are published, and all leads except those before 08:00.
     assert_eq!(total, 20 * 6 + 20 * 6 - 8);
 }
 
@@ -79,12 +79,12 @@ async fn a_stop_between_publishing_and_marking_has_no_second_effect() {
     }
 }
 
-/// As if a scheduler had looked at an instant, and not since.
+/// As if a scheduler had last looked at `now`.
 async fn plan_at(world: &World, now: DateTime<Utc>) {
     scheduler(world, &Clock::manual(now)).plan_care().await.unwrap();
 }
 
-/// A dose of `metformin` each day at the time of this instant, to the second. Answers the instant to the second.
+/// A daily dose at this time. Returns the instant, cut to the second.
 async fn dose(world: &World, at: DateTime<Utc>) -> DateTime<Utc> {
     let at = at.with_nanosecond(0).unwrap();
     let time = at.format("%H:%M:%S");
@@ -101,7 +101,6 @@ fn job_of(at: DateTime<Utc>) -> String {
     format!("care:reminder.medication:metformin:{}:0", at.format("%Y-%m-%dT%H:%M:%SZ"))
 }
 
-/// The whole way, from a row that somebody inserts to pushes that arrive on its second.
 #[tokio::test]
 async fn from_a_row_to_four_pushes() {
     let world = World::new().await;
@@ -121,7 +120,7 @@ async fn from_a_row_to_four_pushes() {
     assert!(first >= TimeDelta::zero() && first < TimeDelta::seconds(20), "{first}");
     assert!(pushes.iter().all(|push| push.json()["body"] == "Time to give Metformin (500 mg) to Rose"));
 
-    // An appointment that is moved to within its lead is told of at once.
+    // Moved to within its lead, it is announced at once.
     let start = utc_now() + TimeDelta::hours(30);
     world
         .sql(&format!(
@@ -222,14 +221,14 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
         world.sql("NOTIFY carebell_care").await;
         announced += 1;
     }
-    // What was written before the last announcement is seen.
+    // A change before the last announcement is seen.
     let due = dose(&world, utc_now() + TimeDelta::minutes(1)).await;
     world.sql("NOTIFY carebell_care").await;
     let planned = format!("SELECT count(*) FROM care_reminders WHERE instant = '{due}'");
     world.eventually("the last change is seen", async || (world.count(&planned).await == 1).then_some(())).await;
     let (looks, took) = (world.count("SELECT count(*) FROM looks").await, since.elapsed());
     println!("{announced} announcements in 4 s, three schedulers: {looks} looks within {took:?}");
-    // Most often one of the three looks for all; none looks twice in a second.
+    // None of the three schedulers looks twice in a second.
     let most = 3 * (i64::try_from(took.as_secs()).unwrap() + 2);
     assert!((3..=most).contains(&looks), "{looks}");
     stop.cancel();
@@ -238,7 +237,7 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
     }
 }
 
-/// A view that is broken by an application's migration holds up nothing else, and is looked at again when it is mended.
+/// Broken views hold up nothing else, and are read again once repaired.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_hold_up_nothing_else() {
     let world = World::new().await;
@@ -267,7 +266,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
     const COUNT: i64 = 100_000;
     let world = World::new().await;
     let due = (utc_now() + TimeDelta::seconds(20)).with_nanosecond(0).unwrap();
-    // None of them changes its clocks, for then some times of a day are there twice or not at all.
+    // Zones without clock changes, where each time of day occurs once.
     let zones = ["UTC", "Africa/Lagos", "America/Phoenix", "Asia/Kolkata", "Pacific/Tongatapu"];
     for (number, zone) in zones.iter().enumerate() {
         world.sql(&format!("INSERT INTO care_recipients VALUES ('r{number}', 'browns', 'X', '{zone}')")).await;
@@ -293,7 +292,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
         (planned, since.elapsed())
     };
     look("none of them due soon", due - TimeDelta::hours(3)).await;
-    // As if it had gone on each minute.
+    // As if looks had gone on each minute.
     world.sql(&format!("UPDATE scheduler_state SET looked_at = '{}'", due - TimeDelta::minutes(6))).await;
     let (planned, _) = look("all of them new in the plan", due - TimeDelta::minutes(5)).await;
     assert_eq!(planned.added, COUNT);
@@ -320,7 +319,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
     look("all of them published", due + TimeDelta::minutes(3)).await;
 }
 
-/// Jobs go on meanwhile, and saved schedules: whoever is on call has to be told of it.
+/// Jobs continue, but health must report it.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_are_a_part_that_is_down() {
     let world = World::new().await;
