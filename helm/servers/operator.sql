@@ -1,5 +1,5 @@
--- Postgres permissions of people on call, for `carebell jobs`, `dead-letters` and `schedules`, and no more: jobs by their
--- ids, schedules, and the audit log. A test runs these commands with exactly these.
+-- Postgres permissions of people on call, for `carebell jobs`, `dead-letters` and `schedules`, and no more: jobs by
+-- their ids, schedules, and the audit log. A test runs these commands with exactly these.
 --
 --   psql "$DATABASE_URL" -v role=carebell_operator -f helm/servers/operator.sql
 
