@@ -1,4 +1,4 @@
-"""Validates what the chart renders, and holds it to what docs/OPERATIONS.md promises.
+"""Validates the rendered chart, and checks it against the promises of docs/OPERATIONS.md.
 
 python manifests.py --split DIRECTORY RENDERED.yaml ...
 
@@ -31,7 +31,7 @@ problems = []
 
 
 def unknown(given, known, path=""):
-    """The first key of what was given that a model has not kept: models take unknown keys in silence."""
+    """The first given key that a model dropped: models accept unknown keys silently."""
     if isinstance(given, dict) and isinstance(known, dict):
         for key, value in given.items():
             if key not in known:
@@ -48,7 +48,7 @@ def unknown(given, known, path=""):
 
 
 def validate_custom(manifest):
-    """What is wrong with a custom resource, or None."""
+    """The error in a custom resource, or None."""
     if manifest["apiVersion"] in MODELS:
         model = getattr(MODELS[manifest["apiVersion"]], manifest["kind"])
         try:
@@ -69,7 +69,7 @@ def seconds(duration):
 
 
 class Release:
-    """All that one set of values renders."""
+    """Everything that one set of values renders."""
 
     def __init__(self, name, manifests):
         self.name = name
@@ -128,7 +128,7 @@ class Release:
             self.promise("command" not in container, manifest, "replaces the entrypoint")
             self.promise(all("value" in e or "valueFrom" in e for e in container["env"]), manifest, "has a variable without a value")
             names = [e["name"] for e in container["env"]]
-            # Helm applies on the server's side, which refuses a list with two entries of one name.
+            # Helm uses server-side apply, which refuses lists with two entries of one name.
             self.promise(len(names) == len(set(names)), manifest, "has a variable twice")
             url = next(e for e in container["env"] if e["name"] == "DATABASE_URL")
             self.promise("valueFrom" in url, manifest, "has DATABASE_URL in the open")
@@ -163,14 +163,14 @@ class Release:
         self.promise(len(budgets) == 1, deployment, f"has {len(budgets)} disruption budgets")
 
     def check_triggers(self, scaled):
-        """One for each queue, of which upkeep needs none."""
+        """One per queue, except maintenance."""
         found = {(t["metadata"]["stream"], t["metadata"]["consumer"]) for t in scaled["spec"]["triggers"]}
         queues = {tuple(path.name.split(".")[:2]) for path in STREAMS.glob("*.*.json")}
         wanted = {queue for queue in queues if queue[0] in ("JOBS", "DELIVERIES") and not queue[1].startswith("maintenance_")}
         self.promise(found == wanted, scaled, f"triggers differ from streams/: {sorted(found ^ wanted)}")
 
     def check_hooks(self):
-        """A hook before the install sees nothing that the release makes."""
+        """A hook before the install sees no object of the release."""
         made = {(m["kind"], m["metadata"]["name"]) for m in self.manifests if "helm.sh/hook" not in m["metadata"].get("annotations", {})}
         hooks = {m["metadata"]["name"] for m in self.of("ConfigMap") if ("ConfigMap", m["metadata"]["name"]) not in made}
         for manifest in self.of("Job"):
@@ -187,7 +187,7 @@ class Release:
             self.promise(steps in (["migrate", "streams"], ["migrate"], ["streams"]), manifest, f"steps {steps}")
 
     def check_rules(self):
-        """Alerts are about the release's own series, or those that were chosen."""
+        """Alerts cover the release's series, or the chosen ones."""
         for manifest in self.of("PrometheusRule"):
             for rule in [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]:
                 scopes = re.findall(r"\b(?:carebell|messaging|process)_\w+(\{?(?:namespace=\"care\")?)", rule["expr"])
@@ -195,7 +195,7 @@ class Release:
                 self.promise(own, manifest, f"{rule['alert']} is about others too")
 
     def check_streams(self):
-        """Streams and consumers of NACK say what the files say."""
+        """NACK's streams and consumers match the files."""
         resources = self.of("Stream", "Consumer")
         if not resources:
             return
@@ -220,7 +220,7 @@ class Release:
 
 
 def check_servers():
-    """The users of servers/nats.yaml have permissions that are there, and passwords that the server is given."""
+    """The users of servers/nats.yaml have existing permissions, and passwords that the server gets."""
     assert f"process_resident_memory_bytes{{namespace=~\".*\"}} > {MEMORY_ALERT} * 1024 * 1024" in (HERE / "carebell/files/rules.yaml").read_text()
     values = yaml.safe_load((HERE / "servers/nats.yaml").read_text())
     users = values["config"]["merge"]["authorization"]["users"]

@@ -1,9 +1,9 @@
--- What a worker has to be allowed in Postgres, and no more: `carebell doctor` names what is missing of it. A test runs a
--- worker with exactly this. To be run by whoever owns the tables, after each migration; again does no harm.
+-- Postgres permissions of a worker, and no more. `carebell doctor` names missing ones; a test runs a worker with exactly
+-- these. The owner of the tables runs this after each migration; repeating it is safe.
 --
 --   psql "$DATABASE_URL" -v role=carebell_worker -f helm/servers/worker.sql
 
--- The care tables, or the views in their place.
+-- The care tables, or views of these names.
 GRANT SELECT ON users, family_members, care_recipients, medications, medication_schedules, medication_logs, appointments,
     caregiver_shifts TO :"role";
 

@@ -25,12 +25,12 @@ type medicationReminder struct {
 	ReminderMinutes int       `json:"reminderMinutes"`
 }
 
-// jobID names a reminder. One reminder has one id, however often and from wherever it is published.
+// jobID names a reminder: the same id, whenever and wherever it is published.
 func jobID(medicationID string, doseTime time.Time, minutes int) string {
 	return fmt.Sprintf("dose:%s:%s:%d", medicationID, doseTime.Format("20060102T150405Z"), minutes)
 }
 
-// remind publishes one reminder: for later if its time is still to come, else at once.
+// remind publishes one reminder: at once if it is due, else as a delayed job.
 func remind(
 	ctx context.Context, js jetstream.JetStream, medicationID string, doseTime time.Time, minutes int,
 ) (*jetstream.PubAck, error) {
@@ -55,14 +55,14 @@ func remind(
 	return publish(ctx, js, msg)
 }
 
-// publish returns when a stream has the job. Until then it is published again: the id makes that safe.
+// publish repeats until a stream acknowledges the job. The id makes repeats safe.
 func publish(ctx context.Context, js jetstream.JetStream, msg *nats.Msg) (*jetstream.PubAck, error) {
 	waits := []time.Duration{200 * time.Millisecond, time.Second, 5 * time.Second}
 	for try := 0; ; try++ {
 		ack, err := publishOnce(ctx, js, msg)
 		var refusal *jetstream.APIError
 		refused := errors.As(err, &refusal) && refusal.Code == 400 || errors.Is(err, nats.ErrMaxPayload)
-		// A message that is refused would be again. All else is no acknowledgement, no stream, no room.
+		// A refused message would be refused again. Anything else: no acknowledgement, no stream or no room.
 		if err == nil || refused || try == len(waits) {
 			return ack, err
 		}
@@ -80,7 +80,7 @@ func publishOnce(ctx context.Context, js jetstream.JetStream, msg *nats.Msg) (*j
 	return js.PublishMsg(ctx, msg)
 }
 
-// cancelJob takes a delayed job back. One that has fired is not there any more, and goes its way.
+// cancelJob cancels a delayed job. A job that has fired still runs.
 func cancelJob(ctx context.Context, js jetstream.JetStream, job string) error {
 	stream, err := js.Stream(ctx, "SCHEDULED")
 	if err != nil {
@@ -110,7 +110,7 @@ func run() error {
 	if url == "" {
 		url = nats.DefaultURL
 	}
-	// The prefix is this application's own, so that it need not be allowed to read the inboxes of others.
+	// A prefix of its own: the application needs no permission for other clients' inboxes.
 	options := []nats.Option{nats.CustomInboxPrefix("_INBOX_app")}
 	if creds := os.Getenv("NATS_CREDS"); creds != "" {
 		options = append(options, nats.UserCredentials(creds))

@@ -10,13 +10,13 @@ import { connect, credsAuthenticator, headers } from "@nats-io/transport-node";
 
 const MINUTE = 60_000;
 
-/** One reminder has one id, however often and from wherever it is published. */
+/** A reminder has one id, whenever and wherever it is published. */
 function jobId(medicationId, doseTime, minutes) {
   const time = doseTime.toISOString().replace(/[-:]|\.\d+/g, "");
   return `dose:${medicationId}:${time}:${minutes}`;
 }
 
-/** Publishes one reminder: for later if its time is still to come, else at once. */
+/** Publishes one reminder: at once if it is due, else as a delayed job. */
 async function remind(js, medicationId, doseTime, minutes) {
   const job = jobId(medicationId, doseTime, minutes);
   const body = JSON.stringify({ medicationId, scheduledTime: doseTime.toISOString(), reminderMinutes: minutes });
@@ -34,21 +34,21 @@ async function remind(js, medicationId, doseTime, minutes) {
   return await publish(js, `sched.${job}`, body, hdrs);
 }
 
-/** Returns when a stream has the job. Until then it is published again: the id makes that safe. */
+/** Publishes until a stream acknowledges the job. Its id makes repeats safe. */
 async function publish(js, subject, body, hdrs) {
   for (const wait of [200, 1000, 5000, null]) {
     try {
       return await js.publish(subject, body, { headers: hdrs, timeout: 5000 });
     } catch (error) {
       const refused = error instanceof JetStreamApiError && error.status === 400;
-      // A message that is refused would be again. All else is no acknowledgement, no stream, no room.
+      // A refused message would be refused again. Anything else: no acknowledgement, no stream or no room.
       if (refused || wait === null) throw error;
       await sleep(wait);
     }
   }
 }
 
-/** Takes a delayed job back. One that has fired is not there any more, and goes its way. */
+/** Cancels a delayed job. A job that has fired still runs. */
 async function cancel(nc, job) {
   const manager = await jetstreamManager(nc, { checkAPI: false });
   await manager.streams.purge("SCHEDULED", { filter: `sched.${job}` });
@@ -62,7 +62,7 @@ const { NATS_URL = "nats://localhost:4222", NATS_CREDS } = process.env;
 const nc = await connect({
   servers: NATS_URL.split(","),
   ...(NATS_CREDS && { authenticator: credsAuthenticator(readFileSync(NATS_CREDS)) }),
-  // This application's own, so that it need not be allowed to read the inboxes of others.
+  // A prefix of its own: the application needs no permission for other clients' inboxes.
   inboxPrefix: "_INBOX_app",
 });
 for (const minutes of minutesBefore.length > 0 ? minutesBefore.map(Number) : [0]) {

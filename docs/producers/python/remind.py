@@ -16,12 +16,12 @@ from carebell.v1.jobs_pb2 import MedicationReminder  # made by protoc
 
 
 def job_id(medication_id, dose_time, minutes):
-    """One reminder has one id, however often and from wherever it is published."""
+    """A reminder has one id, whenever and wherever it is published."""
     return f"dose:{medication_id}:{dose_time:%Y%m%dT%H%M%SZ}:{minutes}"
 
 
 async def remind(js, medication_id, dose_time, minutes):
-    """Publishes one reminder: for later if its time is still to come, else at once."""
+    """Publishes one reminder: at once if it is due, else as a delayed job."""
     job = job_id(medication_id, dose_time, minutes)
     body = MedicationReminder(
         medication_id=medication_id, scheduled_time=dose_time, reminder_minutes=minutes
@@ -41,20 +41,20 @@ async def remind(js, medication_id, dose_time, minutes):
 
 
 async def publish(js, subject, body, headers):
-    """Returns when a stream has the job. Until then it is published again: the id makes that safe."""
+    """Publishes until a stream acknowledges the job. Its id makes repeats safe."""
     for wait in (0.2, 1, 5, None):
         try:
             return await js.publish(subject, body, headers=headers, timeout=5)
         except (BadRequestError, MaxPayloadError):
-            raise  # the message itself is refused, and would be again
-        except Error:  # no acknowledgement, no stream, no room
+            raise  # the message itself is at fault: a repeat would be refused too
+        except Error:  # no acknowledgement, no stream or no room
             if wait is None:
                 raise
             await asyncio.sleep(wait)
 
 
 async def cancel(js, job):
-    """Takes a delayed job back. One that has fired is not there any more, and goes its way."""
+    """Cancels a delayed job. A job that has fired still runs."""
     await js.purge_stream("SCHEDULED", subject=f"sched.{job}")
 
 
@@ -71,7 +71,7 @@ async def main():
     args = parser.parse_args()
     dose_time = args.dose_time.astimezone(timezone.utc)
 
-    # The prefix is this application's own, so that it need not be allowed to read the inboxes of others.
+    # A prefix of its own: the application needs no permission for other clients' inboxes.
     nc = await nats.connect(
         os.environ.get("NATS_URL", "nats://localhost:4222").split(","),
         user_credentials=os.environ.get("NATS_CREDS"),

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 40 | trimSuffix "-" }}
 {{- end }}
 
-{{/* At most 40 characters, so that every suffix fits into 63. */}}
+{{/* At most 40 characters, so every suffix fits into 63. */}}
 {{- define "carebell.fullname" -}}
 {{- if .Values.fullnameOverride }}
 {{- .Values.fullnameOverride | trunc 40 | trimSuffix "-" }}
@@ -13,7 +13,7 @@
 {{- end }}
 {{- end }}
 
-{{/* What a selector may name: it can never change. */}}
+{{/* Labels of selectors, which can never change. */}}
 {{- define "carebell.selector" -}}
 app.kubernetes.io/name: {{ include "carebell.name" . }}
 app.kubernetes.io/instance: {{ .Release.Name }}
@@ -37,7 +37,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else }}{{ .Values.serviceAccount.name | default "default" }}{{ end }}
 {{- end }}
 
-{{/* `25s` or `2m`, in seconds. The schema lets nothing else through. */}}
+{{/* `25s` or `2m` in seconds. The schema allows no other form. */}}
 {{- define "carebell.seconds" -}}
 {{- if hasSuffix "m" . }}{{ mul 60 (trimSuffix "m" .) }}{{ else }}{{ trimSuffix "s" . }}{{ end }}
 {{- end }}
@@ -46,7 +46,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.secret.create }}{{ include "carebell.fullname" . }}{{ else }}{{ .Values.existingSecret }}{{ end }}
 {{- end }}
 
-{{/* The variables that are no secrets, as `NAME: "value"`. What is empty is not set. */}}
+{{/* Variables that are no secrets, as `NAME: "value"`. Empty ones are not set. */}}
 {{- define "carebell.config" -}}
 {{- range $name, $value := .Values.config }}
 {{- with $value | toString }}
@@ -59,8 +59,8 @@ PUBLIC_URL: {{ required "public.url says where providers reach the public port" 
 {{- end }}
 
 {{/*
-The variables of a Secret, each by its name: `env` wins over `envFrom`, and a key that is not there leaves what the
-ConfigMap says. Named one by one, so that nothing else of the Secret gets into the process.
+Variables from a Secret. `env` overrides `envFrom`; a missing key leaves the ConfigMap's value. Named one by one, so
+nothing else of the Secret enters the process.
 */}}
 {{- define "carebell.credentials" -}}
 {{- $secret := .secret }}
@@ -74,7 +74,7 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
 {{- end }}
 {{- end }}
 
-{{/* The files of a container by variable, each with the volume that it is in. The setup may sign in as another user. */}}
+{{/* A container's files by variable, each with its volume. The setup may use another NATS user. */}}
 {{- define "carebell.files" -}}
 {{- $files := dict }}
 {{- range $name, $file := .root.Values.files }}
@@ -113,7 +113,7 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
 {{- end }}
 {{- end }}
 
-{{/* A program reads its files once, when it starts. */}}
+{{/* The program reads its files once, at start. */}}
 {{- define "carebell.volumes" -}}
 {{- $volumes := dict }}
 {{- range .of }}
@@ -145,7 +145,7 @@ ConfigMap says. Named one by one, so that nothing else of the Secret gets into t
 {{- end }}
 {{- end }}
 
-{{/* What all pods have in common. */}}
+{{/* Common to all pods. */}}
 {{- define "carebell.podCommon" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
@@ -178,7 +178,7 @@ securityContext:
 {{- else }}{{ include "carebell.secretName" . }}{{ end }}
 {{- end }}
 
-{{/* The steps of the setup, in the order that an upgrade needs: tables first, then streams. */}}
+{{/* Steps of the setup, in an upgrade's order: tables, then streams. */}}
 {{- define "carebell.setupSteps" -}}
 {{- $steps := list }}
 {{- if .Values.setup.migrate }}
@@ -191,7 +191,7 @@ securityContext:
 {{- $steps | toJson }}
 {{- end }}
 
-{{/* A container of the setup. A hook runs before the chart's ConfigMap is there, and has one of its own. */}}
+{{/* A container of the setup. A hook runs before the chart's ConfigMap exists, and has its own. */}}
 {{- define "carebell.setupContainer" -}}
 {{- $of := dict "root" .root "setup" true "secret" (include "carebell.setupSecret" .root) -}}
 name: {{ .step.name }}
