@@ -1,6 +1,6 @@
-//! Configuration: read once from the environment and a TOML file, checked whole, typed from then on.
+//! Configuration: read once from the environment and a TOML file, checked completely, typed afterwards.
 //!
-//! The environment wins. In the file a key is the variable's name in lower case (`nats_url = "nats://…"`).
+//! The environment wins. A key in the file is the variable's name in lower case (`nats_url = "nats://…"`).
 
 mod gateway;
 mod otel;
@@ -29,7 +29,7 @@ use crate::{
     streams::Adjustments,
 };
 
-/// Every variable that is read, with what it should look like. The README's table is checked against this list.
+/// Every variable that is read, with its expected form. A test checks the README against this list.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
@@ -80,16 +80,16 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
 ];
 
-/// Where nothing else is set. Not the clients' usual `_INBOX`: whoever may subscribe to that, as most users may, could
-/// read the jobs that a worker of the same account is handed.
+/// Default prefix. Most users of an account may subscribe to the clients' usual `_INBOX`, where they could read the
+/// jobs that a worker receives.
 pub const INBOX_PREFIX: &str = "_INBOX_carebell";
 
-/// A value that is missing or malformed.
+/// A missing or malformed value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError {
-    /// The variable.
+    /// Name of the variable.
     pub variable: String,
-    /// What is wrong with it and what it should look like. Never the value: it may be a secret.
+    /// The problem and the expected form. Never the value, which may be a secret.
     pub problem: String,
 }
 
@@ -101,28 +101,28 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Where values come from: the environment, then the file.
+/// Origin of values: the environment, then the file.
 #[derive(Clone, Default)]
 pub struct Source {
     environment: HashMap<String, String>,
     file: HashMap<String, String>,
 }
 
-/// A user and their password; a token, where there is none.
+/// A user with a password, or a token without one.
 pub type NatsUser = (String, Option<String>);
 
-/// How to reach NATS.
+/// Settings of the NATS connection.
 #[derive(Clone)]
 pub struct NatsConfig {
-    /// The URLs of the servers, without user and password.
+    /// Server URLs, without user and password.
     pub servers: Vec<String>,
-    /// Whom the URLs named.
+    /// User named in the URLs.
     pub user: Option<NatsUser>,
-    /// A credentials file.
+    /// Credentials file.
     pub creds: Option<PathBuf>,
-    /// Roots beside the system's.
+    /// CA certificates beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// What the subjects begin with under which answers and jobs are received.
+    /// Prefix of the subjects on which replies and jobs are received.
     pub inbox_prefix: String,
 }
 
@@ -132,57 +132,57 @@ impl fmt::Debug for NatsConfig {
     }
 }
 
-/// What a worker is configured with.
+/// Settings of a worker.
 #[derive(Clone)]
 pub struct Config {
     /// NATS.
     pub nats: NatsConfig,
-    /// What differs from `streams/`.
+    /// Deviations from `streams/`.
     pub adjustments: Adjustments,
-    /// Postgres. Holds a password.
+    /// URL of Postgres. Holds a password.
     pub database_url: String,
-    /// The most connections to it.
+    /// Limit of database connections.
     pub database_connections: u32,
-    /// Web Push, where there are keys.
+    /// Web Push, if there are keys.
     pub web_push: Option<web_push::Settings>,
-    /// E-mail, where there is a server for it.
+    /// E-mail, if there is a server.
     pub email: Option<email::Settings>,
     /// Webhooks.
     pub webhook: webhook::Settings,
-    /// The channels that send through HTTP providers, as far as they have one: texts, `WhatsApp`, calls.
+    /// Channels with an HTTP provider: text messages, `WhatsApp`, calls.
     pub gateways: Vec<providers::Settings>,
-    /// Where providers' status callbacks are received, where they are; 0 = any port that is free.
+    /// Port for providers' status callbacks, if they are received. 0 for any free one.
     pub public_port: Option<u16>,
     /// Templates beside the built-in ones.
     pub templates_dir: Option<PathBuf>,
-    /// Where health is served; 0 = any port that is free.
+    /// Port of the health endpoints. 0 for any free one.
     pub health_port: u16,
-    /// How long a worker that stops waits for its jobs.
+    /// How long a stopping worker waits for its jobs.
     pub drain_timeout: Duration,
-    /// How long a worker that starts waits for its servers.
+    /// How long a starting worker waits for its servers.
     pub start_timeout: Duration,
-    /// For tests of crashes.
+    /// Checkpoint to abort at, for crash tests.
     pub abort_at: Option<Step>,
-    /// What the worker does.
+    /// Duties of the worker.
     pub duties: BTreeSet<Duty>,
 }
 
-/// A part of what a worker does, which may be another process's.
+/// A duty of a worker. Several processes may share the duties.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duty {
-    /// Pulls and runs jobs, and publishes what lost workers had planned.
+    /// Pulls and runs jobs, and publishes the unpublished children of lost workers.
     Pipeline,
-    /// Publishes what is due by itself.
+    /// Publishes schedules and reminders when they are due.
     Scheduler,
-    /// Makes dead letters of what nobody will ever run again.
+    /// Makes dead letters of messages that will never run again.
     DeadLetters,
 }
 
 impl Duty {
-    /// All of them.
+    /// All duties.
     pub const ALL: [Self; 3] = [Self::Pipeline, Self::Scheduler, Self::DeadLetters];
 
-    /// As `carebell run --only` takes it.
+    /// As in `carebell run --only`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -192,14 +192,14 @@ impl Duty {
         }
     }
 
-    /// Reads it back.
+    /// Parses the name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|duty| duty.name() == text)
     }
 }
 
-/// The variables that stand alone.
+/// Variables that depend on no others.
 struct Limits {
     database_connections: u32,
     health_port: u16,
@@ -208,20 +208,20 @@ struct Limits {
     abort_at: Option<Step>,
 }
 
-/// How logs are written.
+/// Log settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogConfig {
     /// Filter directives.
     pub level: String,
-    /// JSON, one object a line, in place of text.
+    /// One JSON object per line instead of text.
     pub json: bool,
 }
 
 impl Source {
-    /// The process's environment, and a TOML file if one is named.
+    /// Reads the process's environment, and the TOML file if one is named.
     ///
     /// # Errors
-    /// If the file cannot be read or holds an unknown key.
+    /// If the file is unreadable or has an unknown key.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -230,7 +230,7 @@ impl Source {
         Ok(Self { environment, file })
     }
 
-    /// Given values only, for tests and `carebell dev`.
+    /// A source of these values alone, for tests and `carebell dev`.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { environment: values.into_iter().collect(), file: HashMap::new() }
@@ -256,10 +256,10 @@ impl Source {
         parse(text).map(Some).ok_or_else(|| error(variable, "is malformed"))
     }
 
-    /// How to reach NATS.
+    /// Settings of the NATS connection.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn nats(&self) -> Result<NatsConfig, ConfigError> {
         let urls = self.get("NATS_URL").unwrap_or("nats://localhost:4222");
         let mut servers = Vec::new();
@@ -282,10 +282,10 @@ impl Source {
         })
     }
 
-    /// What differs from `streams/`.
+    /// Deviations from `streams/`.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn adjustments(&self) -> Result<Adjustments, ConfigError> {
         let replicas =
             self.parse_with("STREAMS_REPLICAS", |text| text.parse().ok().filter(|n| [1, 3, 5].contains(n)))?;
@@ -293,10 +293,10 @@ impl Source {
         Ok(Adjustments { replicas: replicas.unwrap_or(1), overrides: overrides.unwrap_or_default() })
     }
 
-    /// The URL of the database. Holds a password.
+    /// URL of the database. Holds a password.
     ///
     /// # Errors
-    /// If it is missing or no URL of Postgres.
+    /// If it is missing or not a Postgres URL.
     pub fn database_url(&self) -> Result<String, ConfigError> {
         let url = self.require("DATABASE_URL")?;
         let scheme = Url::parse(url).map(|url| url.scheme().to_owned()).unwrap_or_default();
@@ -306,10 +306,10 @@ impl Source {
         Ok(url.to_owned())
     }
 
-    /// How logs are written; `level` where nothing is set.
+    /// Log settings. `level` is the default level.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn log(&self, level: &str) -> Result<LogConfig, ConfigError> {
         let level = self.get("LOG_LEVEL").unwrap_or(level).to_owned();
         if tracing_subscriber::EnvFilter::try_new(&level).is_err() {
@@ -323,10 +323,10 @@ impl Source {
         Ok(LogConfig { level, json: json.unwrap_or(false) })
     }
 
-    /// Web Push, where there are keys. That the keys are a pair, only the channel sees.
+    /// Web Push, if there are keys. The channel checks that the keys are a pair.
     ///
     /// # Errors
-    /// The first variable that is missing or malformed.
+    /// The first missing or malformed variable.
     pub fn web_push(&self) -> Result<Option<web_push::Settings>, ConfigError> {
         let keys = match (self.get("VAPID_PUBLIC_KEY"), self.get("VAPID_PRIVATE_KEY")) {
             (None, None) => return Ok(None),
@@ -341,10 +341,10 @@ impl Source {
         Ok(Some(settings))
     }
 
-    /// E-mail, where there is a server for it.
+    /// E-mail, if there is a server.
     ///
     /// # Errors
-    /// The first variable that is missing or malformed.
+    /// The first missing or malformed variable.
     pub fn email(&self) -> Result<Option<email::Settings>, ConfigError> {
         let (urls, from) = match (self.get("SMTP_URL"), self.get("SMTP_FROM")) {
             (None, _) => return Ok(None),
@@ -357,10 +357,10 @@ impl Source {
         Ok(Some(settings))
     }
 
-    /// Webhooks, which need nothing to be set.
+    /// Webhooks, which work without settings.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn webhook(&self) -> Result<webhook::Settings, ConfigError> {
         Ok(webhook::Settings {
             allowed_hosts: self.hosts("WEBHOOK_ALLOWED_HOSTS")?,
@@ -377,10 +377,10 @@ impl Source {
         self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
-    /// Where templates beside the built-in ones are. What is in it, `templates` says.
+    /// Directory of templates beside the built-in ones. Its content is checked by `templates`.
     ///
     /// # Errors
-    /// If there is no such directory.
+    /// If the directory does not exist.
     pub fn templates_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
         match self.get("TEMPLATES_DIR").map(PathBuf::from) {
             Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that is not there")),
@@ -388,7 +388,7 @@ impl Source {
         }
     }
 
-    /// What is wrong, the first of each group of variables, where [`Config::from_source`] stops at the first of all.
+    /// The first problem of each group of variables. [`Config::from_source`] stops at the very first.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
         let parts = [
@@ -436,10 +436,10 @@ impl Source {
 }
 
 impl Config {
-    /// Checks everything a worker needs.
+    /// Checks everything that a worker needs.
     ///
     /// # Errors
-    /// The first variable that is missing or malformed.
+    /// The first missing or malformed variable.
     pub fn from_source(source: &Source) -> Result<Self, ConfigError> {
         let limits = source.limits()?;
         Ok(Self {
@@ -462,7 +462,7 @@ impl Config {
     }
 }
 
-/// A setting that the channel itself found wrong.
+/// Converts an error of a channel's settings.
 #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
 pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     let text = problem.to_string();
@@ -472,7 +472,7 @@ pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     ConfigError { variable, problem }
 }
 
-/// The program's own variables, and those of OpenTelemetry.
+/// Carebell's variables and those of OpenTelemetry.
 fn known() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     VARIABLES.iter().chain(OTEL_VARIABLES)
 }
@@ -482,7 +482,7 @@ fn error(variable: &str, what: &str) -> ConfigError {
     ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
 }
 
-/// A URL of a NATS server, which may leave the scheme out, and the user in it: name and password, or a token.
+/// Parses a NATS server URL and the user in it: name and password, or a token. The scheme is optional.
 fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     let text = text.trim();
     let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };
@@ -498,7 +498,7 @@ fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     Some((url.to_string(), user))
 }
 
-/// What a subject may begin with: no wildcards, and no word that is empty.
+/// Parses a subject prefix: no wildcards, no empty token.
 fn inbox_prefix(text: &str) -> Option<String> {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));

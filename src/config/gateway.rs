@@ -1,4 +1,4 @@
-//! The providers of text messages, `WhatsApp` messages and calls, and where they reach this program.
+//! Providers of text messages, `WhatsApp` messages and calls, and the public URL of their callbacks.
 
 use super::{ConfigError, Source, error, from_channel};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
     plan::Channel,
 };
 
-/// The variables of one channel.
+/// Variables of one channel.
 struct Names {
     channel: Channel,
     url: &'static str,
@@ -47,10 +47,10 @@ const CHANNELS: [Names; 3] = [
 ];
 
 impl Source {
-    /// The channels that have a provider.
+    /// Settings of the channels that have a provider.
     ///
     /// # Errors
-    /// The first variable that is missing or malformed.
+    /// The first missing or malformed variable.
     pub fn gateways(&self) -> Result<Vec<Settings>, ConfigError> {
         let mut channels = Vec::new();
         for names in &CHANNELS {
@@ -101,7 +101,7 @@ impl Source {
         }
     }
 
-    /// Where providers reach this program.
+    /// Public URL for providers' callbacks.
     ///
     /// # Errors
     /// If it is malformed.
@@ -109,10 +109,10 @@ impl Source {
         self.parse_with("PUBLIC_URL", PublicUrl::parse)
     }
 
-    /// Where status callbacks are received; none where they are not.
+    /// Port for status callbacks, if they are received.
     ///
     /// # Errors
-    /// If it is malformed, or is set without `PUBLIC_URL`, which the signatures of callbacks are over.
+    /// If it is malformed, or set without `PUBLIC_URL`, which callback signatures cover.
     pub fn public_port(&self) -> Result<Option<u16>, ConfigError> {
         let port = self.parse_with("PUBLIC_PORT", |text| text.parse().ok())?;
         if port.is_some() && self.get("PUBLIC_URL").is_none() {

@@ -1,5 +1,4 @@
-//! OpenTelemetry's own variables, as its specification has them. What is none is refused at start, where SDKs would warn
-//! and go on with something else.
+//! OpenTelemetry's variables, by its specification. Unlike in SDKs, an invalid value is an error at start.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -12,8 +11,8 @@ use crate::{
     telemetry::traces::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
 };
 
-/// Every variable of OpenTelemetry that is read, with what it should look like. `docs/OPERATIONS.md` is checked against it.
-/// Of those that begin with `OTEL_EXPORTER_OTLP_`, `OTEL_EXPORTER_OTLP_TRACES_…` wins.
+/// Every OpenTelemetry variable that is read, with its expected form. A test checks `docs/OPERATIONS.md` against it.
+/// `OTEL_EXPORTER_OTLP_TRACES_…` wins over `OTEL_EXPORTER_OTLP_…`.
 pub const OTEL_VARIABLES: &[(&str, &str)] = &[
     ("OTEL_SDK_DISABLED", "true or false"),
     ("OTEL_TRACES_EXPORTER", "otlp or none"),
@@ -62,11 +61,11 @@ const EXPORT: &str = "OTEL_EXPORTER_OTLP_";
 const EXPORT_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
 
 impl Source {
-    /// What traces are configured with. Spans are exported where an endpoint is named, or `OTEL_TRACES_EXPORTER` says so:
-    /// a worker that nobody gave a collector is not to look for one.
+    /// Settings of traces. Spans are exported only if an endpoint or `OTEL_TRACES_EXPORTER` is set, so that a worker
+    /// without a collector does not look for one.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn traces(&self) -> Result<Settings, ConfigError> {
         let disabled = self.flag("OTEL_SDK_DISABLED")?;
         let propagate = self.parse_with("OTEL_PROPAGATORS", propagates)?.unwrap_or(true);
@@ -120,7 +119,7 @@ impl Source {
             "none" => Some(Compression::None),
             _ => None,
         })?;
-        // Both bound the same export.
+        // Both limit the same export.
         let export = self.parse_otlp("TIMEOUT", millis)?.unwrap_or(Duration::from_secs(10));
         let batch = self.parse_with("OTEL_BSP_EXPORT_TIMEOUT", millis)?.unwrap_or(Duration::from_secs(30));
         Ok(Exporter {
@@ -134,7 +133,7 @@ impl Source {
         })
     }
 
-    /// The general one is the beginning of the URL, the one of traces all of it. gRPC may leave the scheme out.
+    /// The general endpoint is a base URL, the one for traces a full URL. With gRPC the scheme is optional.
     fn endpoint(&self, protocol: Protocol) -> Result<String, ConfigError> {
         let insecure = self.parse_otlp("INSECURE", flag)?.unwrap_or(false);
         let parse = |text: &str| {
@@ -197,7 +196,7 @@ impl Source {
         Ok(self.parse_with(variable, flag)?.unwrap_or(false))
     }
 
-    /// The variable of traces, else the general one.
+    /// The variable for traces, else the general one.
     fn otlp(&self, name: &str) -> Option<&str> {
         self.get(&format!("{EXPORT_TRACES}{name}")).or_else(|| self.get(&format!("{EXPORT}{name}")))
     }
@@ -226,7 +225,7 @@ fn propagates(text: &str) -> Option<bool> {
     known.then(|| names.contains(&"tracecontext"))
 }
 
-/// `name=value`, separated by commas; values are percent-encoded.
+/// `name=value` pairs, separated by commas; values are percent-encoded.
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;
