@@ -1,7 +1,7 @@
-//! Self-tests: what has to be right around a worker before it can be relied upon. `carebell doctor` shows all of them;
-//! each start of a worker runs those of the two servers, and says the same words where one fails.
+//! Self-tests of a worker's surroundings. `carebell doctor` shows all of them. A starting worker runs those of NATS and
+//! Postgres, with the same messages.
 //!
-//! Nothing here changes anything: what may be published is found out by messages that every server refuses for another
+//! The checks change nothing. Publish permissions are tested with messages that every server refuses for another
 //! reason, so that only a missing permission looks different.
 
 mod database;
@@ -28,61 +28,61 @@ use crate::{
     templates::{LoadError, Templates},
 };
 
-/// How far two clocks may be apart.
+/// Largest tolerated difference between two clocks.
 const MOST_SKEW: TimeDelta = TimeDelta::seconds(1);
 
-/// Everything that is checked, in the order in which it is shown.
+/// A check. The order is that of the output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Item {
     /// All variables are well-formed.
     Configuration,
-    /// All templates can be used.
+    /// All templates load.
     Templates,
-    /// A server answers and takes the credentials.
+    /// A server answers and accepts the credentials.
     Nats,
-    /// It can schedule messages.
+    /// The server has message schedules.
     NatsVersion,
     /// `JetStream` is on, for the account too.
     JetStream,
-    /// Streams and consumers are there, and as `streams/` says.
+    /// Streams and consumers exist and match `streams/`.
     Streams,
-    /// The user may publish and receive what a worker does.
+    /// The user has the permissions of a worker.
     NatsPermissions,
-    /// Its clock is this machine's.
+    /// The server's clock agrees with this machine's.
     NatsClock,
-    /// A server answers, takes the credentials, and can be written to.
+    /// A server answers, accepts the credentials and is writable.
     Database,
-    /// Carebell's own tables are of this version.
+    /// Carebell's own tables have this version.
     Schema,
     /// The care tables have the columns that are read.
     CareTables,
-    /// The role may do with the tables what a worker does.
+    /// The role has the privileges of a worker.
     DatabasePermissions,
-    /// Its clock is this machine's.
+    /// The server's clock agrees with this machine's.
     DatabaseClock,
-    /// The keys are a pair, and the subject a contact.
+    /// The keys are a pair, and the subject is a contact.
     VapidKeys,
-    /// Push services can be reached.
+    /// Push services are reachable.
     PushEgress,
-    /// The providers of texts, `WhatsApp` messages and calls can be reached.
+    /// Providers of text messages, `WhatsApp` messages and calls are reachable.
     ProviderEgress,
-    /// Mail servers can be reached and take the credentials. Looked at only where there are any.
+    /// Mail servers are reachable and accept the credentials. Skipped without any.
     MailServers,
 }
 
-/// What a worker that starts does about a check that fails.
+/// Reaction of a starting worker to a failed check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStart {
-    /// Waits until it passes or the start timeout is over: somebody may be about to mend it.
+    /// Wait until it passes or the start timeout ends: somebody may be fixing it.
     Wait,
-    /// Ends at once: it would lose time at every job, and only an administrator can mend it.
+    /// Exit at once: every job would suffer, and only an administrator can fix it.
     Exit,
-    /// Says so in the log, and goes on.
+    /// Log it and go on.
     Tell,
 }
 
 impl Item {
-    /// As it is shown.
+    /// As shown.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -106,7 +106,7 @@ impl Item {
         }
     }
 
-    /// What a failure means for a worker that starts.
+    /// Reaction of a starting worker if the check fails.
     #[must_use]
     pub const fn at_start(self) -> AtStart {
         match self {
@@ -117,7 +117,7 @@ impl Item {
             | Self::Database
             | Self::Schema
             | Self::CareTables => AtStart::Wait,
-            // A worker does not come this far with a wrong configuration or template, or keys that are not a pair.
+            // Wrong configuration, templates or keys end a worker before it gets here.
             Self::Configuration
             | Self::Templates
             | Self::VapidKeys
@@ -130,35 +130,35 @@ impl Item {
     }
 }
 
-/// How one check went.
+/// Result of one check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// Right, and what was found.
+    /// Passed, with details.
     Ok(String),
-    /// It works, and should be looked at.
+    /// Works, but needs attention.
     Warn {
-        /// What was found.
+        /// The finding.
         what: String,
-        /// What to do about it.
+        /// The remedy.
         advice: String,
     },
-    /// It does not work.
+    /// Does not work.
     Fail {
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What to do about it.
+        /// The remedy.
         advice: String,
     },
-    /// Something else has to be right first, or it was not wanted.
+    /// Skipped, because it is not wanted or something else must work first.
     NotChecked(String),
 }
 
-/// One line of the examination.
+/// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// What was looked at.
+    /// The item checked.
     pub item: Item,
-    /// What was found.
+    /// The result.
     pub outcome: Outcome,
 }
 
@@ -179,13 +179,13 @@ impl Check {
         Self { item, outcome: Outcome::NotChecked(why.into()) }
     }
 
-    /// Whether it fails.
+    /// Whether it failed.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self.outcome, Outcome::Fail { .. })
     }
 
-    /// What was found and what to do, without how bad it is.
+    /// Finding and remedy, without the severity.
     #[must_use]
     pub fn words(&self) -> String {
         let name = self.item.name();
@@ -222,18 +222,18 @@ impl fmt::Display for Check {
     }
 }
 
-/// How far to look for push services and mail servers.
+/// Which push services and mail servers to contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
-    /// The named ones, and those of the browsers in use.
+    /// The configured ones, and the push services of common browsers.
     All,
-    /// Only those that `WEB_PUSH_ALLOWED_HOSTS` and `SMTP_URL` name.
+    /// Only those in `WEB_PUSH_ALLOWED_HOSTS` and `SMTP_URL`.
     Named,
     /// None.
     Offline,
 }
 
-/// Runs all checks, in the order in which they are shown. Takes as long as the slowest, a few seconds at most.
+/// Runs all checks concurrently, within a few seconds. Results are in the order of [`Item`].
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
     let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
         examine_nats(source, clock),
@@ -252,11 +252,11 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
     checks
 }
 
-/// What a worker that starts makes of checks: the gravest of what fails, with all the words. What does not stop it is
-/// told of in the log.
+/// Reaction of a starting worker to these checks: the gravest one, with the words of every failed check of that
+/// gravity. Failures that do not stop it are logged.
 ///
 /// # Errors
-/// If it has to wait or to exit.
+/// If the worker must wait or exit.
 pub fn at_start(checks: &[Check]) -> Result<(), (AtStart, String)> {
     for consequence in [AtStart::Exit, AtStart::Wait] {
         let failed = checks.iter().filter(|check| check.is_failure() && check.item.at_start() == consequence);
@@ -273,7 +273,7 @@ pub fn at_start(checks: &[Check]) -> Result<(), (AtStart, String)> {
     Ok(())
 }
 
-/// `15 checks, all ok`, or how many of each.
+/// `15 checks, all ok`, or the number of each result.
 #[must_use]
 pub fn summary(checks: &[Check]) -> String {
     let count = |wanted: fn(&Outcome) -> bool| checks.iter().filter(|check| wanted(&check.outcome)).count();
@@ -324,7 +324,7 @@ async fn examine_nats(source: &Source, clock: &Clock) -> Vec<Check> {
     let adjusted = source.adjustments().ok().and_then(|adjustments| Streams::embedded(&adjustments).ok());
     let known = match &adjusted {
         Some(streams) => Ok(streams.clone()),
-        // What may be published does not depend on it.
+        // Publish permissions do not depend on adjustments.
         None => Streams::embedded(&Adjustments::default()),
     };
     let mut checks = vec![Check::ok(Item::Nats, format!("connected to {}", config.servers.join(", ")))];
@@ -413,7 +413,7 @@ async fn check_egress(web_push: &WebPush, egress: Egress) -> Check {
     }
 }
 
-/// Signs in to each server of `SMTP_URL`. Nothing where there is none: e-mail is not for everybody.
+/// Signs in to each server in `SMTP_URL`. `None` if e-mail is not configured.
 async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::MailServers;
     let advice = "mend SMTP_URL or SMTP_CA_FILE, or let the worker out to it";
@@ -440,17 +440,17 @@ async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
     })
 }
 
-/// A question to a server about its time: when it was asked, by this machine's clock, and how long the answer took.
+/// When a server was asked for its time, by this machine's clock, and how long the answer took.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: DateTime<Utc>,
     took: TimeDelta,
 }
 
-/// Compares clocks; the server may have looked at its own at any moment from the question to the answer.
+/// Compares clocks. The server may have read its own at any moment between question and answer.
 fn compare_clocks(item: Item, asked: Asked, theirs: DateTime<Utc>) -> Check {
     let (early, late) = (theirs - asked.at, theirs - (asked.at + asked.took));
-    // By how much they differ at least.
+    // The smallest possible difference.
     let skew = if late > TimeDelta::zero() { late } else { early.min(TimeDelta::zero()) };
     if skew.abs() <= MOST_SKEW {
         return Check::ok(
@@ -464,7 +464,7 @@ fn compare_clocks(item: Item, asked: Asked, theirs: DateTime<Utc>) -> Check {
     Check::fail(item, what, "synchronise both (chrony, systemd-timesyncd): reminders are early or late by as much")
 }
 
-/// Some of a long list, for one line.
+/// The start of a long list, on one line.
 fn some(list: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = list[..list.len().min(SHOWN)].join("; ");

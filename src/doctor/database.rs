@@ -1,4 +1,4 @@
-//! The checks of the database.
+//! Checks of the database.
 
 use chrono::TimeDelta;
 use tokio::time::Instant;
@@ -9,13 +9,13 @@ use crate::{
     store::{Probe, Store, StoreError},
 };
 
-/// All of them.
+/// All checks of the database.
 pub(super) const ALL: [Item; 5] =
     [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
 
 const MEND_DATABASE: &str = "see that Postgres is up, and that DATABASE_URL leads to it";
 
-/// Looks at the database over a connection of its own.
+/// Checks the database over a separate connection.
 pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {
     let unreachable = |error: StoreError| {
         let mut checks = vec![Check::fail(Item::Database, format!("DATABASE_URL: {error}"), MEND_DATABASE)];

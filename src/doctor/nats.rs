@@ -1,4 +1,4 @@
-//! The checks of NATS and of what is on it.
+//! Checks of NATS and of its streams.
 
 use chrono::TimeDelta;
 
@@ -11,20 +11,20 @@ use crate::{
     streams::{Difference, LookError, Streams, written_at},
 };
 
-/// What is left when there is no connection.
+/// Checks that need a connection.
 pub(super) const AFTER_THE_CONNECTION: [Item; 5] =
     [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
 
-/// A pull that every server refuses: a heartbeat must be shorter than half of the wait. No message is delivered.
+/// A pull that every server refuses, because a heartbeat must be shorter than half the wait. No message is delivered.
 const IMPOSSIBLE_PULL: &str = r#"{"batch":1,"no_wait":true,"expires":1000000000,"idle_heartbeat":1000000000}"#;
 
-/// "Still at it", for a message that is not there. Without effect, and without an answer.
+/// "In progress" for a message that does not exist. It has no effect and no reply.
 const IDLE_ACK: &str = "+WPI";
 
-/// A message that every stream refuses to store: it is meant for another.
+/// A header that makes every stream refuse a message: it expects another stream.
 const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
-/// What `dead_letter` and the metrics ask of the streams, beside pulling.
+/// API calls of `dead_letter` and the metrics, beside pulls.
 const LOOKED_AT: [(&str, &[&str]); 4] = [
     ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
     ("CONSUMER.LIST", &["JOBS", "DELIVERIES"]),
@@ -34,29 +34,29 @@ const LOOKED_AT: [(&str, &[&str]); 4] = [
 
 const APPLY: &str = "run `carebell streams apply`";
 
-/// How much to ask.
+/// Which questions to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// What a worker's own permissions suffice for.
+    /// Those that a worker's permissions allow.
     Worker,
-    /// The streams themselves too, where the user may see them.
+    /// Also about the streams themselves, if the user may see them.
     Full,
 }
 
-/// What a question is about.
+/// Subject of a question.
 enum About<'a> {
     Stream(&'a str),
     Consumer(&'a crate::streams::Consumer),
     Pull,
     Ack,
-    /// What the sweep for lost messages does, and the metrics. Without a body the server refuses what would change
-    /// anything for that, if for nothing else.
+    /// Calls of the sweep for lost messages and of the metrics. Without a body the server rejects those that would
+    /// change something.
     Look,
-    /// Publishing into this stream.
+    /// Publishing to this stream.
     Publish(&'static str),
 }
 
-/// What the answers say, gathered.
+/// Results of all questions.
 #[derive(Default)]
 struct Findings {
     not_enabled: bool,
@@ -71,7 +71,7 @@ struct Findings {
     clock: Option<Check>,
 }
 
-/// Why there is no connection, and what to do.
+/// Turns a connection error into a check with a remedy.
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
     let advice = match error {
@@ -83,7 +83,7 @@ pub fn unreachable(error: &ConnectError) -> Check {
     Check::fail(Item::Nats, error.to_string(), advice)
 }
 
-/// Looks at a server over an open connection. Changes nothing there.
+/// Checks a server over an open connection, without changing it.
 pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, depth: Depth) -> Vec<Check> {
     let version = match connection.check_version() {
         Ok(()) => Check::ok(Item::NatsVersion, connection.version()),
@@ -119,7 +119,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
     let mut list = Vec::new();
     for consumer in streams.consumers() {
         let place = consumer.place();
-        // First, and for all consumers: by the end of the answers it is clear that nothing refused them.
+        // Before the other questions: once those are answered, an ack that was refused is known.
         let ack = ask(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
         list.push((About::Ack, Ask { is_answered: false, ..ack }));
         list.push((About::Consumer(consumer), ask(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
@@ -135,7 +135,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
     let publish = |stream, subject| (About::Publish(stream), Ask { header: Some(FOR_NO_STREAM), ..ask(subject, "") });
     for kind in jobs::registry().kinds() {
         let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-        // What an earlier stage publishes, and the scheduler: that may be any kind.
+        // Kinds that earlier stages or the scheduler publish, which may be any.
         let lanes = kind.queues().into_iter().map(|queue| queue.lane.unwrap_or(Lane::Normal));
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
@@ -147,13 +147,13 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
 impl Findings {
     fn note(&mut self, about: &About, ask: &Ask, reply: &Reply, streams: &Streams) {
         match (about, reply) {
-            // A worker does without.
+            // A worker does not need this permission.
             (About::Stream(name), Reply::Refused) => self.hidden.push((*name).to_owned()),
             (_, Reply::Refused) => self.refused_subjects.push(ask.subject.clone()),
             (About::Stream(_) | About::Consumer(_), Reply::Nobody) => self.nobody += 1,
             (About::Publish(stream), Reply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
-            // Silence is what an acknowledgement gets, and a refusal for another reason is what a pull or a publish
-            // gets that is allowed. A pull without its consumer is told of by the info.
+            // Expected: acks get no reply, and permitted pulls and publishes are refused for another reason. A missing
+            // consumer shows in its own info request.
             (About::Ack, _)
             | (About::Pull | About::Look, Reply::Nobody)
             | (About::Pull | About::Look | About::Publish(_), Reply::Said { .. }) => {}
@@ -179,7 +179,7 @@ impl Findings {
 
     fn into_checks(mut self, version: Check, streams: &Streams) -> Vec<Check> {
         let jetstream = self.jetstream();
-        // Without JetStream nothing else can be seen, but for what is refused.
+        // Without JetStream only permissions can be judged.
         let off = jetstream.is_failure();
         let streams =
             if off { Check::not_checked(Item::Streams, "JetStream does not answer") } else { self.streams(streams) };
@@ -216,7 +216,7 @@ impl Findings {
 
     fn streams(&mut self, streams: &Streams) -> Check {
         let item = Item::Streams;
-        // A stream that is missing is told of by its info, and by each publish to it.
+        // A missing stream is reported by its info and by each publish.
         self.missing.sort();
         self.missing.dedup();
         if !self.missing.is_empty() {

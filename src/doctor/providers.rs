@@ -1,9 +1,9 @@
-//! The check of the providers of texts, `WhatsApp` messages and calls. Nothing is sent.
+//! Check of the providers of text messages, `WhatsApp` messages and calls. Sends nothing.
 
 use super::{Check, Egress, Item};
 use crate::{channels::gateway, config::Source};
 
-/// Whether the providers can be reached. None where no channel has one.
+/// Whether the providers are reachable. `None` if no channel has one.
 pub(super) async fn examine(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::ProviderEgress;
     let channels = match source.gateways() {
