@@ -1,4 +1,4 @@
-//! Questions to the server whose answers show what a user may do, and which do nothing.
+//! Permission checks: requests whose replies show what a user may do, without any effect.
 
 use std::time::Duration;
 
@@ -12,48 +12,48 @@ use tokio::{
 
 use super::Connection;
 
-/// How long all answers together may take.
+/// Time limit for all replies together.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a refusal that the connection has received may take to be seen by who asks.
+/// Time for a received refusal to reach the waiting check.
 const SETTLED: Duration = Duration::from_millis(20);
 
-/// One message that is published to see whether it may be.
+/// A message published to test a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
-    /// Where to.
+    /// Subject to publish to.
     pub subject: String,
     /// At most one header.
     pub header: Option<(&'static str, &'static str)>,
-    /// The body.
+    /// Body.
     pub body: &'static str,
-    /// Whether the server answers it when it is allowed.
+    /// Whether the server replies if the publish is allowed.
     pub is_answered: bool,
 }
 
-/// What became of an [`Ask`].
+/// Result of an [`Ask`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
-    /// The server answered.
+    /// The server replied.
     Said {
-        /// The answer.
+        /// Reply body.
         body: Bytes,
-        /// How long it took.
+        /// Time from publish to reply.
         after: Duration,
     },
-    /// It was allowed, and nobody listens there.
+    /// Allowed, but nobody listens on the subject.
     Nobody,
-    /// The user may not publish this.
+    /// The user may not publish to the subject.
     Refused,
-    /// It was allowed, as far as one can see, and no answer came.
+    /// Apparently allowed; no reply arrived.
     Silent,
 }
 
 impl Connection {
-    /// Publishes all of them at once; answers in their order.
+    /// Publishes all asks at once. Results are in the order of `asks`.
     ///
     /// # Errors
-    /// If the connection is gone, or the user may not receive answers.
+    /// If the connection is lost, or the user may not receive replies.
     pub async fn ask(&self, asks: &[Ask]) -> Result<Vec<Reply>, String> {
         let mut refusals = self.refusals.subscribe();
         let inbox = self.client.new_inbox();
@@ -69,7 +69,7 @@ impl Connection {
                 self.client.publish_with_reply_and_headers(ask.subject.clone(), reply, headers, ask.body.into());
             published.await.map_err(show)?;
         }
-        // The server takes messages in order, so by the answer to a flush all refusals have arrived.
+        // The server handles messages in order: once a flush is answered, every refusal has arrived.
         let settle = async {
             let flushed = self.client.flush().await;
             sleep(SETTLED).await;
