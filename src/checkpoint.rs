@@ -1,41 +1,41 @@
-//! Named points between two effects, at which a test can end the process as `kill -9` would.
+//! Points between two effects at which a test can end the process like `kill -9`.
 //!
-//! `CAREBELL_ABORT_AT=committed carebell run` aborts the first time that point is reached. Builds without debug
-//! assertions (releases) do not read the variable and compile every point away.
+//! `CAREBELL_ABORT_AT=committed carebell run` aborts when that point is first reached. Release builds (no debug
+//! assertions) ignore the variable and compile the points away.
 
 use std::sync::OnceLock;
 
-/// A point that has just been reached.
+/// A point just reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A run knows what is to be; nothing of it is written yet.
+    /// The run is planned; nothing is written.
     Worked,
-    /// A run is committed; its children are not published yet.
+    /// The run is committed; its children are not published.
     Committed,
-    /// The children are published; the message is not acknowledged yet.
+    /// The children are published; the message is not acknowledged.
     Published,
-    /// A delivery is claimed; it is not sent yet.
+    /// The delivery is claimed, not sent.
     Claimed,
-    /// A delivery is sent; its outcome is not recorded yet.
+    /// The delivery is sent; its outcome is not recorded.
     Sent,
-    /// The outcome of a delivery is recorded; the message is not acknowledged yet.
+    /// The delivery's outcome is recorded; the message is not acknowledged.
     Recorded,
-    /// A job that waits is in HOLD; its message is not acknowledged yet.
+    /// The waiting job is in HOLD; its message is not acknowledged.
     Parked,
-    /// A job that failed for good is in `DEAD_LETTERS`; its message is not terminated yet.
+    /// The dead letter is in `DEAD_LETTERS`; its message is not terminated.
     Buried,
-    /// The server was told what became of a message.
+    /// The message is settled.
     Settled,
-    /// A batch of upkeep is committed; there is more to do, and its run is not committed yet.
+    /// A batch of maintenance is committed; its run is not.
     Tended,
-    /// What is due by itself is locked; nothing of it is published yet.
+    /// Due schedules or reminders are locked; nothing is published.
     Due,
-    /// It is published; its schedules are not moved on yet.
+    /// They are published; their schedules have not advanced.
     Fired,
 }
 
 impl Step {
-    /// Reads a step's name, in lower case.
+    /// Parses a step's lower-case name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         STEPS.into_iter().find(|step| format!("{step:?}").eq_ignore_ascii_case(name))
@@ -59,12 +59,12 @@ const STEPS: [Step; 12] = [
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();
 
-/// Makes this process abort when it reaches `step`. For tests of crashes only.
+/// Aborts this process when it reaches `step`. For crash tests only.
 pub fn abort_at(step: Step) {
     let _ = ABORT_AT.set(step);
 }
 
-/// Says that a point has been reached.
+/// Reports that a point is reached.
 pub(crate) fn reached(step: Step) {
     if cfg!(debug_assertions) && ABORT_AT.get() == Some(&step) {
         std::process::abort();
