@@ -1,7 +1,7 @@
-//! `carebell dead-letters`: look at what failed for good, send it back, throw it away.
+//! `carebell dead-letters`: list, show, redrive and discard jobs that failed for good.
 //!
-//! A list shows ids and reasons only. `show` has the body too, which may hold what people wrote: it is what somebody has
-//! to read who is to correct it.
+//! Lists have ids and reasons only. `show` has the body too, which may hold personal text, because whoever corrects it
+//! must read it.
 
 mod edit;
 mod send;
@@ -25,32 +25,32 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List them, the newest first
+    /// List dead letters, newest first
     List {
         #[command(flatten)]
         which: Which,
-        /// Show no more than this many
+        /// Show at most this many
         #[arg(long, default_value_t = 100, value_name = "COUNT")]
         limit: usize,
-        /// One JSON array in place of lines
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Show one whole, with its headers and its body, which may hold what people wrote
+    /// Show one dead letter with its headers and body, which may hold personal text
     Show {
-        /// The number that `list` gives it, or the id of its job
+        /// Its number in `list`, or the id of its job
         letter: String,
-        /// One JSON object in place of words
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Send them back to where they were: the same jobs, counted afresh. Safe to repeat, and to interrupt
+    /// Send dead letters back to their queues: same jobs, attempts counted afresh. Safe to repeat and to interrupt
     Redrive(send::Redrive),
-    /// Throw them away for good. Their jobs stay on record as dead
+    /// Delete dead letters for good. Their jobs stay recorded as dead
     Discard(send::Discard),
 }
 
-/// Filters. Those that are given must all hold.
+/// Filters, combined by AND.
 #[derive(Clone, Debug, Default, clap::Args)]
 pub(super) struct Which {
     /// Of this kind, for example reminder.medication
@@ -62,13 +62,13 @@ pub(super) struct Which {
         help = "For this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
     )]
     reason: Option<DeadReason>,
-    /// Of this job, or of one that followed from it; may be given several times
+    /// Of this job or a job that followed from it; repeatable
     #[arg(long = "job-id", value_name = "ID")]
     job_ids: Vec<String>,
-    /// Given up at this instant or later: RFC 3339, or how long ago, for example 2h
+    /// Dead since this instant: RFC 3339, or an age such as 2h
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
-    /// Given up before this instant: RFC 3339, or how long ago
+    /// Dead before this instant: RFC 3339, or an age
     #[arg(long, value_name = "WHEN")]
     before: Option<String>,
 }
@@ -108,7 +108,7 @@ pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed>
 async fn list(source: &Source, which: &Which, limit: usize, json: bool) -> Result<(), Failed> {
     let filter = which.filter(Clock::system().now())?;
     let letters = open(source).await?;
-    // Those that are shown are the last ones, and no more than those are in memory.
+    // Memory holds only the last `limit` letters, which are the ones shown.
     let mut shown = std::collections::VecDeque::new();
     let mut totals = words::Totals::default();
     letters
@@ -138,7 +138,7 @@ async fn show(source: &Source, target: &str, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The letter of a number or of a job; of several, the newest.
+/// The letter of this number, or the newest of this job.
 async fn one(letters: &Letters, target: &str) -> Result<Letter, Failed> {
     let mut number = target.parse().ok();
     if number.is_none() {

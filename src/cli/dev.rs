@@ -7,13 +7,13 @@ use crate::dev::demo::Demo;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Stop when the family has its pushes, mail, text message and webhook
+    /// Stop when the pushes, the mail, the text message and the webhook have arrived
     #[arg(long)]
     once: bool,
-    /// Print one JSON object at the end; the way is told on standard error
+    /// Print one JSON object at the end; show progress on standard error
     #[arg(long, requires = "once")]
     json: bool,
-    /// Then let the provider of text messages fail for a while, and show what becomes of them
+    /// Then fail the SMS provider for a while, and show the effect
     #[arg(long)]
     outage: bool,
 }

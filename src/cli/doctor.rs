@@ -11,10 +11,10 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not look whether push services and providers can be reached
+    /// Skip the checks of push services, mail servers and providers
     #[arg(long)]
     offline: bool,
-    /// One JSON array in place of lines
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
 }

@@ -1,5 +1,5 @@
-//! `carebell jobs`: what became of a job, for whoever is asked why nothing has arrived, and taking back one that is
-//! delayed. Shows ids only; what people wrote, and where they can be reached, stays in the database.
+//! `carebell jobs`: the history of a job, and cancelling delayed ones. Shows ids only. Texts and addresses stay in the
+//! database.
 
 use std::{
     fmt::{Display, Write as _},
@@ -26,19 +26,19 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Tell the way of a job: runs, inbox rows, deliveries, and what was done to it by hand
+    /// Show the history of a job: runs, inbox rows, deliveries, manual actions
     Show {
-        /// The job's id, or that of any job that followed from it
+        /// The job's id, or the id of a job that followed from it
         id: String,
-        /// One JSON object in place of words
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Take back a job that is delayed. (To change one, publish it again under its id with another --at or --delay)
+    /// Cancel a delayed job. To change one, publish it again under its id with another --at or --delay
     Cancel {
         /// The job's id
         id: String,
-        /// Who does it, for the audit log
+        /// Your name, for the audit log
         #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
         by: Option<String>,
     },
@@ -56,7 +56,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     let store = Store::new(&source.database_url()?, 1)?;
     let way = store.way_of(id).await;
     store.close().await;
-    // What waits for its time is not on record yet: the server knows of it.
+    // A delayed job has no record yet; only the NATS server knows it.
     let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
@@ -80,7 +80,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
-    // Ids of jobs that followed from another are longer than those that producers choose.
+    // Ids of child jobs are longer than those of producers.
     if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
         return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
     }
@@ -177,7 +177,6 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
     })
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
 fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
     let mut text = format!("job {}\n", way.root_id);
     if let Some(Delayed { schedule, target }) = delayed {
@@ -266,7 +265,8 @@ fn reading(row: &InboxLine) -> String {
     last.unwrap_or_else(|| "unread".to_owned())
 }
 
-/// `ana: sms delivered by sms.example.org as SM12, answered 201, sent at …, delivered at …; 1 claim, 0 failures (01a2…)`
+/// `ana: sms delivered by sms.example.org as SM12, answered 201, sent at …, delivered at …; 1 claim, 0 failures
+/// (01a2…)`
 fn delivery_in_words(delivery: &LedgerLine) -> String {
     let LedgerLine { id, channel, state, .. } = delivery;
     let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };

@@ -7,9 +7,9 @@ use crate::channels::web_push;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a VAPID key pair, as variables for the environment
+    /// Make a VAPID key pair, printed as environment variables
     Generate {
-        /// One JSON object in place of variables
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },

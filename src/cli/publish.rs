@@ -1,4 +1,4 @@
-//! `carebell publish`: one job, or with `--from` many.
+//! `carebell publish`: one job, or many with `--from`.
 
 use std::{
     fs::File,
@@ -27,41 +27,41 @@ use crate::{
     pipeline::{Form, Registry},
 };
 
-/// Of the JOBS stream, less the headers; a body over it would be refused by the server without a word of why.
+/// Limit of the JOBS stream, less the headers. The server rejects larger messages without naming the limit.
 const LARGEST_BODY: usize = 512 * 1024 - 4096;
 
-/// Publishes of `--from` that wait for their acknowledgement at once.
+/// Limit of unacknowledged publishes of `--from`.
 const IN_FLIGHT: usize = 4096;
 
-/// Refused lines that are told of one by one.
+/// Limit of refused lines listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("due").args(["delay", "at"]), group = ArgGroup::new("jobs").args(["json", "from"]).required(true))]
 pub(super) struct Args {
-    /// For example reminder.medication or notification; with --from, for lines that name none
+    /// For example reminder.medication or notification; with --from, the default of lines without a kind
     #[arg(required_unless_present = "from")]
     kind: Option<String>,
     /// The job as canonical protobuf JSON
     #[arg(long, value_name = "JSON")]
     json: Option<String>,
-    /// Many jobs: a file with one JSON object a line, `-` for standard input. Its fields: `job` (the job), and as far as
-    /// wanted `kind`, `jobId`, `lane`, `notAfter`, `at` or `delay`
+    /// Many jobs: a file with one JSON object per line, `-` for standard input. Fields: `job`; optionally `kind`,
+    /// `jobId`, `lane`, `notAfter`, `at` or `delay`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["job_id", "delay", "at"])]
     from: Option<PathBuf>,
-    /// Run it this much later, for example 5m
+    /// Run after this delay, for example 5m
     #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
     delay: Option<Duration>,
-    /// Run it at this instant, for example 2027-03-01T09:00:00Z
+    /// Run at this instant, for example 2027-03-01T09:00:00Z
     #[arg(long, value_name = "RFC 3339")]
     at: Option<DateTime<Utc>>,
-    /// Do not run it after this instant
+    /// Expire at this instant
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
-    /// The job's id: published again under the same id, it has no second effect [default: a new one]
+    /// The job's id, its idempotency key: publishing it again has no second effect [default: a new id]
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
-    /// critical, normal or bulk, for kinds that have lanes [default: normal]
+    /// critical, normal or bulk, for kinds with lanes [default: normal]
     #[arg(long, value_parser = parse_lane)]
     lane: Option<Lane>,
 }
@@ -80,7 +80,7 @@ struct Line<'a> {
     delay: Option<String>,
 }
 
-/// A job as it was asked for.
+/// An unchecked job.
 struct Wanted {
     kind: Kind,
     body: Bytes,
@@ -90,10 +90,10 @@ struct Wanted {
     at: Option<DateTime<Utc>>,
 }
 
-/// A job that may be published.
+/// A job that is fit to publish.
 struct Checked {
     submission: Submission,
-    /// When it stops being of use.
+    /// Its expiry.
     not_after: DateTime<Utc>,
 }
 
@@ -123,7 +123,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         eprintln!("note: --at {due} has passed: the job is due at once");
     }
     if due >= not_after {
-        // Not refused: a job that has expired is also the way to take back a delayed one.
+        // Not refused: an expired job is also a way to replace a delayed one.
         eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");
     }
     let job_id = submission.job_id.clone();
@@ -134,7 +134,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     Ok(())
 }
 
-/// Checks and publishes a file's lines, thousands in flight at once.
+/// Checks and publishes the lines of a file concurrently.
 async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
     let (reader, size) = open(file)?;
     let context = connect(source).await?;
@@ -145,7 +145,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let started = std::time::Instant::now();
     let mut broken = false;
     let readable = reader.lines().take_while(move |line| {
-        // A line that is not UTF-8 is one line's fault; any other error would come again for ever.
+        // A line that is not UTF-8 is skipped. Any other read error would recur forever.
         let go_on = !broken;
         broken |= matches!(line, Err(error) if error.kind() != ErrorKind::InvalidData);
         go_on
@@ -153,7 +153,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
-        // Checked when it is its turn, so that no more lines are in memory than publishes in flight.
+        // Checked lazily, so that memory holds no more lines than publishes in flight.
         let submission = line.map_err(|error| error.to_string()).and_then(|line| {
             bar.inc(line.len() as u64 + 1);
             checker.line(&line, args)
@@ -209,7 +209,7 @@ fn report(mut refused: Vec<(u64, NotSubmitted)>) -> Result<(), Failed> {
     )))
 }
 
-/// `3, 7-12, 20`: the first hundred of them.
+/// `3, 7-12, 20`, at most a hundred.
 fn ranges(numbers: impl Iterator<Item = u64>) -> String {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
@@ -239,7 +239,7 @@ async fn connect(source: &Source) -> Result<Producer, Failed> {
     Ok(nats::jetstream(&client))
 }
 
-/// Refuses what no worker could run, before it is published.
+/// Refuses jobs that no worker could run.
 struct Checker {
     registry: Registry,
     clock: Clock,
@@ -307,7 +307,7 @@ impl Checker {
     }
 }
 
-/// A kind that may be published from outside.
+/// Finds a kind that may be published from outside.
 pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String> {
     let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
     open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
@@ -316,7 +316,7 @@ pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String>
     })
 }
 
-/// As workers take it, and fit to be the end of a subject.
+/// Workers accept the id, and it is a valid subject suffix.
 fn check_job_id(id: &str) -> Result<(), String> {
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
     if is_job_id(id, LONGEST_JOB_ID) && token {

@@ -1,4 +1,4 @@
-//! `carebell queues list`: how each queue behaves, and what waits in it.
+//! `carebell queues list`: policy and backlog of each queue.
 
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
@@ -15,14 +15,14 @@ use crate::{
     streams::{Consumer, Load, Streams},
 };
 
-/// Streams whose depth a person wants to know beside the queues', and what waits there.
+/// Other streams whose depth is shown, with a label.
 const OTHERS: [(&str, &str); 3] = [("SCHEDULED", "delayed"), ("HOLD", "parked"), ("DEAD_LETTERS", "dead letters")];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List the queues with their retry policies, what waits in each, and for how long
+    /// List the queues with their retry policies, backlog and age of the oldest job
     List {
-        /// One JSON object in place of a table
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -82,7 +82,6 @@ fn to_json(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> Value 
     })
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
 fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
     let mut text = String::new();
     let _ = writeln!(
@@ -124,7 +123,7 @@ fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 fn in_words(age: Duration) -> String {
-    // Two units are enough for a person: 1h 5m, not 1h 5m 17s.
+    // Two units suffice: 1h 5m, not 1h 5m 17s.
     let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

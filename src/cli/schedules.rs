@@ -1,5 +1,4 @@
-//! `carebell schedules`: what publishes itself. Here `preview`, the next instants of an expression before anything is
-//! saved; the rest is in `manage`.
+//! `carebell schedules`: `preview` shows the instants of an expression; `manage` handles saved schedules.
 
 mod manage;
 
@@ -19,61 +18,60 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show the next instants of an expression, and what daylight-saving rules do to them; asks no server
+    /// Show the next instants of an expression and the effect of daylight saving; needs no server
     Preview(PreviewArgs),
-    /// Save a schedule, which from then on publishes a job at each of its instants
+    /// Save a schedule, which publishes a job at each of its instants
     Add(Box<manage::Add>),
-    /// List them, with when each is next due
+    /// List schedules and their next instants
     List {
-        /// Only those that belong to this, for example medication:metformin
+        /// Only those of this owner, for example medication:metformin
         #[arg(long)]
         owner: Option<String>,
-        /// One JSON array in place of lines
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Show one whole, with its next instants
+    /// Show one schedule with its next instants
     Show {
         /// Its name
         name: String,
-        /// One JSON object in place of words
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Let it rest
+    /// Pause a schedule
     Pause(manage::Named),
-    /// Let it go on, with the next instant from now on
+    /// Resume a schedule, from its next instant after now
     Resume(manage::Named),
-    /// Delete it. Jobs that it has published stay
+    /// Delete a schedule. Jobs that it has published stay
     Delete(manage::Named),
-    /// Publish its job now, beside its instants
+    /// Publish its job now, in addition to its instants
     RunNow(manage::Named),
 }
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PreviewArgs {
-    /// Five fields ("0 9 * * 1-5": minute, hour, day of month, month, day of week), six with seconds in front, @daily and
-    /// its siblings, or "@every 90m"
+    /// Five fields ("0 9 * * 1-5": minute, hour, day of month, month, day of week), six with seconds in front, @daily
+    /// and the like, or "@every 90m"
     #[arg(value_name = "EXPR")]
     expression: String,
-    /// An IANA time zone, for example Europe/London
+    /// IANA time zone, for example Europe/London
     #[arg(long, value_name = "ZONE")]
     tz: String,
-    /// Begin here: a date (its midnight in that zone) or an instant in RFC 3339. Intervals (@every) are counted from it
-    /// [default: now]
+    /// Start: a date (midnight in the zone) or an RFC 3339 instant. Intervals (@every) count from it [default: now]
     #[arg(long, value_name = "DATE|RFC 3339")]
     from: Option<String>,
-    /// How many to show; those that are dropped do not count
+    /// How many instants to show, not counting dropped ones
     #[arg(short = 'n', long = "count", default_value_t = 10, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=100_000))]
     count: u32,
-    /// A time that the clock skips: shift (to the first instant after the gap) or skip
+    /// Rule for times that the clock skips: shift (to the first instant after the gap) or skip
     #[arg(long, value_parser = parse_gap, default_value = "shift", value_name = "RULE")]
     gap: Gap,
-    /// A time that the clock shows twice: first, second or both
+    /// Rule for times that the clock shows twice: first, second or both
     #[arg(long, value_parser = parse_fold, default_value = "first", value_name = "RULE")]
     fold: Fold,
-    /// A JSON array of objects in place of lines
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
 }
@@ -111,7 +109,7 @@ fn preview(args: &PreviewArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The first so many occurrences with the dropped ones between them, and how many happen.
+/// The first `count` occurrences that happen, with the dropped ones between them, and their number.
 fn first(calendar: &Calendar, from: DateTime<Utc>, count: u32) -> (Vec<Occurrence>, u32) {
     let (mut shown, mut happening) = (Vec::new(), 0);
     for occurrence in calendar.occurrences(from) {
@@ -135,8 +133,7 @@ fn to_json(occurrences: &[Occurrence]) -> Value {
     occurrences.iter().map(one).collect()
 }
 
-/// `2026-03-08T03:00:00-04:00  Sun  (moved) 2026-03-08T02:30:00 is skipped by the clock`. Writing to a String does not
-/// fail, so its results are not looked at.
+/// `2026-03-08T03:00:00-04:00  Sun  (moved) 2026-03-08T02:30:00 is skipped by the clock`
 fn in_words(occurrences: &[Occurrence]) -> String {
     let mut text = String::new();
     for Occurrence { at, local: asked, note } in occurrences {
@@ -157,7 +154,7 @@ fn in_words(occurrences: &[Occurrence]) -> String {
     text
 }
 
-/// RFC 3339 has no seconds in offsets, which Liberia's had until 1972: the instant is kept, and the offset cut.
+/// RFC 3339 offsets have no seconds, which Liberia's had until 1972. Keeps the instant and truncates the offset.
 fn rfc3339(at: DateTime<Tz>) -> String {
     let offset = at.offset().fix();
     let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
@@ -168,7 +165,7 @@ fn local(at: NaiveDateTime) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
-/// A date is its midnight in the zone.
+/// Parses an instant, or a date as its midnight in the zone.
 fn parse_from(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
     if let Ok(date) = text.parse::<NaiveDate>() {
         let midnight = schedule::start_of_day(zone, date);

@@ -10,18 +10,18 @@ use crate::{config::Source, health::Health, nats, streams::Streams};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show what on the server differs from `streams/`; exit 1 if anything does
+    /// Show differences between the server and `streams/`; exit 1 if there are any
     Check {
-        /// The files of this directory in place of those that the program was built with
+        /// Directory with other stream files than the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
-        /// One JSON array in place of lines
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Create what is missing and update what differs; nothing is ever deleted
+    /// Create missing streams and consumers, and update different ones; nothing is ever deleted
     Apply {
-        /// The files of this directory in place of those that the program was built with
+        /// Directory with other stream files than the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },

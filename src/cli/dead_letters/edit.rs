@@ -1,4 +1,4 @@
-//! A corrected body: from a file, or from the person's own editor.
+//! Corrected bodies, from a file or an editor.
 
 use std::{io::Write as _, path::Path};
 
@@ -14,12 +14,12 @@ use crate::{
     pipeline::{Decoder, Form},
 };
 
-/// The body as JSON, whichever form it came in.
+/// The body as JSON, whether it is JSON or protobuf.
 pub(super) fn to_json(letter: &Letter) -> Result<Value, String> {
     decoder(letter)?.to_json(&letter.body, form(letter))
 }
 
-/// When the job stops being of use, if it is published now: what its header says, else what its kind says.
+/// Expiry of the job if it is published now: from its header, else the kind's default.
 pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Some(said) = letter.headers.get(header::NOT_AFTER) {
         let said = DateTime::parse_from_rfc3339(said.as_str()).ok()?;
@@ -29,7 +29,7 @@ pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<
     Some(job.default_expiry(now))
 }
 
-/// Reads the corrected body from a file, `-` for standard input.
+/// Reads the corrected body from a file, or from standard input for `-`.
 pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
@@ -37,7 +37,7 @@ pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     check(letter, text).map_err(|why| Failed(format!("--body {}: {why}", file.display())))
 }
 
-/// Lets a person correct the body in an editor. It is in a file that only they can read, for as long as that takes.
+/// Opens the body in an editor. Only this user can read the temporary file, which exists only meanwhile.
 pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Failed> {
     refuse_deliveries(letter)?;
     let before = match (to_json(letter), std::str::from_utf8(&letter.body)) {
@@ -50,7 +50,7 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
     };
     let mut file = tempfile::Builder::new().prefix("carebell-").suffix(".json").tempfile()?;
     file.write_all(before.as_bytes())?;
-    // As git does it: the variable may hold arguments.
+    // Like git: the variable may hold arguments.
     let status = tokio::process::Command::new("sh")
         .args(["-c", &format!("{editor} \"$1\""), "sh"])
         .arg(file.path())
@@ -72,13 +72,13 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
     }
 }
 
-/// Refuses what no worker could run, as `carebell publish` does.
+/// Refuses bodies that no worker could run, like `carebell publish`.
 fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
     refuse_deliveries(letter).map_err(|Failed(why)| why)?;
     let body = Bytes::from(text);
     match decoder(letter) {
         Ok(decoder) => decoder.decode(&body, Form::Json).map(|_| body),
-        // A newer worker may know the kind: at least it is JSON.
+        // A newer worker may know the kind. At least require JSON.
         Err(_) => serde_json::from_slice::<Value>(&body).map(|_| body).map_err(|error| error.to_string()),
     }
 }

@@ -1,4 +1,4 @@
-//! `redrive` and `discard`: choose, confirm, do it in chunks with progress.
+//! `redrive` and `discard`: select letters, confirm, process them in chunks, show progress.
 
 use std::{
     collections::BTreeSet,
@@ -28,25 +28,25 @@ use crate::{
     store::Store,
 };
 
-/// Letters between two words on progress where nobody watches a bar.
+/// Letters per progress line if there is no bar.
 const TELL_EVERY: usize = 1000;
 
-/// Refused letters that are told of one by one.
+/// Limit of refused letters listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Chosen {
-    /// The numbers that `list` gives them, or ids of their jobs
+    /// Numbers from `list`, or job ids
     letters: Vec<String>,
     #[command(flatten)]
     which: Which,
-    /// All of them; needed where neither letters nor filters are given
+    /// All of them; required without letters or filters
     #[arg(long)]
     all: bool,
-    /// No more than this many, the oldest first
+    /// At most this many, oldest first
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
-    /// Who does it, for the audit log
+    /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
 }
@@ -55,28 +55,28 @@ pub(in crate::cli) struct Chosen {
 pub(in crate::cli) struct Redrive {
     #[command(flatten)]
     chosen: Chosen,
-    /// No faster than this, for example 50/s or 100/min
+    /// Maximum rate, for example 50/s or 100/min
     #[arg(long, value_parser = Rate::parse)]
     rate: Option<Rate>,
-    /// Correct the body of one letter first, as JSON in an editor
+    /// First correct the body of one letter, as JSON in an editor
     #[arg(long, conflicts_with = "body")]
     edit: bool,
     /// The editor [default: vi]
     #[arg(long, env = "EDITOR", hide_env_values = true, hide = true)]
     editor: Option<String>,
-    /// Send one letter with the body in this file in place of its own: JSON, `-` for standard input
+    /// Send one letter with the JSON body in this file instead of its own; `-` for standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Send with this header; without a value, without that header. May be given several times
+    /// Set this header, or remove it if the value is empty; repeatable
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// Do not run them after this instant, whatever they said before
+    /// Expire the jobs at this instant, instead of their own
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
-    /// Only say how many it would be
+    /// Only print how many would be redriven
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object in place of words
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
@@ -85,15 +85,15 @@ pub(in crate::cli) struct Redrive {
 pub(in crate::cli) struct Discard {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why, for the audit log
+    /// Reason, for the audit log
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long)]
     yes: bool,
 }
 
-/// What the commands work with.
+/// Connections and context of both commands.
 struct Desk {
     context: nats::JetStream,
     letters: Letters,
@@ -102,11 +102,11 @@ struct Desk {
     actor: String,
 }
 
-/// What was chosen.
+/// The selected letters.
 struct Choice {
-    /// The oldest first.
+    /// Oldest first.
     numbers: Vec<u64>,
-    /// Those asked for by number that are there no more, with what became of them.
+    /// Letters selected by number that are gone, with their fate.
     done_before: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ impl Desk {
         let client = nats::connect(&source.nats()?, &Health::new()).await?;
         let context = nats::jetstream(&client);
         let letters = Letters::open(&context).await?;
-        // Nothing is done that could not be written down: writing nothing needs the same table and permission.
+        // Fail early if the audit log is not writable: an empty insert needs the same table and privilege.
         let writable = store.record_audit(&[]).await;
         writable.map_err(|error| format!("what is done could not be written down, so nothing is done: {error}"))?;
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
@@ -127,7 +127,7 @@ impl Desk {
         redrive::Redrive { context, letters, store, clock, actor }
     }
 
-    /// Those that are named, or all, as far as the filters take them.
+    /// Named letters, or all of them, narrowed by the filters.
     async fn choose(&self, chosen: &Chosen) -> Result<Choice, Failed> {
         let filter = chosen.which.filter(self.clock.now())?;
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
@@ -184,7 +184,7 @@ impl Desk {
         Ok(format!("the dead letter of job {id} was {what} at {at} by {}", entry.actor))
     }
 
-    /// The letters of a chunk that are still there.
+    /// Letters of this chunk that still exist.
     async fn fetch(&self, numbers: &[u64]) -> Result<Vec<Letter>, Failed> {
         let fetched = try_join_all(numbers.iter().map(|number| self.letters.get(*number))).await?;
         Ok(fetched.into_iter().flatten().collect())
@@ -318,7 +318,7 @@ fn confirmed(count: usize) -> Result<bool, Failed> {
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
-/// When the next chunk may go.
+/// Keeps to a rate.
 struct Pace {
     started: Instant,
     rate: Option<Rate>,
@@ -326,7 +326,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Chunks of a tenth of a second's worth, so that a rate is kept evenly.
+    /// A chunk is a tenth of a second's worth, which keeps the rate even.
     fn new(rate: Option<Rate>) -> Self {
         let chunk = rate.map_or(CHUNK, |rate| rate.within(Duration::from_millis(100)).clamp(1, CHUNK));
         Self { started: Instant::now(), rate, chunk }
@@ -339,7 +339,7 @@ impl Pace {
     }
 }
 
-/// A bar for whoever watches, lines for a log.
+/// A bar on a terminal, lines in a log.
 struct Progress {
     bar: ProgressBar,
     what: &'static str,

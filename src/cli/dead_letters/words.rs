@@ -1,4 +1,4 @@
-//! Dead letters as a person reads them, and as a machine does.
+//! Dead letters as text and as JSON.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
@@ -9,10 +9,10 @@ use serde_json::{Value, json};
 use super::edit;
 use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 
-/// The longest error text in a table, in characters.
+/// Longest error text in the table, in characters.
 const WIDEST_ERROR: usize = 80;
 
-/// How many there are of each reason.
+/// Number of letters per reason.
 #[derive(Debug, Default)]
 pub(super) struct Totals(BTreeMap<String, u64>);
 
@@ -50,7 +50,6 @@ pub(super) fn whole_to_json(letter: &Letter) -> Value {
     whole
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
 pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
     let mut text = String::new();
     let count: u64 = totals.0.values().sum();
@@ -131,7 +130,7 @@ pub(super) fn whole(letter: &Letter) -> String {
     text
 }
 
-/// Those that the job came with.
+/// Headers that the job came with.
 fn own_headers(letter: &Letter) -> Vec<(String, String)> {
     let headers = letter.headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();

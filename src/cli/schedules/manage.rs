@@ -1,4 +1,4 @@
-//! Schedules that are saved: add, list, show, pause, resume, delete, run now.
+//! Saved schedules: add, list, show, pause, resume, delete, run now.
 
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
@@ -29,66 +29,66 @@ use crate::{
     store::{AuditEntry, Next, ScheduleRow, ScheduleSpec, Store},
 };
 
-/// Instants that are shown of a schedule.
+/// Number of instants shown.
 const SHOWN: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(in crate::cli) struct Add {
-    /// Its name, which the ids of its jobs are made of: 1 to 64 of A-Z a-z 0-9 _ . -
+    /// Its name, part of its jobs' ids: 1 to 64 of A-Z a-z 0-9 _ . -
     name: String,
-    /// When: "0 9 * * 1-5", six fields with seconds in front, @daily and its siblings, or "@every 90m"
+    /// When: "0 9 * * 1-5", six fields with seconds in front, @daily and the like, or "@every 90m"
     #[arg(long, value_name = "EXPR")]
     cron: String,
-    /// An IANA time zone, for example Europe/London
+    /// IANA time zone, for example Europe/London
     #[arg(long, value_name = "ZONE")]
     tz: String,
-    /// The kind of job that it publishes, for example notification
+    /// Kind of the job, for example notification
     #[arg(long)]
     kind: String,
-    /// The job, as canonical protobuf JSON
+    /// The job as canonical protobuf JSON
     #[arg(long, value_name = "JSON")]
     json: String,
-    /// critical, normal or bulk, for kinds that have lanes [default: normal]
+    /// critical, normal or bulk, for kinds with lanes [default: normal]
     #[arg(long, value_parser = parse_lane)]
     lane: Option<Lane>,
-    /// A time that the clock skips: shift (to the first instant after the gap) or skip
+    /// Rule for times that the clock skips: shift (to the first instant after the gap) or skip
     #[arg(long, value_parser = parse_gap, default_value = "shift", value_name = "RULE")]
     gap: Gap,
-    /// A time that the clock shows twice: first, second or both
+    /// Rule for times that the clock shows twice: first, second or both
     #[arg(long, value_parser = parse_fold, default_value = "first", value_name = "RULE")]
     fold: Fold,
-    /// Instants that were missed while nothing ran: skip, latest (made up once) or all (up to --missed-limit)
+    /// Instants missed during downtime: skip, latest (publish the last one) or all (up to --missed-limit)
     #[arg(long, default_value = "latest", value_parser = ["skip", "latest", "all"], value_name = "RULE")]
     missed: String,
-    /// The most instants that `--missed all` makes up
+    /// Limit of missed instants that `--missed all` publishes
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(i32).range(1..=1000), value_name = "COUNT")]
     missed_limit: i32,
-    /// What is later than this is not made up
+    /// Do not publish missed instants older than this
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     missed_window: Duration,
-    /// Publish up to this much later, so that many schedules of one instant spread
+    /// Delay each job by up to this much, to spread schedules with the same instant
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     jitter: Duration,
-    /// How long after its instant a job is of use [default: what its kind says]
+    /// Expiry of a job after its instant [default: the kind's]
     #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
     expires: Option<Duration>,
-    /// No instant before this: a date (its midnight in the zone) or an instant in RFC 3339. Intervals (@every) are counted
-    /// from it [default: now]
+    /// No instant before this: a date (midnight in the zone) or an RFC 3339 instant. Intervals (@every) count from it
+    /// [default: now]
     #[arg(long, value_name = "DATE|RFC 3339")]
     start: Option<String>,
-    /// No instant from this on
+    /// No instant at or after this
     #[arg(long, value_name = "DATE|RFC 3339")]
     end: Option<String>,
-    /// What it belongs to, for example medication:metformin
+    /// Its owner, for example medication:metformin
     #[arg(long)]
     owner: Option<String>,
-    /// Save it at rest
+    /// Save it paused
     #[arg(long)]
     paused: bool,
-    /// Change the one that has this name
+    /// Replace the schedule of this name
     #[arg(long)]
     replace: bool,
-    /// Who does it, for the audit log
+    /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
 }
@@ -97,7 +97,7 @@ pub(in crate::cli) struct Add {
 pub(in crate::cli) struct Named {
     /// Its name
     name: String,
-    /// Who does it, for the audit log
+    /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
 }
@@ -128,8 +128,8 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// What a change keeps that does not speak of it: the rest of a schedule that was paused, the anchor of an interval, and
-/// with the same expression also where it stands, so that nothing that is due is left out.
+/// Properties that a replacement keeps: whether it is paused, the anchor of an interval and, with an unchanged
+/// expression, the next instant, so that nothing due is skipped.
 fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<Next> {
     let old = &before.spec;
     spec.paused |= old.paused;
@@ -182,7 +182,7 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     })
 }
 
-/// A duration that is a whole number of seconds within these bounds.
+/// Requires whole seconds within these bounds.
 fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Result<i64, Failed> {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     if duration.subsec_nanos() == 0 && (least..=most).contains(&seconds) {
@@ -192,7 +192,7 @@ fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Res
     Err(Failed(format!("{option} must be whole seconds, from {least}s to {most}")))
 }
 
-/// Refuses what no worker could run, as `carebell publish` does.
+/// Refuses jobs that no worker could run, like `carebell publish`.
 fn job(args: &Add) -> Result<(String, Option<String>, Value), Failed> {
     let registry = jobs::registry();
     let kind = open_kind(&registry, &args.kind).map_err(Failed)?;
@@ -238,7 +238,7 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
         return Ok(());
     }
     let now = clock.now();
-    // What was due while it rested was not missed: it was not meant.
+    // Instants during a pause are not missed: they were not wanted.
     let next = if paused { row.next } else { Timing::read(&row.spec)?.next_from(now) };
     let act = act(if paused { "schedule.paused" } else { "schedule.resumed" }, &named.name, named.by, now);
     if !store.pause_schedule(&named.name, paused, next, &act).await? {
@@ -273,7 +273,7 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     let job_id = Scheduler::run_now_id(&row, &unique);
     act.job_id = Some(job_id.clone());
     act.root_id = Some(job_id.clone());
-    // Written down first: who repeats the command after an error publishes a second job, and must be able to see that.
+    // Recorded first. Repeating the command after an error publishes a second job, which the log must show.
     store.record_audit(&[act]).await?;
     let published = scheduler.run_now(&row, &job_id).await;
     published.map_err(|why| {
@@ -300,7 +300,7 @@ fn act(action: &str, name: &str, by: Option<String>, at: DateTime<Utc>) -> Audit
     AuditEntry { at, actor: actor(by), action: action.to_owned(), job_id: None, root_id: None, detail }
 }
 
-/// The instants from the next one on.
+/// Instants from `next` on.
 fn following(timing: &Timing, next: Next) -> impl Iterator<Item = DateTime<Utc>> {
     std::iter::successors(next.at, |at| timing.next_from(*at + chrono::TimeDelta::nanoseconds(1)).at)
 }
@@ -320,7 +320,6 @@ fn to_json(row: &ScheduleRow) -> Value {
     })
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
 fn table(schedules: &[ScheduleRow]) -> String {
     if schedules.is_empty() {
         return "no schedules\n".to_owned();
@@ -410,7 +409,7 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     text
 }
 
-/// An instant as the clock of a zone shows it.
+/// An instant in local time of the zone.
 fn local(at: DateTime<Utc>, zone: &str) -> String {
     match schedule::zone(zone) {
         Ok(zone) => at.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::AutoSi, false),
