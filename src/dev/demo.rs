@@ -1,5 +1,5 @@
-//! `carebell dev`: the whole product on a fresh machine. A family of four, a dose that comes due, a worker in a process
-//! of its own (so that it can be killed), and receivers that check and show what arrives.
+//! `carebell dev`: the whole product on a fresh machine. A family of four, a dose that comes due, a worker in a
+//! separate process (so that it can be killed), and receivers that verify and print what arrives.
 
 mod outage;
 mod receivers;
@@ -33,55 +33,54 @@ use crate::{
     telemetry::traces,
 };
 
-/// How far ahead the first dose is scheduled, and how far apart the next ones are.
+/// Delay of the first dose, and interval of the next ones.
 const DUE_IN: TimeDelta = TimeDelta::seconds(2);
 const NEXT_EVERY: Duration = Duration::from_secs(30);
 
-/// The one thing that is not as shipped: text messages that failed are tried again sooner, so that an outage can be
-/// watched to its end.
+/// The one deviation from the defaults: failed text messages retry sooner, so that one can watch an outage to its end.
 const SOONER: (&str, &str, &str) = ("deliver_sms_normal", "backoff", "fixed 5s");
 
-/// How long `--once` waits for what is to arrive.
+/// Time limit of `--once`.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A worker that ends sooner than this was not killed by a person; after so many in a row the demo gives up.
+/// A worker that ends sooner was not killed by hand. After so many in a row the demo gives up.
 const QUICK_END: Duration = Duration::from_secs(1);
 const MOST_QUICK_ENDS: u32 = 5;
 
-/// The demo's own copy of this program, in its private directory.
+/// Name of the demo's private copy of this program.
 const PROGRAM: &str = "carebell";
 
-/// How often the log and the push service are looked at.
+/// Polling interval of log and receivers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// How long spans wait for others, in milliseconds: shorter than anybody waits for the tree.
+/// Batch delay of spans in milliseconds, short enough to show the tree at once.
 const SPANS_AFTER: &str = "100";
 
-/// How long the reminder's trace is waited for, once all has arrived.
+/// Time limit for the trace after everything has arrived.
 const TRACE_PATIENCE: Duration = Duration::from_secs(15);
 
-/// What `--once` has seen.
+/// Result of `--once`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Summary {
     /// Reminders published.
     pub reminders: usize,
     /// Inbox rows written.
     pub inbox_rows: i64,
-    /// Pushes that the ledger has as sent.
+    /// Pushes sent, by the ledger.
     pub pushes_sent: i64,
-    /// Pushes that arrived and could be decrypted.
+    /// Pushes received and decrypted.
     pub pushes_decrypted: usize,
-    /// Pushes that arrived more than once.
+    /// Pushes received more than once.
     pub duplicates: usize,
-    /// Mails that arrived.
+    /// Mails received.
     pub mails: usize,
-    /// Text messages that arrived.
+    /// Text messages received.
     pub texts: usize,
-    /// Webhook requests that arrived and could be verified.
+    /// Webhook requests received and verified.
     pub webhooks: usize,
-    /// From the publish to the last push, in ms; the wait until the dose is due included.
+    /// Milliseconds from publish to the last push, including the wait for the due time.
     pub elapsed_ms: u128,
-    /// From the due instant to the last push, in ms.
+    /// Milliseconds from the due time to the last push.
     pub due_to_last_push_ms: i64,
 }
 
@@ -116,9 +115,9 @@ pub struct Demo {
     traces: TraceReceiver,
     clock: Clock,
     worker_started: Instant,
-    /// Workers in a row that ended soon after they were started.
+    /// Consecutive workers that ended soon after their start.
     quick_ends: u32,
-    /// Whether a provider was found down.
+    /// Whether the worker has reported a provider as down.
     breaker_told: bool,
     started: DateTime<Utc>,
     quiet: bool,
@@ -128,11 +127,11 @@ pub struct Demo {
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 impl Demo {
-    /// Starts the servers, the schema, the streams, the family, the push service and the worker. `quiet` tells the way
-    /// on standard error, so that standard output holds only a result.
+    /// Starts the servers, schema, streams, family, receivers and worker. With `quiet`, progress goes to standard
+    /// error, so that standard output holds only the result.
     ///
     /// # Errors
-    /// What did not start, and why.
+    /// Names what did not start, and why.
     pub async fn start(quiet: bool) -> Result<Self, Problem> {
         let clock = Clock::system();
         let started = clock.now();
@@ -169,7 +168,7 @@ impl Demo {
         let values = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         traces::init(&Source::of(values).traces()?)?;
         let log_file = servers.directory.path().join("worker.log");
-        // A copy, so that the program may be built anew while the demo runs.
+        // A copy, so that a rebuild does not disturb the demo.
         fs::copy(std::env::current_exe()?, servers.directory.path().join(PROGRAM))?;
         let worker = start_worker(&servers, &environment, &log_file)?;
         let worker_log = Log::open(&log_file)?;
@@ -195,7 +194,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// Shows that everything around the worker is as it should be, while it starts.
+    /// Prints the results of the doctor while the worker starts.
     async fn examine(&self) {
         let values = self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let checks = doctor::examine(&Source::of(values), &self.clock, Egress::Named).await;
@@ -205,10 +204,10 @@ impl Demo {
         }
     }
 
-    /// Publishes one dose and shows its way until all that it is to come to has arrived.
+    /// Publishes one dose and prints its progress until everything has arrived.
     ///
     /// # Errors
-    /// If it has not within a minute, or `stop` comes first.
+    /// After a minute, or if `stop` is cancelled first.
     pub async fn once(&mut self, stop: &CancellationToken) -> Result<Summary, Problem> {
         let begun = Instant::now();
         let (job_id, due) = self.publish_dose(1).await?;
@@ -243,8 +242,7 @@ impl Demo {
         })
     }
 
-    /// Publishes a dose every half minute, shows all that happens, and starts the worker again when it is killed, until
-    /// `stop`.
+    /// Publishes a dose every half minute, prints everything that happens and restarts a killed worker, until `stop`.
     ///
     /// # Errors
     /// If a server is lost.
@@ -265,18 +263,18 @@ impl Demo {
         Ok(())
     }
 
-    /// Stops the worker as an operator would, and shows its last words. The servers go with `self`.
+    /// Stops the worker gracefully and prints its last steps. The servers end with `self`.
     pub async fn stop(mut self) {
         self.worker.stop().await;
         self.show_steps().await;
         self.store.close().await;
     }
 
-    /// Shows the reminder's trace, as soon as the last of its spans is there.
+    /// Prints the reminder's trace once it is complete.
     async fn show_trace(&self, job_id: &str) {
         let since = Instant::now();
         while since.elapsed() < TRACE_PATIENCE {
-            // The reminder, its notification, and each delivery.
+            // Reminder, notification, and each delivery.
             if let Some(tree) = self.traces.tree(job_id, 2 + DELIVERIES) {
                 self.say(
                     self.clock.now(),
@@ -310,7 +308,7 @@ impl Demo {
         Ok((job_id, due))
     }
 
-    /// What publishes itself, three times a minute, by the worker's own scheduler.
+    /// A saved schedule that fires three times a minute.
     async fn save_schedule(&self) -> Result<(), Problem> {
         let now = self.clock.now();
         let spec = ScheduleSpec {
@@ -345,7 +343,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Whether the family has it all, and the ledger too.
+    /// Whether the whole family and the ledger have the reminder.
     async fn has_arrived(&self, job_id: &str) -> bool {
         let came = self.receivers.came();
         if came.pushes < MEMBERS || [came.mails, came.texts, came.hooks].contains(&0) {
@@ -355,7 +353,7 @@ impl Demo {
         usize::try_from(totals.ended).is_ok_and(|ended| ended >= DELIVERIES)
     }
 
-    /// Shows what is new. A worker that was killed is started again.
+    /// Prints new steps and restarts a killed worker.
     async fn show_news(&mut self) -> Result<(), Problem> {
         self.show_steps().await;
         let Some(status) = self.worker.ended() else { return Ok(()) };
@@ -374,7 +372,7 @@ impl Demo {
         Ok(())
     }
 
-    /// What the worker and the receivers have done since the last look, in the order in which it happened.
+    /// Prints new steps of worker and receivers in chronological order.
     async fn show_steps(&mut self) {
         let mut steps = Vec::new();
         for line in self.worker_log.new_lines() {
@@ -399,7 +397,7 @@ impl Demo {
         }
     }
 
-    /// Why the pushes have not arrived.
+    /// Why the reminder has not arrived.
     async fn explain(&self, job_id: &str) -> String {
         let mut text = format!("the reminder {job_id} has not arrived within {PATIENCE:?}.");
         let runs = self.store.runs_of(job_id).await.unwrap_or_default();
@@ -458,13 +456,13 @@ impl Demo {
         if self.quiet {
             eprintln!("{line}");
         } else {
-            // A closed pipe (`carebell dev | head`) is no reason to panic; the next signal ends the process.
+            // A closed pipe (`carebell dev | head`) is no reason to panic.
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
 }
 
-/// The worker is this program, in a process of its own that ends with this one.
+/// Starts this program as a worker that ends with this process.
 fn start_worker(
     servers: &Servers,
     environment: &[(&'static str, String)],

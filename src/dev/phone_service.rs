@@ -1,9 +1,9 @@
-//! A strict provider of text messages, `WhatsApp` messages and calls on loopback, for `carebell dev` and tests.
+//! A strict loopback provider of text messages, `WhatsApp` messages and calls, for `carebell dev` and tests.
 //!
-//! It has the form-encoded API that [`gateway`](crate::channels::gateway) speaks, and refuses what the real ones would
-//! and more: unknown and repeated fields, numbers that are not E.164, instructions that are not well-formed. It can be
-//! told to misbehave, and to report back what becomes of a message, signed rightly or wrongly; signatures are made by
-//! another library than the one that checks them. HTTPS with a root of its own ([`PhoneService::ca_pem`]).
+//! It speaks the form-encoded API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA
+//! ([`PhoneService::ca_pem`]). It refuses unknown and repeated fields, numbers that are not E.164 and malformed call
+//! instructions. It can misbehave on demand, and send status callbacks with right or wrong signatures, made by another
+//! library than the one that verifies them.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,10 +41,10 @@ use super::certificates;
 use crate::clock::Clock;
 use state::State;
 
-/// The account that every service has.
+/// Account of every service.
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
-/// The running service. Dropping it closes its port and connections.
+/// A running service. Dropping it closes its port and connections.
 pub struct PhoneService {
     state: Arc<State>,
     address: SocketAddr,
@@ -53,10 +53,10 @@ pub struct PhoneService {
 }
 
 impl PhoneService {
-    /// Starts on a free port of 127.0.0.1, with a fresh root and token.
+    /// Starts on a free port of 127.0.0.1, with a fresh CA and token.
     ///
     /// # Errors
-    /// When no port can be bound or no certificate be made.
+    /// If no port can be bound or no certificate made.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -67,69 +67,69 @@ impl PhoneService {
         Ok(Self { state, address, ca_pem, _stop: stop.drop_guard() })
     }
 
-    /// `https://AccountSid:AuthToken@localhost:PORT`, as `SMS_PROVIDER_URL` and the others take it.
+    /// `https://AccountSid:AuthToken@localhost:PORT`, for `SMS_PROVIDER_URL` and the like.
     pub fn url(&self) -> String {
         format!("https://{ACCOUNT}:{}@{}", self.token(), self.name())
     }
 
-    /// `localhost:PORT`: what the provider is called in the ledger.
+    /// `localhost:PORT`: the provider's name in the ledger.
     pub fn name(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
 
-    /// The token of the account.
+    /// Token of the account.
     pub fn token(&self) -> &str {
         self.state.token()
     }
 
-    /// The root certificate in PEM, for the file that `PROVIDER_CA_FILE` names.
+    /// CA certificate in PEM, for `PROVIDER_CA_FILE`.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// What the next `times` well-formed requests meet; called again, those after them.
+    /// Sets the behaviour of the next `times` well-formed requests. Further calls queue up.
     pub fn behave(&self, times: usize, behaviour: Behaviour) {
         self.state.plan(times, behaviour);
     }
 
-    /// What all requests meet that nothing else was planned for; `None` is the normal again.
+    /// Sets the behaviour of all requests without a planned one. `None` restores the default.
     pub fn behave_always(&self, behaviour: Option<Behaviour>) {
         self.state.plan_always(behaviour);
     }
 
-    /// Whether connections are refused from now on, as by a service that is not there.
+    /// Refuses connections from now on, like a service that is down, or accepts them again.
     pub fn shut(&self, shut: bool) {
         self.state.shut(shut);
     }
 
-    /// The messages and calls that were accepted, in their order.
+    /// Accepted messages and calls, in order.
     pub fn received(&self) -> Vec<Received> {
         self.state.received()
     }
 
-    /// The requests that broke a rule, in their order. Empty in a test of anything that ought to work.
+    /// Requests that broke a rule, in order. Tests of valid requests expect none.
     pub fn rejected(&self) -> Vec<Violation> {
         self.state.rejected()
     }
 
-    /// How much of everything there was.
+    /// Current counts.
     pub fn counts(&self) -> Counts {
         self.state.counts()
     }
 
-    /// Waits until `n` messages and calls were accepted since the start, and returns all.
+    /// Waits until `n` messages and calls have been accepted since the start, and returns all.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says what came instead.
+    /// After `limit`, with what came instead.
     pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<Received>, Missing> {
         self.wait_until(limit, |counts| counts.accepted >= n).await?;
         Ok(self.received())
     }
 
-    /// Waits until the counts are as wished, and returns them.
+    /// Waits for counts that satisfy `wished`, and returns them.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says how far they got.
+    /// After `limit`, with the counts so far.
     pub async fn wait_until(&self, limit: Duration, wished: impl FnMut(&Counts) -> bool) -> Result<Counts, Missing> {
         let mut changes = self.state.changes();
         if let Ok(Ok(counts)) = timeout(limit, changes.wait_for(wished)).await {
@@ -138,24 +138,23 @@ impl PhoneService {
         Err(Missing { counts: self.counts(), rejected: self.rejected() })
     }
 
-    /// Where the public URL leads: connections to any other place than the one of a `StatusCallback` itself are made to
-    /// this address, as a proxy that ends TLS makes them.
+    /// Sends callbacks to this address instead of the URL's own, like a proxy that terminates TLS.
     pub fn callbacks_go_to(&self, address: SocketAddr) {
         self.state.set_proxy(address);
     }
 
-    /// Reports what became of a message or call to where its request said, and answers the HTTP status.
+    /// Sends a status callback for a message or call. Returns the HTTP status.
     ///
     /// # Errors
-    /// When there is nowhere to report to, or nobody there.
+    /// If the request named no URL, or nobody answers.
     pub async fn report(&self, received: &Received, status: &str, error_code: Option<u32>) -> io::Result<u16> {
         self.report_signed_by(self.token(), received, status, error_code).await
     }
 
-    /// The same with another token: a forgery.
+    /// Sends a status callback signed with this token, perhaps forged.
     ///
     /// # Errors
-    /// As [`PhoneService::report`].
+    /// Like [`PhoneService::report`].
     pub async fn report_signed_by(
         &self,
         token: &str,
@@ -173,12 +172,12 @@ impl fmt::Debug for PhoneService {
     }
 }
 
-/// What was waited for did not come.
+/// A wait timed out.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// How far it got.
+    /// Counts so far.
     pub counts: Counts,
-    /// The requests that broke a rule, in their order.
+    /// Requests that broke a rule, in order.
     pub rejected: Vec<Violation>,
 }
 

@@ -1,5 +1,5 @@
-//! `carebell dev --outage`: the provider of text messages fails while notifications go on. The other channels are as
-//! fast as before, the circuit breaker opens, no text message is lost, and all arrive once the provider is back.
+//! `carebell dev --outage`: the SMS provider fails while notifications continue. Other channels stay fast, the circuit
+//! breaker opens, and every text message arrives once the provider is back.
 
 use std::{fmt, time::Duration};
 
@@ -11,37 +11,37 @@ use tokio_util::sync::CancellationToken;
 use super::{Demo, LOOK_EVERY, PATIENCE, Problem, receivers::MEMBERS};
 use crate::effects::submit::{Submission, submit};
 
-/// Notifications before and during the outage. More than open a breaker.
+/// Notifications before and during the outage, more than a breaker needs to open.
 const NOTIFICATIONS: usize = 20;
 
-/// Between two of them.
+/// Interval between them.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What was seen.
+/// Result of the outage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outage {
-    /// Text messages that were due while the provider failed.
+    /// Text messages due during the outage.
     pub texts: usize,
-    /// Those of them that arrived, after it was back.
+    /// Text messages of the outage that arrived after it.
     pub arrived: usize,
-    /// The median times before it.
+    /// Median times before it.
     pub before: Medians,
-    /// The median times during it.
+    /// Median times during it.
     pub during: Medians,
-    /// Whether `/health` showed the provider's breaker open.
+    /// Whether `/health` showed an open breaker.
     pub breaker_opened: bool,
-    /// From the return of the provider to the last text message, in ms.
+    /// Milliseconds from the provider's return to the last text message.
     pub recovered_after_ms: u64,
 }
 
-/// Median times from publish to what is no text message, in ms.
+/// Median times from publish to arrival, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Medians {
-    /// To the last of the family's pushes.
+    /// Of the family's last push.
     pub push: u64,
-    /// To the mail.
+    /// Of the mail.
     pub mail: u64,
-    /// To the webhook's request.
+    /// Of the webhook request.
     pub webhook: u64,
 }
 
@@ -79,17 +79,17 @@ impl fmt::Display for Outage {
 }
 
 impl Demo {
-    /// Lets the provider of text messages fail for a while.
+    /// Makes the SMS provider fail for a while.
     ///
     /// # Errors
-    /// If something does not arrive within a minute, or `stop` comes first.
+    /// If something does not arrive within a minute, or `stop` is cancelled first.
     pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, Problem> {
         let before = self.notify(stop, "calm").await?;
         self.wait(stop, "the text messages before it", |demo| demo.receivers.came().texts > NOTIFICATIONS).await?;
         self.say(self.clock.now(), "outage", "the SMS provider answers 503 from now on");
         self.receivers.fail_texts(true);
         let during = self.notify(stop, "storm").await?;
-        // Those that came before the breaker opened are retried, and find out.
+        // Text messages from before the breaker opened are retried, and probe the provider.
         self.wait(stop, "the breaker", |demo| demo.breaker_told).await?;
         let lost = self.receivers.came().texts;
         self.say(self.clock.now(), "outage", "the SMS provider is back");
@@ -106,7 +106,7 @@ impl Demo {
         })
     }
 
-    /// Publishes notifications to the whole family, and waits for each until all of it but the text message has come.
+    /// Publishes notifications to the family one by one. Waits for all channels but the text message.
     async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, Problem> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
         let mut took = [const { Vec::new() }; 3];

@@ -1,5 +1,5 @@
-//! Where the demo's family can be reached: a push service that decrypts, a mail server, a provider of text messages and
-//! a webhook's endpoint, all of this project's own, strict, and over TLS.
+//! Receivers of the demo's family: a push service that decrypts, a mail server, an SMS provider and a webhook endpoint.
+//! All are this project's own, strict, and use TLS.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
@@ -18,7 +18,7 @@ use crate::{
     store::{DemoAddress, DemoMember},
 };
 
-/// The family, and by what each of them is reached beside Web Push.
+/// The family, with each member's channel beside Web Push.
 const FAMILY: [(&str, Beside); 4] =
     [("Ana", Beside::Nothing), ("Ben", Beside::Mail), ("Chloe", Beside::Text), ("Dan", Beside::Webhook)];
 
@@ -30,13 +30,12 @@ enum Beside {
     Webhook,
 }
 
-/// How many people there are.
+/// Size of the family.
 pub const MEMBERS: usize = FAMILY.len();
 
-/// How many deliveries one reminder is: a push for each, a mail, a text message, a webhook.
+/// Deliveries of one reminder: four pushes, a mail, a text message, a webhook request.
 pub const DELIVERIES: usize = MEMBERS + 3;
 
-/// The running receivers.
 pub struct Receivers {
     pub push: PushService,
     mail: SmtpServer,
@@ -46,7 +45,7 @@ pub struct Receivers {
     shown: Shown,
 }
 
-/// How much of what came was told of.
+/// Number of items already printed.
 #[derive(Default)]
 struct Shown {
     pushes: usize,
@@ -55,7 +54,7 @@ struct Shown {
     hooks: usize,
 }
 
-/// How much came.
+/// Number of items received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Came {
     pub pushes: usize,
@@ -76,7 +75,7 @@ impl Receivers {
         })
     }
 
-    /// The members as they subscribe.
+    /// Subscribes the members.
     pub fn subscribe(&self) -> Vec<DemoMember> {
         let member = |(name, beside): (&str, Beside)| {
             let subscription = self.push.subscribe(name);
@@ -100,7 +99,7 @@ impl Receivers {
         FAMILY.into_iter().map(member).collect()
     }
 
-    /// The variables by which a worker reaches them; their roots are written into the directory.
+    /// Environment variables for a worker. Writes the CA files into the directory.
     pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
         let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
         let mut environment = vec![
@@ -112,7 +111,7 @@ impl Receivers {
             ("SMTP_FROM", "Carebell <care@example.org>".to_owned()),
             ("SMS_PROVIDER_URL", self.phone.url()),
             ("SMS_FROM", "Carebell".to_owned()),
-            // The provider's reports come to whatever port the worker gets.
+            // Callbacks go to whatever port the worker gets.
             ("PUBLIC_URL", "https://carebell.example.org".to_owned()),
             ("PUBLIC_PORT", "0".to_owned()),
             ("WEBHOOK_ALLOWED_HOSTS", self.hook.host_port()),
@@ -130,12 +129,12 @@ impl Receivers {
         Ok(environment)
     }
 
-    /// From now on the provider's reports reach the worker at this port.
+    /// Sends the provider's callbacks to the worker's port from now on.
     pub fn worker_listens_at(&self, port: u16) {
         self.phone.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], port)));
     }
 
-    /// Tells the provider of text messages to fail, or to work again.
+    /// Makes the SMS provider fail or work again.
     pub fn fail_texts(&self, fail: bool) {
         self.phone.behave_always(fail.then(|| Behaviour::status(503)));
     }
@@ -149,7 +148,7 @@ impl Receivers {
         }
     }
 
-    /// What came since the last look: when, where to, what it says. The provider reports each text message as delivered.
+    /// Items received since the last call: time, receiver, text. Reports each new text message as delivered.
     pub async fn news(&mut self) -> Vec<(DateTime<Utc>, String, String)> {
         let mut news = Vec::new();
         let now = self.clock.now();
@@ -168,7 +167,7 @@ impl Receivers {
         let texts = self.phone.received();
         for text in &texts[self.shown.texts..] {
             news.push((text.received, "text arrived".to_owned(), format!("Chloe reads: {}", one_line(&text.body))));
-            // A worker that is away gets none, as in life; the delivery is `sent` then.
+            // A worker that is down misses the report, as in production; the delivery stays `sent`.
             let _ = self.phone.report(text, "delivered", None).await;
         }
         let hooks = self.hook.received();
@@ -180,7 +179,7 @@ impl Receivers {
         news
     }
 
-    /// The rules that requests broke, in words. Empty where all is well.
+    /// Rules that requests broke.
     pub fn complaints(&self) -> Vec<String> {
         let pushes = self.push.rejected().into_iter().map(|refused| format!("the push service refused: {refused:?}"));
         let mails =
@@ -191,13 +190,13 @@ impl Receivers {
     }
 }
 
-/// Pushes that arrived at one device with a topic that had arrived there before.
+/// Number of pushes whose topic had already arrived at the same device.
 pub fn doubled(received: &[ReceivedPush]) -> usize {
     let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
     received.len() - distinct.len()
 }
 
-/// The header as it was sent, which may be encoded (RFC 2047).
+/// The header as sent, perhaps encoded (RFC 2047).
 fn subject(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(message);
     let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("Subject:"));

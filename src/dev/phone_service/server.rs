@@ -1,4 +1,4 @@
-//! The listener: TLS with a root of its own, one handler.
+//! The HTTPS listener, with one handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,18 +25,16 @@ use super::{
     verify::{self, Violation},
 };
 
-/// The longest body that is read.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Breaks the connection that a request came over.
+/// Breaks the connection of a request.
 #[derive(Clone)]
 struct Breaker(CancellationToken);
 
-/// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Shared, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { continue };
-        // Closed before TLS: to a client, nobody is there.
+        // Closed before TLS: to the client nobody is there.
         if state.may_connect() {
             let (tls, state, stop) = (tls.clone(), Arc::clone(&state), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(connection(stream, tls, state)).await });
@@ -58,11 +56,11 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
 }
 
 async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
-    // The root says nothing of the API: with some providers nothing is there.
+    // Some providers serve nothing at the root, so this does not show that the API is there.
     if request.uri().path() == "/" {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     }
-    // A connection that stood when the service was shut.
+    // A connection from before the shutdown.
     if state.is_shut() {
         breaker.0.cancel();
         return never().await;
@@ -90,7 +88,7 @@ async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: 
     respond(&state, &breaker, message).await
 }
 
-/// Somebody looks whether the API is there, which sends nothing. What was planned for all requests is met by this too.
+/// A check that the API is there. It sends nothing, but meets the behaviour planned for all requests.
 async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Response {
     state.looked();
     if let Err(violation) = verify::credentials(headers, state.account(), state.token()) {
@@ -131,7 +129,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
             breaker.0.cancel();
             never().await
         }
-        // Providers repeat numbers in their texts.
+        // Real providers quote numbers in their errors.
         Some(Behaviour::Error { status, code, retry_after }) => {
             answer(status, error(status, code, &format!("'{to}' and that is all")), retry_after)
         }
@@ -139,7 +137,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
     }
 }
 
-/// Longer than any sender waits. Bounded, so that a forgotten request does not keep its connection for ever.
+/// Longer than any sender waits, but bounded, so that no connection stays forever.
 async fn never() -> Response {
     tokio::time::sleep(Duration::from_hours(1)).await;
     StatusCode::GATEWAY_TIMEOUT.into_response()

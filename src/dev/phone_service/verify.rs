@@ -1,4 +1,4 @@
-//! The rules that a request is held to.
+//! Rules for requests.
 
 use std::collections::BTreeMap;
 
@@ -12,32 +12,31 @@ use url::{Url, form_urlencoded};
 
 use super::{Received, twiml};
 
-/// The most characters of a message, and of the instructions for a call.
+/// Maximum characters of a message, and of call instructions.
 const LONGEST_BODY: usize = 1600;
 const LONGEST_TWIML: usize = 4000;
 
-/// Seconds that a message may be kept for its phone.
+/// Allowed seconds of a message's validity.
 const VALIDITY: std::ops::RangeInclusive<u32> = 1..=14_400;
 
-/// A rule that was broken.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The status that it is answered with.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// The API's code.
+    /// The API's error code.
     pub code: u32,
     /// The rule, and how it was broken.
     pub why: String,
 }
 
 impl Violation {
-    /// For an answer of this status and code.
     pub fn new(status: u16, code: u32, why: impl Into<String>) -> Self {
         Self { status, code, why: why.into() }
     }
 }
 
-/// A request, and the account that it must be of.
+/// A request, and the expected account.
 pub struct Request<'a> {
     pub method: &'a Method,
     pub path: &'a str,
@@ -49,12 +48,10 @@ pub struct Request<'a> {
 
 type Fields = BTreeMap<String, String>;
 
-/// The account itself, as a resource of the API.
 pub fn account_path(account: &str) -> String {
     format!("/2010-04-01/Accounts/{account}.json")
 }
 
-/// Holds the credentials of a request to those of the account.
 pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<(), Violation> {
     let credentials = STANDARD.encode(format!("{account}:{token}"));
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -64,7 +61,7 @@ pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<()
     Err(Violation::new(401, 20_003, "not the account's credentials"))
 }
 
-/// Holds a request to the rules. Its id and instant are still to be given.
+/// Checks a request. The caller sets id and time.
 pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     let prefix = format!("/2010-04-01/Accounts/{}/", request.account);
     let resource = request.path.strip_prefix(&prefix).ok_or_else(|| Violation::new(404, 20_404, "no such account"))?;
@@ -166,7 +163,7 @@ fn required(fields: &mut Fields, name: &str, code: u32) -> Result<String, Violat
     value.ok_or_else(|| Violation::new(400, code, format!("{name} is required")))
 }
 
-/// E.164, reckoned apart from what the product does.
+/// E.164, checked independently of the product.
 fn is_number(text: &str) -> bool {
     let digits: Vec<Option<u32>> = text.chars().skip(1).map(|c| c.to_digit(10)).collect();
     text.starts_with('+')
@@ -175,7 +172,7 @@ fn is_number(text: &str) -> bool {
         && digits[0] != Some(0)
 }
 
-/// A short code, or a name of up to eleven characters.
+/// A short code, or a name of at most eleven characters.
 fn is_name(text: &str) -> bool {
     let is_code = (3..=8).contains(&text.len()) && text.chars().all(|c| c.is_ascii_digit());
     is_code || (text.len() <= 11 && text.chars().any(|c| c.is_ascii_alphabetic()))

@@ -1,4 +1,4 @@
-//! The listener: TLS with a root of its own, HTTP/2 and 1.1, one handler.
+//! The HTTPS listener (HTTP/2 and 1.1), with one handler.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,10 +24,9 @@ use super::{
     verify::{self, MAX_BODY, Violation},
 };
 
-/// What `to_bytes` says of a body that is longer than it may be.
+/// The error of `to_bytes` for a body over the limit.
 const TOO_LONG: &str = "length limit exceeded";
 
-/// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, stop: CancellationToken) {
     let router = Router::new().fallback(handle).with_state(Arc::clone(&state));
     loop {
@@ -48,7 +47,7 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, s
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: Router) {
     let _ = stream.set_nodelay(true);
-    // A handshake that fails is the client's business: it tells its user.
+    // A failed handshake concerns the client, which reports it.
     let Ok(stream) = tls.accept(stream).await else { return };
     let dropped = state.connected();
     let builder = auto::Builder::new(TokioExecutor::new());
@@ -60,7 +59,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: 
 }
 
 async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Response {
-    // Somebody looks whether anybody is there, as `carebell doctor` does: no push, and none that went wrong.
+    // A reachability check, as by `carebell doctor`. No push and no error.
     if request.method() == Method::HEAD && request.uri().path() == "/" {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -75,7 +74,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     };
     if let Err(error) = &body {
         let violation = Violation::new(413, format!("the body is longer than {MAX_BODY} bytes"));
-        // Else the sender is gone in the middle of it, as one that is killed: that breaks no rule.
+        // Otherwise the sender has gone, perhaps killed, which breaks no rule.
         if error.to_string() == TOO_LONG {
             state.reject(None, &violation);
         }
@@ -106,7 +105,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     StatusCode::CREATED.into_response()
 }
 
-/// Longer than any sender waits. Bounded, so that a forgotten request does not keep its connection for ever.
+/// Longer than any sender waits, but bounded, so that no connection stays forever.
 async fn never() {
     tokio::time::sleep(Duration::from_hours(1)).await;
 }

@@ -1,4 +1,4 @@
-//! One connection: commands in their order, and what was planned in place of the usual answers.
+//! One connection: commands in order, and planned misbehaviour.
 
 use std::{io, time::Duration};
 
@@ -11,23 +11,23 @@ use super::{
     syntax::{self, Command},
 };
 
-/// The longest command with its CRLF (RFC 5321 §4.5.3.1.4), and the longest line of AUTH (RFC 4954 §4).
+/// Longest command with its CRLF (RFC 5321 §4.5.3.1.4), and longest line of AUTH (RFC 4954 §4).
 const LONGEST_COMMAND: usize = 512;
 const LONGEST_AUTH: usize = 12_288;
 
-/// The largest message. Ours have a few kilobytes.
+/// Ours have a few kilobytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 
-/// Longer than any client waits. Bounded, so that a forgotten connection does not stay for ever.
+/// Longer than any client waits, but bounded, so that no connection stays forever.
 const NEVER: Duration = Duration::from_hours(1);
 
 /// A connection, in the clear or inside TLS.
 pub struct Session<'a, S> {
     stream: S,
     state: &'a State,
-    /// What was read and not looked at yet.
+    /// Bytes read but not consumed.
     buffer: Vec<u8>,
-    /// Whether mail is taken here; else only STARTTLS.
+    /// Whether mail is accepted here, or only STARTTLS.
     secure: bool,
     greet: bool,
     greeted: bool,
@@ -35,7 +35,7 @@ pub struct Session<'a, S> {
     mail: Option<ReceivedMail>,
 }
 
-/// What follows from a command.
+/// How the session goes on after a command.
 enum Next {
     Go,
     StartTls,
@@ -52,7 +52,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Self { greet: false, ..self }
     }
 
-    /// Until the client leaves or is to begin TLS, for which the connection is given back.
+    /// Runs until the client leaves. Returns the connection if TLS is to begin.
     pub async fn run(mut self) -> io::Result<Option<S>> {
         if self.greet {
             if self.instead(Step::Greeting).await?.is_some() {
@@ -135,7 +135,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
-        // Whatever lies behind the command was sent in the clear, and must not be taken for what comes inside TLS.
+        // Anything after the command was sent in the clear. It must not count as sent inside TLS.
         if !self.buffer.is_empty() {
             return self.refuse("503 5.5.1", "something behind STARTTLS").await;
         }
@@ -208,7 +208,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(&format!("250 2.0.0 Ok: queued as {id}")).await
     }
 
-    /// The usual answer, and what follows from it; or what was planned.
+    /// Meets planned behaviour, or applies `then` and gives the usual answer.
     async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<Next> {
         if let Some(next) = self.instead(step).await? {
             return Ok(next);
@@ -217,7 +217,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(reply).await
     }
 
-    /// What was planned for this step, where it takes the place of the usual answer.
+    /// Meets the behaviour planned for this step, if any.
     async fn instead(&mut self, step: Step) -> io::Result<Option<Next>> {
         match self.state.planned(step) {
             Some(planned) => self.meet(planned).await,
@@ -225,7 +225,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    /// None where the usual answer is still to be given.
+    /// `None` if the usual answer is still due.
     async fn meet(&mut self, behaviour: Behaviour) -> io::Result<Option<Next>> {
         match behaviour {
             Behaviour::Answer { reply, .. } => {
@@ -257,7 +257,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Ok(Next::Go)
     }
 
-    /// A line without its CRLF; none where the client has left, or broke a rule after which nothing can be made out.
+    /// A line without its CRLF. `None` if the client has left or broken the framing.
     async fn line(&mut self, longest: usize) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -275,7 +275,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    /// A message up to its final dot, without it.
+    /// A message without its final dot.
     async fn until_dot(&mut self) -> io::Result<Option<Vec<u8>>> {
         const END: &[u8] = b"\r\n.\r\n";
         loop {
