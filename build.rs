@@ -1,4 +1,4 @@
-//! Compiles `proto/` with protox, which needs no protoc, and lists the files of `streams/` and `src/templates/`.
+//! Compiles `proto/` with protox (no protoc needed), and lists the files of `streams/` and `src/templates/`.
 
 use std::{env, fmt::Write, fs, path::Path, path::PathBuf};
 
@@ -15,7 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Generates Rust types with reflection, which canonical JSON needs.
+/// Rust types with reflection, for canonical JSON.
 fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files_of(Path::new("proto/carebell/v1"), "proto")?, ["proto"])?;
@@ -30,13 +30,12 @@ fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Full names of our own messages.
 fn messages(descriptors: &prost_types::FileDescriptorSet) -> Vec<String> {
     let ours = descriptors.file.iter().filter(|file| file.package() == "carebell.v1");
     ours.flat_map(|file| file.message_type.iter().map(|message| format!("carebell.v1.{}", message.name()))).collect()
 }
 
-/// Writes `&[("JOBS.json", "{…}"), …]`. Texts rather than paths, so that two clones can share a build directory.
+/// Writes `&[("JOBS.json", "{…}"), …]`: texts rather than paths, so that clones can share a build directory.
 fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=streams");
     let mut entries = String::new();
@@ -49,7 +48,7 @@ fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// Writes `&[("en", "reminder.shift.txt", "title: …"), …]`, likewise.
+/// Writes `&[("en", "reminder.shift.txt", "title: …"), …]`.
 fn list_templates(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=src/templates");
     let mut locales: Vec<PathBuf> =
@@ -69,7 +68,6 @@ fn list_templates(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-/// Files in `dir` with this extension, sorted by name.
 fn files_of(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, std::io::Error> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {

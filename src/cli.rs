@@ -1,4 +1,4 @@
-//! The command line: one file per command. Results go to standard output, logs and errors to standard error.
+//! The command line: one file per command. Results go to standard output, everything else to standard error.
 
 mod dead_letters;
 mod dev;
@@ -63,11 +63,11 @@ enum Command {
     /// Make VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Check configuration, servers, permissions, clocks and push services; exit 1 if a check fails
+    /// Check configuration, servers, permissions, clocks and push services; exit 1 on failure
     Doctor(doctor::Args),
 }
 
-/// Error message of a failed command; the process exits with 1.
+/// Error message of a command that exits with 1.
 #[derive(Debug)]
 struct Failed(String);
 
@@ -77,7 +77,7 @@ impl<E: Display> From<E> for Failed {
     }
 }
 
-/// Runs a command and returns the process's exit code.
+/// Runs a command and returns the exit code.
 pub async fn main(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,18 +88,17 @@ pub async fn main(cli: Cli) -> ExitCode {
     }
 }
 
-/// Time limit for exporting the last spans.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
-    // Otherwise the first user of rustls may choose a different provider, and the next one panics.
+    // Otherwise the first user of rustls might choose another provider, and the next panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let source = Source::read(cli.config.as_deref())?;
-    // Commands print their results, so their logs are for problems only.
+    // Commands print results; their logs are for problems.
     let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     match source.log(level) {
         Ok(log) => telemetry::init(&log),
-        // `doctor` reports every problem, including this one.
+        // `doctor` reports this problem too.
         Err(_) if matches!(cli.command, Command::Doctor(_)) => {}
         Err(problem) => return Err(problem.into()),
     }
@@ -127,7 +126,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
     }
 }
 
-/// Actor for the audit log if none is given. In a container a user may have no name.
+/// Actor for the audit log. In a container a user may have no name.
 fn actor(said: Option<String>) -> String {
     said.filter(|name| !name.is_empty()).unwrap_or_else(|| {
         let uid = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
@@ -135,7 +134,7 @@ fn actor(said: Option<String>) -> String {
     })
 }
 
-/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process at once.
+/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process.
 fn stop_signal() -> Result<CancellationToken, Failed> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

@@ -1,4 +1,4 @@
-//! Time and randomness, which tests replace. No other file may read them from the machine (`clippy.toml`).
+//! Time and randomness, which tests replace. Other files may not read them from the machine (`clippy.toml`).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -32,7 +32,7 @@ impl Clock {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
     }
 
-    /// Current time in microseconds, the precision of Postgres.
+    /// Current time, in microseconds like Postgres.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     pub fn now(&self) -> DateTime<Utc> {
@@ -43,7 +43,7 @@ impl Clock {
         DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
-    /// Moves a manual clock. No effect on the machine's clock.
+    /// Moves a manual clock; no effect on others.
     pub fn advance(&self, by: TimeDelta) {
         if let Source::Manual(micros) = &self.0 {
             micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
@@ -51,7 +51,7 @@ impl Clock {
     }
 }
 
-/// Random source for jitter and identifiers. Web Push keys and salts come from the cryptographic library.
+/// Random source for jitter and identifiers, not for cryptographic keys.
 #[derive(Clone, Debug)]
 pub struct Random(Option<Arc<Mutex<StdRng>>>);
 
@@ -74,7 +74,7 @@ impl Random {
         self.with(|rng| rng.random())
     }
 
-    /// A `UUIDv7` (RFC 9562), ordered by `now`, so that index pages fill from one end.
+    /// A `UUIDv7` (RFC 9562), ordered by `now`, which fills index pages from one end.
     #[must_use]
     pub fn uuid(&self, now: DateTime<Utc>) -> uuid::Uuid {
         let mut tail = [0; 10];

@@ -1,6 +1,6 @@
-//! Configuration: read once from the environment and a TOML file, checked completely, typed afterwards.
+//! Configuration: read once from the environment and a TOML file, then typed.
 //!
-//! The environment wins. A key in the file is the variable's name in lower case (`nats_url = "nats://…"`).
+//! The environment wins. Keys in the file are variable names in lower case (`nats_url = "nats://…"`).
 
 mod gateway;
 mod otel;
@@ -29,7 +29,7 @@ use crate::{
     streams::Adjustments,
 };
 
-/// Every variable that is read, with its expected form. A test checks the README against this list.
+/// Every variable with its expected form. A test compares the README.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
@@ -80,8 +80,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
 ];
 
-/// Default prefix. Most users of an account may subscribe to the clients' usual `_INBOX`, where they could read the
-/// jobs that a worker receives.
+/// Default prefix. Most users may subscribe to the usual `_INBOX`, and could read a worker's jobs there.
 pub const INBOX_PREFIX: &str = "_INBOX_carebell";
 
 /// A missing or malformed value.
@@ -89,7 +88,7 @@ pub const INBOX_PREFIX: &str = "_INBOX_carebell";
 pub struct ConfigError {
     /// Name of the variable.
     pub variable: String,
-    /// The problem and the expected form. Never the value, which may be a secret.
+    /// Problem and expected form. Never the value: it may be a secret.
     pub problem: String,
 }
 
@@ -101,14 +100,14 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Origin of values: the environment, then the file.
+/// Values of the environment and the file.
 #[derive(Clone, Default)]
 pub struct Source {
     environment: HashMap<String, String>,
     file: HashMap<String, String>,
 }
 
-/// A user with a password, or a token without one.
+/// User and password, or a token without one.
 pub type NatsUser = (String, Option<String>);
 
 /// Settings of the NATS connection.
@@ -122,7 +121,7 @@ pub struct NatsConfig {
     pub creds: Option<PathBuf>,
     /// CA certificates beside the system's.
     pub ca_file: Option<PathBuf>,
-    /// Prefix of the subjects on which replies and jobs are received.
+    /// Subject prefix for replies and jobs.
     pub inbox_prefix: String,
 }
 
@@ -151,30 +150,30 @@ pub struct Config {
     pub webhook: webhook::Settings,
     /// Channels with an HTTP provider: text messages, `WhatsApp`, calls.
     pub gateways: Vec<providers::Settings>,
-    /// Port for providers' status callbacks, if they are received. 0 for any free one.
+    /// Port for status callbacks, if received; 0 for any free one.
     pub public_port: Option<u16>,
     /// Templates beside the built-in ones.
     pub templates_dir: Option<PathBuf>,
-    /// Port of the health endpoints. 0 for any free one.
+    /// Port of the health endpoints; 0 for any free one.
     pub health_port: u16,
-    /// How long a stopping worker waits for its jobs.
+    /// How long to wait for jobs when stopping.
     pub drain_timeout: Duration,
-    /// How long a starting worker waits for its servers.
+    /// How long to wait for servers when starting.
     pub start_timeout: Duration,
-    /// Checkpoint to abort at, for crash tests.
+    /// Checkpoint to abort at, in crash tests.
     pub abort_at: Option<Step>,
     /// Duties of the worker.
     pub duties: BTreeSet<Duty>,
 }
 
-/// A duty of a worker. Several processes may share the duties.
+/// A duty of a worker, which processes may share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duty {
-    /// Pulls and runs jobs, and publishes the unpublished children of lost workers.
+    /// Pulls and runs jobs, and publishes what lost workers left.
     Pipeline,
-    /// Publishes schedules and reminders when they are due.
+    /// Publishes schedules and reminders that are due.
     Scheduler,
-    /// Makes dead letters of messages that will never run again.
+    /// Makes dead letters of messages that can never run.
     DeadLetters,
 }
 
@@ -218,10 +217,10 @@ pub struct LogConfig {
 }
 
 impl Source {
-    /// Reads the process's environment, and the TOML file if one is named.
+    /// Reads the environment, and a TOML file if named.
     ///
     /// # Errors
-    /// If the file is unreadable or has an unknown key.
+    /// If the file is unreadable or has unknown keys.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
@@ -230,13 +229,13 @@ impl Source {
         Ok(Self { environment, file })
     }
 
-    /// A source of these values alone, for tests and `carebell dev`.
+    /// These values only, for tests and `carebell dev`.
     #[must_use]
     pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
         Self { environment: values.into_iter().collect(), file: HashMap::new() }
     }
 
-    /// A value that is set and not empty.
+    /// A non-empty value.
     fn get(&self, variable: &str) -> Option<&str> {
         debug_assert!(known().any(|(known, _)| *known == variable), "VARIABLES lacks {variable}");
         let value = self.environment.get(variable).or_else(|| self.file.get(&variable.to_ascii_lowercase()));
@@ -296,7 +295,7 @@ impl Source {
     /// URL of the database. Holds a password.
     ///
     /// # Errors
-    /// If it is missing or not a Postgres URL.
+    /// If missing or not a Postgres URL.
     pub fn database_url(&self) -> Result<String, ConfigError> {
         let url = self.require("DATABASE_URL")?;
         let scheme = Url::parse(url).map(|url| url.scheme().to_owned()).unwrap_or_default();
@@ -306,7 +305,7 @@ impl Source {
         Ok(url.to_owned())
     }
 
-    /// Log settings. `level` is the default level.
+    /// Log settings, with this default level.
     ///
     /// # Errors
     /// The first malformed variable.
@@ -323,7 +322,7 @@ impl Source {
         Ok(LogConfig { level, json: json.unwrap_or(false) })
     }
 
-    /// Web Push, if there are keys. The channel checks that the keys are a pair.
+    /// Web Push, if there are keys. The channel checks the pair.
     ///
     /// # Errors
     /// The first missing or malformed variable.
@@ -377,7 +376,7 @@ impl Source {
         self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
-    /// Directory of templates beside the built-in ones. Its content is checked by `templates`.
+    /// Directory of more templates, which `templates` checks.
     ///
     /// # Errors
     /// If the directory does not exist.
@@ -388,7 +387,7 @@ impl Source {
         }
     }
 
-    /// The first problem of each group of variables. [`Config::from_source`] stops at the very first.
+    /// The first problem of each group of variables.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
         let parts = [
@@ -462,7 +461,6 @@ impl Config {
     }
 }
 
-/// Converts an error of a channel's settings.
 #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
 pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     let text = problem.to_string();
@@ -472,7 +470,6 @@ pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     ConfigError { variable, problem }
 }
 
-/// Carebell's variables and those of OpenTelemetry.
 fn known() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
     VARIABLES.iter().chain(OTEL_VARIABLES)
 }
@@ -482,7 +479,7 @@ fn error(variable: &str, what: &str) -> ConfigError {
     ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
 }
 
-/// Parses a NATS server URL and the user in it: name and password, or a token. The scheme is optional.
+/// Splits a NATS URL, whose scheme is optional, into server and user or token.
 fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     let text = text.trim();
     let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };
@@ -498,7 +495,7 @@ fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     Some((url.to_string(), user))
 }
 
-/// Parses a subject prefix: no wildcards, no empty token.
+/// A subject prefix without wildcards and empty tokens.
 fn inbox_prefix(text: &str) -> Option<String> {
     let is_word =
         |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
@@ -516,7 +513,7 @@ fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
     let problem = |problem: String| ConfigError { variable: format!("--config {}", path.display()), problem };
     let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
     let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        // The error's own text quotes the line, which may hold a secret.
+        // The full error quotes the line, which may hold a secret.
         let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
         problem(format!("is not TOML: {} in line {at}", error.message()))
     })?;

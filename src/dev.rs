@@ -1,5 +1,5 @@
-//! Private servers for `carebell dev`, tests and benches: a real nats-server and Postgres, found on this machine or
-//! fetched once. They run in a temporary directory on free loopback ports, and end with this process, however it ends.
+//! Private servers for `carebell dev`, tests and benches: nats-server and Postgres, found on this machine or fetched
+//! once, in a temporary directory on free loopback ports. They end with this process, however it ends.
 
 pub mod certificates;
 pub mod demo;
@@ -26,14 +26,14 @@ use self::{
 /// Subdirectory for fetched programs.
 const CACHE: &str = "programs";
 
-/// Both servers and their directory. Dropping it stops and removes everything.
+/// Both servers and their directory, until dropped.
 #[derive(Debug)]
 pub struct Servers {
     /// NATS with `JetStream`.
     pub nats: NatsServer,
     /// Postgres.
     pub postgres: Postgres,
-    /// Holds both stores and other temporary files. Must be dropped last.
+    /// Both stores and temporary files. Dropped last.
     pub directory: PrivateDir,
 }
 
@@ -41,7 +41,7 @@ impl Servers {
     /// Finds or fetches the programs and starts both.
     ///
     /// # Errors
-    /// Names the failed program, every attempt and the remedy.
+    /// Names the program, every attempt and the remedy.
     pub async fn start(announce: fn(&str)) -> Result<Self, DevError> {
         let programs = find(announce).await?;
         let directory = guard::private_dir()?;
@@ -53,15 +53,15 @@ impl Servers {
     }
 }
 
-/// Finds or fetches the programs. Fetched ones stay under `target/`.
+/// Finds or fetches the programs, the latter into `target/`.
 ///
 /// # Errors
-/// Names what is missing, every attempt and the remedy.
+/// Names the program, every attempt and the remedy.
 pub async fn find(announce: fn(&str)) -> Result<Programs, DevError> {
     programs::find_or_fetch(&search(announce)).await
 }
 
-/// Where to look for programs and keep them.
+/// Where programs are looked for and kept.
 #[must_use]
 pub fn search(announce: fn(&str)) -> Search {
     Search {
@@ -73,7 +73,7 @@ pub fn search(announce: fn(&str)) -> Search {
     }
 }
 
-/// The `target/` that holds this program, else one in the working directory.
+/// This program's `target/`, else one in the working directory.
 fn target_directory() -> std::path::PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     let built_into = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());

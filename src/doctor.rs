@@ -1,8 +1,8 @@
-//! Self-tests of a worker's surroundings. `carebell doctor` shows all of them. A starting worker runs those of NATS and
-//! Postgres, with the same messages.
+//! Self-tests of a worker's surroundings, for `carebell doctor`. Starting workers test NATS and Postgres with the same
+//! messages.
 //!
-//! The checks change nothing. Publish permissions are tested with messages that every server refuses for another
-//! reason, so that only a missing permission looks different.
+//! The checks change nothing. Permissions are tested with messages that every server refuses for another reason, so
+//! only a missing permission looks different.
 
 mod database;
 mod nats;
@@ -28,54 +28,54 @@ use crate::{
     templates::{LoadError, Templates},
 };
 
-/// Largest tolerated difference between two clocks.
+/// Tolerated difference between clocks.
 const MOST_SKEW: TimeDelta = TimeDelta::seconds(1);
 
-/// A check. The order is that of the output.
+/// A check, in output order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Item {
     /// All variables are well-formed.
     Configuration,
     /// All templates load.
     Templates,
-    /// A server answers and accepts the credentials.
+    /// The server answers and accepts the credentials.
     Nats,
-    /// The server has message schedules.
+    /// It has message schedules.
     NatsVersion,
     /// `JetStream` is on, for the account too.
     JetStream,
-    /// Streams and consumers exist and match `streams/`.
+    /// Streams and consumers match `streams/`.
     Streams,
-    /// The user has the permissions of a worker.
+    /// The user's permissions suffice for a worker.
     NatsPermissions,
-    /// The server's clock agrees with this machine's.
+    /// Its clock agrees with this machine's.
     NatsClock,
-    /// A server answers, accepts the credentials and is writable.
+    /// The server answers, accepts the credentials and is writable.
     Database,
-    /// Carebell's own tables have this version.
+    /// Carebell's own tables are current.
     Schema,
-    /// The care tables have the columns that are read.
+    /// The care tables have all required columns.
     CareTables,
-    /// The role has the privileges of a worker.
+    /// The role's privileges suffice for a worker.
     DatabasePermissions,
-    /// The server's clock agrees with this machine's.
+    /// Its clock agrees with this machine's.
     DatabaseClock,
-    /// The keys are a pair, and the subject is a contact.
+    /// The keys match, and the subject is a contact.
     VapidKeys,
     /// Push services are reachable.
     PushEgress,
-    /// Providers of text messages, `WhatsApp` messages and calls are reachable.
+    /// Providers of text messages, `WhatsApp` and calls are reachable.
     ProviderEgress,
-    /// Mail servers are reachable and accept the credentials. Skipped without any.
+    /// Mail servers, if any, accept the credentials.
     MailServers,
 }
 
-/// Reaction of a starting worker to a failed check.
+/// A starting worker's reaction to a failed check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStart {
-    /// Wait until it passes or the start timeout ends: somebody may be fixing it.
+    /// Wait until it passes or the start timeout ends.
     Wait,
-    /// Exit at once: every job would suffer, and only an administrator can fix it.
+    /// Exit: only an administrator can fix it, and every job would suffer.
     Exit,
     /// Log it and go on.
     Tell,
@@ -106,7 +106,7 @@ impl Item {
         }
     }
 
-    /// Reaction of a starting worker if the check fails.
+    /// A starting worker's reaction to its failure.
     #[must_use]
     pub const fn at_start(self) -> AtStart {
         match self {
@@ -117,7 +117,7 @@ impl Item {
             | Self::Database
             | Self::Schema
             | Self::CareTables => AtStart::Wait,
-            // Wrong configuration, templates or keys end a worker before it gets here.
+            // A worker with these problems ends earlier.
             Self::Configuration
             | Self::Templates
             | Self::VapidKeys
@@ -149,7 +149,7 @@ pub enum Outcome {
         /// The remedy.
         advice: String,
     },
-    /// Skipped, because it is not wanted or something else must work first.
+    /// Skipped, with the reason.
     NotChecked(String),
 }
 
@@ -222,10 +222,10 @@ impl fmt::Display for Check {
     }
 }
 
-/// Which push services and mail servers to contact.
+/// Push services and mail servers to contact.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Egress {
-    /// The configured ones, and the push services of common browsers.
+    /// Configured ones, and those of common browsers.
     All,
     /// Only those in `WEB_PUSH_ALLOWED_HOSTS` and `SMTP_URL`.
     Named,
@@ -233,7 +233,7 @@ pub enum Egress {
     Offline,
 }
 
-/// Runs all checks concurrently, within a few seconds. Results are in the order of [`Item`].
+/// Runs all checks at once, in a few seconds. Results are in [`Item`] order.
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
     let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
         examine_nats(source, clock),
@@ -252,8 +252,7 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
     checks
 }
 
-/// Reaction of a starting worker to these checks: the gravest one, with the words of every failed check of that
-/// gravity. Failures that do not stop it are logged.
+/// The gravest reaction to these checks, with its failures in words. Harmless failures are logged.
 ///
 /// # Errors
 /// If the worker must wait or exit.
@@ -273,7 +272,7 @@ pub fn at_start(checks: &[Check]) -> Result<(), (AtStart, String)> {
     Ok(())
 }
 
-/// `15 checks, all ok`, or the number of each result.
+/// `15 checks, all ok`, or counts by result.
 #[must_use]
 pub fn summary(checks: &[Check]) -> String {
     let count = |wanted: fn(&Outcome) -> bool| checks.iter().filter(|check| wanted(&check.outcome)).count();
@@ -324,7 +323,7 @@ async fn examine_nats(source: &Source, clock: &Clock) -> Vec<Check> {
     let adjusted = source.adjustments().ok().and_then(|adjustments| Streams::embedded(&adjustments).ok());
     let known = match &adjusted {
         Some(streams) => Ok(streams.clone()),
-        // Publish permissions do not depend on adjustments.
+        // Permissions do not depend on adjustments.
         None => Streams::embedded(&Adjustments::default()),
     };
     let mut checks = vec![Check::ok(Item::Nats, format!("connected to {}", config.servers.join(", ")))];
@@ -413,7 +412,7 @@ async fn check_egress(web_push: &WebPush, egress: Egress) -> Check {
     }
 }
 
-/// Signs in to each server in `SMTP_URL`. `None` if e-mail is not configured.
+/// Signs in to each server of `SMTP_URL`, if any.
 async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::MailServers;
     let advice = "mend SMTP_URL or SMTP_CA_FILE, or let the worker out to it";
@@ -440,14 +439,14 @@ async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
     })
 }
 
-/// When a server was asked for its time, by this machine's clock, and how long the answer took.
+/// Time of a question, and duration until its answer.
 #[derive(Clone, Copy, Debug)]
 struct Asked {
     at: DateTime<Utc>,
     took: TimeDelta,
 }
 
-/// Compares clocks. The server may have read its own at any moment between question and answer.
+/// Compares clocks. The server may have read its own at any moment in between.
 fn compare_clocks(item: Item, asked: Asked, theirs: DateTime<Utc>) -> Check {
     let (early, late) = (theirs - asked.at, theirs - (asked.at + asked.took));
     // The smallest possible difference.
@@ -464,7 +463,7 @@ fn compare_clocks(item: Item, asked: Asked, theirs: DateTime<Utc>) -> Check {
     Check::fail(item, what, "synchronise both (chrony, systemd-timesyncd): reminders are early or late by as much")
 }
 
-/// The start of a long list, on one line.
+/// The start of a long list.
 fn some(list: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = list[..list.len().min(SHOWN)].join("; ");

@@ -1,5 +1,5 @@
-//! State of the worker and of its servers. Read by the HTTP endpoints, and by consumers, which stop pulling while the
-//! database is away.
+//! State of the worker and its servers, for the HTTP endpoints and for consumers, which stop pulling without a
+//! database.
 
 use std::{
     collections::BTreeMap,
@@ -46,7 +46,7 @@ pub enum Part {
     Down(String),
 }
 
-/// The worker's health, shared by all its parts.
+/// Health of a worker, shared by its parts.
 #[derive(Debug)]
 pub struct Health {
     phase: watch::Sender<Phase>,
@@ -56,24 +56,24 @@ pub struct Health {
     parts: Mutex<BTreeMap<&'static str, Part>>,
     /// Milliseconds. Negative until something was due.
     schedule_lag: AtomicI64,
-    /// Time of that lag, in milliseconds since 1970.
+    /// In milliseconds since 1970.
     schedule_due: AtomicI64,
     metrics: Metrics,
 }
 
-/// The connection to NATS. This and the constants below name parts.
+/// Part: the connection to NATS.
 pub const NATS: &str = "nats";
-/// The database.
+/// Part: the database.
 pub const POSTGRES: &str = "postgres";
-/// The scheduler of saved schedules.
+/// Part: the scheduler of saved schedules.
 pub const SCHEDULER: &str = "scheduler";
-/// The scheduler of reminders from the care tables.
+/// Part: the scheduler of care reminders.
 pub const CARE_REMINDERS: &str = "care_reminders";
-/// Whether the care tables can be read to plan reminders.
+/// Part: the care tables are readable.
 pub const CARE_TABLES: &str = "care_tables";
 
 impl Health {
-    /// A worker that is starting, with no parts yet.
+    /// A starting worker without parts.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -98,8 +98,8 @@ impl Health {
         *self.phase.borrow()
     }
 
-    /// Records the state of a part and logs a change once. Called for every database statement, so nothing is copied or
-    /// written without a change.
+    /// Records a part's state and logs changes. Called for every database statement, so it copies nothing without a
+    /// change.
     pub fn set(&self, name: &'static str, part: Part) {
         let mut parts = self.lock();
         let before = parts.get(name);
@@ -113,8 +113,7 @@ impl Health {
         }
         let up = part == Part::Up;
         parts.insert(name, part);
-        // Must stay under the lock. Otherwise two statements that end at once with different results could leave the
-        // two states disagreeing forever.
+        // Under the lock: otherwise statements that end at once could leave the two states in disagreement.
         if name == POSTGRES {
             self.database.send_if_modified(|was| std::mem::replace(was, up) != up);
         }
@@ -136,7 +135,7 @@ impl Health {
         self.lock().values().all(|part| *part == Part::Up)
     }
 
-    /// Records a new connection to NATS.
+    /// Records a connection to NATS.
     pub fn connected(&self) {
         self.set(NATS, Part::Up);
         self.connections.send_modify(|count| *count += 1);
@@ -148,13 +147,13 @@ impl Health {
         &self.metrics
     }
 
-    /// Records the scheduler's lag when something due is published.
+    /// Records the scheduler's lag.
     pub fn scheduled(&self, lag: TimeDelta, now: DateTime<Utc>) {
         self.schedule_due.store(now.timestamp_millis(), Ordering::Relaxed);
         self.schedule_lag.store(lag.num_milliseconds().max(0), Ordering::Relaxed);
     }
 
-    /// Lag of the scheduler when something was last due. `None` if nothing was.
+    /// The scheduler's last lag, if anything was due.
     #[must_use]
     pub fn schedule_lag(&self) -> Option<TimeDelta> {
         TimeDelta::try_milliseconds(self.schedule_lag.load(Ordering::Relaxed)).filter(|lag| *lag >= TimeDelta::zero())
@@ -167,7 +166,7 @@ impl Health {
         self.schedule_lag().and(due)
     }
 
-    /// Changes with each new connection to NATS. The server may have forgotten pulls of earlier ones.
+    /// Changes with each connection to NATS, after which earlier pulls may be lost.
     #[must_use]
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connections.subscribe()
@@ -183,7 +182,7 @@ impl Health {
         self.set(POSTGRES, Part::Down(why.to_owned()));
     }
 
-    /// Waits until the database answers. Returns at once if it does.
+    /// Waits until the database answers.
     pub async fn database_up(&self) {
         // Cannot fail: the sender lives as long as `self`.
         let _ = self.database.subscribe().wait_for(|up| *up).await;

@@ -1,4 +1,4 @@
-//! HTTP endpoints of the worker: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`. For internal networks only.
+//! HTTP endpoints of the worker, for internal networks: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`.
 
 use std::{
     io,
@@ -24,7 +24,7 @@ use crate::{
     telemetry::metrics::Present,
 };
 
-/// State shown by the endpoints.
+/// State that the endpoints show.
 #[derive(Clone)]
 pub struct State {
     /// The worker's health.
@@ -35,7 +35,7 @@ pub struct State {
     pub store: Arc<OnceLock<Store>>,
 }
 
-/// Serves on `port` (0 for any free one) until `stop`, on the current runtime. Returns the address it listens on.
+/// Serves on `port` (0 for any free one) until `stop`, on the current runtime. Returns its address.
 ///
 /// # Errors
 /// If the port cannot be bound.
@@ -51,11 +51,10 @@ pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<Soc
     Ok(address)
 }
 
-/// Longest queue of unaccepted connections, as in the standard library.
+/// As in the standard library.
 const BACKLOG: i32 = 128;
 
-/// Listens on a port (0 for any free one) of all addresses, IPv6 and IPv4, or IPv4 alone on a machine without IPv6.
-/// Needs a runtime.
+/// Listens on a port (0 for any free one), for IPv6 and IPv4, or IPv4 alone if there is no IPv6. Needs a runtime.
 ///
 /// # Errors
 /// If the port cannot be bound.
@@ -72,7 +71,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
         // Overrides the system's default.
         socket.set_only_v6(false)?;
     }
-    // A restarted worker need not wait for its predecessor's connections to close.
+    // Connections of a predecessor must not block the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -90,14 +89,14 @@ fn routes(state: State) -> Router {
         .with_state(state)
 }
 
-/// 503 while starting and draining, so that no traffic is sent here.
+/// 503 while starting and draining, to receive no traffic.
 async fn ready(extract::State(State { health, .. }): extract::State<State>) -> (StatusCode, String) {
     let phase = health.phase();
     let status = if phase == Phase::Running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{}\n", phase.name()))
 }
 
-/// 503 while a part is down, with the state of each.
+/// 503 while a part is down.
 async fn show(extract::State(State { health, channels, .. }): extract::State<State>) -> (StatusCode, Json<Value>) {
     let well = health.is_well() && health.phase() != Phase::Starting;
     let parts: serde_json::Map<String, Value> = health
@@ -114,7 +113,7 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if well { "up" } else { "down" };
     let lag = health.schedule_lag().map(|lag| lag.num_milliseconds());
-    // Shown only: a provider's outage does not make the worker unhealthy.
+    // Only shown: a provider's outage does not make the worker unhealthy.
     let breakers: serde_json::Map<String, Value> = channels
         .breakers()
         .into_iter()
@@ -130,7 +129,7 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
     (status, Json(body))
 }
 
-/// Prometheus metrics. Written from memory, without asking a server.
+/// Prometheus metrics, from memory.
 async fn metrics(extract::State(State { health, channels, store }): extract::State<State>) -> impl IntoResponse {
     let parts = health.parts().into_iter().map(|(name, part)| (name, part == Part::Up)).collect();
     let lag = health.schedule_lag().and_then(|lag| lag.to_std().ok());
@@ -154,7 +153,6 @@ mod tests {
         let listener = listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).await.unwrap();
-        // On a machine with both protocols.
         let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok();
         assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, address.port())).await.is_ok(), has_ipv6);
         assert_eq!(listen(address.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -1,4 +1,4 @@
-//! Connection to NATS: opened with the configured credentials, reopened by the client, reported to [`Health`].
+//! Connection to NATS, reopened by the client, and reported to [`Health`].
 
 mod ask;
 
@@ -17,36 +17,35 @@ use crate::{
 /// Timeout of `JetStream` API calls and of publish acknowledgements.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Limit of publishes in flight per process, which bounds the memory of unacknowledged messages.
+/// Publishes in flight per process, to bound memory.
 const PUBLISHES_IN_FLIGHT: usize = 5000;
 
-/// Buffer of refusals.
 const REFUSALS: usize = 256;
 
 /// The first version with message schedules.
 const LEAST: (i64, i64, i64) = (2, 12, 0);
 
-/// `JetStream`, for code that only passes it on.
+/// `JetStream`, for code that passes it on.
 pub type JetStream = jetstream::Context;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The credentials file is unreadable.
+    /// Unreadable credentials file.
     #[error("NATS_CREDS cannot be read: {0}")]
     Creds(std::io::Error),
-    /// The server does not answer, or speaks no known protocol.
+    /// No answer, or no known protocol.
     #[error("NATS_URL: {0}")]
     Unreachable(String),
-    /// The server does not know the user.
+    /// Unknown user.
     #[error("NATS_URL: the server refuses the user or the password")]
     User,
-    /// The server has no message schedules.
+    /// No message schedules.
     #[error("NATS_URL: the server is version {0}; Carebell needs 2.12 or later")]
     Old(String),
 }
 
-/// A connection, and the permission errors that the server sends over it.
+/// A connection and its permission errors.
 #[derive(Clone, Debug)]
 pub struct Connection {
     /// The client.
@@ -57,7 +56,7 @@ pub struct Connection {
 /// Connects once.
 ///
 /// # Errors
-/// If the server is unreachable, refuses the credentials, or is older than 2.12.
+/// If the server is unreachable, refuses the credentials or is older than 2.12.
 pub async fn connect(config: &NatsConfig, health: &Arc<Health>) -> Result<async_nats::Client, ConnectError> {
     let connection = open(config, health).await?;
     connection.check_version()?;
@@ -122,7 +121,7 @@ impl Connection {
     }
 }
 
-/// None at first, then doubled from 200 ms to 3.2 s. The client calls this before the first attempt too.
+/// None at first, then doubled from 200 ms to 3.2 s. Used before the first attempt too.
 fn reconnect_delay(attempts: usize) -> Duration {
     match attempts {
         0 | 1 => Duration::ZERO,
@@ -146,7 +145,7 @@ fn hear(health: &Health, refusals: &broadcast::Sender<String>, event: &Event) {
         Event::Connected => health.connected(),
         Event::Disconnected => health.set(NATS, Part::Down("disconnected, trying again".into())),
         Event::ServerError(error) if is_answer(refusals, &error.to_string()) => {}
-        // Without this line a denied publish shows only as a missing acknowledgement.
+        // Otherwise a denied publish shows only as a missing acknowledgement.
         Event::ServerError(error) => tracing::error!("NATS refuses: {error}"),
         Event::ClientError(error) => tracing::warn!("the NATS client: {error}"),
         Event::LameDuckMode => tracing::info!("this NATS server is about to stop; the client moves to another"),
@@ -154,7 +153,7 @@ fn hear(health: &Health, refusals: &broadcast::Sender<String>, event: &Event) {
     }
 }
 
-/// While a permission check runs, a refusal is its answer and needs no log line.
+/// During a permission check, a refusal is an answer and needs no log line.
 fn is_answer(refusals: &broadcast::Sender<String>, error: &str) -> bool {
     error.contains("Permissions Violation") && refusals.send(error.to_owned()).is_ok()
 }

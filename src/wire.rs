@@ -1,4 +1,4 @@
-//! Protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON form.
+//! Protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON.
 
 use std::sync::LazyLock;
 
@@ -17,7 +17,7 @@ mod generated {
 }
 pub use generated::*;
 
-/// Why a body is unreadable. Holds positions and field names, never the body's text.
+/// Why a body is unreadable. Never quotes the body.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
     /// Not this message in protobuf.
@@ -41,15 +41,15 @@ pub enum DecodeError {
 /// Decodes a protobuf body.
 ///
 /// # Errors
-/// Names the expected message and the decoder's error.
+/// Names the expected message and the error.
 pub fn from_protobuf<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
     M::decode(body).map_err(|error| DecodeError::Protobuf { message: name::<M>(), why: error.to_string() })
 }
 
-/// Decodes canonical protobuf JSON. Unknown fields are errors, because they are usually typos.
+/// Decodes canonical protobuf JSON. Unknown fields are errors: usually typos.
 ///
 /// # Errors
-/// Names the expected message, the position and the reason.
+/// Names the expected message, position and error.
 pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
     let error = |why| DecodeError::Json { message: name::<M>(), why };
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -65,7 +65,7 @@ pub fn to_json<M: ReflectMessage>(message: &M) -> serde_json::Value {
     serde_json::to_value(message.transcode_to_dynamic()).unwrap_or_default()
 }
 
-/// Converts `google.protobuf.Struct` to a JSON object. NaN and infinities become null.
+/// `google.protobuf.Struct` as a JSON object. NaN and infinities become null.
 #[must_use]
 pub fn struct_to_json(data: prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
     data.fields.into_iter().map(|(key, value)| (key, value_to_json(value))).collect()
@@ -83,7 +83,7 @@ fn value_to_json(value: prost_types::Value) -> serde_json::Value {
     }
 }
 
-/// Protobuf has only doubles. A whole number is written without a fraction, as producers most likely sent it.
+/// Protobuf has only doubles. Whole numbers lose their fraction, as producers most likely sent them.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked: every integer up to 2^53 is exact")]
 fn number_to_json(number: f64) -> serde_json::Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -94,7 +94,7 @@ fn name<M: Default + ReflectMessage>() -> String {
     M::default().descriptor().full_name().to_owned()
 }
 
-/// serde quotes offending values, which may be personal. Field names and positions suffice.
+/// serde quotes offending values, which may be personal.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!("line {} column {}", error.line(), error.column());
@@ -105,7 +105,7 @@ fn without_values(error: &serde_json::Error) -> String {
     }
 }
 
-/// Converts a JSON object to `google.protobuf.Struct`. `None` for any other value.
+/// A JSON object as `google.protobuf.Struct`; `None` for other values.
 #[must_use]
 pub fn json_to_struct(value: serde_json::Value) -> Option<prost_types::Struct> {
     match json_to_value(value).kind {

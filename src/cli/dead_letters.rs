@@ -1,7 +1,6 @@
-//! `carebell dead-letters`: list, show, redrive and discard jobs that failed for good.
+//! `carebell dead-letters`: list, show, redrive and discard.
 //!
-//! Lists have ids and reasons only. `show` has the body too, which may hold personal text, because whoever corrects it
-//! must read it.
+//! Only `show` prints bodies, which may hold personal text: whoever corrects one must read it.
 
 mod edit;
 mod send;
@@ -108,7 +107,7 @@ pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed>
 async fn list(source: &Source, which: &Which, limit: usize, json: bool) -> Result<(), Failed> {
     let filter = which.filter(Clock::system().now())?;
     let letters = open(source).await?;
-    // Memory holds only the last `limit` letters, which are the ones shown.
+    // Keeps only the last `limit` letters in memory.
     let mut shown = std::collections::VecDeque::new();
     let mut totals = words::Totals::default();
     letters
@@ -138,7 +137,7 @@ async fn show(source: &Source, target: &str, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The letter of this number, or the newest of this job.
+/// By number, or the newest by job id.
 async fn one(letters: &Letters, target: &str) -> Result<Letter, Failed> {
     let mut number = target.parse().ok();
     if number.is_none() {

@@ -1,5 +1,4 @@
-//! `carebell jobs`: the history of a job, and cancelling delayed ones. Shows ids only. Texts and addresses stay in the
-//! database.
+//! `carebell jobs`: a job's history, and cancellation. Prints ids only; texts and addresses stay in the database.
 
 use std::{
     fmt::{Display, Write as _},
@@ -56,7 +55,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     let store = Store::new(&source.database_url()?, 1)?;
     let way = store.way_of(id).await;
     store.close().await;
-    // A delayed job has no record yet; only the NATS server knows it.
+    // A delayed job has no record yet; only NATS has it.
     let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
@@ -80,7 +79,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
-    // Ids of child jobs are longer than those of producers.
+    // Ids of children are longer.
     if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
         return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
     }

@@ -27,13 +27,13 @@ use crate::{
     pipeline::{Form, Registry},
 };
 
-/// Limit of the JOBS stream, less the headers. The server rejects larger messages without naming the limit.
+/// Limit of the JOBS stream less headers. The server's own error does not name it.
 const LARGEST_BODY: usize = 512 * 1024 - 4096;
 
-/// Limit of unacknowledged publishes of `--from`.
+/// Unacknowledged publishes of `--from`.
 const IN_FLIGHT: usize = 4096;
 
-/// Limit of refused lines listed one by one.
+/// Refused lines listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
@@ -90,7 +90,7 @@ struct Wanted {
     at: Option<DateTime<Utc>>,
 }
 
-/// A job that is fit to publish.
+/// A job ready to publish.
 struct Checked {
     submission: Submission,
     /// Its expiry.
@@ -123,7 +123,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         eprintln!("note: --at {due} has passed: the job is due at once");
     }
     if due >= not_after {
-        // Not refused: an expired job is also a way to replace a delayed one.
+        // Not refused: an expired job can replace a delayed one.
         eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");
     }
     let job_id = submission.job_id.clone();
@@ -134,7 +134,6 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     Ok(())
 }
 
-/// Checks and publishes the lines of a file concurrently.
 async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
     let (reader, size) = open(file)?;
     let context = connect(source).await?;
@@ -145,7 +144,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let started = std::time::Instant::now();
     let mut broken = false;
     let readable = reader.lines().take_while(move |line| {
-        // A line that is not UTF-8 is skipped. Any other read error would recur forever.
+        // Lines that are not UTF-8 are refused one by one; other read errors would recur forever.
         let go_on = !broken;
         broken |= matches!(line, Err(error) if error.kind() != ErrorKind::InvalidData);
         go_on
@@ -153,7 +152,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
-        // Checked lazily, so that memory holds no more lines than publishes in flight.
+        // Checked lazily, to limit lines in memory to publishes in flight.
         let submission = line.map_err(|error| error.to_string()).and_then(|line| {
             bar.inc(line.len() as u64 + 1);
             checker.line(&line, args)
@@ -307,7 +306,7 @@ impl Checker {
     }
 }
 
-/// Finds a kind that may be published from outside.
+/// A kind that may be published from outside.
 pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String> {
     let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
     open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
@@ -316,7 +315,7 @@ pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String>
     })
 }
 
-/// Workers accept the id, and it is a valid subject suffix.
+/// Acceptable to workers, and a valid subject suffix.
 fn check_job_id(id: &str) -> Result<(), String> {
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
     if is_job_id(id, LONGEST_JOB_ID) && token {

@@ -1,4 +1,4 @@
-//! `carebell queues list`: policy and backlog of each queue.
+//! `carebell queues list`: policy and backlog of queues.
 
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
@@ -15,7 +15,7 @@ use crate::{
     streams::{Consumer, Load, Streams},
 };
 
-/// Other streams whose depth is shown, with a label.
+/// Other streams to show, with a label.
 const OTHERS: [(&str, &str); 3] = [("SCHEDULED", "delayed"), ("HOLD", "parked"), ("DEAD_LETTERS", "dead letters")];
 
 #[derive(Debug, Subcommand)]
@@ -123,7 +123,7 @@ fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 fn in_words(age: Duration) -> String {
-    // Two units suffice: 1h 5m, not 1h 5m 17s.
+    // Two units suffice.
     let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

@@ -1,4 +1,4 @@
-//! `carebell schedules`: `preview` shows the instants of an expression; `manage` handles saved schedules.
+//! `carebell schedules`: `preview` of an expression; `manage` has saved schedules.
 
 mod manage;
 
@@ -109,7 +109,7 @@ fn preview(args: &PreviewArgs) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The first `count` occurrences that happen, with the dropped ones between them, and their number.
+/// Occurrences until `count` happen, dropped ones included, and how many happen.
 fn first(calendar: &Calendar, from: DateTime<Utc>, count: u32) -> (Vec<Occurrence>, u32) {
     let (mut shown, mut happening) = (Vec::new(), 0);
     for occurrence in calendar.occurrences(from) {
@@ -154,7 +154,7 @@ fn in_words(occurrences: &[Occurrence]) -> String {
     text
 }
 
-/// RFC 3339 offsets have no seconds, which Liberia's had until 1972. Keeps the instant and truncates the offset.
+/// RFC 3339 offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the instant.
 fn rfc3339(at: DateTime<Tz>) -> String {
     let offset = at.offset().fix();
     let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
@@ -165,7 +165,7 @@ fn local(at: NaiveDateTime) -> String {
     at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
-/// Parses an instant, or a date as its midnight in the zone.
+/// An instant, or a date as its midnight in the zone.
 fn parse_from(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
     if let Ok(date) = text.parse::<NaiveDate>() {
         let midnight = schedule::start_of_day(zone, date);

@@ -1,4 +1,4 @@
-//! Providers of text messages, `WhatsApp` messages and calls, and the public URL of their callbacks.
+//! Providers of text messages, `WhatsApp` messages and calls, and their callback URL.
 
 use super::{ConfigError, Source, error, from_channel};
 use crate::{
@@ -9,7 +9,6 @@ use crate::{
     plan::Channel,
 };
 
-/// Variables of one channel.
 struct Names {
     channel: Channel,
     url: &'static str,
@@ -47,7 +46,7 @@ const CHANNELS: [Names; 3] = [
 ];
 
 impl Source {
-    /// Settings of the channels that have a provider.
+    /// Settings of channels with a provider.
     ///
     /// # Errors
     /// The first missing or malformed variable.
@@ -109,10 +108,10 @@ impl Source {
         self.parse_with("PUBLIC_URL", PublicUrl::parse)
     }
 
-    /// Port for status callbacks, if they are received.
+    /// Port for status callbacks, if received.
     ///
     /// # Errors
-    /// If it is malformed, or set without `PUBLIC_URL`, which callback signatures cover.
+    /// If malformed, or set without `PUBLIC_URL`, which callback signatures cover.
     pub fn public_port(&self) -> Result<Option<u16>, ConfigError> {
         let port = self.parse_with("PUBLIC_PORT", |text| text.parse().ok())?;
         if port.is_some() && self.get("PUBLIC_URL").is_none() {

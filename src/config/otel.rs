@@ -1,4 +1,4 @@
-//! OpenTelemetry's variables, by its specification. Unlike in SDKs, an invalid value is an error at start.
+//! OpenTelemetry's variables, by its specification. Invalid values are errors at start.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -11,7 +11,7 @@ use crate::{
     telemetry::traces::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
 };
 
-/// Every OpenTelemetry variable that is read, with its expected form. A test checks `docs/OPERATIONS.md` against it.
+/// Every OpenTelemetry variable with its expected form. A test compares `docs/OPERATIONS.md`.
 /// `OTEL_EXPORTER_OTLP_TRACES_…` wins over `OTEL_EXPORTER_OTLP_…`.
 pub const OTEL_VARIABLES: &[(&str, &str)] = &[
     ("OTEL_SDK_DISABLED", "true or false"),
@@ -61,8 +61,7 @@ const EXPORT: &str = "OTEL_EXPORTER_OTLP_";
 const EXPORT_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
 
 impl Source {
-    /// Settings of traces. Spans are exported only if an endpoint or `OTEL_TRACES_EXPORTER` is set, so that a worker
-    /// without a collector does not look for one.
+    /// Settings of traces. Spans are exported only to a configured endpoint, or if `OTEL_TRACES_EXPORTER` says so.
     ///
     /// # Errors
     /// The first malformed variable.
@@ -133,7 +132,7 @@ impl Source {
         })
     }
 
-    /// The general endpoint is a base URL, the one for traces a full URL. With gRPC the scheme is optional.
+    /// The general endpoint is a base URL, that for traces a full URL. gRPC may omit the scheme.
     fn endpoint(&self, protocol: Protocol) -> Result<String, ConfigError> {
         let insecure = self.parse_otlp("INSECURE", flag)?.unwrap_or(false);
         let parse = |text: &str| {
@@ -196,7 +195,6 @@ impl Source {
         Ok(self.parse_with(variable, flag)?.unwrap_or(false))
     }
 
-    /// The variable for traces, else the general one.
     fn otlp(&self, name: &str) -> Option<&str> {
         self.get(&format!("{EXPORT_TRACES}{name}")).or_else(|| self.get(&format!("{EXPORT}{name}")))
     }
@@ -225,7 +223,7 @@ fn propagates(text: &str) -> Option<bool> {
     known.then(|| names.contains(&"tracecontext"))
 }
 
-/// `name=value` pairs, separated by commas; values are percent-encoded.
+/// `name=value` pairs, separated by commas and percent-encoded.
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;

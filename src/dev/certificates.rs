@@ -1,4 +1,4 @@
-//! A fresh CA and certificate for each local TLS server.
+//! Fresh certificates for local TLS servers.
 
 use std::{io, sync::Arc};
 
@@ -9,7 +9,7 @@ use tokio_rustls::TlsAcceptor;
 /// ALPN protocols of HTTPS servers.
 pub const HTTPS: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// A certificate for `localhost` and `127.0.0.1`, and its CA in PEM. Offers `protocols` by ALPN (RFC 7301).
+/// A certificate for `localhost` and `127.0.0.1`, and its CA in PEM. `protocols` are offered by ALPN (RFC 7301).
 ///
 /// # Errors
 /// If no key or certificate can be made.

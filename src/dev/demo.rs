@@ -1,5 +1,5 @@
-//! `carebell dev`: the whole product on a fresh machine. A family of four, a dose that comes due, a worker in a
-//! separate process (so that it can be killed), and receivers that verify and print what arrives.
+//! `carebell dev`: a family of four, a due dose, a worker in a process of its own (to be killed), and receivers that
+//! verify and print what arrives.
 
 mod outage;
 mod receivers;
@@ -33,30 +33,30 @@ use crate::{
     telemetry::traces,
 };
 
-/// Delay of the first dose, and interval of the next ones.
+/// Delay of the first dose, and interval of the others.
 const DUE_IN: TimeDelta = TimeDelta::seconds(2);
 const NEXT_EVERY: Duration = Duration::from_secs(30);
 
-/// The one deviation from the defaults: failed text messages retry sooner, so that one can watch an outage to its end.
+/// The one deviation from the defaults: failed text messages retry sooner, to show an outage to its end.
 const SOONER: (&str, &str, &str) = ("deliver_sms_normal", "backoff", "fixed 5s");
 
 /// Time limit of `--once`.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// A worker that ends sooner was not killed by hand. After so many in a row the demo gives up.
+/// A worker that ends sooner was not killed by hand. The demo gives up after so many in a row.
 const QUICK_END: Duration = Duration::from_secs(1);
 const MOST_QUICK_ENDS: u32 = 5;
 
-/// Name of the demo's private copy of this program.
+/// The demo's copy of this program.
 const PROGRAM: &str = "carebell";
 
 /// Polling interval of log and receivers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Batch delay of spans in milliseconds, short enough to show the tree at once.
+/// Batch delay of spans in milliseconds.
 const SPANS_AFTER: &str = "100";
 
-/// Time limit for the trace after everything has arrived.
+/// Time limit for the trace.
 const TRACE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Result of `--once`.
@@ -78,9 +78,9 @@ pub struct Summary {
     pub texts: usize,
     /// Webhook requests received and verified.
     pub webhooks: usize,
-    /// Milliseconds from publish to the last push, including the wait for the due time.
+    /// From publish to the last push, in milliseconds, including the delay.
     pub elapsed_ms: u128,
-    /// Milliseconds from the due time to the last push.
+    /// From the due time to the last push, in milliseconds.
     pub due_to_last_push_ms: i64,
 }
 
@@ -115,9 +115,9 @@ pub struct Demo {
     traces: TraceReceiver,
     clock: Clock,
     worker_started: Instant,
-    /// Consecutive workers that ended soon after their start.
+    /// Consecutive workers with a quick end.
     quick_ends: u32,
-    /// Whether the worker has reported a provider as down.
+    /// Whether a provider was reported as down.
     breaker_told: bool,
     started: DateTime<Utc>,
     quiet: bool,
@@ -127,8 +127,7 @@ pub struct Demo {
 type Problem = Box<dyn std::error::Error + Send + Sync>;
 
 impl Demo {
-    /// Starts the servers, schema, streams, family, receivers and worker. With `quiet`, progress goes to standard
-    /// error, so that standard output holds only the result.
+    /// Starts servers, family, receivers and worker. With `quiet`, progress goes to standard error.
     ///
     /// # Errors
     /// Names what did not start, and why.
@@ -168,7 +167,7 @@ impl Demo {
         let values = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         traces::init(&Source::of(values).traces()?)?;
         let log_file = servers.directory.path().join("worker.log");
-        // A copy, so that a rebuild does not disturb the demo.
+        // A rebuild must not disturb the demo.
         fs::copy(std::env::current_exe()?, servers.directory.path().join(PROGRAM))?;
         let worker = start_worker(&servers, &environment, &log_file)?;
         let worker_log = Log::open(&log_file)?;
@@ -194,7 +193,7 @@ impl Demo {
         Ok(demo)
     }
 
-    /// Prints the results of the doctor while the worker starts.
+    /// Prints the doctor's results.
     async fn examine(&self) {
         let values = self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let checks = doctor::examine(&Source::of(values), &self.clock, Egress::Named).await;
@@ -204,10 +203,10 @@ impl Demo {
         }
     }
 
-    /// Publishes one dose and prints its progress until everything has arrived.
+    /// Publishes one dose and prints its progress until all has arrived.
     ///
     /// # Errors
-    /// After a minute, or if `stop` is cancelled first.
+    /// After a minute, or when `stop` is cancelled.
     pub async fn once(&mut self, stop: &CancellationToken) -> Result<Summary, Problem> {
         let begun = Instant::now();
         let (job_id, due) = self.publish_dose(1).await?;
@@ -242,7 +241,7 @@ impl Demo {
         })
     }
 
-    /// Publishes a dose every half minute, prints everything that happens and restarts a killed worker, until `stop`.
+    /// Publishes a dose every half minute, prints progress and restarts killed workers, until `stop`.
     ///
     /// # Errors
     /// If a server is lost.
@@ -263,14 +262,14 @@ impl Demo {
         Ok(())
     }
 
-    /// Stops the worker gracefully and prints its last steps. The servers end with `self`.
+    /// Stops the worker gracefully and prints its last steps.
     pub async fn stop(mut self) {
         self.worker.stop().await;
         self.show_steps().await;
         self.store.close().await;
     }
 
-    /// Prints the reminder's trace once it is complete.
+    /// Prints the trace once it is complete.
     async fn show_trace(&self, job_id: &str) {
         let since = Instant::now();
         while since.elapsed() < TRACE_PATIENCE {
@@ -308,7 +307,7 @@ impl Demo {
         Ok((job_id, due))
     }
 
-    /// A saved schedule that fires three times a minute.
+    /// A saved schedule, due three times a minute.
     async fn save_schedule(&self) -> Result<(), Problem> {
         let now = self.clock.now();
         let spec = ScheduleSpec {
@@ -343,7 +342,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Whether the whole family and the ledger have the reminder.
+    /// Whether family and ledger have it all.
     async fn has_arrived(&self, job_id: &str) -> bool {
         let came = self.receivers.came();
         if came.pushes < MEMBERS || [came.mails, came.texts, came.hooks].contains(&0) {
@@ -353,7 +352,7 @@ impl Demo {
         usize::try_from(totals.ended).is_ok_and(|ended| ended >= DELIVERIES)
     }
 
-    /// Prints new steps and restarts a killed worker.
+    /// Prints new steps; restarts a killed worker.
     async fn show_news(&mut self) -> Result<(), Problem> {
         self.show_steps().await;
         let Some(status) = self.worker.ended() else { return Ok(()) };
@@ -372,7 +371,7 @@ impl Demo {
         Ok(())
     }
 
-    /// Prints new steps of worker and receivers in chronological order.
+    /// Prints new steps in chronological order.
     async fn show_steps(&mut self) {
         let mut steps = Vec::new();
         for line in self.worker_log.new_lines() {
@@ -456,13 +455,13 @@ impl Demo {
         if self.quiet {
             eprintln!("{line}");
         } else {
-            // A closed pipe (`carebell dev | head`) is no reason to panic.
+            // A closed pipe (`carebell dev | head`) must not panic.
             let _ = writeln!(std::io::stdout(), "{line}");
         }
     }
 }
 
-/// Starts this program as a worker that ends with this process.
+/// Starts this program as a worker.
 fn start_worker(
     servers: &Servers,
     environment: &[(&'static str, String)],

@@ -1,8 +1,8 @@
-//! Child processes that never outlive this process, and directories that never outlive the children.
+//! Child processes that never outlive this one, and directories that never outlive them.
 //!
-//! A killed parent cannot clean up, and the kernel's help (`PR_SET_PDEATHSIG`) needs unsafe code. So each server runs
-//! under a small shell that reads from a pipe. This process holds the only other end: however it ends, the pipe closes
-//! and the shell stops the server.
+//! A killed parent cannot clean up, and `PR_SET_PDEATHSIG` needs unsafe code. So each server runs under a small shell
+//! that reads from a pipe, whose other end only this process holds. However it ends, the pipe closes and the shell
+//! stops the server.
 
 use std::{
     ffi::OsString,
@@ -16,11 +16,11 @@ use std::{
 
 use super::programs::DevError;
 
-/// Arguments: the stop signal, the program, its arguments. Prints the program's process id first; exits with its exit
-/// code. Input: the line `kill`, or end of file to stop.
+/// Arguments: the stop signal, the program, its arguments. Prints the program's process id; exits with its exit code.
+/// Input: `kill`, or end of file to stop.
 ///
-/// The pipe moves to descriptor 3, because a shell gives background commands `/dev/null` as input; the program does not
-/// inherit it. The watching part ignores signals that a supervisor may send to every process.
+/// The pipe moves to descriptor 3, because background commands of a shell read `/dev/null`. The program does not
+/// inherit it. The watching part ignores signals that a supervisor may send to all processes.
 const WATCHDOG: &str = r#"
 exec 3<&0
 signal=$1
@@ -45,7 +45,7 @@ wait "$watch"
 exit "$code"
 "#;
 
-/// The watchdog kills after 5 s. Beyond this limit even that has failed.
+/// The watchdog kills after 5 s.
 const GONE_WITHIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(2);
 
@@ -60,7 +60,7 @@ pub struct Program<'a> {
     pub directory: &'a Path,
     /// Additions to this process's environment.
     pub environment: &'a [(&'a str, &'a str)],
-    /// User to run as. Only root may name another.
+    /// User to run as; only root may choose.
     pub user: Option<User>,
     /// File to append standard output and error to.
     pub log: &'a Path,
@@ -86,12 +86,11 @@ pub enum StopSignal {
     Interrupt,
 }
 
-/// A running program. When this is dropped or its process ends in any way, the program gets its stop signal, and
-/// SIGKILL after 5 s.
+/// A running program. It gets its stop signal, and SIGKILL after 5 s, when this is dropped or the process ends in any
+/// way.
 #[derive(Debug)]
 pub struct Guarded {
     watchdog: Child,
-    /// Closed to stop the program.
     orders: Option<ChildStdin>,
     pid: u32,
     log: PathBuf,
@@ -99,12 +98,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Starts the program in a separate process group, so that Ctrl-C reaches only this process. Blocks for a
-    /// millisecond or two; needs no async runtime.
+    /// Starts the program in its own process group, so that Ctrl-C reaches only this process. Blocks for a millisecond
+    /// or two; needs no async runtime.
     ///
     /// # Errors
-    /// If the log cannot be opened or the shell does not run. A program that does not run looks like one that has
-    /// ended.
+    /// If log or shell fail. A program that cannot run looks ended.
     pub fn spawn(program: &Program<'_>) -> Result<Self, DevError> {
         let log = File::options().create(true).append(true).open(program.log);
         let log = log.map_err(DevError::file("open the log", program.log))?;
@@ -142,7 +140,7 @@ impl Guarded {
         self.pid
     }
 
-    /// Exit status, once the program has ended (128 + N after signal N).
+    /// Exit status once ended (128 + N by signal N).
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.watchdog.try_wait().ok().flatten()
     }
@@ -157,13 +155,13 @@ impl Guarded {
         }
     }
 
-    /// Stops the program, with SIGKILL after 5 s, and waits for its end.
+    /// Stops the program, by SIGKILL after 5 s, and waits for its end.
     pub async fn stop(&mut self) {
         drop(self.orders.take());
         let _ = tokio::time::timeout(GONE_WITHIN, self.wait()).await;
     }
 
-    /// Sends SIGKILL, like a crash, and waits for the program's end.
+    /// Kills the program, like a crash, and waits for its end.
     pub async fn kill(&mut self) {
         if let Some(mut orders) = self.orders.take() {
             let _ = orders.write_all(b"kill\n"); // fails only if the program has ended
@@ -183,7 +181,7 @@ impl Guarded {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// Error for a server that does not start, with the end of its log.
+    /// Error for a failed start, with the end of the log.
     pub(super) fn failure(&self, server: &'static str, why: String) -> DevError {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
@@ -193,7 +191,7 @@ impl Guarded {
 }
 
 impl Drop for Guarded {
-    /// Waits for the program's end (usually milliseconds), so that its directory can be removed next.
+    /// Waits for the end, usually milliseconds, so that the directory can be removed.
     fn drop(&mut self) {
         drop(self.orders.take());
         let since = Instant::now();
@@ -203,8 +201,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Argument: the directory to remove when the pipe closes. Servers of a killed process may still be writing while they
-/// stop, so it retries.
+/// Argument: the directory to remove when the pipe closes. Retries, because stopping servers may still write.
 const JANITOR: &str = r#"
 read -r end
 tries=80
@@ -215,7 +212,7 @@ while [ -e "$1" ] && [ "$tries" -gt 0 ]; do
 done
 "#;
 
-/// A directory for private servers. Removed on drop, and also when the process ends without dropping it.
+/// A directory for private servers, removed on drop or when the process ends in any way.
 #[derive(Debug)]
 pub struct PrivateDir {
     directory: Option<tempfile::TempDir>,
@@ -241,11 +238,10 @@ impl Drop for PrivateDir {
     }
 }
 
-/// Makes a temporary directory that every user can enter. A server that root starts as another user has its own
-/// directory inside.
+/// A temporary directory that every user can enter, as a server started by root runs as another user.
 ///
 /// # Errors
-/// If the system's temporary directory is not writable.
+/// If the temporary directory is not writable.
 pub fn private_dir() -> Result<PrivateDir, DevError> {
     let system = std::env::temp_dir();
     let directory = tempfile::Builder::new().prefix("carebell-").tempdir_in(&system);

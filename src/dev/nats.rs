@@ -19,8 +19,8 @@ use super::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// A nats-server on a free loopback port, with its store in the given directory. It ends when this is dropped or this
-/// process ends in any way.
+/// A nats-server on a free loopback port, with its store in a given directory. It ends when dropped or with this
+/// process.
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
@@ -31,7 +31,7 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts `program` with all its files in `dir`, one server per directory. Returns once it answers.
+    /// Starts `program` with its files in `dir`, one server per directory. Returns once it answers.
     ///
     /// # Errors
     /// If it does not start, with the end of its log.
@@ -39,11 +39,11 @@ impl NatsServer {
         Self::start_with(program, dir, "").await
     }
 
-    /// Starts it with more configuration lines: permissions, TLS, a monitoring port. The command line's address, port
-    /// and store win. The greeting must be plain text, so `handshake_first` does not work.
+    /// With more configuration lines, for example permissions, TLS or a monitoring port. Address, port and store are
+    /// fixed, and `handshake_first` is not supported.
     ///
     /// # Errors
-    /// If it does not start, for example because of these lines.
+    /// If it does not start, for example because of the lines.
     pub async fn start_with(program: &Path, dir: &Path, extra_config: &str) -> Result<Self, DevError> {
         if !extra_config.is_empty() {
             let config = dir.join("nats.conf");
@@ -52,7 +52,7 @@ impl NatsServer {
         Self::launched(program, dir, true).await
     }
 
-    /// Starts `program` with `JetStream` off, as in a misconfigured installation.
+    /// Starts `program` without `JetStream`.
     ///
     /// # Errors
     /// If it does not start.
@@ -67,7 +67,7 @@ impl NatsServer {
         Ok(Self { program: program.to_owned(), directory: dir.to_owned(), port, jetstream, server })
     }
 
-    /// Restarts it, stopping it first if it runs. Port, store and configuration stay the same.
+    /// Restarts it, or starts it if stopped, with the same port, store and configuration.
     ///
     /// # Errors
     /// Like [`start`](Self::start).
@@ -80,7 +80,7 @@ impl NatsServer {
                     self.server = server;
                     return Ok(());
                 }
-                // Meanwhile the system may have lent the port to some outgoing connection.
+                // Meanwhile the system may have lent the port to an outgoing connection.
                 Err(DevError::Start { tail, .. })
                     if tail.contains("address already in use") && since.elapsed() < READY_WITHIN => {}
                 Err(error) => return Err(error),
@@ -101,18 +101,18 @@ impl NatsServer {
         self.port
     }
 
-    /// Its process id, which changes with a restart.
+    /// Process id, which changes with restarts.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Stops it gracefully and waits for its end.
+    /// Stops it gracefully and waits.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Kills it with SIGKILL, like a crash, and waits for its end.
+    /// Kills it, like a crash, and waits.
     pub async fn kill(&mut self) {
         self.server.kill().await;
     }
@@ -126,7 +126,7 @@ async fn launch(
 ) -> Result<(Guarded, u16), DevError> {
     let ports = directory.join("ports");
     let mut args: Vec<OsString> = vec!["-a".into(), "127.0.0.1".into(), "-p".into()];
-    // -1: the system chooses. A port found free here could be taken before the server binds it.
+    // -1: the system chooses. A port found free here might be taken meanwhile.
     args.push(port.map_or("-1".to_owned(), |port| port.to_string()).into());
     let config = directory.join("nats.conf");
     if config.exists() {
@@ -164,8 +164,8 @@ async fn launch(
     }
 }
 
-/// The port of this very process, from the file it writes: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file
-/// does not parse and is read again.
+/// From the file that this very process writes: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not
+/// parse and is read again.
 fn listening_port(ports: &Path, pid: u32) -> Option<u16> {
     let ending = format!("_{pid}.ports");
     let mut files = fs::read_dir(ports).ok()?.flatten();

@@ -1,9 +1,8 @@
-//! A strict loopback provider of text messages, `WhatsApp` messages and calls, for `carebell dev` and tests.
+//! A strict provider of text messages, `WhatsApp` messages and calls on loopback, for `carebell dev` and tests.
 //!
-//! It speaks the form-encoded API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA
-//! ([`PhoneService::ca_pem`]). It refuses unknown and repeated fields, numbers that are not E.164 and malformed call
-//! instructions. It can misbehave on demand, and send status callbacks with right or wrong signatures, made by another
-//! library than the one that verifies them.
+//! It speaks the API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA ([`PhoneService::ca_pem`]). It
+//! refuses unknown and repeated fields, numbers that are not E.164 and malformed instructions. It can misbehave, and
+//! send status callbacks with right or wrong signatures, made by another library than the verifier's.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,7 +40,6 @@ use super::certificates;
 use crate::clock::Clock;
 use state::State;
 
-/// Account of every service.
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
 /// A running service. Dropping it closes its port and connections.
@@ -87,17 +85,17 @@ impl PhoneService {
         &self.ca_pem
     }
 
-    /// Sets the behaviour of the next `times` well-formed requests. Further calls queue up.
+    /// Sets the behaviour of the next `times` valid requests. Calls queue up.
     pub fn behave(&self, times: usize, behaviour: Behaviour) {
         self.state.plan(times, behaviour);
     }
 
-    /// Sets the behaviour of all requests without a planned one. `None` restores the default.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, behaviour: Option<Behaviour>) {
         self.state.plan_always(behaviour);
     }
 
-    /// Refuses connections from now on, like a service that is down, or accepts them again.
+    /// Refuses connections, like a service that is down, or accepts them again.
     pub fn shut(&self, shut: bool) {
         self.state.shut(shut);
     }
@@ -107,7 +105,7 @@ impl PhoneService {
         self.state.received()
     }
 
-    /// Requests that broke a rule, in order. Tests of valid requests expect none.
+    /// Requests that broke a rule, in order.
     pub fn rejected(&self) -> Vec<Violation> {
         self.state.rejected()
     }
@@ -117,7 +115,7 @@ impl PhoneService {
         self.state.counts()
     }
 
-    /// Waits until `n` messages and calls have been accepted since the start, and returns all.
+    /// Waits for `n` accepted messages and calls, and returns all.
     ///
     /// # Errors
     /// After `limit`, with what came instead.
@@ -126,7 +124,7 @@ impl PhoneService {
         Ok(self.received())
     }
 
-    /// Waits for counts that satisfy `wished`, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
     /// After `limit`, with the counts so far.
@@ -138,20 +136,20 @@ impl PhoneService {
         Err(Missing { counts: self.counts(), rejected: self.rejected() })
     }
 
-    /// Sends callbacks to this address instead of the URL's own, like a proxy that terminates TLS.
+    /// Sends callbacks to this address, like a proxy that terminates TLS.
     pub fn callbacks_go_to(&self, address: SocketAddr) {
         self.state.set_proxy(address);
     }
 
-    /// Sends a status callback for a message or call. Returns the HTTP status.
+    /// Sends a status callback and returns the HTTP status.
     ///
     /// # Errors
-    /// If the request named no URL, or nobody answers.
+    /// If the request had no URL, or nobody answers.
     pub async fn report(&self, received: &Received, status: &str, error_code: Option<u32>) -> io::Result<u16> {
         self.report_signed_by(self.token(), received, status, error_code).await
     }
 
-    /// Sends a status callback signed with this token, perhaps forged.
+    /// Sends a status callback signed with this token.
     ///
     /// # Errors
     /// Like [`PhoneService::report`].
@@ -177,7 +175,7 @@ impl fmt::Debug for PhoneService {
 pub struct Missing {
     /// Counts so far.
     pub counts: Counts,
-    /// Requests that broke a rule, in order.
+    /// Requests that broke a rule.
     pub rejected: Vec<Violation>,
 }
 

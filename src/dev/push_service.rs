@@ -1,8 +1,7 @@
 //! A strict push service on loopback, for `carebell dev`, tests and benches.
 //!
-//! It checks each push against RFC 8030, RFC 8291 and RFC 8292 with other libraries than the sender's, and decrypts it
-//! like a browser. It refuses whatever a real service might, and can misbehave on demand. HTTPS with its own CA
-//! ([`PushService::ca_pem`]), HTTP/2 and 1.1.
+//! It checks each push against RFC 8030, RFC 8291 and RFC 8292 with other libraries than the sender's, and decrypts it.
+//! It can misbehave. HTTPS with its own CA ([`PushService::ca_pem`]), HTTP/2 and 1.1.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -74,16 +73,15 @@ impl PushService {
         &self.ca_pem
     }
 
-    /// A new subscription, as a browser reports it. It accepts pushes signed with any key.
+    /// A new subscription, as browsers report it, for any sender.
     ///
     /// # Panics
-    /// If the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn subscribe(&self, name: &str) -> Subscription {
         self.state.subscribe(name, None)
     }
 
-    /// A new subscription for one sender's public key (base64url), like `applicationServerKey` in browsers. Other keys
-    /// are answered 403.
+    /// A new subscription for one sender's public key (base64url), like `applicationServerKey`. Others get 403.
     ///
     /// # Panics
     /// Like [`PushService::subscribe`].
@@ -91,22 +89,22 @@ impl PushService {
         self.state.subscribe(name, Some(public_key))
     }
 
-    /// Ends a subscription: every later push is answered 410.
+    /// Ends a subscription: later pushes get 410.
     pub fn unsubscribe(&self, name: &str) {
         self.state.unsubscribe(name);
     }
 
-    /// Sets the behaviour of the next well-formed push to this subscription. Further calls queue up.
+    /// Sets the behaviour of the next valid push to this subscription. Calls queue up.
     pub fn behave(&self, name: &str, behaviour: Behaviour) {
         self.behave_times(name, 1, behaviour);
     }
 
-    /// Sets the behaviour of the next `times` pushes.
+    /// Likewise for the next `times` pushes.
     pub fn behave_times(&self, name: &str, times: usize, behaviour: Behaviour) {
         self.state.plan(name, times, behaviour);
     }
 
-    /// Sets the behaviour of all pushes without a planned one. `None` restores the default.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, name: &str, behaviour: Option<Behaviour>) {
         self.state.plan_always(name, behaviour);
     }
@@ -116,7 +114,7 @@ impl PushService {
         self.state.received()
     }
 
-    /// Requests that broke a rule, in order. Tests of valid requests expect none.
+    /// Requests that broke a rule, in order.
     pub fn rejected(&self) -> Vec<RejectedRequest> {
         self.state.rejected()
     }
@@ -126,7 +124,7 @@ impl PushService {
         self.state.counts()
     }
 
-    /// Waits until `n` pushes have been accepted since the start, and returns all.
+    /// Waits for `n` accepted pushes, and returns all.
     ///
     /// # Errors
     /// After `limit`, with what came instead.
@@ -135,7 +133,7 @@ impl PushService {
         Ok(self.received())
     }
 
-    /// Waits for counts that satisfy `wished`, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
     /// After `limit`, with the counts so far.
@@ -164,7 +162,7 @@ impl fmt::Debug for PushService {
 pub struct Missing {
     /// Counts so far.
     pub counts: Counts,
-    /// Requests that broke a rule, in order.
+    /// Requests that broke a rule.
     pub rejected: Vec<RejectedRequest>,
 }
 

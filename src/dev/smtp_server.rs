@@ -1,9 +1,8 @@
 //! A strict mail server on loopback, for tests.
 //!
-//! It speaks SMTP (RFC 5321), with TLS from the first byte, STARTTLS or neither, and optionally a password. It refuses
-//! whatever a real server might: commands out of order or too long, line ends other than CRLF, unknown addresses and
-//! parameters, missing headers. It can misbehave on demand. Server libraries can refuse, but neither fall silent nor
-//! hang up between a mail and its answer.
+//! It speaks SMTP (RFC 5321) with TLS, STARTTLS or neither, and optionally a password. It refuses commands out of order
+//! or too long, line ends other than CRLF, unknown parameters and missing headers. It can misbehave: server libraries
+//! can refuse, but neither fall silent nor hang up between a mail and its answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -40,7 +39,6 @@ pub use self::{
 use self::{session::Session, state::State};
 use super::certificates;
 
-/// Queue of unaccepted connections.
 const BACKLOG: u32 = 1024;
 
 /// Protection of connections.
@@ -63,13 +61,13 @@ pub struct SmtpServer {
     ca_pem: String,
     address: SocketAddr,
     running: Option<(CancellationToken, JoinHandle<()>)>,
-    /// The port while stopped: bound, so that nobody else gets it, but not listening.
+    /// Keeps the port while stopped: bound, but not listening.
     held: Option<TcpSocket>,
 }
 
 impl SmtpServer {
-    /// Starts on a free port of 127.0.0.1, with a fresh CA and certificate. With `user`, a name and a password, it
-    /// requires them.
+    /// Starts on a free port of 127.0.0.1, with a fresh CA and certificate. Requires `user`, a name and a password, if
+    /// given.
     ///
     /// # Errors
     /// If no port can be bound or no certificate made.
@@ -90,7 +88,7 @@ impl SmtpServer {
         self.running = Some((stop, tokio::spawn(serving)));
     }
 
-    /// Closes the port and every connection. New connections are refused.
+    /// Closes the port and every connection.
     pub async fn stop(&mut self) {
         if let Some((stop, task)) = self.running.take() {
             stop.cancel();
@@ -134,22 +132,22 @@ impl SmtpServer {
         &self.ca_pem
     }
 
-    /// Sets the behaviour of the next client at that step. Further calls queue up.
+    /// Sets the behaviour of the next client at that step. Calls queue up.
     pub fn behave(&self, behaviour: Behaviour) {
         self.behave_times(1, behaviour);
     }
 
-    /// Sets the behaviour of the next `times` clients.
+    /// Likewise for the next `times` clients.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.state.plan(times, behaviour);
     }
 
-    /// Sets the behaviour of all clients without a planned one. `None` restores the default.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, behaviour: Option<Behaviour>) {
         self.state.plan_always(behaviour);
     }
 
-    /// Answers mail to this address like this from now on: `550 5.1.1 No such user`.
+    /// Answers mail to this address like this: `550 5.1.1 No such user`.
     pub fn refuse(&self, recipient: &str, reply: &str) {
         self.state.refuse(recipient, reply);
     }
@@ -159,7 +157,7 @@ impl SmtpServer {
         self.state.received()
     }
 
-    /// Broken rules, in order. Tests of valid mail expect none.
+    /// Broken rules, in order.
     pub fn violations(&self) -> Vec<String> {
         self.state.violations()
     }
@@ -169,7 +167,7 @@ impl SmtpServer {
         self.state.counts()
     }
 
-    /// Waits until `n` mails have been accepted since the start, and returns all.
+    /// Waits for `n` accepted mails, and returns all.
     ///
     /// # Errors
     /// After `limit`, with what came instead.
@@ -178,7 +176,7 @@ impl SmtpServer {
         Ok(self.received())
     }
 
-    /// Waits for counts that satisfy `wished`, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
     /// After `limit`, with the counts so far.
@@ -230,13 +228,13 @@ impl std::error::Error for Missing {}
 /// A bound socket that does not listen yet.
 fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // As for a listener: recently closed connections do not block the port.
+    // Recently closed connections must not block the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// Accepts connections until stopped. Returns once the port and all connections are closed.
+/// Accepts connections until stopped, then closes them all.
 async fn serve(
     listener: TcpListener,
     protection: Protection,
@@ -258,14 +256,14 @@ async fn serve(
     connections.shutdown().await;
 }
 
-/// One client. Hanging up breaks no rule.
+/// Hanging up breaks no rule.
 async fn connection(stream: TcpStream, protection: Protection, tls: TlsAcceptor, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
     state.connected();
     let ended = match protection {
         Protection::None => Session::new(stream, &state, true).run().await.map(drop),
         Protection::Tls => {
-            // A failed handshake concerns the client, which reports it.
+            // The client reports failed handshakes.
             let Ok(stream) = tls.accept(stream).await else { return };
             Session::new(stream, &state, true).run().await.map(drop)
         }

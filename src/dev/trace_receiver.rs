@@ -1,5 +1,4 @@
-//! A receiver of traces (OTLP over HTTP) that shows one as a tree. Only for `carebell dev`: production has a collector
-//! and Jaeger.
+//! A receiver of traces (OTLP over HTTP) that shows one as a tree, for `carebell dev`. Production has a collector.
 
 use std::{
     collections::HashMap,
@@ -18,7 +17,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::telemetry::traces::names;
 
-/// Limit of kept spans. The oldest go first.
+/// The oldest spans go first.
 const MOST_SPANS: usize = 5000;
 
 /// Attributes shown after a span's name.
@@ -26,7 +25,7 @@ const SHOWN: [&str; 4] = [names::OUTCOME, names::REASON, names::STATUS, names::S
 
 type Spans = Arc<Mutex<Vec<Span>>>;
 
-/// A running receiver on a free loopback port. It ends when dropped.
+/// A running receiver on a free loopback port, until dropped.
 pub struct TraceReceiver {
     port: u16,
     spans: Spans,
@@ -54,8 +53,7 @@ impl TraceReceiver {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The trace of this root job as a tree, one span per line, with offset and duration. `None` until `runs` runs have
-    /// arrived.
+    /// The trace of a root job as a tree, one span per line, with offset and duration. `None` until it has `runs` runs.
     #[must_use]
     pub fn tree(&self, root_id: &str, runs: usize) -> Option<String> {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);

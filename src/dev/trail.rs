@@ -1,4 +1,4 @@
-//! Reads the worker's log while it grows, and tells it as steps of a reminder.
+//! Tells the worker's log as steps of a reminder.
 
 use std::{
     fs::File,
@@ -9,7 +9,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// A reader of a worker's log, one JSON object per line.
+/// A reader of a worker's log.
 pub struct Log {
     file: File,
     rest: String,
@@ -53,33 +53,33 @@ impl Line {
         self.text("timestamp")?.parse().ok()
     }
 
-    /// Port of the health endpoints, if the line has it.
+    /// Port of the health endpoints, if told.
     #[must_use]
     pub fn health_port(&self) -> Option<u64> {
         self.text("message").filter(|message| message.starts_with("health"))?;
         self.0.get("port")?.as_u64()
     }
 
-    /// Port of callbacks, if the line has it.
+    /// Port of callbacks, if told.
     #[must_use]
     pub fn public_port(&self) -> Option<u64> {
         self.text("message").filter(|message| message.starts_with("callbacks are received"))?;
         self.0.get("port")?.as_u64()
     }
 
-    /// Whether the line reports a provider as down.
+    /// Whether a provider is reported as down.
     #[must_use]
     pub fn tells_of_a_provider_that_is_down(&self) -> bool {
         self.text("provider").is_some() && self.text("level") == Some("WARN")
     }
 
-    /// Whether the line reports the worker as ready.
+    /// Whether the worker is reported as ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.text("message") == Some("ready")
     }
 
-    /// The step it tells: kind, outcome and reason of a job, or the message of a problem.
+    /// The step: kind, outcome and reason of a job, or a problem's message.
     #[must_use]
     pub fn step(&self) -> Option<(String, String)> {
         let message = self.text("message")?;

@@ -1,5 +1,5 @@
-//! A strict webhook endpoint on loopback, for `carebell dev` and tests. It verifies each request with another library
-//! than the sender's, and can misbehave on demand. HTTPS with its own CA.
+//! A strict webhook endpoint on loopback, for `carebell dev` and tests. It verifies requests with another library than
+//! the sender's, and can misbehave. HTTPS with its own CA.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,10 +35,10 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::certificates;
 
-/// Reaction to the next request to a hook instead of 204.
+/// Reaction to a request instead of 204.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// Answer this status with these headers. Accept the request if it is a success.
+    /// Answer this; a success accepts the request.
     Answer(u16, Vec<(&'static str, String)>),
     /// Never answer.
     Hang,
@@ -70,7 +70,7 @@ pub struct WebhookEndpoint {
 struct State {
     hooks: Mutex<HashMap<String, Hook>>,
     received: Mutex<Vec<Received>>,
-    /// The broken rule of each rejected request.
+    /// The broken rules.
     rejected: Mutex<Vec<String>>,
     /// Requests of any outcome.
     requests: watch::Sender<usize>,
@@ -117,10 +117,10 @@ impl WebhookEndpoint {
         &self.ca_pem
     }
 
-    /// A new hook: URL and secret, for `user_addresses`.
+    /// A new hook's URL and secret, for `user_addresses`.
     ///
     /// # Panics
-    /// If the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn subscribe(&self, name: &str) -> (String, String) {
         let secret = new_secret();
         let hook = Hook { secrets: vec![secret.clone()], next: VecDeque::new(), always: None };
@@ -128,22 +128,22 @@ impl WebhookEndpoint {
         (format!("https://{}/hooks/{name}", self.host_port()), secret)
     }
 
-    /// Gives a hook a new secret, and verifies only by that one.
+    /// Gives a hook a new secret, the only valid one.
     ///
     /// # Panics
-    /// If the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn change_key(&self, name: &str) -> String {
         let secret = new_secret();
         self.with(name, |hook| hook.secrets = vec![secret.clone()]);
         secret
     }
 
-    /// Sets the behaviour of the next request to this hook. Further calls queue up.
+    /// Sets the behaviour of the next request to this hook. Calls queue up.
     pub fn behave(&self, name: &str, behaviour: Behaviour) {
         self.with(name, |hook| hook.next.push_back(behaviour));
     }
 
-    /// Sets the behaviour of all requests without a planned one. `None` restores the default.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, name: &str, behaviour: Option<Behaviour>) {
         self.with(name, |hook| hook.always = behaviour);
     }
@@ -160,7 +160,7 @@ impl WebhookEndpoint {
         lock(&self.state.received).clone()
     }
 
-    /// Broken rules, in order. Tests of valid requests expect none.
+    /// Broken rules, in order.
     #[must_use]
     pub fn rejected(&self) -> Vec<String> {
         lock(&self.state.rejected).clone()
@@ -172,7 +172,7 @@ impl WebhookEndpoint {
         *self.state.requests.borrow()
     }
 
-    /// Waits until `n` requests have been accepted since the start, and returns all.
+    /// Waits for `n` accepted requests, and returns all.
     ///
     /// # Errors
     /// After `limit`, with what came instead.
@@ -211,7 +211,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, stop: Ca
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router) {
-    // A failed handshake concerns the client, which reports it.
+    // The client reports failed handshakes.
     let Ok(stream) = tls.accept(stream).await else { return };
     let builder = auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
@@ -253,7 +253,6 @@ impl State {
     }
 }
 
-/// Verifies a request as the specification demands.
 fn read(state: &State, name: String, headers: &HeaderMap, body: &[u8]) -> Result<Received, String> {
     let secrets = lock(&state.hooks).get(&name).map(|hook| hook.secrets.clone());
     let secrets = secrets.ok_or_else(|| format!("there is no hook {name}"))?;

@@ -15,7 +15,7 @@ pub(super) const ALL: [Item; 5] =
 
 const MEND_DATABASE: &str = "see that Postgres is up, and that DATABASE_URL leads to it";
 
-/// Checks the database over a separate connection.
+/// Checks the database over its own connection.
 pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {
     let unreachable = |error: StoreError| {
         let mut checks = vec![Check::fail(Item::Database, format!("DATABASE_URL: {error}"), MEND_DATABASE)];

@@ -1,4 +1,4 @@
-//! Checks of NATS and of its streams.
+//! Checks of NATS and its streams.
 
 use chrono::TimeDelta;
 
@@ -15,16 +15,16 @@ use crate::{
 pub(super) const AFTER_THE_CONNECTION: [Item; 5] =
     [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
 
-/// A pull that every server refuses, because a heartbeat must be shorter than half the wait. No message is delivered.
+/// Every server refuses this pull: a heartbeat must be shorter than half the wait.
 const IMPOSSIBLE_PULL: &str = r#"{"batch":1,"no_wait":true,"expires":1000000000,"idle_heartbeat":1000000000}"#;
 
-/// "In progress" for a message that does not exist. It has no effect and no reply.
+/// "In progress" for a missing message: no effect, no reply.
 const IDLE_ACK: &str = "+WPI";
 
-/// A header that makes every stream refuse a message: it expects another stream.
+/// Makes every stream refuse a message: it expects another stream.
 const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
-/// API calls of `dead_letter` and the metrics, beside pulls.
+/// API calls of `dead_letter` and metrics, beside pulls.
 const LOOKED_AT: [(&str, &[&str]); 4] = [
     ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
     ("CONSUMER.LIST", &["JOBS", "DELIVERIES"]),
@@ -39,7 +39,7 @@ const APPLY: &str = "run `carebell streams apply`";
 pub enum Depth {
     /// Those that a worker's permissions allow.
     Worker,
-    /// Also about the streams themselves, if the user may see them.
+    /// Also about streams, if the user may see them.
     Full,
 }
 
@@ -49,8 +49,7 @@ enum About<'a> {
     Consumer(&'a crate::streams::Consumer),
     Pull,
     Ack,
-    /// Calls of the sweep for lost messages and of the metrics. Without a body the server rejects those that would
-    /// change something.
+    /// Calls of the sweep and of the metrics. Without a body, those that change something are rejected.
     Look,
     /// Publishing to this stream.
     Publish(&'static str),
@@ -71,7 +70,7 @@ struct Findings {
     clock: Option<Check>,
 }
 
-/// Turns a connection error into a check with a remedy.
+/// The check for a failed connection.
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
     let advice = match error {
@@ -83,7 +82,7 @@ pub fn unreachable(error: &ConnectError) -> Check {
     Check::fail(Item::Nats, error.to_string(), advice)
 }
 
-/// Checks a server over an open connection, without changing it.
+/// Checks a server without changing it.
 pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, depth: Depth) -> Vec<Check> {
     let version = match connection.check_version() {
         Ok(()) => Check::ok(Item::NatsVersion, connection.version()),
@@ -119,7 +118,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
     let mut list = Vec::new();
     for consumer in streams.consumers() {
         let place = consumer.place();
-        // Before the other questions: once those are answered, an ack that was refused is known.
+        // First: once later questions are answered, refused acks are known.
         let ack = ask(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
         list.push((About::Ack, Ask { is_answered: false, ..ack }));
         list.push((About::Consumer(consumer), ask(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
@@ -135,7 +134,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
     let publish = |stream, subject| (About::Publish(stream), Ask { header: Some(FOR_NO_STREAM), ..ask(subject, "") });
     for kind in jobs::registry().kinds() {
         let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-        // Kinds that earlier stages or the scheduler publish, which may be any.
+        // Earlier stages or the scheduler may publish any kind.
         let lanes = kind.queues().into_iter().map(|queue| queue.lane.unwrap_or(Lane::Normal));
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
@@ -147,13 +146,13 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
 impl Findings {
     fn note(&mut self, about: &About, ask: &Ask, reply: &Reply, streams: &Streams) {
         match (about, reply) {
-            // A worker does not need this permission.
+            // Not needed by workers.
             (About::Stream(name), Reply::Refused) => self.hidden.push((*name).to_owned()),
             (_, Reply::Refused) => self.refused_subjects.push(ask.subject.clone()),
             (About::Stream(_) | About::Consumer(_), Reply::Nobody) => self.nobody += 1,
             (About::Publish(stream), Reply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
-            // Expected: acks get no reply, and permitted pulls and publishes are refused for another reason. A missing
-            // consumer shows in its own info request.
+            // As expected: acks get no reply; permitted pulls and publishes fail for another reason. Missing consumers
+            // show in their info.
             (About::Ack, _)
             | (About::Pull | About::Look, Reply::Nobody)
             | (About::Pull | About::Look | About::Publish(_), Reply::Said { .. }) => {}
@@ -179,7 +178,7 @@ impl Findings {
 
     fn into_checks(mut self, version: Check, streams: &Streams) -> Vec<Check> {
         let jetstream = self.jetstream();
-        // Without JetStream only permissions can be judged.
+        // Without JetStream only permissions show.
         let off = jetstream.is_failure();
         let streams =
             if off { Check::not_checked(Item::Streams, "JetStream does not answer") } else { self.streams(streams) };
@@ -216,7 +215,7 @@ impl Findings {
 
     fn streams(&mut self, streams: &Streams) -> Check {
         let item = Item::Streams;
-        // A missing stream is reported by its info and by each publish.
+        // Each publish reports a missing stream too.
         self.missing.sort();
         self.missing.dedup();
         if !self.missing.is_empty() {

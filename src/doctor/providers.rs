@@ -1,9 +1,9 @@
-//! Check of the providers of text messages, `WhatsApp` messages and calls. Sends nothing.
+//! Check of the providers of text messages, `WhatsApp` and calls. Sends nothing.
 
 use super::{Check, Egress, Item};
 use crate::{channels::gateway, config::Source};
 
-/// Whether the providers are reachable. `None` if no channel has one.
+/// `None` if no channel has a provider.
 pub(super) async fn examine(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::ProviderEgress;
     let channels = match source.gateways() {

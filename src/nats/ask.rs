@@ -1,4 +1,4 @@
-//! Permission checks: requests whose replies show what a user may do, without any effect.
+//! Permission checks: requests that show what a user may do, without effect.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ use tokio::{
 
 use super::Connection;
 
-/// Time limit for all replies together.
+/// For all replies together.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// Time for a received refusal to reach the waiting check.
+/// For a received refusal to reach the check.
 const SETTLED: Duration = Duration::from_millis(20);
 
-/// A message published to test a permission.
+/// A message that tests a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ask {
     /// Subject to publish to.
@@ -27,7 +27,7 @@ pub struct Ask {
     pub header: Option<(&'static str, &'static str)>,
     /// Body.
     pub body: &'static str,
-    /// Whether the server replies if the publish is allowed.
+    /// Whether a permitted publish gets a reply.
     pub is_answered: bool,
 }
 
@@ -41,19 +41,19 @@ pub enum Reply {
         /// Time from publish to reply.
         after: Duration,
     },
-    /// Allowed, but nobody listens on the subject.
+    /// Allowed; nobody listens.
     Nobody,
-    /// The user may not publish to the subject.
+    /// Not allowed.
     Refused,
-    /// Apparently allowed; no reply arrived.
+    /// Apparently allowed; no reply.
     Silent,
 }
 
 impl Connection {
-    /// Publishes all asks at once. Results are in the order of `asks`.
+    /// Publishes all at once. Results are in the order of `asks`.
     ///
     /// # Errors
-    /// If the connection is lost, or the user may not receive replies.
+    /// If the connection is lost, or replies may not be received.
     pub async fn ask(&self, asks: &[Ask]) -> Result<Vec<Reply>, String> {
         let mut refusals = self.refusals.subscribe();
         let inbox = self.client.new_inbox();
@@ -69,7 +69,7 @@ impl Connection {
                 self.client.publish_with_reply_and_headers(ask.subject.clone(), reply, headers, ask.body.into());
             published.await.map_err(show)?;
         }
-        // The server handles messages in order: once a flush is answered, every refusal has arrived.
+        // The server keeps the order: once a flush is answered, all refusals have arrived.
         let settle = async {
             let flushed = self.client.flush().await;
             sleep(SETTLED).await;

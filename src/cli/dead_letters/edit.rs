@@ -14,12 +14,12 @@ use crate::{
     pipeline::{Decoder, Form},
 };
 
-/// The body as JSON, whether it is JSON or protobuf.
+/// The body as JSON, even if protobuf.
 pub(super) fn to_json(letter: &Letter) -> Result<Value, String> {
     decoder(letter)?.to_json(&letter.body, form(letter))
 }
 
-/// Expiry of the job if it is published now: from its header, else the kind's default.
+/// The job's expiry if published now: its header's, else its kind's.
 pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Some(said) = letter.headers.get(header::NOT_AFTER) {
         let said = DateTime::parse_from_rfc3339(said.as_str()).ok()?;
@@ -29,7 +29,7 @@ pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<
     Some(job.default_expiry(now))
 }
 
-/// Reads the corrected body from a file, or from standard input for `-`.
+/// From a file, or standard input for `-`.
 pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
@@ -37,7 +37,7 @@ pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     check(letter, text).map_err(|why| Failed(format!("--body {}: {why}", file.display())))
 }
 
-/// Opens the body in an editor. Only this user can read the temporary file, which exists only meanwhile.
+/// Opens the body in an editor, in a temporary file that only this user can read.
 pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Failed> {
     refuse_deliveries(letter)?;
     let before = match (to_json(letter), std::str::from_utf8(&letter.body)) {
@@ -72,13 +72,13 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
     }
 }
 
-/// Refuses bodies that no worker could run, like `carebell publish`.
+/// Refuses bodies that no worker could run.
 fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
     refuse_deliveries(letter).map_err(|Failed(why)| why)?;
     let body = Bytes::from(text);
     match decoder(letter) {
         Ok(decoder) => decoder.decode(&body, Form::Json).map(|_| body),
-        // A newer worker may know the kind. At least require JSON.
+        // A newer worker may know the kind.
         Err(_) => serde_json::from_slice::<Value>(&body).map(|_| body).map_err(|error| error.to_string()),
     }
 }

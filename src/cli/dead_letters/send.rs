@@ -1,4 +1,4 @@
-//! `redrive` and `discard`: select letters, confirm, process them in chunks, show progress.
+//! `redrive` and `discard`: select, confirm, process in chunks, show progress.
 
 use std::{
     collections::BTreeSet,
@@ -28,10 +28,10 @@ use crate::{
     store::Store,
 };
 
-/// Letters per progress line if there is no bar.
+/// Letters per progress line, without a bar.
 const TELL_EVERY: usize = 1000;
 
-/// Limit of refused letters listed one by one.
+/// Refused letters listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
@@ -106,7 +106,7 @@ struct Desk {
 struct Choice {
     /// Oldest first.
     numbers: Vec<u64>,
-    /// Letters selected by number that are gone, with their fate.
+    /// Requested letters that are gone, with their fate.
     done_before: Vec<String>,
 }
 
@@ -116,7 +116,7 @@ impl Desk {
         let client = nats::connect(&source.nats()?, &Health::new()).await?;
         let context = nats::jetstream(&client);
         let letters = Letters::open(&context).await?;
-        // Fail early if the audit log is not writable: an empty insert needs the same table and privilege.
+        // Fail early: an empty insert needs the same table and privilege as a real one.
         let writable = store.record_audit(&[]).await;
         writable.map_err(|error| format!("what is done could not be written down, so nothing is done: {error}"))?;
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
@@ -127,7 +127,7 @@ impl Desk {
         redrive::Redrive { context, letters, store, clock, actor }
     }
 
-    /// Named letters, or all of them, narrowed by the filters.
+    /// Named letters or all, narrowed by the filters.
     async fn choose(&self, chosen: &Chosen) -> Result<Choice, Failed> {
         let filter = chosen.which.filter(self.clock.now())?;
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
@@ -184,7 +184,6 @@ impl Desk {
         Ok(format!("the dead letter of job {id} was {what} at {at} by {}", entry.actor))
     }
 
-    /// Letters of this chunk that still exist.
     async fn fetch(&self, numbers: &[u64]) -> Result<Vec<Letter>, Failed> {
         let fetched = try_join_all(numbers.iter().map(|number| self.letters.get(*number))).await?;
         Ok(fetched.into_iter().flatten().collect())
@@ -326,7 +325,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// A chunk is a tenth of a second's worth, which keeps the rate even.
+    /// A tenth of a second's worth, to keep the rate even.
     fn new(rate: Option<Rate>) -> Self {
         let chunk = rate.map_or(CHUNK, |rate| rate.within(Duration::from_millis(100)).clamp(1, CHUNK));
         Self { started: Instant::now(), rate, chunk }

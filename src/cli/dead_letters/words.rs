@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::edit;
 use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 
-/// Longest error text in the table, in characters.
+/// In characters.
 const WIDEST_ERROR: usize = 80;
 
 /// Number of letters per reason.

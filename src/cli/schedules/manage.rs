@@ -1,4 +1,4 @@
-//! Saved schedules: add, list, show, pause, resume, delete, run now.
+//! Saved schedules.
 
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
@@ -29,7 +29,6 @@ use crate::{
     store::{AuditEntry, Next, ScheduleRow, ScheduleSpec, Store},
 };
 
-/// Number of instants shown.
 const SHOWN: usize = 5;
 
 #[derive(Debug, clap::Args)]
@@ -128,8 +127,8 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Properties that a replacement keeps: whether it is paused, the anchor of an interval and, with an unchanged
-/// expression, the next instant, so that nothing due is skipped.
+/// Properties that a replacement keeps: the pause, an interval's anchor and, with an unchanged expression, the next
+/// instant, so that nothing due is skipped.
 fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<Next> {
     let old = &before.spec;
     spec.paused |= old.paused;
@@ -182,7 +181,6 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     })
 }
 
-/// Requires whole seconds within these bounds.
 fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Result<i64, Failed> {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     if duration.subsec_nanos() == 0 && (least..=most).contains(&seconds) {
@@ -192,7 +190,7 @@ fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Res
     Err(Failed(format!("{option} must be whole seconds, from {least}s to {most}")))
 }
 
-/// Refuses jobs that no worker could run, like `carebell publish`.
+/// Refuses jobs that no worker could run.
 fn job(args: &Add) -> Result<(String, Option<String>, Value), Failed> {
     let registry = jobs::registry();
     let kind = open_kind(&registry, &args.kind).map_err(Failed)?;
@@ -238,7 +236,7 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
         return Ok(());
     }
     let now = clock.now();
-    // Instants during a pause are not missed: they were not wanted.
+    // Instants during a pause were not wanted, so not missed.
     let next = if paused { row.next } else { Timing::read(&row.spec)?.next_from(now) };
     let act = act(if paused { "schedule.paused" } else { "schedule.resumed" }, &named.name, named.by, now);
     if !store.pause_schedule(&named.name, paused, next, &act).await? {
@@ -273,7 +271,7 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     let job_id = Scheduler::run_now_id(&row, &unique);
     act.job_id = Some(job_id.clone());
     act.root_id = Some(job_id.clone());
-    // Recorded first. Repeating the command after an error publishes a second job, which the log must show.
+    // Recorded first: a repeated command publishes a second job, which the log must show.
     store.record_audit(&[act]).await?;
     let published = scheduler.run_now(&row, &job_id).await;
     published.map_err(|why| {
@@ -300,7 +298,6 @@ fn act(action: &str, name: &str, by: Option<String>, at: DateTime<Utc>) -> Audit
     AuditEntry { at, actor: actor(by), action: action.to_owned(), job_id: None, root_id: None, detail }
 }
 
-/// Instants from `next` on.
 fn following(timing: &Timing, next: Next) -> impl Iterator<Item = DateTime<Utc>> {
     std::iter::successors(next.at, |at| timing.next_from(*at + chrono::TimeDelta::nanoseconds(1)).at)
 }
@@ -409,7 +406,6 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     text
 }
 
-/// An instant in local time of the zone.
 fn local(at: DateTime<Utc>, zone: &str) -> String {
     match schedule::zone(zone) {
         Ok(zone) => at.with_timezone(&zone).to_rfc3339_opts(SecondsFormat::AutoSi, false),

@@ -1,5 +1,5 @@
-//! `carebell dev --outage`: the SMS provider fails while notifications continue. Other channels stay fast, the circuit
-//! breaker opens, and every text message arrives once the provider is back.
+//! `carebell dev --outage`: the SMS provider fails. Other channels stay fast, the circuit breaker opens, and all text
+//! messages arrive later.
 
 use std::{fmt, time::Duration};
 
@@ -11,10 +11,10 @@ use tokio_util::sync::CancellationToken;
 use super::{Demo, LOOK_EVERY, PATIENCE, Problem, receivers::MEMBERS};
 use crate::effects::submit::{Submission, submit};
 
-/// Notifications before and during the outage, more than a breaker needs to open.
+/// More than a breaker needs to open.
 const NOTIFICATIONS: usize = 20;
 
-/// Interval between them.
+/// Interval between notifications.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Result of the outage.
@@ -22,7 +22,7 @@ const EVERY: Duration = Duration::from_millis(100);
 pub struct Outage {
     /// Text messages due during the outage.
     pub texts: usize,
-    /// Text messages of the outage that arrived after it.
+    /// Those of them that arrived afterwards.
     pub arrived: usize,
     /// Median times before it.
     pub before: Medians,
@@ -30,7 +30,7 @@ pub struct Outage {
     pub during: Medians,
     /// Whether `/health` showed an open breaker.
     pub breaker_opened: bool,
-    /// Milliseconds from the provider's return to the last text message.
+    /// From the provider's return to the last text message, in milliseconds.
     pub recovered_after_ms: u64,
 }
 
@@ -82,14 +82,14 @@ impl Demo {
     /// Makes the SMS provider fail for a while.
     ///
     /// # Errors
-    /// If something does not arrive within a minute, or `stop` is cancelled first.
+    /// If something does not arrive within a minute, or `stop` is cancelled.
     pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, Problem> {
         let before = self.notify(stop, "calm").await?;
         self.wait(stop, "the text messages before it", |demo| demo.receivers.came().texts > NOTIFICATIONS).await?;
         self.say(self.clock.now(), "outage", "the SMS provider answers 503 from now on");
         self.receivers.fail_texts(true);
         let during = self.notify(stop, "storm").await?;
-        // Text messages from before the breaker opened are retried, and probe the provider.
+        // Retries of text messages probe the provider.
         self.wait(stop, "the breaker", |demo| demo.breaker_told).await?;
         let lost = self.receivers.came().texts;
         self.say(self.clock.now(), "outage", "the SMS provider is back");
@@ -106,7 +106,7 @@ impl Demo {
         })
     }
 
-    /// Publishes notifications to the family one by one. Waits for all channels but the text message.
+    /// Publishes notifications one by one, waiting for all but the text messages.
     async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, Problem> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
         let mut took = [const { Vec::new() }; 3];

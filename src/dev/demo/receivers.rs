@@ -1,5 +1,4 @@
-//! Receivers of the demo's family: a push service that decrypts, a mail server, an SMS provider and a webhook endpoint.
-//! All are this project's own, strict, and use TLS.
+//! The family's receivers, strict and over TLS: push service, mail server, SMS provider, webhook endpoint.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
@@ -18,7 +17,7 @@ use crate::{
     store::{DemoAddress, DemoMember},
 };
 
-/// The family, with each member's channel beside Web Push.
+/// Members, each with a channel beside Web Push.
 const FAMILY: [(&str, Beside); 4] =
     [("Ana", Beside::Nothing), ("Ben", Beside::Mail), ("Chloe", Beside::Text), ("Dan", Beside::Webhook)];
 
@@ -33,7 +32,7 @@ enum Beside {
 /// Size of the family.
 pub const MEMBERS: usize = FAMILY.len();
 
-/// Deliveries of one reminder: four pushes, a mail, a text message, a webhook request.
+/// Of one reminder: four pushes, a mail, a text message, a webhook request.
 pub const DELIVERIES: usize = MEMBERS + 3;
 
 pub struct Receivers {
@@ -99,7 +98,7 @@ impl Receivers {
         FAMILY.into_iter().map(member).collect()
     }
 
-    /// Environment variables for a worker. Writes the CA files into the directory.
+    /// Variables for a worker. Writes CA files into the directory.
     pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
         let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
         let mut environment = vec![
@@ -111,7 +110,7 @@ impl Receivers {
             ("SMTP_FROM", "Carebell <care@example.org>".to_owned()),
             ("SMS_PROVIDER_URL", self.phone.url()),
             ("SMS_FROM", "Carebell".to_owned()),
-            // Callbacks go to whatever port the worker gets.
+            // The worker chooses the port.
             ("PUBLIC_URL", "https://carebell.example.org".to_owned()),
             ("PUBLIC_PORT", "0".to_owned()),
             ("WEBHOOK_ALLOWED_HOSTS", self.hook.host_port()),
@@ -129,7 +128,7 @@ impl Receivers {
         Ok(environment)
     }
 
-    /// Sends the provider's callbacks to the worker's port from now on.
+    /// Sends callbacks to the worker's port.
     pub fn worker_listens_at(&self, port: u16) {
         self.phone.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], port)));
     }
@@ -148,7 +147,7 @@ impl Receivers {
         }
     }
 
-    /// Items received since the last call: time, receiver, text. Reports each new text message as delivered.
+    /// Items received since the last call: time, receiver, text. Reports text messages as delivered.
     pub async fn news(&mut self) -> Vec<(DateTime<Utc>, String, String)> {
         let mut news = Vec::new();
         let now = self.clock.now();
@@ -167,7 +166,7 @@ impl Receivers {
         let texts = self.phone.received();
         for text in &texts[self.shown.texts..] {
             news.push((text.received, "text arrived".to_owned(), format!("Chloe reads: {}", one_line(&text.body))));
-            // A worker that is down misses the report, as in production; the delivery stays `sent`.
+            // A worker that is down misses it, as in production; the delivery stays `sent`.
             let _ = self.phone.report(text, "delivered", None).await;
         }
         let hooks = self.hook.received();
@@ -190,13 +189,13 @@ impl Receivers {
     }
 }
 
-/// Number of pushes whose topic had already arrived at the same device.
+/// Pushes whose topic had already arrived at the device.
 pub fn doubled(received: &[ReceivedPush]) -> usize {
     let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
     received.len() - distinct.len()
 }
 
-/// The header as sent, perhaps encoded (RFC 2047).
+/// Raw header, perhaps encoded (RFC 2047).
 fn subject(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(message);
     let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("Subject:"));

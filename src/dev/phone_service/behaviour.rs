@@ -2,19 +2,19 @@
 
 use std::time::Duration;
 
-/// Reaction to a well-formed request instead of a prompt 201. Malformed requests are always refused.
+/// Reaction to a valid request instead of a prompt 201.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
     /// Refuse with an API error.
     Error {
         /// HTTP status.
         status: u16,
-        /// The API's error code, in the JSON body.
+        /// The API's error code.
         code: u32,
         /// Retry-After header.
         retry_after: Option<String>,
     },
-    /// Refuse with a plain answer, like a proxy in front of the API.
+    /// Refuse like a proxy in front of the API.
     Plain {
         /// HTTP status.
         status: u16,
@@ -23,13 +23,13 @@ pub enum Behaviour {
         /// Retry-After header.
         retry_after: Option<String>,
     },
-    /// Accept, and answer 201 with an unreadable body.
+    /// Accept; answer 201 with an unreadable body.
     Garbage,
-    /// Accept at once, and answer after this delay.
+    /// Accept; answer after this delay.
     Slow(Duration),
     /// Neither accept nor answer.
     Hang,
-    /// Accept, and break the connection without an answer.
+    /// Accept; break the connection.
     Lost,
 }
 

@@ -1,4 +1,4 @@
-//! Status callbacks: a signed form, posted once.
+//! Status callbacks: signed forms.
 
 use std::{fmt::Write as _, io, net::SocketAddr};
 
@@ -21,7 +21,7 @@ pub struct Report {
     pub fields: Vec<(String, String)>,
 }
 
-/// Signature of a callback, computed with OpenSSL, independently of the product.
+/// A callback's signature, by OpenSSL, independent of the product.
 ///
 /// # Errors
 /// If OpenSSL fails.
@@ -38,7 +38,7 @@ pub fn signature(token: &str, url: &str, fields: &[(String, String)]) -> Result<
 }
 
 impl Report {
-    /// A callback about an accepted message or call.
+    /// A callback about an accepted request.
     ///
     /// # Errors
     /// If the request named no `StatusCallback`.
@@ -57,8 +57,7 @@ impl Report {
         Ok(Self { url, fields })
     }
 
-    /// Posts it over plain HTTP, signed with this token. Returns the HTTP status. With `proxy`, connects there instead
-    /// of the URL's host.
+    /// Signs and posts it over plain HTTP, to `proxy` instead of the URL's host if given. Returns the HTTP status.
     ///
     /// # Errors
     /// If nobody answers.
@@ -67,7 +66,7 @@ impl Report {
         self.post_with(&[("X-Twilio-Signature", &signature)], proxy).await
     }
 
-    /// Posts it with these headers instead of its own.
+    /// Posts it with these headers only.
     ///
     /// # Errors
     /// Like [`Report::post`].

@@ -34,7 +34,7 @@ struct Breaker(CancellationToken);
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Shared, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { continue };
-        // Closed before TLS: to the client nobody is there.
+        // To the client nobody is there.
         if state.may_connect() {
             let (tls, state, stop) = (tls.clone(), Arc::clone(&state), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(connection(stream, tls, state)).await });
@@ -56,7 +56,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
 }
 
 async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
-    // Some providers serve nothing at the root, so this does not show that the API is there.
+    // Some providers serve nothing at the root.
     if request.uri().path() == "/" {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     }
@@ -88,7 +88,7 @@ async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: 
     respond(&state, &breaker, message).await
 }
 
-/// A check that the API is there. It sends nothing, but meets the behaviour planned for all requests.
+/// A reachability check, which sends nothing but meets default behaviour.
 async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Response {
     state.looked();
     if let Err(violation) = verify::credentials(headers, state.account(), state.token()) {
@@ -129,7 +129,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
             breaker.0.cancel();
             never().await
         }
-        // Real providers quote numbers in their errors.
+        // Like real providers, which quote numbers.
         Some(Behaviour::Error { status, code, retry_after }) => {
             answer(status, error(status, code, &format!("'{to}' and that is all")), retry_after)
         }
@@ -137,7 +137,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
     }
 }
 
-/// Longer than any sender waits, but bounded, so that no connection stays forever.
+/// Longer than any sender waits.
 async fn never() -> Response {
     tokio::time::sleep(Duration::from_hours(1)).await;
     StatusCode::GATEWAY_TIMEOUT.into_response()

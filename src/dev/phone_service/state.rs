@@ -1,4 +1,4 @@
-//! State of the service: planned behaviour and received requests.
+//! Planned behaviour and received requests.
 
 use std::{
     collections::VecDeque,
@@ -19,13 +19,13 @@ pub struct Received {
     pub sid: String,
     /// Recipient, as in the request.
     pub to: String,
-    /// Sender: a number, a name or a service id.
+    /// Sender: number, name or service id.
     pub from: String,
     /// Text of a message; empty for a call.
     pub body: String,
     /// Speech of a call.
     pub spoken: Option<Spoken>,
-    /// Seconds that a message may wait for its phone.
+    /// Seconds that it may wait for its phone.
     pub validity: Option<u32>,
     /// URL for status callbacks.
     pub status_callback: Option<String>,
@@ -69,18 +69,15 @@ struct Inner {
 }
 
 impl State {
-    /// For this account, with a fresh token.
     pub fn new(account: &'static str, clock: Clock) -> Self {
         let token = Random::system().uuid(clock.now()).simple().to_string();
         Self { account, token, clock, inner: Mutex::default(), counts: watch::Sender::default() }
     }
 
-    /// `AccountSid`.
     pub fn account(&self) -> &'static str {
         self.account
     }
 
-    /// `AuthToken`.
     pub fn token(&self) -> &str {
         &self.token
     }
@@ -93,7 +90,7 @@ impl State {
         self.inner().always = behaviour;
     }
 
-    /// Takes the behaviour of the next request. `None` means a prompt 201.
+    /// Takes the next planned behaviour; `None` means a prompt 201.
     pub fn planned(&self) -> Option<Behaviour> {
         let mut inner = self.inner();
         inner.next.pop_front().or_else(|| inner.always.clone())
@@ -107,7 +104,7 @@ impl State {
         self.inner().shut = shut;
     }
 
-    /// Whether a connection may be made. Counts it.
+    /// Counts a connection, unless shut.
     pub fn may_connect(&self) -> bool {
         let shut = self.inner().shut;
         self.counts.send_modify(|counts| {
@@ -145,7 +142,7 @@ impl State {
         self.counts.send_modify(|counts| counts.rejected += 1);
     }
 
-    /// Stores a message or call and returns its id.
+    /// Stores a message or call; returns its id.
     pub fn accept(&self, mut message: Received) -> String {
         let kind = if message.spoken.is_some() { "CA" } else { "SM" };
         message.received = self.clock.now();

@@ -1,9 +1,9 @@
-//! A strict reader of call instructions: `Say` and `Pause` in one `Response`, nothing else.
+//! A strict reader of call instructions: one `Response` of `Say` and `Pause`.
 
 /// Speech of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spoken {
-    /// Each `Say`: its language, if named, and its text.
+    /// Each `Say`: language, if named, and text.
     pub says: Vec<(Option<String>, String)>,
     /// Number of pauses.
     pub pauses: usize,

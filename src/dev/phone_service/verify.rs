@@ -12,11 +12,11 @@ use url::{Url, form_urlencoded};
 
 use super::{Received, twiml};
 
-/// Maximum characters of a message, and of call instructions.
+/// In characters.
 const LONGEST_BODY: usize = 1600;
 const LONGEST_TWIML: usize = 4000;
 
-/// Allowed seconds of a message's validity.
+/// In seconds.
 const VALIDITY: std::ops::RangeInclusive<u32> = 1..=14_400;
 
 /// A broken rule.
@@ -26,7 +26,7 @@ pub struct Violation {
     pub status: u16,
     /// The API's error code.
     pub code: u32,
-    /// The rule, and how it was broken.
+    /// The broken rule.
     pub why: String,
 }
 
@@ -36,7 +36,6 @@ impl Violation {
     }
 }
 
-/// A request, and the expected account.
 pub struct Request<'a> {
     pub method: &'a Method,
     pub path: &'a str,
@@ -61,7 +60,7 @@ pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<()
     Err(Violation::new(401, 20_003, "not the account's credentials"))
 }
 
-/// Checks a request. The caller sets id and time.
+/// Checks a request. Id and time are left to the caller.
 pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     let prefix = format!("/2010-04-01/Accounts/{}/", request.account);
     let resource = request.path.strip_prefix(&prefix).ok_or_else(|| Violation::new(404, 20_404, "no such account"))?;
@@ -172,7 +171,7 @@ fn is_number(text: &str) -> bool {
         && digits[0] != Some(0)
 }
 
-/// A short code, or a name of at most eleven characters.
+/// A short code, or a name of up to eleven characters.
 fn is_name(text: &str) -> bool {
     let is_code = (3..=8).contains(&text.len()) && text.chars().all(|c| c.is_ascii_digit());
     is_code || (text.len() <= 11 && text.chars().any(|c| c.is_ascii_alphabetic()))

@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-/// Reaction to a well-formed push instead of a prompt 201. Malformed pushes are always refused.
+/// Reaction to a valid push instead of a prompt 201.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// Answer this. Accept the push if it is a success.
+    /// Answer this; a success accepts the push.
     Answer(Reply),
-    /// Accept at once, and answer after this delay.
+    /// Accept; answer after this delay.
     Slow(Duration),
     /// Neither accept nor answer.
     Hang,
-    /// Accept, but lose the answer. A sender cannot tell it from [`Behaviour::Hang`].
+    /// Accept, but lose the answer. To a sender, like [`Behaviour::Hang`].
     Swallow,
 }
 
@@ -21,7 +21,7 @@ impl Behaviour {
         Self::Answer(Reply { status, headers: Vec::new(), body: String::new() })
     }
 
-    /// An answer with `Retry-After`, in seconds or as an HTTP-date.
+    /// An answer with `Retry-After`: seconds or an HTTP-date.
     pub fn retry_after(status: u16, value: impl Into<String>) -> Self {
         Self::Answer(Reply { status, headers: vec![("retry-after", value.into())], body: String::new() })
     }

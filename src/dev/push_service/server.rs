@@ -1,4 +1,4 @@
-//! The HTTPS listener (HTTP/2 and 1.1), with one handler.
+//! The HTTPS listener.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use super::{
     verify::{self, MAX_BODY, Violation},
 };
 
-/// The error of `to_bytes` for a body over the limit.
+/// Error of `to_bytes` over the limit.
 const TOO_LONG: &str = "length limit exceeded";
 
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, stop: CancellationToken) {
@@ -47,7 +47,7 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, s
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: Router) {
     let _ = stream.set_nodelay(true);
-    // A failed handshake concerns the client, which reports it.
+    // The client reports failed handshakes.
     let Ok(stream) = tls.accept(stream).await else { return };
     let dropped = state.connected();
     let builder = auto::Builder::new(TokioExecutor::new());
@@ -59,7 +59,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: 
 }
 
 async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Response {
-    // A reachability check, as by `carebell doctor`. No push and no error.
+    // A reachability check, as by `carebell doctor`.
     if request.method() == Method::HEAD && request.uri().path() == "/" {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -74,7 +74,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     };
     if let Err(error) = &body {
         let violation = Violation::new(413, format!("the body is longer than {MAX_BODY} bytes"));
-        // Otherwise the sender has gone, perhaps killed, which breaks no rule.
+        // Otherwise the sender is gone, which breaks no rule.
         if error.to_string() == TOO_LONG {
             state.reject(None, &violation);
         }
@@ -105,7 +105,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     StatusCode::CREATED.into_response()
 }
 
-/// Longer than any sender waits, but bounded, so that no connection stays forever.
+/// Longer than any sender waits.
 async fn never() {
     tokio::time::sleep(Duration::from_hours(1)).await;
 }

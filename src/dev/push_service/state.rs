@@ -1,4 +1,4 @@
-//! State of the service: subscriptions, planned behaviour and received pushes.
+//! Subscriptions, planned behaviour and received pushes.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// A browser's subscription; all base64url without padding.
+/// A browser's subscription, in base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
     /// URL for pushes.
@@ -39,7 +39,7 @@ pub struct ReceivedPush {
     pub ttl: u32,
     /// `very-low`, `low`, `normal` or `high` (RFC 8030 §5.3).
     pub urgency: String,
-    /// 32 characters. Pushes with the same topic collapse (RFC 8030 §5.4).
+    /// 32 characters; replaces pushes of the same topic (RFC 8030 §5.4).
     pub topic: String,
     /// When it was accepted.
     pub received: DateTime<Utc>,
@@ -47,7 +47,7 @@ pub struct ReceivedPush {
     pub claims: VapidClaims,
     /// The VAPID token.
     pub token: String,
-    /// An earlier push had the same topic. A browser that was offline shows only this one.
+    /// Whether an earlier push had the same topic.
     pub replaces: bool,
 }
 
@@ -83,7 +83,7 @@ pub struct Counts {
     pub requests: usize,
     /// Accepted pushes.
     pub accepted: usize,
-    /// Accepted pushes that replaced one with the same subscription and topic.
+    /// Those that replaced an earlier push.
     pub replaced: usize,
     /// Requests that broke a rule.
     pub rejected: usize,
@@ -93,7 +93,7 @@ pub struct Counts {
     pub most_open: usize,
 }
 
-/// Counts a request as in flight until dropped.
+/// A request in flight, until dropped.
 pub struct UnderWay(Arc<State>);
 
 impl Drop for UnderWay {
@@ -129,7 +129,6 @@ struct Subscribed {
     ended: bool,
 }
 
-/// A valid push and its planned behaviour.
 pub struct Passed {
     push: Verified,
     path: String,
@@ -204,7 +203,7 @@ impl State {
         self.counts.subscribe()
     }
 
-    /// Counts a connection. The token says when to close it.
+    /// Counts a connection, to be closed by the token.
     pub fn connected(&self) -> CancellationToken {
         self.counts.send_modify(|counts| counts.connections += 1);
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -225,7 +224,7 @@ impl State {
         UnderWay(Arc::clone(self))
     }
 
-    /// Checks a request by every rule, and records the rule it breaks.
+    /// Checks a request, and records a broken rule.
     pub fn judge(&self, request: &Request<'_>) -> Result<Passed, Violation> {
         let found = match self.inner().subscriptions.get(request.path) {
             None => Err(Violation::new(404, "no such subscription")),
@@ -234,7 +233,7 @@ impl State {
             Some(known) => Ok((known.name.clone(), known.receiver.clone())),
         };
         let (name, receiver) = found.inspect_err(|violation| self.reject(None, violation))?;
-        // Not under the lock, because this takes time.
+        // Slow, so not under the lock.
         let push =
             self.verifier.verify(request, &receiver, &self.origin, self.clock.now()).inspect_err(|violation| {
                 self.reject(Some(name.clone()), violation);

@@ -37,7 +37,6 @@ pub struct Receiver {
     pub public_key: Option<String>,
 }
 
-/// A broken rule and the status of its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
     pub status: u16,
@@ -72,14 +71,14 @@ pub struct VapidClaims {
     pub sub: String,
 }
 
-/// Checks requests. Remembers tokens with good signatures, because a sender reuses them.
+/// Checks requests. Remembers good signatures, as senders reuse tokens.
 #[derive(Default)]
 pub struct Verifier {
     good: Mutex<HashSet<String>>,
 }
 
 impl Verifier {
-    /// Checks a request to `receiver`, whose token must name `origin` as audience. Fails with the first broken rule.
+    /// Checks a request to `receiver`, with `origin` as audience. Fails with the first broken rule.
     pub fn verify(
         &self,
         request: &Request<'_>,
@@ -209,7 +208,6 @@ mod tests {
 
     const ORIGIN: &str = "https://localhost:8443";
 
-    /// A browser, a sender and valid requests.
     struct Bench {
         now: DateTime<Utc>,
         receiver: Receiver,

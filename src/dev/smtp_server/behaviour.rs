@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// A step of a session that may be answered differently.
+/// A step of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Greeting, before any command.
@@ -21,10 +21,10 @@ pub enum Step {
     Message,
 }
 
-/// Reaction at a step instead of the usual answer. A client that breaks a rule is always refused.
+/// Reaction at a step instead of the usual answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Refuse with this line. After 421 also close the connection (RFC 5321 §3.8).
+    /// Refuse with this line; 421 also closes the connection (RFC 5321 §3.8).
     Answer {
         /// The step.
         at: Step,
@@ -42,11 +42,11 @@ pub enum Behaviour {
         /// The delay.
         by: Duration,
     },
-    /// Accept the mail, and close the connection without an answer.
+    /// Accept the mail; close the connection.
     AcceptAndClose,
-    /// Accept the mail, and never answer.
+    /// Accept the mail; never answer.
     AcceptAndHang,
-    /// Answer STARTTLS together with more lines in the clear, like an attacker in between.
+    /// Answer STARTTLS with more lines in the clear, like an attacker.
     Inject(String),
 }
 

@@ -1,4 +1,4 @@
-//! One connection: commands in order, and planned misbehaviour.
+//! One connection: its commands, and planned misbehaviour.
 
 use std::{io, time::Duration};
 
@@ -11,17 +11,16 @@ use super::{
     syntax::{self, Command},
 };
 
-/// Longest command with its CRLF (RFC 5321 §4.5.3.1.4), and longest line of AUTH (RFC 4954 §4).
+/// With its CRLF (RFC 5321 §4.5.3.1.4), and for AUTH (RFC 4954 §4).
 const LONGEST_COMMAND: usize = 512;
 const LONGEST_AUTH: usize = 12_288;
 
 /// Ours have a few kilobytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 
-/// Longer than any client waits, but bounded, so that no connection stays forever.
+/// Longer than any client waits.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// A connection, in the clear or inside TLS.
 pub struct Session<'a, S> {
     stream: S,
     state: &'a State,
@@ -35,7 +34,6 @@ pub struct Session<'a, S> {
     mail: Option<ReceivedMail>,
 }
 
-/// How the session goes on after a command.
 enum Next {
     Go,
     StartTls,
@@ -52,7 +50,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Self { greet: false, ..self }
     }
 
-    /// Runs until the client leaves. Returns the connection if TLS is to begin.
+    /// Runs until the client leaves. Returns the stream if TLS is to begin.
     pub async fn run(mut self) -> io::Result<Option<S>> {
         if self.greet {
             if self.instead(Step::Greeting).await?.is_some() {
@@ -135,7 +133,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     async fn start_tls(&mut self) -> io::Result<Next> {
-        // Anything after the command was sent in the clear. It must not count as sent inside TLS.
+        // Sent in the clear, so it must not count as sent inside TLS.
         if !self.buffer.is_empty() {
             return self.refuse("503 5.5.1", "something behind STARTTLS").await;
         }
@@ -217,7 +215,6 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(reply).await
     }
 
-    /// Meets the behaviour planned for this step, if any.
     async fn instead(&mut self, step: Step) -> io::Result<Option<Next>> {
         match self.state.planned(step) {
             Some(planned) => self.meet(planned).await,
@@ -257,7 +254,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Ok(Next::Go)
     }
 
-    /// A line without its CRLF. `None` if the client has left or broken the framing.
+    /// Without CRLF; `None` if the client has left or broken the framing.
     async fn line(&mut self, longest: usize) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {

@@ -1,4 +1,4 @@
-//! State of the server: credentials, planned behaviour and received mail.
+//! Credentials, planned behaviour and received mail.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -16,11 +16,11 @@ pub struct ReceivedMail {
     pub from: String,
     /// RCPT TO, in order.
     pub to: Vec<String>,
-    /// Parameters of MAIL FROM, for example `SMTPUTF8`.
+    /// Parameters of MAIL FROM, such as `SMTPUTF8`.
     pub parameters: Vec<String>,
-    /// The message without dot stuffing (RFC 5321 §4.5.2).
+    /// Message without dot stuffing (RFC 5321 §4.5.2).
     pub message: Vec<u8>,
-    /// Id told to the client in `250 2.0.0 Ok: queued as <id>`.
+    /// Id told in `250 2.0.0 Ok: queued as <id>`.
     pub queue_id: String,
     /// The authenticated user.
     pub user: Option<String>,
@@ -106,7 +106,7 @@ impl State {
         self.counts.send_modify(|counts| counts.transactions += 1);
     }
 
-    /// Stores a mail and returns its queue id.
+    /// Stores a mail; returns its queue id.
     pub fn accept(&self, mail: ReceivedMail) -> String {
         let mut inner = self.inner();
         let id = format!("Q{:04}", inner.received.len() + 1);

@@ -2,7 +2,7 @@
 
 use super::state::ReceivedMail;
 
-/// Longest line of a message with its CRLF (RFC 5321 §4.5.3.1.6).
+/// With CRLF (RFC 5321 §4.5.3.1.6).
 const LONGEST_LINE: usize = 1000;
 
 /// Required headers, each once (RFC 5322 §3.6, RFC 2045 §4).
@@ -22,7 +22,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Parses a line without its CRLF. Fails with the broken rule.
+    /// Parses a line. Fails with the broken rule.
     pub fn read(line: &str) -> Result<Self, String> {
         let (verb, rest) = line.split_once(' ').map_or((line, None), |(verb, rest)| (verb, Some(rest)));
         let verb = verb.to_ascii_uppercase();
@@ -76,7 +76,7 @@ fn path(rest: &str, word: &str) -> Result<(String, Vec<String>), String> {
     Ok((address.to_owned(), parameters.split_ascii_whitespace().map(str::to_owned).collect()))
 }
 
-/// A domain or an address literal. Internationalized domains have an ASCII form.
+/// A domain or address literal; IDNs have an ASCII form.
 fn is_name(name: &str) -> bool {
     let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let allowed =
@@ -97,7 +97,7 @@ pub fn unstuff(lines: &[u8]) -> Result<Vec<u8>, String> {
             return Err(format!("a line has {} bytes", line.len()));
         }
         match inner {
-            // Not the final dot, which is already removed. A real server would end the message here.
+            // A real server would end the message here.
             b"." => return Err("a lone dot is not doubled".into()),
             [b'.', rest @ ..] if rest.first() != Some(&b'.') => return Err("a dot at the start is not doubled".into()),
             _ => message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)),
@@ -106,7 +106,7 @@ pub fn unstuff(lines: &[u8]) -> Result<Vec<u8>, String> {
     Ok(message)
 }
 
-/// Checks a message against its envelope. Fails with the broken rule.
+/// Checks a message against its envelope.
 pub fn check(mail: &ReceivedMail) -> Result<(), String> {
     let text = std::str::from_utf8(&mail.message).map_err(|_| "the message is not UTF-8")?;
     let has = |parameter: &str| mail.parameters.iter().any(|given| given == parameter);
