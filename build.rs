@@ -15,7 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Rust types with reflection, for canonical JSON.
 fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files_of(Path::new("proto/carebell/v1"), "proto")?, ["proto"])?;

@@ -198,7 +198,6 @@ impl Duty {
     }
 }
 
-/// Variables that depend on no others.
 struct Limits {
     database_connections: u32,
     health_port: u16,

@@ -23,7 +23,6 @@ use self::{
     programs::{DevError, Programs, Search},
 };
 
-/// Subdirectory for fetched programs.
 const CACHE: &str = "programs";
 
 /// Both servers and their directory, until dropped.

@@ -7,10 +7,10 @@ use crate::dev::demo::Demo;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Stop when the pushes, the mail, the text message and the webhook have arrived
+    /// Stop when pushes, mail, text message and webhook have arrived
     #[arg(long)]
     once: bool,
-    /// Print one JSON object at the end; show progress on standard error
+    /// Print one JSON object at the end; progress goes to standard error
     #[arg(long, requires = "once")]
     json: bool,
     /// Then fail the SMS provider for a while, and show the effect

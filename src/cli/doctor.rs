@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Skip the checks of push services, mail servers and providers
+    /// Skip push services, mail servers and providers
     #[arg(long)]
     offline: bool,
     /// Print one JSON array

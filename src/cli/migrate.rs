@@ -5,7 +5,7 @@ use crate::{config::Source, store::Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Also create the care tables (users, medications, …) if no tables or views of these names exist
+    /// Also create the care tables (users, medications, …) unless tables or views of these names exist
     #[arg(long)]
     care_tables: bool,
 }

@@ -39,7 +39,7 @@ const TOLD: usize = 20;
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("due").args(["delay", "at"]), group = ArgGroup::new("jobs").args(["json", "from"]).required(true))]
 pub(super) struct Args {
-    /// For example reminder.medication or notification; with --from, the default of lines without a kind
+    /// For example reminder.medication; with --from, the default for lines without a kind
     #[arg(required_unless_present = "from")]
     kind: Option<String>,
     /// The job as canonical protobuf JSON
@@ -66,7 +66,6 @@ pub(super) struct Args {
     lane: Option<Lane>,
 }
 
-/// One line of `--from`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Line<'a> {
@@ -80,7 +79,7 @@ struct Line<'a> {
     delay: Option<String>,
 }
 
-/// An unchecked job.
+/// A job before its checks.
 struct Wanted {
     kind: Kind,
     body: Bytes,

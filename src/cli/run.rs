@@ -10,7 +10,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only these duties (pipeline, scheduler, dead-letters); other processes must have the rest
+    /// Run only these duties (pipeline, scheduler, dead-letters)
     #[arg(long, value_delimiter = ',', value_parser = parse_duty, value_name = "PART,…")]
     only: Vec<Duty>,
 }

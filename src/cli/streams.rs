@@ -12,7 +12,7 @@ use crate::{config::Source, health::Health, nats, streams::Streams};
 pub(super) enum Command {
     /// Show differences between the server and `streams/`; exit 1 if there are any
     Check {
-        /// Directory with other stream files than the built-in ones
+        /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
         /// Print one JSON array
@@ -21,7 +21,7 @@ pub(super) enum Command {
     },
     /// Create missing streams and consumers, and update different ones; nothing is ever deleted
     Apply {
-        /// Directory with other stream files than the built-in ones
+        /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },

@@ -47,16 +47,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 const QUICK_END: Duration = Duration::from_secs(1);
 const MOST_QUICK_ENDS: u32 = 5;
 
-/// The demo's copy of this program.
 const PROGRAM: &str = "carebell";
 
-/// Polling interval of log and receivers.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// Batch delay of spans in milliseconds.
 const SPANS_AFTER: &str = "100";
 
-/// Time limit for the trace.
 const TRACE_PATIENCE: Duration = Duration::from_secs(15);
 
 /// Result of `--once`.
@@ -193,7 +189,6 @@ impl Demo {
         Ok(demo)
     }
 
-    /// Prints the doctor's results.
     async fn examine(&self) {
         let values = self.environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         let checks = doctor::examine(&Source::of(values), &self.clock, Egress::Named).await;
@@ -269,7 +264,6 @@ impl Demo {
         self.store.close().await;
     }
 
-    /// Prints the trace once it is complete.
     async fn show_trace(&self, job_id: &str) {
         let since = Instant::now();
         while since.elapsed() < TRACE_PATIENCE {
@@ -461,7 +455,6 @@ impl Demo {
     }
 }
 
-/// Starts this program as a worker.
 fn start_worker(
     servers: &Servers,
     environment: &[(&'static str, String)],

@@ -48,7 +48,6 @@ pub struct Postgres {
     server: Guarded,
 }
 
-/// Properties that survive restarts.
 #[derive(Debug)]
 struct Home {
     bin: PathBuf,

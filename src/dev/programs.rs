@@ -248,7 +248,7 @@ impl Wanted {
         complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
     }
 
-    /// Installs the package beside its place, then renames it, so that an interrupted fetch leaves nothing incomplete.
+    /// Installs the package into a temporary directory, then renames it: an interrupted fetch leaves nothing incomplete.
     /// Returns `tried`.
     async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
         let cache = search.cache.as_path();

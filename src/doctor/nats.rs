@@ -43,7 +43,6 @@ pub enum Depth {
     Full,
 }
 
-/// Subject of a question.
 enum About<'a> {
     Stream(&'a str),
     Consumer(&'a crate::streams::Consumer),
@@ -55,7 +54,6 @@ enum About<'a> {
     Publish(&'static str),
 }
 
-/// Results of all questions.
 #[derive(Default)]
 struct Findings {
     not_enabled: bool,

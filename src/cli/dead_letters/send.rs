@@ -64,13 +64,13 @@ pub(in crate::cli) struct Redrive {
     /// The editor [default: vi]
     #[arg(long, env = "EDITOR", hide_env_values = true, hide = true)]
     editor: Option<String>,
-    /// Send one letter with the JSON body in this file instead of its own; `-` for standard input
+    /// Send one letter with the JSON body in this file; `-` for standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
     /// Set this header, or remove it if the value is empty; repeatable
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// Expire the jobs at this instant, instead of their own
+    /// Expire the jobs at this instant instead
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
     /// Only print how many would be redriven
@@ -93,7 +93,6 @@ pub(in crate::cli) struct Discard {
     yes: bool,
 }
 
-/// Connections and context of both commands.
 struct Desk {
     context: nats::JetStream,
     letters: Letters,
@@ -317,7 +316,6 @@ fn confirmed(count: usize) -> Result<bool, Failed> {
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
-/// Keeps to a rate.
 struct Pace {
     started: Instant,
     rate: Option<Rate>,

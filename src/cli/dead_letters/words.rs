@@ -12,7 +12,6 @@ use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 /// In characters.
 const WIDEST_ERROR: usize = 80;
 
-/// Number of letters per reason.
 #[derive(Debug, Default)]
 pub(super) struct Totals(BTreeMap<String, u64>);
 

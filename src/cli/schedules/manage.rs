@@ -65,7 +65,7 @@ pub(in crate::cli) struct Add {
     /// Do not publish missed instants older than this
     #[arg(long, default_value = "1h", value_parser = humantime::parse_duration, value_name = "DURATION")]
     missed_window: Duration,
-    /// Delay each job by up to this much, to spread schedules with the same instant
+    /// Delay each job by up to this much, to spread schedules of the same instant
     #[arg(long, default_value = "0s", value_parser = humantime::parse_duration, value_name = "DURATION")]
     jitter: Duration,
     /// Expiry of a job after its instant [default: the kind's]

@@ -14,7 +14,6 @@ use crate::effects::submit::{Submission, submit};
 /// More than a breaker needs to open.
 const NOTIFICATIONS: usize = 20;
 
-/// Interval between notifications.
 const EVERY: Duration = Duration::from_millis(100);
 
 /// Result of the outage.

@@ -27,7 +27,6 @@ use super::{
 
 const MAX_BODY: usize = 64 * 1024;
 
-/// Breaks the connection of a request.
 #[derive(Clone)]
 struct Breaker(CancellationToken);
 
