@@ -33,7 +33,7 @@ use crate::{
 pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
-    ("NATS_CA_FILE", "the path of a PEM file of roots"),
+    ("NATS_CA_FILE", "the path of a PEM file of CA certificates"),
     ("NATS_INBOX_PREFIX", "words of A-Z a-z 0-9 _ - with dots between them, such as _INBOX_carebell"),
     ("STREAMS_REPLICAS", "1, 3 or 5"),
     ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
@@ -44,15 +44,15 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("VAPID_PRIVATE_KEY", "as `carebell keys generate` writes it"),
     ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
     ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
-    ("WEB_PUSH_CA_FILE", "the path of a PEM file of roots"),
+    ("WEB_PUSH_CA_FILE", "the path of a PEM file of CA certificates"),
     (
         "SMTP_URL",
         "smtps://user:password@host:465 or smtp://user:password@host:587 (STARTTLS), or two separated by a comma",
     ),
     ("SMTP_FROM", "Carebell <care@example.org>"),
-    ("SMTP_CA_FILE", "the path of a PEM file of roots"),
+    ("SMTP_CA_FILE", "the path of a PEM file of CA certificates"),
     ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
-    ("WEBHOOK_CA_FILE", "the path of a PEM file of roots"),
+    ("WEBHOOK_CA_FILE", "the path of a PEM file of CA certificates"),
     ("SMS_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
     ("SMS_FROM", "+4366012345678, a short code, up to 11 letters and digits, or MG…"),
     ("SMS_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
@@ -68,11 +68,11 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("VOICE_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
     ("VOICE_FALLBACK_FROM", "as VOICE_FROM"),
     ("VOICE_AFTER_UNKNOWN", "stop or send_again"),
-    ("PROVIDER_CA_FILE", "the path of a PEM file of roots"),
+    ("PROVIDER_CA_FILE", "the path of a PEM file of CA certificates"),
     ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
-    ("PUBLIC_PORT", "a port, or 0 for any that is free"),
+    ("PUBLIC_PORT", "a port, or 0 for any free one"),
     ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
-    ("HEALTH_PORT", "a port, or 0 for any that is free"),
+    ("HEALTH_PORT", "a port, or 0 for any free one"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
     ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
@@ -381,7 +381,7 @@ impl Source {
     /// If the directory does not exist.
     pub fn templates_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
         match self.get("TEMPLATES_DIR").map(PathBuf::from) {
-            Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that is not there")),
+            Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that does not exist")),
             path => Ok(path),
         }
     }
@@ -423,7 +423,7 @@ impl Source {
 
     fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
         match self.get(variable).map(PathBuf::from) {
-            Some(path) if !path.is_file() => Err(error(variable, "names a file that is not there")),
+            Some(path) if !path.is_file() => Err(error(variable, "names a file that does not exist")),
             path => Ok(path),
         }
     }

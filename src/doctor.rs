@@ -278,7 +278,7 @@ pub fn summary(checks: &[Check]) -> String {
     let count = |wanted: fn(&Outcome) -> bool| checks.iter().filter(|check| wanted(&check.outcome)).count();
     let parts = [
         (count(|outcome| matches!(outcome, Outcome::Fail { .. })), "failed"),
-        (count(|outcome| matches!(outcome, Outcome::Warn { .. })), "to be looked at"),
+        (count(|outcome| matches!(outcome, Outcome::Warn { .. })), "with warnings"),
         (count(|outcome| matches!(outcome, Outcome::NotChecked(_))), "not checked"),
     ];
     let parts: Vec<String> =
@@ -292,7 +292,7 @@ fn configuration(source: &Source) -> Check {
     if problems.is_empty() {
         return Check::ok(Item::Configuration, "every value is well-formed");
     }
-    Check::fail(Item::Configuration, problems.join("; "), "set it in the environment or the file of --config")
+    Check::fail(Item::Configuration, problems.join("; "), "set it in the environment or the --config file")
 }
 
 fn templates(source: &Source) -> Check {
@@ -301,7 +301,7 @@ fn templates(source: &Source) -> Check {
         Ok(Ok(templates)) => Check::ok(item, templates.summary()),
         Ok(Err(LoadError(problems))) => {
             let problems: Vec<String> = problems.iter().map(ToString::to_string).collect();
-            Check::fail(item, some(&problems), "mend the file; docs/TEMPLATES.md describes it")
+            Check::fail(item, some(&problems), "fix the file; see docs/TEMPLATES.md")
         }
         Err(problem) => Check::not_checked(item, format!("{} is not valid", problem.variable)),
     }
@@ -335,8 +335,8 @@ async fn examine_nats(source: &Source, clock: &Clock) -> Vec<Check> {
         checks.retain(|check| check.item != Item::Streams);
         checks.push(Check::fail(
             Item::Streams,
-            "STREAMS_REPLICAS or QUEUE_OVERRIDES is wrong, so that it is not known what they should be",
-            "`carebell streams check` says what is wrong",
+            "STREAMS_REPLICAS or QUEUE_OVERRIDES is wrong, so the wanted streams are unknown",
+            "`carebell streams check` shows the problem",
         ));
     }
     checks
@@ -368,9 +368,9 @@ async fn examine_push(source: &Source, clock: &Clock, egress: Egress) -> [Check;
         }
     };
     match WebPush::new(settings, clock.clone()) {
-        Ok(web_push) => [Check::ok(Item::VapidKeys, "a pair, with a contact"), check_egress(&web_push, egress).await],
+        Ok(web_push) => [Check::ok(Item::VapidKeys, "a pair and a contact"), check_egress(&web_push, egress).await],
         Err(error) => {
-            let advice = "`carebell keys generate` makes a pair; browsers have to subscribe again with a new one";
+            let advice = "`carebell keys generate` makes a pair; with a new pair browsers must subscribe again";
             let keys = Check::fail(Item::VapidKeys, error.to_string(), advice);
             [keys, Check::not_checked(Item::PushEgress, "the settings of Web Push are not valid")]
         }
@@ -393,29 +393,29 @@ async fn check_egress(web_push: &WebPush, egress: Egress) -> Check {
     if !failed.is_empty() {
         let failed: Vec<_> =
             failed.into_iter().map(|(place, why)| format!("{place}: {}", why.unwrap_or_default())).collect();
-        let advice = "let the worker out to it, or mend WEB_PUSH_ALLOWED_HOSTS or WEB_PUSH_CA_FILE";
+        let advice = "allow the connection, or fix WEB_PUSH_ALLOWED_HOSTS or WEB_PUSH_CA_FILE";
         return Check::fail(item, failed.join("; "), advice);
     }
     let mut reached: Vec<String> = reached.into_iter().map(|(place, _)| place).collect();
     match built_in {
         Some(Err(why)) => Check::warn(
             item,
-            format!("none of the browsers' push services can be reached ({why})"),
-            "let the worker out to them on port 443, or ignore this where no such browser subscribes",
+            format!("no push service of a browser is reachable ({why})"),
+            "allow connections to port 443, or ignore this if no such browser subscribes",
         ),
         Some(Ok(host)) => {
             reached.push(host.to_owned());
-            Check::ok(item, format!("{} can be reached", reached.join(", ")))
+            Check::ok(item, format!("{} reachable", reached.join(", ")))
         }
         None if reached.is_empty() => Check::not_checked(item, "WEB_PUSH_ALLOWED_HOSTS names none"),
-        None => Check::ok(item, format!("{} can be reached", reached.join(", "))),
+        None => Check::ok(item, format!("{} reachable", reached.join(", "))),
     }
 }
 
 /// Signs in to each server of `SMTP_URL`, if any.
 async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::MailServers;
-    let advice = "mend SMTP_URL or SMTP_CA_FILE, or let the worker out to it";
+    let advice = "fix SMTP_URL or SMTP_CA_FILE, or allow the connection";
     let email = match source.email() {
         Ok(settings) => Email::new(settings?),
         Err(problem) => return Some(Check::not_checked(item, format!("{} is not valid", problem.variable))),
@@ -433,9 +433,9 @@ async fn examine_mail(source: &Source, egress: Egress) -> Option<Check> {
         }
     }
     Some(match (reached.is_empty(), failed.is_empty()) {
-        (_, true) => Check::ok(item, format!("{} can be reached", reached.join(", "))),
+        (_, true) => Check::ok(item, format!("{} reachable", reached.join(", "))),
         (true, false) => Check::fail(item, failed.join("; "), advice),
-        (false, false) => Check::warn(item, format!("{}; the other takes its place", failed.join("; ")), advice),
+        (false, false) => Check::warn(item, format!("{}; the other server replaces it", failed.join("; ")), advice),
     })
 }
 
@@ -460,7 +460,12 @@ fn compare_clocks(item: Item, asked: Asked, theirs: DateTime<Utc>) -> Check {
     let side = if skew > TimeDelta::zero() { "ahead of" } else { "behind" };
     let seconds = skew.abs().as_seconds_f64();
     let what = format!("the server's clock is {seconds:.1} s {side} this machine's");
-    Check::fail(item, what, "synchronise both (chrony, systemd-timesyncd): reminders are early or late by as much")
+    Check::fail(
+        item,
+        what,
+        "synchronise both (chrony, systemd-timesyncd), or reminders are early or late by that \
+         much",
+    )
 }
 
 /// The start of a long list.

@@ -58,7 +58,7 @@ pub(super) struct Which {
     #[arg(
         long,
         value_parser = parse_reason,
-        help = "For this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
+        help = "With this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
     )]
     reason: Option<DeadReason>,
     /// Of this job or a job that followed from it; repeatable
@@ -93,7 +93,7 @@ impl Which {
     }
 }
 
-const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or how long ago, such as 2h";
+const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or an age such as 2h";
 
 pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed> {
     match command {
@@ -157,7 +157,8 @@ async fn open(source: &Source) -> Result<Letters, Failed> {
 }
 
 fn parse_reason(text: &str) -> Result<DeadReason, String> {
-    DeadReason::parse(text).ok_or_else(|| "it is permanent, exhausted, crashed, undecodable or unknown_kind".to_owned())
+    DeadReason::parse(text)
+        .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable or unknown_kind".to_owned())
 }
 
 fn parse_when(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {

@@ -46,8 +46,8 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         println!("{json}");
     } else {
         println!(
-            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} doubled, {} mail, {} text message, {} webhook; last \
-             push {} ms after it was due",
+            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} duplicates, {} mail, {} text message, {} \
+             webhook; last push {} ms after the due time",
             summary.reminders,
             summary.inbox_rows,
             summary.pushes_sent,

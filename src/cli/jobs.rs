@@ -62,14 +62,14 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
         (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
         (None, Ok(None)) => {
             return Err(Failed(format!(
-                "nothing is on record of a job {id:?}. Either the id is another, or the job waits in its stream (`carebell \
-                 queues list`), or it is held by a worker, whose log says why, or nobody knows its kind, and it is a dead \
-                 letter (`carebell dead-letters show {id}`)"
+                "there is no record of a job {id:?}. Either the id is wrong, or the job waits in its stream \
+                 (`carebell queues list`), or a worker holds it and its log says why, or its kind is unknown and it \
+                 is a dead letter (`carebell dead-letters show {id}`)"
             )));
         }
         (None, Err(Failed(why))) => {
             return Err(Failed(format!(
-                "nothing is on record of a job {id:?}, and whether it is delayed could not be asked: {why}"
+                "there is no record of a job {id:?}, and NATS cannot say whether it is delayed: {why}"
             )));
         }
     };
@@ -81,7 +81,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 fn check_id(id: &str) -> Result<(), Failed> {
     // Ids of children are longer.
     if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
-        return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
+        return Err(Failed(format!("{id:?} is not a job id: allowed are A-Z a-z 0-9 _ : . -")));
     }
     Ok(())
 }
@@ -101,13 +101,11 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
         store
             .record_audit(&[entry])
             .await
-            .map_err(|error| format!("job {id} is taken back, and that is not on record: {error}"))?;
-        println!("job {id} is taken back");
+            .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
+        println!("job {id} is cancelled");
         return Ok(());
     }
-    Err(Failed(format!(
-        "no job {id:?} is delayed: it is due already (`carebell jobs show {id}`), or the id is another"
-    )))
+    Err(Failed(format!("job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or the id is wrong")))
 }
 
 async fn connect(source: &Source) -> Result<Producer, Failed> {
@@ -185,7 +183,7 @@ fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
         let _ = writeln!(text, "  {}", run_in_words(run, way));
     }
     for planned in &way.planned {
-        let _ = writeln!(text, "  {}: planned, and not known to be published yet", planned.job_id);
+        let _ = writeln!(text, "  {}: planned, not known to be published", planned.job_id);
     }
     if !way.inbox.is_empty() {
         let _ = writeln!(text, "inbox");
@@ -228,7 +226,7 @@ fn run_in_words(run: &RunLine, way: &Way) -> String {
         let _ = write!(text, "; {}", what_followed(run, way));
     }
     if let Some(error) = &run.last_error {
-        let _ = write!(text, "; the last failure said: {error}");
+        let _ = write!(text, "; last failure: {error}");
     }
     if run.state == "open" || run.state == "dead" {
         let _ = write!(text, "; {} #{}", run.stream, run.stream_seq);
@@ -240,13 +238,13 @@ fn what_followed(run: &RunLine, way: &Way) -> String {
     let stage_of_run = stage(&run.kind);
     if stage_of_run == Some(Stage::Maintenance) {
         let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());
-        return removed.map_or_else(|| "what it removed is not on record".to_owned(), |removed| removed.to_string());
+        return removed.map_or_else(|| "its result is not recorded".to_owned(), |removed| removed.to_string());
     }
     if stage_of_run == Some(Stage::Reminder) {
         let begun = way.runs.iter().filter(|other| stage(&other.kind) == Some(Stage::Notification)).count();
         let unpublished = way.planned.iter().filter(|planned| planned.run_id == run.job_id).count();
         return match (begun, unpublished) {
-            (0, 0) => "its notification is published, and no worker has begun it".to_owned(),
+            (0, 0) => "its notification is published, but not started".to_owned(),
             (begun, unpublished) => format!("planned {}", counted(begun + unpublished, "notification")),
         };
     }

@@ -17,7 +17,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
     let Command::Generate { json } = command;
-    let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+    let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
     if *json {
         println!("{}", serde_json::json!({ "publicKey": keys.public, "privateKey": keys.private }));
     } else {

@@ -101,7 +101,7 @@ pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
     match (&args.from, &args.json) {
         (Some(file), _) => many(source, &checker, &args, file).await,
         (None, Some(json)) => one(source, &checker, &args, json.clone()).await,
-        (None, None) => Err(Failed("one of --json and --from is needed".into())),
+        (None, None) => Err(Failed("--json or --from is required".into())),
     }
 }
 
@@ -119,11 +119,11 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     let Checked { submission, not_after } = checker.check(wanted).map_err(Failed)?;
     let due = submission.at.unwrap_or_else(|| checker.clock.now());
     if args.at.is_some_and(|at| at <= checker.clock.now()) {
-        eprintln!("note: --at {due} has passed: the job is due at once");
+        eprintln!("note: --at {due} has passed: the job is due now");
     }
     if due >= not_after {
         // Not refused: an expired job can replace a delayed one.
-        eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");
+        eprintln!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
     }
     let job_id = submission.job_id.clone();
     let context = connect(source).await?;
@@ -200,9 +200,8 @@ fn report(mut refused: Vec<(u64, NotSubmitted)>) -> Result<(), Failed> {
         return Err(Failed(format!("{} lines were refused", refused.len())));
     }
     Err(Failed(format!(
-        "{} lines were refused, {without_room} of them because there was no room. Publish the file again once the jobs \
-         are worked off: lines with a `jobId` that are there already have no second effect. Of lines without one, \
-         publish only those that were refused",
+        "{} lines were refused, {without_room} of them because the queue is full. Publish the file again once it has \
+         room: lines with a `jobId` have no second effect. Of lines without one, publish only the refused ones",
         refused.len()
     )))
 }
@@ -266,17 +265,17 @@ impl Checker {
 
     fn check(&self, wanted: Wanted) -> Result<Checked, String> {
         if wanted.body.len() > LARGEST_BODY {
-            return Err(format!("the job is {} bytes; at most {LARGEST_BODY} are taken", wanted.body.len()));
+            return Err(format!("the job has {} bytes; the limit is {LARGEST_BODY}", wanted.body.len()));
         }
         let decoder = self.registry.decoder(wanted.kind).ok_or("the kind has no decoder")?;
         let job = decoder.decode(&wanted.body, Form::Json)?;
         if wanted.lane.is_some() && wanted.kind.lanes.is_empty() {
-            return Err(format!("{} has no lanes: leave the lane out", wanted.kind));
+            return Err(format!("{} has no lanes: omit the lane", wanted.kind));
         }
         if wanted.at.is_some() && !wanted.kind.can_be_delayed() {
             return Err(format!(
-                "{} cannot be delayed: `carebell schedules add` lets it run at its time, and without --delay or --at it \
-                 runs now",
+                "{} cannot be delayed: schedule it with `carebell schedules add`, or run it now without --delay and \
+                 --at",
                 wanted.kind
             ));
         }

@@ -113,7 +113,7 @@ fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
     let counted = |(_, what, depth): &Other| format!("{} {what}", depth.map_or_else(|| "?".into(), |n| n.to_string()));
     let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
     if queues.iter().any(|(_, load)| load.is_none()) {
-        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` makes it");
+        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` creates it");
     }
     text
 }

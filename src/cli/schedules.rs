@@ -97,14 +97,14 @@ fn preview(args: &PreviewArgs) -> Result<(), Failed> {
         None => Clock::system().now(),
     };
     if !(1970..2100).contains(&from.with_timezone(&zone).year()) {
-        return Err(Failed(format!("--from must be in the years 1970 to 2099, and is {from}")));
+        return Err(Failed(format!("--from must be in the years 1970 to 2099, but is {from}")));
     }
     let calendar = Calendar::new(expression, zone, Rules { gap: args.gap, fold: args.fold }, from);
     let (shown, count) = first(&calendar, from, args.count);
     let text = if args.json { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
     std::io::stdout().write_all(text.as_bytes())?;
     if count < args.count {
-        eprintln!("note: there are only {count} until the end of 2099, which is as far as changes of clocks are known");
+        eprintln!("note: there are only {count} until the end of 2099; later clock changes are unknown");
     }
     Ok(())
 }
@@ -169,7 +169,7 @@ fn local(at: NaiveDateTime) -> String {
 fn parse_from(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
     if let Ok(date) = text.parse::<NaiveDate>() {
         let midnight = schedule::start_of_day(zone, date);
-        return midnight.ok_or_else(|| Failed(format!("{option} must be in the years 1970 to 2099, and is {date}")));
+        return midnight.ok_or_else(|| Failed(format!("{option} must be in the years 1970 to 2099, but is {date}")));
     }
     DateTime::parse_from_rfc3339(text).map(|at| at.to_utc()).map_err(|_| {
         Failed(format!(

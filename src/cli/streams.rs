@@ -55,7 +55,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
                     .collect();
                 println!("{}", serde_json::Value::from(list));
             } else if differences.is_empty() {
-                println!("streams and consumers are as the files say");
+                println!("streams and consumers match the files");
             } else {
                 for difference in &differences {
                     println!("{difference}");
@@ -65,7 +65,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
                 0 => Ok(()),
                 count => {
                     let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
-                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` brings the files there")))
+                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` applies the files")))
                 }
             }
         }

@@ -16,7 +16,7 @@ use crate::{
 pub const OTEL_VARIABLES: &[(&str, &str)] = &[
     ("OTEL_SDK_DISABLED", "true or false"),
     ("OTEL_TRACES_EXPORTER", "otlp or none"),
-    ("OTEL_PROPAGATORS", "tracecontext, perhaps with baggage, which is not handed on; or none"),
+    ("OTEL_PROPAGATORS", "tracecontext, optionally with baggage (not passed on), or none"),
     (
         "OTEL_TRACES_SAMPLER",
         "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
@@ -37,8 +37,8 @@ pub const OTEL_VARIABLES: &[(&str, &str)] = &[
     ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "a number of milliseconds"),
     ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip or none"),
     ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip or none"),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "the path of a PEM file of roots"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "the path of a PEM file of roots"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "the path of a PEM file of CA certificates"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "the path of a PEM file of CA certificates"),
     ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_KEY with it"),
     (
         "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",

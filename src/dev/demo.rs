@@ -269,17 +269,13 @@ impl Demo {
         while since.elapsed() < TRACE_PATIENCE {
             // Reminder, notification, and each delivery.
             if let Some(tree) = self.traces.tree(job_id, 2 + DELIVERIES) {
-                self.say(
-                    self.clock.now(),
-                    "trace",
-                    "what followed from what, how long after the first, and how long it took",
-                );
+                self.say(self.clock.now(), "trace", "each span with its start and duration, below its parent");
                 self.show(tree.trim_end());
                 return;
             }
             sleep(LOOK_EVERY).await;
         }
-        self.say(self.clock.now(), "trace", "is not whole");
+        self.say(self.clock.now(), "trace", "is incomplete");
     }
 
     async fn publish_dose(&self, number: usize) -> Result<(String, DateTime<Utc>), Problem> {
@@ -357,7 +353,7 @@ impl Demo {
         }
         if self.quick_ends >= MOST_QUICK_ENDS {
             let output = self.worker.output();
-            return Err(format!("the worker ends at once, again and again. Its log ends with:\n{output}").into());
+            return Err(format!("the worker keeps ending right after its start. Its log ends with:\n{output}").into());
         }
         self.say(self.clock.now(), "worker", &format!("has ended ({status}); starting another"));
         self.worker = start_worker(&self.servers, &self.environment, &self.log_file)?;
@@ -414,8 +410,8 @@ impl Demo {
 
     fn introduce(&mut self) {
         let ready = format!(
-            "nats-server and Postgres are up, {MEMBERS} family members subscribed; Ben by mail too, Chloe by text message, Dan by \
-             webhook"
+            "nats-server and Postgres are up, {MEMBERS} family members subscribed; Ben also by mail, Chloe by text \
+             message, Dan by webhook"
         );
         self.say(self.clock.now(), "servers", &ready);
     }

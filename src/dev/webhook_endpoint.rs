@@ -181,7 +181,7 @@ impl WebhookEndpoint {
         if let Ok(Ok(_)) = timeout(limit, taken.wait_for(|taken| *taken >= n)).await {
             return Ok(self.received());
         }
-        Err(format!("{} requests, {} taken, refused: {:?}", self.requests(), self.received().len(), self.rejected()))
+        Err(format!("{} requests, {} accepted, refused: {:?}", self.requests(), self.received().len(), self.rejected()))
     }
 }
 
@@ -260,11 +260,11 @@ fn read(state: &State, name: String, headers: &HeaderMap, body: &[u8]) -> Result
         standardwebhooks::Webhook::new(secret).is_ok_and(|webhook| webhook.verify(body, headers).is_ok())
     });
     if !verified {
-        return Err("no signature is right".into());
+        return Err("no signature is valid".into());
     }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("content-type") != "application/json" {
-        return Err("the body is not said to be JSON".into());
+        return Err("the content type is not JSON".into());
     }
     let body: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
     for field in ["type", "timestamp", "data"] {

@@ -72,9 +72,9 @@ struct Findings {
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
     let advice = match error {
-        ConnectError::Creds(_) => "see that this process may read the file",
-        ConnectError::User => "see that user and password of NATS_URL, or NATS_CREDS, are those that the server knows",
-        ConnectError::Unreachable(_) => "see that nats-server is up, and that NATS_URL leads to it",
+        ConnectError::Creds(_) => "check that this process may read the file",
+        ConnectError::User => "check that the server knows the user and password of NATS_URL, or NATS_CREDS",
+        ConnectError::Unreachable(_) => "check that nats-server is up, and that NATS_URL points to it",
         ConnectError::Old(_) => "install nats-server 2.12 or later",
     };
     Check::fail(Item::Nats, error.to_string(), advice)
@@ -91,10 +91,10 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
     let replies = match connection.ask(&asks).await {
         Ok(replies) => replies,
         Err(why) => {
-            let advice = "let the user subscribe to all below NATS_INBOX_PREFIX (_INBOX_carebell.>, where it is not set), and \
-                          see that the connection is stable";
+            let advice = "let the user subscribe to NATS_INBOX_PREFIX.> (default _INBOX_carebell.>), and check that \
+                 the connection is stable";
             let rest = [Item::JetStream, Item::Streams, Item::NatsClock];
-            let rest = rest.map(|item| Check::not_checked(item, "no answer can be received"));
+            let rest = rest.map(|item| Check::not_checked(item, "no reply can be received"));
             return [vec![version, Check::fail(Item::NatsPermissions, why, advice)], rest.into()].concat();
         }
     };
@@ -183,7 +183,7 @@ impl Findings {
         let permissions = self.permissions();
         let clock = self.clock.take();
         let clock =
-            clock.unwrap_or_else(|| Check::not_checked(Item::NatsClock, "no stream or consumer tells its time"));
+            clock.unwrap_or_else(|| Check::not_checked(Item::NatsClock, "no stream or consumer shows its time"));
         vec![version, jetstream, streams, permissions, clock]
     }
 
@@ -203,7 +203,7 @@ impl Findings {
         }
         let mut problems = self.problems.clone();
         problems.dedup();
-        let advice = "see the server's log: a cluster may be without a leader";
+        let advice = "see the server's log: a cluster may have no leader";
         match (problems.is_empty(), self.silent.is_empty()) {
             (false, _) => Check::fail(item, some(&problems), advice),
             (true, false) => Check::fail(item, "JetStream does not answer", advice),
@@ -220,31 +220,31 @@ impl Findings {
             return Check::fail(item, some(&self.missing), APPLY);
         }
         if !self.problems.is_empty() {
-            return Check::fail(item, some(&self.problems), "see the server's log: a cluster may be without a leader");
+            return Check::fail(item, some(&self.problems), "see the server's log: a cluster may have no leader");
         }
         if !self.drift.is_empty() {
-            let advice = "`carebell streams check` shows all, `carebell streams apply` mends it";
+            let advice = "`carebell streams check` shows all, `carebell streams apply` fixes them";
             return Check::warn(item, some(&self.drift), advice);
         }
         let consumers = streams.consumers().len();
         if self.hidden.is_empty() {
-            let detail = format!("{} streams and {consumers} consumers are as streams/ says", streams.names().count());
+            let detail = format!("{} streams and {consumers} consumers match streams/", streams.names().count());
             return Check::ok(item, detail);
         }
         let hidden = self.hidden.join(", ");
-        Check::ok(item, format!("{consumers} consumers are as streams/ says (the user may not look at {hidden})"))
+        Check::ok(item, format!("{consumers} consumers match streams/ (the user may not look at {hidden})"))
     }
 
     fn permissions(&self) -> Check {
         let item = Item::NatsPermissions;
         if !self.refused_subjects.is_empty() {
             let what = format!("the user may not publish to {}", some(&self.refused_subjects));
-            return Check::fail(item, what, "allow it; docs/ARCHITECTURE.md lists the least permissions of a worker");
+            return Check::fail(item, what, "allow it; docs/ARCHITECTURE.md lists the minimum permissions of a worker");
         }
         if !self.silent.is_empty() {
             let what = format!("no answer about {}", some(&self.silent));
             return Check::warn(item, what, "see the server's log, and try again");
         }
-        Check::ok(item, "the user may do what a worker does")
+        Check::ok(item, "the user has the permissions of a worker")
     }
 }

@@ -44,7 +44,7 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
         (Ok(body), _) => serde_json::to_string_pretty(&body)? + "\n",
         (Err(_), Ok(text)) if form(letter) == Form::Json || decoder(letter).is_err() => text.to_owned(),
         (Err(why), _) => {
-            eprintln!("note: {why}; the editor begins with an empty object");
+            eprintln!("note: {why}; the editor starts with an empty object");
             "{}\n".to_owned()
         }
     };
@@ -61,13 +61,13 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
     }
     let after = std::fs::read_to_string(file.path())?;
     if after == before {
-        return Err(Failed("the body was not changed: nothing is redriven. Without --edit it is sent as it is".into()));
+        return Err(Failed("the body is unchanged: nothing is redriven. To redrive it unchanged, omit --edit".into()));
     }
     match check(letter, after) {
         Ok(body) => Ok(body),
         Err(why) => {
             let (_, kept) = file.keep()?;
-            Err(Failed(format!("{why}; what you wrote is kept in {} (remove it in the end)", kept.display())))
+            Err(Failed(format!("{why}; your text is kept in {} (remove it when done)", kept.display())))
         }
     }
 }
@@ -86,8 +86,8 @@ fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
 fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
     if is_delivery(letter) {
         return Err(Failed(format!(
-            "the body of {} is only the id of a ledger row: there is nothing in it to correct. Redrive it as it is, or \
-             publish a notification with the right text",
+            "the body of {} is only a ledger id, with nothing to correct. Redrive it unchanged, or publish a \
+             notification with the right text",
             letter.kind
         )));
     }
@@ -97,7 +97,8 @@ fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
 fn decoder(letter: &Letter) -> Result<std::sync::Arc<dyn Decoder>, String> {
     let registry = jobs::registry();
     let kind = registry.kinds().iter().find(|kind| kind.name == letter.kind).copied();
-    kind.and_then(|kind| registry.decoder(kind)).ok_or_else(|| format!("the kind {:?} is not known here", letter.kind))
+    kind.and_then(|kind| registry.decoder(kind))
+        .ok_or_else(|| format!("this version does not know the kind {:?}", letter.kind))
 }
 
 fn form(letter: &Letter) -> Form {

@@ -117,7 +117,7 @@ impl Desk {
         let letters = Letters::open(&context).await?;
         // Fail early: an empty insert needs the same table and privilege as a real one.
         let writable = store.record_audit(&[]).await;
-        writable.map_err(|error| format!("what is done could not be written down, so nothing is done: {error}"))?;
+        writable.map_err(|error| format!("nothing is done, because the audit log is not writable: {error}"))?;
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
     }
 
@@ -132,7 +132,7 @@ impl Desk {
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
             chosen.letters.iter().partition(|letter| letter.parse::<u64>().is_ok());
         if !chosen.all && chosen.which.is_empty() && chosen.letters.is_empty() {
-            return Err(Failed("which ones? Give numbers, job ids or filters, or --all".into()));
+            return Err(Failed("select dead letters by number, job id or filter, or pass --all".into()));
         }
         let mut choice = Choice { numbers: Vec::new(), done_before: Vec::new() };
         if !job_ids.is_empty() || named.is_empty() {
@@ -152,7 +152,7 @@ impl Desk {
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
                 Some(letter) if filter.takes(&letter) => choice.numbers.push(number),
-                Some(_) => eprintln!("note: dead letter {number} is not one that the filters take"),
+                Some(_) => eprintln!("note: dead letter {number} does not match the filters"),
                 None => choice.done_before.push(self.what_became_of(number).await?),
             }
         }
@@ -175,7 +175,7 @@ impl Desk {
         let acts = self.store.audit_of(id).await?;
         let Some(entry) = acts.into_iter().rev().find(|entry| entry.action.starts_with("dead_letter.")) else {
             return Err(Failed(format!(
-                "there is no such dead letter of a job {id:?}; `carebell dead-letters list` shows all"
+                "there is no such dead letter of job {id:?}; `carebell dead-letters list` shows all"
             )));
         };
         let at = entry.at.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -191,7 +191,7 @@ impl Desk {
 
 pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed> {
     if let Some(past) = args.not_after.filter(|not_after| *not_after <= Clock::system().now()) {
-        return Err(Failed(format!("--not-after is {past}, which has passed: the jobs would end as expired")));
+        return Err(Failed(format!("--not-after {past} has passed: the jobs would expire")));
     }
     let desk = Desk::open(source, args.chosen.by.clone()).await?;
     let choice = desk.choose(&args.chosen).await?;
@@ -236,7 +236,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     } else {
         println!("{redriven} of {total} dead letters redriven");
         if expired > 0 {
-            println!("{expired} of them are past their expiry and will end as expired; --not-after gives more time");
+            println!("{expired} of them are past their expiry and will end as expired; --not-after extends it");
         }
     }
     report(&refused)
@@ -244,8 +244,8 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
 
 fn interrupted(why: &str, done: usize, total: usize) -> String {
     format!(
-        "{why}. {done} of {total} are redriven; of the next ones some may be published, and their letters stay. The same command goes on \
-         where it stopped"
+        "{why}. {done} of {total} are redriven; some of the next may be published, but keep their letters. Repeat \
+         the command to continue"
     )
 }
 
@@ -255,7 +255,7 @@ fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
     }
     match refused.len() {
         0 => Ok(()),
-        count => Err(Failed(format!("{count} dead letters could not be redriven, and are still there"))),
+        count => Err(Failed(format!("{count} dead letters could not be redriven, and remain"))),
     }
 }
 
@@ -265,12 +265,14 @@ async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<
     }
     let [number] = choice.numbers[..] else {
         return Err(Failed(format!(
-            "a body is corrected one letter at a time, and {} are chosen",
+            "only one letter can be corrected at a time; {} are selected",
             choice.numbers.len()
         )));
     };
     let letters = desk.fetch(&[number]).await?;
-    let Some(letter) = letters.first() else { return Err(Failed("somebody else has just redriven it".into())) };
+    let Some(letter) = letters.first() else {
+        return Err(Failed("the letter is gone: redriven or discarded meanwhile".into()));
+    };
     match &args.body {
         Some(file) => edit::from_file(letter, file).map(Some),
         None => match args.editor.as_deref().filter(|editor| !editor.is_empty()) {
@@ -307,7 +309,7 @@ pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed
 fn confirmed(count: usize) -> Result<bool, Failed> {
     let mut input = std::io::stdin().lock();
     if !input.is_terminal() {
-        return Err(Failed(format!("{count} dead letters would be gone for good: --yes says that this is meant")));
+        return Err(Failed(format!("this would delete {count} dead letters for good; confirm with --yes")));
     }
     eprint!("Discard {count} dead letters for good? [y/N] ");
     std::io::stderr().flush()?;
@@ -371,10 +373,10 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     let token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     let ours = ["nats-", "carebell-dead-", "carebell-re", "carebell-root-id", "carebell-job-id"];
     if !token || value.contains(|c: char| c.is_control()) {
-        return Err("expected NAME=VALUE, a header's name and its value on one line".into());
+        return Err("expected NAME=VALUE, a header and its value on one line".into());
     }
     if ours.iter().any(|ours| name.to_ascii_lowercase().starts_with(ours)) {
-        return Err(format!("{name} cannot be set: it is what makes the job the same job"));
+        return Err(format!("{name} cannot be set: it identifies the job"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }

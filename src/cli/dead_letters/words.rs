@@ -73,7 +73,7 @@ pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
     let reasons: Vec<String> = totals.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let more = match usize::try_from(count).unwrap_or(usize::MAX) - letters.len() {
         0 => String::new(),
-        left => format!("; {left} older ones are not shown"),
+        left => format!("; {left} older ones not shown"),
     };
     let _ = writeln!(text, "{count} in all: {}{more}", reasons.join(", "));
     text

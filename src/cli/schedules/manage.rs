@@ -110,17 +110,17 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     let timing = Timing::read(&spec)?;
     let next = kept.unwrap_or_else(|| timing.next_from(now));
     if kept.is_none() && before.is_some_and(|before| before.next.due.is_some_and(|due| due <= now)) {
-        eprintln!("note: what was due by its old expression, and not published yet, is left out");
+        eprintln!("note: unpublished instants of the old expression are dropped");
     }
     if next.at.is_none() {
-        return Err(Failed("it would never be due: no instant is left between --start and --end".into()));
+        return Err(Failed("it would never be due: there is no instant between --start and --end".into()));
     }
     let act = act(if args.replace { "schedule.replaced" } else { "schedule.added" }, &spec.name, args.by, now);
     let id = Random::system().uuid(now).to_string();
     if !store.save_schedule(&id, &spec, next, args.replace, &act).await? {
-        return Err(Failed(format!("there is a schedule {:?} already; --replace changes it", spec.name)));
+        return Err(Failed(format!("there already is a schedule {:?}; --replace changes it", spec.name)));
     }
-    println!("schedule {} is saved{}", spec.name, if spec.paused { ", at rest" } else { "" });
+    println!("schedule {} is saved{}", spec.name, if spec.paused { ", paused" } else { "" });
     for at in following(&timing, next).take(3) {
         println!("  {}", local(at, &spec.zone));
     }
@@ -156,7 +156,7 @@ fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
     let expires = args.expires.map(|expires| whole_seconds("--expires", expires, 1, LONGEST_WINDOW)).transpose()?;
     if expires.is_some_and(|expires| expires <= jitter_seconds) {
         return Err(Failed(
-            "--expires must be longer than --jitter: its jobs would have expired when they are published".into(),
+            "--expires must be longer than --jitter, or jobs would expire before they are published".into(),
         ));
     }
     let (kind, lane, payload) = job(args)?;
@@ -196,7 +196,7 @@ fn job(args: &Add) -> Result<(String, Option<String>, Value), Failed> {
     let kind = open_kind(&registry, &args.kind).map_err(Failed)?;
     let lane = match (kind.lanes.is_empty(), args.lane) {
         (true, None) => None,
-        (true, Some(_)) => return Err(Failed(format!("{kind} has no lanes: leave --lane out"))),
+        (true, Some(_)) => return Err(Failed(format!("{kind} has no lanes: omit --lane"))),
         (false, lane) => Some(lane.unwrap_or(Lane::Normal).name().to_owned()),
     };
     let decoder = registry.decoder(kind).ok_or("the kind has no decoder")?;
@@ -232,7 +232,7 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
     let (store, clock) = (open(source)?, Clock::system());
     let row = find(&store, &named.name).await?;
     if row.spec.paused == paused {
-        println!("schedule {} {} already", named.name, if paused { "rests" } else { "goes on" });
+        println!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
         return Ok(());
     }
     let now = clock.now();
@@ -243,9 +243,9 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
         return Err(gone(&named.name));
     }
     match next.at {
-        _ if paused => println!("schedule {} rests", named.name),
-        Some(at) => println!("schedule {} goes on; next at {}", named.name, local(at, &row.spec.zone)),
-        None => println!("schedule {} goes on, and no instant is left", named.name),
+        _ if paused => println!("schedule {} is paused", named.name),
+        Some(at) => println!("schedule {} is resumed; next at {}", named.name, local(at, &row.spec.zone)),
+        None => println!("schedule {} is resumed, but has no instants left", named.name),
     }
     Ok(())
 }
@@ -274,9 +274,7 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     // Recorded first: a repeated command publishes a second job, which the log must show.
     store.record_audit(&[act]).await?;
     let published = scheduler.run_now(&row, &job_id).await;
-    published.map_err(|why| {
-        format!("{why} (job {job_id}, which may be published all the same: `carebell jobs show` tells)")
-    })?;
+    published.map_err(|why| format!("{why} (job {job_id} may be published nevertheless; see `carebell jobs show`)"))?;
     println!("published job {job_id}");
     Ok(())
 }
@@ -335,8 +333,8 @@ fn table(schedules: &[ScheduleRow]) -> String {
     for row in schedules {
         let ScheduleSpec { name, kind, expression, zone, paused, .. } = &row.spec;
         let next = match row.next.at {
-            _ if *paused => "rests".to_owned(),
-            None => "none is left".to_owned(),
+            _ if *paused => "paused".to_owned(),
+            None => "none left".to_owned(),
             Some(at) => local(at, zone),
         };
         let (fired, missed) = (row.fired, row.missed_count);
@@ -391,11 +389,11 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     line("made", format!("{} by {}", instant(row.created.0), row.created.1));
     line("changed", format!("{} by {}", instant(row.changed.0), row.changed.1));
     if let Some(due) = row.next.due.filter(|due| !spec.paused && Some(*due) != row.next.at) {
-        line("due", format!("{}, its jitter included", local(due, &spec.zone)));
+        line("due", format!("{}, including jitter", local(due, &spec.zone)));
     }
     match (spec.paused, upcoming) {
-        (true, _) => line("next", "it rests".into()),
-        (false, []) => line("next", "none is left".into()),
+        (true, _) => line("next", "paused".into()),
+        (false, []) => line("next", "none left".into()),
         (false, [first, more @ ..]) => {
             line("next", local(*first, &spec.zone));
             for at in more {

@@ -66,12 +66,12 @@ impl Outage {
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { texts, arrived, before, during, breaker_opened, recovered_after_ms } = self;
-        let breaker = if *breaker_opened { "its breaker opened" } else { "its breaker stayed closed" };
+        let breaker = if *breaker_opened { "the breaker opened" } else { "the breaker stayed closed" };
         write!(
             f,
-            "the SMS provider failed: pushes took {} ms as against {} ms before, mails {} as against {}, webhooks {} as \
-             against {}; {breaker}, and {arrived} of {texts} text messages arrived, the last {recovered_after_ms} ms after \
-             it was back",
+            "during the SMS outage pushes took {} ms ({} ms before), mails {} ({}), webhooks {} ({}); {breaker}, and \
+             {arrived} of {texts} text messages arrived, the last {recovered_after_ms} ms after the provider's \
+             return",
             during.push, before.push, during.mail, before.mail, during.webhook, before.webhook
         )
     }
@@ -85,7 +85,7 @@ impl Demo {
     pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, Problem> {
         let before = self.notify(stop, "calm").await?;
         self.wait(stop, "the text messages before it", |demo| demo.receivers.came().texts > NOTIFICATIONS).await?;
-        self.say(self.clock.now(), "outage", "the SMS provider answers 503 from now on");
+        self.say(self.clock.now(), "outage", "the SMS provider now answers 503");
         self.receivers.fail_texts(true);
         let during = self.notify(stop, "storm").await?;
         // Retries of text messages probe the provider.
@@ -155,7 +155,7 @@ impl Demo {
         let mut look = interval(LOOK_EVERY / 4);
         while !there(self) {
             if stop.run_until_cancelled(look.tick()).await.is_none() {
-                return Err("stopped in the middle of the outage".into());
+                return Err("stopped during the outage".into());
             }
             self.show_news().await?;
             if begun.elapsed() > PATIENCE {

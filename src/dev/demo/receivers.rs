@@ -100,7 +100,7 @@ impl Receivers {
 
     /// Variables for a worker. Writes CA files into the directory.
     pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
-        let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+        let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
         let mut environment = vec![
             ("VAPID_PUBLIC_KEY", keys.public),
             ("VAPID_PRIVATE_KEY", keys.private),
@@ -181,8 +181,7 @@ impl Receivers {
     /// Rules that requests broke.
     pub fn complaints(&self) -> Vec<String> {
         let pushes = self.push.rejected().into_iter().map(|refused| format!("the push service refused: {refused:?}"));
-        let mails =
-            self.mail.violations().into_iter().map(|rule| format!("the mail server was spoken to wrongly: {rule}"));
+        let mails = self.mail.violations().into_iter().map(|rule| format!("the mail server refused: {rule}"));
         let texts = self.phone.rejected().into_iter().map(|rule| format!("the SMS provider refused: {rule:?}"));
         let hooks = self.hook.rejected().into_iter().map(|rule| format!("the webhook refused: {rule}"));
         pushes.chain(mails).chain(texts).chain(hooks).collect()

@@ -70,7 +70,7 @@ pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     }
     let kind = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind != "application/x-www-form-urlencoded" {
-        return Err(Violation::new(400, 20_001, "the body is no form"));
+        return Err(Violation::new(400, 20_001, "the body is not a form"));
     }
     let mut fields = Fields::new();
     for (name, value) in form_urlencoded::parse(request.body).into_owned() {
@@ -94,14 +94,14 @@ fn message(fields: &mut Fields) -> Result<Received, Violation> {
     let whatsapp = to.starts_with("whatsapp:");
     let number = to.strip_prefix("whatsapp:").unwrap_or(&to);
     if !is_number(number) {
-        return Err(Violation::new(400, 21_211, format!("'{to}' is no number")));
+        return Err(Violation::new(400, 21_211, format!("'{to}' is not a number")));
     }
     let from = match (fields.remove("From"), fields.remove("MessagingServiceSid")) {
         (Some(from), None) => {
             let name = from.strip_prefix("whatsapp:").unwrap_or(&from);
             let is_right = if whatsapp { is_number(name) } else { is_number(name) || is_name(name) };
             if !is_right || from.starts_with("whatsapp:") != whatsapp {
-                return Err(Violation::new(400, 21_212, format!("'{from}' is no sender for '{to}'")));
+                return Err(Violation::new(400, 21_212, format!("'{from}' is not a sender for '{to}'")));
             }
             from
         }
@@ -123,10 +123,10 @@ fn call(fields: &mut Fields) -> Result<Received, Violation> {
     let to = required(fields, "To", 21_201)?;
     let from = required(fields, "From", 21_213)?;
     if !is_number(&to) {
-        return Err(Violation::new(400, 21_217, format!("'{to}' is no number")));
+        return Err(Violation::new(400, 21_217, format!("'{to}' is not a number")));
     }
     if !is_number(&from) {
-        return Err(Violation::new(400, 21_212, format!("'{from}' is no number")));
+        return Err(Violation::new(400, 21_212, format!("'{from}' is not a number")));
     }
     let instructions = required(fields, "Twiml", 21_205)?;
     if instructions.chars().count() > LONGEST_TWIML {
@@ -153,7 +153,7 @@ fn status_callback(fields: &mut Fields) -> Result<Option<String>, Violation> {
     let Some(text) = fields.remove("StatusCallback") else { return Ok(None) };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(text)),
-        _ => Err(Violation::new(400, 21_609, "StatusCallback is no URL")),
+        _ => Err(Violation::new(400, 21_609, "StatusCallback is not a URL")),
     }
 }
 

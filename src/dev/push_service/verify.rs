@@ -100,7 +100,7 @@ impl Verifier {
         let ttl = ttl.parse().map_err(|_| Violation::new(400, "TTL is not a number of seconds"))?;
         let urgency = text(request.headers, "urgency")?;
         if !["very-low", "low", "normal", "high"].contains(&urgency) {
-            return Err(Violation::new(400, "Urgency is none of RFC 8030"));
+            return Err(Violation::new(400, "Urgency is not one of RFC 8030"));
         }
         let topic = text(request.headers, "topic")?;
         if topic.len() != 32 || !topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -191,7 +191,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Violation> {
     match (values.next().map(|value| value.to_str()), values.next()) {
         (Some(Ok(value)), None) => Ok(value),
         (None, _) => Err(Violation::new(400, format!("{name} is missing"))),
-        (Some(Err(_)), _) | (_, Some(_)) => Err(Violation::new(400, format!("{name} is malformed or there twice"))),
+        (Some(Err(_)), _) | (_, Some(_)) => Err(Violation::new(400, format!("{name} is malformed or repeated"))),
     }
 }
 
@@ -301,7 +301,7 @@ mod tests {
             (400, "content coding", bench.header("content-encoding", "aesgcm")),
             (400, "content-encoding is missing", bench.without("content-encoding")),
             (400, "ttl is missing", bench.without("ttl")),
-            (400, "ttl is malformed or there twice", twice),
+            (400, "ttl is malformed or repeated", twice),
             (400, "TTL is not", bench.header("ttl", "1.5")),
             (400, "TTL is not", bench.header("ttl", "-1")),
             (400, "TTL is not", bench.header("ttl", "99999999999")),

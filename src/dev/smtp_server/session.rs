@@ -102,7 +102,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             _ if self.state.needs_a_user() && self.user.is_none() => {
                 self.say("530 5.7.0 Authentication required").await
             }
-            Command::Mail { .. } if self.mail.is_some() => self.refuse("503 5.5.1", "MAIL inside of a mail").await,
+            Command::Mail { .. } if self.mail.is_some() => self.refuse("503 5.5.1", "MAIL inside a mail").await,
             Command::Mail { from, parameters } => {
                 self.state.began();
                 if !from.is_ascii() && !parameters.iter().any(|parameter| parameter == "SMTPUTF8") {
@@ -135,7 +135,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     async fn start_tls(&mut self) -> io::Result<Next> {
         // Sent in the clear, so it must not count as sent inside TLS.
         if !self.buffer.is_empty() {
-            return self.refuse("503 5.5.1", "something behind STARTTLS").await;
+            return self.refuse("503 5.5.1", "data after STARTTLS").await;
         }
         if let Some(Behaviour::Inject(lines)) = self.state.planned(Step::StartTls) {
             self.say(&format!("220 2.0.0 Ready\r\n{lines}")).await?;
@@ -147,7 +147,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
 
     async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> io::Result<Next> {
         if self.user.is_some() || self.mail.is_some() {
-            return self.refuse("503 5.5.1", "AUTH a second time, or inside of a mail").await;
+            return self.refuse("503 5.5.1", "AUTH a second time, or inside a mail").await;
         }
         let decoded = |text: &str| STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let given = match (mechanism, initial) {
@@ -162,9 +162,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 let Some(password) = self.line(LONGEST_AUTH).await? else { return Ok(Next::Close) };
                 decoded(&name).zip(decoded(&password))
             }
-            _ => return self.refuse("504 5.5.4", "AUTH by a way that was not offered").await,
+            _ => return self.refuse("504 5.5.4", "AUTH by a mechanism that was not offered").await,
         };
-        let Some((name, password)) = given else { return self.refuse("501 5.5.2", "AUTH that is malformed").await };
+        let Some((name, password)) = given else { return self.refuse("501 5.5.2", "malformed AUTH").await };
         if !self.state.lets_in(&name, &password) {
             return self.say("535 5.7.8 Error: authentication failed").await;
         }
@@ -262,7 +262,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 let inner = line.strip_suffix(b"\r\n").filter(|inner| !inner.contains(&b'\r') && line.len() <= longest);
                 let text = inner.and_then(|inner| String::from_utf8(inner.to_vec()).ok());
                 if text.is_none() {
-                    self.refuse("500 5.5.2", "a command is too long, no text, or does not end in CRLF").await?;
+                    self.refuse("500 5.5.2", "a command is too long, not text, or does not end in CRLF").await?;
                 }
                 return Ok(text);
             }

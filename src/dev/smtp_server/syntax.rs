@@ -55,7 +55,7 @@ impl Command {
             ("RSET", None) => Ok(Self::Rset),
             ("NOOP", None) => Ok(Self::Noop),
             ("QUIT", None) => Ok(Self::Quit),
-            (verb, _) => Err(format!("{} is no command, or its arguments are wrong", verb.escape_default())),
+            (verb, _) => Err(format!("{} is not a command, or its arguments are wrong", verb.escape_default())),
         }
     }
 }
@@ -113,7 +113,7 @@ pub fn check(mail: &ReceivedMail) -> Result<(), String> {
     if !text.is_ascii() && !has("BODY=8BITMIME") {
         return Err("the message is not ASCII, and BODY=8BITMIME was not said".into());
     }
-    let (head, _) = text.split_once("\r\n\r\n").ok_or("there is no empty line behind the headers")?;
+    let (head, _) = text.split_once("\r\n\r\n").ok_or("there is no empty line after the headers")?;
     if !head.is_ascii() && !has("SMTPUTF8") {
         return Err("a header is not ASCII, and SMTPUTF8 was not said".into());
     }
@@ -134,7 +134,7 @@ pub fn check(mail: &ReceivedMail) -> Result<(), String> {
     for header in HEADERS {
         let count = names.iter().filter(|name| *name == header).count();
         if count != 1 {
-            return Err(format!("the header {header} is there {count} times"));
+            return Err(format!("the header {header} occurs {count} times"));
         }
     }
     Ok(())
