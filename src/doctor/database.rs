@@ -3,17 +3,30 @@
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
-use super::{Asked, Check, Item, compare_clocks, some};
+use super::{
+    check::{Check, Item, some},
+    clocks::{Asked, compare_clocks},
+};
 use crate::{
     clock::Clock,
+    config::Source,
     store::{Probe, Store, StoreError},
 };
 
 /// All checks of the database.
-pub(super) const ALL: [Item; 5] =
-    [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
+const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
 
 const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";
+
+/// All checks, over a connection of their own.
+pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
+    let url = source.database_url().map_err(|error| error.variable);
+    let store = url.and_then(|url| Store::new(&url, 1).map_err(|_| "DATABASE_URL".to_owned()));
+    match store {
+        Ok(store) => database(&store, clock).await,
+        Err(variable) => ALL.map(|item| Check::not_checked(item, format!("{variable} is not valid"))).into(),
+    }
+}
 
 /// Checks the database over its own connection.
 pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {

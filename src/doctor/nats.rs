@@ -2,17 +2,22 @@
 
 use chrono::TimeDelta;
 
-use super::{Asked, Check, Item, compare_clocks, some};
+use super::{
+    check::{Check, Item, some},
+    clocks::{Asked, compare_clocks},
+};
 use crate::{
     clock::Clock,
+    config::Source,
+    health::Health,
     jobs,
     kind::{Lane, Stage},
-    nats::{Ask, ConnectError, Connection, Reply},
-    streams::{Difference, LookError, Streams, written_at},
+    nats::{ConnectError, Connection, PermissionProbe, ProbeReply},
+    streams::{Adjustments, Difference, LookError, Streams, written_at},
 };
 
 /// Checks that need a connection.
-pub(super) const AFTER_THE_CONNECTION: [Item; 5] =
+const AFTER_THE_CONNECTION: [Item; 5] =
     [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
 
 /// Every server refuses this pull: a heartbeat must be shorter than half the wait.
@@ -68,6 +73,42 @@ struct Findings {
     clock: Option<Check>,
 }
 
+/// All checks, over a connection of their own.
+pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
+    let rest = |why: &str| AFTER_THE_CONNECTION.map(|item| Check::not_checked(item, why));
+    let config = match source.nats() {
+        Ok(config) => config,
+        Err(problem) => {
+            let why = format!("{} is not valid", problem.variable);
+            return [vec![Check::not_checked(Item::Nats, &*why)], rest(&why).into()].concat();
+        }
+    };
+    let connection = match crate::nats::open(&config, &Health::new()).await {
+        Ok(connection) => connection,
+        Err(error) => return [vec![unreachable(&error)], rest("NATS is not reachable").into()].concat(),
+    };
+    let adjusted = source.adjustments().ok().and_then(|adjustments| Streams::embedded(&adjustments).ok());
+    let known = match &adjusted {
+        Some(streams) => Ok(streams.clone()),
+        // Permissions do not depend on adjustments.
+        None => Streams::embedded(&Adjustments::default()),
+    };
+    let mut checks = vec![Check::ok(Item::Nats, format!("connected to {}", config.servers.join(", ")))];
+    match known {
+        Ok(streams) => checks.extend(nats(&connection, &streams, clock, Depth::Full).await),
+        Err(error) => checks.extend(rest(&error.to_string())),
+    }
+    if adjusted.is_none() {
+        checks.retain(|check| check.item != Item::Streams);
+        checks.push(Check::fail(
+            Item::Streams,
+            "STREAMS_REPLICAS or QUEUE_OVERRIDES is wrong, so the wanted streams are unknown",
+            "`carebell streams check` shows the problem",
+        ));
+    }
+    checks
+}
+
 /// The check for a failed connection.
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
@@ -86,9 +127,9 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
         Ok(()) => Check::ok(Item::NatsVersion, connection.version()),
         Err(error) => Check::fail(Item::NatsVersion, error.to_string(), "install nats-server 2.12 or later"),
     };
-    let (about, asks): (Vec<About>, Vec<Ask>) = questions(streams, depth).into_iter().unzip();
+    let (about, probes): (Vec<About>, Vec<PermissionProbe>) = questions(streams, depth).into_iter().unzip();
     let at = clock.now();
-    let replies = match connection.ask(&asks).await {
+    let replies = match connection.probe(&probes).await {
         Ok(replies) => replies,
         Err(why) => {
             let advice = "let the user subscribe to NATS_INBOX_PREFIX.> (default _INBOX_carebell.>), and check that \
@@ -99,9 +140,9 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
         }
     };
     let mut findings = Findings::default();
-    for ((about, ask), reply) in about.iter().zip(&asks).zip(&replies) {
-        findings.note(about, ask, reply, streams);
-        if let (None, Reply::Said { body, after }) = (&findings.clock, reply)
+    for ((about, probe), reply) in about.iter().zip(&probes).zip(&replies) {
+        findings.note(about, probe, reply, streams);
+        if let (None, ProbeReply::Said { body, after }) = (&findings.clock, reply)
             && let Some(theirs) = written_at(body)
         {
             let took = TimeDelta::from_std(*after).unwrap_or_default();
@@ -111,25 +152,29 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
     findings.into_checks(version, streams)
 }
 
-fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
-    let ask = |subject: String, body| Ask { subject, header: None, body, is_answered: true };
+fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe)> {
+    let probe = |subject: String, body| PermissionProbe { subject, header: None, body, is_answered: true };
     let mut list = Vec::new();
     for consumer in streams.consumers() {
         let place = consumer.place();
         // First: once later questions are answered, refused acks are known.
-        let ack = ask(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
-        list.push((About::Ack, Ask { is_answered: false, ..ack }));
-        list.push((About::Consumer(consumer), ask(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
-        list.push((About::Pull, ask(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
+        let ack = probe(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
+        list.push((About::Ack, PermissionProbe { is_answered: false, ..ack }));
+        list.push((About::Consumer(consumer), probe(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
+        list.push((About::Pull, probe(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
     }
     for (call, streams) in LOOKED_AT {
         let subjects = streams.iter().map(|stream| format!("$JS.API.{call}.{stream}"));
-        list.extend(subjects.map(|subject| (About::Look, ask(subject, ""))));
+        list.extend(subjects.map(|subject| (About::Look, probe(subject, ""))));
     }
     if depth == Depth::Full {
-        list.extend(streams.names().map(|name| (About::Stream(name), ask(format!("$JS.API.STREAM.INFO.{name}"), ""))));
+        list.extend(
+            streams.names().map(|name| (About::Stream(name), probe(format!("$JS.API.STREAM.INFO.{name}"), ""))),
+        );
     }
-    let publish = |stream, subject| (About::Publish(stream), Ask { header: Some(FOR_NO_STREAM), ..ask(subject, "") });
+    let publish = |stream, subject| {
+        (About::Publish(stream), PermissionProbe { header: Some(FOR_NO_STREAM), ..probe(subject, "") })
+    };
     for kind in jobs::registry().kinds() {
         let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
         // Earlier stages or the scheduler may publish any kind.
@@ -142,21 +187,21 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
 }
 
 impl Findings {
-    fn note(&mut self, about: &About, ask: &Ask, reply: &Reply, streams: &Streams) {
+    fn note(&mut self, about: &About, probe: &PermissionProbe, reply: &ProbeReply, streams: &Streams) {
         match (about, reply) {
             // Not needed by workers.
-            (About::Stream(name), Reply::Refused) => self.hidden.push((*name).to_owned()),
-            (_, Reply::Refused) => self.refused_subjects.push(ask.subject.clone()),
-            (About::Stream(_) | About::Consumer(_), Reply::Nobody) => self.nobody += 1,
-            (About::Publish(stream), Reply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
+            (About::Stream(name), ProbeReply::Refused) => self.hidden.push((*name).to_owned()),
+            (_, ProbeReply::Refused) => self.refused_subjects.push(probe.subject.clone()),
+            (About::Stream(_) | About::Consumer(_), ProbeReply::Nobody) => self.nobody += 1,
+            (About::Publish(stream), ProbeReply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
             // As expected: acks get no reply; permitted pulls and publishes fail for another reason. Missing consumers
             // show in their info.
             (About::Ack, _)
-            | (About::Pull | About::Look, Reply::Nobody)
-            | (About::Pull | About::Look | About::Publish(_), Reply::Said { .. }) => {}
-            (_, Reply::Silent) => self.silent.push(ask.subject.clone()),
-            (About::Stream(name), Reply::Said { body, .. }) => self.look(streams.look_at_stream(name, body)),
-            (About::Consumer(consumer), Reply::Said { body, .. }) => self.look(consumer.look(body)),
+            | (About::Pull | About::Look, ProbeReply::Nobody)
+            | (About::Pull | About::Look | About::Publish(_), ProbeReply::Said { .. }) => {}
+            (_, ProbeReply::Silent) => self.silent.push(probe.subject.clone()),
+            (About::Stream(name), ProbeReply::Said { body, .. }) => self.look(streams.look_at_stream(name, body)),
+            (About::Consumer(consumer), ProbeReply::Said { body, .. }) => self.look(consumer.look(body)),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Check of the providers of text messages, `WhatsApp` and calls. Sends nothing.
 
-use super::{Check, Egress, Item};
+use super::check::{Check, Egress, Item};
 use crate::{channels::gateway, config::Source};
 
 /// `None` if no channel has a provider.

@@ -11,7 +11,7 @@ use carebell::{
         phone_service::Behaviour,
         smtp_server::{Protection, SmtpServer},
     },
-    doctor::{self, AtStart, Check, Egress, Item, Outcome},
+    doctor::{self, AtStart, Check, CheckResult, Egress, Item},
 };
 use chrono::TimeDelta;
 use serde_json::Value;
@@ -63,7 +63,7 @@ fn only_failure(checks: &[Check], item: Item, words: &[&str]) {
 
 fn assert_not_checked(checks: &[Check], items: &[Item], why: &str) {
     for item in items {
-        assert_eq!(check(checks, *item).outcome, Outcome::NotChecked(why.to_owned()), "{item:?}");
+        assert_eq!(check(checks, *item).outcome, CheckResult::NotChecked(why.to_owned()), "{item:?}");
     }
 }
 
@@ -164,7 +164,7 @@ async fn nats_is_not_there_and_the_password_stays_secret() {
     only_failure(&checks, Item::Nats, &["NATS_URL", "refused", "nats-server is up"]);
     let rest = [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
     assert_not_checked(&checks, &rest, "NATS is not reachable");
-    assert!(matches!(check(&checks, Item::Database).outcome, Outcome::Ok(_)));
+    assert!(matches!(check(&checks, Item::Database).outcome, CheckResult::Ok(_)));
 
     let more = [("NATS_URL", NOBODY), ("LOG_LEVEL", "trace")];
     let (well, said, error) = carebell(&world, &["doctor", "--offline"], &more).await;
