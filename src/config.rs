@@ -2,25 +2,28 @@
 //!
 //! The environment wins. Keys in the file are variable names in lower case (`nats_url = "nats://…"`).
 
+mod error;
 mod gateway;
+mod nats;
 mod otel;
+mod source;
+mod variables;
 
-use std::{
-    borrow::Cow,
-    collections::{BTreeSet, HashMap},
-    fmt,
-    path::{Path, PathBuf},
-    str::FromStr,
-    time::Duration,
-};
+use std::{collections::BTreeSet, path::PathBuf, time::Duration};
 
-use percent_encoding::percent_decode_str;
 use url::Url;
 
-pub use self::otel::OTEL_VARIABLES;
+use self::error::error;
+pub(crate) use self::error::from_channel;
+pub use self::{
+    error::ConfigError,
+    nats::{INBOX_PREFIX, NatsConfig, NatsUser},
+    source::Source,
+    variables::{OTEL_VARIABLES, VARIABLES},
+};
 use crate::{
     channels::{
-        SettingsError, email, gateway as providers,
+        email, gateway as providers,
         outbound::AllowedHost,
         web_push::{self, KeyPair},
         webhook,
@@ -28,108 +31,6 @@ use crate::{
     checkpoint::Step,
     streams::Adjustments,
 };
-
-/// Every variable with its expected form. A test compares the README.
-pub const VARIABLES: &[(&str, &str)] = &[
-    ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
-    ("NATS_CREDS", "the path of a .creds file"),
-    ("NATS_CA_FILE", "the path of a PEM file of CA certificates"),
-    ("NATS_INBOX_PREFIX", "words of A-Z a-z 0-9 _ - with dots between them, such as _INBOX_carebell"),
-    ("STREAMS_REPLICAS", "1, 3 or 5"),
-    ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
-    ("DATABASE_URL", "postgres://user:password@host:5432/database"),
-    ("DATABASE_CONNECTIONS", "a number from 2 to 200"),
-    ("APP_URL", "https://app.example.org"),
-    ("VAPID_PUBLIC_KEY", "as `carebell keys generate` writes it"),
-    ("VAPID_PRIVATE_KEY", "as `carebell keys generate` writes it"),
-    ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
-    ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
-    ("WEB_PUSH_CA_FILE", "the path of a PEM file of CA certificates"),
-    (
-        "SMTP_URL",
-        "smtps://user:password@host:465 or smtp://user:password@host:587 (STARTTLS), or two separated by a comma",
-    ),
-    ("SMTP_FROM", "Carebell <care@example.org>"),
-    ("SMTP_CA_FILE", "the path of a PEM file of CA certificates"),
-    ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
-    ("WEBHOOK_CA_FILE", "the path of a PEM file of CA certificates"),
-    ("SMS_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
-    ("SMS_FROM", "+4366012345678, a short code, up to 11 letters and digits, or MG…"),
-    ("SMS_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
-    ("SMS_FALLBACK_FROM", "as SMS_FROM"),
-    ("SMS_AFTER_UNKNOWN", "stop or send_again"),
-    ("WHATSAPP_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
-    ("WHATSAPP_FROM", "+4366012345678 or MG…"),
-    ("WHATSAPP_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
-    ("WHATSAPP_FALLBACK_FROM", "as WHATSAPP_FROM"),
-    ("WHATSAPP_AFTER_UNKNOWN", "stop or send_again"),
-    ("VOICE_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
-    ("VOICE_FROM", "+4366012345678"),
-    ("VOICE_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
-    ("VOICE_FALLBACK_FROM", "as VOICE_FROM"),
-    ("VOICE_AFTER_UNKNOWN", "stop or send_again"),
-    ("PROVIDER_CA_FILE", "the path of a PEM file of CA certificates"),
-    ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
-    ("PUBLIC_PORT", "a port, or 0 for any free one"),
-    ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
-    ("HEALTH_PORT", "a port, or 0 for any free one"),
-    ("DRAIN_TIMEOUT", "a duration such as 25s"),
-    ("START_TIMEOUT", "a duration such as 60s"),
-    ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
-    ("LOG_FORMAT", "text or json"),
-    ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
-];
-
-/// Default prefix. Most users may subscribe to the usual `_INBOX`, and could read a worker's jobs there.
-pub const INBOX_PREFIX: &str = "_INBOX_carebell";
-
-/// A missing or malformed value.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ConfigError {
-    /// Name of the variable.
-    pub variable: String,
-    /// Problem and expected form. Never the value: it may be a secret.
-    pub problem: String,
-}
-
-impl fmt::Display for ConfigError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.variable, self.problem)
-    }
-}
-
-impl std::error::Error for ConfigError {}
-
-/// Values of the environment and the file.
-#[derive(Clone, Default)]
-pub struct Source {
-    environment: HashMap<String, String>,
-    file: HashMap<String, String>,
-}
-
-/// User and password, or a token without one.
-pub type NatsUser = (String, Option<String>);
-
-/// Settings of the NATS connection.
-#[derive(Clone)]
-pub struct NatsConfig {
-    /// Server URLs, without user and password.
-    pub servers: Vec<String>,
-    /// User named in the URLs.
-    pub user: Option<NatsUser>,
-    /// Credentials file.
-    pub creds: Option<PathBuf>,
-    /// CA certificates beside the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Subject prefix for replies and jobs.
-    pub inbox_prefix: String,
-}
-
-impl fmt::Debug for NatsConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NatsConfig").field("servers", &self.servers).finish_non_exhaustive()
-    }
-}
 
 /// Settings of a worker.
 #[derive(Clone)]
@@ -216,70 +117,6 @@ pub struct LogConfig {
 }
 
 impl Source {
-    /// Reads the environment, and a TOML file if named.
-    ///
-    /// # Errors
-    /// If the file is unreadable or has unknown keys.
-    pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
-        let environment = std::env::vars_os()
-            .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
-            .collect();
-        let file = file.map(read_file).transpose()?.unwrap_or_default();
-        Ok(Self { environment, file })
-    }
-
-    /// These values only, for tests and `carebell dev`.
-    #[must_use]
-    pub fn of(values: impl IntoIterator<Item = (String, String)>) -> Self {
-        Self { environment: values.into_iter().collect(), file: HashMap::new() }
-    }
-
-    /// A non-empty value.
-    fn get(&self, variable: &str) -> Option<&str> {
-        debug_assert!(known().any(|(known, _)| *known == variable), "VARIABLES lacks {variable}");
-        let value = self.environment.get(variable).or_else(|| self.file.get(&variable.to_ascii_lowercase()));
-        value.map(String::as_str).map(str::trim).filter(|value| !value.is_empty())
-    }
-
-    fn require(&self, variable: &str) -> Result<&str, ConfigError> {
-        self.get(variable).ok_or_else(|| error(variable, "is not set"))
-    }
-
-    fn parse<T: FromStr>(&self, variable: &str, default: T) -> Result<T, ConfigError> {
-        self.parse_with(variable, |text| text.parse().ok()).map(|value| value.unwrap_or(default))
-    }
-
-    fn parse_with<T>(&self, variable: &str, parse: impl Fn(&str) -> Option<T>) -> Result<Option<T>, ConfigError> {
-        let Some(text) = self.get(variable) else { return Ok(None) };
-        parse(text).map(Some).ok_or_else(|| error(variable, "is malformed"))
-    }
-
-    /// Settings of the NATS connection.
-    ///
-    /// # Errors
-    /// The first malformed variable.
-    pub fn nats(&self) -> Result<NatsConfig, ConfigError> {
-        let urls = self.get("NATS_URL").unwrap_or("nats://localhost:4222");
-        let mut servers = Vec::new();
-        let mut users = Vec::new();
-        for url in urls.split(',') {
-            let (server, user) = nats_server(url).ok_or_else(|| error("NATS_URL", "is malformed"))?;
-            servers.push(server);
-            users.extend(user);
-        }
-        users.dedup();
-        if users.len() > 1 {
-            return Err(error("NATS_URL", "names more than one user"));
-        }
-        Ok(NatsConfig {
-            servers,
-            user: users.pop(),
-            creds: self.path("NATS_CREDS")?,
-            ca_file: self.path("NATS_CA_FILE")?,
-            inbox_prefix: self.parse_with("NATS_INBOX_PREFIX", inbox_prefix)?.unwrap_or_else(|| INBOX_PREFIX.into()),
-        })
-    }
-
     /// Deviations from `streams/`.
     ///
     /// # Errors
@@ -420,17 +257,6 @@ impl Source {
             abort_at: if cfg!(debug_assertions) { self.parse_with("CAREBELL_ABORT_AT", Step::parse)? } else { None },
         })
     }
-
-    fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
-        match self.get(variable).map(PathBuf::from) {
-            Some(path) if !path.is_file() => Err(error(variable, "names a file that does not exist")),
-            path => Ok(path),
-        }
-    }
-
-    fn duration(&self, variable: &str, default: Duration) -> Result<Duration, ConfigError> {
-        Ok(self.parse_with(variable, |text| humantime::parse_duration(text).ok())?.unwrap_or(default))
-    }
 }
 
 impl Config {
@@ -460,76 +286,11 @@ impl Config {
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
-pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
-    let text = problem.to_string();
-    let variable = problem.variable();
-    let variable = variable.to_owned();
-    let problem = text.strip_prefix(variable.as_str()).unwrap_or(&text).trim_start().to_owned();
-    ConfigError { variable, problem }
-}
-
-fn known() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
-    VARIABLES.iter().chain(OTEL_VARIABLES)
-}
-
-fn error(variable: &str, what: &str) -> ConfigError {
-    let expected = known().find(|(name, _)| *name == variable).map_or("", |(_, expected)| expected);
-    ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
-}
-
-/// Splits a NATS URL, whose scheme is optional, into server and user or token.
-fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
-    let text = text.trim();
-    let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };
-    let mut url = url.ok().filter(|url| ["nats", "tls"].contains(&url.scheme()) && url.has_host())?;
-    let decoded = |part: &str| percent_decode_str(part).decode_utf8().ok().map(Cow::into_owned);
-    let user = match (url.username(), url.password()) {
-        ("", None) => None,
-        (name, None) => Some((decoded(name)?, None)),
-        (name, Some(password)) => Some((decoded(name)?, Some(decoded(password)?))),
-    };
-    url.set_username("").ok()?;
-    url.set_password(None).ok()?;
-    Some((url.to_string(), user))
-}
-
-/// A subject prefix without wildcards and empty tokens.
-fn inbox_prefix(text: &str) -> Option<String> {
-    let is_word =
-        |word: &str| !word.is_empty() && word.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-".contains(&b));
-    text.split('.').all(is_word).then(|| text.to_owned())
-}
-
 /// `durable.key=value`
 fn parse_override(text: &str) -> Option<(String, String, String)> {
     let (place, value) = text.trim().split_once('=')?;
     let (durable, key) = place.trim().split_once('.')?;
     Some((durable.into(), key.into(), value.trim().into()))
-}
-
-fn read_file(path: &Path) -> Result<HashMap<String, String>, ConfigError> {
-    let problem = |problem: String| ConfigError { variable: format!("--config {}", path.display()), problem };
-    let text = std::fs::read_to_string(path).map_err(|error| problem(format!("cannot be read: {error}")))?;
-    let table: toml::Table = text.parse().map_err(|error: toml::de::Error| {
-        // The full error quotes the line, which may hold a secret.
-        let at = error.span().map_or(0, |span| text[..span.start].matches('\n').count() + 1);
-        problem(format!("is not TOML: {} in line {at}", error.message()))
-    })?;
-    let mut values = HashMap::new();
-    for (key, value) in table {
-        if !known().any(|(name, _)| name.to_ascii_lowercase() == key) {
-            return Err(problem(format!("holds the unknown key `{key}`")));
-        }
-        let value = match value {
-            toml::Value::String(text) => text,
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            _ => return Err(problem(format!("must hold a string or a number at `{key}`"))),
-        };
-        values.insert(key, value);
-    }
-    Ok(values)
 }
 
 #[cfg(test)]
@@ -602,36 +363,10 @@ mod tests {
     }
 
     #[test]
-    fn the_user_is_taken_out_of_the_urls() {
-        let nats = |url| config(&[("NATS_URL", url)]).unwrap().nats;
-        let both = nats("nats://worker:p%40ss@one:4222, tls://worker:p%40ss@two,three:4223");
-        assert_eq!(both.servers, ["nats://one:4222", "tls://two", "nats://three:4223"]);
-        assert_eq!(both.user, Some(("worker".into(), Some("p@ss".into()))));
-        assert_eq!(nats("token@one").user, Some(("token".into(), None)));
-        assert!(!format!("{both:?}").contains("p@ss"), "{both:?}");
-    }
-
-    #[test]
     fn overrides_are_read_in_order() {
         let config = config(&[("QUEUE_OVERRIDES", "*.ack_wait=2s, reminder_medication.backoff=fixed 10ms")]).unwrap();
         let expected = [("*", "ack_wait", "2s"), ("reminder_medication", "backoff", "fixed 10ms")];
         let expected: Vec<_> = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).into();
         assert_eq!(config.adjustments.overrides, expected);
-    }
-
-    #[test]
-    fn the_file_fills_in_what_the_environment_does_not_say() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "health_port = 4000\nlog_format = \"json\"\n").unwrap();
-        let mut source = Source::read(Some(file.path())).unwrap();
-        source.environment = HashMap::from([("LOG_FORMAT".into(), "text".into())]);
-        assert_eq!(source.parse("HEALTH_PORT", 3002), Ok(4000));
-        assert!(!source.log("info").unwrap().json);
-
-        std::fs::write(file.path(), "helth_port = 4000\n").unwrap();
-        assert!(Source::read(Some(file.path())).err().unwrap().problem.contains("helth_port"));
-        std::fs::write(file.path(), "database_url = postgres://secret\n").unwrap();
-        let error = Source::read(Some(file.path())).err().unwrap().to_string();
-        assert!(error.contains("line 1") && !error.contains("secret"), "{error}");
     }
 }

@@ -1,6 +1,9 @@
 //! Providers of text messages, `WhatsApp` messages and calls, and their callback URL.
 
-use super::{ConfigError, Source, error, from_channel};
+use super::{
+    error::{ConfigError, error, from_channel},
+    source::Source,
+};
 use crate::{
     channels::{
         AfterUnknown,

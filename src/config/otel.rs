@@ -5,57 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{ConfigError, Source, error};
+use super::{
+    error::{ConfigError, error},
+    source::Source,
+};
 use crate::{
     clock::{Clock, Random},
     telemetry::traces::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
 };
-
-/// Every OpenTelemetry variable with its expected form. A test compares `docs/OPERATIONS.md`.
-/// `OTEL_EXPORTER_OTLP_TRACES_…` wins over `OTEL_EXPORTER_OTLP_…`.
-pub const OTEL_VARIABLES: &[(&str, &str)] = &[
-    ("OTEL_SDK_DISABLED", "true or false"),
-    ("OTEL_TRACES_EXPORTER", "otlp or none"),
-    ("OTEL_PROPAGATORS", "tracecontext, optionally with baggage (not passed on), or none"),
-    (
-        "OTEL_TRACES_SAMPLER",
-        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
-    ),
-    ("OTEL_TRACES_SAMPLER_ARG", "a share from 0 to 1"),
-    ("OTEL_SERVICE_NAME", "a name"),
-    ("OTEL_RESOURCE_ATTRIBUTES", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host:4318 or https://host:4317, without user and password"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "http://host:4318/v1/traces or https://host:4317, without user and password",
-    ),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc or http/protobuf"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc or http/protobuf"),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip or none"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip or none"),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "the path of a PEM file of CA certificates"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "the path of a PEM file of CA certificates"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_KEY with it"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY with it",
-    ),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE with it"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
-        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE with it",
-    ),
-    ("OTEL_EXPORTER_OTLP_INSECURE", "true or false"),
-    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true or false"),
-    ("OTEL_BSP_SCHEDULE_DELAY", "a number of milliseconds"),
-    ("OTEL_BSP_EXPORT_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_BSP_MAX_QUEUE_SIZE", "a number from 1 to 1000000"),
-    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "a number from 1 to OTEL_BSP_MAX_QUEUE_SIZE"),
-];
 
 const EXPORT: &str = "OTEL_EXPORTER_OTLP_";
 const EXPORT_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";

@@ -1,0 +1,102 @@
+//! Every variable and its expected form.
+
+/// Every variable with its expected form. A test compares the README.
+pub const VARIABLES: &[(&str, &str)] = &[
+    ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
+    ("NATS_CREDS", "the path of a .creds file"),
+    ("NATS_CA_FILE", "the path of a PEM file of CA certificates"),
+    ("NATS_INBOX_PREFIX", "words of A-Z a-z 0-9 _ - with dots between them, such as _INBOX_carebell"),
+    ("STREAMS_REPLICAS", "1, 3 or 5"),
+    ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
+    ("DATABASE_URL", "postgres://user:password@host:5432/database"),
+    ("DATABASE_CONNECTIONS", "a number from 2 to 200"),
+    ("APP_URL", "https://app.example.org"),
+    ("VAPID_PUBLIC_KEY", "as `carebell keys generate` writes it"),
+    ("VAPID_PRIVATE_KEY", "as `carebell keys generate` writes it"),
+    ("VAPID_SUBJECT", "mailto:ops@example.org or an https URL"),
+    ("WEB_PUSH_ALLOWED_HOSTS", "host or host:port, separated by commas"),
+    ("WEB_PUSH_CA_FILE", "the path of a PEM file of CA certificates"),
+    (
+        "SMTP_URL",
+        "smtps://user:password@host:465 or smtp://user:password@host:587 (STARTTLS), or two separated by a comma",
+    ),
+    ("SMTP_FROM", "Carebell <care@example.org>"),
+    ("SMTP_CA_FILE", "the path of a PEM file of CA certificates"),
+    ("WEBHOOK_ALLOWED_HOSTS", "host or host:port, separated by commas"),
+    ("WEBHOOK_CA_FILE", "the path of a PEM file of CA certificates"),
+    ("SMS_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("SMS_FROM", "+4366012345678, a short code, up to 11 letters and digits, or MG…"),
+    ("SMS_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("SMS_FALLBACK_FROM", "as SMS_FROM"),
+    ("SMS_AFTER_UNKNOWN", "stop or send_again"),
+    ("WHATSAPP_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("WHATSAPP_FROM", "+4366012345678 or MG…"),
+    ("WHATSAPP_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("WHATSAPP_FALLBACK_FROM", "as WHATSAPP_FROM"),
+    ("WHATSAPP_AFTER_UNKNOWN", "stop or send_again"),
+    ("VOICE_PROVIDER_URL", "https://AccountSid:AuthToken@api.twilio.com"),
+    ("VOICE_FROM", "+4366012345678"),
+    ("VOICE_FALLBACK_URL", "https://AccountSid:AuthToken@host"),
+    ("VOICE_FALLBACK_FROM", "as VOICE_FROM"),
+    ("VOICE_AFTER_UNKNOWN", "stop or send_again"),
+    ("PROVIDER_CA_FILE", "the path of a PEM file of CA certificates"),
+    ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
+    ("PUBLIC_PORT", "a port, or 0 for any free one"),
+    ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
+    ("HEALTH_PORT", "a port, or 0 for any free one"),
+    ("DRAIN_TIMEOUT", "a duration such as 25s"),
+    ("START_TIMEOUT", "a duration such as 60s"),
+    ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
+    ("LOG_FORMAT", "text or json"),
+    ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
+];
+
+/// Every OpenTelemetry variable with its expected form. A test compares `docs/OPERATIONS.md`.
+/// `OTEL_EXPORTER_OTLP_TRACES_…` wins over `OTEL_EXPORTER_OTLP_…`.
+pub const OTEL_VARIABLES: &[(&str, &str)] = &[
+    ("OTEL_SDK_DISABLED", "true or false"),
+    ("OTEL_TRACES_EXPORTER", "otlp or none"),
+    ("OTEL_PROPAGATORS", "tracecontext, optionally with baggage (not passed on), or none"),
+    (
+        "OTEL_TRACES_SAMPLER",
+        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
+    ),
+    ("OTEL_TRACES_SAMPLER_ARG", "a share from 0 to 1"),
+    ("OTEL_SERVICE_NAME", "a name"),
+    ("OTEL_RESOURCE_ATTRIBUTES", "name=value, separated by commas, values percent-encoded"),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host:4318 or https://host:4317, without user and password"),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+        "http://host:4318/v1/traces or https://host:4317, without user and password",
+    ),
+    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc or http/protobuf"),
+    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc or http/protobuf"),
+    ("OTEL_EXPORTER_OTLP_HEADERS", "name=value, separated by commas, values percent-encoded"),
+    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "name=value, separated by commas, values percent-encoded"),
+    ("OTEL_EXPORTER_OTLP_TIMEOUT", "a number of milliseconds"),
+    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "a number of milliseconds"),
+    ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip or none"),
+    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip or none"),
+    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "the path of a PEM file of CA certificates"),
+    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "the path of a PEM file of CA certificates"),
+    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_KEY with it"),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY with it",
+    ),
+    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE with it"),
+    (
+        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
+        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE with it",
+    ),
+    ("OTEL_EXPORTER_OTLP_INSECURE", "true or false"),
+    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true or false"),
+    ("OTEL_BSP_SCHEDULE_DELAY", "a number of milliseconds"),
+    ("OTEL_BSP_EXPORT_TIMEOUT", "a number of milliseconds"),
+    ("OTEL_BSP_MAX_QUEUE_SIZE", "a number from 1 to 1000000"),
+    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "a number from 1 to OTEL_BSP_MAX_QUEUE_SIZE"),
+];
+
+pub(super) fn known() -> impl Iterator<Item = &'static (&'static str, &'static str)> {
+    VARIABLES.iter().chain(OTEL_VARIABLES)
+}
