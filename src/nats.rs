@@ -1,16 +1,15 @@
 //! Connection to NATS, reopened by the client, and reported to [`Health`].
 
-mod ask;
+mod probe;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
 use tokio::sync::broadcast;
 
-pub use self::ask::{Ask, Reply};
-
+pub use self::probe::{PermissionProbe, ProbeReply};
 use crate::{
-    config::NatsConfig,
+    config::{NatsConfig, NatsUser},
     health::{Health, NATS, Part},
 };
 
@@ -88,8 +87,8 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
     }
     // Not in the URLs, which the client writes to its debug log.
     options = match &config.user {
-        Some((user, Some(password))) => options.user_and_password(user.clone(), password.clone()),
-        Some((token, None)) => options.token(token.clone()),
+        Some(NatsUser::Password { name, password }) => options.user_and_password(name.clone(), password.clone()),
+        Some(NatsUser::Token(token)) => options.token(token.clone()),
         None => options,
     };
     let servers: Vec<&str> = config.servers.iter().map(String::as_str).collect();

@@ -20,7 +20,7 @@ const SETTLED: Duration = Duration::from_millis(20);
 
 /// A message that tests a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
+pub struct PermissionProbe {
     /// Subject to publish to.
     pub subject: String,
     /// At most one header.
@@ -31,9 +31,9 @@ pub struct Ask {
     pub is_answered: bool,
 }
 
-/// Result of an [`Ask`].
+/// Result of an [`PermissionProbe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
+pub enum ProbeReply {
     /// The server replied.
     Said {
         /// Reply body.
@@ -50,23 +50,23 @@ pub enum Reply {
 }
 
 impl Connection {
-    /// Publishes all at once. Results are in the order of `asks`.
+    /// Publishes all at once. Results are in the order of `probes`.
     ///
     /// # Errors
     /// If the connection is lost, or replies may not be received.
-    pub async fn ask(&self, asks: &[Ask]) -> Result<Vec<Reply>, String> {
+    pub async fn probe(&self, probes: &[PermissionProbe]) -> Result<Vec<ProbeReply>, String> {
         let mut refusals = self.refusals.subscribe();
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(format!("{inbox}.*")).await.map_err(show)?;
         let started = Instant::now();
-        for (number, ask) in asks.iter().enumerate() {
+        for (number, probe) in probes.iter().enumerate() {
             let mut headers = HeaderMap::new();
-            if let Some((name, value)) = ask.header {
+            if let Some((name, value)) = probe.header {
                 headers.insert(name, value);
             }
             let reply = format!("{inbox}.{number}");
             let published =
-                self.client.publish_with_reply_and_headers(ask.subject.clone(), reply, headers, ask.body.into());
+                self.client.publish_with_reply_and_headers(probe.subject.clone(), reply, headers, probe.body.into());
             published.await.map_err(show)?;
         }
         // The server keeps the order: once a flush is answered, all refusals have arrived.
@@ -77,13 +77,14 @@ impl Connection {
         };
         let (mut settle, mut is_settled) = (std::pin::pin!(settle), false);
         let mut late = std::pin::pin!(sleep(PATIENCE));
-        let mut replies = vec![Reply::Silent; asks.len()];
-        let is_open = |(reply, ask): (&Reply, &Ask)| *reply == Reply::Silent && ask.is_answered;
-        while !is_settled || replies.iter().zip(asks).any(is_open) {
+        let mut replies = vec![ProbeReply::Silent; probes.len()];
+        let is_open =
+            |(reply, probe): (&ProbeReply, &PermissionProbe)| *reply == ProbeReply::Silent && probe.is_answered;
+        while !is_settled || replies.iter().zip(probes).any(is_open) {
             tokio::select! {
                 refusal = refusals.recv() => match refusal {
                     Ok(text) if text.contains(&inbox) => return Err(format!("the user may not subscribe to {inbox}.*")),
-                    Ok(text) => refuse(&text, asks, &mut replies),
+                    Ok(text) => refuse(&text, probes, &mut replies),
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => break,
                 },
@@ -105,19 +106,19 @@ impl Connection {
 }
 
 /// `Permissions Violation for Publish to "<subject>"`
-fn refuse(text: &str, asks: &[Ask], replies: &mut [Reply]) {
-    for (ask, reply) in asks.iter().zip(replies) {
-        if text.contains(&format!("\"{}\"", ask.subject)) {
-            *reply = Reply::Refused;
+fn refuse(text: &str, probes: &[PermissionProbe], replies: &mut [ProbeReply]) {
+    for (probe, reply) in probes.iter().zip(replies) {
+        if text.contains(&format!("\"{}\"", probe.subject)) {
+            *reply = ProbeReply::Refused;
         }
     }
 }
 
-fn read(message: Message, after: Duration) -> Reply {
+fn read(message: Message, after: Duration) -> ProbeReply {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Reply::Nobody;
+        return ProbeReply::Nobody;
     }
-    Reply::Said { body: message.payload, after }
+    ProbeReply::Said { body: message.payload, after }
 }
 
 fn show(error: impl std::fmt::Display) -> String {
