@@ -1,10 +1,14 @@
 //! The command line: one file per command. Results go to standard output, everything else to standard error.
 
+mod actor;
+mod connect;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod failed;
 mod jobs;
 mod keys;
+mod kinds;
 mod migrate;
 mod publish;
 mod queues;
@@ -12,12 +16,13 @@ mod run;
 mod schedules;
 mod streams;
 
-use std::{fmt::Display, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::failed::Failed;
 use crate::{config::Source, telemetry};
 
 /// The command line.
@@ -67,16 +72,6 @@ enum Command {
     Doctor(doctor::Args),
 }
 
-/// Error message of a command that exits with 1.
-#[derive(Debug)]
-struct Failed(String);
-
-impl<E: Display> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
 /// Runs a command and returns the exit code.
 pub async fn main(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
@@ -124,14 +119,6 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(source, &args)).await,
     }
-}
-
-/// Actor for the audit log. In a container a user may have no name.
-fn actor(said: Option<String>) -> String {
-    said.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        let uid = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
-        format!("uid {}", uid.unwrap_or_else(|_| "unknown".into()))
-    })
 }
 
 /// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process.

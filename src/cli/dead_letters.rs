@@ -3,23 +3,21 @@
 //! Only `show` prints bodies, which may hold personal text: whoever corrects one must read it.
 
 mod edit;
+mod filters;
 mod send;
 mod words;
 
 use std::io::Write as _;
 
-use chrono::{DateTime, TimeDelta, Utc};
 use clap::Subcommand;
 use serde_json::Value;
 
-use super::Failed;
+use self::filters::Filters;
+use super::{connect, failed::Failed};
 use crate::{
     clock::Clock,
     config::Source,
     dead_letter::{Filter, Letter, Letters},
-    health::Health,
-    nats,
-    plan::DeadReason,
 };
 
 #[derive(Debug, Subcommand)]
@@ -27,7 +25,7 @@ pub(super) enum Command {
     /// List dead letters, newest first
     List {
         #[command(flatten)]
-        which: Which,
+        filters: Filters,
         /// Show at most this many
         #[arg(long, default_value_t = 100, value_name = "COUNT")]
         limit: usize,
@@ -49,67 +47,21 @@ pub(super) enum Command {
     Discard(send::Discard),
 }
 
-/// Filters, combined by AND.
-#[derive(Clone, Debug, Default, clap::Args)]
-pub(super) struct Which {
-    /// Of this kind, for example reminder.medication
-    #[arg(long)]
-    kind: Option<String>,
-    #[arg(
-        long,
-        value_parser = parse_reason,
-        help = "With this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
-    )]
-    reason: Option<DeadReason>,
-    /// Of this job or a job that followed from it; repeatable
-    #[arg(long = "job-id", value_name = "ID")]
-    job_ids: Vec<String>,
-    /// Dead since this instant: RFC 3339, or an age such as 2h
-    #[arg(long, value_name = "WHEN")]
-    since: Option<String>,
-    /// Dead before this instant: RFC 3339, or an age
-    #[arg(long, value_name = "WHEN")]
-    before: Option<String>,
-}
-
-impl Which {
-    fn filter(&self, now: DateTime<Utc>) -> Result<Filter, Failed> {
-        let instant = |option: &str, text: &Option<String>| {
-            let text = text.as_ref();
-            text.map(|text| parse_when(text, now).ok_or_else(|| Failed(format!("{option}: {WHEN}")))).transpose()
-        };
-        Ok(Filter {
-            kind: self.kind.clone(),
-            reason: self.reason,
-            job_ids: self.job_ids.clone(),
-            since: instant("--since", &self.since)?,
-            before: instant("--before", &self.before)?,
-        })
-    }
-
-    fn is_empty(&self) -> bool {
-        let Self { kind, reason, job_ids, since, before } = self;
-        kind.is_none() && reason.is_none() && job_ids.is_empty() && since.is_none() && before.is_none()
-    }
-}
-
-const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or an age such as 2h";
-
 pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed> {
     match command {
-        Command::List { which, limit, json } => list(source, &which, limit, json).await,
+        Command::List { filters, limit, json } => list(source, &filters, limit, json).await,
         Command::Show { letter, json } => show(source, &letter, json).await,
         Command::Redrive(args) => send::redrive(source, args).await,
         Command::Discard(args) => send::discard(source, args).await,
     }
 }
 
-async fn list(source: &Source, which: &Which, limit: usize, json: bool) -> Result<(), Failed> {
-    let filter = which.filter(Clock::system().now())?;
+async fn list(source: &Source, filters: &Filters, limit: usize, json: bool) -> Result<(), Failed> {
+    let filter = filters.filter(Clock::system().now())?;
     let letters = open(source).await?;
     // Keeps only the last `limit` letters in memory.
     let mut shown = std::collections::VecDeque::new();
-    let mut totals = words::Totals::default();
+    let mut totals = words::ReasonCounts::default();
     letters
         .each(&filter, |letter| {
             totals.count(&letter);
@@ -152,19 +104,5 @@ async fn one(letters: &Letters, target: &str) -> Result<Letter, Failed> {
 }
 
 async fn open(source: &Source) -> Result<Letters, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    Ok(Letters::open(&nats::jetstream(&client)).await?)
-}
-
-fn parse_reason(text: &str) -> Result<DeadReason, String> {
-    DeadReason::parse(text)
-        .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable or unknown_kind".to_owned())
-}
-
-fn parse_when(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return Some(instant.with_timezone(&Utc));
-    }
-    let ago = TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok()?;
-    now.checked_sub_signed(ago)
+    Ok(Letters::open(&connect::jetstream(source).await?).await?)
 }

@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::dev::demo::Demo;
 
 #[derive(Debug, clap::Args)]

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::{
     clock::Clock,
     config::Source,

@@ -9,16 +9,14 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Failed, actor};
+use super::{actor::actor, connect, failed::Failed};
 use crate::{
     channels::NOBODY,
     clock::Clock,
     config::Source,
-    effects::submit::{self, Delayed, Producer},
-    health::Health,
+    effects::submit::{self, Delayed},
     jobs,
     kind::Stage,
-    nats,
     plan::Removed,
     store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
 };
@@ -56,7 +54,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     let way = store.way_of(id).await;
     store.close().await;
     // A delayed job has no record yet; only NATS has it.
-    let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
+    let delayed = async { submit::delayed(&connect::jetstream(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
         (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
@@ -89,7 +87,7 @@ fn check_id(id: &str) -> Result<(), Failed> {
 async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    if submit::cancel(&connect(source).await?, id).await? {
+    if submit::cancel(&connect::jetstream(source).await?, id).await? {
         let entry = AuditEntry {
             at: Clock::system().now(),
             actor: actor(by),
@@ -106,11 +104,6 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
         return Ok(());
     }
     Err(Failed(format!("job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or the id is wrong")))
-}
-
-async fn connect(source: &Source) -> Result<Producer, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    Ok(nats::jetstream(&client))
 }
 
 fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {

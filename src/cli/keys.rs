@@ -2,7 +2,7 @@
 
 use clap::Subcommand;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::channels::web_push;
 
 #[derive(Debug, Subcommand)]

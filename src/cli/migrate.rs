@@ -1,6 +1,6 @@
 //! `carebell migrate`
 
-use super::Failed;
+use super::failed::Failed;
 use crate::{config::Source, store::Store};
 
 #[derive(Debug, clap::Args)]

@@ -15,15 +15,17 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Failed;
+use super::{
+    connect,
+    failed::Failed,
+    kinds::{open_kind, parse_lane},
+};
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Producer, Submission, is_job_id, submit},
-    health::Health,
+    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Submission, is_job_id, submit},
     jobs,
-    kind::{Kind, Lane, Stage},
-    nats,
+    kind::{Kind, Lane},
     pipeline::{Form, Registry},
 };
 
@@ -68,7 +70,7 @@ pub(super) struct Args {
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Line<'a> {
+struct FileLine<'a> {
     #[serde(borrow)]
     job: &'a RawValue,
     kind: Option<String>,
@@ -80,7 +82,7 @@ struct Line<'a> {
 }
 
 /// A job before its checks.
-struct Wanted {
+struct JobRequest {
     kind: Kind,
     body: Bytes,
     job_id: Option<String>,
@@ -90,7 +92,7 @@ struct Wanted {
 }
 
 /// A job ready to publish.
-struct Checked {
+struct CheckedJob {
     submission: Submission,
     /// Its expiry.
     not_after: DateTime<Utc>,
@@ -107,7 +109,7 @@ pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
 
 async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> Result<(), Failed> {
     let delayed = args.delay.map(|delay| checker.later(delay));
-    let wanted = Wanted {
+    let wanted = JobRequest {
         kind: checker.kind(args.kind.as_deref().unwrap_or_default()).map_err(Failed)?,
         body: Bytes::from(json),
         job_id: args.job_id.clone(),
@@ -116,7 +118,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         at: args.at.or(delayed),
     };
     let kind = wanted.kind;
-    let Checked { submission, not_after } = checker.check(wanted).map_err(Failed)?;
+    let CheckedJob { submission, not_after } = checker.check(wanted).map_err(Failed)?;
     let due = submission.at.unwrap_or_else(|| checker.clock.now());
     if args.at.is_some_and(|at| at <= checker.clock.now()) {
         eprintln!("note: --at {due} has passed: the job is due now");
@@ -126,7 +128,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         eprintln!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
     }
     let job_id = submission.job_id.clone();
-    let context = connect(source).await?;
+    let context = connect::jetstream(source).await?;
     let done = submit(&context, submission).await.map_err(|error| Failed(error.to_string()))?;
     let again = if done.duplicate { ", which was there already" } else { "" };
     println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);
@@ -135,7 +137,7 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
 
 async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
     let (reader, size) = open(file)?;
-    let context = connect(source).await?;
+    let context = connect::jetstream(source).await?;
     let bar = ProgressBar::new(size);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent} %  {msg}  {elapsed}") {
         bar.set_style(style);
@@ -151,7 +153,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
-        // Checked lazily, to limit lines in memory to publishes in flight.
+        // CheckedJob lazily, to limit lines in memory to publishes in flight.
         let submission = line.map_err(|error| error.to_string()).and_then(|line| {
             bar.inc(line.len() as u64 + 1);
             checker.line(&line, args)
@@ -231,11 +233,6 @@ fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {
     Ok((BufReader::with_capacity(1 << 20, Box::new(opened)), size))
 }
 
-async fn connect(source: &Source) -> Result<Producer, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    Ok(nats::jetstream(&client))
-}
-
 /// Refuses jobs that no worker could run.
 struct Checker {
     registry: Registry,
@@ -245,14 +242,14 @@ struct Checker {
 
 impl Checker {
     fn line(&self, text: &str, args: &Args) -> Result<Submission, String> {
-        let line: Line<'_> = serde_json::from_str(text).map_err(|error| {
+        let line: FileLine<'_> = serde_json::from_str(text).map_err(|error| {
             format!("is not an object as `publish --help` describes: column {}: {error}", error.column())
         })?;
         let kind =
             line.kind.as_deref().or(args.kind.as_deref()).ok_or("no `kind`, in the line or on the command line")?;
         let delay = line.delay.as_deref().map(humantime::parse_duration).transpose();
         let delay = delay.map_err(|_| "`delay` must be a duration such as 5m")?;
-        self.check(Wanted {
+        self.check(JobRequest {
             kind: self.kind(kind)?,
             body: Bytes::copy_from_slice(line.job.get().as_bytes()),
             job_id: line.job_id,
@@ -263,7 +260,7 @@ impl Checker {
         .map(|checked| checked.submission)
     }
 
-    fn check(&self, wanted: Wanted) -> Result<Checked, String> {
+    fn check(&self, wanted: JobRequest) -> Result<CheckedJob, String> {
         if wanted.body.len() > LARGEST_BODY {
             return Err(format!("the job has {} bytes; the limit is {LARGEST_BODY}", wanted.body.len()));
         }
@@ -291,7 +288,7 @@ impl Checker {
             not_after: wanted.not_after,
             at: wanted.at,
         };
-        Ok(Checked { submission, not_after })
+        Ok(CheckedJob { submission, not_after })
     }
 
     fn kind(&self, name: &str) -> Result<Kind, String> {
@@ -304,15 +301,6 @@ impl Checker {
     }
 }
 
-/// A kind that may be published from outside.
-pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String> {
-    let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
-    open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
-        let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
-        format!("there is no kind {name:?}; there are {}", names.join(", "))
-    })
-}
-
 /// Acceptable to workers, and a valid subject suffix.
 fn check_job_id(id: &str) -> Result<(), String> {
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
@@ -320,8 +308,4 @@ fn check_job_id(id: &str) -> Result<(), String> {
         return Ok(());
     }
     Err("the job id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into())
-}
-
-pub(super) fn parse_lane(text: &str) -> Result<Lane, String> {
-    Lane::parse(text).ok_or_else(|| "the lane must be critical, normal or bulk".into())
 }

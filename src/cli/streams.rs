@@ -5,8 +5,8 @@ use std::{fs, path::PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Failed;
-use crate::{config::Source, health::Health, nats, streams::Streams};
+use super::{connect, failed::Failed};
+use crate::{config::Source, streams::Streams};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -37,8 +37,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
             files => Streams::read(files, &adjustments)?,
         },
     };
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    let context = nats::jetstream(&client);
+    let context = connect::jetstream(source).await?;
     match command {
         Command::Apply { .. } => {
             for name in streams.apply(&context).await? {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::Failed;
+use super::super::failed::Failed;
 use crate::{
     dead_letter::{Letter, redrive::is_delivery},
     effects::publish::header,

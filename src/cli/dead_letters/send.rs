@@ -14,7 +14,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::{super::actor, Failed, Which, edit};
+use super::{
+    super::{actor::actor, connect, failed::Failed},
+    edit,
+    filters::Filters,
+};
 use crate::{
     clock::Clock,
     config::Source,
@@ -22,8 +26,7 @@ use crate::{
         Change, Filter, Letter, Letters,
         redrive::{self, CHUNK},
     },
-    health::Health,
-    nats,
+    nats::JetStream,
     policy::Rate,
     store::Store,
 };
@@ -35,11 +38,11 @@ const TELL_EVERY: usize = 1000;
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Chosen {
+pub(crate) struct Chosen {
     /// Numbers from `list`, or job ids
     letters: Vec<String>,
     #[command(flatten)]
-    which: Which,
+    filters: Filters,
     /// All of them; required without letters or filters
     #[arg(long)]
     all: bool,
@@ -52,7 +55,7 @@ pub(in crate::cli) struct Chosen {
 }
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Redrive {
+pub(crate) struct Redrive {
     #[command(flatten)]
     chosen: Chosen,
     /// Maximum rate, for example 50/s or 100/min
@@ -82,7 +85,7 @@ pub(in crate::cli) struct Redrive {
 }
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Discard {
+pub(crate) struct Discard {
     #[command(flatten)]
     chosen: Chosen,
     /// Reason, for the audit log
@@ -93,8 +96,8 @@ pub(in crate::cli) struct Discard {
     yes: bool,
 }
 
-struct Desk {
-    context: nats::JetStream,
+struct Operation {
+    context: JetStream,
     letters: Letters,
     store: Store,
     clock: Clock,
@@ -102,18 +105,17 @@ struct Desk {
 }
 
 /// The selected letters.
-struct Choice {
+struct Selection {
     /// Oldest first.
     numbers: Vec<u64>,
     /// Requested letters that are gone, with their fate.
     done_before: Vec<String>,
 }
 
-impl Desk {
+impl Operation {
     async fn open(source: &Source, by: Option<String>) -> Result<Self, Failed> {
         let store = Store::new(&source.database_url()?, 4)?;
-        let client = nats::connect(&source.nats()?, &Health::new()).await?;
-        let context = nats::jetstream(&client);
+        let context = connect::jetstream(source).await?;
         let letters = Letters::open(&context).await?;
         // Fail early: an empty insert needs the same table and privilege as a real one.
         let writable = store.record_audit(&[]).await;
@@ -127,39 +129,39 @@ impl Desk {
     }
 
     /// Named letters or all, narrowed by the filters.
-    async fn choose(&self, chosen: &Chosen) -> Result<Choice, Failed> {
-        let filter = chosen.which.filter(self.clock.now())?;
+    async fn choose(&self, chosen: &Chosen) -> Result<Selection, Failed> {
+        let filter = chosen.filters.filter(self.clock.now())?;
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
             chosen.letters.iter().partition(|letter| letter.parse::<u64>().is_ok());
-        if !chosen.all && chosen.which.is_empty() && chosen.letters.is_empty() {
+        if !chosen.all && chosen.filters.is_empty() && chosen.letters.is_empty() {
             return Err(Failed("select dead letters by number, job id or filter, or pass --all".into()));
         }
-        let mut choice = Choice { numbers: Vec::new(), done_before: Vec::new() };
+        let mut selection = Selection { numbers: Vec::new(), done_before: Vec::new() };
         if !job_ids.is_empty() || named.is_empty() {
             let of_jobs = Filter { job_ids: job_ids.iter().map(|id| (*id).clone()).collect(), ..Filter::default() };
             let mut found = BTreeSet::new();
             let take = |letter: Letter| {
                 if of_jobs.takes(&letter) {
                     found.extend([letter.job_id, letter.root_id]);
-                    choice.numbers.push(letter.number);
+                    selection.numbers.push(letter.number);
                 }
             };
             self.letters.each(&filter, take).await?;
             for id in job_ids.into_iter().filter(|id| !found.contains(*id)) {
-                choice.done_before.push(self.what_became_of_job(id).await?);
+                selection.done_before.push(self.what_became_of_job(id).await?);
             }
         }
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
-                Some(letter) if filter.takes(&letter) => choice.numbers.push(number),
+                Some(letter) if filter.takes(&letter) => selection.numbers.push(number),
                 Some(_) => eprintln!("note: dead letter {number} does not match the filters"),
-                None => choice.done_before.push(self.what_became_of(number).await?),
+                None => selection.done_before.push(self.what_became_of(number).await?),
             }
         }
-        choice.numbers.sort_unstable();
-        choice.numbers.dedup();
-        choice.numbers.truncate(chosen.limit.unwrap_or(usize::MAX));
-        Ok(choice)
+        selection.numbers.sort_unstable();
+        selection.numbers.dedup();
+        selection.numbers.truncate(chosen.limit.unwrap_or(usize::MAX));
+        Ok(selection)
     }
 
     async fn what_became_of(&self, number: u64) -> Result<String, Failed> {
@@ -193,17 +195,17 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     if let Some(past) = args.not_after.filter(|not_after| *not_after <= Clock::system().now()) {
         return Err(Failed(format!("--not-after {past} has passed: the jobs would expire")));
     }
-    let desk = Desk::open(source, args.chosen.by.clone()).await?;
-    let choice = desk.choose(&args.chosen).await?;
-    for done in &choice.done_before {
+    let operation = Operation::open(source, args.chosen.by.clone()).await?;
+    let selection = operation.choose(&args.chosen).await?;
+    for done in &selection.done_before {
         eprintln!("note: {done}");
     }
     let change = Change {
-        body: corrected_body(&desk, &choice, &args).await?,
+        body: corrected_body(&operation, &selection, &args).await?,
         not_after: args.not_after,
         headers: args.headers.clone(),
     };
-    let total = choice.numbers.len();
+    let total = selection.numbers.len();
     if args.dry_run {
         println!("{total} dead letters would be redriven");
         return Ok(());
@@ -211,13 +213,14 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     let mut progress = Progress::new("redriven", total);
     let (mut redriven, mut expired, mut refused) = (0, 0, Vec::new());
     let pace = Pace::new(args.rate);
-    for numbers in choice.numbers.chunks(pace.chunk) {
+    for numbers in selection.numbers.chunks(pace.chunk) {
         pace.wait_for(redriven + refused.len()).await;
-        let letters = desk.fetch(numbers).await?;
-        let now = desk.clock.now();
+        let letters = operation.fetch(numbers).await?;
+        let now = operation.clock.now();
         let late = |letter: &&Letter| edit::not_after(letter, now).is_some_and(|not_after| not_after <= now);
         expired += if args.not_after.is_none() { letters.iter().filter(late).count() } else { 0 };
-        let sent = desk.redrive().redrive(&letters, &change).await.map_err(|why| interrupted(&why, redriven, total))?;
+        let sent =
+            operation.redrive().redrive(&letters, &change).await.map_err(|why| interrupted(&why, redriven, total))?;
         for (letter, sent) in letters.iter().zip(sent) {
             match sent {
                 Ok(()) => redriven += 1,
@@ -231,7 +234,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         let failed: Vec<_> = refused.iter().map(|(letter, why)| json!({ "letter": letter, "why": why })).collect();
         println!(
             "{}",
-            json!({ "redriven": redriven, "failed": failed, "done_before": choice.done_before, "expired": expired })
+            json!({ "redriven": redriven, "failed": failed, "done_before": selection.done_before, "expired": expired })
         );
     } else {
         println!("{redriven} of {total} dead letters redriven");
@@ -259,17 +262,17 @@ fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
     }
 }
 
-async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<Option<Bytes>, Failed> {
+async fn corrected_body(operation: &Operation, selection: &Selection, args: &Redrive) -> Result<Option<Bytes>, Failed> {
     if !args.edit && args.body.is_none() {
         return Ok(None);
     }
-    let [number] = choice.numbers[..] else {
+    let [number] = selection.numbers[..] else {
         return Err(Failed(format!(
             "only one letter can be corrected at a time; {} are selected",
-            choice.numbers.len()
+            selection.numbers.len()
         )));
     };
-    let letters = desk.fetch(&[number]).await?;
+    let letters = operation.fetch(&[number]).await?;
     let Some(letter) = letters.first() else {
         return Err(Failed("the letter is gone: redriven or discarded meanwhile".into()));
     };
@@ -284,25 +287,25 @@ async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<
 }
 
 pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed> {
-    let desk = Desk::open(source, args.chosen.by.clone()).await?;
-    let choice = desk.choose(&args.chosen).await?;
-    for done in &choice.done_before {
+    let operation = Operation::open(source, args.chosen.by.clone()).await?;
+    let selection = operation.choose(&args.chosen).await?;
+    for done in &selection.done_before {
         eprintln!("note: {done}");
     }
-    let total = choice.numbers.len();
+    let total = selection.numbers.len();
     if total > 0 && !args.yes && !confirmed(total)? {
         return Err(Failed("nothing is discarded".into()));
     }
     let mut progress = Progress::new("discarded", total);
     let mut discarded = 0;
-    for numbers in choice.numbers.chunks(CHUNK) {
-        let letters = desk.fetch(numbers).await?;
-        desk.redrive().discard(&letters, args.why.as_deref()).await?;
+    for numbers in selection.numbers.chunks(CHUNK) {
+        let letters = operation.fetch(numbers).await?;
+        operation.redrive().discard(&letters, args.why.as_deref()).await?;
         discarded += letters.len();
         progress.at(discarded);
     }
     progress.end();
-    println!("{discarded} dead letters discarded by {}", desk.actor);
+    println!("{discarded} dead letters discarded by {}", operation.actor);
     Ok(())
 }
 

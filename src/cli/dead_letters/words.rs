@@ -13,9 +13,9 @@ use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 const WIDEST_ERROR: usize = 80;
 
 #[derive(Debug, Default)]
-pub(super) struct Totals(BTreeMap<String, u64>);
+pub(super) struct ReasonCounts(BTreeMap<String, u64>);
 
-impl Totals {
+impl ReasonCounts {
     pub(super) fn count(&mut self, letter: &Letter) {
         *self.0.entry(letter.reason.clone()).or_default() += 1;
     }
@@ -49,7 +49,7 @@ pub(super) fn whole_to_json(letter: &Letter) -> Value {
     whole
 }
 
-pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
+pub(super) fn table(letters: &[Letter], totals: &ReasonCounts) -> String {
     let mut text = String::new();
     let count: u64 = totals.0.values().sum();
     if count == 0 {
