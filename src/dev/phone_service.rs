@@ -19,6 +19,7 @@
 //! ```
 
 mod behaviour;
+mod received;
 mod report;
 mod server;
 mod state;
@@ -31,8 +32,9 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use behaviour::Behaviour;
+pub use received::Received;
 pub use report::{Report, signature};
-pub use state::{Counts, Received};
+pub use state::Counts;
 pub use twiml::{Spoken, read as read_twiml};
 pub use verify::Violation;
 

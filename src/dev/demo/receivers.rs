@@ -2,9 +2,7 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use chrono::{DateTime, Utc};
-
-use super::Problem;
+use super::{error::DemoError, screen::Step};
 use crate::{
     channels::web_push,
     clock::Clock,
@@ -41,12 +39,12 @@ pub struct Receivers {
     phone: PhoneService,
     hook: WebhookEndpoint,
     clock: Clock,
-    shown: Shown,
+    printed: Printed,
 }
 
 /// Number of items already printed.
 #[derive(Default)]
-struct Shown {
+struct Printed {
     pushes: usize,
     mails: usize,
     texts: usize,
@@ -55,7 +53,7 @@ struct Shown {
 
 /// Number of items received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Came {
+pub struct Arrivals {
     pub pushes: usize,
     pub mails: usize,
     pub texts: usize,
@@ -70,7 +68,7 @@ impl Receivers {
             phone: PhoneService::start().await?,
             hook: WebhookEndpoint::start().await?,
             clock,
-            shown: Shown::default(),
+            printed: Printed::default(),
         })
     }
 
@@ -99,7 +97,7 @@ impl Receivers {
     }
 
     /// Variables for a worker. Writes CA files into the directory.
-    pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
+    pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, DemoError> {
         let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
         let mut environment = vec![
             ("VAPID_PUBLIC_KEY", keys.public),
@@ -138,8 +136,8 @@ impl Receivers {
         self.phone.behave_always(fail.then(|| Behaviour::status(503)));
     }
 
-    pub fn came(&self) -> Came {
-        Came {
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals {
             pushes: self.push.counts().accepted,
             mails: self.mail.counts().accepted,
             texts: self.phone.counts().accepted,
@@ -147,34 +145,35 @@ impl Receivers {
         }
     }
 
-    /// Items received since the last call: time, receiver, text. Reports text messages as delivered.
-    pub async fn news(&mut self) -> Vec<(DateTime<Utc>, String, String)> {
+    /// Items received since the last call. Reports text messages as delivered.
+    pub async fn news(&mut self) -> Vec<Step> {
         let mut news = Vec::new();
+        let step = |at, who: &str, what| Step { at, who: who.to_owned(), what };
         let now = self.clock.now();
         let pushes = self.push.received();
-        for push in &pushes[self.shown.pushes..] {
+        for push in &pushes[self.printed.pushes..] {
             let text = push.json();
             let read = |field: &str| text.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
             let words = format!("{} reads: {} — {}", push.name, read("title"), read("body"));
-            news.push((push.received, "push arrived".to_owned(), words));
+            news.push(step(push.received, "push arrived", words));
         }
         let mails = self.mail.received();
-        for mail in &mails[self.shown.mails..] {
+        for mail in &mails[self.printed.mails..] {
             let words = format!("for {}: {}, {} bytes", mail.to.join(", "), subject(&mail.message), mail.message.len());
-            news.push((now, "mail arrived".to_owned(), words));
+            news.push(step(now, "mail arrived", words));
         }
         let texts = self.phone.received();
-        for text in &texts[self.shown.texts..] {
-            news.push((text.received, "text arrived".to_owned(), format!("Chloe reads: {}", one_line(&text.body))));
+        for text in &texts[self.printed.texts..] {
+            news.push(step(text.received, "text arrived", format!("Chloe reads: {}", one_line(&text.body))));
             // A worker that is down misses it, as in production; the delivery stays `sent`.
             let _ = self.phone.report(text, "delivered", None).await;
         }
         let hooks = self.hook.received();
-        for hook in &hooks[self.shown.hooks..] {
+        for hook in &hooks[self.printed.hooks..] {
             let title = hook.body["data"]["title"].as_str().unwrap_or_default();
-            news.push((now, "webhook called".to_owned(), format!("for {}: {title}, signature verified", hook.name)));
+            news.push(step(now, "webhook called", format!("for {}: {title}, signature verified", hook.name)));
         }
-        self.shown = Shown { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
+        self.printed = Printed { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
         news
     }
 

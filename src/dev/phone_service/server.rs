@@ -28,7 +28,7 @@ use super::{
 const MAX_BODY: usize = 64 * 1024;
 
 #[derive(Clone)]
-struct Breaker(CancellationToken);
+struct HangUp(CancellationToken);
 
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Shared, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
@@ -45,7 +45,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
     let _ = stream.set_nodelay(true);
     let Ok(stream) = tls.accept(stream).await else { return };
     let broken = CancellationToken::new();
-    let router = Router::new().fallback(handle).with_state((state, Breaker(broken.clone())));
+    let router = Router::new().fallback(handle).with_state((state, HangUp(broken.clone())));
     let builder = auto::Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
@@ -54,19 +54,19 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
     }
 }
 
-async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
+async fn handle(Extract((state, hang_up)): Extract<(Shared, HangUp)>, request: Request) -> Response {
     // Some providers serve nothing at the root.
     if request.uri().path() == "/" {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     }
     // A connection from before the shutdown.
     if state.is_shut() {
-        breaker.0.cancel();
+        hang_up.0.cancel();
         return never().await;
     }
     let (parts, body) = request.into_parts();
     if parts.method == Method::GET && parts.uri.path() == verify::account_path(state.account()) {
-        return look(&state, &breaker, &parts.headers).await;
+        return look(&state, &hang_up, &parts.headers).await;
     }
     state.requested();
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
@@ -84,11 +84,11 @@ async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: 
         Ok(message) => message,
         Err(violation) => return refuse(&state, &violation),
     };
-    respond(&state, &breaker, message).await
+    respond(&state, &hang_up, message).await
 }
 
 /// A reachability check, which sends nothing but meets default behaviour.
-async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Response {
+async fn look(state: &Shared, hang_up: &HangUp, headers: &HeaderMap) -> Response {
     state.looked();
     if let Err(violation) = verify::credentials(headers, state.account(), state.token()) {
         return refuse(state, &violation);
@@ -100,7 +100,7 @@ async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Respons
         Some(Behaviour::Plain { status, body, retry_after }) => answer(status, body, retry_after),
         Some(Behaviour::Hang) => never().await,
         Some(Behaviour::Lost) => {
-            breaker.0.cancel();
+            hang_up.0.cancel();
             never().await
         }
         None | Some(Behaviour::Garbage | Behaviour::Slow(_)) => {
@@ -109,7 +109,7 @@ async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Respons
     }
 }
 
-async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Response {
+async fn respond(state: &Shared, hang_up: &HangUp, message: Received) -> Response {
     let to = message.to.clone();
     match state.planned() {
         None => created(&state.accept(message)),
@@ -125,7 +125,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
         Some(Behaviour::Hang) => never().await,
         Some(Behaviour::Lost) => {
             state.accept(message);
-            breaker.0.cancel();
+            hang_up.0.cancel();
             never().await
         }
         // Like real providers, which quote numbers.

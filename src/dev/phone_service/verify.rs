@@ -31,6 +31,7 @@ pub struct Violation {
 }
 
 impl Violation {
+    /// A broken rule, for an answer of this status and code.
     pub fn new(status: u16, code: u32, why: impl Into<String>) -> Self {
         Self { status, code, why: why.into() }
     }

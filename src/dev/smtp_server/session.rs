@@ -34,8 +34,8 @@ pub struct Session<'a, S> {
     mail: Option<ReceivedMail>,
 }
 
-enum Next {
-    Go,
+enum AfterCommand {
+    GoOn,
     StartTls,
     Close,
 }
@@ -65,18 +65,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Err(violation) => self.refuse("500 5.5.2", &violation).await?,
             };
             match next {
-                Next::Go => {}
-                Next::Close => return Ok(None),
-                Next::StartTls => return Ok(Some(self.stream)),
+                AfterCommand::GoOn => {}
+                AfterCommand::Close => return Ok(None),
+                AfterCommand::StartTls => return Ok(Some(self.stream)),
             }
         }
     }
 
-    async fn obey(&mut self, command: Command) -> io::Result<Next> {
+    async fn obey(&mut self, command: Command) -> io::Result<AfterCommand> {
         match command {
             Command::Quit => {
                 self.say("221 2.0.0 Bye").await?;
-                Ok(Next::Close)
+                Ok(AfterCommand::Close)
             }
             Command::Noop => self.say("250 2.0.0 Ok").await,
             Command::Ehlo => {
@@ -132,20 +132,20 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    async fn start_tls(&mut self) -> io::Result<Next> {
+    async fn start_tls(&mut self) -> io::Result<AfterCommand> {
         // Sent in the clear, so it must not count as sent inside TLS.
         if !self.buffer.is_empty() {
             return self.refuse("503 5.5.1", "data after STARTTLS").await;
         }
         if let Some(Behaviour::Inject(lines)) = self.state.planned(Step::StartTls) {
             self.say(&format!("220 2.0.0 Ready\r\n{lines}")).await?;
-            return Ok(Next::StartTls);
+            return Ok(AfterCommand::StartTls);
         }
         self.say("220 2.0.0 Ready").await?;
-        Ok(Next::StartTls)
+        Ok(AfterCommand::StartTls)
     }
 
-    async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> io::Result<Next> {
+    async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> io::Result<AfterCommand> {
         if self.user.is_some() || self.mail.is_some() {
             return self.refuse("503 5.5.1", "AUTH a second time, or inside a mail").await;
         }
@@ -157,9 +157,9 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }),
             ("LOGIN", None) => {
                 self.say("334 VXNlcm5hbWU6").await?;
-                let Some(name) = self.line(LONGEST_AUTH).await? else { return Ok(Next::Close) };
+                let Some(name) = self.line(LONGEST_AUTH).await? else { return Ok(AfterCommand::Close) };
                 self.say("334 UGFzc3dvcmQ6").await?;
-                let Some(password) = self.line(LONGEST_AUTH).await? else { return Ok(Next::Close) };
+                let Some(password) = self.line(LONGEST_AUTH).await? else { return Ok(AfterCommand::Close) };
                 decoded(&name).zip(decoded(&password))
             }
             _ => return self.refuse("504 5.5.4", "AUTH by a mechanism that was not offered").await,
@@ -171,13 +171,13 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.go_on(Step::Auth, "235 2.7.0 Authentication successful", |session| session.user = Some(name)).await
     }
 
-    async fn data(&mut self) -> io::Result<Next> {
+    async fn data(&mut self) -> io::Result<AfterCommand> {
         if let Some(next) = self.instead(Step::Data).await? {
             return Ok(next);
         }
         self.say("354 End data with <CR><LF>.<CR><LF>").await?;
-        let Some(lines) = self.until_dot().await? else { return Ok(Next::Close) };
-        let Some(mut mail) = self.mail.take() else { return Ok(Next::Close) };
+        let Some(lines) = self.until_dot().await? else { return Ok(AfterCommand::Close) };
+        let Some(mut mail) = self.mail.take() else { return Ok(AfterCommand::Close) };
         let checked = syntax::unstuff(&lines).and_then(|message| {
             mail.message = message;
             syntax::check(&mail)
@@ -188,12 +188,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         match self.state.planned(Step::Message) {
             Some(Behaviour::AcceptAndClose) => {
                 self.state.accept(mail);
-                return Ok(Next::Close);
+                return Ok(AfterCommand::Close);
             }
             Some(Behaviour::AcceptAndHang) => {
                 self.state.accept(mail);
                 tokio::time::sleep(NEVER).await;
-                return Ok(Next::Close);
+                return Ok(AfterCommand::Close);
             }
             Some(other) => {
                 if let Some(next) = self.meet(other).await? {
@@ -207,7 +207,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     /// Meets planned behaviour, or applies `then` and gives the usual answer.
-    async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<Next> {
+    async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<AfterCommand> {
         if let Some(next) = self.instead(step).await? {
             return Ok(next);
         }
@@ -215,7 +215,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(reply).await
     }
 
-    async fn instead(&mut self, step: Step) -> io::Result<Option<Next>> {
+    async fn instead(&mut self, step: Step) -> io::Result<Option<AfterCommand>> {
         match self.state.planned(step) {
             Some(planned) => self.meet(planned).await,
             None => Ok(None),
@@ -223,11 +223,11 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
     }
 
     /// `None` if the usual answer is still due.
-    async fn meet(&mut self, behaviour: Behaviour) -> io::Result<Option<Next>> {
+    async fn meet(&mut self, behaviour: Behaviour) -> io::Result<Option<AfterCommand>> {
         match behaviour {
             Behaviour::Answer { reply, .. } => {
                 let next = self.say(&reply).await?;
-                Ok(Some(if reply.starts_with("421") { Next::Close } else { next }))
+                Ok(Some(if reply.starts_with("421") { AfterCommand::Close } else { next }))
             }
             Behaviour::Slow { by, .. } => {
                 tokio::time::sleep(by).await;
@@ -235,23 +235,23 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             Behaviour::Hang(_) => {
                 tokio::time::sleep(NEVER).await;
-                Ok(Some(Next::Close))
+                Ok(Some(AfterCommand::Close))
             }
             Behaviour::Close(_) | Behaviour::AcceptAndClose | Behaviour::AcceptAndHang | Behaviour::Inject(_) => {
-                Ok(Some(Next::Close))
+                Ok(Some(AfterCommand::Close))
             }
         }
     }
 
-    async fn refuse(&mut self, code: &str, violation: &str) -> io::Result<Next> {
+    async fn refuse(&mut self, code: &str, violation: &str) -> io::Result<AfterCommand> {
         self.state.violated(violation.to_owned());
         self.say(&format!("{code} {violation}")).await
     }
 
-    async fn say(&mut self, reply: &str) -> io::Result<Next> {
+    async fn say(&mut self, reply: &str) -> io::Result<AfterCommand> {
         self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
         self.stream.flush().await?;
-        Ok(Next::Go)
+        Ok(AfterCommand::GoOn)
     }
 
     /// Without CRLF; `None` if the client has left or broken the framing.

@@ -1,0 +1,4 @@
+//! The error of the demo.
+
+/// Shown to the person at the terminal.
+pub type DemoError = Box<dyn std::error::Error + Send + Sync>;
