@@ -1,7 +1,6 @@
 //! Points between two effects, at which tests end the process like `kill -9`.
 //!
-//! `CAREBELL_ABORT_AT=committed carebell run` aborts at the first such point. Builds without debug assertions ignore
-//! it.
+//! `CAREBELL_ABORT_AT=committed carebell run` aborts at the first such point, with debug assertions only.
 
 use std::sync::OnceLock;
 

@@ -1,5 +1,5 @@
-//! Private servers for `carebell dev`, tests and benches: nats-server and Postgres, found on this machine or fetched
-//! once, in a temporary directory on free loopback ports. They end with this process, however it ends.
+//! Private servers for `carebell dev`, tests and benches, in a temporary directory on free loopback ports. They end
+//! with this process, however it ends.
 
 pub mod certificates;
 pub mod demo;

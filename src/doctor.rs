@@ -24,7 +24,7 @@ use crate::{
     templates::{LoadError, Templates},
 };
 
-/// Runs all checks at once, in a few seconds. Results are in [`Item`] order.
+/// Runs all checks at once. Results are in [`Item`] order.
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
     let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
         nats::examine(source, clock),

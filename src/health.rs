@@ -1,5 +1,4 @@
-//! State of the worker and its servers, for the HTTP endpoints and for consumers, which stop pulling without a
-//! database.
+//! State of the worker and its servers, for the HTTP endpoints and for consumers, which pause without a database.
 
 use std::{
     collections::BTreeMap,
@@ -98,8 +97,7 @@ impl Health {
         *self.phase.borrow()
     }
 
-    /// Records a part's state and logs changes. Called for every database statement, so it copies nothing without a
-    /// change.
+    /// Records a part's state and logs changes. Called for every database statement, so it copies nothing if unchanged.
     pub fn set(&self, name: &'static str, part: Part) {
         let mut parts = self.lock();
         let before = parts.get(name);

@@ -35,7 +35,7 @@ pub struct State {
     pub store: Arc<OnceLock<Store>>,
 }
 
-/// Serves on `port` (0 for any free one) until `stop`, on the current runtime. Returns its address.
+/// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///
 /// # Errors
 /// If the port cannot be bound.

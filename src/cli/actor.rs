@@ -1,5 +1,3 @@
-//! The person behind a command.
-
 use std::os::unix::fs::MetadataExt;
 
 /// Actor for the audit log. In a container a user may have no name.

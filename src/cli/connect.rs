@@ -1,5 +1,3 @@
-//! Connection of a command to NATS.
-
 use super::failed::Failed;
 use crate::{
     config::Source,
@@ -7,7 +5,6 @@ use crate::{
     nats::{self, JetStream},
 };
 
-/// `JetStream`, on a new connection.
 pub(super) async fn jetstream(source: &Source) -> Result<JetStream, Failed> {
     let client = nats::connect(&source.nats()?, &Health::new()).await?;
     Ok(nats::jetstream(&client))

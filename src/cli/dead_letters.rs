@@ -1,4 +1,4 @@
-//! `carebell dead-letters`: list, show, redrive and discard.
+//! `carebell dead-letters`
 //!
 //! Only `show` prints bodies, which may hold personal text: whoever corrects one must read it.
 

@@ -1,5 +1,3 @@
-//! The error of a command.
-
 use std::fmt::Display;
 
 /// Error message of a command that exits with 1.

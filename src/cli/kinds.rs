@@ -1,5 +1,3 @@
-//! Kinds and lanes as arguments.
-
 use crate::{
     kind::{Kind, Lane, Stage},
     pipeline::Registry,

@@ -153,7 +153,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
-        // CheckedJob lazily, to limit lines in memory to publishes in flight.
+        // Checked lazily, to limit lines in memory to publishes in flight.
         let submission = line.map_err(|error| error.to_string()).and_then(|line| {
             bar.inc(line.len() as u64 + 1);
             checker.line(&line, args)

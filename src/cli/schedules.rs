@@ -1,5 +1,3 @@
-//! `carebell schedules`
-
 mod add;
 mod manage;
 mod parse;

@@ -10,7 +10,7 @@ use crate::{config::Source, streams::Streams};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show differences between the server and `streams/`; exit 1 if there are any
+    /// Show differences between the server and `streams/`; exit 1 if any
     Check {
         /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
@@ -19,7 +19,7 @@ pub(super) enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Create missing streams and consumers, and update different ones; nothing is ever deleted
+    /// Create missing streams and consumers, and update others; deletes nothing
     Apply {
         /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]

@@ -1,5 +1,3 @@
-//! The error of a variable.
-
 use std::fmt;
 
 use super::variables::known;

@@ -1,5 +1,3 @@
-//! Settings of the NATS connection.
-
 use std::{borrow::Cow, fmt, path::PathBuf};
 
 use percent_encoding::percent_decode_str;

@@ -18,7 +18,7 @@ const EXPORT: &str = "OTEL_EXPORTER_OTLP_";
 const EXPORT_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
 
 impl Source {
-    /// Settings of traces. Spans are exported only to a configured endpoint, or if `OTEL_TRACES_EXPORTER` says so.
+    /// Settings of traces. Spans are exported only if an endpoint or `OTEL_TRACES_EXPORTER` is set.
     ///
     /// # Errors
     /// The first malformed variable.

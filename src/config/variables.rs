@@ -1,5 +1,3 @@
-//! Every variable and its expected form.
-
 /// Every variable with its expected form. A test compares the README.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),

@@ -1,5 +1,5 @@
-//! `carebell dev`: a family of four, a due dose, a worker in a process of its own (to be killed), and receivers that
-//! verify and print what arrives.
+//! `carebell dev`: a family of four, a due dose, a worker that can be killed, and receivers that verify and print what
+//! arrives.
 
 mod error;
 mod jobs;
@@ -158,7 +158,7 @@ impl Demo {
         })
     }
 
-    /// Publishes a dose every half minute, prints progress and restarts killed workers, until `stop`.
+    /// Publishes a dose every half minute, prints progress and restarts killed workers.
     ///
     /// # Errors
     /// If a server is lost.

@@ -1,8 +1,8 @@
 //! Child processes that never outlive this one, and directories that never outlive them.
 //!
 //! A killed parent cannot clean up, and `PR_SET_PDEATHSIG` needs unsafe code. So each server runs under a small shell
-//! that reads from a pipe, whose other end only this process holds. However it ends, the pipe closes and the shell
-//! stops the server.
+//! that reads from a pipe of this process. When the process ends in any way, the pipe closes and the shell stops the
+//! server.
 
 use std::{
     ffi::OsString,
@@ -16,11 +16,11 @@ use std::{
 
 use super::programs::DevError;
 
-/// Arguments: the stop signal, the program, its arguments. Prints the program's process id; exits with its exit code.
+/// Arguments: the stop signal, the program, its arguments. Prints the program's process id and returns its exit code.
 /// Input: `kill`, or end of file to stop.
 ///
-/// The pipe moves to descriptor 3, because background commands of a shell read `/dev/null`. The program does not
-/// inherit it. The watching part ignores signals that a supervisor may send to all processes.
+/// The pipe moves to descriptor 3, because background commands of a shell read `/dev/null`. The watching part ignores
+/// signals that a supervisor may send to all processes.
 const WATCHDOG: &str = r#"
 exec 3<&0
 signal=$1
@@ -86,8 +86,7 @@ pub enum StopSignal {
     Interrupt,
 }
 
-/// A running program. It gets its stop signal, and SIGKILL after 5 s, when this is dropped or the process ends in any
-/// way.
+/// A running program. It gets its stop signal, and SIGKILL after 5 s, on drop or when the process ends.
 #[derive(Debug)]
 pub struct Guarded {
     watchdog: Child,
@@ -99,7 +98,7 @@ pub struct Guarded {
 
 impl Guarded {
     /// Starts the program in its own process group, so that Ctrl-C reaches only this process. Blocks for a millisecond
-    /// or two; needs no async runtime.
+    /// or two.
     ///
     /// # Errors
     /// If log or shell fail. A program that cannot run looks ended.
@@ -191,7 +190,7 @@ impl Guarded {
 }
 
 impl Drop for Guarded {
-    /// Waits for the end, usually milliseconds, so that the directory can be removed.
+    /// Waits for the end, so that the directory can be removed.
     fn drop(&mut self) {
         drop(self.orders.take());
         let since = Instant::now();
@@ -238,7 +237,7 @@ impl Drop for PrivateDir {
     }
 }
 
-/// A temporary directory that every user can enter, as a server started by root runs as another user.
+/// A temporary directory that every user can enter: root starts servers as another user.
 ///
 /// # Errors
 /// If the temporary directory is not writable.

@@ -39,8 +39,8 @@ impl NatsServer {
         Self::start_with(program, dir, "").await
     }
 
-    /// With more configuration lines, for example permissions, TLS or a monitoring port. Address, port and store are
-    /// fixed, and `handshake_first` is not supported.
+    /// With more configuration lines, such as permissions, TLS or a monitoring port. `handshake_first` is not
+    /// supported.
     ///
     /// # Errors
     /// If it does not start, for example because of the lines.
@@ -164,8 +164,8 @@ async fn launch(
     }
 }
 
-/// From the file that this very process writes: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not
-/// parse and is read again.
+/// From a file of this very process: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not parse and is
+/// read again.
 fn listening_port(ports: &Path, pid: u32) -> Option<u16> {
     let ending = format!("_{pid}.ports");
     let mut files = fs::read_dir(ports).ok()?.flatten();

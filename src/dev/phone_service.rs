@@ -1,8 +1,8 @@
 //! A strict provider of text messages, `WhatsApp` messages and calls on loopback, for `carebell dev` and tests.
 //!
 //! It speaks the API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA ([`PhoneService::ca_pem`]). It
-//! refuses unknown and repeated fields, numbers that are not E.164 and malformed instructions. It can misbehave, and
-//! send status callbacks with right or wrong signatures, made by another library than the verifier's.
+//! refuses unknown and repeated fields, invalid numbers and malformed instructions. It can misbehave, and send status
+//! callbacks with right or wrong signatures.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -53,7 +53,7 @@ pub struct PhoneService {
 }
 
 impl PhoneService {
-    /// Starts on a free port of 127.0.0.1, with a fresh CA and token.
+    /// Starts on a free loopback port.
     ///
     /// # Errors
     /// If no port can be bound or no certificate made.

@@ -24,8 +24,8 @@ use super::{
 /// `initdb` alone takes a second or two.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// With `fsync=off` only a power cut loses data. Shared memory in the data directory and no Unix socket: a killed
-/// server leaves nothing elsewhere.
+/// With `fsync=off` only a power cut loses data. Without shared memory segments and Unix socket, a killed server leaves
+/// nothing elsewhere.
 const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
@@ -59,9 +59,8 @@ struct Home {
 }
 
 impl Postgres {
-    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Returns once it accepts connections. Root
-    /// runs it as `nobody`, who must be able to enter `dir` (see `guard::private_dir`); programs out of reach are
-    /// copied there.
+    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Root runs it as `nobody`, who must be able to
+    /// enter `dir` (see `guard::private_dir`); programs out of reach are copied there.
     ///
     /// # Errors
     /// If it does not start, with the end of its log.

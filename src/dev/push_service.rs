@@ -1,7 +1,7 @@
 //! A strict push service on loopback, for `carebell dev`, tests and benches.
 //!
 //! It checks each push against RFC 8030, RFC 8291 and RFC 8292 with other libraries than the sender's, and decrypts it.
-//! It can misbehave. HTTPS with its own CA ([`PushService::ca_pem`]), HTTP/2 and 1.1.
+//! HTTPS with its own CA ([`PushService::ca_pem`]), HTTP/2 and 1.1.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +44,7 @@ pub struct PushService {
 }
 
 impl PushService {
-    /// Starts on a free port of 127.0.0.1, with a fresh CA and certificate.
+    /// Starts on a free loopback port.
     ///
     /// # Errors
     /// If no port can be bound or no certificate made.

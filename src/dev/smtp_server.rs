@@ -1,8 +1,8 @@
 //! A strict mail server on loopback, for tests.
 //!
 //! It speaks SMTP (RFC 5321) with TLS, STARTTLS or neither, and optionally a password. It refuses commands out of order
-//! or too long, line ends other than CRLF, unknown parameters and missing headers. It can misbehave: server libraries
-//! can refuse, but neither fall silent nor hang up between a mail and its answer.
+//! or too long, line ends other than CRLF, unknown parameters and missing headers. Server libraries can refuse, but
+//! neither fall silent nor hang up between a mail and its answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -66,8 +66,7 @@ pub struct SmtpServer {
 }
 
 impl SmtpServer {
-    /// Starts on a free port of 127.0.0.1, with a fresh CA and certificate. Requires `user`, a name and a password, if
-    /// given.
+    /// Starts on a free loopback port. Requires `user`, a name and a password, if given.
     ///
     /// # Errors
     /// If no port can be bound or no certificate made.

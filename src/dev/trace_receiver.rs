@@ -53,7 +53,7 @@ impl TraceReceiver {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The trace of a root job as a tree, one span per line, with offset and duration. `None` until it has `runs` runs.
+    /// The trace of a root job as a tree, one span per line. `None` until it has `runs` runs.
     #[must_use]
     pub fn tree(&self, root_id: &str, runs: usize) -> Option<String> {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,5 @@
 //! A strict webhook endpoint on loopback, for `carebell dev` and tests. It verifies requests with another library than
-//! the sender's, and can misbehave. HTTPS with its own CA.
+//! the sender's. HTTPS with its own CA.
 
 use std::{
     collections::{HashMap, VecDeque},

@@ -1,5 +1,3 @@
-//! A check and its result.
-
 use std::fmt;
 
 use serde_json::{Value, json};

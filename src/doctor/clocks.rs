@@ -1,5 +1,3 @@
-//! Comparison of a server's clock with this machine's.
-
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::check::{Check, Item};

@@ -1,5 +1,3 @@
-//! Checks of the database.
-
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
@@ -18,7 +16,6 @@ const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::Da
 
 const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";
 
-/// All checks, over a connection of their own.
 pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
     let url = source.database_url().map_err(|error| error.variable);
     let store = url.and_then(|url| Store::new(&url, 1).map_err(|_| "DATABASE_URL".to_owned()));

@@ -1,9 +1,8 @@
-//! Check of the mail servers. No mail is sent.
+//! The mail servers are signed in to; no mail is sent.
 
 use super::check::{Check, Egress, Item};
 use crate::{channels::email::Email, config::Source};
 
-/// Signs in to each server of `SMTP_URL`, if any.
 pub(super) async fn examine(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::MailServers;
     let advice = "fix SMTP_URL or SMTP_CA_FILE, or allow the connection";

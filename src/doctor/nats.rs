@@ -53,7 +53,7 @@ enum About<'a> {
     Consumer(&'a crate::streams::Consumer),
     Pull,
     Ack,
-    /// Calls of the sweep and of the metrics. Without a body, those that change something are rejected.
+    /// Calls of sweep and metrics. Without a body, those that change something are rejected.
     Look,
     /// Publishing to this stream.
     Publish(&'static str),
@@ -73,7 +73,6 @@ struct Findings {
     clock: Option<Check>,
 }
 
-/// All checks, over a connection of their own.
 pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
     let rest = |why: &str| AFTER_THE_CONNECTION.map(|item| Check::not_checked(item, why));
     let config = match source.nats() {
@@ -194,8 +193,7 @@ impl Findings {
             (_, ProbeReply::Refused) => self.refused_subjects.push(probe.subject.clone()),
             (About::Stream(_) | About::Consumer(_), ProbeReply::Nobody) => self.nobody += 1,
             (About::Publish(stream), ProbeReply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
-            // As expected: acks get no reply; permitted pulls and publishes fail for another reason. Missing consumers
-            // show in their info.
+            // As expected: acks get no reply; permitted pulls and publishes fail for another reason.
             (About::Ack, _)
             | (About::Pull | About::Look, ProbeReply::Nobody)
             | (About::Pull | About::Look | About::Publish(_), ProbeReply::Said { .. }) => {}

@@ -1,4 +1,4 @@
-//! Check of the providers of text messages, `WhatsApp` and calls. Sends nothing.
+//! The providers are asked without sending anything.
 
 use super::check::{Check, Egress, Item};
 use crate::{channels::gateway, config::Source};

@@ -1,5 +1,3 @@
-//! Checks of the VAPID keys and of the push services.
-
 use super::check::{Check, Egress, Item};
 use crate::{channels::web_push::WebPush, clock::Clock, config::Source};
 

@@ -1,5 +1,3 @@
-//! Filters of dead letters.
-
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::super::failed::Failed;

@@ -1,4 +1,4 @@
-//! `redrive` and `discard`: select, confirm, process in chunks, show progress.
+//! `redrive` and `discard`, in chunks with progress.
 
 use std::{
     collections::BTreeSet,

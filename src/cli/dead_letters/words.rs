@@ -1,5 +1,3 @@
-//! Dead letters as text and as JSON.
-
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};

@@ -1,5 +1,3 @@
-//! `carebell schedules add`
-
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -1,5 +1,3 @@
-//! Saved schedules: list, show, pause, resume, delete, run now.
-
 use std::io::Write as _;
 
 use chrono::{DateTime, Utc};

@@ -1,5 +1,3 @@
-//! Arguments about schedules.
-
 use chrono::{DateTime, NaiveDate, Utc};
 use chrono_tz::Tz;
 

@@ -1,5 +1,3 @@
-//! Saved schedules as text and as JSON.
-
 use std::{fmt::Write as _, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, Utc};

@@ -1,4 +1,3 @@
-//! The error of the demo.
+//! Shown to the person at the terminal.
 
-/// Shown to the person at the terminal.
 pub type DemoError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,5 +1,3 @@
-//! Jobs of the demo.
-
 use async_nats::jetstream;
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
@@ -15,11 +13,9 @@ use crate::{
 /// Delay of a dose.
 const DUE_IN: TimeDelta = TimeDelta::seconds(2);
 
-/// A published dose.
 pub struct Dose {
     pub job_id: String,
     pub due: DateTime<Utc>,
-    /// Subject of its message.
     pub subject: String,
 }
 
@@ -40,7 +36,6 @@ pub async fn publish_dose(context: &jetstream::Context, now: DateTime<Utc>, numb
     Ok(Dose { job_id, due, subject: done.subject })
 }
 
-/// Saves a schedule that is due three times a minute.
 pub async fn save_schedule(store: &Store, now: DateTime<Utc>) -> Result<(), DemoError> {
     let spec = ScheduleSpec {
         name: "tea".into(),

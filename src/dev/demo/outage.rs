@@ -1,5 +1,4 @@
-//! `carebell dev --outage`: the SMS provider fails. Other channels stay fast, the circuit breaker opens, and all text
-//! messages arrive later.
+//! `carebell dev --outage`: the SMS provider fails, other channels stay fast, and text messages arrive later.
 
 use std::{fmt, time::Duration};
 

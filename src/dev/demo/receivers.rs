@@ -1,4 +1,4 @@
-//! The family's receivers, strict and over TLS: push service, mail server, SMS provider, webhook endpoint.
+//! The family's receivers, strict and over TLS.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 

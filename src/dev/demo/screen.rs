@@ -1,5 +1,3 @@
-//! Output of the demo.
-
 use std::io::Write as _;
 
 use chrono::{DateTime, Utc};
@@ -7,11 +5,9 @@ use chrono::{DateTime, Utc};
 /// Prints steps with the time since the start.
 pub struct Screen {
     pub started: DateTime<Utc>,
-    /// Print to standard error.
     pub quiet: bool,
 }
 
-/// A step of the demo.
 pub struct Step {
     pub at: DateTime<Utc>,
     pub who: String,

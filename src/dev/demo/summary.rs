@@ -1,5 +1,3 @@
-//! Result of `carebell dev --once`.
-
 use serde_json::json;
 
 /// Result of `--once`.

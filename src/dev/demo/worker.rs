@@ -38,7 +38,6 @@ struct Files {
 }
 
 impl DemoWorker {
-    /// Starts a worker in this directory.
     pub fn start(directory: &Path, environment: Vec<(&'static str, String)>) -> Result<Self, DemoError> {
         let files = Files { directory: directory.to_owned(), log: directory.join("worker.log") };
         // A rebuild must not disturb the demo.
@@ -60,7 +59,6 @@ impl DemoWorker {
         self.log.new_lines()
     }
 
-    /// The end of the log.
     pub fn output(&self) -> String {
         self.process.output()
     }
@@ -82,7 +80,6 @@ impl DemoWorker {
         Ok(Some(status))
     }
 
-    /// Stops the worker gracefully.
     pub async fn stop(&mut self) {
         self.process.stop().await;
     }

@@ -1,5 +1,3 @@
-//! Accepted messages and calls.
-
 use chrono::{DateTime, Utc};
 
 use super::twiml::Spoken;

@@ -57,7 +57,7 @@ impl Report {
         Ok(Self { url, fields })
     }
 
-    /// Signs and posts it over plain HTTP, to `proxy` instead of the URL's host if given. Returns the HTTP status.
+    /// Signs and posts it over plain HTTP, to `proxy` if given. Returns the HTTP status.
     ///
     /// # Errors
     /// If nobody answers.

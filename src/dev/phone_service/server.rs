@@ -1,5 +1,3 @@
-//! The HTTPS listener, with one handler.
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{

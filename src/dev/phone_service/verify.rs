@@ -1,5 +1,3 @@
-//! Rules for requests.
-
 use std::collections::BTreeMap;
 
 use axum::http::{
@@ -31,7 +29,7 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A broken rule, for an answer of this status and code.
+    /// Answered with this status and code.
     pub fn new(status: u16, code: u32, why: impl Into<String>) -> Self {
         Self { status, code, why: why.into() }
     }

@@ -1,5 +1,3 @@
-//! The HTTPS listener.
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{
