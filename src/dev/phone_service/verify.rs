@@ -111,11 +111,14 @@ fn message(fields: &mut Fields) -> Result<Received, Violation> {
     if body.chars().count() > LONGEST_BODY {
         return Err(Violation::new(400, 21_617, "the body has more than 1600 characters"));
     }
-    let validity = fields.remove("ValidityPeriod").map(|text| text.parse().ok().filter(|of| VALIDITY.contains(of)));
-    if validity == Some(None) {
-        return Err(Violation::new(400, 21_624, "ValidityPeriod is not a number of seconds from 1 to 14400"));
-    }
-    Ok(Received { body, validity: validity.flatten(), ..received(to, from, status_callback(fields)?) })
+    let validity = match fields.remove("ValidityPeriod").map(|text| text.parse()) {
+        None => None,
+        Some(Ok(seconds)) if VALIDITY.contains(&seconds) => Some(seconds),
+        Some(_) => {
+            return Err(Violation::new(400, 21_624, "ValidityPeriod is not a number of seconds from 1 to 14400"));
+        }
+    };
+    Ok(Received { body, validity, ..received(to, from, status_callback(fields)?) })
 }
 
 fn call(fields: &mut Fields) -> Result<Received, Violation> {
