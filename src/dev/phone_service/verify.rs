@@ -111,7 +111,7 @@ fn message(fields: &mut Fields) -> Result<Received, Violation> {
     if body.chars().count() > LONGEST_BODY {
         return Err(Violation::new(400, 21_617, "the body has more than 1600 characters"));
     }
-    let validity = match fields.remove("ValidityPeriod").map(|text| text.parse()) {
+    let validity = match fields.remove("ValidityPeriod").map(|text| text.parse::<u32>()) {
         None => None,
         Some(Ok(seconds)) if VALIDITY.contains(&seconds) => Some(seconds),
         Some(_) => {
