@@ -305,7 +305,7 @@ mod tests {
             (400, "TTL is not", bench.header("ttl", "1.5")),
             (400, "TTL is not", bench.header("ttl", "-1")),
             (400, "TTL is not", bench.header("ttl", "99999999999")),
-            (400, "Urgency is none", bench.header("urgency", "urgent")),
+            (400, "Urgency is not one", bench.header("urgency", "urgent")),
             (400, "Topic is not", bench.header("topic", &"a".repeat(31))),
             (400, "Topic is not", bench.header("topic", &"a".repeat(33))),
             (400, "Topic is not", bench.header("topic", &"+".repeat(32))),
