@@ -1,12 +1,11 @@
-//! Compiles `proto/` (by protox: no protoc needed) and lists the files of `streams/` and `src/templates/`, so that adding
-//! a file is enough.
+//! Compiles `proto/` with protox (no protoc needed), and lists the files of `streams/` and `src/templates/`.
 
 use std::{env, fmt::Write, fs, path::Path, path::PathBuf};
 
 use prost_build::Config;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // They are read by a macro, which is told of files that change and not of files that are added.
+    // `sqlx::migrate!` notices changed files but not added ones.
     println!("cargo:rerun-if-changed=migrations");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
@@ -16,7 +15,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// Rust types with reflection, from which canonical JSON is read and written.
 fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(files_of(Path::new("proto/carebell/v1"), "proto")?, ["proto"])?;
@@ -31,13 +29,12 @@ fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-/// The full names of our own messages.
 fn messages(descriptors: &prost_types::FileDescriptorSet) -> Vec<String> {
     let ours = descriptors.file.iter().filter(|file| file.package() == "carebell.v1");
     ours.flat_map(|file| file.message_type.iter().map(|message| format!("carebell.v1.{}", message.name()))).collect()
 }
 
-/// Writes `&[("JOBS.json", "{…}"), …]`: the texts themselves, so that a build directory shared by two clones holds for both.
+/// Writes `&[("JOBS.json", "{…}"), …]`: texts rather than paths, so that clones can share a build directory.
 fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=streams");
     let mut entries = String::new();
@@ -50,7 +47,7 @@ fn list_streams(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>>
     Ok(())
 }
 
-/// Writes `&[("en", "reminder.shift.txt", "title: …"), …]`, as above.
+/// Writes `&[("en", "reminder.shift.txt", "title: …"), …]`.
 fn list_templates(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=src/templates");
     let mut locales: Vec<PathBuf> =
@@ -70,7 +67,6 @@ fn list_templates(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error
     Ok(())
 }
 
-/// The files in `dir` with this extension, in order of name.
 fn files_of(dir: &Path, extension: &str) -> Result<Vec<PathBuf>, std::io::Error> {
     let mut files = Vec::new();
     for entry in fs::read_dir(dir)? {

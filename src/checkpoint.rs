@@ -1,41 +1,40 @@
-//! Named points between two effects, at which a test can end the process as `kill -9` would.
+//! Points between two effects, at which tests end the process like `kill -9`.
 //!
-//! `CAREBELL_ABORT_AT=committed carebell run` aborts the first time that point is reached. Builds without debug
-//! assertions (releases) do not read the variable and compile every point away.
+//! `CAREBELL_ABORT_AT=committed carebell run` aborts at the first such point, with debug assertions only.
 
 use std::sync::OnceLock;
 
-/// A point that has just been reached.
+/// A point just reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// A run knows what is to be; nothing of it is written yet.
+    /// Planned; nothing is written.
     Worked,
-    /// A run is committed; its children are not published yet.
+    /// Committed; the children are not published.
     Committed,
-    /// The children are published; the message is not acknowledged yet.
+    /// Children published; the message is not acknowledged.
     Published,
-    /// A delivery is claimed; it is not sent yet.
+    /// Delivery claimed, not sent.
     Claimed,
-    /// A delivery is sent; its outcome is not recorded yet.
+    /// Delivery sent; the outcome is not recorded.
     Sent,
-    /// The outcome of a delivery is recorded; the message is not acknowledged yet.
+    /// Outcome recorded; the message is not acknowledged.
     Recorded,
-    /// A job that waits is in HOLD; its message is not acknowledged yet.
+    /// Job parked in HOLD; the message is not acknowledged.
     Parked,
-    /// A job that failed for good is in `DEAD_LETTERS`; its message is not terminated yet.
+    /// Dead letter stored; the message is not terminated.
     Buried,
-    /// The server was told what became of a message.
+    /// Message settled.
     Settled,
-    /// A batch of maintenance is committed; its run is not committed yet.
+    /// Batch of maintenance committed; the run is not.
     Maintained,
-    /// What is due by itself is locked; nothing of it is published yet.
+    /// Due schedules or reminders locked; nothing is published.
     Due,
-    /// It is published; its schedules are not moved on yet.
+    /// Published; schedules have not advanced.
     Fired,
 }
 
 impl Step {
-    /// Reads a step's name, in lower case.
+    /// Parses a step's lower-case name.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
         STEPS.into_iter().find(|step| format!("{step:?}").eq_ignore_ascii_case(name))
@@ -59,12 +58,11 @@ const STEPS: [Step; 12] = [
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();
 
-/// Makes this process abort when it reaches `step`. For tests of crashes only.
+/// Aborts the process at `step`. For crash tests only.
 pub fn abort_at(step: Step) {
     let _ = ABORT_AT.set(step);
 }
 
-/// Says that a point has been reached.
 pub(crate) fn reached(step: Step) {
     if cfg!(debug_assertions) && ABORT_AT.get() == Some(&step) {
         std::process::abort();

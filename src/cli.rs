@@ -1,10 +1,14 @@
-//! The command line, a file a command. Results go to standard output, logs and errors to standard error.
+//! The command line: one file per command. Results go to standard output, everything else to standard error.
 
+mod actor;
+mod connect;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod failed;
 mod jobs;
 mod keys;
+mod kinds;
 mod migrate;
 mod publish;
 mod queues;
@@ -12,12 +16,13 @@ mod run;
 mod schedules;
 mod streams;
 
-use std::{fmt::Display, os::unix::fs::MetadataExt, path::PathBuf, process::ExitCode, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use self::failed::Failed;
 use crate::{config::Source, telemetry};
 
 /// The command line.
@@ -28,7 +33,7 @@ use crate::{config::Source, telemetry};
     about = "Reminder and notification jobs over NATS JetStream: nothing lost, nothing doubled, every outcome visible"
 )]
 pub struct Cli {
-    /// A TOML file with settings; the environment wins over it
+    /// TOML file with settings; environment variables override it
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     #[command(subcommand)]
@@ -37,47 +42,37 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Try the whole product: private servers, a demo family, the worker, a local push service
+    /// Try the whole product: private servers, a demo family, a worker, a local push service
     Dev(dev::Args),
-    /// Run the worker: pipeline, scheduler, dead-letter handler, health
+    /// Run the worker: pipeline, scheduler, dead-letter handler, health endpoints
     Run(run::Args),
     /// Publish a job
     Publish(publish::Args),
     /// Create or update the database schema
     Migrate(migrate::Args),
-    /// Compare streams and consumers with the server, or bring them there
+    /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// What became of a job, and taking back one that is delayed
+    /// Show the history of a job, or cancel a delayed one
     #[command(subcommand)]
     Jobs(jobs::Command),
-    /// The queues: how each behaves, and what waits in it
+    /// List the queues, their policies and their backlog
     #[command(subcommand)]
     Queues(queues::Command),
-    /// Jobs that failed for good: look at them, send them back, throw them away
+    /// List, redrive or discard jobs that failed for good
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
-    /// Schedules, and when they are due
+    /// Manage schedules, and preview their instants
     #[command(subcommand)]
     Schedules(schedules::Command),
-    /// VAPID keys
+    /// Make VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
-    /// Check configuration, servers, permissions, clocks and the way to push services; exit 1 if anything fails
+    /// Check configuration, servers, permissions, clocks and push services; exit 1 on failure
     Doctor(doctor::Args),
 }
 
-/// What a command that fails says before the process exits with 1.
-#[derive(Debug)]
-struct Failed(String);
-
-impl<E: Display> From<E> for Failed {
-    fn from(error: E) -> Self {
-        Self(error.to_string())
-    }
-}
-
-/// Runs a command; answers the process's exit code.
+/// Runs a command and returns the exit code.
 pub async fn main(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
@@ -88,18 +83,17 @@ pub async fn main(cli: Cli) -> ExitCode {
     }
 }
 
-/// How long the last spans may take.
 const TRACES_TIMEOUT: Duration = Duration::from_secs(2);
 
 async fn dispatch(cli: Cli) -> Result<(), Failed> {
-    // Whichever part comes first would choose another provider than the rest, and panic.
+    // Otherwise the first user of rustls might choose another provider, and the next panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let source = Source::read(cli.config.as_deref())?;
-    // Commands answer on standard output; their logs are for when something goes wrong.
+    // Commands print results; their logs are for problems.
     let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     match source.log(level) {
         Ok(log) => telemetry::init(&log),
-        // It tells of all that is wrong, this included.
+        // `doctor` reports this problem too.
         Err(_) if matches!(cli.command, Command::Doctor(_)) => {}
         Err(problem) => return Err(problem.into()),
     }
@@ -127,15 +121,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
     }
 }
 
-/// Whose act it is where nobody says so: in a container there may be no name.
-fn actor(said: Option<String>) -> String {
-    said.filter(|name| !name.is_empty()).unwrap_or_else(|| {
-        let uid = std::fs::metadata("/proc/self").map(|process| process.uid().to_string());
-        format!("uid {}", uid.unwrap_or_else(|_| "unknown".into()))
-    })
-}
-
-/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process at once.
+/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process.
 fn stop_signal() -> Result<CancellationToken, Failed> {
     let stop = CancellationToken::new();
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

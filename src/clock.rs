@@ -1,5 +1,4 @@
-//! Time and randomness: the two things that tests substitute, and therefore the only file that reads them from the
-//! machine (`clippy.toml` refuses them everywhere else).
+//! Time and randomness, which tests replace. Other files may not read them from the machine (`clippy.toml`).
 
 use std::sync::{
     Arc, Mutex, PoisonError,
@@ -9,7 +8,7 @@ use std::sync::{
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
-/// The wall clock, in UTC.
+/// Wall clock in UTC.
 #[derive(Clone, Debug)]
 pub struct Clock(Source);
 
@@ -27,13 +26,13 @@ impl Clock {
         Self(Source::System)
     }
 
-    /// A clock that stands still until it is moved by [`Clock::advance`].
+    /// A clock that moves only by [`Clock::advance`].
     #[must_use]
     pub fn manual(start: DateTime<Utc>) -> Self {
         Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
     }
 
-    /// The present instant, to the microsecond (what Postgres keeps).
+    /// Current time, in microseconds like Postgres.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     pub fn now(&self) -> DateTime<Utc> {
@@ -44,7 +43,7 @@ impl Clock {
         DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
     }
 
-    /// Moves a manual clock; does nothing to the machine's.
+    /// Moves a manual clock; no effect on others.
     pub fn advance(&self, by: TimeDelta) {
         if let Source::Manual(micros) = &self.0 {
             micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
@@ -52,7 +51,7 @@ impl Clock {
     }
 }
 
-/// The random source, for jitter and identifiers. Keys and salts of Web Push come from the cryptographic library.
+/// Random source for jitter and identifiers, not for cryptographic keys.
 #[derive(Clone, Debug)]
 pub struct Random(Option<Arc<Mutex<StdRng>>>);
 
@@ -75,7 +74,7 @@ impl Random {
         self.with(|rng| rng.random())
     }
 
-    /// A `UUIDv7` (RFC 9562): unique, and ordered by `now`, so that index pages fill from one end.
+    /// A `UUIDv7` (RFC 9562), ordered by `now`, which fills index pages from one end.
     #[must_use]
     pub fn uuid(&self, now: DateTime<Utc>) -> uuid::Uuid {
         let mut tail = [0; 10];

@@ -1,5 +1,5 @@
-//! Private servers for `carebell dev`, tests and benches: a real nats-server and a real Postgres, found on this machine
-//! or fetched once, in a directory of their own, on free loopback ports; they end with this process, however it ends.
+//! Private servers for `carebell dev`, tests and benches, in a temporary directory on free loopback ports. They end
+//! with this process, however it ends.
 
 pub mod certificates;
 pub mod demo;
@@ -23,17 +23,16 @@ use self::{
     programs::{DevError, Programs, Search},
 };
 
-/// Where fetched programs are kept.
 const CACHE: &str = "programs";
 
-/// Both servers and the directory they are in. Dropping it stops them and removes it.
+/// Both servers and their directory, until dropped.
 #[derive(Debug)]
 pub struct Servers {
     /// NATS with `JetStream`.
     pub nats: NatsServer,
     /// Postgres.
     pub postgres: Postgres,
-    /// Holds both stores, and whatever else should vanish with them. Dropped last.
+    /// Both stores and temporary files. Dropped last.
     pub directory: PrivateDir,
 }
 
@@ -41,7 +40,7 @@ impl Servers {
     /// Finds or fetches the programs and starts both.
     ///
     /// # Errors
-    /// Says which program is missing or did not start, what was tried, and what to do.
+    /// Names the program, every attempt and the remedy.
     pub async fn start(announce: fn(&str)) -> Result<Self, DevError> {
         let programs = find(announce).await?;
         let directory = guard::private_dir()?;
@@ -53,15 +52,15 @@ impl Servers {
     }
 }
 
-/// Finds or fetches the programs. They are kept under `target/`, beside what cargo builds.
+/// Finds or fetches the programs, the latter into `target/`.
 ///
 /// # Errors
-/// Says what is missing, what was tried, and what to do.
+/// Names the program, every attempt and the remedy.
 pub async fn find(announce: fn(&str)) -> Result<Programs, DevError> {
     programs::find_or_fetch(&search(announce)).await
 }
 
-/// Where programs are looked for, and kept.
+/// Where programs are looked for and kept.
 #[must_use]
 pub fn search(announce: fn(&str)) -> Search {
     Search {
@@ -73,7 +72,7 @@ pub fn search(announce: fn(&str)) -> Search {
     }
 }
 
-/// The `target/` that this program was built into, else one in the working directory.
+/// This program's `target/`, else one in the working directory.
 fn target_directory() -> std::path::PathBuf {
     let executable = std::env::current_exe().unwrap_or_default();
     let built_into = executable.ancestors().find(|directory| directory.join("CACHEDIR.TAG").is_file());

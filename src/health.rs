@@ -1,5 +1,4 @@
-//! What the worker knows of its own state and of the servers it needs. Read by the HTTP endpoints, and by consumers,
-//! which stop pulling while the database is away.
+//! State of the worker and its servers, for the HTTP endpoints and for consumers, which pause without a database.
 
 use std::{
     collections::BTreeMap,
@@ -14,14 +13,14 @@ use tokio::sync::watch;
 
 use crate::telemetry::metrics::Metrics;
 
-/// Where the worker is in its life.
+/// Lifecycle of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
     /// Not yet pulling.
     Starting,
     /// Pulling.
     Running,
-    /// No longer pulling; finishing what is under way.
+    /// Not pulling; finishing jobs in flight.
     Draining,
 }
 
@@ -37,43 +36,43 @@ impl Phase {
     }
 }
 
-/// The state of one part.
+/// State of one part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
-    /// It works.
+    /// Working.
     Up,
-    /// It does not, and why.
+    /// Not working, with the reason.
     Down(String),
 }
 
-/// Shared by all parts of a worker.
+/// Health of a worker, shared by its parts.
 #[derive(Debug)]
 pub struct Health {
     phase: watch::Sender<Phase>,
     database: watch::Sender<bool>,
-    /// Counts the connections to NATS.
+    /// Number of connections made to NATS.
     connections: watch::Sender<u64>,
     parts: Mutex<BTreeMap<&'static str, Part>>,
-    /// In milliseconds; negative where nothing was due yet.
+    /// Milliseconds. Negative until something was due.
     schedule_lag: AtomicI64,
-    /// When that was, in milliseconds since 1970.
+    /// In milliseconds since 1970.
     schedule_due: AtomicI64,
     metrics: Metrics,
 }
 
-/// Names of the parts.
+/// Part: the connection to NATS.
 pub const NATS: &str = "nats";
-/// See [`NATS`].
+/// Part: the database.
 pub const POSTGRES: &str = "postgres";
-/// See [`NATS`]: publishes what people scheduled.
+/// Part: the scheduler of saved schedules.
 pub const SCHEDULER: &str = "scheduler";
-/// See [`NATS`]: publishes what follows from the care tables.
+/// Part: the scheduler of care reminders.
 pub const CARE_REMINDERS: &str = "care_reminders";
-/// See [`NATS`]: can be read, so that reminders can be planned.
+/// Part: the care tables are readable.
 pub const CARE_TABLES: &str = "care_tables";
 
 impl Health {
-    /// Everything still to come up.
+    /// A starting worker without parts.
     #[must_use]
     pub fn new() -> Arc<Self> {
         Arc::new(Self {
@@ -92,14 +91,13 @@ impl Health {
         self.phase.send_replace(phase);
     }
 
-    /// The present phase.
+    /// Current phase.
     #[must_use]
     pub fn phase(&self) -> Phase {
         *self.phase.borrow()
     }
 
-    /// Notes the state of a part; a change is logged once. Of the database this is called for every statement: nothing is
-    /// copied, and nothing written while nothing changes.
+    /// Records a part's state and logs changes. Called for every database statement, so it copies nothing if unchanged.
     pub fn set(&self, name: &'static str, part: Part) {
         let mut parts = self.lock();
         let before = parts.get(name);
@@ -113,8 +111,7 @@ impl Health {
         }
         let up = part == Part::Up;
         parts.insert(name, part);
-        // Under the same lock. Of two statements that end at once, one well and one not, each would else have one of the two
-        // say what it saw, and a database that is up might be shown as down for ever.
+        // Under the lock: otherwise statements that end at once could leave the two states in disagreement.
         if name == POSTGRES {
             self.database.send_if_modified(|was| std::mem::replace(was, up) != up);
         }
@@ -124,37 +121,37 @@ impl Health {
         self.parts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All parts, in order of name.
+    /// All parts, sorted by name.
     #[must_use]
     pub fn parts(&self) -> BTreeMap<&'static str, Part> {
         self.lock().clone()
     }
 
-    /// Whether everything works.
+    /// Whether every part works.
     #[must_use]
     pub fn is_well(&self) -> bool {
         self.lock().values().all(|part| *part == Part::Up)
     }
 
-    /// A connection to NATS was made.
+    /// Records a connection to NATS.
     pub fn connected(&self) {
         self.set(NATS, Part::Up);
         self.connections.send_modify(|count| *count += 1);
     }
 
-    /// What is counted.
+    /// The worker's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
     }
 
-    /// Something was due by itself, and is published now: how late the latest of it was.
+    /// Records the scheduler's lag.
     pub fn scheduled(&self, lag: TimeDelta, now: DateTime<Utc>) {
         self.schedule_due.store(now.timestamp_millis(), Ordering::Relaxed);
         self.schedule_lag.store(lag.num_milliseconds().max(0), Ordering::Relaxed);
     }
 
-    /// How late the scheduler was the last time that something was due. None where nothing was.
+    /// The scheduler's last lag, if anything was due.
     #[must_use]
     pub fn schedule_lag(&self) -> Option<TimeDelta> {
         TimeDelta::try_milliseconds(self.schedule_lag.load(Ordering::Relaxed)).filter(|lag| *lag >= TimeDelta::zero())
@@ -167,25 +164,25 @@ impl Health {
         self.schedule_lag().and(due)
     }
 
-    /// Changes whenever a connection to NATS is made: pulls that were made over an earlier one may be forgotten.
+    /// Changes with each connection to NATS, after which earlier pulls may be lost.
     #[must_use]
     pub fn connections(&self) -> watch::Receiver<u64> {
         self.connections.subscribe()
     }
 
-    /// The database has answered.
+    /// Records an answer of the database.
     pub fn database_answers(&self) {
         self.set(POSTGRES, Part::Up);
     }
 
-    /// The database has not answered.
+    /// Records a failure of the database.
     pub fn database_fails(&self, why: &str) {
         self.set(POSTGRES, Part::Down(why.to_owned()));
     }
 
-    /// Waits until the database answers; returns at once while it does.
+    /// Waits until the database answers.
     pub async fn database_up(&self) {
-        // The sender lives as long as `self`, so this cannot fail.
+        // Cannot fail: the sender lives as long as `self`.
         let _ = self.database.subscribe().wait_for(|up| *up).await;
     }
 }
@@ -198,7 +195,7 @@ mod tests {
 
     use super::*;
 
-    /// Whoever waits for the database, and whoever reads of it, are told the same.
+    /// Waiters and readers see the same state.
     #[test]
     fn answers_and_failures_at_once_leave_one_state() {
         const ROUNDS: usize = 20_000;

@@ -1,4 +1,4 @@
-//! What the worker says of itself over HTTP: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`. Meant for the inside only.
+//! HTTP endpoints of the worker, for internal networks: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`.
 
 use std::{
     io,
@@ -24,22 +24,21 @@ use crate::{
     telemetry::metrics::Present,
 };
 
-/// What is told of.
+/// State that the endpoints show.
 #[derive(Clone)]
 pub struct State {
-    /// The worker.
+    /// The worker's health.
     pub health: Arc<Health>,
-    /// Its channels.
+    /// The worker's channels.
     pub channels: Channels,
-    /// Its database, once it has one.
+    /// The worker's database, once connected.
     pub store: Arc<OnceLock<Store>>,
 }
 
-/// Serves on `port` (0 = any that is free) until `stop`, in the runtime that this is called in. Answers the address; by then
-/// it listens.
+/// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///
 /// # Errors
-/// If the port cannot be had.
+/// If the port cannot be bound.
 pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<SocketAddr> {
     let listener = listen(port)?;
     let address = listener.local_addr()?;
@@ -52,14 +51,13 @@ pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<Soc
     Ok(address)
 }
 
-/// The most connections that wait to be accepted, as the standard library has it.
+/// As in the standard library.
 const BACKLOG: i32 = 128;
 
-/// Listens on a port (0 = any that is free) of all addresses: a cluster may have either protocol, or both. Where the
-/// machine has no IPv6, of IPv4 alone. To be called in a runtime.
+/// Listens on a port (0 for any free one), for IPv6 and IPv4, or IPv4 alone if there is no IPv6. Needs a runtime.
 ///
 /// # Errors
-/// If the port cannot be had.
+/// If the port cannot be bound.
 pub fn listen(port: u16) -> io::Result<TcpListener> {
     match bind((Ipv6Addr::UNSPECIFIED, port).into()) {
         Err(error) if error.kind() != io::ErrorKind::AddrInUse => bind((Ipv4Addr::UNSPECIFIED, port).into()),
@@ -70,10 +68,10 @@ pub fn listen(port: u16) -> io::Result<TcpListener> {
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     if address.is_ipv6() {
-        // Whatever the system's default is.
+        // Overrides the system's default.
         socket.set_only_v6(false)?;
     }
-    // A worker that is started again need not wait for the connections of the last one.
+    // Connections of a predecessor must not block the port.
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
@@ -91,14 +89,14 @@ fn routes(state: State) -> Router {
         .with_state(state)
 }
 
-/// 503 while starting and while draining, so that nothing is sent here that would have to wait.
+/// 503 while starting and draining, to receive no traffic.
 async fn ready(extract::State(State { health, .. }): extract::State<State>) -> (StatusCode, String) {
     let phase = health.phase();
     let status = if phase == Phase::Running { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, format!("{}\n", phase.name()))
 }
 
-/// 503 while a part is down, with each part's state.
+/// 503 while a part is down.
 async fn show(extract::State(State { health, channels, .. }): extract::State<State>) -> (StatusCode, Json<Value>) {
     let well = health.is_well() && health.phase() != Phase::Starting;
     let parts: serde_json::Map<String, Value> = health
@@ -115,7 +113,7 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
     let status = if well { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let word = if well { "up" } else { "down" };
     let lag = health.schedule_lag().map(|lag| lag.num_milliseconds());
-    // An outage of a provider is none of the worker's: it is shown, and changes nothing.
+    // Only shown: a provider's outage does not make the worker unhealthy.
     let breakers: serde_json::Map<String, Value> = channels
         .breakers()
         .into_iter()
@@ -131,7 +129,7 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
     (status, Json(body))
 }
 
-/// For Prometheus. Written from memory: no server is asked.
+/// Prometheus metrics, from memory.
 async fn metrics(extract::State(State { health, channels, store }): extract::State<State>) -> impl IntoResponse {
     let parts = health.parts().into_iter().map(|(name, part)| (name, part == Part::Up)).collect();
     let lag = health.schedule_lag().and_then(|lag| lag.to_std().ok());
@@ -155,7 +153,6 @@ mod tests {
         let listener = listen(0).unwrap();
         let address = listener.local_addr().unwrap();
         TcpStream::connect((Ipv4Addr::LOCALHOST, address.port())).await.unwrap();
-        // Both, where the machine has both.
         let has_ipv6 = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).await.is_ok();
         assert_eq!(TcpStream::connect((Ipv6Addr::LOCALHOST, address.port())).await.is_ok(), has_ipv6);
         assert_eq!(listen(address.port()).unwrap_err().kind(), io::ErrorKind::AddrInUse);

@@ -1,4 +1,4 @@
-//! Arguments, environment, signals; nothing else.
+//! Entry point: arguments, environment, signals.
 
 use std::process::ExitCode;
 

@@ -1,55 +1,53 @@
-//! The connection to NATS: made with the configured credentials, mended by the client, its state told to [`Health`].
+//! Connection to NATS, reopened by the client, and reported to [`Health`].
 
-mod ask;
+mod probe;
 
 use std::{sync::Arc, time::Duration};
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
 use tokio::sync::broadcast;
 
-pub use self::ask::{Ask, Reply};
-
+pub use self::probe::{PermissionProbe, ProbeReply};
 use crate::{
-    config::NatsConfig,
+    config::{NatsConfig, NatsUser},
     health::{Health, NATS, Part},
 };
 
-/// How long an answer of the `JetStream` API and a publish's acknowledgement may take.
+/// Timeout of `JetStream` API calls and of publish acknowledgements.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Publishes in flight at once, over all jobs of a process: what bounds the memory of unacknowledged messages.
+/// Publishes in flight per process, to bound memory.
 const PUBLISHES_IN_FLIGHT: usize = 5000;
 
-/// How many refusals may wait to be looked at.
 const REFUSALS: usize = 256;
 
-/// The least version: the first that can schedule messages.
+/// The first version with message schedules.
 const LEAST: (i64, i64, i64) = (2, 12, 0);
 
-/// `JetStream`, for those who hand it on and do not speak to it themselves.
+/// `JetStream`, for code that passes it on.
 pub type JetStream = jetstream::Context;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
-    /// The credentials file.
+    /// Unreadable credentials file.
     #[error("NATS_CREDS cannot be read: {0}")]
     Creds(std::io::Error),
-    /// Nobody there, or no way to speak to them.
+    /// No answer, or no known protocol.
     #[error("NATS_URL: {0}")]
     Unreachable(String),
-    /// The server does not know the user.
+    /// Unknown user.
     #[error("NATS_URL: the server refuses the user or the password")]
     User,
-    /// The server cannot schedule messages.
+    /// No message schedules.
     #[error("NATS_URL: the server is version {0}; Carebell needs 2.12 or later")]
     Old(String),
 }
 
-/// A connection, and what the server refuses over it.
+/// A connection and its permission errors.
 #[derive(Clone, Debug)]
 pub struct Connection {
-    /// The connection itself.
+    /// The client.
     pub client: async_nats::Client,
     refusals: broadcast::Sender<String>,
 }
@@ -57,7 +55,7 @@ pub struct Connection {
 /// Connects once.
 ///
 /// # Errors
-/// If the server cannot be reached, refuses the credentials, or is older than 2.12, which cannot schedule messages.
+/// If the server is unreachable, refuses the credentials or is older than 2.12.
 pub async fn connect(config: &NatsConfig, health: &Arc<Health>) -> Result<async_nats::Client, ConnectError> {
     let connection = open(config, health).await?;
     connection.check_version()?;
@@ -67,7 +65,7 @@ pub async fn connect(config: &NatsConfig, health: &Arc<Health>) -> Result<async_
 /// Connects once, to a server of any version.
 ///
 /// # Errors
-/// If the server cannot be reached, or refuses the credentials.
+/// If the server is unreachable or refuses the credentials.
 pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connection, ConnectError> {
     let listener = Arc::clone(health);
     let (refusals, _) = broadcast::channel(REFUSALS);
@@ -87,10 +85,10 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
     if let Some(creds) = &config.creds {
         options = options.credentials_file(creds).await.map_err(ConnectError::Creds)?;
     }
-    // Not left in the URLs: the client writes those to its debug log.
+    // Not in the URLs, which the client writes to its debug log.
     options = match &config.user {
-        Some((user, Some(password))) => options.user_and_password(user.clone(), password.clone()),
-        Some((token, None)) => options.token(token.clone()),
+        Some(NatsUser::Password { name, password }) => options.user_and_password(name.clone(), password.clone()),
+        Some(NatsUser::Token(token)) => options.token(token.clone()),
         None => options,
     };
     let servers: Vec<&str> = config.servers.iter().map(String::as_str).collect();
@@ -103,16 +101,16 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
 }
 
 impl Connection {
-    /// The server's version.
+    /// Version of the server.
     #[must_use]
     pub fn version(&self) -> String {
         self.client.server_info().version
     }
 
-    /// Whether the server is new enough.
+    /// Checks that the server is new enough.
     ///
     /// # Errors
-    /// If it is not.
+    /// If the server is too old.
     pub fn check_version(&self) -> Result<(), ConnectError> {
         let (major, minor, patch) = LEAST;
         if self.client.is_server_compatible(major, minor, patch) {
@@ -122,7 +120,7 @@ impl Connection {
     }
 }
 
-/// At once, then doubled from 200 ms to 3.2 s. The client waits this long before the first attempt too.
+/// None at first, then doubled from 200 ms to 3.2 s. Used before the first attempt too.
 fn reconnect_delay(attempts: usize) -> Duration {
     match attempts {
         0 | 1 => Duration::ZERO,
@@ -146,7 +144,7 @@ fn hear(health: &Health, refusals: &broadcast::Sender<String>, event: &Event) {
         Event::Connected => health.connected(),
         Event::Disconnected => health.set(NATS, Part::Down("disconnected, trying again".into())),
         Event::ServerError(error) if is_answer(refusals, &error.to_string()) => {}
-        // A denied publish is otherwise seen only as an acknowledgement that does not come.
+        // Otherwise a denied publish shows only as a missing acknowledgement.
         Event::ServerError(error) => tracing::error!("NATS refuses: {error}"),
         Event::ClientError(error) => tracing::warn!("the NATS client: {error}"),
         Event::LameDuckMode => tracing::info!("this NATS server is about to stop; the client moves to another"),
@@ -154,7 +152,7 @@ fn hear(health: &Health, refusals: &broadcast::Sender<String>, event: &Event) {
     }
 }
 
-/// While somebody asks what is allowed, a refusal is an answer, and told by whoever asks.
+/// During a permission check, a refusal is an answer and needs no log line.
 fn is_answer(refusals: &broadcast::Sender<String>, error: &str) -> bool {
     error.contains("Permissions Violation") && refusals.send(error.to_owned()).is_ok()
 }

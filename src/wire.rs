@@ -1,10 +1,10 @@
-//! The protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON form.
+//! Protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON.
 
 use std::sync::LazyLock;
 
 use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
 
-/// The descriptors of the messages, from which canonical JSON is read and written.
+/// Descriptors of the messages, for canonical JSON.
 #[expect(clippy::expect_used, reason = "the bytes were written by build.rs from descriptors that it had just compiled")]
 pub static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
     let bytes = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
@@ -17,39 +17,39 @@ mod generated {
 }
 pub use generated::*;
 
-/// Why a body could not be read. Holds positions and field names, never the body's own texts.
+/// Why a body is unreadable. Never quotes the body.
 #[derive(Debug, thiserror::Error)]
 pub enum DecodeError {
-    /// Not this message as protobuf.
+    /// Not this message in protobuf.
     #[error("the body is not a protobuf {message}: {why}")]
     Protobuf {
-        /// The message's full name.
+        /// Full name of the message.
         message: String,
-        /// What the decoder says.
+        /// The decoder's error.
         why: String,
     },
-    /// Not this message as canonical JSON.
+    /// Not this message in canonical JSON.
     #[error("the body is not a {message} as JSON: {why}")]
     Json {
-        /// The message's full name.
+        /// Full name of the message.
         message: String,
-        /// What the decoder says, without the values it quotes.
+        /// The decoder's error, without quoted values.
         why: String,
     },
 }
 
-/// Reads a protobuf body.
+/// Decodes a protobuf body.
 ///
 /// # Errors
-/// Says which message was expected and what the decoder met.
+/// Names the expected message and the error.
 pub fn from_protobuf<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
     M::decode(body).map_err(|error| DecodeError::Protobuf { message: name::<M>(), why: error.to_string() })
 }
 
-/// Reads a body in canonical protobuf JSON. Unknown fields are refused: they are typing errors.
+/// Decodes canonical protobuf JSON. Unknown fields are errors: usually typos.
 ///
 /// # Errors
-/// Says which message was expected, where the reader stopped and why.
+/// Names the expected message, position and error.
 pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
     let error = |why| DecodeError::Json { message: name::<M>(), why };
     let mut reader = serde_json::Deserializer::from_slice(body);
@@ -59,13 +59,13 @@ pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> R
     dynamic.transcode_to().map_err(|problem| error(problem.to_string()))
 }
 
-/// Writes canonical protobuf JSON.
+/// Encodes canonical protobuf JSON.
 #[must_use]
 pub fn to_json<M: ReflectMessage>(message: &M) -> serde_json::Value {
     serde_json::to_value(message.transcode_to_dynamic()).unwrap_or_default()
 }
 
-/// `google.protobuf.Struct` as a JSON object. Numbers that JSON cannot hold (NaN, infinities) become null.
+/// `google.protobuf.Struct` as a JSON object. NaN and infinities become null.
 #[must_use]
 pub fn struct_to_json(data: prost_types::Struct) -> serde_json::Map<String, serde_json::Value> {
     data.fields.into_iter().map(|(key, value)| (key, value_to_json(value))).collect()
@@ -83,7 +83,7 @@ fn value_to_json(value: prost_types::Value) -> serde_json::Value {
     }
 }
 
-/// Protobuf knows only doubles; a whole number is written without a fraction, as it was most likely given.
+/// Protobuf has only doubles. Whole numbers lose their fraction, as producers most likely sent them.
 #[expect(clippy::cast_possible_truncation, reason = "the range is checked: every integer up to 2^53 is exact")]
 fn number_to_json(number: f64) -> serde_json::Value {
     const EXACT: f64 = 9_007_199_254_740_992.0;
@@ -94,7 +94,7 @@ fn name<M: Default + ReflectMessage>() -> String {
     M::default().descriptor().full_name().to_owned()
 }
 
-/// serde quotes offending values, which may be personal; field names and positions are enough to find them.
+/// serde quotes offending values, which may be personal.
 fn without_values(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let position = format!("line {} column {}", error.line(), error.column());
@@ -105,7 +105,7 @@ fn without_values(error: &serde_json::Error) -> String {
     }
 }
 
-/// A JSON object as `google.protobuf.Struct`; none for anything else.
+/// A JSON object as `google.protobuf.Struct`; `None` for other values.
 #[must_use]
 pub fn json_to_struct(value: serde_json::Value) -> Option<prost_types::Struct> {
     match json_to_value(value).kind {

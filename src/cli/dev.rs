@@ -2,18 +2,18 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::dev::demo::Demo;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Stop when the family has its pushes, mail, text message and webhook
+    /// Stop when pushes, mail, text message and webhook have arrived
     #[arg(long)]
     once: bool,
-    /// Print one JSON object at the end; the way is told on standard error
+    /// Print one JSON object at the end; progress goes to standard error
     #[arg(long, requires = "once")]
     json: bool,
-    /// Then let the provider of text messages fail for a while, and show what becomes of them
+    /// Then fail the SMS provider for a while, and show the effect
     #[arg(long)]
     outage: bool,
 }
@@ -46,8 +46,8 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         println!("{json}");
     } else {
         println!(
-            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} doubled, {} mail, {} text message, {} webhook; last \
-             push {} ms after it was due",
+            "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} duplicates, {} mail, {} text message, {} \
+             webhook; last push {} ms after the due time",
             summary.reminders,
             summary.inbox_rows,
             summary.pushes_sent,

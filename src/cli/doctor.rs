@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::{
     clock::Clock,
     config::Source,
@@ -11,10 +11,10 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Do not look whether push services and providers can be reached
+    /// Skip push services, mail servers and providers
     #[arg(long)]
     offline: bool,
-    /// One JSON array in place of lines
+    /// Print one JSON array
     #[arg(long)]
     json: bool,
 }

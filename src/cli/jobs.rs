@@ -1,5 +1,4 @@
-//! `carebell jobs`: what became of a job, for whoever is asked why nothing has arrived, and taking back one that is
-//! delayed. Shows ids only; what people wrote, and where they can be reached, stays in the database.
+//! `carebell jobs`: a job's history, and cancellation. Prints ids only; texts and addresses stay in the database.
 
 use std::{
     fmt::{Display, Write as _},
@@ -10,35 +9,33 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{Failed, actor};
+use super::{actor::actor, connect, failed::Failed};
 use crate::{
     channels::NOBODY,
     clock::Clock,
     config::Source,
-    effects::submit::{self, Delayed, Producer},
-    health::Health,
+    effects::submit::{self, Delayed},
     jobs,
     kind::Stage,
-    nats,
     plan::Removed,
     store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
 };
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Tell the way of a job: runs, inbox rows, deliveries, and what was done to it by hand
+    /// Show the history of a job: runs, inbox rows, deliveries, manual actions
     Show {
-        /// The job's id, or that of any job that followed from it
+        /// The job's id, or the id of a job that followed from it
         id: String,
-        /// One JSON object in place of words
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
-    /// Take back a job that is delayed. (To change one, publish it again under its id with another --at or --delay)
+    /// Cancel a delayed job. To change one, publish it again under its id with another --at or --delay
     Cancel {
         /// The job's id
         id: String,
-        /// Who does it, for the audit log
+        /// Your name, for the audit log
         #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
         by: Option<String>,
     },
@@ -56,21 +53,21 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     let store = Store::new(&source.database_url()?, 1)?;
     let way = store.way_of(id).await;
     store.close().await;
-    // What waits for its time is not on record yet: the server knows of it.
-    let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
+    // A delayed job has no record yet; only NATS has it.
+    let delayed = async { submit::delayed(&connect::jetstream(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
         (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
         (None, Ok(None)) => {
             return Err(Failed(format!(
-                "nothing is on record of a job {id:?}. Either the id is another, or the job waits in its stream (`carebell \
-                 queues list`), or it is held by a worker, whose log says why, or nobody knows its kind, and it is a dead \
-                 letter (`carebell dead-letters show {id}`)"
+                "there is no record of a job {id:?}. Either the id is wrong, or the job waits in its stream \
+                 (`carebell queues list`), or a worker holds it and its log says why, or its kind is unknown and it \
+                 is a dead letter (`carebell dead-letters show {id}`)"
             )));
         }
         (None, Err(Failed(why))) => {
             return Err(Failed(format!(
-                "nothing is on record of a job {id:?}, and whether it is delayed could not be asked: {why}"
+                "there is no record of a job {id:?}, and NATS cannot say whether it is delayed: {why}"
             )));
         }
     };
@@ -80,9 +77,9 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
-    // Ids of jobs that followed from another are longer than those that producers choose.
+    // Ids of children are longer.
     if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
-        return Err(Failed(format!("{id:?} is no job id: those have only A-Z a-z 0-9 _ : . -")));
+        return Err(Failed(format!("{id:?} is not a job id: allowed are A-Z a-z 0-9 _ : . -")));
     }
     Ok(())
 }
@@ -90,7 +87,7 @@ fn check_id(id: &str) -> Result<(), Failed> {
 async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    if submit::cancel(&connect(source).await?, id).await? {
+    if submit::cancel(&connect::jetstream(source).await?, id).await? {
         let entry = AuditEntry {
             at: Clock::system().now(),
             actor: actor(by),
@@ -102,18 +99,11 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
         store
             .record_audit(&[entry])
             .await
-            .map_err(|error| format!("job {id} is taken back, and that is not on record: {error}"))?;
-        println!("job {id} is taken back");
+            .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
+        println!("job {id} is cancelled");
         return Ok(());
     }
-    Err(Failed(format!(
-        "no job {id:?} is delayed: it is due already (`carebell jobs show {id}`), or the id is another"
-    )))
-}
-
-async fn connect(source: &Source) -> Result<Producer, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    Ok(nats::jetstream(&client))
+    Err(Failed(format!("job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or the id is wrong")))
 }
 
 fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
@@ -177,7 +167,6 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
     })
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
 fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
     let mut text = format!("job {}\n", way.root_id);
     if let Some(Delayed { schedule, target }) = delayed {
@@ -187,7 +176,7 @@ fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
         let _ = writeln!(text, "  {}", run_in_words(run, way));
     }
     for planned in &way.planned {
-        let _ = writeln!(text, "  {}: planned, and not known to be published yet", planned.job_id);
+        let _ = writeln!(text, "  {}: planned, not known to be published", planned.job_id);
     }
     if !way.inbox.is_empty() {
         let _ = writeln!(text, "inbox");
@@ -230,7 +219,7 @@ fn run_in_words(run: &RunLine, way: &Way) -> String {
         let _ = write!(text, "; {}", what_followed(run, way));
     }
     if let Some(error) = &run.last_error {
-        let _ = write!(text, "; the last failure said: {error}");
+        let _ = write!(text, "; last failure: {error}");
     }
     if run.state == "open" || run.state == "dead" {
         let _ = write!(text, "; {} #{}", run.stream, run.stream_seq);
@@ -242,13 +231,13 @@ fn what_followed(run: &RunLine, way: &Way) -> String {
     let stage_of_run = stage(&run.kind);
     if stage_of_run == Some(Stage::Maintenance) {
         let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());
-        return removed.map_or_else(|| "what it removed is not on record".to_owned(), |removed| removed.to_string());
+        return removed.map_or_else(|| "its result is not recorded".to_owned(), |removed| removed.to_string());
     }
     if stage_of_run == Some(Stage::Reminder) {
         let begun = way.runs.iter().filter(|other| stage(&other.kind) == Some(Stage::Notification)).count();
         let unpublished = way.planned.iter().filter(|planned| planned.run_id == run.job_id).count();
         return match (begun, unpublished) {
-            (0, 0) => "its notification is published, and no worker has begun it".to_owned(),
+            (0, 0) => "its notification is published, but not started".to_owned(),
             (begun, unpublished) => format!("planned {}", counted(begun + unpublished, "notification")),
         };
     }
@@ -266,7 +255,8 @@ fn reading(row: &InboxLine) -> String {
     last.unwrap_or_else(|| "unread".to_owned())
 }
 
-/// `ana: sms delivered by sms.example.org as SM12, answered 201, sent at …, delivered at …; 1 claim, 0 failures (01a2…)`
+/// `ana: sms delivered by sms.example.org as SM12, answered 201, sent at …, delivered at …; 1 claim, 0 failures
+/// (01a2…)`
 fn delivery_in_words(delivery: &LedgerLine) -> String {
     let LedgerLine { id, channel, state, .. } = delivery;
     let whom = if delivery.user_id.is_empty() { "an address" } else { &delivery.user_id };

@@ -2,14 +2,14 @@
 
 use clap::Subcommand;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::channels::web_push;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a VAPID key pair, as variables for the environment
+    /// Make a VAPID key pair, printed as environment variables
     Generate {
-        /// One JSON object in place of variables
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -17,7 +17,7 @@ pub(super) enum Command {
 
 pub(super) fn run(command: &Command) -> Result<(), Failed> {
     let Command::Generate { json } = command;
-    let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+    let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
     if *json {
         println!("{}", serde_json::json!({ "publicKey": keys.public, "privateKey": keys.private }));
     } else {

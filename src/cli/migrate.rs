@@ -1,11 +1,11 @@
 //! `carebell migrate`
 
-use super::Failed;
+use super::failed::Failed;
 use crate::{config::Source, store::Store};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Create the care tables too (users, medications, …), where neither tables nor views of these names exist
+    /// Also create the care tables (users, medications, …) unless tables or views of these names exist
     #[arg(long)]
     care_tables: bool,
 }

@@ -1,4 +1,4 @@
-//! `carebell publish`: one job, or with `--from` many.
+//! `carebell publish`: one job, or many with `--from`.
 
 use std::{
     fs::File,
@@ -15,61 +15,62 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::Failed;
+use super::{
+    connect,
+    failed::Failed,
+    kinds::{open_kind, parse_lane},
+};
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Producer, Submission, is_job_id, submit},
-    health::Health,
+    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Submission, is_job_id, submit},
     jobs,
-    kind::{Kind, Lane, Stage},
-    nats,
+    kind::{Kind, Lane},
     pipeline::{Form, Registry},
 };
 
-/// Of the JOBS stream, less the headers; a body over it would be refused by the server without a word of why.
+/// Limit of the JOBS stream less headers. The server's own error does not name it.
 const LARGEST_BODY: usize = 512 * 1024 - 4096;
 
-/// Publishes of `--from` that wait for their acknowledgement at once.
+/// Unacknowledged publishes of `--from`.
 const IN_FLIGHT: usize = 4096;
 
-/// Refused lines that are told of one by one.
+/// Refused lines listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
 #[command(group = ArgGroup::new("due").args(["delay", "at"]), group = ArgGroup::new("jobs").args(["json", "from"]).required(true))]
 pub(super) struct Args {
-    /// For example reminder.medication or notification; with --from, for lines that name none
+    /// For example reminder.medication; with --from, the default for lines without a kind
     #[arg(required_unless_present = "from")]
     kind: Option<String>,
     /// The job as canonical protobuf JSON
     #[arg(long, value_name = "JSON")]
     json: Option<String>,
-    /// Many jobs: a file with one JSON object a line, `-` for standard input. Its fields: `job` (the job), and as far as
-    /// wanted `kind`, `jobId`, `lane`, `notAfter`, `at` or `delay`
+    /// Many jobs: a file with one JSON object per line, `-` for standard input. Fields: `job`; optionally `kind`,
+    /// `jobId`, `lane`, `notAfter`, `at` or `delay`
     #[arg(long, value_name = "FILE", conflicts_with_all = ["job_id", "delay", "at"])]
     from: Option<PathBuf>,
-    /// Run it this much later, for example 5m
+    /// Run after this delay, for example 5m
     #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION")]
     delay: Option<Duration>,
-    /// Run it at this instant, for example 2027-03-01T09:00:00Z
+    /// Run at this instant, for example 2027-03-01T09:00:00Z
     #[arg(long, value_name = "RFC 3339")]
     at: Option<DateTime<Utc>>,
-    /// Do not run it after this instant
+    /// Expire at this instant
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
-    /// The job's id: published again under the same id, it has no second effect [default: a new one]
+    /// The job's id, its idempotency key: publishing it again has no second effect [default: a new id]
     #[arg(long, value_name = "ID")]
     job_id: Option<String>,
-    /// critical, normal or bulk, for kinds that have lanes [default: normal]
+    /// critical, normal or bulk, for kinds with lanes [default: normal]
     #[arg(long, value_parser = parse_lane)]
     lane: Option<Lane>,
 }
 
-/// One line of `--from`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-struct Line<'a> {
+struct FileLine<'a> {
     #[serde(borrow)]
     job: &'a RawValue,
     kind: Option<String>,
@@ -80,8 +81,8 @@ struct Line<'a> {
     delay: Option<String>,
 }
 
-/// A job as it was asked for.
-struct Wanted {
+/// A job before its checks.
+struct JobRequest {
     kind: Kind,
     body: Bytes,
     job_id: Option<String>,
@@ -90,10 +91,10 @@ struct Wanted {
     at: Option<DateTime<Utc>>,
 }
 
-/// A job that may be published.
-struct Checked {
+/// A job ready to publish.
+struct CheckedJob {
     submission: Submission,
-    /// When it stops being of use.
+    /// Its expiry.
     not_after: DateTime<Utc>,
 }
 
@@ -102,13 +103,13 @@ pub(super) async fn run(source: &Source, args: Args) -> Result<(), Failed> {
     match (&args.from, &args.json) {
         (Some(file), _) => many(source, &checker, &args, file).await,
         (None, Some(json)) => one(source, &checker, &args, json.clone()).await,
-        (None, None) => Err(Failed("one of --json and --from is needed".into())),
+        (None, None) => Err(Failed("--json or --from is required".into())),
     }
 }
 
 async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> Result<(), Failed> {
     let delayed = args.delay.map(|delay| checker.later(delay));
-    let wanted = Wanted {
+    let wanted = JobRequest {
         kind: checker.kind(args.kind.as_deref().unwrap_or_default()).map_err(Failed)?,
         body: Bytes::from(json),
         job_id: args.job_id.clone(),
@@ -117,27 +118,26 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         at: args.at.or(delayed),
     };
     let kind = wanted.kind;
-    let Checked { submission, not_after } = checker.check(wanted).map_err(Failed)?;
+    let CheckedJob { submission, not_after } = checker.check(wanted).map_err(Failed)?;
     let due = submission.at.unwrap_or_else(|| checker.clock.now());
     if args.at.is_some_and(|at| at <= checker.clock.now()) {
-        eprintln!("note: --at {due} has passed: the job is due at once");
+        eprintln!("note: --at {due} has passed: the job is due now");
     }
     if due >= not_after {
-        // Not refused: a job that has expired is also the way to take back a delayed one.
-        eprintln!("note: the job is of no use after {not_after}, and due at {due}: it will end as expired");
+        // Not refused: an expired job can replace a delayed one.
+        eprintln!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
     }
     let job_id = submission.job_id.clone();
-    let context = connect(source).await?;
+    let context = connect::jetstream(source).await?;
     let done = submit(&context, submission).await.map_err(|error| Failed(error.to_string()))?;
     let again = if done.duplicate { ", which was there already" } else { "" };
     println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);
     Ok(())
 }
 
-/// Checks and publishes a file's lines, thousands in flight at once.
 async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
     let (reader, size) = open(file)?;
-    let context = connect(source).await?;
+    let context = connect::jetstream(source).await?;
     let bar = ProgressBar::new(size);
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {percent} %  {msg}  {elapsed}") {
         bar.set_style(style);
@@ -145,7 +145,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let started = std::time::Instant::now();
     let mut broken = false;
     let readable = reader.lines().take_while(move |line| {
-        // A line that is not UTF-8 is one line's fault; any other error would come again for ever.
+        // Lines that are not UTF-8 are refused one by one; other read errors would recur forever.
         let go_on = !broken;
         broken |= matches!(line, Err(error) if error.kind() != ErrorKind::InvalidData);
         go_on
@@ -153,7 +153,7 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let lines = (1_u64..).zip(readable).filter(|(_, line)| !matches!(line, Ok(line) if line.trim().is_empty()));
     let results = stream::iter(lines).map(|(number, line)| {
         let (context, bar) = (&context, &bar);
-        // Checked when it is its turn, so that no more lines are in memory than publishes in flight.
+        // Checked lazily, to limit lines in memory to publishes in flight.
         let submission = line.map_err(|error| error.to_string()).and_then(|line| {
             bar.inc(line.len() as u64 + 1);
             checker.line(&line, args)
@@ -202,14 +202,13 @@ fn report(mut refused: Vec<(u64, NotSubmitted)>) -> Result<(), Failed> {
         return Err(Failed(format!("{} lines were refused", refused.len())));
     }
     Err(Failed(format!(
-        "{} lines were refused, {without_room} of them because there was no room. Publish the file again once the jobs \
-         are worked off: lines with a `jobId` that are there already have no second effect. Of lines without one, \
-         publish only those that were refused",
+        "{} lines were refused, {without_room} of them because the queue is full. Publish the file again once it has \
+         room: lines with a `jobId` have no second effect. Of lines without one, publish only the refused ones",
         refused.len()
     )))
 }
 
-/// `3, 7-12, 20`: the first hundred of them.
+/// `3, 7-12, 20`, at most a hundred.
 fn ranges(numbers: impl Iterator<Item = u64>) -> String {
     let mut ranges: Vec<(u64, u64)> = Vec::new();
     for number in numbers {
@@ -234,12 +233,7 @@ fn open(file: &Path) -> Result<(BufReader<Box<dyn Read>>, u64), Failed> {
     Ok((BufReader::with_capacity(1 << 20, Box::new(opened)), size))
 }
 
-async fn connect(source: &Source) -> Result<Producer, Failed> {
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    Ok(nats::jetstream(&client))
-}
-
-/// Refuses what no worker could run, before it is published.
+/// Refuses jobs that no worker could run.
 struct Checker {
     registry: Registry,
     clock: Clock,
@@ -248,14 +242,14 @@ struct Checker {
 
 impl Checker {
     fn line(&self, text: &str, args: &Args) -> Result<Submission, String> {
-        let line: Line<'_> = serde_json::from_str(text).map_err(|error| {
+        let line: FileLine<'_> = serde_json::from_str(text).map_err(|error| {
             format!("is not an object as `publish --help` describes: column {}: {error}", error.column())
         })?;
         let kind =
             line.kind.as_deref().or(args.kind.as_deref()).ok_or("no `kind`, in the line or on the command line")?;
         let delay = line.delay.as_deref().map(humantime::parse_duration).transpose();
         let delay = delay.map_err(|_| "`delay` must be a duration such as 5m")?;
-        self.check(Wanted {
+        self.check(JobRequest {
             kind: self.kind(kind)?,
             body: Bytes::copy_from_slice(line.job.get().as_bytes()),
             job_id: line.job_id,
@@ -266,19 +260,19 @@ impl Checker {
         .map(|checked| checked.submission)
     }
 
-    fn check(&self, wanted: Wanted) -> Result<Checked, String> {
+    fn check(&self, wanted: JobRequest) -> Result<CheckedJob, String> {
         if wanted.body.len() > LARGEST_BODY {
-            return Err(format!("the job is {} bytes; at most {LARGEST_BODY} are taken", wanted.body.len()));
+            return Err(format!("the job has {} bytes; the limit is {LARGEST_BODY}", wanted.body.len()));
         }
         let decoder = self.registry.decoder(wanted.kind).ok_or("the kind has no decoder")?;
         let job = decoder.decode(&wanted.body, Form::Json)?;
         if wanted.lane.is_some() && wanted.kind.lanes.is_empty() {
-            return Err(format!("{} has no lanes: leave the lane out", wanted.kind));
+            return Err(format!("{} has no lanes: omit the lane", wanted.kind));
         }
         if wanted.at.is_some() && !wanted.kind.can_be_delayed() {
             return Err(format!(
-                "{} cannot be delayed: `carebell schedules add` lets it run at its time, and without --delay or --at it \
-                 runs now",
+                "{} cannot be delayed: schedule it with `carebell schedules add`, or run it now without --delay and \
+                 --at",
                 wanted.kind
             ));
         }
@@ -294,7 +288,7 @@ impl Checker {
             not_after: wanted.not_after,
             at: wanted.at,
         };
-        Ok(Checked { submission, not_after })
+        Ok(CheckedJob { submission, not_after })
     }
 
     fn kind(&self, name: &str) -> Result<Kind, String> {
@@ -307,24 +301,11 @@ impl Checker {
     }
 }
 
-/// A kind that may be published from outside.
-pub(super) fn open_kind(registry: &Registry, name: &str) -> Result<Kind, String> {
-    let mut open = registry.kinds().iter().filter(|kind| kind.stage != Stage::Delivery);
-    open.clone().find(|kind| kind.name == name).copied().ok_or_else(|| {
-        let names: Vec<_> = open.by_ref().map(|kind| kind.name).collect();
-        format!("there is no kind {name:?}; there are {}", names.join(", "))
-    })
-}
-
-/// As workers take it, and fit to be the end of a subject.
+/// Acceptable to workers, and a valid subject suffix.
 fn check_job_id(id: &str) -> Result<(), String> {
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
     if is_job_id(id, LONGEST_JOB_ID) && token {
         return Ok(());
     }
     Err("the job id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into())
-}
-
-pub(super) fn parse_lane(text: &str) -> Result<Lane, String> {
-    Lane::parse(text).ok_or_else(|| "the lane must be critical, normal or bulk".into())
 }

@@ -1,4 +1,4 @@
-//! `carebell queues list`: how each queue behaves, and what waits in it.
+//! `carebell queues list`: policy and backlog of queues.
 
 use std::{fmt::Write as _, io::Write as _, time::Duration};
 
@@ -6,23 +6,21 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::Failed;
+use super::{connect, failed::Failed};
 use crate::{
     clock::Clock,
     config::Source,
-    health::Health,
-    nats,
     streams::{Consumer, Load, Streams},
 };
 
-/// Streams whose depth a person wants to know beside the queues', and what waits there.
+/// Other streams to show, with a label.
 const OTHERS: [(&str, &str); 3] = [("SCHEDULED", "delayed"), ("HOLD", "parked"), ("DEAD_LETTERS", "dead letters")];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// List the queues with their retry policies, what waits in each, and for how long
+    /// List the queues with their retry policies, backlog and age of the oldest job
     List {
-        /// One JSON object in place of a table
+        /// Print one JSON object
         #[arg(long)]
         json: bool,
     },
@@ -31,15 +29,14 @@ pub(super) enum Command {
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     let Command::List { json } = command;
     let streams = Streams::embedded(&source.adjustments()?)?;
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    let context = nats::jetstream(&client);
+    let context = connect::jetstream(source).await?;
     let mut queues = Vec::new();
     for consumer in streams.consumers().iter().filter(|consumer| consumer.is_queue()) {
-        queues.push((consumer, consumer.load(&context).await?));
+        queues.push(QueueRow { consumer, load: consumer.load(&context).await? });
     }
     let mut others = Vec::new();
-    for (stream, what) in OTHERS {
-        others.push((stream, what, streams.depth(&context, stream).await?));
+    for (stream, label) in OTHERS {
+        others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
     }
     let now = Clock::system().now();
     let text = if *json { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
@@ -47,11 +44,21 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     Ok(())
 }
 
-type Queue<'a> = (&'a Consumer, Option<Load>);
-type Other = (&'static str, &'static str, Option<u64>);
+struct QueueRow<'a> {
+    consumer: &'a Consumer,
+    /// `None` if the consumer is not on the server.
+    load: Option<Load>,
+}
 
-fn to_json(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> Value {
-    let queue = |(consumer, load): &Queue<'_>| {
+struct StreamRow {
+    stream: &'static str,
+    /// Name of its messages.
+    label: &'static str,
+    depth: Option<u64>,
+}
+
+fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> Value {
+    let queue = |QueueRow { consumer, load }: &QueueRow<'_>| {
         let policy = &consumer.policy;
         json!({
             "queue": consumer.durable(),
@@ -75,22 +82,21 @@ fn to_json(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> Value 
             "max_deliver": consumer.config.max_deliver,
         })
     };
-    let depth = |(stream, _, depth): &Other| json!({ "stream": stream, "messages": depth });
+    let depth = |StreamRow { stream, depth, .. }: &StreamRow| json!({ "stream": stream, "messages": depth });
     json!({
         "queues": queues.iter().map(queue).collect::<Value>(),
         "streams": others.iter().map(depth).collect::<Value>(),
     })
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
-fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
+fn table(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
         "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}  rate",
         "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
     );
-    for (consumer, load) in queues {
+    for QueueRow { consumer, load } in queues {
         let policy = &consumer.policy;
         let number =
             |read: fn(&Load) -> u64| load.as_ref().map_or_else(|| "?".to_owned(), |load| read(load).to_string());
@@ -111,10 +117,12 @@ fn table(queues: &[Queue<'_>], others: &[Other], now: DateTime<Utc>) -> String {
             policy.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
         );
     }
-    let counted = |(_, what, depth): &Other| format!("{} {what}", depth.map_or_else(|| "?".into(), |n| n.to_string()));
+    let counted = |StreamRow { label, depth, .. }: &StreamRow| {
+        format!("{} {label}", depth.map_or_else(|| "?".into(), |n| n.to_string()))
+    };
     let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
-    if queues.iter().any(|(_, load)| load.is_none()) {
-        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` makes it");
+    if queues.iter().any(|row| row.load.is_none()) {
+        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` creates it");
     }
     text
 }
@@ -124,7 +132,7 @@ fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
 }
 
 fn in_words(age: Duration) -> String {
-    // Two units are enough for a person: 1h 5m, not 1h 5m 17s.
+    // Two units suffice.
     let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
     whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

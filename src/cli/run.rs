@@ -2,7 +2,7 @@
 
 use tokio_util::sync::CancellationToken;
 
-use super::Failed;
+use super::failed::Failed;
 use crate::{
     config::{Config, Duty, Source},
     worker,
@@ -10,7 +10,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Only these of pipeline, scheduler and dead-letters, where others run in processes of their own
+    /// Run only these duties (pipeline, scheduler, dead-letters)
     #[arg(long, value_delimiter = ',', value_parser = parse_duty, value_name = "PART,…")]
     only: Vec<Duty>,
 }

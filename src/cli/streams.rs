@@ -5,23 +5,23 @@ use std::{fs, path::PathBuf};
 use clap::Subcommand;
 use serde_json::json;
 
-use super::Failed;
-use crate::{config::Source, health::Health, nats, streams::Streams};
+use super::{connect, failed::Failed};
+use crate::{config::Source, streams::Streams};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show what on the server differs from `streams/`; exit 1 if anything does
+    /// Show differences between the server and `streams/`; exit 1 if any
     Check {
-        /// The files of this directory in place of those that the program was built with
+        /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
-        /// One JSON array in place of lines
+        /// Print one JSON array
         #[arg(long)]
         json: bool,
     },
-    /// Create what is missing and update what differs; nothing is ever deleted
+    /// Create missing streams and consumers, and update others; deletes nothing
     Apply {
-        /// The files of this directory in place of those that the program was built with
+        /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
@@ -37,8 +37,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
             files => Streams::read(files, &adjustments)?,
         },
     };
-    let client = nats::connect(&source.nats()?, &Health::new()).await?;
-    let context = nats::jetstream(&client);
+    let context = connect::jetstream(source).await?;
     match command {
         Command::Apply { .. } => {
             for name in streams.apply(&context).await? {
@@ -55,7 +54,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
                     .collect();
                 println!("{}", serde_json::Value::from(list));
             } else if differences.is_empty() {
-                println!("streams and consumers are as the files say");
+                println!("streams and consumers match the files");
             } else {
                 for difference in &differences {
                     println!("{difference}");
@@ -65,7 +64,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
                 0 => Ok(()),
                 count => {
                     let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
-                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` brings the files there")))
+                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` applies the files")))
                 }
             }
         }

@@ -1,6 +1,9 @@
-//! The providers of text messages, `WhatsApp` messages and calls, and where they reach this program.
+//! Providers of text messages, `WhatsApp` messages and calls, and their callback URL.
 
-use super::{ConfigError, Source, error, from_channel};
+use super::{
+    error::{ConfigError, error, from_channel},
+    source::Source,
+};
 use crate::{
     channels::{
         AfterUnknown,
@@ -9,7 +12,6 @@ use crate::{
     plan::Channel,
 };
 
-/// The variables of one channel.
 struct Names {
     channel: Channel,
     url: &'static str,
@@ -47,10 +49,10 @@ const CHANNELS: [Names; 3] = [
 ];
 
 impl Source {
-    /// The channels that have a provider.
+    /// Settings of channels with a provider.
     ///
     /// # Errors
-    /// The first variable that is missing or malformed.
+    /// The first missing or malformed variable.
     pub fn gateways(&self) -> Result<Vec<Settings>, ConfigError> {
         let mut channels = Vec::new();
         for names in &CHANNELS {
@@ -101,7 +103,7 @@ impl Source {
         }
     }
 
-    /// Where providers reach this program.
+    /// Public URL for providers' callbacks.
     ///
     /// # Errors
     /// If it is malformed.
@@ -109,10 +111,10 @@ impl Source {
         self.parse_with("PUBLIC_URL", PublicUrl::parse)
     }
 
-    /// Where status callbacks are received; none where they are not.
+    /// Port for status callbacks, if received.
     ///
     /// # Errors
-    /// If it is malformed, or is set without `PUBLIC_URL`, which the signatures of callbacks are over.
+    /// If malformed, or set without `PUBLIC_URL`, which callback signatures cover.
     pub fn public_port(&self) -> Result<Option<u16>, ConfigError> {
         let port = self.parse_with("PUBLIC_PORT", |text| text.parse().ok())?;
         if port.is_some() && self.get("PUBLIC_URL").is_none() {

@@ -1,72 +1,27 @@
-//! OpenTelemetry's own variables, as its specification has them. What is none is refused at start, where SDKs would warn
-//! and go on with something else.
+//! OpenTelemetry's variables, by its specification. Invalid values are errors at start.
 
 use std::{path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
 use url::Url;
 
-use super::{ConfigError, Source, error};
+use super::{
+    error::{ConfigError, error},
+    source::Source,
+};
 use crate::{
     clock::{Clock, Random},
     telemetry::traces::{Compression, Exporter, Headers, Protocol, QueueSettings, Sampler, Settings, Tls},
 };
 
-/// Every variable of OpenTelemetry that is read, with what it should look like. `docs/OPERATIONS.md` is checked against it.
-/// Of those that begin with `OTEL_EXPORTER_OTLP_`, `OTEL_EXPORTER_OTLP_TRACES_…` wins.
-pub const OTEL_VARIABLES: &[(&str, &str)] = &[
-    ("OTEL_SDK_DISABLED", "true or false"),
-    ("OTEL_TRACES_EXPORTER", "otlp or none"),
-    ("OTEL_PROPAGATORS", "tracecontext, perhaps with baggage, which is not handed on; or none"),
-    (
-        "OTEL_TRACES_SAMPLER",
-        "always_on, always_off, traceidratio, parentbased_always_on, parentbased_always_off or parentbased_traceidratio",
-    ),
-    ("OTEL_TRACES_SAMPLER_ARG", "a share from 0 to 1"),
-    ("OTEL_SERVICE_NAME", "a name"),
-    ("OTEL_RESOURCE_ATTRIBUTES", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://host:4318 or https://host:4317, without user and password"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-        "http://host:4318/v1/traces or https://host:4317, without user and password",
-    ),
-    ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc or http/protobuf"),
-    ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc or http/protobuf"),
-    ("OTEL_EXPORTER_OTLP_HEADERS", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "name=value, separated by commas, values percent-encoded"),
-    ("OTEL_EXPORTER_OTLP_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_EXPORTER_OTLP_COMPRESSION", "gzip or none"),
-    ("OTEL_EXPORTER_OTLP_TRACES_COMPRESSION", "gzip or none"),
-    ("OTEL_EXPORTER_OTLP_CERTIFICATE", "the path of a PEM file of roots"),
-    ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "the path of a PEM file of roots"),
-    ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_KEY with it"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
-        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY with it",
-    ),
-    ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "the path of a PEM file, and OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE with it"),
-    (
-        "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
-        "the path of a PEM file, and OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE with it",
-    ),
-    ("OTEL_EXPORTER_OTLP_INSECURE", "true or false"),
-    ("OTEL_EXPORTER_OTLP_TRACES_INSECURE", "true or false"),
-    ("OTEL_BSP_SCHEDULE_DELAY", "a number of milliseconds"),
-    ("OTEL_BSP_EXPORT_TIMEOUT", "a number of milliseconds"),
-    ("OTEL_BSP_MAX_QUEUE_SIZE", "a number from 1 to 1000000"),
-    ("OTEL_BSP_MAX_EXPORT_BATCH_SIZE", "a number from 1 to OTEL_BSP_MAX_QUEUE_SIZE"),
-];
-
 const EXPORT: &str = "OTEL_EXPORTER_OTLP_";
 const EXPORT_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_";
 
 impl Source {
-    /// What traces are configured with. Spans are exported where an endpoint is named, or `OTEL_TRACES_EXPORTER` says so:
-    /// a worker that nobody gave a collector is not to look for one.
+    /// Settings of traces. Spans are exported only if an endpoint or `OTEL_TRACES_EXPORTER` is set.
     ///
     /// # Errors
-    /// The first variable that is malformed.
+    /// The first malformed variable.
     pub fn traces(&self) -> Result<Settings, ConfigError> {
         let disabled = self.flag("OTEL_SDK_DISABLED")?;
         let propagate = self.parse_with("OTEL_PROPAGATORS", propagates)?.unwrap_or(true);
@@ -120,7 +75,7 @@ impl Source {
             "none" => Some(Compression::None),
             _ => None,
         })?;
-        // Both bound the same export.
+        // Both limit the same export.
         let export = self.parse_otlp("TIMEOUT", millis)?.unwrap_or(Duration::from_secs(10));
         let batch = self.parse_with("OTEL_BSP_EXPORT_TIMEOUT", millis)?.unwrap_or(Duration::from_secs(30));
         Ok(Exporter {
@@ -134,7 +89,7 @@ impl Source {
         })
     }
 
-    /// The general one is the beginning of the URL, the one of traces all of it. gRPC may leave the scheme out.
+    /// The general endpoint is a base URL, that for traces a full URL. gRPC may omit the scheme.
     fn endpoint(&self, protocol: Protocol) -> Result<String, ConfigError> {
         let insecure = self.parse_otlp("INSECURE", flag)?.unwrap_or(false);
         let parse = |text: &str| {
@@ -197,7 +152,6 @@ impl Source {
         Ok(self.parse_with(variable, flag)?.unwrap_or(false))
     }
 
-    /// The variable of traces, else the general one.
     fn otlp(&self, name: &str) -> Option<&str> {
         self.get(&format!("{EXPORT_TRACES}{name}")).or_else(|| self.get(&format!("{EXPORT}{name}")))
     }
@@ -226,7 +180,7 @@ fn propagates(text: &str) -> Option<bool> {
     known.then(|| names.contains(&"tracecontext"))
 }
 
-/// `name=value`, separated by commas; values are percent-encoded.
+/// `name=value` pairs, separated by commas and percent-encoded.
 fn pairs(text: &str) -> Option<Vec<(String, String)>> {
     let pair = |pair: &str| {
         let (name, value) = pair.split_once('=')?;

@@ -1,4 +1,4 @@
-//! A root and a certificate for this machine, made afresh by each local server that speaks TLS.
+//! Fresh certificates for local TLS servers.
 
 use std::{io, sync::Arc};
 
@@ -6,10 +6,10 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsage
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use tokio_rustls::TlsAcceptor;
 
-/// What HTTPS servers offer by ALPN.
+/// ALPN protocols of HTTPS servers.
 pub const HTTPS: &[&[u8]] = &[b"h2", b"http/1.1"];
 
-/// A certificate for `localhost` and `127.0.0.1`, and its root in PEM. `protocols` are those offered by ALPN (RFC 7301).
+/// A certificate for `localhost` and `127.0.0.1`, and its CA in PEM. `protocols` are offered by ALPN (RFC 7301).
 ///
 /// # Errors
 /// If no key or certificate can be made.

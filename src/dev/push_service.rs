@@ -1,8 +1,7 @@
 //! A strict push service on loopback, for `carebell dev`, tests and benches.
 //!
-//! It does what the real ones do, and refuses what any of them might: each push is checked against RFC 8030, RFC 8291 and
-//! RFC 8292 by other libraries than those that made it, and decrypted as a browser would. It can also be told to
-//! misbehave. HTTPS with a root of its own ([`PushService::ca_pem`]), HTTP/2 and 1.1.
+//! It checks each push against RFC 8030, RFC 8291 and RFC 8292 with other libraries than the sender's, and decrypts it.
+//! HTTPS with its own CA ([`PushService::ca_pem`]), HTTP/2 and 1.1.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +35,7 @@ use super::certificates;
 use crate::clock::Clock;
 use state::State;
 
-/// The running service. Dropping it closes its port and connections.
+/// A running service. Dropping it closes its port and connections.
 pub struct PushService {
     state: Arc<State>,
     address: SocketAddr,
@@ -45,10 +44,10 @@ pub struct PushService {
 }
 
 impl PushService {
-    /// Starts on a free port of 127.0.0.1, with a fresh root and certificate for `localhost` and `127.0.0.1`.
+    /// Starts on a free loopback port.
     ///
     /// # Errors
-    /// When no port can be bound or no certificate be made.
+    /// If no port can be bound or no certificate made.
     pub async fn start() -> io::Result<Self> {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -59,86 +58,85 @@ impl PushService {
         Ok(Self { state, address, ca_pem, _stop: stop.drop_guard() })
     }
 
-    /// `localhost:PORT`, as `WEB_PUSH_ALLOWED_HOSTS` takes it.
+    /// `localhost:PORT`, for `WEB_PUSH_ALLOWED_HOSTS`.
     pub fn host_port(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
 
-    /// `https://localhost:PORT`: the audience that tokens must name.
+    /// `https://localhost:PORT`: the required audience of tokens.
     pub fn origin(&self) -> &str {
         self.state.origin()
     }
 
-    /// The root certificate in PEM, for the file that `WEB_PUSH_CA_FILE` names.
+    /// CA certificate in PEM, for `WEB_PUSH_CA_FILE`.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// A new subscription, as a browser reports it to the application. It takes pushes signed with any key.
+    /// A new subscription, as browsers report it, for any sender.
     ///
     /// # Panics
-    /// When the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn subscribe(&self, name: &str) -> Subscription {
         self.state.subscribe(name, None)
     }
 
-    /// The same for one sender's public key only (base64url), as browsers do with `applicationServerKey`: a push
-    /// signed with another is answered 403.
+    /// A new subscription for one sender's public key (base64url), like `applicationServerKey`. Others get 403.
     ///
     /// # Panics
-    /// As [`PushService::subscribe`].
+    /// Like [`PushService::subscribe`].
     pub fn subscribe_for(&self, name: &str, public_key: &str) -> Subscription {
         self.state.subscribe(name, Some(public_key))
     }
 
-    /// Ends a subscription: every push to it is answered 410 from now on.
+    /// Ends a subscription: later pushes get 410.
     pub fn unsubscribe(&self, name: &str) {
         self.state.unsubscribe(name);
     }
 
-    /// What the next well-formed push to this subscription meets; called again, the one after it.
+    /// Sets the behaviour of the next valid push to this subscription. Calls queue up.
     pub fn behave(&self, name: &str, behaviour: Behaviour) {
         self.behave_times(name, 1, behaviour);
     }
 
-    /// The same for the next `times` pushes.
+    /// Likewise for the next `times` pushes.
     pub fn behave_times(&self, name: &str, times: usize, behaviour: Behaviour) {
         self.state.plan(name, times, behaviour);
     }
 
-    /// What all pushes to this subscription meet that nothing else was planned for; `None` is the normal again.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, name: &str, behaviour: Option<Behaviour>) {
         self.state.plan_always(name, behaviour);
     }
 
-    /// The pushes that were accepted, in their order.
+    /// Accepted pushes, in order.
     pub fn received(&self) -> Vec<ReceivedPush> {
         self.state.received()
     }
 
-    /// The requests that broke a rule, in their order. Empty in a test of anything that ought to work.
+    /// Requests that broke a rule, in order.
     pub fn rejected(&self) -> Vec<RejectedRequest> {
         self.state.rejected()
     }
 
-    /// How much of everything there was.
+    /// Current counts.
     pub fn counts(&self) -> Counts {
         self.state.counts()
     }
 
-    /// Waits until `n` pushes were accepted since the start, and returns all.
+    /// Waits for `n` accepted pushes, and returns all.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says what came instead.
+    /// After `limit`, with what came instead.
     pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<ReceivedPush>, Missing> {
         self.wait_until(limit, |counts| counts.accepted >= n).await?;
         Ok(self.received())
     }
 
-    /// Waits until the counts are as wished, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says how far they got.
+    /// After `limit`, with the counts so far.
     pub async fn wait_until(&self, limit: Duration, wished: impl FnMut(&Counts) -> bool) -> Result<Counts, Missing> {
         let mut changes = self.state.changes();
         if let Ok(Ok(counts)) = timeout(limit, changes.wait_for(wished)).await {
@@ -147,7 +145,7 @@ impl PushService {
         Err(Missing { counts: self.counts(), rejected: self.rejected() })
     }
 
-    /// Breaks all connections, as a restart of a push service does.
+    /// Breaks all connections, like a restart.
     pub fn drop_connections(&self) {
         self.state.drop_connections();
     }
@@ -159,12 +157,12 @@ impl fmt::Debug for PushService {
     }
 }
 
-/// What was waited for did not come.
+/// A wait timed out.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// How far it got.
+    /// Counts so far.
     pub counts: Counts,
-    /// The requests that broke a rule, in their order.
+    /// Requests that broke a rule.
     pub rejected: Vec<RejectedRequest>,
 }
 

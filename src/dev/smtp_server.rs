@@ -1,10 +1,8 @@
 //! A strict mail server on loopback, for tests.
 //!
-//! It speaks SMTP as RFC 5321 has it, and refuses what any real server might: commands out of order or too long, line ends
-//! other than CRLF, addresses and parameters that it does not know, messages without the headers that every mail has. With
-//! TLS from the first byte, with STARTTLS, or without; with a password where one is set. It keeps what it accepted, and can
-//! be told to misbehave. Written for this: the libraries for servers let one refuse, but neither fall silent nor hang up
-//! between a mail and its answer.
+//! It speaks SMTP (RFC 5321) with TLS, STARTTLS or neither, and optionally a password. It refuses commands out of order
+//! or too long, line ends other than CRLF, unknown parameters and missing headers. Server libraries can refuse, but
+//! neither fall silent nor hang up between a mail and its answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -41,21 +39,20 @@ pub use self::{
 use self::{session::Session, state::State};
 use super::certificates;
 
-/// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
 
-/// How connections are protected.
+/// Protection of connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protection {
     /// TLS from the first byte (RFC 8314).
     Tls,
-    /// STARTTLS (RFC 3207), without which nothing else is taken.
+    /// STARTTLS required (RFC 3207).
     StartTls,
     /// None.
     None,
 }
 
-/// The running server. Dropping it closes its port and connections.
+/// A running server. Dropping it closes its port and connections.
 pub struct SmtpServer {
     state: Arc<State>,
     protection: Protection,
@@ -64,16 +61,15 @@ pub struct SmtpServer {
     ca_pem: String,
     address: SocketAddr,
     running: Option<(CancellationToken, JoinHandle<()>)>,
-    /// The port while it is stopped: bound, so that the system lends it to nobody else, and not listened on.
+    /// Keeps the port while stopped: bound, but not listening.
     held: Option<TcpSocket>,
 }
 
 impl SmtpServer {
-    /// Starts on a free port of 127.0.0.1, with a fresh root and certificate for `localhost` and `127.0.0.1`. With a user and
-    /// a password, it takes mail from nobody else.
+    /// Starts on a free loopback port. Requires `user`, a name and a password, if given.
     ///
     /// # Errors
-    /// When no port can be bound or no certificate be made.
+    /// If no port can be bound or no certificate made.
     pub async fn start(protection: Protection, user: Option<(&str, &str)>) -> io::Result<Self> {
         let (tls, ca_pem) = certificates::localhost(&[])?;
         let user = user.map(|(name, password)| (name.to_owned(), password.to_owned()));
@@ -91,7 +87,7 @@ impl SmtpServer {
         self.running = Some((stop, tokio::spawn(serving)));
     }
 
-    /// Closes the port and every connection: who connects is refused.
+    /// Closes the port and every connection.
     pub async fn stop(&mut self) {
         if let Some((stop, task)) = self.running.take() {
             stop.cancel();
@@ -103,7 +99,7 @@ impl SmtpServer {
     /// Opens the same port again.
     ///
     /// # Errors
-    /// When it cannot be bound.
+    /// If it cannot be bound.
     pub async fn start_again(&mut self) -> io::Result<()> {
         self.stop().await;
         let listener = match self.held.take() {
@@ -114,12 +110,12 @@ impl SmtpServer {
         Ok(())
     }
 
-    /// As `SMTP_URL` takes it, with user and password.
+    /// `SMTP_URL`, with user and password.
     pub fn url(&self) -> String {
         self.url_of(self.user.as_ref().map(|(name, password)| (name.as_str(), password.as_str())))
     }
 
-    /// The same with other credentials, or none.
+    /// `SMTP_URL` with other credentials or none.
     pub fn url_of(&self, user: Option<(&str, &str)>) -> String {
         let user = user.map_or(String::new(), |(name, password)| format!("{name}:{password}@"));
         let port = self.address.port();
@@ -130,59 +126,59 @@ impl SmtpServer {
         }
     }
 
-    /// The root certificate in PEM, for the file that `SMTP_CA_FILE` names.
+    /// CA certificate in PEM, for `SMTP_CA_FILE`.
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// What the next client that comes to the step of a behaviour meets; called again, the one after it.
+    /// Sets the behaviour of the next client at that step. Calls queue up.
     pub fn behave(&self, behaviour: Behaviour) {
         self.behave_times(1, behaviour);
     }
 
-    /// The same for the next `times`.
+    /// Likewise for the next `times` clients.
     pub fn behave_times(&self, times: usize, behaviour: Behaviour) {
         self.state.plan(times, behaviour);
     }
 
-    /// What all clients meet that nothing else was planned for; `None` is the normal again.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, behaviour: Option<Behaviour>) {
         self.state.plan_always(behaviour);
     }
 
-    /// Answers every mail to this address so, from now on: `550 5.1.1 No such user`.
+    /// Answers mail to this address like this: `550 5.1.1 No such user`.
     pub fn refuse(&self, recipient: &str, reply: &str) {
         self.state.refuse(recipient, reply);
     }
 
-    /// The mails that were accepted, in their order.
+    /// Accepted mails, in order.
     pub fn received(&self) -> Vec<ReceivedMail> {
         self.state.received()
     }
 
-    /// The rules that were broken, in their order. Empty in a test of anything that ought to work.
+    /// Broken rules, in order.
     pub fn violations(&self) -> Vec<String> {
         self.state.violations()
     }
 
-    /// How much of everything there was.
+    /// Current counts.
     pub fn counts(&self) -> Counts {
         self.state.counts()
     }
 
-    /// Waits until `n` mails were accepted since the start, and returns all.
+    /// Waits for `n` accepted mails, and returns all.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says what came instead.
+    /// After `limit`, with what came instead.
     pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<ReceivedMail>, Missing> {
         self.wait_until(limit, |counts| counts.accepted >= n).await?;
         Ok(self.received())
     }
 
-    /// Waits until the counts are as wished, and returns them.
+    /// Waits for counts that satisfy `wished`.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; the error says how far they got.
+    /// After `limit`, with the counts so far.
     pub async fn wait_until(&self, limit: Duration, wished: impl FnMut(&Counts) -> bool) -> Result<Counts, Missing> {
         let mut changes = self.state.changes();
         if let Ok(Ok(counts)) = timeout(limit, changes.wait_for(wished)).await {
@@ -209,12 +205,12 @@ impl fmt::Debug for SmtpServer {
     }
 }
 
-/// What was waited for did not come.
+/// A wait timed out.
 #[derive(Clone, Debug)]
 pub struct Missing {
-    /// How far it got.
+    /// Counts so far.
     pub counts: Counts,
-    /// The rules that were broken, in their order.
+    /// Broken rules, in order.
     pub violations: Vec<String>,
 }
 
@@ -228,16 +224,16 @@ impl fmt::Display for Missing {
 
 impl std::error::Error for Missing {}
 
-/// A socket with a port to itself, on which nobody is answered yet.
+/// A bound socket that does not listen yet.
 fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
-    // As a listener has it: connections that were closed a moment ago are in nobody's way.
+    // Recently closed connections must not block the port.
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     Ok(socket)
 }
 
-/// Accepts connections until it is told to stop. The port and all connections are closed when it returns.
+/// Accepts connections until stopped, then closes them all.
 async fn serve(
     listener: TcpListener,
     protection: Protection,
@@ -259,14 +255,14 @@ async fn serve(
     connections.shutdown().await;
 }
 
-/// One client, from its greeting to its end. That it hangs up breaks no rule.
+/// Hanging up breaks no rule.
 async fn connection(stream: TcpStream, protection: Protection, tls: TlsAcceptor, state: Arc<State>) {
     let _ = stream.set_nodelay(true);
     state.connected();
     let ended = match protection {
         Protection::None => Session::new(stream, &state, true).run().await.map(drop),
         Protection::Tls => {
-            // A handshake that fails is the client's business: it tells its user.
+            // The client reports failed handshakes.
             let Ok(stream) = tls.accept(stream).await else { return };
             Session::new(stream, &state, true).run().await.map(drop)
         }

@@ -1,5 +1,4 @@
-//! A receiver of traces (OTLP over HTTP), which shows one as a tree. For `carebell dev`: a real installation has a
-//! collector, and Jaeger to look at it.
+//! A receiver of traces (OTLP over HTTP) that shows one as a tree, for `carebell dev`. Production has a collector.
 
 use std::{
     collections::HashMap,
@@ -18,18 +17,18 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::telemetry::traces::names;
 
-/// Spans that are kept; the oldest go first.
+/// The oldest spans go first.
 const MOST_SPANS: usize = 5000;
 
-/// Which attributes are shown behind a span's name.
+/// Attributes shown after a span's name.
 const SHOWN: [&str; 4] = [names::OUTCOME, names::REASON, names::STATUS, names::SERVER];
 
-type Spans = Arc<Mutex<Vec<Span>>>;
+type SpanStore = Arc<Mutex<Vec<Span>>>;
 
-/// A running receiver, on a free loopback port. It ends when it is dropped.
+/// A running receiver on a free loopback port, until dropped.
 pub struct TraceReceiver {
     port: u16,
-    spans: Spans,
+    spans: SpanStore,
     _stop: DropGuard,
 }
 
@@ -37,25 +36,24 @@ impl TraceReceiver {
     /// Starts it.
     ///
     /// # Errors
-    /// If no port can be had.
+    /// If no port can be bound.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let port = listener.local_addr()?.port();
-        let (spans, stop) = (Spans::default(), CancellationToken::new());
+        let (spans, stop) = (SpanStore::default(), CancellationToken::new());
         let router = Router::new().route("/v1/traces", post(receive)).with_state(Arc::clone(&spans));
         let served = axum::serve(listener, router).with_graceful_shutdown(stop.clone().cancelled_owned());
         tokio::spawn(async move { served.await });
         Ok(Self { port, spans, _stop: stop.drop_guard() })
     }
 
-    /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is to be.
+    /// Value for `OTEL_EXPORTER_OTLP_ENDPOINT`.
     #[must_use]
     pub fn endpoint(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
-    /// The trace of the way that begins with this job, a span a line below whatever it follows from: how long after the
-    /// first it began, and how long it took. None as long as fewer than so many runs of it are there.
+    /// The trace of a root job as a tree, one span per line. `None` until it has `runs` runs.
     #[must_use]
     pub fn tree(&self, root_id: &str, runs: usize) -> Option<String> {
         let spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -78,7 +76,7 @@ impl TraceReceiver {
     }
 }
 
-async fn receive(State(spans): State<Spans>, body: Bytes) -> StatusCode {
+async fn receive(State(spans): State<SpanStore>, body: Bytes) -> StatusCode {
     let Ok(request) = ExportTraceServiceRequest::decode(body) else { return StatusCode::BAD_REQUEST };
     let scopes = request.resource_spans.into_iter().flat_map(|resource| resource.scope_spans);
     let mut spans = spans.lock().unwrap_or_else(PoisonError::into_inner);
@@ -103,7 +101,7 @@ fn write(below: &HashMap<&[u8], Vec<&Span>>, parent: &[u8], began: u64, depth: u
     }
 }
 
-/// An attribute, as text.
+/// An attribute as text.
 fn text(span: &Span, name: &str) -> Option<String> {
     let found = span.attributes.iter().find(|attribute| attribute.key == name)?;
     match found.value.as_ref()?.value.as_ref()? {

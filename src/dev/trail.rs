@@ -1,4 +1,4 @@
-//! Reads the worker's log as it is written, and tells it as the way of a reminder, a line a step.
+//! Tells the worker's log as steps of a reminder.
 
 use std::{
     fs::File,
@@ -9,18 +9,18 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// The end of a log file that a worker writes, one JSON object a line.
+/// A reader of a worker's log.
 pub struct Log {
     file: File,
     rest: String,
 }
 
-/// One line of the log.
+/// A line of the log.
 #[derive(Clone, Debug)]
 pub struct Line(Value);
 
 impl Log {
-    /// Reads `path` from its beginning.
+    /// Opens `path` at its beginning.
     ///
     /// # Errors
     /// If it cannot be opened.
@@ -28,7 +28,7 @@ impl Log {
         Ok(Self { file: File::open(path)?, rest: String::new() })
     }
 
-    /// The lines that were finished since the last call.
+    /// Lines completed since the last call.
     pub fn new_lines(&mut self) -> Vec<Line> {
         let mut bytes = Vec::new();
         if self.file.read_to_end(&mut bytes).is_err() {
@@ -47,39 +47,39 @@ impl Line {
         self.0.get(field)?.as_str()
     }
 
-    /// When it was written.
+    /// Time of the line.
     #[must_use]
     pub fn at(&self) -> Option<DateTime<Utc>> {
         self.text("timestamp")?.parse().ok()
     }
 
-    /// The port that health is served on, where the line says so.
+    /// Port of the health endpoints, if told.
     #[must_use]
     pub fn health_port(&self) -> Option<u64> {
         self.text("message").filter(|message| message.starts_with("health"))?;
         self.0.get("port")?.as_u64()
     }
 
-    /// The port that callbacks are received on, where the line says so.
+    /// Port of callbacks, if told.
     #[must_use]
     pub fn public_port(&self) -> Option<u64> {
         self.text("message").filter(|message| message.starts_with("callbacks are received"))?;
         self.0.get("port")?.as_u64()
     }
 
-    /// Whether it says that a provider was found down.
+    /// Whether a provider is reported as down.
     #[must_use]
     pub fn tells_of_a_provider_that_is_down(&self) -> bool {
         self.text("provider").is_some() && self.text("level") == Some("WARN")
     }
 
-    /// Whether it says that the worker is ready.
+    /// Whether the worker is reported as ready.
     #[must_use]
     pub fn is_ready(&self) -> bool {
         self.text("message") == Some("ready")
     }
 
-    /// The step it tells of: for an outcome its kind, what became of it and why; for a problem its message.
+    /// The step: kind, outcome and reason of a job, or a problem's message.
     #[must_use]
     pub fn step(&self) -> Option<(String, String)> {
         let message = self.text("message")?;
@@ -90,7 +90,7 @@ impl Line {
             return Some((kind.to_owned(), format!("{outcome}{why}{took}   {job}")));
         }
         if let (Some(job), Some(after)) = (self.text("job"), self.0.get("after_ms").and_then(Value::as_i64)) {
-            return Some(("schedule".into(), format!("published {after} ms after its second   {job}")));
+            return Some(("schedule".into(), format!("published {after} ms after its due time   {job}")));
         }
         if self.text("provider").is_some() {
             return Some(("provider".into(), message.to_owned()));

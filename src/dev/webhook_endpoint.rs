@@ -1,5 +1,5 @@
-//! A strict webhook endpoint on loopback, for `carebell dev` and tests: it verifies each request by another library than
-//! the one that signed it, and can be told to misbehave. HTTPS with a root of its own.
+//! A strict webhook endpoint on loopback, for `carebell dev` and tests. It verifies requests with another library than
+//! the sender's. HTTPS with its own CA.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -35,31 +35,31 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::certificates;
 
-/// What the next request to a hook meets in place of 204.
+/// Reaction to a request instead of 204.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
-    /// This status, with these headers; taken if it is a success.
+    /// Answer this; a success accepts the request.
     Answer(u16, Vec<(&'static str, String)>),
-    /// No answer.
+    /// Never answer.
     Hang,
 }
 
-/// A request that was taken.
+/// An accepted request.
 #[derive(Clone, Debug)]
 pub struct Received {
-    /// The hook's name.
+    /// Name of the hook.
     pub name: String,
     /// `webhook-id`.
     pub id: String,
     /// `webhook-timestamp`, in seconds since 1970.
     pub timestamp: i64,
-    /// How many signatures it carried.
+    /// Number of signatures.
     pub signatures: usize,
-    /// The body.
+    /// Body.
     pub body: Value,
 }
 
-/// The running endpoint. Dropping it closes its port and connections.
+/// A running endpoint. Dropping it closes its port and connections.
 pub struct WebhookEndpoint {
     state: Arc<State>,
     address: SocketAddr,
@@ -70,9 +70,9 @@ pub struct WebhookEndpoint {
 struct State {
     hooks: Mutex<HashMap<String, Hook>>,
     received: Mutex<Vec<Received>>,
-    /// Requests that broke a rule, with which.
+    /// The broken rules.
     rejected: Mutex<Vec<String>>,
-    /// Requests, whatever became of them.
+    /// Requests of any outcome.
     requests: watch::Sender<usize>,
     taken: watch::Sender<usize>,
 }
@@ -87,7 +87,7 @@ impl WebhookEndpoint {
     /// Starts on a free port of 127.0.0.1.
     ///
     /// # Errors
-    /// When no port can be bound or no certificate be made.
+    /// If no port can be bound or no certificate made.
     pub async fn start() -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
@@ -105,22 +105,22 @@ impl WebhookEndpoint {
         Ok(Self { state, address, ca_pem, _stop: stop.drop_guard() })
     }
 
-    /// `localhost:PORT`, as `WEBHOOK_ALLOWED_HOSTS` takes it.
+    /// `localhost:PORT`, for `WEBHOOK_ALLOWED_HOSTS`.
     #[must_use]
     pub fn host_port(&self) -> String {
         format!("localhost:{}", self.address.port())
     }
 
-    /// The root certificate in PEM, for the file that `WEBHOOK_CA_FILE` names.
+    /// CA certificate in PEM, for `WEBHOOK_CA_FILE`.
     #[must_use]
     pub fn ca_pem(&self) -> &str {
         &self.ca_pem
     }
 
-    /// A new hook: its URL and its secret, for `user_addresses`.
+    /// A new hook's URL and secret, for `user_addresses`.
     ///
     /// # Panics
-    /// When the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn subscribe(&self, name: &str) -> (String, String) {
         let secret = new_secret();
         let hook = Hook { secrets: vec![secret.clone()], next: VecDeque::new(), always: None };
@@ -128,22 +128,22 @@ impl WebhookEndpoint {
         (format!("https://{}/hooks/{name}", self.host_port()), secret)
     }
 
-    /// Changes a hook's key: from now on it verifies by the new secret only.
+    /// Gives a hook a new secret, the only valid one.
     ///
     /// # Panics
-    /// When the cryptographic library has no randomness.
+    /// Without randomness.
     pub fn change_key(&self, name: &str) -> String {
         let secret = new_secret();
         self.with(name, |hook| hook.secrets = vec![secret.clone()]);
         secret
     }
 
-    /// What the next request to this hook meets; called again, the one after it.
+    /// Sets the behaviour of the next request to this hook. Calls queue up.
     pub fn behave(&self, name: &str, behaviour: Behaviour) {
         self.with(name, |hook| hook.next.push_back(behaviour));
     }
 
-    /// What all requests to this hook meet that nothing else was planned for; `None` is the normal again.
+    /// Sets the default behaviour; `None` resets it.
     pub fn behave_always(&self, name: &str, behaviour: Option<Behaviour>) {
         self.with(name, |hook| hook.always = behaviour);
     }
@@ -154,34 +154,34 @@ impl WebhookEndpoint {
         }
     }
 
-    /// The requests that were taken, in their order.
+    /// Accepted requests, in order.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {
         lock(&self.state.received).clone()
     }
 
-    /// The rules that requests broke. Empty in a test of anything that ought to work.
+    /// Broken rules, in order.
     #[must_use]
     pub fn rejected(&self) -> Vec<String> {
         lock(&self.state.rejected).clone()
     }
 
-    /// How many requests there were, whatever became of them.
+    /// Number of requests of any outcome.
     #[must_use]
     pub fn requests(&self) -> usize {
         *self.state.requests.borrow()
     }
 
-    /// Waits until `n` requests were taken since the start, and returns all.
+    /// Waits for `n` accepted requests, and returns all.
     ///
     /// # Errors
-    /// When that takes longer than `limit`; says what came instead.
+    /// After `limit`, with what came instead.
     pub async fn wait_for(&self, n: usize, limit: Duration) -> Result<Vec<Received>, String> {
         let mut taken = self.state.taken.subscribe();
         if let Ok(Ok(_)) = timeout(limit, taken.wait_for(|taken| *taken >= n)).await {
             return Ok(self.received());
         }
-        Err(format!("{} requests, {} taken, refused: {:?}", self.requests(), self.received().len(), self.rejected()))
+        Err(format!("{} requests, {} accepted, refused: {:?}", self.requests(), self.received().len(), self.rejected()))
     }
 }
 
@@ -211,7 +211,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, router: Router, stop: Ca
 }
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, router: Router) {
-    // A handshake that fails is the client's business: it tells its user.
+    // The client reports failed handshakes.
     let Ok(stream) = tls.accept(stream).await else { return };
     let builder = auto::Builder::new(TokioExecutor::new());
     let _ = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)).await;
@@ -253,7 +253,6 @@ impl State {
     }
 }
 
-/// Verifies a request as the specification asks of endpoints.
 fn read(state: &State, name: String, headers: &HeaderMap, body: &[u8]) -> Result<Received, String> {
     let secrets = lock(&state.hooks).get(&name).map(|hook| hook.secrets.clone());
     let secrets = secrets.ok_or_else(|| format!("there is no hook {name}"))?;
@@ -261,11 +260,11 @@ fn read(state: &State, name: String, headers: &HeaderMap, body: &[u8]) -> Result
         standardwebhooks::Webhook::new(secret).is_ok_and(|webhook| webhook.verify(body, headers).is_ok())
     });
     if !verified {
-        return Err("no signature is right".into());
+        return Err("no signature is valid".into());
     }
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if header("content-type") != "application/json" {
-        return Err("the body is not said to be JSON".into());
+        return Err("the content type is not JSON".into());
     }
     let body: Value = serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
     for field in ["type", "timestamp", "data"] {

@@ -1,21 +1,31 @@
-//! The checks of the database.
-
 use chrono::TimeDelta;
 use tokio::time::Instant;
 
-use super::{Asked, Check, Item, compare_clocks, some};
+use super::{
+    check::{Check, Item, some},
+    clocks::{Asked, compare_clocks},
+};
 use crate::{
     clock::Clock,
+    config::Source,
     store::{Probe, Store, StoreError},
 };
 
-/// All of them.
-pub(super) const ALL: [Item; 5] =
-    [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
+/// All checks of the database.
+const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
 
-const MEND_DATABASE: &str = "see that Postgres is up, and that DATABASE_URL leads to it";
+const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";
 
-/// Looks at the database over a connection of its own.
+pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
+    let url = source.database_url().map_err(|error| error.variable);
+    let store = url.and_then(|url| Store::new(&url, 1).map_err(|_| "DATABASE_URL".to_owned()));
+    match store {
+        Ok(store) => database(&store, clock).await,
+        Err(variable) => ALL.map(|item| Check::not_checked(item, format!("{variable} is not valid"))).into(),
+    }
+}
+
+/// Checks the database over its own connection.
 pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {
     let unreachable = |error: StoreError| {
         let mut checks = vec![Check::fail(Item::Database, format!("DATABASE_URL: {error}"), MEND_DATABASE)];
@@ -37,7 +47,7 @@ async fn look(probe: &mut Probe, clock: &Clock) -> Result<Vec<Check>, StoreError
     let mut checks = vec![compare_clocks(Item::DatabaseClock, Asked { at: asked, took }, theirs)];
 
     checks.push(if facts.is_read_only {
-        let advice = "let DATABASE_URL lead to the primary, and see that default_transaction_read_only is off";
+        let advice = "point DATABASE_URL to the primary, and turn default_transaction_read_only off";
         Check::fail(Item::Database, "the server is read only, perhaps a standby", advice)
     } else {
         Check::ok(Item::Database, format!("PostgreSQL {}", facts.version))
@@ -48,18 +58,18 @@ async fn look(probe: &mut Probe, clock: &Clock) -> Result<Vec<Check>, StoreError
         Ok(version) => Check::ok(Item::Schema, format!("version {version}")),
         Err(StoreError::Fault(what)) => Check::fail(Item::Schema, what, "run `carebell migrate`"),
         Err(error) if denied.is_empty() => return Err(error),
-        Err(_) => Check::not_checked(Item::Schema, "the role may not look"),
+        Err(_) => Check::not_checked(Item::Schema, "the role may not read it"),
     });
     checks.push(if lacks.care.is_empty() {
-        Check::ok(Item::CareTables, "all columns that are read are there")
+        Check::ok(Item::CareTables, "all required columns exist")
     } else {
-        let advice = "put views of these names over your tables, as migrations/care.sql has them, or run `carebell \
-                      migrate --care-tables`";
+        let advice = "create views with these names over your tables (see migrations/care.sql), or run `carebell \
+             migrate --care-tables`";
         Check::fail(Item::CareTables, some(&lacks.care), advice)
     });
     denied.extend(lacks.unreadable.into_iter().map(|table| format!("SELECT on {table}")));
     checks.push(if denied.is_empty() {
-        Check::ok(Item::DatabasePermissions, "the role may do what a worker does")
+        Check::ok(Item::DatabasePermissions, "the role has the privileges of a worker")
     } else {
         let what = format!("the role of DATABASE_URL lacks {}", some(&denied));
         Check::fail(Item::DatabasePermissions, what, "GRANT it, or connect as the owner of the tables")

@@ -1,30 +1,35 @@
-//! The checks of NATS and of what is on it.
+//! Checks of NATS and its streams.
 
 use chrono::TimeDelta;
 
-use super::{Asked, Check, Item, compare_clocks, some};
+use super::{
+    check::{Check, Item, some},
+    clocks::{Asked, compare_clocks},
+};
 use crate::{
     clock::Clock,
+    config::Source,
+    health::Health,
     jobs,
     kind::{Lane, Stage},
-    nats::{Ask, ConnectError, Connection, Reply},
-    streams::{Difference, LookError, Streams, written_at},
+    nats::{ConnectError, Connection, PermissionProbe, ProbeReply},
+    streams::{Adjustments, Difference, LookError, Streams, written_at},
 };
 
-/// What is left when there is no connection.
-pub(super) const AFTER_THE_CONNECTION: [Item; 5] =
+/// Checks that need a connection.
+const AFTER_THE_CONNECTION: [Item; 5] =
     [Item::NatsVersion, Item::JetStream, Item::Streams, Item::NatsPermissions, Item::NatsClock];
 
-/// A pull that every server refuses: a heartbeat must be shorter than half of the wait. No message is delivered.
+/// Every server refuses this pull: a heartbeat must be shorter than half the wait.
 const IMPOSSIBLE_PULL: &str = r#"{"batch":1,"no_wait":true,"expires":1000000000,"idle_heartbeat":1000000000}"#;
 
-/// "Still at it", for a message that is not there. Without effect, and without an answer.
+/// "In progress" for a missing message: no effect, no reply.
 const IDLE_ACK: &str = "+WPI";
 
-/// A message that every stream refuses to store: it is meant for another.
+/// Makes every stream refuse a message: it expects another stream.
 const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
-/// What `dead_letter` and the metrics ask of the streams, beside pulling.
+/// API calls of `dead_letter` and metrics, beside pulls.
 const LOOKED_AT: [(&str, &[&str]); 4] = [
     ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
     ("CONSUMER.LIST", &["JOBS", "DELIVERIES"]),
@@ -34,29 +39,26 @@ const LOOKED_AT: [(&str, &[&str]); 4] = [
 
 const APPLY: &str = "run `carebell streams apply`";
 
-/// How much to ask.
+/// Which questions to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Depth {
-    /// What a worker's own permissions suffice for.
+    /// Those that a worker's permissions allow.
     Worker,
-    /// The streams themselves too, where the user may see them.
+    /// Also about streams, if the user may see them.
     Full,
 }
 
-/// What a question is about.
 enum About<'a> {
     Stream(&'a str),
     Consumer(&'a crate::streams::Consumer),
     Pull,
     Ack,
-    /// What the sweep for lost messages does, and the metrics. Without a body the server refuses what would change
-    /// anything for that, if for nothing else.
+    /// Calls of sweep and metrics. Without a body, those that change something are rejected.
     Look,
-    /// Publishing into this stream.
+    /// Publishing to this stream.
     Publish(&'static str),
 }
 
-/// What the answers say, gathered.
 #[derive(Default)]
 struct Findings {
     not_enabled: bool,
@@ -71,40 +73,75 @@ struct Findings {
     clock: Option<Check>,
 }
 
-/// Why there is no connection, and what to do.
+pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
+    let rest = |why: &str| AFTER_THE_CONNECTION.map(|item| Check::not_checked(item, why));
+    let config = match source.nats() {
+        Ok(config) => config,
+        Err(problem) => {
+            let why = format!("{} is not valid", problem.variable);
+            return [vec![Check::not_checked(Item::Nats, &*why)], rest(&why).into()].concat();
+        }
+    };
+    let connection = match crate::nats::open(&config, &Health::new()).await {
+        Ok(connection) => connection,
+        Err(error) => return [vec![unreachable(&error)], rest("NATS is not reachable").into()].concat(),
+    };
+    let adjusted = source.adjustments().ok().and_then(|adjustments| Streams::embedded(&adjustments).ok());
+    let known = match &adjusted {
+        Some(streams) => Ok(streams.clone()),
+        // Permissions do not depend on adjustments.
+        None => Streams::embedded(&Adjustments::default()),
+    };
+    let mut checks = vec![Check::ok(Item::Nats, format!("connected to {}", config.servers.join(", ")))];
+    match known {
+        Ok(streams) => checks.extend(nats(&connection, &streams, clock, Depth::Full).await),
+        Err(error) => checks.extend(rest(&error.to_string())),
+    }
+    if adjusted.is_none() {
+        checks.retain(|check| check.item != Item::Streams);
+        checks.push(Check::fail(
+            Item::Streams,
+            "STREAMS_REPLICAS or QUEUE_OVERRIDES is wrong, so the wanted streams are unknown",
+            "`carebell streams check` shows the problem",
+        ));
+    }
+    checks
+}
+
+/// The check for a failed connection.
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
     let advice = match error {
-        ConnectError::Creds(_) => "see that this process may read the file",
-        ConnectError::User => "see that user and password of NATS_URL, or NATS_CREDS, are those that the server knows",
-        ConnectError::Unreachable(_) => "see that nats-server is up, and that NATS_URL leads to it",
+        ConnectError::Creds(_) => "check that this process may read the file",
+        ConnectError::User => "check that the server knows the user and password of NATS_URL, or NATS_CREDS",
+        ConnectError::Unreachable(_) => "check that nats-server is up, and that NATS_URL points to it",
         ConnectError::Old(_) => "install nats-server 2.12 or later",
     };
     Check::fail(Item::Nats, error.to_string(), advice)
 }
 
-/// Looks at a server over an open connection. Changes nothing there.
+/// Checks a server without changing it.
 pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, depth: Depth) -> Vec<Check> {
     let version = match connection.check_version() {
         Ok(()) => Check::ok(Item::NatsVersion, connection.version()),
         Err(error) => Check::fail(Item::NatsVersion, error.to_string(), "install nats-server 2.12 or later"),
     };
-    let (about, asks): (Vec<About>, Vec<Ask>) = questions(streams, depth).into_iter().unzip();
+    let (about, probes): (Vec<About>, Vec<PermissionProbe>) = questions(streams, depth).into_iter().unzip();
     let at = clock.now();
-    let replies = match connection.ask(&asks).await {
+    let replies = match connection.probe(&probes).await {
         Ok(replies) => replies,
         Err(why) => {
-            let advice = "let the user subscribe to all below NATS_INBOX_PREFIX (_INBOX_carebell.>, where it is not set), and \
-                          see that the connection is stable";
+            let advice = "let the user subscribe to NATS_INBOX_PREFIX.> (default _INBOX_carebell.>), and check that \
+                 the connection is stable";
             let rest = [Item::JetStream, Item::Streams, Item::NatsClock];
-            let rest = rest.map(|item| Check::not_checked(item, "no answer can be received"));
+            let rest = rest.map(|item| Check::not_checked(item, "no reply can be received"));
             return [vec![version, Check::fail(Item::NatsPermissions, why, advice)], rest.into()].concat();
         }
     };
     let mut findings = Findings::default();
-    for ((about, ask), reply) in about.iter().zip(&asks).zip(&replies) {
-        findings.note(about, ask, reply, streams);
-        if let (None, Reply::Said { body, after }) = (&findings.clock, reply)
+    for ((about, probe), reply) in about.iter().zip(&probes).zip(&replies) {
+        findings.note(about, probe, reply, streams);
+        if let (None, ProbeReply::Said { body, after }) = (&findings.clock, reply)
             && let Some(theirs) = written_at(body)
         {
             let took = TimeDelta::from_std(*after).unwrap_or_default();
@@ -114,28 +151,32 @@ pub async fn nats(connection: &Connection, streams: &Streams, clock: &Clock, dep
     findings.into_checks(version, streams)
 }
 
-fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
-    let ask = |subject: String, body| Ask { subject, header: None, body, is_answered: true };
+fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe)> {
+    let probe = |subject: String, body| PermissionProbe { subject, header: None, body, is_answered: true };
     let mut list = Vec::new();
     for consumer in streams.consumers() {
         let place = consumer.place();
-        // First, and for all consumers: by the end of the answers it is clear that nothing refused them.
-        let ack = ask(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
-        list.push((About::Ack, Ask { is_answered: false, ..ack }));
-        list.push((About::Consumer(consumer), ask(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
-        list.push((About::Pull, ask(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
+        // First: once later questions are answered, refused acks are known.
+        let ack = probe(format!("$JS.ACK.{place}.1.0.0.0.0"), IDLE_ACK);
+        list.push((About::Ack, PermissionProbe { is_answered: false, ..ack }));
+        list.push((About::Consumer(consumer), probe(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
+        list.push((About::Pull, probe(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
     }
     for (call, streams) in LOOKED_AT {
         let subjects = streams.iter().map(|stream| format!("$JS.API.{call}.{stream}"));
-        list.extend(subjects.map(|subject| (About::Look, ask(subject, ""))));
+        list.extend(subjects.map(|subject| (About::Look, probe(subject, ""))));
     }
     if depth == Depth::Full {
-        list.extend(streams.names().map(|name| (About::Stream(name), ask(format!("$JS.API.STREAM.INFO.{name}"), ""))));
+        list.extend(
+            streams.names().map(|name| (About::Stream(name), probe(format!("$JS.API.STREAM.INFO.{name}"), ""))),
+        );
     }
-    let publish = |stream, subject| (About::Publish(stream), Ask { header: Some(FOR_NO_STREAM), ..ask(subject, "") });
+    let publish = |stream, subject| {
+        (About::Publish(stream), PermissionProbe { header: Some(FOR_NO_STREAM), ..probe(subject, "") })
+    };
     for kind in jobs::registry().kinds() {
         let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-        // What an earlier stage publishes, and the scheduler: that may be any kind.
+        // Earlier stages or the scheduler may publish any kind.
         let lanes = kind.queues().into_iter().map(|queue| queue.lane.unwrap_or(Lane::Normal));
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
@@ -145,21 +186,20 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, Ask)> {
 }
 
 impl Findings {
-    fn note(&mut self, about: &About, ask: &Ask, reply: &Reply, streams: &Streams) {
+    fn note(&mut self, about: &About, probe: &PermissionProbe, reply: &ProbeReply, streams: &Streams) {
         match (about, reply) {
-            // A worker does without.
-            (About::Stream(name), Reply::Refused) => self.hidden.push((*name).to_owned()),
-            (_, Reply::Refused) => self.refused_subjects.push(ask.subject.clone()),
-            (About::Stream(_) | About::Consumer(_), Reply::Nobody) => self.nobody += 1,
-            (About::Publish(stream), Reply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
-            // Silence is what an acknowledgement gets, and a refusal for another reason is what a pull or a publish
-            // gets that is allowed. A pull without its consumer is told of by the info.
+            // Not needed by workers.
+            (About::Stream(name), ProbeReply::Refused) => self.hidden.push((*name).to_owned()),
+            (_, ProbeReply::Refused) => self.refused_subjects.push(probe.subject.clone()),
+            (About::Stream(_) | About::Consumer(_), ProbeReply::Nobody) => self.nobody += 1,
+            (About::Publish(stream), ProbeReply::Nobody) => self.missing.push(format!("{stream}: not on the server")),
+            // As expected: acks get no reply; permitted pulls and publishes fail for another reason.
             (About::Ack, _)
-            | (About::Pull | About::Look, Reply::Nobody)
-            | (About::Pull | About::Look | About::Publish(_), Reply::Said { .. }) => {}
-            (_, Reply::Silent) => self.silent.push(ask.subject.clone()),
-            (About::Stream(name), Reply::Said { body, .. }) => self.look(streams.look_at_stream(name, body)),
-            (About::Consumer(consumer), Reply::Said { body, .. }) => self.look(consumer.look(body)),
+            | (About::Pull | About::Look, ProbeReply::Nobody)
+            | (About::Pull | About::Look | About::Publish(_), ProbeReply::Said { .. }) => {}
+            (_, ProbeReply::Silent) => self.silent.push(probe.subject.clone()),
+            (About::Stream(name), ProbeReply::Said { body, .. }) => self.look(streams.look_at_stream(name, body)),
+            (About::Consumer(consumer), ProbeReply::Said { body, .. }) => self.look(consumer.look(body)),
         }
     }
 
@@ -179,14 +219,14 @@ impl Findings {
 
     fn into_checks(mut self, version: Check, streams: &Streams) -> Vec<Check> {
         let jetstream = self.jetstream();
-        // Without JetStream nothing else can be seen, but for what is refused.
+        // Without JetStream only permissions show.
         let off = jetstream.is_failure();
         let streams =
             if off { Check::not_checked(Item::Streams, "JetStream does not answer") } else { self.streams(streams) };
         let permissions = self.permissions();
         let clock = self.clock.take();
         let clock =
-            clock.unwrap_or_else(|| Check::not_checked(Item::NatsClock, "no stream or consumer tells its time"));
+            clock.unwrap_or_else(|| Check::not_checked(Item::NatsClock, "no stream or consumer shows its time"));
         vec![version, jetstream, streams, permissions, clock]
     }
 
@@ -206,7 +246,7 @@ impl Findings {
         }
         let mut problems = self.problems.clone();
         problems.dedup();
-        let advice = "see the server's log: a cluster may be without a leader";
+        let advice = "see the server's log: a cluster may have no leader";
         match (problems.is_empty(), self.silent.is_empty()) {
             (false, _) => Check::fail(item, some(&problems), advice),
             (true, false) => Check::fail(item, "JetStream does not answer", advice),
@@ -216,38 +256,38 @@ impl Findings {
 
     fn streams(&mut self, streams: &Streams) -> Check {
         let item = Item::Streams;
-        // A stream that is missing is told of by its info, and by each publish to it.
+        // Each publish reports a missing stream too.
         self.missing.sort();
         self.missing.dedup();
         if !self.missing.is_empty() {
             return Check::fail(item, some(&self.missing), APPLY);
         }
         if !self.problems.is_empty() {
-            return Check::fail(item, some(&self.problems), "see the server's log: a cluster may be without a leader");
+            return Check::fail(item, some(&self.problems), "see the server's log: a cluster may have no leader");
         }
         if !self.drift.is_empty() {
-            let advice = "`carebell streams check` shows all, `carebell streams apply` mends it";
+            let advice = "`carebell streams check` shows all, `carebell streams apply` fixes them";
             return Check::warn(item, some(&self.drift), advice);
         }
         let consumers = streams.consumers().len();
         if self.hidden.is_empty() {
-            let detail = format!("{} streams and {consumers} consumers are as streams/ says", streams.names().count());
+            let detail = format!("{} streams and {consumers} consumers match streams/", streams.names().count());
             return Check::ok(item, detail);
         }
         let hidden = self.hidden.join(", ");
-        Check::ok(item, format!("{consumers} consumers are as streams/ says (the user may not look at {hidden})"))
+        Check::ok(item, format!("{consumers} consumers match streams/ (the user may not look at {hidden})"))
     }
 
     fn permissions(&self) -> Check {
         let item = Item::NatsPermissions;
         if !self.refused_subjects.is_empty() {
             let what = format!("the user may not publish to {}", some(&self.refused_subjects));
-            return Check::fail(item, what, "allow it; docs/ARCHITECTURE.md lists the least permissions of a worker");
+            return Check::fail(item, what, "allow it; docs/ARCHITECTURE.md lists the minimum permissions of a worker");
         }
         if !self.silent.is_empty() {
             let what = format!("no answer about {}", some(&self.silent));
             return Check::warn(item, what, "see the server's log, and try again");
         }
-        Check::ok(item, "the user may do what a worker does")
+        Check::ok(item, "the user has the permissions of a worker")
     }
 }

@@ -1,9 +1,9 @@
-//! The check of the providers of texts, `WhatsApp` messages and calls. Nothing is sent.
+//! The providers are asked without sending anything.
 
-use super::{Check, Egress, Item};
+use super::check::{Check, Egress, Item};
 use crate::{channels::gateway, config::Source};
 
-/// Whether the providers can be reached. None where no channel has one.
+/// `None` if no channel has a provider.
 pub(super) async fn examine(source: &Source, egress: Egress) -> Option<Check> {
     let item = Item::ProviderEgress;
     let channels = match source.gateways() {
@@ -30,12 +30,12 @@ pub(super) async fn examine(source: &Source, egress: Egress) -> Option<Check> {
         }
     }
     if !failed.is_empty() {
-        let advice = "let the worker out to it, or mend the URL or PROVIDER_CA_FILE";
+        let advice = "allow the connection, or fix the URL or PROVIDER_CA_FILE";
         return Some(Check::fail(item, failed.join("; "), advice));
     }
     let reports = match source.public_url() {
         Ok(Some(_)) => "",
-        _ => "; without PUBLIC_URL none of them says what becomes of what it took",
+        _ => "; without PUBLIC_URL they report no deliveries",
     };
-    Some(Check::ok(item, format!("{} can be reached{reports}", reached.join(", "))))
+    Some(Check::ok(item, format!("{} reachable{reports}", reached.join(", "))))
 }

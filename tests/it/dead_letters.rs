@@ -88,7 +88,7 @@ async fn filters_choose_by_kind_reason_job_and_time() {
     let discarded = ["dead-letters", "discard", &number, "--kind", "reminder.medication", "--yes"];
     let (well, said, note) = carebell(&world, &discarded, &[]).await;
     assert!(well && said.contains("0 dead letters"), "a number and a filter must both hold: {said}");
-    assert!(note.contains(&format!("dead letter {number} is not one that the filters take")), "{note}");
+    assert!(note.contains(&format!("dead letter {number} does not match the filters")), "{note}");
     for (wrong, expected) in [("--since", "how long ago"), ("--reason", "unknown_kind")] {
         let (well, _, error) = carebell(&world, &["dead-letters", "list", wrong, "soon"], &[]).await;
         assert!(!well && error.contains(expected), "{error}");
@@ -129,7 +129,7 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     let (well, _, note) = carebell(&world, &["dead-letters", "redrive", &dead.id], &[]).await;
     assert!(well && note.contains("was redriven at 20"), "{note}");
     let (well, _, error) = carebell(&world, &["dead-letters", "discard", "nope", "--yes"], &[]).await;
-    assert!(!well && error.contains("no such dead letter of a job \"nope\""), "{error}");
+    assert!(!well && error.contains("no such dead letter of job \"nope\""), "{error}");
     let (well, _, error) = carebell(&world, &["dead-letters", "redrive", "99"], &[]).await;
     assert!(!well && error.contains("there is no dead letter 99"), "{error}");
 }
@@ -158,7 +158,7 @@ async fn a_corrected_body_runs_as_the_same_job_and_an_uncorrected_one_dies_again
     assert_eq!(again.get("Carebell-Redriven-From").unwrap().as_str(), "dead.notification.JOBS.1");
 
     let (_, _, error) = carebell(&world, &["dead-letters", "redrive", "typo", "--edit"], &[("EDITOR", "true")]).await;
-    assert!(error.contains("the body was not changed"), "{error}");
+    assert!(error.contains("the body is unchanged"), "{error}");
     let wrong = [("EDITOR", "sed -i s/title/titel/")];
     let (well, _, error) = carebell(&world, &["dead-letters", "redrive", "typo", "--edit"], &wrong).await;
     assert!(!well && error.contains("unrecognized field") && error.contains("is kept in"), "{error}");

@@ -67,7 +67,7 @@ async fn a_full_queue_refuses_its_own_jobs_with_what_to_do() {
         said.contains("line 1: the queue jobs.notification.bulk is full") && said.contains("lines 21-30"),
         "{said}"
     );
-    assert!(error.contains("30 of them because there was no room"), "{error}");
+    assert!(error.contains("30 of them because the queue is full"), "{error}");
 
     // Refused jobs are accepted under their ids. Those accepted before have no second effect.
     cap_off(&world).await;

@@ -73,7 +73,7 @@ async fn a_delayed_job_is_seen_replaced_and_taken_back() {
     assert_eq!(scheduled.info().await.unwrap().state.messages, 1, "one job, one message");
 
     let (well, said, _) = carebell(&world, &["jobs", "cancel", "later", "--by", "olga"], &[]).await;
-    assert!(well && said.contains("job later is taken back"), "{said}");
+    assert!(well && said.contains("job later is cancelled"), "{said}");
     assert_eq!(scheduled.info().await.unwrap().state.messages, 0);
     let (_, way, _) = carebell(&world, &["jobs", "show", "later"], &[]).await;
     assert!(way.contains("job.cancelled later by olga") && !way.contains("delayed"), "{way}");

@@ -325,7 +325,7 @@ async fn schedules_are_listed_shown_and_refused() {
         (base("a b", "0 9 * * *"), &[], "the name must be 1 to 64"),
         (base("x", "0 25 * * *"), &[], "hour"),
         (base("x", "0 0 30 2 *"), &[], "never"),
-        (base("x", "0 9 * * *"), &["--end", "2020-01-01"], "no instant is left"),
+        (base("x", "0 9 * * *"), &["--end", "2020-01-01"], "no instant between"),
         (base("x", "0 9 * * *"), &["--lane", "fast"], "critical, normal or bulk"),
         (base("x", "0 9 * * *"), &["--start", "soon"], "--start is \"soon\""),
         (base("x", "0 9 * * *"), &["--missed", "some"], "latest"),

@@ -217,7 +217,10 @@ async fn a_broken_template_stops_the_start_with_file_and_line() {
     let (well, said, _) = carebell(&world, &["doctor", "--offline"], &more).await;
     assert!(!well && said.contains(&format!("FAIL  templates: {expected}")), "{said}");
     let (well, said, _) = carebell(&world, &["doctor", "--offline"], &[("TEMPLATES_DIR", "/no/such/place")]).await;
-    assert!(!well && said.contains("FAIL  configuration: TEMPLATES_DIR names a directory that is not there"), "{said}");
+    assert!(
+        !well && said.contains("FAIL  configuration: TEMPLATES_DIR names a directory that does not exist"),
+        "{said}"
+    );
     assert!(said.contains("-     templates: not checked: TEMPLATES_DIR is not valid"), "{said}");
 
     let environment = world.environment().into_iter().chain([("TEMPLATES_DIR".to_owned(), more[0].1.to_owned())]);

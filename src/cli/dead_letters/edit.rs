@@ -1,4 +1,4 @@
-//! A corrected body: from a file, or from the person's own editor.
+//! Corrected bodies, from a file or an editor.
 
 use std::{io::Write as _, path::Path};
 
@@ -6,7 +6,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use super::Failed;
+use super::super::failed::Failed;
 use crate::{
     dead_letter::{Letter, redrive::is_delivery},
     effects::publish::header,
@@ -14,12 +14,12 @@ use crate::{
     pipeline::{Decoder, Form},
 };
 
-/// The body as JSON, whichever form it came in.
+/// The body as JSON, even if protobuf.
 pub(super) fn to_json(letter: &Letter) -> Result<Value, String> {
     decoder(letter)?.to_json(&letter.body, form(letter))
 }
 
-/// When the job stops being of use, if it is published now: what its header says, else what its kind says.
+/// The job's expiry if published now: its header's, else its kind's.
 pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     if let Some(said) = letter.headers.get(header::NOT_AFTER) {
         let said = DateTime::parse_from_rfc3339(said.as_str()).ok()?;
@@ -29,7 +29,7 @@ pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<
     Some(job.default_expiry(now))
 }
 
-/// Reads the corrected body from a file, `-` for standard input.
+/// From a file, or standard input for `-`.
 pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     let text =
         if file == Path::new("-") { std::io::read_to_string(std::io::stdin()) } else { std::fs::read_to_string(file) };
@@ -37,20 +37,20 @@ pub(super) fn from_file(letter: &Letter, file: &Path) -> Result<Bytes, Failed> {
     check(letter, text).map_err(|why| Failed(format!("--body {}: {why}", file.display())))
 }
 
-/// Lets a person correct the body in an editor. It is in a file that only they can read, for as long as that takes.
+/// Opens the body in an editor, in a temporary file that only this user can read.
 pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Failed> {
     refuse_deliveries(letter)?;
     let before = match (to_json(letter), std::str::from_utf8(&letter.body)) {
         (Ok(body), _) => serde_json::to_string_pretty(&body)? + "\n",
         (Err(_), Ok(text)) if form(letter) == Form::Json || decoder(letter).is_err() => text.to_owned(),
         (Err(why), _) => {
-            eprintln!("note: {why}; the editor begins with an empty object");
+            eprintln!("note: {why}; the editor starts with an empty object");
             "{}\n".to_owned()
         }
     };
     let mut file = tempfile::Builder::new().prefix("carebell-").suffix(".json").tempfile()?;
     file.write_all(before.as_bytes())?;
-    // As git does it: the variable may hold arguments.
+    // Like git: the variable may hold arguments.
     let status = tokio::process::Command::new("sh")
         .args(["-c", &format!("{editor} \"$1\""), "sh"])
         .arg(file.path())
@@ -61,24 +61,24 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
     }
     let after = std::fs::read_to_string(file.path())?;
     if after == before {
-        return Err(Failed("the body was not changed: nothing is redriven. Without --edit it is sent as it is".into()));
+        return Err(Failed("the body is unchanged: nothing is redriven. To redrive it unchanged, omit --edit".into()));
     }
     match check(letter, after) {
         Ok(body) => Ok(body),
         Err(why) => {
             let (_, kept) = file.keep()?;
-            Err(Failed(format!("{why}; what you wrote is kept in {} (remove it in the end)", kept.display())))
+            Err(Failed(format!("{why}; your text is kept in {} (remove it when done)", kept.display())))
         }
     }
 }
 
-/// Refuses what no worker could run, as `carebell publish` does.
+/// Refuses bodies that no worker could run.
 fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
     refuse_deliveries(letter).map_err(|Failed(why)| why)?;
     let body = Bytes::from(text);
     match decoder(letter) {
         Ok(decoder) => decoder.decode(&body, Form::Json).map(|_| body),
-        // A newer worker may know the kind: at least it is JSON.
+        // A newer worker may know the kind.
         Err(_) => serde_json::from_slice::<Value>(&body).map(|_| body).map_err(|error| error.to_string()),
     }
 }
@@ -86,8 +86,8 @@ fn check(letter: &Letter, text: String) -> Result<Bytes, String> {
 fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
     if is_delivery(letter) {
         return Err(Failed(format!(
-            "the body of {} is only the id of a ledger row: there is nothing in it to correct. Redrive it as it is, or \
-             publish a notification with the right text",
+            "the body of {} is only a ledger id, with nothing to correct. Redrive it unchanged, or publish a \
+             notification with the right text",
             letter.kind
         )));
     }
@@ -97,7 +97,8 @@ fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
 fn decoder(letter: &Letter) -> Result<std::sync::Arc<dyn Decoder>, String> {
     let registry = jobs::registry();
     let kind = registry.kinds().iter().find(|kind| kind.name == letter.kind).copied();
-    kind.and_then(|kind| registry.decoder(kind)).ok_or_else(|| format!("the kind {:?} is not known here", letter.kind))
+    kind.and_then(|kind| registry.decoder(kind))
+        .ok_or_else(|| format!("this version does not know the kind {:?}", letter.kind))
 }
 
 fn form(letter: &Letter) -> Form {

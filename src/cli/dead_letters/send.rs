@@ -1,4 +1,4 @@
-//! `redrive` and `discard`: choose, confirm, do it in chunks with progress.
+//! `redrive` and `discard`, in chunks with progress.
 
 use std::{
     collections::BTreeSet,
@@ -14,7 +14,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
-use super::{super::actor, Failed, Which, edit};
+use super::{
+    super::{actor::actor, connect, failed::Failed},
+    edit,
+    filters::Filters,
+};
 use crate::{
     clock::Clock,
     config::Source,
@@ -22,103 +26,100 @@ use crate::{
         Change, Filter, Letter, Letters,
         redrive::{self, CHUNK},
     },
-    health::Health,
-    nats,
+    nats::JetStream,
     policy::Rate,
     store::Store,
 };
 
-/// Letters between two words on progress where nobody watches a bar.
+/// Letters per progress line, without a bar.
 const TELL_EVERY: usize = 1000;
 
-/// Refused letters that are told of one by one.
+/// Refused letters listed one by one.
 const TOLD: usize = 20;
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Chosen {
-    /// The numbers that `list` gives them, or ids of their jobs
+pub(crate) struct Chosen {
+    /// Numbers from `list`, or job ids
     letters: Vec<String>,
     #[command(flatten)]
-    which: Which,
-    /// All of them; needed where neither letters nor filters are given
+    filters: Filters,
+    /// All of them; required without letters or filters
     #[arg(long)]
     all: bool,
-    /// No more than this many, the oldest first
+    /// At most this many, oldest first
     #[arg(long, value_name = "COUNT")]
     limit: Option<usize>,
-    /// Who does it, for the audit log
+    /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
 }
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Redrive {
+pub(crate) struct Redrive {
     #[command(flatten)]
     chosen: Chosen,
-    /// No faster than this, for example 50/s or 100/min
+    /// Maximum rate, for example 50/s or 100/min
     #[arg(long, value_parser = Rate::parse)]
     rate: Option<Rate>,
-    /// Correct the body of one letter first, as JSON in an editor
+    /// First correct the body of one letter, as JSON in an editor
     #[arg(long, conflicts_with = "body")]
     edit: bool,
     /// The editor [default: vi]
     #[arg(long, env = "EDITOR", hide_env_values = true, hide = true)]
     editor: Option<String>,
-    /// Send one letter with the body in this file in place of its own: JSON, `-` for standard input
+    /// Send one letter with the JSON body in this file; `-` for standard input
     #[arg(long, value_name = "FILE")]
     body: Option<PathBuf>,
-    /// Send with this header; without a value, without that header. May be given several times
+    /// Set this header, or remove it if the value is empty; repeatable
     #[arg(long = "header", value_name = "NAME=VALUE", value_parser = parse_header)]
     headers: Vec<(String, String)>,
-    /// Do not run them after this instant, whatever they said before
+    /// Expire the jobs at this instant instead
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
-    /// Only say how many it would be
+    /// Only print how many would be redriven
     #[arg(long)]
     dry_run: bool,
-    /// One JSON object in place of words
+    /// Print one JSON object
     #[arg(long)]
     json: bool,
 }
 
 #[derive(Debug, clap::Args)]
-pub(in crate::cli) struct Discard {
+pub(crate) struct Discard {
     #[command(flatten)]
     chosen: Chosen,
-    /// Why, for the audit log
+    /// Reason, for the audit log
     #[arg(long, value_name = "TEXT")]
     why: Option<String>,
-    /// Do not ask
+    /// Skip the confirmation
     #[arg(long)]
     yes: bool,
 }
 
-/// What the commands work with.
-struct Desk {
-    context: nats::JetStream,
+struct Operation {
+    context: JetStream,
     letters: Letters,
     store: Store,
     clock: Clock,
     actor: String,
 }
 
-/// What was chosen.
-struct Choice {
-    /// The oldest first.
+/// The selected letters.
+struct Selection {
+    /// Oldest first.
     numbers: Vec<u64>,
-    /// Those asked for by number that are there no more, with what became of them.
+    /// Requested letters that are gone, with their fate.
     done_before: Vec<String>,
 }
 
-impl Desk {
+impl Operation {
     async fn open(source: &Source, by: Option<String>) -> Result<Self, Failed> {
         let store = Store::new(&source.database_url()?, 4)?;
-        let client = nats::connect(&source.nats()?, &Health::new()).await?;
-        let context = nats::jetstream(&client);
+        let context = connect::jetstream(source).await?;
         let letters = Letters::open(&context).await?;
-        // Nothing is done that could not be written down: writing nothing needs the same table and permission.
+        // Fail early: an empty insert needs the same table and privilege as a real one.
         let writable = store.record_audit(&[]).await;
-        writable.map_err(|error| format!("what is done could not be written down, so nothing is done: {error}"))?;
+        writable.map_err(|error| format!("nothing is done, because the audit log is not writable: {error}"))?;
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
     }
 
@@ -127,40 +128,40 @@ impl Desk {
         redrive::Redrive { context, letters, store, clock, actor }
     }
 
-    /// Those that are named, or all, as far as the filters take them.
-    async fn choose(&self, chosen: &Chosen) -> Result<Choice, Failed> {
-        let filter = chosen.which.filter(self.clock.now())?;
+    /// Named letters or all, narrowed by the filters.
+    async fn choose(&self, chosen: &Chosen) -> Result<Selection, Failed> {
+        let filter = chosen.filters.filter(self.clock.now())?;
         let (named, job_ids): (Vec<&String>, Vec<&String>) =
             chosen.letters.iter().partition(|letter| letter.parse::<u64>().is_ok());
-        if !chosen.all && chosen.which.is_empty() && chosen.letters.is_empty() {
-            return Err(Failed("which ones? Give numbers, job ids or filters, or --all".into()));
+        if !chosen.all && chosen.filters.is_empty() && chosen.letters.is_empty() {
+            return Err(Failed("select dead letters by number, job id or filter, or pass --all".into()));
         }
-        let mut choice = Choice { numbers: Vec::new(), done_before: Vec::new() };
+        let mut selection = Selection { numbers: Vec::new(), done_before: Vec::new() };
         if !job_ids.is_empty() || named.is_empty() {
             let of_jobs = Filter { job_ids: job_ids.iter().map(|id| (*id).clone()).collect(), ..Filter::default() };
             let mut found = BTreeSet::new();
             let take = |letter: Letter| {
                 if of_jobs.takes(&letter) {
                     found.extend([letter.job_id, letter.root_id]);
-                    choice.numbers.push(letter.number);
+                    selection.numbers.push(letter.number);
                 }
             };
             self.letters.each(&filter, take).await?;
             for id in job_ids.into_iter().filter(|id| !found.contains(*id)) {
-                choice.done_before.push(self.what_became_of_job(id).await?);
+                selection.done_before.push(self.what_became_of_job(id).await?);
             }
         }
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
-                Some(letter) if filter.takes(&letter) => choice.numbers.push(number),
-                Some(_) => eprintln!("note: dead letter {number} is not one that the filters take"),
-                None => choice.done_before.push(self.what_became_of(number).await?),
+                Some(letter) if filter.takes(&letter) => selection.numbers.push(number),
+                Some(_) => eprintln!("note: dead letter {number} does not match the filters"),
+                None => selection.done_before.push(self.what_became_of(number).await?),
             }
         }
-        choice.numbers.sort_unstable();
-        choice.numbers.dedup();
-        choice.numbers.truncate(chosen.limit.unwrap_or(usize::MAX));
-        Ok(choice)
+        selection.numbers.sort_unstable();
+        selection.numbers.dedup();
+        selection.numbers.truncate(chosen.limit.unwrap_or(usize::MAX));
+        Ok(selection)
     }
 
     async fn what_became_of(&self, number: u64) -> Result<String, Failed> {
@@ -176,7 +177,7 @@ impl Desk {
         let acts = self.store.audit_of(id).await?;
         let Some(entry) = acts.into_iter().rev().find(|entry| entry.action.starts_with("dead_letter.")) else {
             return Err(Failed(format!(
-                "there is no such dead letter of a job {id:?}; `carebell dead-letters list` shows all"
+                "there is no such dead letter of job {id:?}; `carebell dead-letters list` shows all"
             )));
         };
         let at = entry.at.to_rfc3339_opts(SecondsFormat::Secs, true);
@@ -184,7 +185,6 @@ impl Desk {
         Ok(format!("the dead letter of job {id} was {what} at {at} by {}", entry.actor))
     }
 
-    /// The letters of a chunk that are still there.
     async fn fetch(&self, numbers: &[u64]) -> Result<Vec<Letter>, Failed> {
         let fetched = try_join_all(numbers.iter().map(|number| self.letters.get(*number))).await?;
         Ok(fetched.into_iter().flatten().collect())
@@ -193,19 +193,19 @@ impl Desk {
 
 pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed> {
     if let Some(past) = args.not_after.filter(|not_after| *not_after <= Clock::system().now()) {
-        return Err(Failed(format!("--not-after is {past}, which has passed: the jobs would end as expired")));
+        return Err(Failed(format!("--not-after {past} has passed: the jobs would expire")));
     }
-    let desk = Desk::open(source, args.chosen.by.clone()).await?;
-    let choice = desk.choose(&args.chosen).await?;
-    for done in &choice.done_before {
+    let operation = Operation::open(source, args.chosen.by.clone()).await?;
+    let selection = operation.choose(&args.chosen).await?;
+    for done in &selection.done_before {
         eprintln!("note: {done}");
     }
     let change = Change {
-        body: corrected_body(&desk, &choice, &args).await?,
+        body: corrected_body(&operation, &selection, &args).await?,
         not_after: args.not_after,
         headers: args.headers.clone(),
     };
-    let total = choice.numbers.len();
+    let total = selection.numbers.len();
     if args.dry_run {
         println!("{total} dead letters would be redriven");
         return Ok(());
@@ -213,13 +213,14 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     let mut progress = Progress::new("redriven", total);
     let (mut redriven, mut expired, mut refused) = (0, 0, Vec::new());
     let pace = Pace::new(args.rate);
-    for numbers in choice.numbers.chunks(pace.chunk) {
+    for numbers in selection.numbers.chunks(pace.chunk) {
         pace.wait_for(redriven + refused.len()).await;
-        let letters = desk.fetch(numbers).await?;
-        let now = desk.clock.now();
+        let letters = operation.fetch(numbers).await?;
+        let now = operation.clock.now();
         let late = |letter: &&Letter| edit::not_after(letter, now).is_some_and(|not_after| not_after <= now);
         expired += if args.not_after.is_none() { letters.iter().filter(late).count() } else { 0 };
-        let sent = desk.redrive().redrive(&letters, &change).await.map_err(|why| interrupted(&why, redriven, total))?;
+        let sent =
+            operation.redrive().redrive(&letters, &change).await.map_err(|why| interrupted(&why, redriven, total))?;
         for (letter, sent) in letters.iter().zip(sent) {
             match sent {
                 Ok(()) => redriven += 1,
@@ -233,12 +234,12 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         let failed: Vec<_> = refused.iter().map(|(letter, why)| json!({ "letter": letter, "why": why })).collect();
         println!(
             "{}",
-            json!({ "redriven": redriven, "failed": failed, "done_before": choice.done_before, "expired": expired })
+            json!({ "redriven": redriven, "failed": failed, "done_before": selection.done_before, "expired": expired })
         );
     } else {
         println!("{redriven} of {total} dead letters redriven");
         if expired > 0 {
-            println!("{expired} of them are past their expiry and will end as expired; --not-after gives more time");
+            println!("{expired} of them are past their expiry and will end as expired; --not-after extends it");
         }
     }
     report(&refused)
@@ -246,8 +247,8 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
 
 fn interrupted(why: &str, done: usize, total: usize) -> String {
     format!(
-        "{why}. {done} of {total} are redriven; of the next ones some may be published, and their letters stay. The same command goes on \
-         where it stopped"
+        "{why}. {done} of {total} are redriven; some of the next may be published, but keep their letters. Repeat \
+         the command to continue"
     )
 }
 
@@ -257,22 +258,24 @@ fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
     }
     match refused.len() {
         0 => Ok(()),
-        count => Err(Failed(format!("{count} dead letters could not be redriven, and are still there"))),
+        count => Err(Failed(format!("{count} dead letters could not be redriven, and remain"))),
     }
 }
 
-async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<Option<Bytes>, Failed> {
+async fn corrected_body(operation: &Operation, selection: &Selection, args: &Redrive) -> Result<Option<Bytes>, Failed> {
     if !args.edit && args.body.is_none() {
         return Ok(None);
     }
-    let [number] = choice.numbers[..] else {
+    let [number] = selection.numbers[..] else {
         return Err(Failed(format!(
-            "a body is corrected one letter at a time, and {} are chosen",
-            choice.numbers.len()
+            "only one letter can be corrected at a time; {} are selected",
+            selection.numbers.len()
         )));
     };
-    let letters = desk.fetch(&[number]).await?;
-    let Some(letter) = letters.first() else { return Err(Failed("somebody else has just redriven it".into())) };
+    let letters = operation.fetch(&[number]).await?;
+    let Some(letter) = letters.first() else {
+        return Err(Failed("the letter is gone: redriven or discarded meanwhile".into()));
+    };
     match &args.body {
         Some(file) => edit::from_file(letter, file).map(Some),
         None => match args.editor.as_deref().filter(|editor| !editor.is_empty()) {
@@ -284,32 +287,32 @@ async fn corrected_body(desk: &Desk, choice: &Choice, args: &Redrive) -> Result<
 }
 
 pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed> {
-    let desk = Desk::open(source, args.chosen.by.clone()).await?;
-    let choice = desk.choose(&args.chosen).await?;
-    for done in &choice.done_before {
+    let operation = Operation::open(source, args.chosen.by.clone()).await?;
+    let selection = operation.choose(&args.chosen).await?;
+    for done in &selection.done_before {
         eprintln!("note: {done}");
     }
-    let total = choice.numbers.len();
+    let total = selection.numbers.len();
     if total > 0 && !args.yes && !confirmed(total)? {
         return Err(Failed("nothing is discarded".into()));
     }
     let mut progress = Progress::new("discarded", total);
     let mut discarded = 0;
-    for numbers in choice.numbers.chunks(CHUNK) {
-        let letters = desk.fetch(numbers).await?;
-        desk.redrive().discard(&letters, args.why.as_deref()).await?;
+    for numbers in selection.numbers.chunks(CHUNK) {
+        let letters = operation.fetch(numbers).await?;
+        operation.redrive().discard(&letters, args.why.as_deref()).await?;
         discarded += letters.len();
         progress.at(discarded);
     }
     progress.end();
-    println!("{discarded} dead letters discarded by {}", desk.actor);
+    println!("{discarded} dead letters discarded by {}", operation.actor);
     Ok(())
 }
 
 fn confirmed(count: usize) -> Result<bool, Failed> {
     let mut input = std::io::stdin().lock();
     if !input.is_terminal() {
-        return Err(Failed(format!("{count} dead letters would be gone for good: --yes says that this is meant")));
+        return Err(Failed(format!("this would delete {count} dead letters for good; confirm with --yes")));
     }
     eprint!("Discard {count} dead letters for good? [y/N] ");
     std::io::stderr().flush()?;
@@ -318,7 +321,6 @@ fn confirmed(count: usize) -> Result<bool, Failed> {
     Ok(["y", "yes"].contains(&answer.trim().to_lowercase().as_str()))
 }
 
-/// When the next chunk may go.
 struct Pace {
     started: Instant,
     rate: Option<Rate>,
@@ -326,7 +328,7 @@ struct Pace {
 }
 
 impl Pace {
-    /// Chunks of a tenth of a second's worth, so that a rate is kept evenly.
+    /// A tenth of a second's worth, to keep the rate even.
     fn new(rate: Option<Rate>) -> Self {
         let chunk = rate.map_or(CHUNK, |rate| rate.within(Duration::from_millis(100)).clamp(1, CHUNK));
         Self { started: Instant::now(), rate, chunk }
@@ -339,7 +341,7 @@ impl Pace {
     }
 }
 
-/// A bar for whoever watches, lines for a log.
+/// A bar on a terminal, lines in a log.
 struct Progress {
     bar: ProgressBar,
     what: &'static str,
@@ -374,10 +376,10 @@ fn parse_header(text: &str) -> Result<(String, String), String> {
     let token = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     let ours = ["nats-", "carebell-dead-", "carebell-re", "carebell-root-id", "carebell-job-id"];
     if !token || value.contains(|c: char| c.is_control()) {
-        return Err("expected NAME=VALUE, a header's name and its value on one line".into());
+        return Err("expected NAME=VALUE, a header and its value on one line".into());
     }
     if ours.iter().any(|ours| name.to_ascii_lowercase().starts_with(ours)) {
-        return Err(format!("{name} cannot be set: it is what makes the job the same job"));
+        return Err(format!("{name} cannot be set: it identifies the job"));
     }
     Ok((name.to_owned(), value.to_owned()))
 }

@@ -1,5 +1,3 @@
-//! Dead letters as a person reads them, and as a machine does.
-
 use std::{collections::BTreeMap, fmt::Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
@@ -9,14 +7,13 @@ use serde_json::{Value, json};
 use super::edit;
 use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
 
-/// The longest error text in a table, in characters.
+/// In characters.
 const WIDEST_ERROR: usize = 80;
 
-/// How many there are of each reason.
 #[derive(Debug, Default)]
-pub(super) struct Totals(BTreeMap<String, u64>);
+pub(super) struct ReasonCounts(BTreeMap<String, u64>);
 
-impl Totals {
+impl ReasonCounts {
     pub(super) fn count(&mut self, letter: &Letter) {
         *self.0.entry(letter.reason.clone()).or_default() += 1;
     }
@@ -50,8 +47,7 @@ pub(super) fn whole_to_json(letter: &Letter) -> Value {
     whole
 }
 
-/// Writing to a String does not fail, so its results are not looked at.
-pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
+pub(super) fn table(letters: &[Letter], totals: &ReasonCounts) -> String {
     let mut text = String::new();
     let count: u64 = totals.0.values().sum();
     if count == 0 {
@@ -75,7 +71,7 @@ pub(super) fn table(letters: &[Letter], totals: &Totals) -> String {
     let reasons: Vec<String> = totals.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
     let more = match usize::try_from(count).unwrap_or(usize::MAX) - letters.len() {
         0 => String::new(),
-        left => format!("; {left} older ones are not shown"),
+        left => format!("; {left} older ones not shown"),
     };
     let _ = writeln!(text, "{count} in all: {}{more}", reasons.join(", "));
     text
@@ -131,7 +127,7 @@ pub(super) fn whole(letter: &Letter) -> String {
     text
 }
 
-/// Those that the job came with.
+/// Headers that the job came with.
 fn own_headers(letter: &Letter) -> Vec<(String, String)> {
     let headers = letter.headers.iter().flat_map(|(name, values)| {
         let name: &str = name.as_ref();

@@ -1,5 +1,4 @@
-//! `carebell dev --outage`: the provider of text messages fails while notifications go on. The other channels are as
-//! fast as before, the circuit breaker opens, no text message is lost, and all arrive once the provider is back.
+//! `carebell dev --outage`: the SMS provider fails, other channels stay fast, and text messages arrive later.
 
 use std::{fmt, time::Duration};
 
@@ -8,40 +7,39 @@ use serde_json::json;
 use tokio::time::{Instant, interval};
 use tokio_util::sync::CancellationToken;
 
-use super::{Demo, LOOK_EVERY, PATIENCE, Problem, receivers::MEMBERS};
+use super::{Demo, LOOK_EVERY, PATIENCE, error::DemoError, receivers::MEMBERS};
 use crate::effects::submit::{Submission, submit};
 
-/// Notifications before and during the outage. More than open a breaker.
+/// More than a breaker needs to open.
 const NOTIFICATIONS: usize = 20;
 
-/// Between two of them.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// What was seen.
+/// Result of the outage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outage {
-    /// Text messages that were due while the provider failed.
+    /// Text messages due during the outage.
     pub texts: usize,
-    /// Those of them that arrived, after it was back.
+    /// Those of them that arrived afterwards.
     pub arrived: usize,
-    /// The median times before it.
+    /// Median times before it.
     pub before: Medians,
-    /// The median times during it.
+    /// Median times during it.
     pub during: Medians,
-    /// Whether `/health` showed the provider's breaker open.
+    /// Whether `/health` showed an open breaker.
     pub breaker_opened: bool,
-    /// From the return of the provider to the last text message, in ms.
+    /// From the provider's return to the last text message, in milliseconds.
     pub recovered_after_ms: u64,
 }
 
-/// Median times from publish to what is no text message, in ms.
+/// Median times from publish to arrival, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Medians {
-    /// To the last of the family's pushes.
+    /// Of the family's last push.
     pub push: u64,
-    /// To the mail.
+    /// Of the mail.
     pub mail: u64,
-    /// To the webhook's request.
+    /// Of the webhook request.
     pub webhook: u64,
 }
 
@@ -67,38 +65,38 @@ impl Outage {
 impl fmt::Display for Outage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { texts, arrived, before, during, breaker_opened, recovered_after_ms } = self;
-        let breaker = if *breaker_opened { "its breaker opened" } else { "its breaker stayed closed" };
+        let breaker = if *breaker_opened { "the breaker opened" } else { "the breaker stayed closed" };
         write!(
             f,
-            "the SMS provider failed: pushes took {} ms as against {} ms before, mails {} as against {}, webhooks {} as \
-             against {}; {breaker}, and {arrived} of {texts} text messages arrived, the last {recovered_after_ms} ms after \
-             it was back",
+            "during the SMS outage pushes took {} ms ({} ms before), mails {} ({}), webhooks {} ({}); {breaker}, and \
+             {arrived} of {texts} text messages arrived, the last {recovered_after_ms} ms after the provider's \
+             return",
             during.push, before.push, during.mail, before.mail, during.webhook, before.webhook
         )
     }
 }
 
 impl Demo {
-    /// Lets the provider of text messages fail for a while.
+    /// Makes the SMS provider fail for a while.
     ///
     /// # Errors
-    /// If something does not arrive within a minute, or `stop` comes first.
-    pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, Problem> {
+    /// If something does not arrive within a minute, or `stop` is cancelled.
+    pub async fn outage(&mut self, stop: &CancellationToken) -> Result<Outage, DemoError> {
         let before = self.notify(stop, "calm").await?;
-        self.wait(stop, "the text messages before it", |demo| demo.receivers.came().texts > NOTIFICATIONS).await?;
-        self.say(self.clock.now(), "outage", "the SMS provider answers 503 from now on");
+        self.wait(stop, "the text messages before it", |demo| demo.receivers.arrivals().texts > NOTIFICATIONS).await?;
+        self.say("outage", "the SMS provider now answers 503");
         self.receivers.fail_texts(true);
         let during = self.notify(stop, "storm").await?;
-        // Those that came before the breaker opened are retried, and find out.
+        // Retries of text messages probe the provider.
         self.wait(stop, "the breaker", |demo| demo.breaker_told).await?;
-        let lost = self.receivers.came().texts;
-        self.say(self.clock.now(), "outage", "the SMS provider is back");
+        let lost = self.receivers.arrivals().texts;
+        self.say("outage", "the SMS provider is back");
         self.receivers.fail_texts(false);
         let back = Instant::now();
-        self.wait(stop, "the text messages", |demo| demo.receivers.came().texts >= lost + NOTIFICATIONS).await?;
+        self.wait(stop, "the text messages", |demo| demo.receivers.arrivals().texts >= lost + NOTIFICATIONS).await?;
         Ok(Outage {
             texts: NOTIFICATIONS,
-            arrived: self.receivers.came().texts - lost,
+            arrived: self.receivers.arrivals().texts - lost,
             before,
             during,
             breaker_opened: self.breaker_told,
@@ -106,13 +104,13 @@ impl Demo {
         })
     }
 
-    /// Publishes notifications to the whole family, and waits for each until all of it but the text message has come.
-    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, Problem> {
+    /// Publishes notifications one by one, waiting for all but the text messages.
+    async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, DemoError> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
         let mut took = [const { Vec::new() }; 3];
         for number in 1..=NOTIFICATIONS {
             let begun = Instant::now();
-            let had = self.receivers.came();
+            let had = self.receivers.arrivals();
             let body = json!({ "recipients": recipients, "title": format!("News {number}") });
             let job = Submission {
                 subject: "jobs.notification.normal".into(),
@@ -126,7 +124,7 @@ impl Demo {
             let mut came_after = [None; 3];
             let what_came = "the pushes, the mail and the webhook";
             self.wait(stop, what_came, |demo| {
-                let came = demo.receivers.came();
+                let came = demo.receivers.arrivals();
                 let is_there = [came.pushes >= had.pushes + MEMBERS, came.mails > had.mails, came.hooks > had.hooks];
                 for (after, _) in came_after.iter_mut().zip(is_there).filter(|(_, is_there)| *is_there) {
                     after.get_or_insert_with(|| begun.elapsed());
@@ -151,12 +149,12 @@ impl Demo {
         stop: &CancellationToken,
         what: &str,
         mut there: impl FnMut(&Self) -> bool,
-    ) -> Result<(), Problem> {
+    ) -> Result<(), DemoError> {
         let begun = Instant::now();
         let mut look = interval(LOOK_EVERY / 4);
         while !there(self) {
             if stop.run_until_cancelled(look.tick()).await.is_none() {
-                return Err("stopped in the middle of the outage".into());
+                return Err("stopped during the outage".into());
             }
             self.show_news().await?;
             if begun.elapsed() > PATIENCE {

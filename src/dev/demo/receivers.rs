@@ -1,11 +1,8 @@
-//! Where the demo's family can be reached: a push service that decrypts, a mail server, a provider of text messages and
-//! a webhook's endpoint, all of this project's own, strict, and over TLS.
+//! The family's receivers, strict and over TLS.
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
-use chrono::{DateTime, Utc};
-
-use super::Problem;
+use super::{error::DemoError, screen::Step};
 use crate::{
     channels::web_push,
     clock::Clock,
@@ -18,7 +15,7 @@ use crate::{
     store::{DemoAddress, DemoMember},
 };
 
-/// The family, and by what each of them is reached beside Web Push.
+/// Members, each with a channel beside Web Push.
 const FAMILY: [(&str, Beside); 4] =
     [("Ana", Beside::Nothing), ("Ben", Beside::Mail), ("Chloe", Beside::Text), ("Dan", Beside::Webhook)];
 
@@ -30,34 +27,33 @@ enum Beside {
     Webhook,
 }
 
-/// How many people there are.
+/// Size of the family.
 pub const MEMBERS: usize = FAMILY.len();
 
-/// How many deliveries one reminder is: a push for each, a mail, a text message, a webhook.
+/// Of one reminder: four pushes, a mail, a text message, a webhook request.
 pub const DELIVERIES: usize = MEMBERS + 3;
 
-/// The running receivers.
 pub struct Receivers {
     pub push: PushService,
     mail: SmtpServer,
     phone: PhoneService,
     hook: WebhookEndpoint,
     clock: Clock,
-    shown: Shown,
+    printed: Printed,
 }
 
-/// How much of what came was told of.
+/// Number of items already printed.
 #[derive(Default)]
-struct Shown {
+struct Printed {
     pushes: usize,
     mails: usize,
     texts: usize,
     hooks: usize,
 }
 
-/// How much came.
+/// Number of items received.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Came {
+pub struct Arrivals {
     pub pushes: usize,
     pub mails: usize,
     pub texts: usize,
@@ -72,11 +68,11 @@ impl Receivers {
             phone: PhoneService::start().await?,
             hook: WebhookEndpoint::start().await?,
             clock,
-            shown: Shown::default(),
+            printed: Printed::default(),
         })
     }
 
-    /// The members as they subscribe.
+    /// Subscribes the members.
     pub fn subscribe(&self) -> Vec<DemoMember> {
         let member = |(name, beside): (&str, Beside)| {
             let subscription = self.push.subscribe(name);
@@ -100,9 +96,9 @@ impl Receivers {
         FAMILY.into_iter().map(member).collect()
     }
 
-    /// The variables by which a worker reaches them; their roots are written into the directory.
-    pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, Problem> {
-        let keys = web_push::generate_keys().map_err(|_| "the system has no randomness to make keys from")?;
+    /// Variables for a worker. Writes CA files into the directory.
+    pub fn environment(&self, directory: &Path) -> Result<Vec<(&'static str, String)>, DemoError> {
+        let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
         let mut environment = vec![
             ("VAPID_PUBLIC_KEY", keys.public),
             ("VAPID_PRIVATE_KEY", keys.private),
@@ -112,7 +108,7 @@ impl Receivers {
             ("SMTP_FROM", "Carebell <care@example.org>".to_owned()),
             ("SMS_PROVIDER_URL", self.phone.url()),
             ("SMS_FROM", "Carebell".to_owned()),
-            // The provider's reports come to whatever port the worker gets.
+            // The worker chooses the port.
             ("PUBLIC_URL", "https://carebell.example.org".to_owned()),
             ("PUBLIC_PORT", "0".to_owned()),
             ("WEBHOOK_ALLOWED_HOSTS", self.hook.host_port()),
@@ -130,18 +126,18 @@ impl Receivers {
         Ok(environment)
     }
 
-    /// From now on the provider's reports reach the worker at this port.
+    /// Sends callbacks to the worker's port.
     pub fn worker_listens_at(&self, port: u16) {
         self.phone.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], port)));
     }
 
-    /// Tells the provider of text messages to fail, or to work again.
+    /// Makes the SMS provider fail or work again.
     pub fn fail_texts(&self, fail: bool) {
         self.phone.behave_always(fail.then(|| Behaviour::status(503)));
     }
 
-    pub fn came(&self) -> Came {
-        Came {
+    pub fn arrivals(&self) -> Arrivals {
+        Arrivals {
             pushes: self.push.counts().accepted,
             mails: self.mail.counts().accepted,
             texts: self.phone.counts().accepted,
@@ -149,55 +145,55 @@ impl Receivers {
         }
     }
 
-    /// What came since the last look: when, where to, what it says. The provider reports each text message as delivered.
-    pub async fn news(&mut self) -> Vec<(DateTime<Utc>, String, String)> {
+    /// Items received since the last call. Reports text messages as delivered.
+    pub async fn news(&mut self) -> Vec<Step> {
         let mut news = Vec::new();
+        let step = |at, who: &str, what| Step { at, who: who.to_owned(), what };
         let now = self.clock.now();
         let pushes = self.push.received();
-        for push in &pushes[self.shown.pushes..] {
+        for push in &pushes[self.printed.pushes..] {
             let text = push.json();
             let read = |field: &str| text.get(field).and_then(|value| value.as_str()).unwrap_or_default().to_owned();
             let words = format!("{} reads: {} — {}", push.name, read("title"), read("body"));
-            news.push((push.received, "push arrived".to_owned(), words));
+            news.push(step(push.received, "push arrived", words));
         }
         let mails = self.mail.received();
-        for mail in &mails[self.shown.mails..] {
+        for mail in &mails[self.printed.mails..] {
             let words = format!("for {}: {}, {} bytes", mail.to.join(", "), subject(&mail.message), mail.message.len());
-            news.push((now, "mail arrived".to_owned(), words));
+            news.push(step(now, "mail arrived", words));
         }
         let texts = self.phone.received();
-        for text in &texts[self.shown.texts..] {
-            news.push((text.received, "text arrived".to_owned(), format!("Chloe reads: {}", one_line(&text.body))));
-            // A worker that is away gets none, as in life; the delivery is `sent` then.
+        for text in &texts[self.printed.texts..] {
+            news.push(step(text.received, "text arrived", format!("Chloe reads: {}", one_line(&text.body))));
+            // A worker that is down misses it, as in production; the delivery stays `sent`.
             let _ = self.phone.report(text, "delivered", None).await;
         }
         let hooks = self.hook.received();
-        for hook in &hooks[self.shown.hooks..] {
+        for hook in &hooks[self.printed.hooks..] {
             let title = hook.body["data"]["title"].as_str().unwrap_or_default();
-            news.push((now, "webhook called".to_owned(), format!("for {}: {title}, signature verified", hook.name)));
+            news.push(step(now, "webhook called", format!("for {}: {title}, signature verified", hook.name)));
         }
-        self.shown = Shown { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
+        self.printed = Printed { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
         news
     }
 
-    /// The rules that requests broke, in words. Empty where all is well.
+    /// Rules that requests broke.
     pub fn complaints(&self) -> Vec<String> {
         let pushes = self.push.rejected().into_iter().map(|refused| format!("the push service refused: {refused:?}"));
-        let mails =
-            self.mail.violations().into_iter().map(|rule| format!("the mail server was spoken to wrongly: {rule}"));
+        let mails = self.mail.violations().into_iter().map(|rule| format!("the mail server refused: {rule}"));
         let texts = self.phone.rejected().into_iter().map(|rule| format!("the SMS provider refused: {rule:?}"));
         let hooks = self.hook.rejected().into_iter().map(|rule| format!("the webhook refused: {rule}"));
         pushes.chain(mails).chain(texts).chain(hooks).collect()
     }
 }
 
-/// Pushes that arrived at one device with a topic that had arrived there before.
+/// Pushes whose topic had already arrived at the device.
 pub fn doubled(received: &[ReceivedPush]) -> usize {
     let distinct: std::collections::HashSet<_> = received.iter().map(|push| (&push.name, &push.topic)).collect();
     received.len() - distinct.len()
 }
 
-/// The header as it was sent, which may be encoded (RFC 2047).
+/// Raw header, perhaps encoded (RFC 2047).
 fn subject(message: &[u8]) -> String {
     let text = String::from_utf8_lossy(message);
     let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("Subject:"));

@@ -1,50 +1,50 @@
-//! How the service may be told to misbehave.
+//! Misbehaviour on demand.
 
 use std::time::Duration;
 
-/// What a well-formed request meets instead of a prompt 201. Malformed ones are refused in any case.
+/// Reaction to a valid request instead of a prompt 201.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Refused in the API's own words.
+    /// Refuse with an API error.
     Error {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The API's code, in the JSON body.
+        /// The API's error code.
         code: u32,
-        /// The Retry-After header.
+        /// Retry-After header.
         retry_after: Option<String>,
     },
-    /// Answered with this, not in the API's words, and not accepted: as by a proxy in front of it.
+    /// Refuse like a proxy in front of the API.
     Plain {
-        /// The HTTP status.
+        /// HTTP status.
         status: u16,
-        /// The body.
+        /// Body.
         body: String,
-        /// The Retry-After header.
+        /// Retry-After header.
         retry_after: Option<String>,
     },
-    /// Accepted, and answered 201 with a body that is not the API's.
+    /// Accept; answer 201 with an unreadable body.
     Garbage,
-    /// Accepted at once, answered after this long.
+    /// Accept; answer after this delay.
     Slow(Duration),
-    /// Neither accepted nor answered.
+    /// Neither accept nor answer.
     Hang,
-    /// Accepted, and the connection broken instead of an answer.
+    /// Accept; break the connection.
     Lost,
 }
 
 impl Behaviour {
-    /// A refusal in the API's own words.
+    /// A refusal with an API error.
     pub fn error(status: u16, code: u32) -> Self {
         Self::Error { status, code, retry_after: None }
     }
 
-    /// An answer of this status and nothing else.
+    /// A plain answer with this status.
     pub fn status(status: u16) -> Self {
         Self::Plain { status, body: String::new(), retry_after: None }
     }
 
-    /// The API's wish for patience, in seconds.
+    /// An API error with Retry-After, in seconds.
     pub fn later(seconds: &str) -> Self {
         Self::Error { status: 429, code: 20_429, retry_after: Some(seconds.to_owned()) }
     }

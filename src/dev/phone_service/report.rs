@@ -1,4 +1,4 @@
-//! Reports back what became of a message or call, as providers do: a signed form, posted once.
+//! Status callbacks: signed forms.
 
 use std::{fmt::Write as _, io, net::SocketAddr};
 
@@ -12,19 +12,19 @@ use url::{Url, form_urlencoded};
 
 use super::Received;
 
-/// A status callback that is to be posted.
+/// A status callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
-    /// Where to, as it is signed.
+    /// URL, as signed.
     pub url: String,
-    /// Its fields.
+    /// Form fields.
     pub fields: Vec<(String, String)>,
 }
 
-/// The signature of a callback, reckoned apart from what the product does, by OpenSSL.
+/// A callback's signature, by OpenSSL, independent of the product.
 ///
 /// # Errors
-/// When OpenSSL fails.
+/// If OpenSSL fails.
 pub fn signature(token: &str, url: &str, fields: &[(String, String)]) -> Result<String, ErrorStack> {
     let key = PKey::hmac(token.as_bytes())?;
     let mut signer = Signer::new(MessageDigest::sha1(), &key)?;
@@ -38,10 +38,10 @@ pub fn signature(token: &str, url: &str, fields: &[(String, String)]) -> Result<
 }
 
 impl Report {
-    /// What a provider says of something that it accepted.
+    /// A callback about an accepted request.
     ///
     /// # Errors
-    /// When the request named no `StatusCallback`.
+    /// If the request named no `StatusCallback`.
     pub fn of(received: &Received, status: &str, error_code: Option<u32>) -> io::Result<Self> {
         let nowhere = || io::Error::new(io::ErrorKind::NotFound, "the request named no StatusCallback");
         let url = received.status_callback.clone().ok_or_else(nowhere)?;
@@ -57,20 +57,19 @@ impl Report {
         Ok(Self { url, fields })
     }
 
-    /// Posts it, signed with this token, and answers the HTTP status. Plain HTTP, to the address instead of the URL's
-    /// own where one is given, as a proxy that ends TLS does.
+    /// Signs and posts it over plain HTTP, to `proxy` if given. Returns the HTTP status.
     ///
     /// # Errors
-    /// When nobody answers.
+    /// If nobody answers.
     pub async fn post(&self, token: &str, proxy: Option<SocketAddr>) -> io::Result<u16> {
         let signature = signature(token, &self.url, &self.fields).map_err(io::Error::other)?;
         self.post_with(&[("X-Twilio-Signature", &signature)], proxy).await
     }
 
-    /// Posts it with these headers, whatever they are.
+    /// Posts it with these headers only.
     ///
     /// # Errors
-    /// As [`Report::post`].
+    /// Like [`Report::post`].
     pub async fn post_with(&self, headers: &[(&str, &str)], proxy: Option<SocketAddr>) -> io::Result<u16> {
         let url = Url::parse(&self.url).map_err(io::Error::other)?;
         let host = url.host_str().unwrap_or_default();
@@ -86,7 +85,7 @@ impl Report {
         let form = ("Content-Type", "application/x-www-form-urlencoded");
         let named = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
         for (name, value) in own.iter().chain(headers).chain((!named).then_some(&form)) {
-            let _ = write!(text, "{name}: {value}\r\n"); // A String takes everything.
+            let _ = write!(text, "{name}: {value}\r\n");
         }
         stream.write_all(format!("{text}\r\n{body}").as_bytes()).await?;
         let mut answer = Vec::new();

@@ -1,5 +1,3 @@
-//! The listener: TLS with a root of its own, one handler.
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -25,18 +23,15 @@ use super::{
     verify::{self, Violation},
 };
 
-/// The longest body that is read.
 const MAX_BODY: usize = 64 * 1024;
 
-/// Breaks the connection that a request came over.
 #[derive(Clone)]
-struct Breaker(CancellationToken);
+struct HangUp(CancellationToken);
 
-/// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Shared, stop: CancellationToken) {
     while let Some(accepted) = stop.run_until_cancelled(listener.accept()).await {
         let Ok((stream, _)) = accepted else { continue };
-        // Closed before TLS: to a client, nobody is there.
+        // To the client nobody is there.
         if state.may_connect() {
             let (tls, state, stop) = (tls.clone(), Arc::clone(&state), stop.clone());
             tokio::spawn(async move { stop.run_until_cancelled(connection(stream, tls, state)).await });
@@ -48,7 +43,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
     let _ = stream.set_nodelay(true);
     let Ok(stream) = tls.accept(stream).await else { return };
     let broken = CancellationToken::new();
-    let router = Router::new().fallback(handle).with_state((state, Breaker(broken.clone())));
+    let router = Router::new().fallback(handle).with_state((state, HangUp(broken.clone())));
     let builder = auto::Builder::new(TokioExecutor::new());
     let serving = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
     tokio::select! {
@@ -57,19 +52,19 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: Shared) {
     }
 }
 
-async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: Request) -> Response {
-    // The root says nothing of the API: with some providers nothing is there.
+async fn handle(Extract((state, hang_up)): Extract<(Shared, HangUp)>, request: Request) -> Response {
+    // Some providers serve nothing at the root.
     if request.uri().path() == "/" {
         return StatusCode::NOT_IMPLEMENTED.into_response();
     }
-    // A connection that stood when the service was shut.
+    // A connection from before the shutdown.
     if state.is_shut() {
-        breaker.0.cancel();
+        hang_up.0.cancel();
         return never().await;
     }
     let (parts, body) = request.into_parts();
     if parts.method == Method::GET && parts.uri.path() == verify::account_path(state.account()) {
-        return look(&state, &breaker, &parts.headers).await;
+        return look(&state, &hang_up, &parts.headers).await;
     }
     state.requested();
     let Ok(body) = to_bytes(body, MAX_BODY).await else {
@@ -87,11 +82,11 @@ async fn handle(Extract((state, breaker)): Extract<(Shared, Breaker)>, request: 
         Ok(message) => message,
         Err(violation) => return refuse(&state, &violation),
     };
-    respond(&state, &breaker, message).await
+    respond(&state, &hang_up, message).await
 }
 
-/// Somebody looks whether the API is there, which sends nothing. What was planned for all requests is met by this too.
-async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Response {
+/// A reachability check, which sends nothing but meets default behaviour.
+async fn look(state: &Shared, hang_up: &HangUp, headers: &HeaderMap) -> Response {
     state.looked();
     if let Err(violation) = verify::credentials(headers, state.account(), state.token()) {
         return refuse(state, &violation);
@@ -103,7 +98,7 @@ async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Respons
         Some(Behaviour::Plain { status, body, retry_after }) => answer(status, body, retry_after),
         Some(Behaviour::Hang) => never().await,
         Some(Behaviour::Lost) => {
-            breaker.0.cancel();
+            hang_up.0.cancel();
             never().await
         }
         None | Some(Behaviour::Garbage | Behaviour::Slow(_)) => {
@@ -112,7 +107,7 @@ async fn look(state: &Shared, breaker: &Breaker, headers: &HeaderMap) -> Respons
     }
 }
 
-async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Response {
+async fn respond(state: &Shared, hang_up: &HangUp, message: Received) -> Response {
     let to = message.to.clone();
     match state.planned() {
         None => created(&state.accept(message)),
@@ -128,10 +123,10 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
         Some(Behaviour::Hang) => never().await,
         Some(Behaviour::Lost) => {
             state.accept(message);
-            breaker.0.cancel();
+            hang_up.0.cancel();
             never().await
         }
-        // Providers repeat numbers in their texts.
+        // Like real providers, which quote numbers.
         Some(Behaviour::Error { status, code, retry_after }) => {
             answer(status, error(status, code, &format!("'{to}' and that is all")), retry_after)
         }
@@ -139,7 +134,7 @@ async fn respond(state: &Shared, breaker: &Breaker, message: Received) -> Respon
     }
 }
 
-/// Longer than any sender waits. Bounded, so that a forgotten request does not keep its connection for ever.
+/// Longer than any sender waits.
 async fn never() -> Response {
     tokio::time::sleep(Duration::from_hours(1)).await;
     StatusCode::GATEWAY_TIMEOUT.into_response()

@@ -1,18 +1,18 @@
-//! Reads the instructions for a call, strictly: `Say` and `Pause` in one `Response`, and nothing else.
+//! A strict reader of call instructions: one `Response` of `Say` and `Pause`.
 
-/// What is said in a call.
+/// Speech of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Spoken {
-    /// Each `Say`: its language, if it names one, and its text.
+    /// Each `Say`: language, if named, and text.
     pub says: Vec<(Option<String>, String)>,
-    /// How many pauses there are.
+    /// Number of pauses.
     pub pauses: usize,
 }
 
-/// Reads instructions.
+/// Parses instructions.
 ///
 /// # Errors
-/// Says which rule is broken.
+/// Names the broken rule.
 pub fn read(xml: &str) -> Result<Spoken, String> {
     let inner = xml.strip_prefix("<Response>").and_then(|rest| rest.strip_suffix("</Response>"));
     let mut rest = inner.ok_or("the instructions are not one Response")?;

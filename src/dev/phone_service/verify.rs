@@ -1,5 +1,3 @@
-//! The rules that a request is held to.
-
 use std::collections::BTreeMap;
 
 use axum::http::{
@@ -12,32 +10,31 @@ use url::{Url, form_urlencoded};
 
 use super::{Received, twiml};
 
-/// The most characters of a message, and of the instructions for a call.
+/// In characters.
 const LONGEST_BODY: usize = 1600;
 const LONGEST_TWIML: usize = 4000;
 
-/// Seconds that a message may be kept for its phone.
+/// In seconds.
 const VALIDITY: std::ops::RangeInclusive<u32> = 1..=14_400;
 
-/// A rule that was broken.
+/// A broken rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The status that it is answered with.
+    /// HTTP status of the answer.
     pub status: u16,
-    /// The API's code.
+    /// The API's error code.
     pub code: u32,
-    /// The rule, and how it was broken.
+    /// The broken rule.
     pub why: String,
 }
 
 impl Violation {
-    /// For an answer of this status and code.
+    /// Answered with this status and code.
     pub fn new(status: u16, code: u32, why: impl Into<String>) -> Self {
         Self { status, code, why: why.into() }
     }
 }
 
-/// A request, and the account that it must be of.
 pub struct Request<'a> {
     pub method: &'a Method,
     pub path: &'a str,
@@ -49,12 +46,10 @@ pub struct Request<'a> {
 
 type Fields = BTreeMap<String, String>;
 
-/// The account itself, as a resource of the API.
 pub fn account_path(account: &str) -> String {
     format!("/2010-04-01/Accounts/{account}.json")
 }
 
-/// Holds the credentials of a request to those of the account.
 pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<(), Violation> {
     let credentials = STANDARD.encode(format!("{account}:{token}"));
     let given = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -64,7 +59,7 @@ pub fn credentials(headers: &HeaderMap, account: &str, token: &str) -> Result<()
     Err(Violation::new(401, 20_003, "not the account's credentials"))
 }
 
-/// Holds a request to the rules. Its id and instant are still to be given.
+/// Checks a request. Id and time are left to the caller.
 pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     let prefix = format!("/2010-04-01/Accounts/{}/", request.account);
     let resource = request.path.strip_prefix(&prefix).ok_or_else(|| Violation::new(404, 20_404, "no such account"))?;
@@ -74,7 +69,7 @@ pub fn verify(request: &Request<'_>) -> Result<Received, Violation> {
     }
     let kind = request.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind != "application/x-www-form-urlencoded" {
-        return Err(Violation::new(400, 20_001, "the body is no form"));
+        return Err(Violation::new(400, 20_001, "the body is not a form"));
     }
     let mut fields = Fields::new();
     for (name, value) in form_urlencoded::parse(request.body).into_owned() {
@@ -98,14 +93,14 @@ fn message(fields: &mut Fields) -> Result<Received, Violation> {
     let whatsapp = to.starts_with("whatsapp:");
     let number = to.strip_prefix("whatsapp:").unwrap_or(&to);
     if !is_number(number) {
-        return Err(Violation::new(400, 21_211, format!("'{to}' is no number")));
+        return Err(Violation::new(400, 21_211, format!("'{to}' is not a number")));
     }
     let from = match (fields.remove("From"), fields.remove("MessagingServiceSid")) {
         (Some(from), None) => {
             let name = from.strip_prefix("whatsapp:").unwrap_or(&from);
             let is_right = if whatsapp { is_number(name) } else { is_number(name) || is_name(name) };
             if !is_right || from.starts_with("whatsapp:") != whatsapp {
-                return Err(Violation::new(400, 21_212, format!("'{from}' is no sender for '{to}'")));
+                return Err(Violation::new(400, 21_212, format!("'{from}' is not a sender for '{to}'")));
             }
             from
         }
@@ -116,21 +111,24 @@ fn message(fields: &mut Fields) -> Result<Received, Violation> {
     if body.chars().count() > LONGEST_BODY {
         return Err(Violation::new(400, 21_617, "the body has more than 1600 characters"));
     }
-    let validity = fields.remove("ValidityPeriod").map(|text| text.parse().ok().filter(|of| VALIDITY.contains(of)));
-    if validity == Some(None) {
-        return Err(Violation::new(400, 21_624, "ValidityPeriod is not a number of seconds from 1 to 14400"));
-    }
-    Ok(Received { body, validity: validity.flatten(), ..received(to, from, status_callback(fields)?) })
+    let validity = match fields.remove("ValidityPeriod").map(|text| text.parse::<u32>()) {
+        None => None,
+        Some(Ok(seconds)) if VALIDITY.contains(&seconds) => Some(seconds),
+        Some(_) => {
+            return Err(Violation::new(400, 21_624, "ValidityPeriod is not a number of seconds from 1 to 14400"));
+        }
+    };
+    Ok(Received { body, validity, ..received(to, from, status_callback(fields)?) })
 }
 
 fn call(fields: &mut Fields) -> Result<Received, Violation> {
     let to = required(fields, "To", 21_201)?;
     let from = required(fields, "From", 21_213)?;
     if !is_number(&to) {
-        return Err(Violation::new(400, 21_217, format!("'{to}' is no number")));
+        return Err(Violation::new(400, 21_217, format!("'{to}' is not a number")));
     }
     if !is_number(&from) {
-        return Err(Violation::new(400, 21_212, format!("'{from}' is no number")));
+        return Err(Violation::new(400, 21_212, format!("'{from}' is not a number")));
     }
     let instructions = required(fields, "Twiml", 21_205)?;
     if instructions.chars().count() > LONGEST_TWIML {
@@ -157,7 +155,7 @@ fn status_callback(fields: &mut Fields) -> Result<Option<String>, Violation> {
     let Some(text) = fields.remove("StatusCallback") else { return Ok(None) };
     match Url::parse(&text) {
         Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(Some(text)),
-        _ => Err(Violation::new(400, 21_609, "StatusCallback is no URL")),
+        _ => Err(Violation::new(400, 21_609, "StatusCallback is not a URL")),
     }
 }
 
@@ -166,7 +164,7 @@ fn required(fields: &mut Fields, name: &str, code: u32) -> Result<String, Violat
     value.ok_or_else(|| Violation::new(400, code, format!("{name} is required")))
 }
 
-/// E.164, reckoned apart from what the product does.
+/// E.164, checked independently of the product.
 fn is_number(text: &str) -> bool {
     let digits: Vec<Option<u32>> = text.chars().skip(1).map(|c| c.to_digit(10)).collect();
     text.starts_with('+')

@@ -1,5 +1,3 @@
-//! The listener: TLS with a root of its own, HTTP/2 and 1.1, one handler.
-
 use std::{sync::Arc, time::Duration};
 
 use axum::{
@@ -24,10 +22,9 @@ use super::{
     verify::{self, MAX_BODY, Violation},
 };
 
-/// What `to_bytes` says of a body that is longer than it may be.
+/// Error of `to_bytes` over the limit.
 const TOO_LONG: &str = "length limit exceeded";
 
-/// Accepts connections until it is told to stop.
 pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, stop: CancellationToken) {
     let router = Router::new().fallback(handle).with_state(Arc::clone(&state));
     loop {
@@ -48,7 +45,7 @@ pub async fn serve(listener: TcpListener, tls: TlsAcceptor, state: Arc<State>, s
 
 async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: Router) {
     let _ = stream.set_nodelay(true);
-    // A handshake that fails is the client's business: it tells its user.
+    // The client reports failed handshakes.
     let Ok(stream) = tls.accept(stream).await else { return };
     let dropped = state.connected();
     let builder = auto::Builder::new(TokioExecutor::new());
@@ -60,7 +57,7 @@ async fn connection(stream: TcpStream, tls: TlsAcceptor, state: &State, router: 
 }
 
 async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Response {
-    // Somebody looks whether anybody is there, as `carebell doctor` does: no push, and none that went wrong.
+    // A reachability check, as by `carebell doctor`.
     if request.method() == Method::HEAD && request.uri().path() == "/" {
         return StatusCode::METHOD_NOT_ALLOWED.into_response();
     }
@@ -75,7 +72,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     };
     if let Err(error) = &body {
         let violation = Violation::new(413, format!("the body is longer than {MAX_BODY} bytes"));
-        // Else the sender is gone in the middle of it, as one that is killed: that breaks no rule.
+        // Otherwise the sender is gone, which breaks no rule.
         if error.to_string() == TOO_LONG {
             state.reject(None, &violation);
         }
@@ -106,7 +103,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, request: Request) -> Respon
     StatusCode::CREATED.into_response()
 }
 
-/// Longer than any sender waits. Bounded, so that a forgotten request does not keep its connection for ever.
+/// Longer than any sender waits.
 async fn never() {
     tokio::time::sleep(Duration::from_hours(1)).await;
 }

@@ -1,4 +1,4 @@
-//! What the service knows: subscriptions, what they were told to do, and what came.
+//! Subscriptions, planned behaviour and received pushes.
 
 use std::{
     collections::{HashMap, HashSet, VecDeque},
@@ -17,47 +17,47 @@ use super::{
 };
 use crate::clock::Clock;
 
-/// What a browser reports after subscribing; all base64url without padding.
+/// A browser's subscription, in base64url without padding.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Subscription {
-    /// The URL that pushes to it are posted to.
+    /// URL for pushes.
     pub endpoint: String,
-    /// The browser's public key: 65 bytes, an uncompressed P-256 point (RFC 8291 §3.1).
+    /// Public key: 65 bytes, an uncompressed P-256 point (RFC 8291 §3.1).
     pub p256dh: String,
-    /// The secret shared with the sender: 16 bytes (RFC 8291 §3.2).
+    /// Secret shared with the sender: 16 bytes (RFC 8291 §3.2).
     pub auth: String,
 }
 
-/// A push that was accepted.
+/// An accepted push.
 #[derive(Clone, Debug)]
 pub struct ReceivedPush {
-    /// The subscription's.
+    /// Name of the subscription.
     pub name: String,
-    /// Decrypted.
+    /// Decrypted body.
     pub plaintext: Vec<u8>,
     /// Seconds.
     pub ttl: u32,
     /// `very-low`, `low`, `normal` or `high` (RFC 8030 §5.3).
     pub urgency: String,
-    /// 32 characters, by which pushes collapse (RFC 8030 §5.4).
+    /// 32 characters; replaces pushes of the same topic (RFC 8030 §5.4).
     pub topic: String,
     /// When it was accepted.
     pub received: DateTime<Utc>,
-    /// What its VAPID token says.
+    /// Claims of its VAPID token.
     pub claims: VapidClaims,
-    /// The VAPID token itself.
+    /// The VAPID token.
     pub token: String,
-    /// An earlier push to this subscription had the same topic: a browser that was offline shows only this one.
+    /// Whether an earlier push had the same topic.
     pub replaces: bool,
 }
 
 impl ReceivedPush {
-    /// The plaintext, where it is UTF-8.
+    /// The plaintext, if it is UTF-8.
     pub fn text(&self) -> &str {
         std::str::from_utf8(&self.plaintext).unwrap_or_default()
     }
 
-    /// The plaintext as JSON; `null` where it is none.
+    /// The plaintext as JSON, or `null`.
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.plaintext).unwrap_or_default()
     }
@@ -66,34 +66,34 @@ impl ReceivedPush {
 /// A request that broke a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RejectedRequest {
-    /// The subscription's, where the request named one.
+    /// Name of the subscription, if known.
     pub name: Option<String>,
-    /// The status that it was answered with.
+    /// HTTP status of the answer.
     pub status: u16,
     /// The rule, and how it was broken.
     pub why: String,
 }
 
-/// How much of everything there was since the start.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// TLS connections.
     pub connections: usize,
-    /// Requests, whatever became of them.
+    /// Requests of any outcome.
     pub requests: usize,
-    /// Pushes accepted.
+    /// Accepted pushes.
     pub accepted: usize,
-    /// Of these, such as replaced an earlier one of the same subscription and topic.
+    /// Those that replaced an earlier push.
     pub replaced: usize,
     /// Requests that broke a rule.
     pub rejected: usize,
-    /// Requests that are neither answered nor given up at present.
+    /// Requests in flight.
     pub open: usize,
-    /// The most of them that there were at once.
+    /// Largest number of requests in flight.
     pub most_open: usize,
 }
 
-/// A request that is under way.
+/// A request in flight, until dropped.
 pub struct UnderWay(Arc<State>);
 
 impl Drop for UnderWay {
@@ -102,7 +102,6 @@ impl Drop for UnderWay {
     }
 }
 
-/// Everything that the service's handles and connections share.
 pub struct State {
     origin: String,
     clock: Clock,
@@ -119,7 +118,7 @@ struct Inner {
     next: HashMap<String, VecDeque<Behaviour>>,
     always: HashMap<String, Behaviour>,
     received: Vec<ReceivedPush>,
-    /// Path and topic of everything accepted.
+    /// Path and topic of accepted pushes.
     topics: HashSet<(String, String)>,
     rejected: Vec<RejectedRequest>,
 }
@@ -130,17 +129,15 @@ struct Subscribed {
     ended: bool,
 }
 
-/// A push that passed every check, and what it is to meet.
 pub struct Passed {
     push: Verified,
     path: String,
     name: String,
-    /// What was planned for it; `None` is a prompt 201.
+    /// `None` means a prompt 201.
     pub behaviour: Option<Behaviour>,
 }
 
 impl State {
-    /// Without subscriptions yet; `origin` is the audience that tokens must name.
     pub fn new(origin: String, clock: Clock) -> Self {
         Self {
             origin,
@@ -152,12 +149,11 @@ impl State {
         }
     }
 
-    /// `https://localhost:PORT`.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// See [`PushService::subscribe_for`](super::PushService::subscribe_for); no key = pushes of any sender.
+    /// With `public_key`, only for this sender.
     #[expect(clippy::expect_used, reason = "a demo and test service without randomness has nothing to go on with")]
     pub fn subscribe(&self, name: &str, public_key: Option<&str>) -> Subscription {
         let (keys, auth) = ece::generate_keypair_and_auth_secret().expect("the system has randomness");
@@ -174,18 +170,15 @@ impl State {
         subscription
     }
 
-    /// See [`PushService::unsubscribe`](super::PushService::unsubscribe).
     pub fn unsubscribe(&self, name: &str) {
         self.inner().subscriptions.values_mut().filter(|known| known.name == name).for_each(|known| known.ended = true);
     }
 
-    /// Adds to what the next pushes to this subscription meet, in the order of the calls.
     pub fn plan(&self, name: &str, times: usize, behaviour: Behaviour) {
         let mut inner = self.inner();
         inner.next.entry(name.to_owned()).or_default().extend(std::iter::repeat_n(behaviour, times));
     }
 
-    /// Sets what pushes meet that nothing else was planned for.
     pub fn plan_always(&self, name: &str, behaviour: Option<Behaviour>) {
         let mut inner = self.inner();
         match behaviour {
@@ -194,39 +187,34 @@ impl State {
         };
     }
 
-    /// The pushes that were accepted, in their order.
     pub fn received(&self) -> Vec<ReceivedPush> {
         self.inner().received.clone()
     }
 
-    /// The requests that broke a rule, in their order.
     pub fn rejected(&self) -> Vec<RejectedRequest> {
         self.inner().rejected.clone()
     }
 
-    /// How much of everything there was.
     pub fn counts(&self) -> Counts {
         *self.counts.borrow()
     }
 
-    /// The counts, and a wake-up whenever they change.
     pub fn changes(&self) -> watch::Receiver<Counts> {
         self.counts.subscribe()
     }
 
-    /// Counts a connection; it is to be closed when the token is cancelled.
+    /// Counts a connection, to be closed by the token.
     pub fn connected(&self) -> CancellationToken {
         self.counts.send_modify(|counts| counts.connections += 1);
         self.connections.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Closes every connection that stands; later ones are not touched.
     pub fn drop_connections(&self) {
         let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *connections).cancel();
     }
 
-    /// Counts a request, which is under way until the answer is dropped.
+    /// Counts a request.
     pub fn requested(self: &Arc<Self>) -> UnderWay {
         self.counts.send_modify(|counts| {
             counts.requests += 1;
@@ -236,16 +224,16 @@ impl State {
         UnderWay(Arc::clone(self))
     }
 
-    /// Checks a request by every rule, and notes the one that it breaks.
+    /// Checks a request, and records a broken rule.
     pub fn judge(&self, request: &Request<'_>) -> Result<Passed, Violation> {
         let found = match self.inner().subscriptions.get(request.path) {
             None => Err(Violation::new(404, "no such subscription")),
-            // No rule is broken: the sender cannot know. It counts as a request only.
+            // No rule is broken: the sender could not know.
             Some(known) if known.ended => return Err(Violation::new(410, "the subscription has ended")),
             Some(known) => Ok((known.name.clone(), known.receiver.clone())),
         };
         let (name, receiver) = found.inspect_err(|violation| self.reject(None, violation))?;
-        // Not under the lock: this is where the time goes.
+        // Slow, so not under the lock.
         let push =
             self.verifier.verify(request, &receiver, &self.origin, self.clock.now()).inspect_err(|violation| {
                 self.reject(Some(name.clone()), violation);
@@ -257,14 +245,12 @@ impl State {
         Ok(Passed { push, path: request.path.to_owned(), name, behaviour })
     }
 
-    /// Notes a request that broke a rule.
     pub fn reject(&self, name: Option<String>, violation: &Violation) {
         let Violation { status, why } = violation.clone();
         self.inner().rejected.push(RejectedRequest { name, status, why });
         self.counts.send_modify(|counts| counts.rejected += 1);
     }
 
-    /// Takes charge of a push.
     pub fn accept(&self, passed: Passed) {
         let Passed { push, path, name, .. } = passed;
         let Verified { plaintext, ttl, urgency, topic, claims, token } = push;

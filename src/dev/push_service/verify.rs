@@ -1,4 +1,4 @@
-//! The rules that a push has to keep, each checked with another library than the one that kept it.
+//! Rules for pushes, each checked with another library than the sender's.
 
 use std::{
     collections::HashSet,
@@ -12,87 +12,73 @@ use chrono::{DateTime, TimeDelta, Utc};
 use ece::EcKeyComponents;
 use serde::Deserialize;
 
-/// RFC 8291 §4: no push service need take more.
+/// Push services need not accept more (RFC 8291 §4).
 pub const MAX_BODY: usize = 4096;
 
 /// Salt, record size, length of the key, key.
 const CODING_HEADER: usize = 16 + 4 + 1 + 65;
 
-/// A request as it came; its body already bounded.
+/// A request with a bounded body.
 pub struct Request<'a> {
-    /// Only POST keeps the rules.
     pub method: &'a Method,
-    /// The endpoint's path, which names the subscription.
     pub path: &'a str,
-    /// The headers as they came.
     pub headers: &'a HeaderMap,
-    /// The sealed body, at most [`MAX_BODY`] bytes.
     pub body: &'a [u8],
 }
 
 /// The browser's side of a subscription.
 #[derive(Clone)]
 pub struct Receiver {
-    /// The browser's key pair, whose public half is `p256dh`.
+    /// Key pair; `p256dh` is its public half.
     pub keys: EcKeyComponents,
-    /// The secret shared with the sender.
+    /// Secret shared with the sender.
     pub auth: [u8; 16],
-    /// The only sender it takes pushes from, as base64url.
+    /// The only accepted sender, as base64url.
     pub public_key: Option<String>,
 }
 
-/// A rule that was broken, and the status that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// The HTTP status.
     pub status: u16,
-    /// The rule, and how it was broken.
     pub why: String,
 }
 
 impl Violation {
-    /// Answered with `status`; `why` is the answer's body.
     pub fn new(status: u16, why: impl Into<String>) -> Self {
         Self { status, why: why.into() }
     }
 }
 
-/// A push that kept every rule.
+/// A valid push.
 pub struct Verified {
-    /// The decrypted body.
     pub plaintext: Vec<u8>,
     /// Seconds.
     pub ttl: u32,
-    /// The `Urgency` header.
     pub urgency: String,
-    /// The `Topic` header.
     pub topic: String,
-    /// What its VAPID token says.
     pub claims: VapidClaims,
-    /// The VAPID token itself.
     pub token: String,
 }
 
-/// The claims of a VAPID token (RFC 8292 §2).
+/// Claims of a VAPID token (RFC 8292 §2).
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct VapidClaims {
-    /// The audience: the push service's origin, with its port where that is not 443.
+    /// Audience: the push service's origin, with its port unless 443.
     pub aud: String,
     /// Seconds since the Unix epoch.
     pub exp: i64,
-    /// Whom the push service may contact: a `mailto:` or `https:` URL.
+    /// Contact for the push service: a `mailto:` or `https:` URL.
     pub sub: String,
 }
 
-/// Checks requests; remembers which tokens' signatures were good, since a sender uses each many times.
+/// Checks requests. Remembers good signatures, as senders reuse tokens.
 #[derive(Default)]
 pub struct Verifier {
     good: Mutex<HashSet<String>>,
 }
 
 impl Verifier {
-    /// Checks one request to `receiver`; `origin` is the audience that its token must name. Fails with the first rule
-    /// that it breaks.
+    /// Checks a request to `receiver`, with `origin` as audience. Fails with the first broken rule.
     pub fn verify(
         &self,
         request: &Request<'_>,
@@ -114,7 +100,7 @@ impl Verifier {
         let ttl = ttl.parse().map_err(|_| Violation::new(400, "TTL is not a number of seconds"))?;
         let urgency = text(request.headers, "urgency")?;
         if !["very-low", "low", "normal", "high"].contains(&urgency) {
-            return Err(Violation::new(400, "Urgency is none of RFC 8030"));
+            return Err(Violation::new(400, "Urgency is not one of RFC 8030"));
         }
         let topic = text(request.headers, "topic")?;
         if topic.len() != 32 || !topic.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
@@ -161,7 +147,7 @@ impl Verifier {
         Ok((claims, token.to_owned()))
     }
 
-    /// ES256 over header and claims (RFC 7515), by the key that came along.
+    /// ES256 over header and claims (RFC 7515), with the key sent along.
     fn signature(&self, token: &str, key: &str) -> Result<(), &'static str> {
         let seen = format!("{token},{key}");
         if self.good.lock().unwrap_or_else(PoisonError::into_inner).contains(&seen) {
@@ -188,7 +174,7 @@ impl Verifier {
     }
 }
 
-/// Decrypts as a browser does; one record only (RFC 8291 §4).
+/// Decrypts like a browser; one record only (RFC 8291 §4).
 fn open(body: &[u8], receiver: &Receiver) -> Result<Vec<u8>, Violation> {
     let Some(header) = body.get(..CODING_HEADER) else {
         return Err(Violation::new(400, "the body is shorter than its header"));
@@ -205,7 +191,7 @@ fn text<'a>(headers: &'a HeaderMap, name: &str) -> Result<&'a str, Violation> {
     match (values.next().map(|value| value.to_str()), values.next()) {
         (Some(Ok(value)), None) => Ok(value),
         (None, _) => Err(Violation::new(400, format!("{name} is missing"))),
-        (Some(Err(_)), _) | (_, Some(_)) => Err(Violation::new(400, format!("{name} is malformed or there twice"))),
+        (Some(Err(_)), _) | (_, Some(_)) => Err(Violation::new(400, format!("{name} is malformed or repeated"))),
     }
 }
 
@@ -222,7 +208,6 @@ mod tests {
 
     const ORIGIN: &str = "https://localhost:8443";
 
-    /// A browser, a sender, and a request in order.
     struct Bench {
         now: DateTime<Utc>,
         receiver: Receiver,
@@ -316,11 +301,11 @@ mod tests {
             (400, "content coding", bench.header("content-encoding", "aesgcm")),
             (400, "content-encoding is missing", bench.without("content-encoding")),
             (400, "ttl is missing", bench.without("ttl")),
-            (400, "ttl is malformed or there twice", twice),
+            (400, "ttl is malformed or repeated", twice),
             (400, "TTL is not", bench.header("ttl", "1.5")),
             (400, "TTL is not", bench.header("ttl", "-1")),
             (400, "TTL is not", bench.header("ttl", "99999999999")),
-            (400, "Urgency is none", bench.header("urgency", "urgent")),
+            (400, "Urgency is not one", bench.header("urgency", "urgent")),
             (400, "Topic is not", bench.header("topic", &"a".repeat(31))),
             (400, "Topic is not", bench.header("topic", &"a".repeat(33))),
             (400, "Topic is not", bench.header("topic", &"+".repeat(32))),

@@ -1,11 +1,11 @@
-//! How the server may be told to misbehave.
+//! Misbehaviour on demand.
 
 use std::time::Duration;
 
-/// A step of a session, at whose answer something else may happen than usual.
+/// A step of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The greeting, before any command.
+    /// Greeting, before any command.
     Greeting,
     /// STARTTLS.
     StartTls,
@@ -21,32 +21,32 @@ pub enum Step {
     Message,
 }
 
-/// What a client meets at a step in place of the usual answer. A client that breaks a rule is refused in any case.
+/// Reaction at a step instead of the usual answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Behaviour {
-    /// Refused with this line. After 421 the connection is closed too (RFC 5321 §3.8).
+    /// Refuse with this line; 421 also closes the connection (RFC 5321 §3.8).
     Answer {
-        /// Where.
+        /// The step.
         at: Step,
         /// Code, enhanced code, text.
         reply: String,
     },
-    /// The connection is closed without an answer.
+    /// Close the connection without an answer.
     Close(Step),
-    /// No answer, ever.
+    /// Never answer.
     Hang(Step),
-    /// The usual answer, after this long.
+    /// Give the usual answer later.
     Slow {
-        /// Where.
+        /// The step.
         at: Step,
-        /// How much later.
+        /// The delay.
         by: Duration,
     },
-    /// The mail is accepted, and the connection closed before the client is told.
+    /// Accept the mail; close the connection.
     AcceptAndClose,
-    /// The mail is accepted, and the client never told.
+    /// Accept the mail; never answer.
     AcceptAndHang,
-    /// STARTTLS is answered, and more lines with it in the clear, as somebody in between might add them.
+    /// Answer STARTTLS with more lines in the clear, like an attacker.
     Inject(String),
 }
 
@@ -56,7 +56,7 @@ impl Behaviour {
         Self::Answer { at, reply: reply.into() }
     }
 
-    /// Where it happens.
+    /// The step of this behaviour.
     pub(super) const fn step(&self) -> Step {
         match self {
             Self::Answer { at, .. } | Self::Close(at) | Self::Hang(at) | Self::Slow { at, .. } => *at,

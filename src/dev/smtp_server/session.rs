@@ -1,4 +1,4 @@
-//! One connection: commands in their order, and what was planned in place of the usual answers.
+//! One connection: its commands, and planned misbehaviour.
 
 use std::{io, time::Duration};
 
@@ -11,23 +11,22 @@ use super::{
     syntax::{self, Command},
 };
 
-/// The longest command with its CRLF (RFC 5321 §4.5.3.1.4), and the longest line of AUTH (RFC 4954 §4).
+/// With its CRLF (RFC 5321 §4.5.3.1.4), and for AUTH (RFC 4954 §4).
 const LONGEST_COMMAND: usize = 512;
 const LONGEST_AUTH: usize = 12_288;
 
-/// The largest message. Ours have a few kilobytes.
+/// Ours have a few kilobytes.
 const LARGEST_MESSAGE: usize = 1024 * 1024;
 
-/// Longer than any client waits. Bounded, so that a forgotten connection does not stay for ever.
+/// Longer than any client waits.
 const NEVER: Duration = Duration::from_hours(1);
 
-/// A connection, in the clear or inside TLS.
 pub struct Session<'a, S> {
     stream: S,
     state: &'a State,
-    /// What was read and not looked at yet.
+    /// Bytes read but not consumed.
     buffer: Vec<u8>,
-    /// Whether mail is taken here; else only STARTTLS.
+    /// Whether mail is accepted here, or only STARTTLS.
     secure: bool,
     greet: bool,
     greeted: bool,
@@ -35,9 +34,8 @@ pub struct Session<'a, S> {
     mail: Option<ReceivedMail>,
 }
 
-/// What follows from a command.
-enum Next {
-    Go,
+enum AfterCommand {
+    GoOn,
     StartTls,
     Close,
 }
@@ -52,7 +50,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         Self { greet: false, ..self }
     }
 
-    /// Until the client leaves or is to begin TLS, for which the connection is given back.
+    /// Runs until the client leaves. Returns the stream if TLS is to begin.
     pub async fn run(mut self) -> io::Result<Option<S>> {
         if self.greet {
             if self.instead(Step::Greeting).await?.is_some() {
@@ -67,18 +65,18 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 Err(violation) => self.refuse("500 5.5.2", &violation).await?,
             };
             match next {
-                Next::Go => {}
-                Next::Close => return Ok(None),
-                Next::StartTls => return Ok(Some(self.stream)),
+                AfterCommand::GoOn => {}
+                AfterCommand::Close => return Ok(None),
+                AfterCommand::StartTls => return Ok(Some(self.stream)),
             }
         }
     }
 
-    async fn obey(&mut self, command: Command) -> io::Result<Next> {
+    async fn obey(&mut self, command: Command) -> io::Result<AfterCommand> {
         match command {
             Command::Quit => {
                 self.say("221 2.0.0 Bye").await?;
-                Ok(Next::Close)
+                Ok(AfterCommand::Close)
             }
             Command::Noop => self.say("250 2.0.0 Ok").await,
             Command::Ehlo => {
@@ -104,7 +102,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             _ if self.state.needs_a_user() && self.user.is_none() => {
                 self.say("530 5.7.0 Authentication required").await
             }
-            Command::Mail { .. } if self.mail.is_some() => self.refuse("503 5.5.1", "MAIL inside of a mail").await,
+            Command::Mail { .. } if self.mail.is_some() => self.refuse("503 5.5.1", "MAIL inside a mail").await,
             Command::Mail { from, parameters } => {
                 self.state.began();
                 if !from.is_ascii() && !parameters.iter().any(|parameter| parameter == "SMTPUTF8") {
@@ -134,22 +132,22 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    async fn start_tls(&mut self) -> io::Result<Next> {
-        // Whatever lies behind the command was sent in the clear, and must not be taken for what comes inside TLS.
+    async fn start_tls(&mut self) -> io::Result<AfterCommand> {
+        // Sent in the clear, so it must not count as sent inside TLS.
         if !self.buffer.is_empty() {
-            return self.refuse("503 5.5.1", "something behind STARTTLS").await;
+            return self.refuse("503 5.5.1", "data after STARTTLS").await;
         }
         if let Some(Behaviour::Inject(lines)) = self.state.planned(Step::StartTls) {
             self.say(&format!("220 2.0.0 Ready\r\n{lines}")).await?;
-            return Ok(Next::StartTls);
+            return Ok(AfterCommand::StartTls);
         }
         self.say("220 2.0.0 Ready").await?;
-        Ok(Next::StartTls)
+        Ok(AfterCommand::StartTls)
     }
 
-    async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> io::Result<Next> {
+    async fn auth(&mut self, mechanism: &str, initial: Option<String>) -> io::Result<AfterCommand> {
         if self.user.is_some() || self.mail.is_some() {
-            return self.refuse("503 5.5.1", "AUTH a second time, or inside of a mail").await;
+            return self.refuse("503 5.5.1", "AUTH a second time, or inside a mail").await;
         }
         let decoded = |text: &str| STANDARD.decode(text).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         let given = match (mechanism, initial) {
@@ -159,27 +157,27 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }),
             ("LOGIN", None) => {
                 self.say("334 VXNlcm5hbWU6").await?;
-                let Some(name) = self.line(LONGEST_AUTH).await? else { return Ok(Next::Close) };
+                let Some(name) = self.line(LONGEST_AUTH).await? else { return Ok(AfterCommand::Close) };
                 self.say("334 UGFzc3dvcmQ6").await?;
-                let Some(password) = self.line(LONGEST_AUTH).await? else { return Ok(Next::Close) };
+                let Some(password) = self.line(LONGEST_AUTH).await? else { return Ok(AfterCommand::Close) };
                 decoded(&name).zip(decoded(&password))
             }
-            _ => return self.refuse("504 5.5.4", "AUTH by a way that was not offered").await,
+            _ => return self.refuse("504 5.5.4", "AUTH by a mechanism that was not offered").await,
         };
-        let Some((name, password)) = given else { return self.refuse("501 5.5.2", "AUTH that is malformed").await };
+        let Some((name, password)) = given else { return self.refuse("501 5.5.2", "malformed AUTH").await };
         if !self.state.lets_in(&name, &password) {
             return self.say("535 5.7.8 Error: authentication failed").await;
         }
         self.go_on(Step::Auth, "235 2.7.0 Authentication successful", |session| session.user = Some(name)).await
     }
 
-    async fn data(&mut self) -> io::Result<Next> {
+    async fn data(&mut self) -> io::Result<AfterCommand> {
         if let Some(next) = self.instead(Step::Data).await? {
             return Ok(next);
         }
         self.say("354 End data with <CR><LF>.<CR><LF>").await?;
-        let Some(lines) = self.until_dot().await? else { return Ok(Next::Close) };
-        let Some(mut mail) = self.mail.take() else { return Ok(Next::Close) };
+        let Some(lines) = self.until_dot().await? else { return Ok(AfterCommand::Close) };
+        let Some(mut mail) = self.mail.take() else { return Ok(AfterCommand::Close) };
         let checked = syntax::unstuff(&lines).and_then(|message| {
             mail.message = message;
             syntax::check(&mail)
@@ -190,12 +188,12 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         match self.state.planned(Step::Message) {
             Some(Behaviour::AcceptAndClose) => {
                 self.state.accept(mail);
-                return Ok(Next::Close);
+                return Ok(AfterCommand::Close);
             }
             Some(Behaviour::AcceptAndHang) => {
                 self.state.accept(mail);
                 tokio::time::sleep(NEVER).await;
-                return Ok(Next::Close);
+                return Ok(AfterCommand::Close);
             }
             Some(other) => {
                 if let Some(next) = self.meet(other).await? {
@@ -208,8 +206,8 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(&format!("250 2.0.0 Ok: queued as {id}")).await
     }
 
-    /// The usual answer, and what follows from it; or what was planned.
-    async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<Next> {
+    /// Meets planned behaviour, or applies `then` and gives the usual answer.
+    async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<AfterCommand> {
         if let Some(next) = self.instead(step).await? {
             return Ok(next);
         }
@@ -217,20 +215,19 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(reply).await
     }
 
-    /// What was planned for this step, where it takes the place of the usual answer.
-    async fn instead(&mut self, step: Step) -> io::Result<Option<Next>> {
+    async fn instead(&mut self, step: Step) -> io::Result<Option<AfterCommand>> {
         match self.state.planned(step) {
             Some(planned) => self.meet(planned).await,
             None => Ok(None),
         }
     }
 
-    /// None where the usual answer is still to be given.
-    async fn meet(&mut self, behaviour: Behaviour) -> io::Result<Option<Next>> {
+    /// `None` if the usual answer is still due.
+    async fn meet(&mut self, behaviour: Behaviour) -> io::Result<Option<AfterCommand>> {
         match behaviour {
             Behaviour::Answer { reply, .. } => {
                 let next = self.say(&reply).await?;
-                Ok(Some(if reply.starts_with("421") { Next::Close } else { next }))
+                Ok(Some(if reply.starts_with("421") { AfterCommand::Close } else { next }))
             }
             Behaviour::Slow { by, .. } => {
                 tokio::time::sleep(by).await;
@@ -238,26 +235,26 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
             }
             Behaviour::Hang(_) => {
                 tokio::time::sleep(NEVER).await;
-                Ok(Some(Next::Close))
+                Ok(Some(AfterCommand::Close))
             }
             Behaviour::Close(_) | Behaviour::AcceptAndClose | Behaviour::AcceptAndHang | Behaviour::Inject(_) => {
-                Ok(Some(Next::Close))
+                Ok(Some(AfterCommand::Close))
             }
         }
     }
 
-    async fn refuse(&mut self, code: &str, violation: &str) -> io::Result<Next> {
+    async fn refuse(&mut self, code: &str, violation: &str) -> io::Result<AfterCommand> {
         self.state.violated(violation.to_owned());
         self.say(&format!("{code} {violation}")).await
     }
 
-    async fn say(&mut self, reply: &str) -> io::Result<Next> {
+    async fn say(&mut self, reply: &str) -> io::Result<AfterCommand> {
         self.stream.write_all(format!("{reply}\r\n").as_bytes()).await?;
         self.stream.flush().await?;
-        Ok(Next::Go)
+        Ok(AfterCommand::GoOn)
     }
 
-    /// A line without its CRLF; none where the client has left, or broke a rule after which nothing can be made out.
+    /// Without CRLF; `None` if the client has left or broken the framing.
     async fn line(&mut self, longest: usize) -> io::Result<Option<String>> {
         loop {
             if let Some(end) = self.buffer.iter().position(|byte| *byte == b'\n') {
@@ -265,7 +262,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
                 let inner = line.strip_suffix(b"\r\n").filter(|inner| !inner.contains(&b'\r') && line.len() <= longest);
                 let text = inner.and_then(|inner| String::from_utf8(inner.to_vec()).ok());
                 if text.is_none() {
-                    self.refuse("500 5.5.2", "a command is too long, no text, or does not end in CRLF").await?;
+                    self.refuse("500 5.5.2", "a command is too long, not text, or does not end in CRLF").await?;
                 }
                 return Ok(text);
             }
@@ -275,7 +272,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         }
     }
 
-    /// A message up to its final dot, without it.
+    /// A message without its final dot.
     async fn until_dot(&mut self) -> io::Result<Option<Vec<u8>>> {
         const END: &[u8] = b"\r\n.\r\n";
         loop {

@@ -1,4 +1,4 @@
-//! What the server knows: whom it lets in, what it was told to do, and what came.
+//! Credentials, planned behaviour and received mail.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -9,37 +9,36 @@ use tokio::sync::watch;
 
 use super::{Behaviour, Step};
 
-/// A mail that was accepted.
+/// An accepted mail.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReceivedMail {
     /// MAIL FROM, without angle brackets.
     pub from: String,
     /// RCPT TO, in order.
     pub to: Vec<String>,
-    /// The parameters of MAIL FROM, for example `SMTPUTF8`.
+    /// Parameters of MAIL FROM, such as `SMTPUTF8`.
     pub parameters: Vec<String>,
-    /// The message as it was meant: without the dots that were added for the way (RFC 5321 §4.5.2).
+    /// Message without dot stuffing (RFC 5321 §4.5.2).
     pub message: Vec<u8>,
-    /// The id that the client was told, in `250 2.0.0 Ok: queued as <id>`.
+    /// Id told in `250 2.0.0 Ok: queued as <id>`.
     pub queue_id: String,
-    /// Who signed in.
+    /// The authenticated user.
     pub user: Option<String>,
 }
 
-/// How much of everything there was since the start.
+/// Counts since the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     /// TCP connections.
     pub connections: usize,
-    /// MAIL FROM, whatever became of it.
+    /// MAIL FROM commands of any outcome.
     pub transactions: usize,
-    /// Mails accepted.
+    /// Accepted mails.
     pub accepted: usize,
-    /// Clients that met a behaviour.
+    /// Clients that met planned behaviour.
     pub met: usize,
 }
 
-/// Everything that the server's handle and connections share.
 pub struct State {
     user: Option<(String, String)>,
     inner: Mutex<Inner>,
@@ -61,12 +60,10 @@ impl State {
         Self { user, inner: Mutex::default(), counts: watch::Sender::default() }
     }
 
-    /// Whether nobody gets in without a password.
     pub fn needs_a_user(&self) -> bool {
         self.user.is_some()
     }
 
-    /// Whether these are the credentials.
     pub fn lets_in(&self, name: &str, password: &str) -> bool {
         self.user.as_ref().is_some_and(|(known, secret)| known == name && secret == password)
     }
@@ -79,7 +76,7 @@ impl State {
         self.inner().always = behaviour;
     }
 
-    /// What is to happen at this step in place of the usual.
+    /// Takes the behaviour planned for this step.
     pub fn planned(&self, step: Step) -> Option<Behaviour> {
         let mut inner = self.inner();
         let planned = match inner.next.front() {
@@ -109,7 +106,7 @@ impl State {
         self.counts.send_modify(|counts| counts.transactions += 1);
     }
 
-    /// Takes charge of a mail; answers its queue id.
+    /// Stores a mail; returns its queue id.
     pub fn accept(&self, mail: ReceivedMail) -> String {
         let mut inner = self.inner();
         let id = format!("Q{:04}", inner.received.len() + 1);

@@ -1,14 +1,13 @@
-//! The rules of what clients send: commands (RFC 5321 §4.1) and messages (RFC 5322 §2).
+//! Rules for commands (RFC 5321 §4.1) and messages (RFC 5322 §2).
 
 use super::state::ReceivedMail;
 
-/// The longest line of a message with its CRLF (RFC 5321 §4.5.3.1.6).
+/// With CRLF (RFC 5321 §4.5.3.1.6).
 const LONGEST_LINE: usize = 1000;
 
-/// Headers that every mail of ours has, each once (RFC 5322 §3.6, RFC 2045 §4).
+/// Required headers, each once (RFC 5322 §3.6, RFC 2045 §4).
 const HEADERS: [&str; 7] = ["from", "to", "subject", "date", "message-id", "mime-version", "content-type"];
 
-/// A command.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Ehlo,
@@ -23,10 +22,7 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads a line without its CRLF.
-    ///
-    /// # Errors
-    /// The rule that it breaks.
+    /// Parses a line. Fails with the broken rule.
     pub fn read(line: &str) -> Result<Self, String> {
         let (verb, rest) = line.split_once(' ').map_or((line, None), |(verb, rest)| (verb, Some(rest)));
         let verb = verb.to_ascii_uppercase();
@@ -59,7 +55,7 @@ impl Command {
             ("RSET", None) => Ok(Self::Rset),
             ("NOOP", None) => Ok(Self::Noop),
             ("QUIT", None) => Ok(Self::Quit),
-            (verb, _) => Err(format!("{} is no command, or its arguments are wrong", verb.escape_default())),
+            (verb, _) => Err(format!("{} is not a command, or its arguments are wrong", verb.escape_default())),
         }
     }
 }
@@ -80,7 +76,7 @@ fn path(rest: &str, word: &str) -> Result<(String, Vec<String>), String> {
     Ok((address.to_owned(), parameters.split_ascii_whitespace().map(str::to_owned).collect()))
 }
 
-/// A domain, or an address literal. Domains in other scripts have an ASCII form.
+/// A domain or address literal; IDNs have an ASCII form.
 fn is_name(name: &str) -> bool {
     let inner = name.strip_prefix('[').and_then(|name| name.strip_suffix(']'));
     let allowed =
@@ -89,10 +85,7 @@ fn is_name(name: &str) -> bool {
     !name.is_empty() && name.len() <= 255 && name.bytes().all(allowed)
 }
 
-/// Takes out the dots that were added for the way.
-///
-/// # Errors
-/// The rule that a line breaks.
+/// Removes dot stuffing. Fails with the broken rule.
 pub fn unstuff(lines: &[u8]) -> Result<Vec<u8>, String> {
     let mut message = Vec::with_capacity(lines.len());
     for line in lines.split_inclusive(|byte| *byte == b'\n') {
@@ -104,7 +97,7 @@ pub fn unstuff(lines: &[u8]) -> Result<Vec<u8>, String> {
             return Err(format!("a line has {} bytes", line.len()));
         }
         match inner {
-            // Not the final one, which has been taken off: it would have ended the message here.
+            // A real server would end the message here.
             b"." => return Err("a lone dot is not doubled".into()),
             [b'.', rest @ ..] if rest.first() != Some(&b'.') => return Err("a dot at the start is not doubled".into()),
             _ => message.extend_from_slice(line.strip_prefix(b".").unwrap_or(line)),
@@ -114,16 +107,13 @@ pub fn unstuff(lines: &[u8]) -> Result<Vec<u8>, String> {
 }
 
 /// Checks a message against its envelope.
-///
-/// # Errors
-/// The rule that it breaks.
 pub fn check(mail: &ReceivedMail) -> Result<(), String> {
     let text = std::str::from_utf8(&mail.message).map_err(|_| "the message is not UTF-8")?;
     let has = |parameter: &str| mail.parameters.iter().any(|given| given == parameter);
     if !text.is_ascii() && !has("BODY=8BITMIME") {
         return Err("the message is not ASCII, and BODY=8BITMIME was not said".into());
     }
-    let (head, _) = text.split_once("\r\n\r\n").ok_or("there is no empty line behind the headers")?;
+    let (head, _) = text.split_once("\r\n\r\n").ok_or("there is no empty line after the headers")?;
     if !head.is_ascii() && !has("SMTPUTF8") {
         return Err("a header is not ASCII, and SMTPUTF8 was not said".into());
     }
@@ -144,7 +134,7 @@ pub fn check(mail: &ReceivedMail) -> Result<(), String> {
     for header in HEADERS {
         let count = names.iter().filter(|name| *name == header).count();
         if count != 1 {
-            return Err(format!("the header {header} is there {count} times"));
+            return Err(format!("the header {header} occurs {count} times"));
         }
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Questions to the server whose answers show what a user may do, and which do nothing.
+//! Permission checks: requests that show what a user may do, without effect.
 
 use std::time::Duration;
 
@@ -12,64 +12,64 @@ use tokio::{
 
 use super::Connection;
 
-/// How long all answers together may take.
+/// For all replies together.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// How long a refusal that the connection has received may take to be seen by who asks.
+/// For a received refusal to reach the check.
 const SETTLED: Duration = Duration::from_millis(20);
 
-/// One message that is published to see whether it may be.
+/// A message that tests a permission.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ask {
-    /// Where to.
+pub struct PermissionProbe {
+    /// Subject to publish to.
     pub subject: String,
     /// At most one header.
     pub header: Option<(&'static str, &'static str)>,
-    /// The body.
+    /// Body.
     pub body: &'static str,
-    /// Whether the server answers it when it is allowed.
+    /// Whether a permitted publish gets a reply.
     pub is_answered: bool,
 }
 
-/// What became of an [`Ask`].
+/// Result of an [`PermissionProbe`].
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// The server answered.
+pub enum ProbeReply {
+    /// The server replied.
     Said {
-        /// The answer.
+        /// Reply body.
         body: Bytes,
-        /// How long it took.
+        /// Time from publish to reply.
         after: Duration,
     },
-    /// It was allowed, and nobody listens there.
+    /// Allowed; nobody listens.
     Nobody,
-    /// The user may not publish this.
+    /// Not allowed.
     Refused,
-    /// It was allowed, as far as one can see, and no answer came.
+    /// Apparently allowed; no reply.
     Silent,
 }
 
 impl Connection {
-    /// Publishes all of them at once; answers in their order.
+    /// Publishes all at once. Results are in the order of `probes`.
     ///
     /// # Errors
-    /// If the connection is gone, or the user may not receive answers.
-    pub async fn ask(&self, asks: &[Ask]) -> Result<Vec<Reply>, String> {
+    /// If the connection is lost, or replies may not be received.
+    pub async fn probe(&self, probes: &[PermissionProbe]) -> Result<Vec<ProbeReply>, String> {
         let mut refusals = self.refusals.subscribe();
         let inbox = self.client.new_inbox();
         let mut answers = self.client.subscribe(format!("{inbox}.*")).await.map_err(show)?;
         let started = Instant::now();
-        for (number, ask) in asks.iter().enumerate() {
+        for (number, probe) in probes.iter().enumerate() {
             let mut headers = HeaderMap::new();
-            if let Some((name, value)) = ask.header {
+            if let Some((name, value)) = probe.header {
                 headers.insert(name, value);
             }
             let reply = format!("{inbox}.{number}");
             let published =
-                self.client.publish_with_reply_and_headers(ask.subject.clone(), reply, headers, ask.body.into());
+                self.client.publish_with_reply_and_headers(probe.subject.clone(), reply, headers, probe.body.into());
             published.await.map_err(show)?;
         }
-        // The server takes messages in order, so by the answer to a flush all refusals have arrived.
+        // The server keeps the order: once a flush is answered, all refusals have arrived.
         let settle = async {
             let flushed = self.client.flush().await;
             sleep(SETTLED).await;
@@ -77,13 +77,14 @@ impl Connection {
         };
         let (mut settle, mut is_settled) = (std::pin::pin!(settle), false);
         let mut late = std::pin::pin!(sleep(PATIENCE));
-        let mut replies = vec![Reply::Silent; asks.len()];
-        let is_open = |(reply, ask): (&Reply, &Ask)| *reply == Reply::Silent && ask.is_answered;
-        while !is_settled || replies.iter().zip(asks).any(is_open) {
+        let mut replies = vec![ProbeReply::Silent; probes.len()];
+        let is_open =
+            |(reply, probe): (&ProbeReply, &PermissionProbe)| *reply == ProbeReply::Silent && probe.is_answered;
+        while !is_settled || replies.iter().zip(probes).any(is_open) {
             tokio::select! {
                 refusal = refusals.recv() => match refusal {
                     Ok(text) if text.contains(&inbox) => return Err(format!("the user may not subscribe to {inbox}.*")),
-                    Ok(text) => refuse(&text, asks, &mut replies),
+                    Ok(text) => refuse(&text, probes, &mut replies),
                     Err(RecvError::Lagged(_)) => {}
                     Err(RecvError::Closed) => break,
                 },
@@ -105,19 +106,19 @@ impl Connection {
 }
 
 /// `Permissions Violation for Publish to "<subject>"`
-fn refuse(text: &str, asks: &[Ask], replies: &mut [Reply]) {
-    for (ask, reply) in asks.iter().zip(replies) {
-        if text.contains(&format!("\"{}\"", ask.subject)) {
-            *reply = Reply::Refused;
+fn refuse(text: &str, probes: &[PermissionProbe], replies: &mut [ProbeReply]) {
+    for (probe, reply) in probes.iter().zip(replies) {
+        if text.contains(&format!("\"{}\"", probe.subject)) {
+            *reply = ProbeReply::Refused;
         }
     }
 }
 
-fn read(message: Message, after: Duration) -> Reply {
+fn read(message: Message, after: Duration) -> ProbeReply {
     if message.status == Some(StatusCode::NO_RESPONDERS) {
-        return Reply::Nobody;
+        return ProbeReply::Nobody;
     }
-    Reply::Said { body: message.payload, after }
+    ProbeReply::Said { body: message.payload, after }
 }
 
 fn show(error: impl std::fmt::Display) -> String {

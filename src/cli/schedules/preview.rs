@@ -1,0 +1,119 @@
+//! `carebell schedules preview`: the instants of an expression, before anything is saved.
+
+use std::{fmt::Write as _, io::Write as _};
+
+use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsFormat, Utc};
+use chrono_tz::Tz;
+use serde_json::{Value, json};
+
+use super::{
+    super::failed::Failed,
+    parse::{parse_fold, parse_from, parse_gap},
+};
+use crate::{
+    clock::Clock,
+    schedule::{self, Calendar, Expression, Fold, Gap, Note, Occurrence, Rules},
+};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Preview {
+    /// Five fields ("0 9 * * 1-5": minute, hour, day of month, month, day of week), six with seconds in front, @daily
+    /// and the like, or "@every 90m"
+    #[arg(value_name = "EXPR")]
+    expression: String,
+    /// IANA time zone, for example Europe/London
+    #[arg(long, value_name = "ZONE")]
+    tz: String,
+    /// Start: a date (midnight in the zone) or an RFC 3339 instant. Intervals (@every) count from it [default: now]
+    #[arg(long, value_name = "DATE|RFC 3339")]
+    from: Option<String>,
+    /// How many instants to show, not counting dropped ones
+    #[arg(short = 'n', long = "count", default_value_t = 10, value_name = "N",
+          value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    count: u32,
+    /// Rule for times that the clock skips: shift (to the first instant after the gap) or skip
+    #[arg(long, value_parser = parse_gap, default_value = "shift", value_name = "RULE")]
+    gap: Gap,
+    /// Rule for times that the clock shows twice: first, second or both
+    #[arg(long, value_parser = parse_fold, default_value = "first", value_name = "RULE")]
+    fold: Fold,
+    /// Print one JSON array
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
+    let expression = Expression::parse(&args.expression)?;
+    let zone = schedule::zone(&args.tz)?;
+    let from = match &args.from {
+        Some(text) => parse_from("--from", text, zone)?,
+        None => Clock::system().now(),
+    };
+    if !(1970..2100).contains(&from.with_timezone(&zone).year()) {
+        return Err(Failed(format!("--from must be in the years 1970 to 2099, but is {from}")));
+    }
+    let calendar = Calendar::new(expression, zone, Rules { gap: args.gap, fold: args.fold }, from);
+    let (shown, count) = first(&calendar, from, args.count);
+    let text = if args.json { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
+    std::io::stdout().write_all(text.as_bytes())?;
+    if count < args.count {
+        eprintln!("note: there are only {count} until the end of 2099; later clock changes are unknown");
+    }
+    Ok(())
+}
+
+/// Occurrences until `count` happen, dropped ones included, and how many happen.
+fn first(calendar: &Calendar, from: DateTime<Utc>, count: u32) -> (Vec<Occurrence>, u32) {
+    let (mut shown, mut happening) = (Vec::new(), 0);
+    for occurrence in calendar.occurrences(from) {
+        happening += u32::from(occurrence.at.is_some());
+        shown.push(occurrence);
+        if happening == count {
+            break;
+        }
+    }
+    (shown, happening)
+}
+
+fn to_json(occurrences: &[Occurrence]) -> Value {
+    let one = |occurrence: &Occurrence| {
+        json!({
+            "at": occurrence.at.map(rfc3339),
+            "local": local(occurrence.local),
+            "note": occurrence.note.map(Note::name),
+        })
+    };
+    occurrences.iter().map(one).collect()
+}
+
+/// `2026-03-08T03:00:00-04:00  Sun  (moved) 2026-03-08T02:30:00 is skipped by the clock`
+fn in_words(occurrences: &[Occurrence]) -> String {
+    let mut text = String::new();
+    for Occurrence { at, local: asked, note } in occurrences {
+        let (when, day) = match at {
+            Some(at) => (rfc3339(*at), at.weekday()),
+            None => (format!("{:25}", "-"), asked.weekday()),
+        };
+        let _ = write!(text, "{when}  {day}");
+        if let Some(note) = note {
+            let why = match note {
+                Note::Moved | Note::Dropped => "is skipped by the clock",
+                Note::Repeated => "for the second time",
+            };
+            let _ = write!(text, "  ({}) {} {why}", note.name(), local(*asked));
+        }
+        text.push('\n');
+    }
+    text
+}
+
+/// RFC 3339 offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the instant.
+fn rfc3339(at: DateTime<Tz>) -> String {
+    let offset = at.offset().fix();
+    let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
+    at.with_timezone(&minutes).to_rfc3339_opts(SecondsFormat::AutoSi, false)
+}
+
+fn local(at: NaiveDateTime) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
+}

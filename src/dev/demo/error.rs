@@ -1,0 +1,3 @@
+//! Shown to the person at the terminal.
+
+pub type DemoError = Box<dyn std::error::Error + Send + Sync>;

@@ -1,0 +1,229 @@
+use std::fmt;
+
+use serde_json::{Value, json};
+
+/// A check, in output order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Item {
+    /// All variables are well-formed.
+    Configuration,
+    /// All templates load.
+    Templates,
+    /// The server answers and accepts the credentials.
+    Nats,
+    /// It has message schedules.
+    NatsVersion,
+    /// `JetStream` is on, for the account too.
+    JetStream,
+    /// Streams and consumers match `streams/`.
+    Streams,
+    /// The user's permissions suffice for a worker.
+    NatsPermissions,
+    /// Its clock agrees with this machine's.
+    NatsClock,
+    /// The server answers, accepts the credentials and is writable.
+    Database,
+    /// Carebell's own tables are current.
+    Schema,
+    /// The care tables have all required columns.
+    CareTables,
+    /// The role's privileges suffice for a worker.
+    DatabasePermissions,
+    /// Its clock agrees with this machine's.
+    DatabaseClock,
+    /// The keys match, and the subject is a contact.
+    VapidKeys,
+    /// Push services are reachable.
+    PushEgress,
+    /// Providers of text messages, `WhatsApp` and calls are reachable.
+    ProviderEgress,
+    /// Mail servers, if any, accept the credentials.
+    MailServers,
+}
+
+/// A starting worker's reaction to a failed check.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtStart {
+    /// Wait until it passes or the start timeout ends.
+    Wait,
+    /// Exit: only an administrator can fix it, and every job would suffer.
+    Exit,
+    /// Log it and go on.
+    Tell,
+}
+
+impl Item {
+    /// As shown.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Configuration => "configuration",
+            Self::Templates => "templates",
+            Self::Nats => "NATS",
+            Self::NatsVersion => "NATS version",
+            Self::JetStream => "JetStream",
+            Self::Streams => "streams",
+            Self::NatsPermissions => "NATS permissions",
+            Self::NatsClock => "NATS clock",
+            Self::Database => "database",
+            Self::Schema => "schema",
+            Self::CareTables => "care tables",
+            Self::DatabasePermissions => "database permissions",
+            Self::DatabaseClock => "database clock",
+            Self::VapidKeys => "VAPID keys",
+            Self::PushEgress => "push egress",
+            Self::ProviderEgress => "provider egress",
+            Self::MailServers => "mail servers",
+        }
+    }
+
+    /// A starting worker's reaction to its failure.
+    #[must_use]
+    pub const fn at_start(self) -> AtStart {
+        match self {
+            Self::Nats
+            | Self::NatsVersion
+            | Self::JetStream
+            | Self::Streams
+            | Self::Database
+            | Self::Schema
+            | Self::CareTables => AtStart::Wait,
+            // A worker with these problems ends earlier.
+            Self::Configuration
+            | Self::Templates
+            | Self::VapidKeys
+            | Self::NatsPermissions
+            | Self::DatabasePermissions => AtStart::Exit,
+            Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress | Self::MailServers => {
+                AtStart::Tell
+            }
+        }
+    }
+}
+
+/// Result of one check.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CheckResult {
+    /// Passed, with details.
+    Ok(String),
+    /// Works, but needs attention.
+    Warn {
+        /// The finding.
+        what: String,
+        /// The remedy.
+        advice: String,
+    },
+    /// Does not work.
+    Fail {
+        /// The problem.
+        what: String,
+        /// The remedy.
+        advice: String,
+    },
+    /// Skipped, with the reason.
+    NotChecked(String),
+}
+
+/// One check and its result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// The item checked.
+    pub item: Item,
+    /// The result.
+    pub outcome: CheckResult,
+}
+
+impl Check {
+    pub(super) fn ok(item: Item, detail: impl Into<String>) -> Self {
+        Self { item, outcome: CheckResult::Ok(detail.into()) }
+    }
+
+    pub(super) fn warn(item: Item, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { item, outcome: CheckResult::Warn { what: what.into(), advice: advice.into() } }
+    }
+
+    pub(super) fn fail(item: Item, what: impl Into<String>, advice: impl Into<String>) -> Self {
+        Self { item, outcome: CheckResult::Fail { what: what.into(), advice: advice.into() } }
+    }
+
+    pub(super) fn not_checked(item: Item, why: impl Into<String>) -> Self {
+        Self { item, outcome: CheckResult::NotChecked(why.into()) }
+    }
+
+    /// Whether it failed.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
+        matches!(self.outcome, CheckResult::Fail { .. })
+    }
+
+    /// Finding and remedy, without the severity.
+    #[must_use]
+    pub fn words(&self) -> String {
+        let name = self.item.name();
+        match &self.outcome {
+            CheckResult::Ok(detail) => format!("{name}: {detail}"),
+            CheckResult::Warn { what, advice } | CheckResult::Fail { what, advice } => {
+                format!("{name}: {what} — {advice}")
+            }
+            CheckResult::NotChecked(why) => format!("{name}: not checked: {why}"),
+        }
+    }
+
+    /// As one JSON object.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let (result, detail, advice) = match &self.outcome {
+            CheckResult::Ok(detail) => ("ok", detail, None),
+            CheckResult::Warn { what, advice } => ("warn", what, Some(advice)),
+            CheckResult::Fail { what, advice } => ("fail", what, Some(advice)),
+            CheckResult::NotChecked(why) => ("not_checked", why, None),
+        };
+        json!({ "name": self.item.name(), "result": result, "detail": detail, "advice": advice })
+    }
+}
+
+/// `FAIL  streams: JOBS.reminder_medication: not on the server — run …`
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let result = match &self.outcome {
+            CheckResult::Ok(_) => "ok",
+            CheckResult::Warn { .. } => "warn",
+            CheckResult::Fail { .. } => "FAIL",
+            CheckResult::NotChecked(_) => "-",
+        };
+        write!(f, "{result:<4}  {}", self.words())
+    }
+}
+
+/// Push services and mail servers to contact.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// Configured ones, and those of common browsers.
+    All,
+    /// Only those in `WEB_PUSH_ALLOWED_HOSTS` and `SMTP_URL`.
+    Named,
+    /// None.
+    Offline,
+}
+
+/// The start of a long list.
+pub(super) fn some(list: &[String]) -> String {
+    const SHOWN: usize = 5;
+    let shown = list[..list.len().min(SHOWN)].join("; ");
+    match list.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn long_lists_are_cut() {
+        let list: Vec<String> = (1..=7).map(|number| number.to_string()).collect();
+        assert_eq!(some(&list), "1; 2; 3; 4; 5; and 2 more");
+        assert_eq!(some(&list[..2]), "1; 2");
+    }
+}
