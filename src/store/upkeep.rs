@@ -18,8 +18,7 @@ const BATCH: usize = 2000;
 /// A run that has ended long ago; `$2` and `$3` say since when. So are deliveries, but for their states.
 const OVER: &str = "r.state <> 'open' AND NOT r.children_pending \
     AND r.updated_at < CASE r.state WHEN 'dead' THEN $3 ELSE $2 END";
-/// One that waits without a subject waits for a channel that an earlier version did not have, and is never sent.
-const DELIVERED: &str = "(d.state NOT IN ('pending', 'held', 'sending') OR d.state = 'held' AND d.subject IS NULL) \
+const DELIVERED: &str = "d.state NOT IN ('pending', 'held', 'sending') \
     AND d.updated_at < CASE d.state WHEN 'dead' THEN $3 ELSE $2 END";
 
 /// How far the runs were looked through, in the order in which they were first recorded.
