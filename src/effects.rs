@@ -29,7 +29,7 @@ use crate::{
     plan::{DeadReason, Plan, PlannedDelivery, Reason},
     reads::Reads,
     store::{
-        Answer, Child, Claim, ClaimAsk, Claimed, ClaimedAtOnce, Commit, Committed, FailedRun, LedgerEntry,
+        Child, Claim, ClaimAsk, Claimed, Commit, CommitOutcome, Committed, DirectClaims, FailedRun, LedgerEntry,
         LedgerRecord, RunAsk, RunRecord, RunState, Store, Verdict,
     },
     wire,
@@ -119,7 +119,7 @@ pub struct Death {
 }
 
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
-batch!(Commits("commits"): Commit => Answer, commit);
+batch!(Commits("commits"): Commit => CommitOutcome, commit);
 batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
@@ -236,13 +236,13 @@ impl Effects {
                 } else if record.children_pending {
                     Some(meta.job_id.clone())
                 } else if meta.kind.stage == Stage::Reminder {
-                    self.store.planned_together(&meta.root_id).await?
+                    self.store.pending_combined_run(&meta.root_id).await?
                 } else {
                     None
                 };
                 if let Some(job_id) = unfinished {
                     if gives_up {
-                        self.store.release_at_once(&job_id, &self.worker).await?;
+                        self.store.release_direct(&job_id, &self.worker).await?;
                     }
                     let children = self.pending_children(&job_id).await?;
                     self.publish(&job_id, &children).await;
@@ -308,18 +308,18 @@ impl Effects {
             None => deliveries_of(meta, not_after, &plan),
         };
         let gives_up = at_once.is_some();
-        let claims = at_once.map(|ids| ClaimedAtOnce { worker: Arc::clone(&self.worker), ids });
+        let claims = at_once.map(|ids| DirectClaims { worker: Arc::clone(&self.worker), ids });
         let mut commit = self.commit(meta, not_after, plan);
         if let Some((meta, plan)) = next {
-            commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit(&meta, not_after, plan) }));
+            commit.next = Some(Box::new(Commit { direct: claims, ..self.commit(&meta, not_after, plan) }));
             // It needs no message.
             commit.children.clear();
         } else {
-            commit.at_once = claims;
+            commit.direct = claims;
         }
         let is_together = commit.next.is_some();
         checkpoint::reached(Step::Worked);
-        let Answer { committed, followed, claimed } = self.commits.ask(commit).await?;
+        let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         if committed == Committed::Duplicate {
             // Perhaps a commit of this very message, whose answer was lost: then nobody sends what it claimed.
@@ -339,7 +339,7 @@ impl Effects {
     /// # Errors
     /// If the database does not answer.
     pub async fn give_up_at_once(&self, job_id: &str, claimed: &[Child]) -> Result<(), Refused> {
-        self.store.release_at_once(job_id, &self.worker).await?;
+        self.store.release_direct(job_id, &self.worker).await?;
         self.publish(job_id, claimed).await;
         Ok(())
     }
@@ -378,7 +378,7 @@ impl Effects {
             plan,
             next: None,
             not_after,
-            at_once: None,
+            direct: None,
             now: self.clock.now(),
         }
     }

@@ -21,7 +21,7 @@ use crate::{
     kind::Stage,
     nats,
     plan::Removed,
-    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
+    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Trail},
 };
 
 #[derive(Debug, Subcommand)]
@@ -54,13 +54,13 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    let way = store.way_of(id).await;
+    let way = store.trail_of(id).await;
     store.close().await;
     // What waits for its time is not on record yet: the server knows of it.
     let delayed = async { submit::delayed(&connect(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
-        (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
+        (None, Ok(Some(delayed))) => (Trail::of(id), Some(delayed)),
         (None, Ok(None)) => {
             return Err(Failed(format!(
                 "nothing is on record of a job {id:?}. Either the id is another, or the job waits in its stream (`carebell \
@@ -116,7 +116,7 @@ async fn connect(source: &Source) -> Result<Producer, Failed> {
     Ok(nats::jetstream(&client))
 }
 
-fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
+fn to_json(way: &Trail, delayed: Option<&Delayed>) -> Value {
     let run = |run: &RunLine| {
         json!({
             "job_id": run.job_id,
@@ -178,7 +178,7 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
 }
 
 /// Writing to a String does not fail, so its results are not looked at.
-fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
+fn in_words(way: &Trail, delayed: Option<&Delayed>) -> String {
     let mut text = format!("job {}\n", way.root_id);
     if let Some(Delayed { schedule, target }) = delayed {
         let _ = writeln!(text, "  delayed: {schedule}, for {target}");
@@ -217,7 +217,7 @@ fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
 }
 
 /// `reminder.medication dose-1: done at 2026-10-25T09:00:00.120Z after 0 failures; planned 1 notification`
-fn run_in_words(run: &RunLine, way: &Way) -> String {
+fn run_in_words(run: &RunLine, way: &Trail) -> String {
     let because = run.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let failures = counted(run.attempts, "failure");
     let at = instant(run.updated_at);
@@ -238,7 +238,7 @@ fn run_in_words(run: &RunLine, way: &Way) -> String {
     text
 }
 
-fn what_followed(run: &RunLine, way: &Way) -> String {
+fn what_followed(run: &RunLine, way: &Trail) -> String {
     let stage_of_run = stage(&run.kind);
     if stage_of_run == Some(Stage::Maintenance) {
         let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());

@@ -11,7 +11,7 @@ use super::publish::{header, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
     job::Meta,
-    store::AT_ONCE,
+    store::NO_MESSAGE,
 };
 
 /// What the subject of every parked job begins with.
@@ -54,7 +54,7 @@ pub async fn park(
     resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
     let own_subject = match meta.sequence {
         // What was sent at once has no message yet.
-        AT_ONCE => format!("{PREFIX}{}.{}", meta.stream, meta.job_id),
+        NO_MESSAGE => format!("{PREFIX}{}.{}", meta.stream, meta.job_id),
         sequence => format!("{PREFIX}{}.{sequence}", meta.stream),
     };
     if !insist_if_it_fits(context, &own_subject, resumed, body).await {

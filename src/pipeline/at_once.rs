@@ -38,7 +38,7 @@ use crate::{
     plan::{self, Channel, Content, JobOutcome, Plan, Reason},
     policy::Wishes,
     reads::Recipients,
-    store::{AT_ONCE, Child, Claim, Committed},
+    store::{Child, Claim, Committed, NO_MESSAGE},
     telemetry::traces::{self, Arrival},
 };
 
@@ -307,7 +307,7 @@ impl Runner {
         let started = Instant::now();
         checkpoint::reached(Step::Claimed);
         self.metrics.begun(Some(Duration::ZERO));
-        let place = Place { stream, sequence: AT_ONCE, delivered: 1, published: claim.created_at };
+        let place = Place { stream, sequence: NO_MESSAGE, delivered: 1, published: claim.created_at };
         let body = Bytes::from(child.body.clone());
         let arrival = Arrival {
             queue,

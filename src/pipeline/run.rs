@@ -29,7 +29,7 @@ use crate::{
     plan::{Channel, DeadReason, JobOutcome, Plan, Reason, Receipt, Upkeep},
     policy::Policy,
     reads::Recipients,
-    store::{AT_ONCE, Claim, Committed, Verdict},
+    store::{Claim, Committed, NO_MESSAGE, Verdict},
     telemetry::{
         metrics::QueueMetrics,
         traces::{End, Processing, context},
@@ -479,7 +479,9 @@ impl Runner {
                 line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
             }
             // The line of its notification says how many there were.
-            Fate::Done if sequence == AT_ONCE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done => {
+            Fate::Done
+                if sequence == NO_MESSAGE && queue.kind.stage == Stage::Delivery && outcome == JobOutcome::Done =>
+            {
                 line!(debug, reason = why, "{kind} {word}");
             }
             Fate::Done => line!(info, reason = why, "{kind} {word}"),

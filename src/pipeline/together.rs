@@ -25,7 +25,7 @@ use crate::{
     plan::{JobOutcome, Plan, Reason},
     policy::Wishes,
     reads::Recipients,
-    store::{AT_ONCE, Committed},
+    store::{Committed, NO_MESSAGE},
     telemetry::traces::{self, Arrival, Processing},
 };
 
@@ -92,7 +92,7 @@ impl Together {
             kind: job.kind,
             lane: job.lane,
             stream: next.stream.clone(),
-            sequence: AT_ONCE,
+            sequence: NO_MESSAGE,
             delivered: 1,
             published: runner.clock.now(),
             resumed: false,
@@ -107,7 +107,8 @@ impl Together {
         // It is done over where it has its message, which tells of what is wrong with it.
         let done = timeout(runner.policy.timeout, AssertUnwindSafe(work).catch_unwind()).await.ok()?.ok()??;
         let Outcome::Done(plan) = done else { return None };
-        let place = Place { stream: meta.stream.clone(), sequence: AT_ONCE, delivered: 1, published: meta.published };
+        let place =
+            Place { stream: meta.stream.clone(), sequence: NO_MESSAGE, delivered: 1, published: meta.published };
         let arrival = Arrival {
             queue: next.queue,
             ids: Some((&meta.job_id, &meta.root_id)),

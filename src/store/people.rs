@@ -1,4 +1,4 @@
-//! `users`, `user_addresses` and `preferences`: who exists, where they can be reached, and by what they want to be.
+//! `users`, `user_addresses` and `preferences`: existing users, their addresses and their preferences.
 
 use std::collections::BTreeMap;
 
@@ -6,20 +6,20 @@ use chrono::NaiveTime;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError, at_position};
+use super::{asks::at_position, database::Store, error::StoreError};
 use crate::{
     plan::{AtOnce, Channel, Subscription},
     preferences::{self, Preferences, QuietHours},
 };
 
-/// What is taken off the addresses of `users`, here and where a delivery is claimed.
+/// Characters trimmed from the addresses of `users`, here and in `sql/claim_deliveries.sql`.
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// Bytes. What is longer is no address, and no index takes it.
+/// Upper bound of an address in bytes. Anything longer is no address and does not fit into an index.
 const LONGEST: usize = 320;
 
-/// A statement that reads, beside other columns, what a notification has to know of each user `u`, for a question `q` that
-/// names the notification's `type`.
+/// A statement that reads, beside other columns, the columns of a [`Person`] for each user `u`. `q.type` is the type of the
+/// notification.
 macro_rules! person {
     ($select:literal, $from:literal) => {
         concat!(
@@ -45,27 +45,27 @@ pub(super) use person;
 /// A question about the recipients of one notification.
 #[derive(Clone, Debug)]
 pub struct PeopleAsk {
-    /// Who they are.
+    /// The recipients.
     pub user_ids: Vec<String>,
-    /// The type of the notification, for their preferences.
+    /// The type of the notification, which selects their preferences.
     pub kind: String,
 }
 
-/// A user to whom a notification goes.
+/// A recipient who exists.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Person {
-    /// `users.locale`; empty where that is null.
+    /// `users.locale`; empty if null.
     pub locale: String,
-    /// What they want of this type of notification. Quiet hours count when it is sent.
+    /// Their preferences for this type of notification. Quiet hours are checked when it is sent.
     pub preferences: Preferences,
-    /// Their Web Push subscriptions, by their ids.
+    /// Their Web Push subscriptions, by id.
     subscriptions: Vec<(String, Subscription)>,
-    /// Their other addresses that are not gone; a webhook's by its id.
+    /// Their other addresses that are not gone. A webhook is given by its id.
     addresses: Vec<(Channel, String)>,
 }
 
 impl Person {
-    /// Where this user can be reached by a channel, as the ledger names it.
+    /// Addresses for a channel, as in the ledger.
     pub fn addresses(&self, channel: Channel) -> Vec<&str> {
         if channel == Channel::WebPush {
             return self.subscriptions.iter().map(|(id, _)| id.as_str()).collect();
@@ -73,7 +73,7 @@ impl Person {
         self.addresses.iter().filter(|(of, _)| *of == channel).map(|(_, address)| address.as_str()).collect()
     }
 
-    /// What is needed to send a push to one of their subscriptions at once.
+    /// The data for a direct send to one of their subscriptions.
     pub fn at_once(&self, subscription: &str) -> Option<AtOnce> {
         let (_, subscription) = self.subscriptions.iter().find(|(id, _)| id == subscription)?;
         let (preferences, locale) = (self.preferences.clone(), self.locale.clone());
@@ -133,7 +133,7 @@ pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreE
     Ok(QuietHours::new(from, to, zone, users_zone))
 }
 
-/// Four columns of the same length; null where there is no subscription.
+/// Four columns of the same length, null if there is no subscription.
 fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreError> {
     let column = |name| Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default());
     let (ids, endpoints) = (column("subscription_ids")?, column("endpoints")?);
@@ -143,7 +143,7 @@ fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreE
 }
 
 impl Store {
-    /// Which of the users exist that are asked for, in the order asked.
+    /// The users that exist, in the order asked.
     ///
     /// # Errors
     /// If the database does not answer.

@@ -335,7 +335,7 @@ async fn the_built_in_schedules_are_like_any_other() {
     let agrees = |row: &ScheduleRow| {
         let timing = Timing::read(&row.spec).unwrap();
         assert_eq!(timing.next_from(row.next.at.unwrap()), row.next, "the migration reckons as the scheduler does");
-        assert_eq!(row.created.1, "carebell");
+        assert_eq!(row.created.by, "carebell");
         row.next.at.unwrap() - utc_now()
     };
     let (daily, weekly) = (row("carebell.prune").await, row("carebell.subscriptions").await);

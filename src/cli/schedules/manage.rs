@@ -26,7 +26,7 @@ use crate::{
         Scheduler,
         timing::{LONGEST_JITTER, LONGEST_WINDOW, Timing},
     },
-    store::{AuditEntry, Next, ScheduleRow, ScheduleSpec, Store},
+    store::{AuditEntry, NextInstant, ScheduleRow, ScheduleSpec, Store},
 };
 
 /// Instants that are shown of a schedule.
@@ -130,7 +130,7 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
 
 /// What a change keeps that does not speak of it: the rest of a schedule that was paused, the anchor of an interval, and
 /// with the same expression also where it stands, so that nothing that is due is left out.
-fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<Next> {
+fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<NextInstant> {
     let old = &before.spec;
     spec.paused |= old.paused;
     let same = |a: &ScheduleSpec, b: &ScheduleSpec| {
@@ -301,7 +301,7 @@ fn act(action: &str, name: &str, by: Option<String>, at: DateTime<Utc>) -> Audit
 }
 
 /// The instants from the next one on.
-fn following(timing: &Timing, next: Next) -> impl Iterator<Item = DateTime<Utc>> {
+fn following(timing: &Timing, next: NextInstant) -> impl Iterator<Item = DateTime<Utc>> {
     std::iter::successors(next.at, |at| timing.next_from(*at + chrono::TimeDelta::nanoseconds(1)).at)
 }
 
@@ -315,8 +315,8 @@ fn to_json(row: &ScheduleRow) -> Value {
         "starts_at": spec.starts_at, "ends_at": spec.ends_at, "paused": spec.paused, "owner": spec.owner,
         "next_at": row.next.at, "due_at": row.next.due, "last_at": row.last_at, "last_job_id": row.last_job_id,
         "fired": row.fired, "missed_count": row.missed_count, "last_note": row.last_note,
-        "created_at": row.created.0, "created_by": row.created.1,
-        "changed_at": row.changed.0, "changed_by": row.changed.1,
+        "created_at": row.created.at, "created_by": row.created.by,
+        "changed_at": row.changed.at, "changed_by": row.changed.by,
     })
 }
 
@@ -392,8 +392,8 @@ fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String {
     if let Some(note) = &row.last_note {
         line("note", note.clone());
     }
-    line("made", format!("{} by {}", instant(row.created.0), row.created.1));
-    line("changed", format!("{} by {}", instant(row.changed.0), row.changed.1));
+    line("made", format!("{} by {}", instant(row.created.at), row.created.by));
+    line("changed", format!("{} by {}", instant(row.changed.at), row.changed.by));
     if let Some(due) = row.next.due.filter(|due| !spec.paused && Some(*due) != row.next.at) {
         line("due", format!("{}, its jitter included", local(due, &spec.zone)));
     }
