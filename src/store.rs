@@ -1,8 +1,14 @@
 //! All SQL. Nothing else names `sqlx`.
 //!
-//! `database` holds the connections, and a file each the statements of a family of tables. Statements with many parameters
-//! are in `store/sql/`, with names for them (`named_sql`). Writes take groups: one statement for many jobs, which share the
-//! cost of a commit (see `group.rs`).
+//! `database` holds the connections; each other file holds the statements of a family of tables. Statements with many
+//! parameters are in `store/sql/` and name them (`named_sql`). Writes take groups: one statement for many jobs, which share
+//! the cost of a commit (see `group.rs`).
+//!
+//! # Errors
+//! Each function fails with a [`StoreError`] if the database does not answer or refuses the statement. Nothing is written
+//! then, unless the function says otherwise.
+
+#![expect(clippy::missing_errors_doc, reason = "the errors are the same everywhere: see above")]
 
 mod asks;
 mod audit;

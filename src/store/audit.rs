@@ -25,18 +25,12 @@ pub struct AuditEntry {
 
 impl Store {
     /// Records actions, all or none.
-    ///
-    /// # Errors
-    /// If the database refuses them.
     pub async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         insert(&mut connection, entries).await
     }
 
     /// Actions on a job and on all that followed from it, oldest first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn audit_of(&self, root_id: &str) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 OR job_id = $1 ORDER BY at, id",
@@ -48,9 +42,6 @@ impl Store {
     }
 
     /// The last action on a dead letter, by its number.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn audit_of_letter(&self, number: u64) -> Result<Option<AuditEntry>, StoreError> {
         let row = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log \

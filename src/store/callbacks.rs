@@ -1,4 +1,4 @@
-//! Delivery reports: what becomes of a message after the provider accepted it.
+//! Delivery reports: outcomes that a provider reports after it accepted a message.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -44,9 +44,6 @@ impl Store {
     ///
     /// A worker that still holds the claim counts as having recorded its outcome: `record_deliveries` does not overwrite
     /// the report. A delivery that waits for another attempt is not claimed again: its message finds it ended.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is written then.
     pub async fn record_report(&self, reported: &Reported) -> Result<Noted, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query("SELECT state, reason FROM deliveries WHERE id = $1 AND channel = $2 FOR UPDATE")

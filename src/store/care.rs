@@ -140,9 +140,6 @@ pub struct ShiftRecord {
 
 impl Store {
     /// Medications with their families and the state of their doses, in the order asked. None if one does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
         let statement = sqlx::query(person!(
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
@@ -191,9 +188,6 @@ impl Store {
     }
 
     /// A medication with its supply and its family. None if it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn supply(&self, id: &str) -> Result<Option<SupplyRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT m.name, m.dosage, m.is_active, m.current_supply, m.refill_at, \
@@ -220,9 +214,6 @@ impl Store {
     }
 
     /// An appointment with the family. None if it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn appointment(&self, id: &str) -> Result<Option<AppointmentRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT a.starts_at, a.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
@@ -243,9 +234,6 @@ impl Store {
     }
 
     /// A caregiver's shift. None if it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn shift(&self, id: &str) -> Result<Option<ShiftRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT s.starts_at, s.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \

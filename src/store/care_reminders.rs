@@ -82,9 +82,6 @@ pub struct CarePlan {
 
 impl Store {
     /// Starts planning. None while another scheduler does.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn plan_care(&self) -> Result<Option<CarePlan>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
@@ -112,18 +109,12 @@ impl Store {
     }
 
     /// The last complete pass over the care tables. None before the first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn care_looked_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let looked_at = sqlx::query_scalar("SELECT looked_at FROM scheduler_state WHERE part = $1").bind(PART);
         Ok(looked_at.fetch_optional(&self.pool).await?)
     }
 
     /// Locks due reminders of a kind, the longest due first. Skips those locked by another scheduler.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn due_reminders(
         &self,
         kind: CareKind,
@@ -158,9 +149,6 @@ impl Store {
     }
 
     /// When the next reminder is due. None if none is planned.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn next_reminder(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let next = sqlx::query_scalar(
             "SELECT min((SELECT min(due_at) FROM care_reminders c WHERE c.kind = k.kind AND c.published_at IS NULL)) \
@@ -172,9 +160,6 @@ impl Store {
 
 impl DueReminders {
     /// Marks some of the rows as published. The others stay due.
-    ///
-    /// # Errors
-    /// If the database refuses it. All stay due then.
     pub async fn publish(mut self, rows: &[CareReminder], now: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE care_reminders c SET published_at = $1 \
@@ -197,9 +182,6 @@ impl DueReminders {
 
 impl CarePlan {
     /// Commits the plan: a complete pass was made now. Deletes published reminders of instants before `oldest`.
-    ///
-    /// # Errors
-    /// If the database refuses it. Nothing has changed then.
     pub async fn finish(mut self, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM care_reminders WHERE kind = ANY($1) AND instant < $2 AND published_at IS NOT NULL")
             .bind(NAMES)

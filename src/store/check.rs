@@ -73,9 +73,6 @@ impl Store {
 
 impl Probe {
     /// Version, and whether it is read-only.
-    ///
-    /// # Errors
-    /// If the server does not answer.
     pub async fn facts(&mut self) -> Result<ServerFacts, StoreError> {
         let row = self
             .one(
@@ -89,9 +86,6 @@ impl Probe {
     }
 
     /// The server's time.
-    ///
-    /// # Errors
-    /// If the server does not answer.
     pub async fn now(&mut self) -> Result<DateTime<Utc>, StoreError> {
         Ok(self.one("SELECT clock_timestamp() AS now").await?.try_get("now")?)
     }
@@ -116,9 +110,6 @@ impl Probe {
     }
 
     /// Compares the care tables, or the views over them, with the columns that are read.
-    ///
-    /// # Errors
-    /// If the server does not answer.
     pub async fn care_tables(&mut self) -> Result<Lacks, StoreError> {
         let (tables, columns): (Vec<&str>, Vec<&str>) =
             COLUMNS.iter().map(|wanted| (wanted.table, wanted.column)).unzip();
@@ -158,9 +149,6 @@ impl Probe {
 
     /// Privileges that the role lacks on Carebell's own tables, as `UPDATE on deliveries`. Missing tables are found by
     /// [`schema`](Self::schema).
-    ///
-    /// # Errors
-    /// If the server does not answer.
     pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {
         let asked = OWN_TABLES.iter().flat_map(|(table, needs)| needs.iter().map(move |need| (*table, *need)));
         let (tables, privileges): (Vec<&str>, Vec<&str>) = asked.unzip();

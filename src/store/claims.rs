@@ -147,9 +147,6 @@ impl fmt::Debug for Webhook {
 impl Store {
     /// Claims deliveries for sending. Answers in the order asked. If a group asks twice for a row, the first ask claims it
     /// and the second is busy.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is claimed then.
     pub async fn claim_deliveries(&self, asks: &[ClaimAsk]) -> Result<Vec<Claimed>, StoreError> {
         let order = first_of_each(asks, |ask| &ask.id);
         let rows = self.keyed.fetch_all(claim(order.iter().map(|index| &asks[*index]))?).await?;

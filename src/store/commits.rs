@@ -84,15 +84,15 @@ impl Store {
     }
 }
 
-/// The first commit of each job, ordered by key. Groups of two workers so lock rows in the same order and cannot deadlock.
+/// The first commit of each job, ordered by key: groups of two workers lock rows in the same order and cannot deadlock.
 fn in_order(commits: &[Commit]) -> Vec<usize> {
     let mut order = first_of_each(commits, |commit| &commit.meta.job_id);
     order.sort_by(|a, b| commits[*a].meta.job_id.cmp(&commits[*b].meta.job_id));
     order
 }
 
-/// Commits of one statement, which does not see its own writes. So commits of the same mark go into separate batches, and
-/// so do a job and a reminder that plans it.
+/// Commits of one statement. It does not see its own writes, so commits of the same mark go into separate batches. So do
+/// a notification and the reminder that plans it.
 #[derive(Default)]
 struct Batch<'a> {
     marks: HashSet<(&'static str, &'a str, DateTime<Utc>, i32)>,
@@ -167,7 +167,7 @@ fn is_there_already(error: &sqlx::Error) -> bool {
 }
 
 fn statement<'q>(sql: &'static NamedSql, commits: &[&'q Commit]) -> Result<Statement<'q>, StoreError> {
-    // The runs that tell people something: a notification planned with its reminder does so in the reminder's place.
+    // The runs with texts and deliveries: a planned notification in place of its reminder.
     let plans: Vec<&'q Commit> = commits.iter().map(|commit| commit.next.as_deref().unwrap_or(commit)).collect();
     let commits = || commits.iter().copied();
     let plans_of = || plans.iter().copied();

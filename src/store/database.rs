@@ -75,9 +75,6 @@ impl Store {
     }
 
     /// Checks that the database answers.
-    ///
-    /// # Errors
-    /// If it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
         let answer = timeout(PING_TIMEOUT, self.pool.execute("SELECT 1")).await;
         answer.map_err(|_| StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))??;
@@ -93,9 +90,6 @@ impl Store {
     }
 
     /// Creates the care tables that do not exist yet. Views of the same names are left alone.
-    ///
-    /// # Errors
-    /// If a table cannot be created.
     pub async fn create_care_tables(&self) -> Result<(), StoreError> {
         self.pool.execute(include_str!("../../migrations/care.sql")).await?;
         Ok(())

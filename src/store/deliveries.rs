@@ -15,9 +15,6 @@ use crate::wire;
 
 impl Store {
     /// Records a delivery as dead that was never claimed, because its message kills its workers.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn record_crashed_delivery(&self, ask: &ClaimAsk, error: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET state = 'dead', reason = 'crashed', answer = $2, claim_seq = $3, \
@@ -36,9 +33,6 @@ impl Store {
     }
 
     /// Makes dead deliveries claimable again, with all their failures forgotten. Others stay as they are.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn revive_deliveries(
         &self,
         ids: &[&str],
@@ -79,7 +73,7 @@ impl Store {
     }
 
     /// Messages of deliveries that a run planned and that nobody has claimed yet, and of its direct sends. Direct sends
-    /// claimed before `claimed_before` are released: whoever asks for their messages takes their worker for dead.
+    /// claimed before `claimed_before` are released: their worker counts as dead.
     pub(super) async fn pending_deliveries(
         &self,
         run_id: &str,

@@ -23,7 +23,7 @@ static RECORD_RUN_FAILURES: NamedSql = NamedSql::new(include_str!("sql/record_ru
 pub struct FailedRun {
     /// The job.
     pub meta: Meta,
-    /// What it means for the job.
+    /// Its consequence for the job.
     pub verdict: Verdict,
     /// The instant.
     pub now: DateTime<Utc>,
@@ -72,9 +72,6 @@ impl<'q> FailureRow<'q> {
 impl Store {
     /// Records failures and releases. Answers in the order asked whether each is on record: it is not if the job has
     /// ended meanwhile. The same record twice counts once.
-    ///
-    /// # Errors
-    /// On any error nothing is written.
     pub async fn record_run_failures(&self, failed: &[FailedRun]) -> Result<Vec<bool>, StoreError> {
         let mut order = first_of_each(failed, |failed| &failed.meta.job_id);
         order.sort_by(|a, b| failed[*a].meta.job_id.cmp(&failed[*b].meta.job_id));
@@ -92,11 +89,7 @@ impl Store {
         Ok(failed.iter().map(|failed| written.contains(&failed.meta.job_id)).collect())
     }
 
-    /// Records as dead a job that the server no longer delivers, be it a run or a delivery. Answers whether it was
-    /// still open, or dead already.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Records as dead a run or delivery that the server no longer delivers. Answers false if it had ended otherwise.
     pub async fn give_up(
         &self,
         job_id: &str,

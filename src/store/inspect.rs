@@ -152,9 +152,6 @@ pub struct TrailTotals {
 
 impl Store {
     /// The trail of a job, by its id or that of any job that followed from it. None without records.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn trail_of(&self, id: &str) -> Result<Option<Trail>, StoreError> {
         let root: Option<String> = sqlx::query_scalar(
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
@@ -210,9 +207,6 @@ impl Store {
     }
 
     /// The runs of a root, oldest first.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT job_id, kind, state, reason, attempts, last_error, result, stream, stream_seq, created_at, \
@@ -242,9 +236,6 @@ impl Store {
     }
 
     /// The deliveries of a root, in the order of planning.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, run_id, user_id, channel, state, reason, overrode_quiet_hours, attempts, claims, provider, provider_id, \
@@ -300,9 +291,6 @@ impl Store {
     }
 
     /// Counts of a root.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn totals_of(&self, root_id: &str) -> Result<TrailTotals, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM notifications WHERE job_id = $1) AS inbox_rows, count(*) AS deliveries, \

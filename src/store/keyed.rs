@@ -115,9 +115,6 @@ impl Keyed {
     }
 
     /// A connection.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn take(&self) -> Result<InUse<'_>, StoreError> {
         let permit = timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
@@ -133,9 +130,6 @@ impl Keyed {
     }
 
     /// Fetches the rows of a statement.
-    ///
-    /// # Errors
-    /// If the database does not answer, or refuses it.
     pub async fn fetch_all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         let mut connection = self.take().await?;
         let rows = statement.fetch_all(connection.get()).await?;
@@ -144,9 +138,6 @@ impl Keyed {
     }
 
     /// Runs a statement without an answer.
-    ///
-    /// # Errors
-    /// If the database does not answer, or refuses it.
     pub async fn execute(&self, statement: Statement<'_>) -> Result<(), StoreError> {
         let mut connection = self.take().await?;
         statement.execute(connection.get()).await?;

@@ -157,8 +157,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
     }
 
-    /// Records which deliveries were sent in quiet hours. This comes before their outcome, so that both are on record
-    /// together, and applies whatever a report has made of the row and whoever has claimed it since.
+    /// Records which deliveries were sent in quiet hours. This comes before their outcome, so that no outcome lacks it. It
+    /// applies to any state of the row and to any later claim.
     async fn record_overrides(&self, entries: &[LedgerEntry]) -> Result<(), StoreError> {
         let overrode =
             |entry: &&LedgerEntry| matches!(&entry.record, LedgerRecord::Receipt(of) if of.overrode_quiet_hours);

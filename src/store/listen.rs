@@ -12,9 +12,6 @@ pub struct Listener(PgListener);
 
 impl Store {
     /// Listens on these channels, over a connection of its own outside the pool.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let options = self.pool.connect_options().as_ref().clone();
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PING_TIMEOUT).connect_lazy_with(options);
@@ -26,9 +23,6 @@ impl Store {
 
 impl Listener {
     /// Waits for an announcement and answers its channel. None after a reconnect: announcements may have been missed.
-    ///
-    /// # Errors
-    /// If the reconnect fails.
     pub async fn hear(&mut self) -> Result<Option<String>, StoreError> {
         Ok(self.0.try_recv().await?.map(|heard| heard.channel().to_owned()))
     }

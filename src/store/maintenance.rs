@@ -37,21 +37,18 @@ impl PruneCursor {
     }
 }
 
-/// Roots found on one page.
+/// Roots of one page, with nothing left to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedRoots {
-    /// The roots of which everything is over.
+    /// The roots.
     pub roots: Vec<String>,
     /// Begin of the next page; none after the last.
     pub next: Option<PruneCursor>,
 }
 
 impl Store {
-    /// The next roots of which everything is over: all runs and deliveries have ended and were last written before
-    /// `before`, or `dead_before` if dead, and no shortage refers to them.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The next roots with nothing left to do: all runs and deliveries have ended and were last written before `before`,
+    /// or `dead_before` if dead, and no shortage refers to them.
     pub async fn finished_roots(
         &self,
         from: &PruneCursor,
@@ -94,9 +91,6 @@ impl Store {
     }
 
     /// Removes one batch of deliveries of these roots. Answers how many, and whether more may be left.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is removed then.
     pub async fn remove_deliveries(
         &self,
         roots: &[String],
@@ -114,9 +108,6 @@ impl Store {
     }
 
     /// Removes the runs and texts of those roots that have no deliveries left. Answers how many of each.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is removed then.
     pub async fn remove_runs(
         &self,
         roots: &[String],
@@ -146,9 +137,6 @@ impl Store {
     }
 
     /// Removes one batch of marks of instants before `before`. Answers how many, and from which instant more may be left.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is removed then.
     pub async fn remove_marks(
         &self,
         from: DateTime<Utc>,
@@ -170,9 +158,6 @@ impl Store {
 
     /// Removes one batch of raw addresses that are gone and were last written before `before`. Answers how many, and
     /// whether more may be left.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is removed then.
     pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
         let text = format!(
             "DELETE FROM user_addresses WHERE ctid = ANY(ARRAY( \
@@ -185,9 +170,6 @@ impl Store {
 
     /// Removes one batch of these subscriptions, unless their users exist by now. Answers how many were removed and how
     /// many examined.
-    ///
-    /// # Errors
-    /// If the database does not answer. Nothing is removed then.
     pub async fn remove_orphaned_subscriptions(&self, ids: &[String]) -> Result<(u64, usize), StoreError> {
         let ids = &ids[..ids.len().min(BATCH)];
         let removed = sqlx::query(

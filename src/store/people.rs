@@ -144,9 +144,6 @@ fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreE
 
 impl Store {
     /// The users that exist, in the order asked.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<BTreeMap<String, Person>>, StoreError> {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));

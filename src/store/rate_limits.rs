@@ -34,9 +34,6 @@ pub struct Booked {
 
 impl Store {
     /// Books the next slots of a queue. One short statement: no caller holds the row while it works or dies.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn book_slots(&self, queue: &str, ask: &BookAsk) -> Result<Booked, StoreError> {
         // The clock is read under the lock of the row, so that it never goes back between callers.
         let row = sqlx::query(
@@ -64,9 +61,6 @@ impl Store {
     }
 
     /// Gives back slots that end at `free_at`, unless later slots were booked since.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn give_slots_back(&self, queue: &str, free_at: DateTime<Utc>, time: Duration) -> Result<(), StoreError> {
         sqlx::query("UPDATE rate_limits SET free_at = free_at - $3::interval WHERE queue = $1 AND free_at = $2")
             .bind(queue)

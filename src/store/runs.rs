@@ -43,9 +43,6 @@ pub struct RunRecord {
 
 impl Store {
     /// The records of jobs, in the order asked.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn look_up_runs(&self, asks: &[RunAsk]) -> Result<Vec<Option<RunRecord>>, StoreError> {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
         let statement = sqlx::query(
@@ -75,9 +72,6 @@ impl Store {
 
     /// Messages that a committed run planned and that may be unpublished. Direct sends count if they were claimed before
     /// `claimed_before`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn pending_children(
         &self,
         job_id: &str,
@@ -105,9 +99,6 @@ impl Store {
     }
 
     /// The notification planned in the same commit as this root's reminder, if it has messages left to publish.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn pending_combined_run(&self, root_id: &str) -> Result<Option<String>, StoreError> {
         let found = sqlx::query_scalar(
             "SELECT job_id FROM job_runs WHERE root_id = $1 AND stream_seq = $2 AND children_pending",
@@ -116,9 +107,6 @@ impl Store {
     }
 
     /// Records that all children of these runs are published.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
         // Without waiting for the disk. If a crash loses the record, reconciliation finds it out.
         let statement = sqlx::query(
@@ -131,9 +119,6 @@ impl Store {
     }
 
     /// Runs whose children have been pending since before `before`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn runs_with_old_children(&self, before: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
         let ids = sqlx::query_scalar(
             "SELECT job_id FROM job_runs WHERE children_pending AND updated_at < $1 ORDER BY updated_at LIMIT 1000",

@@ -47,9 +47,6 @@ const COLUMNS: &str = "id, name, kind, lane, payload, expression, zone, gap, fol
 impl Store {
     /// Saves a schedule and records it in the audit log. With `replace`, a schedule of that name is replaced; it keeps its
     /// id and its counts. Answers whether it was saved.
-    ///
-    /// # Errors
-    /// If the database refuses it.
     pub async fn save_schedule(
         &self,
         id: &str,
@@ -68,9 +65,6 @@ impl Store {
     }
 
     /// Pauses or resumes a schedule. Answers whether it exists.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn pause_schedule(
         &self,
         name: &str,
@@ -99,9 +93,6 @@ impl Store {
     }
 
     /// Deletes a schedule. Answers whether it existed.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn delete_schedule(&self, name: &str, act: &AuditEntry) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let deleted =
@@ -115,9 +106,6 @@ impl Store {
     }
 
     /// One schedule, by name.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn schedule(&self, name: &str) -> Result<Option<ScheduleRow>, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM schedules WHERE name = $1")))
             .bind(name)
@@ -127,9 +115,6 @@ impl Store {
     }
 
     /// The schedules of one owner or of all, ordered by name.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn schedules(&self, owner: Option<&str>) -> Result<Vec<ScheduleRow>, StoreError> {
         let text = format!("SELECT {COLUMNS} FROM schedules WHERE $1::text IS NULL OR owner = $1 ORDER BY name");
         let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(owner).fetch_all(&self.pool).await?;
@@ -138,9 +123,6 @@ impl Store {
 
     /// Locks due schedules, the longest due first. Skips those locked by another scheduler, those in `without`, and those
     /// not in `only` if it is given.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn due_schedules(
         &self,
         now: DateTime<Utc>,
@@ -165,9 +147,6 @@ impl Store {
     }
 
     /// When the next schedule is due: of all, and of all but those in `without`.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn next_schedule(&self, without: &[String]) -> Result<NextDue, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT min(due_at) FROM schedules WHERE NOT paused AND due_at IS NOT NULL) AS all_due, \
@@ -182,9 +161,6 @@ impl Store {
 
 impl DueSchedules {
     /// Moves schedules to their next instants. Those not named stay due.
-    ///
-    /// # Errors
-    /// If the database refuses it. All stay due then.
     pub async fn advance(mut self, advances: &[Advance]) -> Result<(), StoreError> {
         advance(advances)?.execute(&mut *self.transaction).await?;
         self.transaction.commit().await?;

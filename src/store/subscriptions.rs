@@ -18,9 +18,6 @@ pub struct Orphans {
 
 impl Store {
     /// Counts all subscriptions, and those created before `before` whose user does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn count_orphaned_subscriptions(&self, before: DateTime<Utc>) -> Result<Orphans, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM push_subscriptions) AS subscriptions, EXISTS (SELECT FROM users) AS has_users, \
@@ -38,9 +35,6 @@ impl Store {
     }
 
     /// Ids of at most `most` subscriptions created before `before` whose user does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn orphaned_subscriptions(&self, before: DateTime<Utc>, most: i64) -> Result<Vec<String>, StoreError> {
         let ids = sqlx::query_scalar(
             "SELECT s.id FROM push_subscriptions s WHERE s.created_at < $1 \

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 
 use crate::plan::DeadReason;
 
-/// What a failure, or a release, means for a job.
+/// The consequence of a failure or release for a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// A failed attempt; more follow.

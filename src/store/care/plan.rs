@@ -112,9 +112,6 @@ pub struct Supply {
 
 impl CarePlan {
     /// The time zones and leads of all doses. A missing time zone is empty.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn zones_and_leads(&mut self) -> Result<Vec<(String, i32)>, StoreError> {
         let rows = sqlx::query_as(
             "SELECT DISTINCT COALESCE(r.timezone, ''), l.lead_minutes FROM medication_schedules s \
@@ -126,17 +123,11 @@ impl CarePlan {
     }
 
     /// Plans the doses of all active medications.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn plan_doses(&mut self, horizon: &Horizon, times: &[DoseTimes]) -> Result<PlanChanges, StoreError> {
         self.change(doses(horizon, times)?).await
     }
 
     /// Plans appointments and shifts.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn plan_events(&mut self, horizon: &Horizon) -> Result<PlanChanges, StoreError> {
         let appointments = self.change(events(&PLAN_APPOINTMENTS, CareKind::Appointment, horizon)?).await?;
         let shifts = self.change(events(&PLAN_SHIFTS, CareKind::Shift, horizon)?).await?;
@@ -145,16 +136,13 @@ impl CarePlan {
 
     /// Closes the shortages that are over. Then plans alerts for medications that run low: one for each shortage and day
     /// until the family is told.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn plan_refills(&mut self, now: DateTime<Utc>) -> Result<PlanChanges, StoreError> {
         close_ended_shortages(&mut self.transaction).await?;
         self.change(refills(now)?).await
     }
 
     async fn change(&mut self, statement: Statement<'_>) -> Result<PlanChanges, StoreError> {
-        // PlanChanges for these very lists. A generic plan would guess that they are short.
+        // Not prepared, so that it is planned for these very lists. A generic plan would guess that they are short.
         let row = statement.persistent(false).fetch_one(&mut *self.transaction).await?;
         read(&row)
     }
@@ -162,9 +150,6 @@ impl CarePlan {
 
 impl DueReminders {
     /// Supplies of the medications that run low, by id.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn supplies(&mut self) -> Result<HashMap<String, Supply>, StoreError> {
         let ids: Vec<&str> =
             self.rows.iter().filter(|row| row.kind == CareKind::Refill).map(|row| row.record_id.as_str()).collect();

@@ -7,9 +7,6 @@ use super::super::{database::Store, error::StoreError};
 impl Store {
     /// Closes the shortages of medications that are no longer short or no longer exist. Answers how many. A shortage that
     /// a job is about to write is left for the next time.
-    ///
-    /// # Errors
-    /// If the database does not answer.
     pub async fn close_ended_shortages(&self) -> Result<u64, StoreError> {
         close_ended_shortages(&mut *self.pool.acquire().await?).await
     }
