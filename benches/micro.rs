@@ -280,7 +280,7 @@ impl Ground {
             children: vec![],
             next: None,
             not_after,
-            at_once: None,
+            direct: None,
             now,
         }
     }

@@ -30,7 +30,7 @@ use crate::{
     group::{GROUP, Group, JOBS, batch},
     health::Health,
     reads::Reads,
-    store::{Answer, ClaimAsk, Claimed, Commit, FailedRun, LedgerEntry, RunAsk, RunRecord, Store},
+    store::{ClaimAsk, Claimed, Commit, CommitOutcome, FailedRun, LedgerEntry, RunAsk, RunRecord, Store},
 };
 
 /// The effects of one worker. Cheap to clone.
@@ -53,7 +53,7 @@ pub struct Effects {
 }
 
 batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
-batch!(Commits("commits"): Commit => Answer, commit);
+batch!(Commits("commits"): Commit => CommitOutcome, commit);
 batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);

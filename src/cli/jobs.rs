@@ -18,7 +18,7 @@ use crate::{
     jobs,
     kind::Stage,
     plan::Removed,
-    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Way},
+    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Trail},
 };
 
 #[derive(Debug, Subcommand)]
@@ -51,13 +51,13 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    let way = store.way_of(id).await;
+    let way = store.trail_of(id).await;
     store.close().await;
     // A delayed job has no record yet; only NATS has it.
     let delayed = async { submit::delayed(&connect::jetstream(source).await?, id).await.map_err(Failed) }.await;
     let (way, delayed) = match (way?, delayed) {
         (Some(way), delayed) => (way, delayed.unwrap_or_default()),
-        (None, Ok(Some(delayed))) => (Way::of(id), Some(delayed)),
+        (None, Ok(Some(delayed))) => (Trail::of(id), Some(delayed)),
         (None, Ok(None)) => {
             return Err(Failed(format!(
                 "there is no record of a job {id:?}. Either the id is wrong, or the job waits in its stream \
@@ -106,7 +106,7 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
     Err(Failed(format!("job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or the id is wrong")))
 }
 
-fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
+fn to_json(way: &Trail, delayed: Option<&Delayed>) -> Value {
     let run = |run: &RunLine| {
         json!({
             "job_id": run.job_id,
@@ -167,7 +167,7 @@ fn to_json(way: &Way, delayed: Option<&Delayed>) -> Value {
     })
 }
 
-fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
+fn in_words(way: &Trail, delayed: Option<&Delayed>) -> String {
     let mut text = format!("job {}\n", way.root_id);
     if let Some(Delayed { schedule, target }) = delayed {
         let _ = writeln!(text, "  delayed: {schedule}, for {target}");
@@ -206,7 +206,7 @@ fn in_words(way: &Way, delayed: Option<&Delayed>) -> String {
 }
 
 /// `reminder.medication dose-1: done at 2026-10-25T09:00:00.120Z after 0 failures; planned 1 notification`
-fn run_in_words(run: &RunLine, way: &Way) -> String {
+fn run_in_words(run: &RunLine, way: &Trail) -> String {
     let because = run.reason.as_deref().map(|reason| format!(" ({reason})")).unwrap_or_default();
     let failures = counted(run.attempts, "failure");
     let at = instant(run.updated_at);
@@ -227,7 +227,7 @@ fn run_in_words(run: &RunLine, way: &Way) -> String {
     text
 }
 
-fn what_followed(run: &RunLine, way: &Way) -> String {
+fn what_followed(run: &RunLine, way: &Trail) -> String {
     let stage_of_run = stage(&run.kind);
     if stage_of_run == Some(Stage::Maintenance) {
         let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());

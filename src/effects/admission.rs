@@ -129,7 +129,7 @@ impl Effects {
             _ => {
                 if let Some(job_id) = self.unfinished(&record, meta).await? {
                     if gives_up_claims {
-                        self.store.release_at_once(&job_id, &self.worker).await?;
+                        self.store.release_direct(&job_id, &self.worker).await?;
                     }
                     let children = self.pending_children(&job_id).await?;
                     self.publish(&job_id, &children).await;
@@ -149,7 +149,7 @@ impl Effects {
             return Ok(Some(meta.job_id.clone()));
         }
         if meta.kind.stage == Stage::Reminder {
-            return Ok(self.store.planned_together(&meta.root_id).await?);
+            return Ok(self.store.pending_combined_run(&meta.root_id).await?);
         }
         Ok(None)
     }

@@ -11,7 +11,7 @@ use crate::{
     kind::Stage,
     meta::Meta,
     plan::{Plan, PlannedDelivery},
-    store::{Answer, Child, ClaimedAtOnce, Commit, Committed, RunState},
+    store::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     wire,
 };
 
@@ -73,18 +73,18 @@ impl Effects {
             None => deliveries_of(meta, not_after, &plan),
         };
         let gives_up_claims = pushes.is_some();
-        let claims = pushes.map(|ids| ClaimedAtOnce { worker: Arc::clone(&self.worker), ids });
+        let claims = pushes.map(|ids| DirectClaims { worker: Arc::clone(&self.worker), ids });
         let is_combined = notification.is_some();
         let mut commit = self.commit_of(meta, not_after, plan);
         if let Some(PlannedNotification { meta, plan }) = notification {
-            commit.next = Some(Box::new(Commit { at_once: claims, ..self.commit_of(&meta, not_after, plan) }));
+            commit.next = Some(Box::new(Commit { direct: claims, ..self.commit_of(&meta, not_after, plan) }));
             // It needs no message.
             commit.children.clear();
         } else {
-            commit.at_once = claims;
+            commit.direct = claims;
         }
         checkpoint::reached(Step::Worked);
-        let Answer { committed, followed, claimed } = self.commits.ask(commit).await?;
+        let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         if committed == Committed::Duplicate {
             // Perhaps this very message committed it and the answer was lost: then nobody sends what it claimed.
@@ -104,7 +104,7 @@ impl Effects {
     /// # Errors
     /// If the database does not answer.
     pub async fn give_up_claims(&self, job_id: &str, carried_out: CarriedOut) -> Result<(), Refused> {
-        self.store.release_at_once(job_id, &self.worker).await?;
+        self.store.release_direct(job_id, &self.worker).await?;
         let CarriedOut { mut claimed, others, .. } = carried_out;
         claimed.extend(others);
         self.publish(job_id, &claimed).await;
@@ -145,7 +145,7 @@ impl Effects {
             plan,
             next: None,
             not_after,
-            at_once: None,
+            direct: None,
             now: self.clock.now(),
         }
     }

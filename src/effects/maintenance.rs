@@ -12,7 +12,7 @@ use crate::{
     checkpoint::{self, Step},
     meta::Meta,
     plan::{Maintenance, Plan, Removed},
-    store::{Committed, RunState, Seen, Store, StoreError},
+    store::{Committed, PruneCursor, RunState, Store, StoreError},
 };
 
 /// The most that one batch may take. It usually takes some ten milliseconds; longer means a lost connection.
@@ -54,12 +54,12 @@ struct Batches<'a> {
 impl Batches<'_> {
     async fn prune(&mut self, before: DateTime<Utc>, dead_before: DateTime<Utc>) -> Result<(), Refused> {
         let store = self.store;
-        let mut seen = Some(Seen::nothing());
+        let mut seen = Some(PruneCursor::start());
         while let Some(from) = seen.take() {
             if self.time_is_up() {
                 return Ok(());
             }
-            let page = self.batch(store.ways_that_are_over(&from, before, dead_before)).await?;
+            let page = self.batch(store.finished_roots(&from, before, dead_before)).await?;
             seen = page.next;
             if page.roots.is_empty() {
                 continue;
@@ -75,7 +75,7 @@ impl Batches<'_> {
                     return Ok(());
                 }
             }
-            let (runs, contents) = self.batch(store.remove_ways(&page.roots, before, dead_before)).await?;
+            let (runs, contents) = self.batch(store.remove_runs(&page.roots, before, dead_before)).await?;
             self.note("job_runs", runs);
             self.note("contents", contents);
         }

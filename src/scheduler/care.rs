@@ -20,7 +20,7 @@ use crate::{
     effects::submit::{LONGEST_JOB_ID, Submission, is_job_id},
     kind::{Kind, Lane},
     schedule::day_parts,
-    store::{CareKind, CareReminder, DoseTimes, Horizon, Planned},
+    store::{CareKind, CareReminder, DoseTimes, Horizon, PlanChanges, Supply},
     text, wire,
 };
 
@@ -46,7 +46,7 @@ impl Scheduler {
     ///
     /// # Errors
     /// If the database does not answer, or a care table is not as it is read; then the plan is as it was.
-    pub async fn plan_care(&self) -> Result<Option<Planned>, String> {
+    pub async fn plan_care(&self) -> Result<Option<PlanChanges>, String> {
         let began = Instant::now();
         let Some(mut plan) = self.store.plan_care().await.map_err(|error| error.to_string())? else {
             return Ok(None);
@@ -141,7 +141,7 @@ impl Scheduler {
     }
 
     /// Publishes one, unless it is passed over. Answers whether it was published.
-    async fn remind(&self, reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Result<bool, String> {
+    async fn remind(&self, reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Result<bool, String> {
         // Who was not told an hour before, and is told now that it is time, need not be told "in an hour" as well.
         if reminder.overtaken {
             return Ok(false);
@@ -194,7 +194,7 @@ fn dose_times(pairs: &[(String, i32)], from: DateTime<Utc>, horizon: &Horizon) -
 }
 
 /// None where there is nothing to be told any more: a medication that was refilled in this moment.
-fn body(reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Option<Bytes> {
+fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<Bytes> {
     let instant = Some(prost_types::Timestamp {
         seconds: reminder.instant.timestamp(),
         nanos: i32::try_from(reminder.instant.timestamp_subsec_nanos()).unwrap_or(0),
@@ -209,7 +209,7 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Opti
         }
         CareKind::Shift => wire::ShiftReminder { shift_id: id, start_time: instant, reminder_minutes }.encode_to_vec(),
         CareKind::Refill => {
-            let (left, refill_at) = supplies.get(&id)?;
+            let Supply { left, refill_at } = supplies.get(&id)?;
             // A message has no negative numbers of doses; some tables do.
             let [current_supply, refill_at] = [*left, *refill_at].map(|doses| doses.max(0));
             wire::RefillAlert { medication_id: id, current_supply, refill_at }.encode_to_vec()

@@ -19,7 +19,7 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
-    store::{Moved, Next, ScheduleRow, ScheduleSpec},
+    store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
 
 /// How long a schedule whose job could not be published is left alone.
@@ -111,7 +111,7 @@ impl Scheduler {
         pass.stuck = stuck.len();
         self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()));
         pass.moved = moved.len();
-        due.move_on(&moved).await.map_err(|error| error.to_string())?;
+        due.advance(&moved).await.map_err(|error| error.to_string())?;
         Ok(pass)
     }
 
@@ -175,11 +175,12 @@ fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submiss
     }
 }
 
-fn go_on(row: &ScheduleRow, decision: Decision, job_id: Option<String>) -> Moved {
-    Moved {
+fn go_on(row: &ScheduleRow, decision: Decision, job_id: Option<String>) -> Advance {
+    let last = decision.publish.last().copied().zip(job_id);
+    Advance {
         id: row.id.clone(),
-        next: if decision == Decision::default() { Next::default() } else { decision.next },
-        last: decision.publish.last().copied().zip(job_id),
+        next: if decision == Decision::default() { NextInstant::default() } else { decision.next },
+        last: last.map(|(at, job_id)| PublishedInstant { at, job_id }),
         fired: i64::try_from(decision.publish.len()).unwrap_or(i64::MAX),
         missed: i64::try_from(decision.missed).unwrap_or(i64::MAX),
         note: decision.note,

@@ -5,7 +5,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     schedule::{Calendar, Expression, Fold, Gap, Rules, zone},
-    store::{Next, ScheduleSpec},
+    store::{NextInstant, ScheduleSpec},
 };
 
 /// An instant that is published no later than this is on time, whatever the schedule's rule for missed ones.
@@ -52,7 +52,7 @@ pub struct Decision {
     /// What was decided about missed ones, in words.
     pub note: Option<String>,
     /// How it goes on.
-    pub next: Next,
+    pub next: NextInstant,
 }
 
 impl Timing {
@@ -88,14 +88,14 @@ impl Timing {
 
     /// The first instant at or after a given one.
     #[must_use]
-    pub fn next_from(&self, from: DateTime<Utc>) -> Next {
+    pub fn next_from(&self, from: DateTime<Utc>) -> NextInstant {
         let from = from.max(self.starts_at);
         let before = from.checked_sub_signed(TimeDelta::nanoseconds(1)).unwrap_or(from);
         self.next(self.after(before))
     }
 
-    fn next(&self, at: Option<DateTime<Utc>>) -> Next {
-        Next { at, due: at.map(|at| self.due(at)) }
+    fn next(&self, at: Option<DateTime<Utc>>) -> NextInstant {
+        NextInstant { at, due: at.map(|at| self.due(at)) }
     }
 
     fn after(&self, instant: DateTime<Utc>) -> Option<DateTime<Utc>> {
@@ -311,7 +311,7 @@ mod tests {
         assert_eq!(timing.next_from(at("2026-01-01T00:00:00Z")).at, Some(at("2026-02-02T09:00:00Z")));
         assert_eq!(timing.next_from(at("2026-02-02T10:00:01Z")).at, None);
         let decision = timing.decide(at("2026-02-02T10:00:00Z"), at("2026-02-02T10:00:30Z"));
-        assert_eq!((decision.publish.len(), decision.next), (1, Next::default()));
+        assert_eq!((decision.publish.len(), decision.next), (1, NextInstant::default()));
     }
 
     proptest! {

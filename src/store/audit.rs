@@ -1,42 +1,36 @@
-//! `audit_log`: who did what by hand.
+//! `audit_log`: manual actions.
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::{PgConnection, Row, postgres::PgRow};
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// One act of a person.
+/// One manual action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditEntry {
-    /// When.
+    /// The instant.
     pub at: DateTime<Utc>,
-    /// Who.
+    /// The acting person.
     pub actor: String,
-    /// What, for example `dead_letter.redriven`.
+    /// The action, for example `dead_letter.redriven`.
     pub action: String,
-    /// The job that it was done to.
+    /// The job acted on.
     pub job_id: Option<String>,
-    /// The job that an application published, from which that one followed.
+    /// Its root job.
     pub root_id: Option<String>,
-    /// What else is to be known of it: ids and reasons, never what a person wrote to another.
+    /// Further ids and reasons, never text written by one person to another.
     pub detail: Value,
 }
 
 impl Store {
-    /// Writes acts down, all or none.
-    ///
-    /// # Errors
-    /// If the database does not take them.
+    /// Records actions, all or none.
     pub async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         insert(&mut connection, entries).await
     }
 
-    /// What was done to a job and to all that followed from it, in its order.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Actions on a job and on all that followed from it, oldest first.
     pub async fn audit_of(&self, root_id: &str) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 OR job_id = $1 ORDER BY at, id",
@@ -47,10 +41,7 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// What was done last to the dead letter of this number.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The last action on a dead letter, by its number.
     pub async fn audit_of_letter(&self, number: u64) -> Result<Option<AuditEntry>, StoreError> {
         let row = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log \

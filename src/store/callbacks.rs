@@ -1,51 +1,49 @@
-//! What providers report later of deliveries that they took.
+//! Delivery reports: outcomes that a provider reports after it accepted a message.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError, keyed::Statement, named_sql::NamedSql};
 use crate::plan::{Channel, Report};
 
-/// What a provider says of one delivery.
+static RECORD_REPORT: NamedSql = NamedSql::new(include_str!("sql/record_report.sql"));
+
+/// A provider's report on one delivery.
 #[derive(Clone, Debug)]
 pub struct Reported {
     /// `deliveries.id`.
     pub id: String,
-    /// The channel that it was sent by.
+    /// Its channel.
     pub channel: Channel,
-    /// What became of it.
+    /// The outcome.
     pub report: Report,
-    /// Who says it.
+    /// The provider.
     pub provider: String,
-    /// The provider's own id of it.
+    /// The provider's id of the message.
     pub provider_id: String,
-    /// In the provider's words: `deliveries.answer` where it came to nothing, or where nothing else was answered.
+    /// The provider's words: `deliveries.answer` if the delivery failed, or if there is no other answer.
     pub words: String,
     /// The instant.
     pub now: DateTime<Utc>,
 }
 
-/// What a report has changed.
+/// Outcome of a report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Noted {
-    /// The delivery is in this state now.
+    /// The delivery now has this state.
     Changed(&'static str),
-    /// Nothing: the like of it is on record.
+    /// An equivalent outcome is already on record.
     Known,
-    /// The ledger has no such delivery of this channel.
+    /// The ledger has no such delivery on this channel.
     Missing,
 }
 
 impl Store {
-    /// Writes what a provider reports. Reports may come twice, in any order, and before the worker has recorded what it
-    /// was answered: the ledger row ends the same ([`Report`]).
+    /// Records a provider's report. Reports may come twice, in any order, and before the worker records the provider's
+    /// answer. The ledger row ends the same ([`Report`]).
     ///
-    /// A worker that still holds the claim counts as having recorded its outcome, so that it does not take its delivery
-    /// for another's, and `record_deliveries` writes nothing over the report. One that waits for another attempt is not
-    /// claimed any more: its message finds it ended.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is written.
+    /// A worker that still holds the claim counts as having recorded its outcome: `record_deliveries` does not overwrite
+    /// the report. A delivery that waits for another attempt is not claimed again: its message finds it ended.
     pub async fn record_report(&self, reported: &Reported) -> Result<Noted, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query("SELECT state, reason FROM deliveries WHERE id = $1 AND channel = $2 FOR UPDATE")
@@ -58,26 +56,44 @@ impl Store {
         let Some((state, reason)) = reported.report.changes(&state, reason.as_deref()) else {
             return Ok(Noted::Known);
         };
-        sqlx::query(
-            "UPDATE deliveries SET state = $2, held_until = NULL, updated_at = $7, \
-                    reason = CASE WHEN $3 IS NULL AND overrode_quiet_hours THEN 'quiet_hours_overridden' ELSE $3 END, \
-                    provider = COALESCE(provider, $4), provider_id = COALESCE(provider_id, $5), \
-                    answer = CASE WHEN $2 = 'failed' OR state <> 'sent' THEN $6 ELSE COALESCE(answer, $6) END, \
-                    sent_at = CASE WHEN $2 = 'failed' THEN sent_at ELSE COALESCE(sent_at, $7) END, \
-                    delivered_at = CASE WHEN $2 = 'delivered' THEN $7 ELSE delivered_at END, \
-                    recorded_delivery = GREATEST(recorded_delivery, COALESCE(claim_delivery, 0)) \
-             WHERE id = $1",
-        )
-        .bind(&reported.id)
-        .bind(state)
-        .bind(reason)
-        .bind(&reported.provider)
-        .bind(&reported.provider_id)
-        .bind(&reported.words)
-        .bind(reported.now)
-        .execute(&mut *transaction)
-        .await?;
+        record(reported, state, reason)?.execute(&mut *transaction).await?;
         transaction.commit().await?;
         Ok(Noted::Changed(state))
+    }
+}
+
+fn record<'q>(
+    reported: &'q Reported,
+    state: &'static str,
+    reason: Option<&'q str>,
+) -> Result<Statement<'q>, StoreError> {
+    RECORD_REPORT
+        .bind()
+        .value("id", &reported.id)
+        .value("state", state)
+        .value("reason", reason)
+        .value("provider", &reported.provider)
+        .value("provider_id", &reported.provider_id)
+        .value("words", &reported.words)
+        .value("now", reported.now)
+        .statement()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_statement_names_what_is_bound() {
+        let reported = Reported {
+            id: "1".into(),
+            channel: Channel::Sms,
+            report: Report::Delivered,
+            provider: "twilio".into(),
+            provider_id: "SM1".into(),
+            words: "delivered".into(),
+            now: DateTime::UNIX_EPOCH,
+        };
+        assert!(record(&reported, "delivered", None).is_ok());
     }
 }

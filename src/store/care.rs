@@ -1,75 +1,23 @@
-//! The care tables, read only. An application with tables of its own puts views of these names over them, so this file
-//! and those below it name no column beyond those of `migrations/care.sql`. Whether a shortage is over is told by them, so
-//! its end is here.
+//! The care tables, read only.
+//!
+//! An application with other tables puts views of these names over them. So this file and those below it name no column
+//! that `migrations/care.sql` does not have.
 
+pub(super) mod columns;
 mod plan;
-
-use std::collections::BTreeMap;
+mod shortages;
 
 use chrono::{DateTime, Utc};
-use sqlx::{PgConnection, Row, postgres::PgRow};
+use sqlx::{Row, postgres::PgRow};
 
-pub use self::plan::{DoseTimes, Horizon, Planned};
+pub use self::plan::{DoseTimes, Horizon, PlanChanges, Supply};
 use super::{
-    Store, StoreError, at_position,
-    check::{
-        CareColumn,
-        ColumnKind::{self, Boolean, Date, Instant, Integer, Integers, Text, Times},
-    },
-    people::{self, person},
+    asks::at_position,
+    database::Store,
+    error::StoreError,
+    people::{person, read_person},
 };
 use crate::person::People;
-
-/// Every column that is read here, and in `subscriptions.rs` of `users`. `carebell doctor` and each start of a worker
-/// compare it with the database.
-pub(super) const COLUMNS: &[CareColumn] = &[
-    read("users", "id", Text),
-    read("users", "email", Text),
-    read("users", "phone", Text),
-    read("users", "locale", Text),
-    read("users", "timezone", Text),
-    read("family_members", "family_id", Text),
-    read("family_members", "user_id", Text),
-    read("care_recipients", "id", Text),
-    read("care_recipients", "family_id", Text),
-    read("care_recipients", "name", Text),
-    read("care_recipients", "timezone", Text),
-    read("medications", "id", Text),
-    read("medications", "care_recipient_id", Text),
-    read("medications", "name", Text),
-    read("medications", "dosage", Text),
-    read("medications", "is_active", Boolean),
-    read("medications", "current_supply", Integer),
-    read("medications", "refill_at", Integer),
-    read("medication_schedules", "medication_id", Text),
-    read("medication_schedules", "times", Times),
-    read("medication_schedules", "weekdays", Integers),
-    read("medication_schedules", "start_date", Date),
-    read("medication_schedules", "end_date", Date),
-    read("medication_schedules", "reminder_minutes", Integers),
-    read("medication_schedules", "status", Text),
-    read("medication_logs", "medication_id", Text),
-    read("medication_logs", "scheduled_time", Instant),
-    read("medication_logs", "status", Text),
-    read("appointments", "id", Text),
-    read("appointments", "care_recipient_id", Text),
-    read("appointments", "title", Text),
-    read("appointments", "starts_at", Instant),
-    read("appointments", "location", Text),
-    read("appointments", "status", Text),
-    read("appointments", "reminder_minutes", Integers),
-    read("caregiver_shifts", "id", Text),
-    read("caregiver_shifts", "care_recipient_id", Text),
-    read("caregiver_shifts", "user_id", Text),
-    read("caregiver_shifts", "starts_at", Instant),
-    read("caregiver_shifts", "ends_at", Instant),
-    read("caregiver_shifts", "status", Text),
-    read("caregiver_shifts", "reminder_minutes", Integers),
-];
-
-const fn read(table: &'static str, column: &'static str, kind: ColumnKind) -> CareColumn {
-    CareColumn { table, column, kind }
-}
 
 /// A question about one dose.
 #[derive(Clone, Debug)]
@@ -78,34 +26,34 @@ pub struct MedicationAsk {
     pub kind: &'static str,
     /// `medications.id`.
     pub id: String,
-    /// When it is to be taken.
+    /// When it is due.
     pub scheduled_time: DateTime<Utc>,
 }
 
-/// A medication as a reminder needs it.
+/// A medication, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MedicationRecord {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// For example `500 mg`.
     pub dosage: String,
     /// Whether it is still taken.
     pub is_active: bool,
-    /// Who takes it.
+    /// The person who takes it.
     pub care_recipient_id: String,
-    /// The name of who takes it.
+    /// That person's name.
     pub care_recipient_name: String,
-    /// The IANA name of the time zone there, or whatever the application holds for one.
+    /// That person's time zone: an IANA name, unless the application holds something else.
     pub timezone: String,
-    /// The users of the family, in order.
+    /// The users of the family, sorted.
     pub family: Vec<String>,
-    /// Those of them who exist, and how to reach them with a reminder of it.
+    /// The family members who exist, and how to reach them.
     pub people: People,
-    /// What the log says of the dose.
+    /// The state of the dose in the log.
     pub dose: DoseState,
 }
 
-/// What `medication_logs` says of one dose.
+/// State of a dose in `medication_logs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoseState {
     /// Nothing that settles it.
@@ -116,48 +64,48 @@ pub enum DoseState {
     Skipped,
 }
 
-/// A medication as a refill alert needs it.
+/// A medication, for a refill alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupplyRecord {
-    /// What it is called.
+    /// Its name.
     pub name: String,
     /// For example `500 mg`.
     pub dosage: String,
     /// Whether it is still taken.
     pub is_active: bool,
-    /// Doses left, if that is known.
+    /// Doses left, if known.
     pub current_supply: Option<i32>,
-    /// At how many doses left a refill is due, if it says so.
+    /// Doses left at which a refill is due, if set.
     pub refill_at: Option<i32>,
-    /// Who takes it.
+    /// The person who takes it.
     pub care_recipient_id: String,
-    /// The name of who takes it.
+    /// That person's name.
     pub care_recipient_name: String,
-    /// The users of the family, in order.
+    /// The users of the family, sorted.
     pub family: Vec<String>,
-    /// The job that told of its shortage, where that is not known to be over.
+    /// The job that reported its current shortage, if there is one.
     pub told_by: Option<String>,
 }
 
-/// What appointments and shifts have in common.
+/// The common part of appointments and shifts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// When it begins.
+    /// Its start.
     pub starts_at: DateTime<Utc>,
-    /// Whether it is still to come.
+    /// Its status.
     pub status: EventStatus,
-    /// Whom it is about.
+    /// The person it is for.
     pub care_recipient_id: String,
-    /// The name of whom it is about.
+    /// That person's name.
     pub care_recipient_name: String,
-    /// The IANA name of the time zone there, or whatever the application holds for one.
+    /// That person's time zone: an IANA name, unless the application holds something else.
     pub timezone: String,
 }
 
-/// What the status of an appointment or shift means for a reminder of it.
+/// Status of an appointment or shift, for a reminder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventStatus {
-    /// It is to take place: SCHEDULED, CONFIRMED, and whatever else an application holds.
+    /// It takes place: SCHEDULED, CONFIRMED and any other value.
     Ahead,
     /// COMPLETED.
     Completed,
@@ -165,35 +113,32 @@ pub enum EventStatus {
     Cancelled,
 }
 
-/// An appointment as a reminder needs it.
+/// An appointment, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppointmentRecord {
-    /// When, for whom, and whether at all.
+    /// Its time, status and person.
     pub event: Event,
-    /// What it is called.
+    /// Its title.
     pub title: String,
-    /// Where it is, if that is known.
+    /// Its location, if known.
     pub location: Option<String>,
-    /// The users of the family, in order.
+    /// The users of the family, sorted.
     pub family: Vec<String>,
 }
 
-/// A caregiver's shift as a reminder needs it.
+/// A caregiver's shift, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShiftRecord {
-    /// When, for whom, and whether at all.
+    /// Its time, status and person.
     pub event: Event,
-    /// When it ends.
+    /// Its end.
     pub ends_at: DateTime<Utc>,
-    /// The user whose shift it is, if it is anybody's yet.
+    /// The user who has the shift, if it is assigned.
     pub user_id: Option<String>,
 }
 
 impl Store {
-    /// Medications with their families and the state of their doses, in the order asked. None where one does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Medications with their families and the state of their doses, in the order asked. None if one does not exist.
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
         let statement = sqlx::query(person!(
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
@@ -222,7 +167,7 @@ impl Store {
                     care_recipient_name: row.try_get("recipient_name")?,
                     timezone: row.try_get::<Option<_>, _>("recipient_timezone")?.unwrap_or_default(),
                     family: Vec::new(),
-                    people: BTreeMap::new(),
+                    people: People::new(),
                     dose: match row.try_get::<Option<&str>, _>("dose")? {
                         Some("GIVEN") => DoseState::Given,
                         Some("SKIPPED") => DoseState::Skipped,
@@ -232,7 +177,7 @@ impl Store {
             };
             medication.family.extend(row.try_get::<Option<String>, _>("member")?);
             if let Some(id) = row.try_get::<Option<String>, _>("id")? {
-                medication.people.insert(id, people::read_person(&row)?);
+                medication.people.insert(id, read_person(&row)?);
             }
         }
         for medication in found.iter_mut().flatten() {
@@ -241,10 +186,7 @@ impl Store {
         Ok(found)
     }
 
-    /// A medication with its supply and its family. None where it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// A medication with its supply and its family. None if it does not exist.
     pub async fn supply(&self, id: &str) -> Result<Option<SupplyRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT m.name, m.dosage, m.is_active, m.current_supply, m.refill_at, \
@@ -270,19 +212,7 @@ impl Store {
         }))
     }
 
-    /// Ends the shortages of all medications that are not short any more, or not there; answers how many. One that a
-    /// job is about to write is left for the next time.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn close_ended_shortages(&self) -> Result<u64, StoreError> {
-        close_ended_shortages(&mut *self.pool.acquire().await?).await
-    }
-
-    /// An appointment with the family that it concerns. None where it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// An appointment with the family. None if it does not exist.
     pub async fn appointment(&self, id: &str) -> Result<Option<AppointmentRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT a.starts_at, a.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
@@ -302,10 +232,7 @@ impl Store {
         }))
     }
 
-    /// A caregiver's shift. None where it does not exist.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// A caregiver's shift. None if it does not exist.
     pub async fn shift(&self, id: &str) -> Result<Option<ShiftRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT s.starts_at, s.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
@@ -322,19 +249,6 @@ impl Store {
             user_id: row.try_get("user_id")?,
         }))
     }
-}
-
-async fn close_ended_shortages(connection: &mut PgConnection) -> Result<u64, StoreError> {
-    let closed = sqlx::query(
-        "WITH ended AS (SELECT s.medication_id FROM refill_shortages s \
-             WHERE NOT EXISTS (SELECT FROM medications m WHERE m.id = s.medication_id \
-                                 AND m.current_supply <= COALESCE(m.refill_at, s.refill_at)) \
-             ORDER BY s.medication_id FOR UPDATE OF s SKIP LOCKED) \
-         DELETE FROM refill_shortages s USING ended WHERE s.medication_id = ended.medication_id",
-    )
-    .execute(connection)
-    .await?;
-    Ok(closed.rows_affected())
 }
 
 /// The columns `starts_at`, `status`, `recipient_id`, `recipient_name` and `timezone` of a row.

@@ -1,20 +1,20 @@
-//! `care_reminders`: what follows from the care tables and is due soon. What is planned there is decided below `care`.
+//! `care_reminders`: reminders that follow from the care tables. `care/plan.rs` plans them.
 
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Row, Transaction};
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// The channel on which applications announce changes of care data.
+/// The NOTIFY channel for changes of care data, written by applications.
 pub const CARE_CHANGED: &str = "carebell_care";
 
-/// The part of `scheduler_state` that is kept here.
+/// The part of `scheduler_state` kept here.
 const PART: &str = "care";
 
-/// Who holds this lock, until the end of its transaction, plans. The number is any that nobody else is likely to use.
+/// Advisory lock of the planning transaction. An arbitrary number that nothing else is likely to use.
 const PLANNING: i64 = 0x6361_7265_6265_6c6c;
 
-/// What follows from care records.
+/// Kinds of reminders that follow from care records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CareKind {
     /// A dose.
@@ -23,7 +23,7 @@ pub enum CareKind {
     Appointment,
     /// A caregiver's shift.
     Shift,
-    /// A medication that runs out.
+    /// A medication that runs low.
     Refill,
 }
 
@@ -43,48 +43,45 @@ impl CareKind {
     }
 }
 
-/// Those that this version knows. What a newer one has planned, in the middle of an upgrade, is left to it.
+/// Kinds that this version knows. During an upgrade, a newer version may plan others; these are left to it.
 const NAMES: &[&str] =
     &[CareKind::Medication.name(), CareKind::Appointment.name(), CareKind::Shift.name(), CareKind::Refill.name()];
 
 /// A reminder that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CareReminder {
-    /// What it is of.
+    /// Its kind.
     pub kind: CareKind,
     /// The medication, appointment or shift.
     pub record_id: String,
     /// The dose, the start, or the day of a refill.
     pub instant: DateTime<Utc>,
-    /// How long before that.
+    /// Its lead, in minutes.
     pub lead_minutes: i32,
-    /// When it was to be published.
+    /// When it is due.
     pub due_at: DateTime<Utc>,
-    /// A later one of the same record and instant is due too.
+    /// Whether a later reminder of the same instant is due too.
     pub overtaken: bool,
 }
 
-/// Reminders that are due, locked for this scheduler. Dropped, they are as they were.
+/// Due reminders, locked for this scheduler. Dropping it leaves them unchanged.
 pub struct DueReminders {
     pub(super) transaction: Transaction<'static, Postgres>,
     /// The reminders, the longest due first.
     pub rows: Vec<CareReminder>,
 }
 
-/// The right to plan, and a plan that takes effect as a whole. Dropped, nothing has changed.
+/// The exclusive right to plan, and a plan that takes effect as a whole. Dropping it changes nothing.
 pub struct CarePlan {
     pub(super) transaction: Transaction<'static, Postgres>,
-    /// When somebody last looked at everything. None before the first time.
+    /// The last complete pass. None before the first.
     pub looked_at: Option<DateTime<Utc>>,
-    /// When the oldest dose's reminder that is planned and not published was due.
+    /// When the oldest unpublished reminder of a dose was due.
     pub oldest_due: Option<DateTime<Utc>>,
 }
 
 impl Store {
-    /// Begins to plan. None while another scheduler does.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Starts planning. None while another scheduler does.
     pub async fn plan_care(&self) -> Result<Option<CarePlan>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
@@ -94,8 +91,8 @@ impl Store {
         if !is_ours {
             return Ok(None);
         }
-        // What is compared are whole tables. Where their statistics are old, as after a morning's peak, the database takes
-        // them for short and would compare each row with each; and compiling such statements takes longer than they do.
+        // The statements compare whole tables. With old statistics, as after a morning's peak, the planner takes them for
+        // short and would compare each row with each. Compiling such statements takes longer than running them.
         sqlx::query("SELECT set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true)")
             .execute(&mut *transaction)
             .await?;
@@ -111,19 +108,13 @@ impl Store {
         Ok(Some(CarePlan { transaction, looked_at, oldest_due }))
     }
 
-    /// When somebody last looked at all care tables. None before the first time.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The last complete pass over the care tables. None before the first.
     pub async fn care_looked_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let looked_at = sqlx::query_scalar("SELECT looked_at FROM scheduler_state WHERE part = $1").bind(PART);
         Ok(looked_at.fetch_optional(&self.pool).await?)
     }
 
-    /// Locks reminders of a kind that are due, the longest due first; those that another scheduler has are passed over.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Locks due reminders of a kind, the longest due first. Skips those locked by another scheduler.
     pub async fn due_reminders(
         &self,
         kind: CareKind,
@@ -157,10 +148,7 @@ impl Store {
         Ok(DueReminders { transaction, rows: due })
     }
 
-    /// When the next reminder is due. None where none is planned.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// When the next reminder is due. None if none is planned.
     pub async fn next_reminder(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let next = sqlx::query_scalar(
             "SELECT min((SELECT min(due_at) FROM care_reminders c WHERE c.kind = k.kind AND c.published_at IS NULL)) \
@@ -171,10 +159,7 @@ impl Store {
 }
 
 impl DueReminders {
-    /// Marks some of the rows as published; the others stay due.
-    ///
-    /// # Errors
-    /// If the database does not take it; then all stay due.
+    /// Marks some of the rows as published. The others stay due.
     pub async fn publish(mut self, rows: &[CareReminder], now: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE care_reminders c SET published_at = $1 \
@@ -196,10 +181,7 @@ impl DueReminders {
 }
 
 impl CarePlan {
-    /// Puts the plan into effect: everything was looked at now. What was published and is older than `oldest` is removed.
-    ///
-    /// # Errors
-    /// If the database does not take it; then nothing has changed.
+    /// Commits the plan: a complete pass was made now. Deletes published reminders of instants before `oldest`.
     pub async fn finish(mut self, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM care_reminders WHERE kind = ANY($1) AND instant < $2 AND published_at IS NOT NULL")
             .bind(NAMES)

@@ -1,12 +1,19 @@
-//! What a database must have before a worker can rely on it, read over a connection of its own.
+//! Checks of the database before a worker relies on it, over a connection of their own.
 
 use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions, PgConnection, Row, error::DatabaseError};
 use tokio::time::timeout;
 
-use super::{MIGRATIONS, PING_TIMEOUT, Store, StoreError, UNDEFINED_TABLE, care};
+use super::{
+    care::columns::{COLUMNS, CareColumn},
+    database::{MIGRATIONS, PING_TIMEOUT, Store},
+    error::StoreError,
+};
 
-/// Carebell's own tables, and what the role of a worker does with each. `FOR UPDATE` needs UPDATE too.
+/// SQLSTATE of a missing table.
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// Carebell's own tables, with the privileges that a worker's role needs. `FOR UPDATE` needs UPDATE too.
 const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -26,79 +33,35 @@ const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
-/// A column of a care table.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct CareColumn {
-    pub(super) table: &'static str,
-    pub(super) column: &'static str,
-    pub(super) kind: ColumnKind,
-}
-
-/// What a column of a care table has to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum ColumnKind {
-    Text,
-    Boolean,
-    Integer,
-    Integers,
-    /// Of a civil calendar.
-    Date,
-    /// Of the day, in the time zone of the place.
-    Times,
-    /// With time zone: without one, a dose would be given at another hour for each setting of the server.
-    Instant,
-}
-
-impl ColumnKind {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Boolean => "boolean",
-            Self::Integer => "integer",
-            Self::Integers => "integer[]",
-            Self::Date => "date",
-            Self::Times => "time without time zone[]",
-            Self::Instant => "timestamp with time zone",
-        }
-    }
-
-    fn takes(self, found: &str) -> bool {
-        match self {
-            Self::Text => ["text", "character varying", "character", "citext", "name"].contains(&found),
-            _ => found == self.name(),
-        }
-    }
-}
-
-/// One connection, made for looking at the server.
+/// One connection, for examining the server.
 #[derive(Debug)]
 pub struct Probe {
     connection: PgConnection,
 }
 
-/// What the server says of itself.
+/// Facts about the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServerFacts {
     /// For example `18.3`.
     pub version: String,
-    /// A standby, or set to be read only.
+    /// Whether it is a standby, or set to read-only.
     pub is_read_only: bool,
 }
 
-/// What the tables lack.
+/// Deficiencies of the care tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lacks {
-    /// What the care tables lack, in words.
+    /// Missing tables and columns, and columns of another type, in words.
     pub care: Vec<String>,
-    /// Care tables that the role may not read.
+    /// Tables that the role may not read.
     pub unreadable: Vec<String>,
 }
 
 impl Store {
-    /// Connects once, beside the pool, which would try again in silence where the server refuses.
+    /// Connects once, outside the pool. The pool would retry silently if the server refuses.
     ///
     /// # Errors
-    /// Why there is no connection.
+    /// The reason why there is no connection.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         let connect = self.pool.connect_options();
         let connected = timeout(PING_TIMEOUT, connect.connect()).await;
@@ -109,10 +72,7 @@ impl Store {
 }
 
 impl Probe {
-    /// Version, and whether it can be written to.
-    ///
-    /// # Errors
-    /// If the server does not answer.
+    /// Version, and whether it is read-only.
     pub async fn facts(&mut self) -> Result<ServerFacts, StoreError> {
         let row = self
             .one(
@@ -126,9 +86,6 @@ impl Probe {
     }
 
     /// The server's time.
-    ///
-    /// # Errors
-    /// If the server does not answer.
     pub async fn now(&mut self) -> Result<DateTime<Utc>, StoreError> {
         Ok(self.one("SELECT clock_timestamp() AS now").await?.try_get("now")?)
     }
@@ -136,7 +93,7 @@ impl Probe {
     /// The version of Carebell's own tables.
     ///
     /// # Errors
-    /// Says which migration is missing.
+    /// If migrations are missing. Names the version found and the version needed.
     pub async fn schema(&mut self) -> Result<i64, StoreError> {
         let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
             .fetch_one(&mut self.connection)
@@ -152,14 +109,11 @@ impl Probe {
         Ok(found)
     }
 
-    /// What the care tables, or the views over them, lack.
-    ///
-    /// # Errors
-    /// If the server does not answer.
+    /// Compares the care tables, or the views over them, with the columns that are read.
     pub async fn care_tables(&mut self) -> Result<Lacks, StoreError> {
         let (tables, columns): (Vec<&str>, Vec<&str>) =
-            care::COLUMNS.iter().map(|wanted| (wanted.table, wanted.column)).unzip();
-        // A domain counts as what it is made from.
+            COLUMNS.iter().map(|wanted| (wanted.table, wanted.column)).unzip();
+        // A domain counts as its base type.
         let rows = sqlx::query(
             "SELECT to_regclass(w.tab) IS NOT NULL AS is_there, \
                     format_type(coalesce(nullif(t.typbasetype, 0), t.oid), NULL) AS kind, \
@@ -174,7 +128,7 @@ impl Probe {
         .fetch_all(&mut self.connection)
         .await?;
         let mut lacks = Lacks::default();
-        for (wanted, row) in care::COLUMNS.iter().zip(rows) {
+        for (wanted, row) in COLUMNS.iter().zip(rows) {
             let CareColumn { table, column, kind } = wanted;
             match row.try_get::<Option<String>, _>("kind")? {
                 _ if !row.try_get::<bool, _>("is_there")? => {
@@ -193,11 +147,8 @@ impl Probe {
         Ok(lacks)
     }
 
-    /// What the role may not do with Carebell's own tables, as `UPDATE on deliveries`. Tables that are not there are
-    /// the schema's matter.
-    ///
-    /// # Errors
-    /// If the server does not answer.
+    /// Privileges that the role lacks on Carebell's own tables, as `UPDATE on deliveries`. Missing tables are found by
+    /// [`schema`](Self::schema).
     pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {
         let asked = OWN_TABLES.iter().flat_map(|(table, needs)| needs.iter().map(move |need| (*table, *need)));
         let (tables, privileges): (Vec<&str>, Vec<&str>) = asked.unzip();

@@ -1,7 +1,7 @@
 //! Claims: the right to send one delivery, and all that is needed to send it.
 //!
-//! A delivery is claimed before it is sent, and the claim is also the read. The claim's fence — worker, stream sequence
-//! and the server's delivery count — keeps a worker that was thought dead from writing over its successor.
+//! A delivery is claimed before it is sent, and the claim is also the read. Its fence (worker, stream sequence, delivery
+//! count) keeps a worker that was taken for dead from overwriting its successor.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -9,24 +9,40 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError, people, runs::first_of_each};
-use crate::{kind::Lane, person::Subscription, plan::Content, preferences::Preferences};
+use super::{
+    asks::first_of_each,
+    database::Store,
+    error::StoreError,
+    keyed::Statement,
+    named_sql::{NamedSql, rows},
+    people::{read_channels, read_quiet_hours},
+};
+use crate::{kind::Lane, meta::NO_MESSAGE, person::Subscription, plan::Content, preferences::Preferences};
 
-/// After how long a claim under another sequence counts as abandoned. Longer than any send may take.
+static CLAIM_DELIVERIES: NamedSql = NamedSql::new(include_str!("sql/claim_deliveries.sql"));
+
+/// Lease of a claim. A claim under another sequence counts as abandoned after it. Longer than any send may take.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
 
-/// How long a message waits whose delivery another worker is at. Sends take seconds at most, so that it most often finds
-/// the delivery ended when it comes again.
+/// Wait of a message whose delivery is being sent by another worker. Sends take seconds at most, so the delivery has
+/// usually ended by then.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
-/// Deliveries of the same sequence with nothing recorded after which the message counts as one that ends its worker.
+/// Deliveries of the same sequence with nothing recorded, after which the message counts as one that kills its workers.
 pub const CRASHES: i64 = 5;
 
-/// In place of a stream sequence: the claim of the worker that planned the delivery, made when it was planned. There is no
-/// message yet.
-pub const AT_ONCE: i64 = 0;
+rows! {
+    struct ClaimRow<'q> {
+        id: &'q str,
+        sequence: i64,
+        delivered: i64,
+        now: DateTime<Utc>,
+        worker: &'q str,
+        patience: TimeDelta,
+    }
+}
 
-/// A wish to send one delivery.
+/// A request to send one delivery.
 #[derive(Clone, Debug)]
 pub struct ClaimAsk {
     /// `deliveries.id`.
@@ -35,34 +51,34 @@ pub struct ClaimAsk {
     pub sequence: i64,
     /// The server's delivery count.
     pub delivered: i64,
-    /// Who asks.
+    /// The worker that asks.
     pub worker: Arc<str>,
-    /// How old another worker's claim by the same message must be to count as that of a dead worker. Half an `ack_wait`:
-    /// a redelivery that comes sooner is that of a server which has forgotten a delivery in a crash, and the other lives.
+    /// Age at which another worker's claim by the same message counts as a dead worker's: half an `ack_wait`. An earlier
+    /// redelivery comes from a server that lost a delivery in a crash; the other worker is alive.
     pub patience: TimeDelta,
     /// The instant.
     pub now: DateTime<Utc>,
 }
 
-/// What came of it.
+/// Outcome of a claim.
 #[derive(Clone, Debug)]
 pub enum Claimed {
-    /// It is this worker's to send.
+    /// This worker sends it.
     Taken(Box<Claim>),
     /// It has ended, in this state.
     Ended(String),
-    /// It was recorded as dead under this very message, which is therefore still to be dead-lettered.
+    /// It was recorded as dead under this very message, which still has to be dead-lettered.
     Dead {
         /// `deliveries.reason`.
         reason: String,
-        /// What the last failure said.
+        /// The last error.
         error: String,
         /// Recorded failures.
         attempts: i32,
     },
-    /// It waits, or another worker is at it: ask again at this instant.
+    /// It is held, or another worker is sending it: ask again at this instant.
     Busy(DateTime<Utc>),
-    /// Its message was delivered again and again with nothing recorded: it ends the workers that run it.
+    /// Its message was delivered again and again with nothing recorded: it kills the workers that run it.
     Crashing {
         /// Recorded failures.
         attempts: i32,
@@ -71,49 +87,49 @@ pub enum Claimed {
     Missing,
 }
 
-/// A delivery that is this worker's to send, and all that is needed to send it.
+/// A claimed delivery, with all that is needed to send it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// `deliveries.id`.
     pub id: String,
-    /// The job that an application published.
+    /// The root job.
     pub root_id: String,
-    /// Whom it is for; empty for a raw address.
+    /// The recipient; empty for a raw address.
     pub user_id: String,
-    /// The address as the ledger has it.
+    /// `deliveries.address`.
     pub address: String,
-    /// How urgent it is.
+    /// Its lane.
     pub lane: Lane,
     /// Recorded failures so far.
     pub attempts: i32,
-    /// How often it was claimed, this time included.
+    /// Number of claims, including this one.
     pub claims: i32,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
-    /// The text to send, which all of one notification share.
+    /// The text to send, shared by the deliveries of a notification.
     pub content: Arc<Content>,
-    /// The Web Push subscription, while it exists.
+    /// The Web Push subscription, if it still exists.
     pub subscription: Option<Subscription>,
-    /// The webhook, while it exists.
+    /// The webhook, if it still exists.
     pub webhook: Option<Webhook>,
-    /// Whether the address still is the recipient's, and not known to be gone.
+    /// Whether the address still belongs to the recipient and is not known to be gone.
     pub is_theirs: bool,
-    /// Whether the job named the channel, so that the recipient's own choice does not count.
+    /// Whether the job named the channel, so that the recipient's choice does not count.
     pub named: bool,
-    /// Whether it was claimed before and nothing is known of how that ended: perhaps it was sent.
+    /// Whether an earlier claim has no known outcome: it may have been sent.
     pub unsettled: bool,
-    /// What the recipient wants by now.
+    /// The recipient's current preferences.
     pub preferences: Preferences,
-    /// `users.locale`; empty where that is not known.
+    /// `users.locale`; empty if unknown.
     pub locale: String,
 }
 
-/// A webhook of a user's. Both parts are secrets.
+/// A user's webhook. Both parts are secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// Where requests go.
+    /// URL of its requests.
     pub url: String,
-    /// What they are signed with, separated by blanks.
+    /// Signing secrets, separated by blanks.
     pub secrets: String,
 }
 
@@ -124,68 +140,11 @@ impl fmt::Debug for Webhook {
 }
 
 impl Store {
-    /// Claims deliveries for sending; answers in the order asked. A row asked for twice in one group is claimed once,
-    /// and busy for the second.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is claimed.
+    /// Claims deliveries for sending. Answers in the order asked. If a group asks twice for a row, the first ask claims it
+    /// and the second is busy.
     pub async fn claim_deliveries(&self, asks: &[ClaimAsk]) -> Result<Vec<Claimed>, StoreError> {
         let order = first_of_each(asks, |ask| &ask.id);
-        // A server that has forgotten deliveries in a crash counts them anew. What is on record under the same count is then
-        // of a delivery before it, and says nothing of the one that is claimed here.
-        let statement = sqlx::query(
-            "WITH asked AS (SELECT * FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::timestamptz[], $7::text[], \
-                                                 $8::interval[]) AS a(id, seq, delivered, now, worker, patience)), \
-             locked AS (SELECT a.*, d.state, d.claim_seq, d.claim_delivery, d.claimed_by \
-                        FROM asked a JOIN deliveries d USING (id) ORDER BY d.id FOR UPDATE OF d), \
-             taken AS ( \
-                 UPDATE deliveries d SET state = 'sending', reason = NULL, held_until = NULL, claims = claims + 1, \
-                        claim_seq = a.seq, claim_delivery = a.delivered, claimed_by = a.worker, claimed_at = a.now, \
-                        updated_at = a.now, \
-                        recorded_delivery = CASE WHEN d.claim_seq = a.seq THEN least(d.recorded_delivery, a.delivered - 1) ELSE 0 END \
-                 FROM locked a \
-                 WHERE d.id = a.id \
-                   AND (d.state = 'pending' OR (d.state = 'held' AND (COALESCE(d.held_until <= a.now, true) OR d.not_after <= a.now)) \
-                        OR (d.state = 'sending' AND CASE WHEN d.claim_seq = a.seq \
-                             THEN d.claim_delivery <= a.delivered \
-                                  AND ((d.claim_delivery, d.claimed_by) = (a.delivered, a.worker) \
-                                       OR d.recorded_delivery >= d.claim_delivery \
-                                       OR d.claimed_at < a.now - a.patience) \
-                             ELSE d.claimed_at < a.now - $5::interval \
-                                  OR (d.claim_seq = 0 AND d.recorded_delivery >= d.claim_delivery) END)) \
-                   AND a.delivered - CASE WHEN d.claim_seq = a.seq THEN d.recorded_delivery ELSE 0 END <= $6 \
-                 RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at, \
-                           d.locale, d.named, \
-                           a.state = 'sending' AND (a.claim_seq, a.claim_delivery, a.claimed_by) \
-                               IS DISTINCT FROM (a.seq, a.delivered, a.worker) AS unsettled) \
-             SELECT t.id, t.job_id, t.user_id, t.address, t.lane, t.attempts, t.claims, t.created_at, t.named, t.unsettled, \
-                    c.locale, c.type, c.title, c.body, c.url, c.data, c.tag, s.endpoint, s.p256dh, s.auth, \
-                    CASE WHEN t.channel = 'webhook' THEN w.address END AS webhook_url, w.secrets, \
-                    COALESCE(CASE WHEN t.channel = 'web_push' THEN s.id IS NOT NULL \
-                                  WHEN w.id IS NOT NULL THEN w.state = 'active' \
-                                  WHEN t.user_id = '' THEN true \
-                                  WHEN t.channel = 'email' THEN btrim(u.email, E' \\t\\r\\n') = t.address \
-                                  WHEN t.channel <> 'webhook' THEN btrim(u.phone, E' \\t\\r\\n') = t.address END, false) AS is_theirs, \
-                    u.locale AS users_locale, u.timezone, COALESCE(p.channels, q.channels) AS channels, \
-                    COALESCE(p.quiet_from, q.quiet_from) AS quiet_from, COALESCE(p.quiet_to, q.quiet_to) AS quiet_to, \
-                    COALESCE(p.quiet_zone, q.quiet_zone) AS quiet_zone \
-             FROM taken t JOIN contents c ON c.job_id = t.job_id AND c.locale = t.locale \
-             LEFT JOIN push_subscriptions s ON t.channel = 'web_push' AND s.id = t.address \
-             LEFT JOIN user_addresses w ON t.channel <> 'web_push' AND w.user_id = t.user_id AND w.channel = t.channel \
-                 AND CASE WHEN t.channel = 'webhook' THEN w.id ELSE w.address END = t.address \
-             LEFT JOIN users u ON u.id = t.user_id \
-             LEFT JOIN preferences p ON p.user_id = t.user_id AND p.type = c.type \
-             LEFT JOIN preferences q ON q.user_id = t.user_id AND q.type = '*'",
-        )
-        .bind(order.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| asks[*index].sequence).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| asks[*index].delivered).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| asks[*index].now).collect::<Vec<_>>())
-        .bind(CLAIM_LEASE)
-        .bind(CRASHES)
-        .bind(order.iter().map(|index| &*asks[*index].worker).collect::<Vec<_>>())
-        .bind(order.iter().map(|index| asks[*index].patience).collect::<Vec<_>>());
-        let rows = self.keyed.fetch_all(statement).await?;
+        let rows = self.keyed.fetch_all(claim(order.iter().map(|index| &asks[*index]))?).await?;
         let mut taken = HashMap::with_capacity(rows.len());
         for row in rows {
             let claim = read_claim(&row)?;
@@ -199,7 +158,7 @@ impl Store {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or(Claimed::Missing)).collect())
     }
 
-    /// Finds out why rows could not be claimed. Rare, so a second statement.
+    /// Finds out why rows were not claimed. Rare, so it is a second statement.
     async fn explain_refusals(&self, asks: &[ClaimAsk], answers: &mut [Option<Claimed>]) -> Result<(), StoreError> {
         let refused: Vec<usize> = (0..asks.len()).filter(|index| answers[*index].is_none()).collect();
         if refused.is_empty() {
@@ -222,6 +181,18 @@ impl Store {
         }
         Ok(())
     }
+}
+
+fn claim<'q>(asks: impl Iterator<Item = &'q ClaimAsk>) -> Result<Statement<'q>, StoreError> {
+    let asks = asks.map(|ask| ClaimRow {
+        id: &ask.id,
+        sequence: ask.sequence,
+        delivered: ask.delivered,
+        now: ask.now,
+        worker: &ask.worker,
+        patience: ask.patience,
+    });
+    CLAIM_DELIVERIES.bind().rows("asks", asks).value("lease", CLAIM_LEASE).value("crashes", CRASHES).statement()
 }
 
 fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
@@ -262,7 +233,7 @@ fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
         is_theirs: row.try_get("is_theirs")?,
         named: row.try_get("named")?,
         unsettled: row.try_get("unsettled")?,
-        preferences: Preferences { channels: people::read_channels(row)?, quiet: people::read_quiet_hours(row)? },
+        preferences: Preferences { channels: read_channels(row)?, quiet: read_quiet_hours(row)? },
         locale: row.try_get::<Option<String>, _>("users_locale")?.unwrap_or_default(),
     })
 }
@@ -278,12 +249,20 @@ fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
         "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
-        // What died when it was sent at once had no message until this one.
-        "dead" if same_message || claim_seq == Some(AT_ONCE) => Claimed::Dead {
+        // A direct send that died had no message until now.
+        "dead" if same_message || claim_seq == Some(NO_MESSAGE) => Claimed::Dead {
             reason: row.try_get::<Option<String>, _>("reason")?.unwrap_or_default(),
             error: row.try_get::<Option<String>, _>("answer")?.unwrap_or_default(),
             attempts,
         },
         _ => Claimed::Ended(state),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_statement_names_what_is_bound() {
+        assert!(super::claim(std::iter::empty()).is_ok());
+    }
 }

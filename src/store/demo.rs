@@ -1,8 +1,8 @@
-//! The family that `carebell dev` shows. Written only into its own private database.
+//! The demo family of `carebell dev`. Written only to its private database.
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// A user of the demo and where to reach them.
+/// A user of the demo and their addresses.
 #[derive(Clone, Debug)]
 pub struct DemoMember {
     /// Their id and name.
@@ -13,33 +13,33 @@ pub struct DemoMember {
     pub p256dh: String,
     /// The shared secret.
     pub auth: String,
-    /// Another way to reach them, which they chose beside Web Push.
+    /// A second channel that they chose beside Web Push.
     pub beside: Option<DemoAddress>,
 }
 
-/// Another way to reach a user of the demo.
+/// A second address of a user of the demo.
 #[derive(Clone, Debug)]
 pub enum DemoAddress {
-    /// By e-mail.
+    /// E-mail.
     Email(String),
-    /// By text message.
+    /// Text message.
     Sms(String),
-    /// By a webhook.
+    /// Webhook.
     Webhook {
         /// Its URL.
         url: String,
-        /// What its requests are signed with.
+        /// Its signing secret.
         secret: String,
     },
 }
 
 impl Store {
-    /// A family of these members, who care for Rose, who takes the medication `metformin`, of which little is left, and
-    /// has the appointment `checkup` tomorrow at 09:00 UTC. At how many doses a refill is due the medication does not say,
-    /// so that an alert of it is published by hand, and does not come among the doses that the demo counts.
+    /// A family of these members, who care for Rose. Rose takes the medication `metformin`, of which little is left, and has
+    /// the appointment `checkup` tomorrow at 09:00 UTC. The medication has no refill threshold: its alert is published by
+    /// hand and does not disturb the doses that the demo counts.
     ///
     /// # Errors
-    /// If the database does not answer, or has such a family already.
+    /// If the database does not answer, or already has the family.
     pub async fn seed_demo(&self, members: &[DemoMember]) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query("INSERT INTO families (id) VALUES ('the-browns')").execute(&mut *transaction).await?;
@@ -52,7 +52,7 @@ impl Store {
         )
         .execute(&mut *transaction)
         .await?;
-        // Tomorrow at nine, so that a reminder of it can be published by hand.
+        // Tomorrow, so that its reminder can be published by hand.
         sqlx::query(
             "INSERT INTO appointments (id, care_recipient_id, title, starts_at) \
              VALUES ('checkup', 'rose', 'Check-up', ((now() AT TIME ZONE 'UTC')::date + 1 + time '09:00') AT TIME ZONE 'UTC')",

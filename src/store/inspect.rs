@@ -1,4 +1,4 @@
-//! Reads for people: what became of a job.
+//! Reads for people: the trail of a job.
 
 use std::collections::HashMap;
 
@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::Value;
 use sqlx::Row;
 
-use super::{AuditEntry, Store, StoreError};
+use super::{audit::AuditEntry, database::Store, error::StoreError};
 
 /// One line of `job_runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,15 +17,15 @@ pub struct RunLine {
     pub kind: String,
     /// `open`, `done`, `skipped`, `expired` or `dead`.
     pub state: String,
-    /// Why.
+    /// The reason of the state.
     pub reason: Option<String>,
     /// Recorded failures.
     pub attempts: i32,
-    /// What the last one said.
+    /// The last error.
     pub last_error: Option<String>,
-    /// What its work came to, where that is kept.
+    /// Its result, if it has one.
     pub result: Option<Value>,
-    /// The stream that its message was in.
+    /// The stream of its message.
     pub stream: String,
     /// The message's sequence there.
     pub stream_seq: i64,
@@ -35,19 +35,19 @@ pub struct RunLine {
     pub updated_at: DateTime<Utc>,
 }
 
-/// A job that a run planned, and that is not known to be published.
+/// A job that a run planned and that is not known to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedLine {
     /// The run.
     pub run_id: String,
-    /// The job that follows from it.
+    /// The planned job.
     pub job_id: String,
 }
 
-/// One inbox row, without what it says.
+/// One inbox row, without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxLine {
-    /// Whose inbox.
+    /// The recipient.
     pub user_id: String,
     /// When it was written.
     pub created_at: DateTime<Utc>,
@@ -59,25 +59,25 @@ pub struct InboxLine {
     pub archived_at: Option<DateTime<Utc>>,
 }
 
-/// All that is on record of one job and of what followed from it. Holds ids, and nothing that a person wrote.
+/// All records of a root job and of the jobs that followed from it. Holds ids, and no text written by a person.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Way {
-    /// The job that an application published.
+pub struct Trail {
+    /// The root: the job that an application published.
     pub root_id: String,
-    /// The runs, in the order in which they were first recorded.
+    /// The runs, oldest first.
     pub runs: Vec<RunLine>,
-    /// What is still to be published.
+    /// Jobs still to be published.
     pub planned: Vec<PlannedLine>,
     /// The inbox rows, by user.
     pub inbox: Vec<InboxLine>,
-    /// The deliveries, in the order in which they were planned.
+    /// The deliveries, in the order of planning.
     pub deliveries: Vec<LedgerLine>,
-    /// What was done to any of them by hand.
+    /// Manual actions on any of them.
     pub audit: Vec<AuditEntry>,
 }
 
-impl Way {
-    /// The way of a job of which nothing is on record.
+impl Trail {
+    /// The trail of a job without records.
     #[must_use]
     pub fn of(root_id: &str) -> Self {
         let root_id = root_id.to_owned();
@@ -92,35 +92,35 @@ pub struct LedgerLine {
     pub id: String,
     /// The notification job that planned it.
     pub run_id: String,
-    /// Whom it is for; empty for an address that belongs to no user.
+    /// The recipient; empty for a raw address.
     pub user_id: String,
-    /// By which way.
+    /// The channel.
     pub channel: String,
     /// The state.
     pub state: String,
-    /// Why.
+    /// The reason of the state.
     pub reason: Option<String>,
-    /// Whether it was sent in the person's quiet hours, because it is critical.
+    /// Whether it was sent in quiet hours because it is critical.
     pub overrode_quiet_hours: bool,
     /// Recorded failures.
     pub attempts: i32,
-    /// How often it was taken for sending.
+    /// Number of claims.
     pub claims: i32,
-    /// Recorded failures, in the order in which they happened.
+    /// Recorded failures, oldest first.
     pub failures: Vec<AttemptLine>,
-    /// Who was asked: a push service's host, or a provider's name.
+    /// The provider: a push service's host, or a name.
     pub provider: Option<String>,
-    /// The provider's own id of it.
+    /// The provider's id of the message.
     pub provider_id: Option<String>,
-    /// What the other side answered.
+    /// The provider's answer.
     pub answer: Option<String>,
-    /// When the provider took charge of it.
+    /// When the provider accepted it.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the provider reported that it reached the device.
+    /// When the provider reported its delivery.
     pub delivered_at: Option<DateTime<Utc>>,
-    /// Until when it waits, where it is held.
+    /// End of the wait, if it is held.
     pub held_until: Option<DateTime<Utc>>,
-    /// When it stops being of use.
+    /// Its expiry.
     pub not_after: DateTime<Utc>,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
@@ -131,31 +131,28 @@ pub struct LedgerLine {
 /// One recorded failure of a delivery.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptLine {
-    /// When.
+    /// The instant.
     pub at: DateTime<Utc>,
-    /// What went wrong.
+    /// The error.
     pub answer: String,
 }
 
-/// How much there is of one job.
+/// Counts of one root job.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Totals {
+pub struct TrailTotals {
     /// Inbox rows.
     pub inbox_rows: i64,
     /// Deliveries planned.
     pub deliveries: i64,
-    /// Deliveries that have ended, well or not.
+    /// Deliveries that have ended, successfully or not.
     pub ended: i64,
     /// Web Pushes that were accepted.
     pub pushes_sent: i64,
 }
 
 impl Store {
-    /// The way of a job, by its id or that of any job that followed from it. None where nothing is on record.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn way_of(&self, id: &str) -> Result<Option<Way>, StoreError> {
+    /// The trail of a job, by its id or that of any job that followed from it. None without records.
+    pub async fn trail_of(&self, id: &str) -> Result<Option<Trail>, StoreError> {
         let root: Option<String> = sqlx::query_scalar(
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
              UNION ALL SELECT job_id FROM deliveries WHERE id = $1 OR job_id = $1 \
@@ -172,7 +169,7 @@ impl Store {
         let inbox = self.inbox_of(&root_id).await?;
         let deliveries = self.ledger_of(&root_id).await?;
         let audit = self.audit_of(&root_id).await?;
-        Ok(Some(Way { root_id, runs, planned, inbox, deliveries, audit }))
+        Ok(Some(Trail { root_id, runs, planned, inbox, deliveries, audit }))
     }
 
     async fn planned_of(&self, root_id: &str) -> Result<Vec<PlannedLine>, StoreError> {
@@ -209,10 +206,7 @@ impl Store {
         Ok(lines)
     }
 
-    /// The runs of one way, in the order in which they were first recorded.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The runs of a root, oldest first.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT job_id, kind, state, reason, attempts, last_error, result, stream, stream_seq, created_at, \
@@ -241,10 +235,7 @@ impl Store {
         Ok(lines)
     }
 
-    /// The deliveries of one way, in the order in which they were planned.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The deliveries of a root, in the order of planning.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, run_id, user_id, channel, state, reason, overrode_quiet_hours, attempts, claims, provider, provider_id, \
@@ -299,11 +290,8 @@ impl Store {
         Ok(failures)
     }
 
-    /// How much there is of one way.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn totals_of(&self, root_id: &str) -> Result<Totals, StoreError> {
+    /// Counts of a root.
+    pub async fn totals_of(&self, root_id: &str) -> Result<TrailTotals, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM notifications WHERE job_id = $1) AS inbox_rows, count(*) AS deliveries, \
                     count(*) FILTER (WHERE state NOT IN ('pending', 'held', 'sending')) AS ended, \
@@ -313,7 +301,7 @@ impl Store {
         .bind(root_id)
         .fetch_one(&self.pool)
         .await?;
-        Ok(Totals {
+        Ok(TrailTotals {
             inbox_rows: row.try_get("inbox_rows")?,
             deliveries: row.try_get("deliveries")?,
             ended: row.try_get("ended")?,

@@ -1,24 +1,24 @@
-//! `users`, `user_addresses` and `preferences`: who exists, where they can be reached, and by what they want to be.
+//! `users`, `user_addresses` and `preferences`: existing users, their addresses and their preferences.
 
 use chrono::NaiveTime;
 use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
-use super::{Store, StoreError, at_position};
+use super::{asks::at_position, database::Store, error::StoreError};
 use crate::{
     person::{People, Person, Subscription},
     plan::Channel,
     preferences::{self, Preferences, QuietHours},
 };
 
-/// What is taken off the addresses of `users`, here and where a delivery is claimed.
+/// Characters trimmed from the addresses of `users`, here and in `sql/claim_deliveries.sql`.
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// Bytes. What is longer is no address, and no index takes it.
+/// Upper bound of an address in bytes. Anything longer is no address and does not fit into an index.
 const LONGEST: usize = 320;
 
-/// A statement that reads, beside other columns, what a notification has to know of each user `u`, for a question `q` that
-/// names the notification's `type`.
+/// A statement that reads, beside other columns, the columns of a [`Person`] for each user `u`. `q.type` is the type of the
+/// notification.
 macro_rules! person {
     ($select:literal, $from:literal) => {
         concat!(
@@ -44,9 +44,9 @@ pub(super) use person;
 /// A question about the recipients of one notification.
 #[derive(Clone, Debug)]
 pub struct PeopleAsk {
-    /// Who they are.
+    /// The recipients.
     pub user_ids: Vec<String>,
-    /// The type of the notification, for their preferences.
+    /// The type of the notification, which selects their preferences.
     pub kind: String,
 }
 
@@ -101,7 +101,7 @@ pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreE
     Ok(QuietHours::new(from, to, zone, users_zone))
 }
 
-/// Four columns of the same length; null where there is no subscription.
+/// Four columns of the same length, null if there is no subscription.
 fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreError> {
     let column = |name| Ok::<_, StoreError>(row.try_get::<Option<Vec<String>>, _>(name)?.unwrap_or_default());
     let (ids, endpoints) = (column("subscription_ids")?, column("endpoints")?);
@@ -111,10 +111,7 @@ fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreE
 }
 
 impl Store {
-    /// Which of the users exist that are asked for, in the order asked.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// The users that exist, in the order asked.
     pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<People>, StoreError> {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));

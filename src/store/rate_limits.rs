@@ -1,44 +1,41 @@
-//! `rate_limits`: how far the slots of each limited queue are booked, by the one clock that all processes share.
+//! `rate_limits`: bookings of the limited queues, by the database's clock, which all processes share.
 
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// A wish to book the next slots of a queue, all of them or none.
+/// A request to book the next time slots of a queue, all or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookAsk {
-    /// How long the slots take together.
+    /// Length of all slots together.
     pub time: Duration,
-    /// The first slot must begin no later than this from now.
+    /// Latest begin of the first slot, from now.
     pub horizon: Duration,
-    /// Slots that nobody booked may be made up for if they are no older than this.
+    /// Age up to which unused slots may be made up for.
     pub saved: Duration,
-    /// Nothing can be booked for later than this from now. A row that says so was written by another clock, or under
-    /// another rate, and counts as this.
+    /// Latest possible booking, from now. A row beyond it was written by another clock or under another rate, and is cut
+    /// to this.
     pub furthest: Duration,
 }
 
-/// What came of it.
+/// Outcome of a booking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booked {
-    /// Whether the slots are the caller's.
+    /// Whether the slots were granted.
     pub granted: bool,
-    /// Where the queue is booked to from now on. Slots that were granted end here.
+    /// End of the bookings. Granted slots end here.
     pub free_at: DateTime<Utc>,
-    /// The same, from the instant at which the database answered. Negative where it is past.
+    /// The same, relative to the database's clock. Negative if past.
     pub ahead: TimeDelta,
 }
 
 impl Store {
-    /// Books the next slots of a queue. One short statement: nobody holds the row while they think or die.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Books the next slots of a queue. One short statement: no caller holds the row while it works or dies.
     pub async fn book_slots(&self, queue: &str, ask: &BookAsk) -> Result<Booked, StoreError> {
-        // The clock is read under the lock of the row, so that it does not go back from one caller to the next.
+        // The clock is read under the lock of the row, so that it never goes back between callers.
         let row = sqlx::query(
             "INSERT INTO rate_limits AS r (queue, free_at, asked_at, granted) \
              SELECT $1::text, now + $2::interval, now, true FROM (SELECT clock_timestamp() AS now) AS clock \
@@ -63,10 +60,7 @@ impl Store {
         })
     }
 
-    /// Gives back the last of the slots that end at `free_at`, unless somebody has booked others after them.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Gives back slots that end at `free_at`, unless later slots were booked since.
     pub async fn give_slots_back(&self, queue: &str, free_at: DateTime<Utc>, time: Duration) -> Result<(), StoreError> {
         sqlx::query("UPDATE rate_limits SET free_at = free_at - $3::interval WHERE queue = $1 AND free_at = $2")
             .bind(queue)
@@ -78,7 +72,7 @@ impl Store {
     }
 }
 
-/// To the microsecond: Postgres counts no finer, and its encoding refuses what is.
+/// In whole microseconds: the encoding refuses anything finer.
 fn interval(time: Duration) -> TimeDelta {
     TimeDelta::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }

@@ -1,14 +1,14 @@
-//! `refill_shortages`: which medications run out, and which job told of it.
+//! `refill_shortages`: medications that run low, and the job that reported each.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use sqlx::{PgConnection, Row};
 
-use super::{StoreError, runs::Commit};
+use super::{commit::Commit, error::StoreError};
 use crate::plan::Shortage;
 
-/// Writes what was found out about shortages; answers the jobs whose shortage another has told of, after turning their
-/// runs into skipped ones.
+/// Opens and closes shortages. Answers the jobs whose shortage another job has reported, after turning their runs into
+/// skipped ones.
 pub(super) async fn record_shortages(
     connection: &mut PgConnection,
     commits: &[&Commit],
@@ -22,8 +22,8 @@ pub(super) async fn record_shortages(
             None => {}
         }
     }
-    // In this order: whoever found a shortage before it was over belongs to the old one. Groups that find opposite
-    // things of the same medications can so deadlock; Postgres then refuses one of them, and it is put again.
+    // Opened first: a job that found a shortage before it was over belongs to the old one. Groups with opposite findings
+    // on the same medications can deadlock. Postgres then refuses one of them, and it is tried again.
     let taken = open_shortages(connection, &found).await?;
     close_shortages(connection, &over).await?;
     Ok(taken)
@@ -36,13 +36,13 @@ async fn open_shortages(
     if found.is_empty() {
         return Ok(HashSet::new());
     }
-    // One of each medication, in the order of their keys.
+    // One per medication, in key order.
     let mut first = BTreeMap::new();
     for (commit, medication_id, refill_at) in found {
         first.entry(medication_id.as_str()).or_insert((commit, refill_at));
     }
-    // A shortage of which nobody was told after all, because the notification came too late or died, is the next job's.
-    // The update locks the row that is there, so that it is this one whose owner is told, and not one that is over.
+    // A shortage passes to the next job if its notification came to nothing. The update locks the existing row, so the
+    // owner read is the current one.
     let rows = sqlx::query(
         "INSERT INTO refill_shortages AS s (medication_id, refill_at, job_id, opened_at) \
          SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[]) \
@@ -79,7 +79,7 @@ async fn open_shortages(
     Ok(taken)
 }
 
-/// Ends shortages, each only while it is the one that was seen.
+/// Closes shortages, each only if it is still the one that was seen.
 async fn close_shortages(connection: &mut PgConnection, over: &[(&str, &str)]) -> Result<(), StoreError> {
     if over.is_empty() {
         return Ok(());

@@ -3,24 +3,21 @@
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// How many subscriptions there are, and how many belong to nobody.
+/// Counts of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
-    /// Those whose user does not exist.
+    /// Subscriptions whose user does not exist.
     pub orphans: i64,
-    /// All.
+    /// All subscriptions.
     pub subscriptions: i64,
     /// Whether there is any user at all.
     pub has_users: bool,
 }
 
 impl Store {
-    /// How many subscriptions there are, and how many of those that were made before `before` belong to no user.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Counts all subscriptions, and those created before `before` whose user does not exist.
     pub async fn count_orphaned_subscriptions(&self, before: DateTime<Utc>) -> Result<Orphans, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM push_subscriptions) AS subscriptions, EXISTS (SELECT FROM users) AS has_users, \
@@ -37,10 +34,7 @@ impl Store {
         })
     }
 
-    /// The ids of subscriptions that were made before `before` and belong to no user, so many at most.
-    ///
-    /// # Errors
-    /// If the database does not answer.
+    /// Ids of at most `most` subscriptions created before `before` whose user does not exist.
     pub async fn orphaned_subscriptions(&self, before: DateTime<Utc>, most: i64) -> Result<Vec<String>, StoreError> {
         let ids = sqlx::query_scalar(
             "SELECT s.id FROM push_subscriptions s WHERE s.created_at < $1 \

@@ -3,8 +3,9 @@
 use std::cell::Cell;
 
 use carebell::{
+    meta::NO_MESSAGE,
     plan::{Delivered, Receipt},
-    store::{AT_ONCE, ClaimedAtOnce, Commit, LedgerEntry, LedgerRecord, Store, Verdict},
+    store::{Commit, DirectClaims, LedgerEntry, LedgerRecord, Store, Verdict},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use proptest::{
@@ -163,7 +164,7 @@ async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> V
         commit.plan.deliveries[0].address.clone_from(id);
         (commit.now, commit.not_after) = (now, now + TimeDelta::hours(1));
         if !matches!(told.before, Before::Pending | Before::ByMessage) {
-            commit.at_once = Some(ClaimedAtOnce { worker: "one".into(), ids: [id.clone()].into() });
+            commit.direct = Some(DirectClaims { worker: "one".into(), ids: [id.clone()].into() });
         }
         commit
     };
@@ -180,7 +181,7 @@ async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> V
     for (id, told) in ids.iter().zip(group) {
         match told.before {
             Before::AtOnce | Before::Pending => {}
-            Before::GivenUp => store.release_at_once(&format!("job-{id}"), "one").await.unwrap(),
+            Before::GivenUp => store.release_direct(&format!("job-{id}"), "one").await.unwrap(),
             Before::Taken => {
                 let later = now + TimeDelta::seconds(61);
                 store.claim_deliveries(&[ask_by("two", id, 7, 1, later)]).await.unwrap();
@@ -189,7 +190,7 @@ async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> V
                 store.claim_deliveries(&[ask_by("one", id, 7, 1, now)]).await.unwrap();
             }
             Before::Ended(word) => {
-                let entry = entry_by("one", id, AT_ONCE, 1, word.record(now), now);
+                let entry = entry_by("one", id, NO_MESSAGE, 1, word.record(now), now);
                 assert_eq!(store.record_deliveries(&[entry]).await.unwrap(), [true]);
             }
         }
@@ -200,7 +201,7 @@ async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> V
 fn entries(ids: &[String], group: &[Told], now: DateTime<Utc>) -> Vec<LedgerEntry> {
     let entry = |(id, told): (&String, &Told)| {
         let now = now + TimeDelta::seconds(told.after);
-        let sequence = if told.before == Before::ByMessage { 7 } else { AT_ONCE };
+        let sequence = if told.before == Before::ByMessage { 7 } else { NO_MESSAGE };
         vec![entry_by(told.worker, id, sequence, 1, told.word.record(now), now); told.times]
     };
     ids.iter().zip(group).flat_map(entry).collect()

@@ -8,7 +8,8 @@ use carebell::{
     config::Source,
     dev::push_service::Behaviour,
     jobs,
-    store::{AT_ONCE, Claimed, ClaimedAtOnce, Committed},
+    meta::NO_MESSAGE,
+    store::{Claimed, Committed, DirectClaims},
 };
 use chrono::TimeDelta;
 use serde_json::json;
@@ -169,7 +170,7 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
     let plan = |id: &str, worker: &str| {
         let mut commit = planned(id);
         let ids = [id.to_owned()].into();
-        commit.at_once = Some(ClaimedAtOnce { worker: worker.into(), ids });
+        commit.direct = Some(DirectClaims { worker: worker.into(), ids });
         commit
     };
     let committed = store.commit(&[plan("a", "one"), plan("b", "one"), planned("c")]).await.unwrap();
@@ -195,11 +196,11 @@ async fn a_claim_that_was_planned_is_held_and_given_up() {
     let taken = claim("two", "a", now).await;
     assert!(matches!(&taken, Claimed::Taken(claim) if claim.unsettled && claim.claims == 2), "{taken:?}");
 
-    store.release_at_once("job-b", "two").await.unwrap();
+    store.release_direct("job-b", "two").await.unwrap();
     assert!(matches!(claim("two", "b", now).await, Claimed::Busy(_)), "two does not own this claim");
-    store.release_at_once("job-b", "one").await.unwrap();
+    store.release_direct("job-b", "one").await.unwrap();
     assert!(matches!(claim("two", "b", now).await, Claimed::Taken(_)));
     let third = claim("two", "c", now).await;
     assert!(matches!(&third, Claimed::Taken(claim) if !claim.unsettled), "{third:?}");
-    assert_eq!(AT_ONCE, 0, "no message has this sequence");
+    assert_eq!(NO_MESSAGE, 0, "no message has this sequence");
 }

@@ -5,7 +5,7 @@ use carebell::{
     jobs::notification::Notification,
     meta::Meta,
     plan::{InboxRow, Mark, Plan},
-    store::{Answer, ClaimedAtOnce, Commit, Committed, Store, StoreError},
+    store::{Commit, CommitOutcome, Committed, DirectClaims, Store, StoreError},
 };
 use chrono::{DateTime, Utc};
 use futures::future::join_all;
@@ -28,7 +28,7 @@ fn notification(name: &str, others: &[&str]) -> Commit {
         commit.plan.deliveries.push(carebell::plan::PlannedDelivery { id, user_id: (*user).into(), ..first.clone() });
     }
     let ids = commit.plan.deliveries.iter().map(|delivery| delivery.id.clone()).collect();
-    commit.at_once = Some(ClaimedAtOnce { worker: "one".into(), ids });
+    commit.direct = Some(DirectClaims { worker: "one".into(), ids });
     commit
 }
 
@@ -38,13 +38,13 @@ fn reminder(name: &str, instant: DateTime<Utc>) -> Commit {
     commit(meta(name, 7, 1), Plan { mark: Some(mark), ..Plan::default() })
 }
 
-fn fresh(claimed: &[&str]) -> Answer {
+fn fresh(claimed: &[&str]) -> CommitOutcome {
     let claimed = claimed.iter().map(|id| (*id).to_owned()).collect();
-    Answer { committed: Committed::Fresh, followed: false, claimed }
+    CommitOutcome { committed: Committed::Fresh, followed: false, claimed }
 }
 
 /// Commits again whenever the group collides with another.
-async fn put(store: &Store, group: &[Commit]) -> Vec<Answer> {
+async fn put(store: &Store, group: &[Commit]) -> Vec<CommitOutcome> {
     loop {
         match store.commit(group).await {
             Err(StoreError::Busy(_)) => {}
@@ -135,7 +135,7 @@ async fn with_a_reminder_or_a_shortage_it_is_the_same() {
     let mut of_reminder = reminder("m", utc_now());
     of_reminder.next = Some(Box::new(notification("b", &["ben", "dan"])));
     let answers = store.commit(&[of_reminder]).await.unwrap();
-    assert_eq!(answers, [Answer { followed: true, ..fresh(&["b-dan"]) }]);
+    assert_eq!(answers, [CommitOutcome { followed: true, ..fresh(&["b-dan"]) }]);
     let shortage = carebell::plan::Shortage::Found { medication_id: "m".into(), refill_at: 10 };
     let shortage = commit(meta("s", 7, 1), Plan { shortage: Some(shortage), ..Plan::default() });
     assert_eq!(store.commit(&[shortage, notification("c", &["dan"])]).await.unwrap(), [fresh(&[]), fresh(&[])]);

@@ -7,7 +7,7 @@ use carebell::{
     health::Health,
     jobs,
     scheduler::{Pass, Scheduler},
-    store::{CareKind, Planned, Store},
+    store::{CareKind, PlanChanges, Store},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -70,7 +70,7 @@ impl Town {
     }
 
     async fn plan(&self) -> (i64, i64) {
-        let Planned { added, removed } = self.scheduler.plan_care().await.unwrap().unwrap();
+        let PlanChanges { added, removed } = self.scheduler.plan_care().await.unwrap().unwrap();
         (added, removed)
     }
 

@@ -56,7 +56,7 @@ pub fn commit(meta: Meta, plan: Plan) -> Commit {
         children: vec![],
         next: None,
         not_after: now,
-        at_once: None,
+        direct: None,
         now,
     }
 }

@@ -9,9 +9,9 @@ use carebell::{
     health::Health,
     job::Job,
     jobs::notification::Notification,
-    meta::Meta,
+    meta::{Meta, NO_MESSAGE},
     plan::{Mark, Plan},
-    store::{AT_ONCE, Answer, Claimed, ClaimedAtOnce, Commit, Committed, RunAsk, Store},
+    store::{Claimed, Commit, CommitOutcome, Committed, DirectClaims, RunAsk, Store},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
@@ -58,7 +58,7 @@ async fn a_reminder_that_goes_well_has_no_message_for_its_notification() {
         assert_eq!((runs[kind].state.as_str(), runs[kind].attempts), ("done", 0), "{kind}");
     }
     assert_eq!(sequence(&world, "dose").await, 1);
-    assert_eq!(sequence(&world, "dose:notification").await, AT_ONCE);
+    assert_eq!(sequence(&world, "dose:notification").await, NO_MESSAGE);
     assert_eq!(world.count("SELECT count(*) FROM reminder_marks WHERE job_id = 'dose'").await, 1);
     worker.stop().await;
 }
@@ -231,13 +231,13 @@ fn notification(root: &str, sequence: i64) -> Commit {
     let mut commit = planned(&id);
     commit.meta =
         Meta { root_id: root.into(), kind: Notification::KIND, ..meta(&format!("{root}:notification"), sequence, 1) };
-    commit.at_once = Some(ClaimedAtOnce { worker: "one".into(), ids: [id].into() });
+    commit.direct = Some(DirectClaims { worker: "one".into(), ids: [id].into() });
     commit
 }
 
 fn both(root: &str, sequence: i64) -> Commit {
     let mut commit = commit(meta(root, sequence, 1), Plan::default());
-    commit.next = Some(Box::new(notification(root, AT_ONCE)));
+    commit.next = Some(Box::new(notification(root, NO_MESSAGE)));
     commit
 }
 
@@ -246,11 +246,11 @@ fn of_dose(mut commit: Commit, instant: DateTime<Utc>) -> Commit {
     commit
 }
 
-fn answer(committed: Committed, followed: bool, claimed: &[&str]) -> Answer {
-    Answer { committed, followed, claimed: claimed.iter().map(|id| (*id).to_owned()).collect() }
+fn answer(committed: Committed, followed: bool, claimed: &[&str]) -> CommitOutcome {
+    CommitOutcome { committed, followed, claimed: claimed.iter().map(|id| (*id).to_owned()).collect() }
 }
 
-fn nothing_new() -> Answer {
+fn nothing_new() -> CommitOutcome {
     answer(Committed::Duplicate, false, &[])
 }
 
@@ -270,11 +270,11 @@ async fn both_are_written_once_however_often_they_are_put() {
     let answers = store.commit(&[both("a", 7)]).await.unwrap();
     assert_eq!(answers, [answer(Committed::Fresh, true, &["push-a"])]);
     assert_eq!(state(&store, "a").await, Some(("done".into(), 7)));
-    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
+    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), NO_MESSAGE)));
     let record = store.look_up_runs(&["a", "a:notification"].map(|id| RunAsk { job_id: id.into() })).await.unwrap();
     let pending: Vec<bool> = record.into_iter().map(|record| record.unwrap().children_pending).collect();
     assert_eq!(pending, [false, true], "only the notification has children to publish");
-    assert_eq!(store.planned_together("a").await.unwrap().as_deref(), Some("a:notification"));
+    assert_eq!(store.pending_combined_run("a").await.unwrap().as_deref(), Some("a:notification"));
     for again in [both("a", 7), both("a", 9)] {
         assert_eq!(store.commit(&[again]).await.unwrap(), [nothing_new()]);
     }
@@ -282,7 +282,7 @@ async fn both_are_written_once_however_often_they_are_put() {
     assert_eq!(in_one_group, [nothing_new(), answer(Committed::Fresh, true, &["push-b"]), nothing_new()]);
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (2, 2));
     store.children_published(&["a:notification".into()]).await.unwrap();
-    assert_eq!(store.planned_together("a").await.unwrap(), None);
+    assert_eq!(store.pending_combined_run("a").await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -291,7 +291,7 @@ async fn a_group_may_have_a_notification_twice_with_its_reminder_and_by_itself()
     let by_itself = notification("a", 8);
     let answers = store.commit(&[by_itself, both("a", 7)]).await.unwrap();
     assert_eq!(answers, [nothing_new(), answer(Committed::Fresh, true, &["push-a"])], "in the order of their ids");
-    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), AT_ONCE)));
+    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), NO_MESSAGE)));
 
     // The same if its own comes first, with an id below the reminder's.
     let mut reminder = both("b", 7);
@@ -332,14 +332,14 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
         let push = format!("push-{root}");
         let answers = store.commit(&[both(root, 7)]).await.unwrap();
         assert_eq!(answers, [answer(Committed::Fresh, true, &[&push])], "{root}");
-        assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), AT_ONCE)));
+        assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), NO_MESSAGE)));
         // Its own message is delivered again, with nothing left to do.
         assert_eq!(store.commit(&[notification(root, 3)]).await.unwrap(), [nothing_new()]);
     }
     store.commit(&[notification("done", 3)]).await.unwrap();
     assert_eq!(store.commit(&[both("done", 7)]).await.unwrap(), [answer(Committed::Fresh, false, &[])]);
     assert_eq!(state(&store, "done:notification").await, Some(("done".into(), 3)));
-    assert_eq!(store.planned_together("done").await.unwrap(), None, "the worker with its message sees to it");
+    assert_eq!(store.pending_combined_run("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 
 /// Groups that write the same rows in different orders succeed, and each row is written once.
@@ -366,7 +366,7 @@ async fn groups_that_cross_end_well() {
         let mixed: Vec<Commit> = reminders.iter().chain(&notifications).rev().cloned().collect();
         groups.extend(mixed.chunks(size).map(<[_]>::to_vec));
     }
-    let answers: Vec<Answer> = join_all(groups.into_iter().map(put)).await.into_iter().flatten().collect();
+    let answers: Vec<CommitOutcome> = join_all(groups.into_iter().map(put)).await.into_iter().flatten().collect();
     let followed = answers.iter().filter(|answer| answer.followed).count();
     let fresh = answers.iter().filter(|answer| answer.committed == Committed::Fresh).count();
     let claimed: usize = answers.iter().map(|answer| answer.claimed.len()).sum();
@@ -383,7 +383,7 @@ async fn whoever_claims_nothing_gives_nothing_up() {
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
     let not_after = utc_now() + TimeDelta::hours(1);
     let carry_out = async |root: &str, claims: Option<&str>| {
-        let next = notification(root, AT_ONCE);
+        let next = notification(root, NO_MESSAGE);
         let claims = claims.map(|id| HashSet::from([id.to_owned()]));
         let next = Some(PlannedNotification { meta: next.meta, plan: next.plan });
         let done = effects.commit_and_claim(&meta(root, 1, 1), not_after, Plan::default(), next, claims).await.unwrap();

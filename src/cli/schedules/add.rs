@@ -21,7 +21,7 @@ use crate::{
     pipeline::Form,
     schedule::{self, Fold, Gap},
     scheduler::timing::{LONGEST_JITTER, LONGEST_WINDOW, Timing},
-    store::{Next, ScheduleRow, ScheduleSpec},
+    store::{NextInstant, ScheduleRow, ScheduleSpec},
 };
 
 #[derive(Debug, clap::Args)]
@@ -113,7 +113,7 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
 
 /// Properties that a replacement keeps: the pause, an interval's anchor and, with an unchanged expression, the next
 /// instant, so that nothing due is skipped.
-fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<Next> {
+fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<NextInstant> {
     let old = &before.spec;
     spec.paused |= old.paused;
     let same = |a: &ScheduleSpec, b: &ScheduleSpec| {

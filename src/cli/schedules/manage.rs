@@ -13,7 +13,7 @@ use crate::{
     health::Health,
     nats,
     scheduler::{Scheduler, timing::Timing},
-    store::{AuditEntry, Next, ScheduleRow, Store},
+    store::{AuditEntry, NextInstant, ScheduleRow, Store},
 };
 
 /// Instants shown of a schedule.
@@ -120,6 +120,6 @@ pub(super) fn act(action: &str, name: &str, by: Option<String>, at: DateTime<Utc
     AuditEntry { at, actor: actor(by), action: action.to_owned(), job_id: None, root_id: None, detail }
 }
 
-pub(super) fn following(timing: &Timing, next: Next) -> impl Iterator<Item = DateTime<Utc>> {
+pub(super) fn following(timing: &Timing, next: NextInstant) -> impl Iterator<Item = DateTime<Utc>> {
     std::iter::successors(next.at, |at| timing.next_from(*at + chrono::TimeDelta::nanoseconds(1)).at)
 }

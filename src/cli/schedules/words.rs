@@ -18,8 +18,8 @@ pub(super) fn to_json(row: &ScheduleRow) -> Value {
         "starts_at": spec.starts_at, "ends_at": spec.ends_at, "paused": spec.paused, "owner": spec.owner,
         "next_at": row.next.at, "due_at": row.next.due, "last_at": row.last_at, "last_job_id": row.last_job_id,
         "fired": row.fired, "missed_count": row.missed_count, "last_note": row.last_note,
-        "created_at": row.created.0, "created_by": row.created.1,
-        "changed_at": row.changed.0, "changed_by": row.changed.1,
+        "created_at": row.created.at, "created_by": row.created.by,
+        "changed_at": row.changed.at, "changed_by": row.changed.by,
     })
 }
 
@@ -94,8 +94,8 @@ pub(super) fn in_words(row: &ScheduleRow, upcoming: &[DateTime<Utc>]) -> String 
     if let Some(note) = &row.last_note {
         line("note", note.clone());
     }
-    line("made", format!("{} by {}", instant(row.created.0), row.created.1));
-    line("changed", format!("{} by {}", instant(row.changed.0), row.changed.1));
+    line("made", format!("{} by {}", instant(row.created.at), row.created.by));
+    line("changed", format!("{} by {}", instant(row.changed.at), row.changed.by));
     if let Some(due) = row.next.due.filter(|due| !spec.paused && Some(*due) != row.next.at) {
         line("due", format!("{}, including jitter", local(due, &spec.zone)));
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use carebell::{
     clock::Clock,
     scheduler::{Pass, Scheduler, care::care_job_id},
-    store::{CareKind, CareReminder, Planned},
+    store::{CareKind, CareReminder, PlanChanges},
 };
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use futures::future::join_all;
@@ -297,7 +297,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
     let (planned, _) = look("all of them new in the plan", due - TimeDelta::minutes(5)).await;
     assert_eq!(planned.added, COUNT);
     let (planned, took) = look("all of them planned already", due - TimeDelta::minutes(4)).await;
-    assert_eq!(planned, Planned::default());
+    assert_eq!(planned, PlanChanges::default());
     assert!(took < Duration::from_mins(1), "{took:?}");
 
     let mut worker = Process::start(&["run", "--only", "scheduler"], &world.environment(), world.directory.path());

@@ -1,69 +1,65 @@
-//! Removal of what is old. Each function is one short transaction that bears repetition; what goes on meanwhile elsewhere
-//! is passed over, and waits for nothing here but for one batch.
+//! Removal of old rows. Each function is one short, repeatable transaction. It skips rows that are locked, and others
+//! wait for one batch at most.
 //!
-//! The rows of a way go in this order: its deliveries, then its runs and its text together. So as long as there is a text
-//! there is its run, under which nothing is planned again: a delivery never lacks its text.
+//! The rows of a root go in this order: its deliveries, then its runs and its texts together. So a text is only gone when
+//! its run is, and a delivery never lacks its text.
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Row};
 
-use super::{Store, StoreError};
+use super::{database::Store, error::StoreError};
 
-/// Runs that one page looks at.
+/// Runs examined per page.
 const PAGE: usize = 1000;
 
-/// The most deliveries, marks or subscriptions of one statement.
+/// Upper bound of deliveries, marks or subscriptions per statement.
 const BATCH: usize = 2000;
 
-/// A run that has ended long ago; `$2` and `$3` say since when. So are deliveries, but for their states.
-const OVER: &str = "r.state <> 'open' AND NOT r.children_pending \
+/// A run that ended before `$2`, or `$3` if it is dead.
+const RUN_IS_OVER: &str = "r.state <> 'open' AND NOT r.children_pending \
     AND r.updated_at < CASE r.state WHEN 'dead' THEN $3 ELSE $2 END";
-/// One that waits without a subject waits for a channel that an earlier version did not have, and is never sent.
-const DELIVERED: &str = "(d.state NOT IN ('pending', 'held', 'sending') OR d.state = 'held' AND d.subject IS NULL) \
+/// A delivery that ended before `$2`, or `$3` if it is dead.
+const DELIVERY_IS_OVER: &str = "d.state NOT IN ('pending', 'held', 'sending') \
     AND d.updated_at < CASE d.state WHEN 'dead' THEN $3 ELSE $2 END";
 
-/// How far the runs were looked through, in the order in which they were first recorded.
+/// Position of pruning among the runs, which are examined in the order of their creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Seen {
+pub struct PruneCursor {
     created_at: DateTime<Utc>,
     job_id: String,
 }
 
-impl Seen {
-    /// Nothing yet.
+impl PruneCursor {
+    /// Before the first run.
     #[must_use]
-    pub fn nothing() -> Self {
+    pub fn start() -> Self {
         Self { created_at: DateTime::UNIX_EPOCH, job_id: String::new() }
     }
 }
 
-/// What one look found.
+/// Roots of one page, with nothing left to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Page {
-    /// The roots of ways that are over.
+pub struct FinishedRoots {
+    /// The roots.
     pub roots: Vec<String>,
-    /// Where the next look begins; none where this was the last.
-    pub next: Option<Seen>,
+    /// Begin of the next page; none after the last.
+    pub next: Option<PruneCursor>,
 }
 
 impl Store {
-    /// The next ways that are over: all runs and deliveries have ended and were not written since `before`, or
-    /// `dead_before` where they are dead, and no shortage refers to them.
-    ///
-    /// # Errors
-    /// If the database does not answer.
-    pub async fn ways_that_are_over(
+    /// The next roots with nothing left to do: all runs and deliveries have ended and were last written before `before`,
+    /// or `dead_before` if dead, and no shortage refers to them.
+    pub async fn finished_roots(
         &self,
-        seen: &Seen,
+        from: &PruneCursor,
         before: DateTime<Utc>,
         dead_before: DateTime<Utc>,
-    ) -> Result<Page, StoreError> {
-        // Subqueries with LIMIT, and not EXISTS: that may be answered by a hash of a whole table, which is wanted of the
-        // few shortages alone.
+    ) -> Result<FinishedRoots, StoreError> {
+        // Subqueries with LIMIT instead of EXISTS, which may hash a whole table. Only the shortages are few enough for that.
         let text = format!(
             "SELECT p.created_at, p.job_id, p.root_id, \
-                    (SELECT 1 FROM job_runs r WHERE r.root_id = p.root_id AND NOT ({OVER}) LIMIT 1) IS NULL \
-                    AND (SELECT 1 FROM deliveries d WHERE d.job_id = p.root_id AND NOT ({DELIVERED}) LIMIT 1) IS NULL \
+                    (SELECT 1 FROM job_runs r WHERE r.root_id = p.root_id AND NOT ({RUN_IS_OVER}) LIMIT 1) IS NULL \
+                    AND (SELECT 1 FROM deliveries d WHERE d.job_id = p.root_id AND NOT ({DELIVERY_IS_OVER}) LIMIT 1) IS NULL \
                     AND p.root_id NOT IN (SELECT job_id FROM refill_shortages) AS is_over \
              FROM (SELECT created_at, job_id, root_id FROM job_runs \
                    WHERE created_at < $2 AND created_at >= $1 AND (created_at, job_id) > ($1, $4) \
@@ -71,10 +67,10 @@ impl Store {
              ORDER BY p.created_at, p.job_id"
         );
         let rows = sqlx::query(AssertSqlSafe(text))
-            .bind(seen.created_at)
+            .bind(from.created_at)
             .bind(before)
             .bind(dead_before)
-            .bind(&seen.job_id)
+            .bind(&from.job_id)
             .fetch_all(&self.pool)
             .await?;
         let mut roots = Vec::with_capacity(rows.len());
@@ -87,17 +83,14 @@ impl Store {
         roots.dedup();
         let next = match rows.last() {
             Some(row) if rows.len() == PAGE => {
-                Some(Seen { created_at: row.try_get("created_at")?, job_id: row.try_get("job_id")? })
+                Some(PruneCursor { created_at: row.try_get("created_at")?, job_id: row.try_get("job_id")? })
             }
             _ => None,
         };
-        Ok(Page { roots, next })
+        Ok(FinishedRoots { roots, next })
     }
 
-    /// Removes deliveries of these ways, no more than a batch. Answers how many, and whether there may be more.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is removed.
+    /// Removes one batch of deliveries of these roots. Answers how many, and whether more may be left.
     pub async fn remove_deliveries(
         &self,
         roots: &[String],
@@ -106,7 +99,7 @@ impl Store {
     ) -> Result<(u64, bool), StoreError> {
         let text = format!(
             "DELETE FROM deliveries WHERE ctid = ANY(ARRAY( \
-                 SELECT d.ctid FROM deliveries d WHERE d.job_id = ANY($1) AND {DELIVERED} \
+                 SELECT d.ctid FROM deliveries d WHERE d.job_id = ANY($1) AND {DELIVERY_IS_OVER} \
                  LIMIT {BATCH} FOR UPDATE SKIP LOCKED))"
         );
         let query = sqlx::query(AssertSqlSafe(text)).bind(roots).bind(before).bind(dead_before);
@@ -114,11 +107,8 @@ impl Store {
         Ok((removed, removed >= BATCH as u64))
     }
 
-    /// Removes the runs and texts of these ways, as far as no delivery is left. Answers how many of each.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is removed.
-    pub async fn remove_ways(
+    /// Removes the runs and texts of those roots that have no deliveries left. Answers how many of each.
+    pub async fn remove_runs(
         &self,
         roots: &[String],
         before: DateTime<Utc>,
@@ -127,7 +117,7 @@ impl Store {
         let mut transaction = self.pool.begin().await?;
         let text = format!(
             "DELETE FROM job_runs WHERE ctid = ANY(ARRAY( \
-                 SELECT r.ctid FROM job_runs r WHERE r.root_id = ANY($1) AND {OVER} \
+                 SELECT r.ctid FROM job_runs r WHERE r.root_id = ANY($1) AND {RUN_IS_OVER} \
                      AND (SELECT 1 FROM deliveries d WHERE d.job_id = r.root_id LIMIT 1) IS NULL \
                  FOR UPDATE SKIP LOCKED))"
         );
@@ -146,17 +136,13 @@ impl Store {
         Ok((runs, contents))
     }
 
-    /// Removes marks of instants before `before`, no more than a batch. Answers how many, and from which instant there
-    /// may be more.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is removed.
+    /// Removes one batch of marks of instants before `before`. Answers how many, and from which instant more may be left.
     pub async fn remove_marks(
         &self,
         from: DateTime<Utc>,
         before: DateTime<Utc>,
     ) -> Result<(u64, Option<DateTime<Utc>>), StoreError> {
-        // Marks are never updated, so that they need no lock, and the role no right to it.
+        // Marks are never updated, so they need no lock, and the role needs no UPDATE.
         let text = format!(
             "DELETE FROM reminder_marks WHERE ctid = ANY(ARRAY( \
                  SELECT ctid FROM reminder_marks \
@@ -170,11 +156,8 @@ impl Store {
         Ok((instants.len() as u64, more))
     }
 
-    /// Removes addresses that belong to no user, are gone and were not written since `before`, no more than a batch.
-    /// Answers how many, and whether there may be more.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is removed.
+    /// Removes one batch of raw addresses that are gone and were last written before `before`. Answers how many, and
+    /// whether more may be left.
     pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
         let text = format!(
             "DELETE FROM user_addresses WHERE ctid = ANY(ARRAY( \
@@ -185,11 +168,8 @@ impl Store {
         Ok((removed, removed >= BATCH as u64))
     }
 
-    /// Removes the first of these subscriptions, as far as their users do not exist, no more than a batch. Answers how
-    /// many were removed, and how many looked at.
-    ///
-    /// # Errors
-    /// If the database does not answer; then nothing is removed.
+    /// Removes one batch of these subscriptions, unless their users exist by now. Answers how many were removed and how
+    /// many examined.
     pub async fn remove_orphaned_subscriptions(&self, ids: &[String]) -> Result<(u64, usize), StoreError> {
         let ids = &ids[..ids.len().min(BATCH)];
         let removed = sqlx::query(

@@ -1,0 +1,103 @@
+-- Writes runs with everything that follows from them: marks, children, the runs planned with them, texts, inbox rows and
+-- ledger rows.
+--
+-- A row that follows from a run is written only if the run is. `(… IN (SELECT …)) IS TRUE` is answered from a hash table;
+-- a join of the statement's own rows would compare each with each.
+
+-- A mark owned by another job turns the run into a skipped one. `LIMIT 1` looks up each mark by its key, whatever the
+-- planner believes of the table.
+WITH asked AS (
+    SELECT runs.*, mark.job_id AS owner, mark.job_id <> runs.job_id AS taken
+    FROM {runs}
+    LEFT JOIN LATERAL (
+        SELECT m.job_id FROM reminder_marks m
+        WHERE (m.kind, m.record_id, m.instant, m.lead_minutes)
+            = (runs.kind, runs.record_id, runs.instant, runs.lead_minutes)
+        LIMIT 1
+    ) mark ON true
+),
+written AS (
+    INSERT INTO job_runs AS r (
+        job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
+    SELECT job_id, root_id, kind, stream, sequence,
+           CASE WHEN taken THEN 'skipped' ELSE state END,
+           CASE WHEN taken THEN 'already_sent' ELSE reason END,
+           publishes AND taken IS NOT TRUE,
+           result, now, now
+    FROM asked
+    {replace_unfinished}
+    RETURNING job_id
+),
+effective AS (
+    SELECT asked.* FROM asked
+    WHERE asked.taken IS NOT TRUE AND (asked.job_id IN (SELECT job_id FROM written)) IS TRUE
+),
+-- Two groups may write the same mark at once. One is refused, tries again and finds the mark (`StoreError::Busy`).
+marked AS (
+    INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at)
+    SELECT kind, record_id, instant, lead_minutes, job_id, now FROM effective
+    WHERE record_id IS NOT NULL AND owner IS NULL
+    ORDER BY kind, record_id, instant, lead_minutes
+),
+planned_children AS (
+    INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace)
+    SELECT run_id, job_id, root_id, subject, body, not_after, trace
+    FROM {children}
+    WHERE (children.run_id IN (SELECT job_id FROM effective)) IS TRUE
+    ON CONFLICT DO NOTHING
+),
+
+-- Notifications planned in the same commit as their reminder.
+followed AS (
+    INSERT INTO job_runs AS r (
+        job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
+    SELECT job_id, root_id, kind, stream, sequence, 'done', NULL, publishes, NULL, now, now
+    FROM {next_runs}
+    WHERE (next_runs.reminder_id IN (SELECT job_id FROM effective)) IS TRUE
+    {replace_unfinished}
+    RETURNING job_id
+),
+
+-- Texts, inbox rows and ledger rows of all of these runs.
+plans AS (
+    SELECT job_id FROM effective UNION ALL SELECT job_id FROM followed
+),
+texts AS (
+    INSERT INTO contents (job_id, locale, type, title, body, url, data, tag, created_at)
+    SELECT root_id, locale, kind, title, body, url, data, tag, now
+    FROM {contents}
+    WHERE (contents.run_id IN (SELECT job_id FROM plans)) IS TRUE
+    {if_there_already}
+),
+-- An inbox row holds a copy of its text. The text is sent once; `content` is its position, counted from 1.
+inboxed AS (
+    INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at)
+    SELECT inbox.id, ({contents.root_id})[content], inbox.user_id, ({contents.kind})[content],
+           ({contents.title})[content], ({contents.body})[content], ({contents.url})[content],
+           ({contents.data})[content], ({contents.now})[content]
+    FROM {inbox}
+    WHERE (inbox.run_id IN (SELECT job_id FROM plans)) IS TRUE
+    {if_there_already}
+),
+-- A direct send is claimed as it is planned: by a worker, under sequence 0 and delivery 1.
+planned_deliveries AS (
+    INSERT INTO deliveries (
+        id, job_id, run_id, user_id, channel, address, locale, lane, named, subject, state, reason, not_after, trace,
+        created_at, updated_at, claims, claim_seq, claim_delivery, claimed_by, claimed_at)
+    SELECT id, root_id, run_id, user_id, channel, address, locale, lane, named, subject, state, reason, not_after, trace,
+           now, now,
+           (worker IS NOT NULL)::int,
+           CASE WHEN worker IS NOT NULL THEN 0 END,
+           CASE WHEN worker IS NOT NULL THEN 1 END,
+           worker,
+           CASE WHEN worker IS NOT NULL THEN now END
+    FROM {ledger}
+    WHERE (ledger.run_id IN (SELECT job_id FROM plans)) IS TRUE
+    {if_there_already}
+    RETURNING id, claimed_by
+)
+
+SELECT (SELECT array_agg(job_id) FROM written) AS written,
+       (SELECT array_agg(job_id) FROM effective) AS effective,
+       (SELECT array_agg(job_id) FROM followed) AS followed,
+       (SELECT array_agg(id) FROM planned_deliveries WHERE claimed_by IS NOT NULL) AS claimed

@@ -1,0 +1,66 @@
+-- Records outcomes of claimed deliveries, each with values of its own.
+
+WITH locked AS (
+    -- Locked rows are read as they are then: a provider's report may have been written while this waited.
+    SELECT outcomes.*, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by, d.user_id, d.channel, d.address
+    FROM {outcomes} JOIN deliveries d USING (id)
+    ORDER BY d.id
+    FOR UPDATE OF d
+),
+
+-- Addresses that are gone: subscriptions are deleted, webhooks and other addresses marked.
+ended_subscriptions AS (
+    SELECT s.id FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
+    WHERE locked.gone
+    ORDER BY s.id
+    FOR UPDATE OF s
+),
+deleted_subscriptions AS (
+    DELETE FROM push_subscriptions s USING ended_subscriptions ended WHERE s.id = ended.id
+),
+marked_addresses AS (
+    INSERT INTO user_addresses (user_id, channel, address, state, reason, created_at, updated_at)
+    SELECT DISTINCT ON (user_id, channel, address) user_id, channel, address, 'gone', reason, now, now
+    FROM locked
+    WHERE gone AND channel NOT IN ('web_push', 'webhook')
+    ORDER BY user_id, channel, address
+    ON CONFLICT (user_id, channel, address) DO UPDATE
+        SET state = 'gone', reason = EXCLUDED.reason, updated_at = EXCLUDED.updated_at
+),
+marked_webhooks AS (
+    UPDATE user_addresses w SET state = 'gone', reason = locked.reason, updated_at = locked.now
+    FROM locked
+    WHERE locked.gone AND locked.channel = 'webhook' AND w.id = locked.address
+),
+
+-- The fence: only the holder of the claim writes, except that a successful send is always recorded.
+written AS (
+    UPDATE deliveries d SET
+        state = l.state,
+        reason = l.reason,
+        attempts = d.attempts + l.burnt,
+        held_until = l.held_until,
+        provider = COALESCE(l.provider, d.provider),
+        provider_id = COALESCE(l.provider_id, d.provider_id),
+        answer = COALESCE(l.answer, d.answer),
+        sent_at = CASE WHEN l.state = 'sent' THEN l.now ELSE d.sent_at END,
+        recorded_delivery = l.delivered,
+        updated_at = l.now
+    FROM locked l
+    WHERE d.id = l.id
+      AND (d.state = 'sending'
+           OR (d.state IN ('pending', 'held', 'dead', 'unknown', 'expired', 'skipped') AND l.state = 'sent'))
+      AND (l.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (l.sequence, l.delivered, l.worker))
+    RETURNING d.id, l.burnt, l.now, l.answer
+),
+attempts AS (
+    INSERT INTO delivery_attempts (delivery_id, at, answer)
+    SELECT id, now, answer FROM written WHERE burnt = 1
+    ON CONFLICT DO NOTHING
+)
+
+SELECT id FROM written
+-- Recorded before: the same record counts once.
+UNION ALL
+SELECT id FROM locked
+WHERE (claim_seq, claim_delivery, recorded_delivery, claimed_by) = (sequence, delivered, delivered, worker)

@@ -1,0 +1,23 @@
+-- Records failures and releases of runs. A run that has ended is left alone, except that a dead one may run again under
+-- another sequence: then its attempts start anew. The same record twice counts once.
+INSERT INTO job_runs AS r (
+    job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, reason, last_error, created_at,
+    updated_at)
+SELECT job_id, root_id, kind, stream, sequence, delivered, burnt, state, reason, error, now, now
+FROM {failures}
+ON CONFLICT (job_id) DO UPDATE SET
+    stream = EXCLUDED.stream,
+    stream_seq = EXCLUDED.stream_seq,
+    recorded_delivery = EXCLUDED.recorded_delivery,
+    attempts = CASE
+        WHEN r.state = 'dead' THEN EXCLUDED.attempts
+        WHEN (r.stream, r.stream_seq) = (EXCLUDED.stream, EXCLUDED.stream_seq)
+            AND r.recorded_delivery >= EXCLUDED.recorded_delivery THEN r.attempts
+        ELSE r.attempts + EXCLUDED.attempts END,
+    state = EXCLUDED.state,
+    reason = EXCLUDED.reason,
+    last_error = COALESCE(EXCLUDED.last_error, r.last_error),
+    updated_at = EXCLUDED.updated_at
+WHERE r.state = 'open'
+   OR (r.state = 'dead' AND (r.stream, r.stream_seq) <> (EXCLUDED.stream, EXCLUDED.stream_seq))
+RETURNING job_id

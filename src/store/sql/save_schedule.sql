@@ -1,0 +1,17 @@
+-- Saves a schedule. One of that name is replaced if `replace` is set; it keeps its id, its counts and its creation.
+INSERT INTO schedules (
+    id, name, kind, lane, payload, expression, zone, gap, fold, missed, missed_limit, missed_seconds, jitter_seconds,
+    expiry_seconds, starts_at, ends_at, paused, owner, next_at, due_at, created_at, created_by, changed_at, changed_by)
+VALUES (
+    {id}, {name}, {kind}, {lane}, {payload}, {expression}, {zone}, {gap}, {fold}, {missed}, {missed_limit},
+    {missed_seconds}, {jitter_seconds}, {expiry_seconds}, {starts_at}, {ends_at}, {paused}, {owner}, {next_at},
+    {due_at}, {now}, {actor}, {now}, {actor})
+ON CONFLICT (name) DO UPDATE SET
+    kind = EXCLUDED.kind, lane = EXCLUDED.lane, payload = EXCLUDED.payload, expression = EXCLUDED.expression,
+    zone = EXCLUDED.zone, gap = EXCLUDED.gap, fold = EXCLUDED.fold, missed = EXCLUDED.missed,
+    missed_limit = EXCLUDED.missed_limit, missed_seconds = EXCLUDED.missed_seconds,
+    jitter_seconds = EXCLUDED.jitter_seconds, expiry_seconds = EXCLUDED.expiry_seconds,
+    starts_at = EXCLUDED.starts_at, ends_at = EXCLUDED.ends_at, paused = EXCLUDED.paused, owner = EXCLUDED.owner,
+    next_at = EXCLUDED.next_at, due_at = EXCLUDED.due_at, changed_at = EXCLUDED.changed_at,
+    changed_by = EXCLUDED.changed_by
+WHERE {replace}
