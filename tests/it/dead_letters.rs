@@ -89,7 +89,7 @@ async fn filters_choose_by_kind_reason_job_and_time() {
     let (well, said, note) = carebell(&world, &discarded, &[]).await;
     assert!(well && said.contains("0 dead letters"), "a number and a filter must both hold: {said}");
     assert!(note.contains(&format!("dead letter {number} does not match the filters")), "{note}");
-    for (wrong, expected) in [("--since", "how long ago"), ("--reason", "unknown_kind")] {
+    for (wrong, expected) in [("--since", "an age such as 2h"), ("--reason", "unknown_kind")] {
         let (well, _, error) = carebell(&world, &["dead-letters", "list", wrong, "soon"], &[]).await;
         assert!(!well && error.contains(expected), "{error}");
     }
