@@ -84,7 +84,7 @@ async fn a_delayed_job_is_seen_replaced_and_taken_back() {
     let json: Value = serde_json::from_str(&said).unwrap();
     assert_eq!(json["delayed"]["target"], "due.reminder.medication");
     carebell(&world, &["jobs", "cancel", "later"], &[]).await;
-    for (id, expected) in [("later", "no job \"later\" is delayed"), ("sched.*", "is no job id")] {
+    for (id, expected) in [("later", "job \"later\" is not delayed"), ("sched.*", "is not a job id")] {
         let (well, _, error) = carebell(&world, &["jobs", "cancel", id], &[]).await;
         assert!(!well && error.contains(expected), "{error}");
     }

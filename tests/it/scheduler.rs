@@ -274,7 +274,7 @@ async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once()
     assert!(well, "{error}");
     let rested = world.store.schedule("tea").await.unwrap().unwrap().fired;
     let (_, table, _) = carebell(&world, &["schedules", "list"], &[]).await;
-    assert!(table.contains("rests"), "{table}");
+    assert!(table.contains("paused"), "{table}");
     let (well, said, _) = carebell(&world, &["schedules", "run-now", "tea"], &[]).await;
     assert!(well && said.contains("published job schedule:tea:now:"), "{said}");
     assert_eq!(world.store.schedule("tea").await.unwrap().unwrap().fired, rested, "it rests");
