@@ -1,6 +1,6 @@
 # The image of Carebell: one program on an empty base, run by user 65532, on a read-only root.
 #
-#   docker build --tag carebell:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
+#   docker build --tag carebell:0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker build --target sbom --output sbom .     # sbom/carebell.cdx.json: what is in it, as CycloneDX
 #
 # The program needs glibc: static glibc cannot resolve names, and musl's allocator is slow under many threads. So the
@@ -42,7 +42,7 @@ FROM scratch AS sbom
 COPY --from=build /build/carebell.cdx.json /
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="carebell" \
       org.opencontainers.image.description="Reminder and notification jobs over NATS JetStream and Postgres" \
