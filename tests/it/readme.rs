@@ -72,10 +72,10 @@ impl Reader {
     }
 
     fn bash(&self, script: &str) -> Command {
-        let path = format!("{}:{}", self.path("bin").display(), std::env::var("PATH").unwrap());
+        let script = format!("export PATH=\"{}:$PATH\"\n{script}", self.path("bin").display());
         let mut bash = Command::new("bash");
-        bash.args(["-euo", "pipefail", "-c", script]).current_dir(ROOT).stdin(Stdio::null()).kill_on_drop(true);
-        bash.env("PATH", path).env("TMPDIR", self.home.path());
+        bash.args(["-euo", "pipefail", "-c", &script]).env("TMPDIR", self.home.path());
+        bash.current_dir(ROOT).stdin(Stdio::null()).kill_on_drop(true);
         bash
     }
 
