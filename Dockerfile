@@ -1,6 +1,6 @@
 # Carebell's image: one program on an empty base, for user 65532 and a read-only root.
 #
-#   docker build --tag carebell:0.1.0 --build-arg REVISION="$(git rev-parse HEAD)" .
+#   docker build --tag carebell:0.2.0 --build-arg REVISION="$(git rev-parse HEAD)" .
 #   docker build --target sbom --output sbom .     # sbom/carebell.cdx.json: its contents, as CycloneDX
 #
 # The program needs glibc: static glibc cannot resolve names, and musl's allocator is slow with many threads.
@@ -41,7 +41,7 @@ FROM scratch AS sbom
 COPY --from=build /build/carebell.cdx.json /
 
 FROM scratch
-ARG VERSION=0.1.0
+ARG VERSION=0.2.0
 ARG REVISION=unknown
 LABEL org.opencontainers.image.title="carebell" \
       org.opencontainers.image.description="Reminder and notification jobs over NATS JetStream and Postgres" \

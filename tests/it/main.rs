@@ -50,6 +50,7 @@ mod preferences;
 mod producers;
 mod queues;
 mod rate_limits;
+mod readme;
 mod records;
 mod reminder_appointment;
 mod reminder_medication;
