@@ -1,8 +1,7 @@
-//! What providers say later of what they took: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the one
-//! thing that is served to the outside.
+//! Status callbacks of providers: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the only public endpoint.
 //!
-//! Nothing is believed that is not signed, and nothing is looked up or written before that is known. What is said is
-//! written to the ledger by `store/callbacks.rs`.
+//! An unsigned callback is rejected before anything is looked up or written. `store/callbacks.rs` writes the report to
+//! the ledger.
 
 mod counts;
 mod listener;
@@ -34,28 +33,22 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// The longest body that is read. Those of the API have about 1 KiB.
+/// Bytes of a body. Providers send about 1 KiB.
 const MAX_BODY: usize = 16 * 1024;
 
-/// How long a body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a database that is away is waited for. Providers wait 15 s for an answer, and most never ask again.
+/// How long to wait for the database. Providers wait 15 s for a response, and most never retry.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Between two tries to write.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 
-/// The most callbacks that are worked on at once.
 const MOST_AT_ONCE: usize = 64;
 
-/// What is served.
 const ROUTE: &str = "/callbacks/{channel}/{delivery}";
 
-/// The header of the signature.
 const SIGNATURE: &str = "x-twilio-signature";
 
-/// A short answer.
 type Said = (StatusCode, &'static str);
 
 const NOTED: Said = (StatusCode::NO_CONTENT, "");
@@ -69,14 +62,14 @@ const FORGED: Said = (StatusCode::FORBIDDEN, "the signature is not that of an ac
 const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too much at once, try again\n");
 const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is away, try again\n");
 
-/// The listener, which runs until it is told to stop.
+/// A running listener.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// What became of the callbacks so far.
+    /// Outcomes of callbacks so far.
     pub counts: Arc<Counts>,
-    /// Ends when what was under way at the stop is done, a few seconds later at most.
+    /// Completes once the requests in flight at the stop are done, within seconds.
     pub ended: JoinHandle<()>,
 }
 
@@ -88,10 +81,8 @@ struct Desk {
     places: Semaphore,
 }
 
-/// Listens on `port` (0 = any that is free) of all addresses until `stop`, in the runtime that this is called in.
-///
-/// # Errors
-/// If the port cannot be had.
+/// Listens on `port` (0 = any free one) of all addresses until `stop`, in the current runtime. Fails if the port is
+/// taken.
 pub fn serve(
     port: u16,
     receiver: Receiver,
@@ -104,7 +95,7 @@ pub fn serve(
     let address = listener.local_addr()?;
     let counts = Arc::new(Counts::new(metrics));
     let places = Semaphore::new(MOST_AT_ONCE);
-    // A proxy may take the path of the public URL away, or leave it.
+    // A proxy may strip the path of the public URL, or leave it.
     let outside = format!("{}{ROUTE}", receiver.public_url().path());
     let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), places });
     let mut router = Router::new().without_v07_checks().route(ROUTE, post(receive));
@@ -159,7 +150,7 @@ async fn receive(
             return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
-    // Only now: whoever cannot sign takes no place from those who can.
+    // After authentication, so that forgeries take no permits.
     let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
     let reported = Reported {
         id: delivery,
@@ -198,7 +189,7 @@ impl Desk {
         }
     }
 
-    /// Tries again while the database is away.
+    /// Retries while the database is down.
     async fn write_in_time(&self, reported: &Reported) -> Result<Noted, StoreError> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         loop {

@@ -1,9 +1,9 @@
-//! The ways to reach a person. A channel is a folder here, its consumers `streams/DELIVERIES.deliver_<channel>_*.json`
-//! and one test file (`docs/ADDING_A_CHANNEL.md`).
+//! Ways to reach a person. A channel consists of a folder here, its consumers
+//! `streams/DELIVERIES.deliver_<channel>_*.json`, and one test file (`docs/ADDING_A_CHANNEL.md`).
 //!
-//! A channel says where a parcel can go ([`Sender::provider`]), sends it ([`Sender::send`]), and judges what comes back
-//! ([`Answer`]). What is the same for all of them is here: which of its providers gets the parcel, the circuit breaker
-//! of each, and what an outage means. What follows for the delivery is decided in `jobs/deliver.rs`.
+//! A channel names the provider for a parcel ([`Sender::provider`]), sends it ([`Sender::send`]), and judges the
+//! response ([`Answer`]). This module picks the provider, keeps its circuit breaker, and handles outages.
+//! `jobs/deliver.rs` decides the consequences for the delivery.
 
 pub mod breaker;
 pub mod email;
@@ -40,96 +40,94 @@ use crate::{
     },
 };
 
-/// The most breakers that are kept for one channel. Push services are few; webhooks have a host each.
+/// Upper bound of breakers in one channel. Push services are few, but each webhook host has one.
 const MOST_BREAKERS: usize = 1000;
 
-/// The provider of a parcel that no provider is asked about, because its address is none.
+/// Provider name of a parcel whose address is invalid: nobody is asked.
 pub const NOBODY: &str = "none";
 
-/// A provider that asks for more patience than this is passed over, where there is another.
+/// A provider that asks for a longer wait is passed over if there is another.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What all senders of one channel can do.
+/// A channel.
 pub trait Sender: Send + Sync {
-    /// Which channel it is.
+    /// Its channel.
     fn channel(&self) -> Channel;
 
-    /// What is done about a parcel of which nobody knows whether it was accepted.
+    /// Policy for parcels whose outcome is unknown.
     fn after_unknown(&self) -> AfterUnknown;
 
-    /// The name of the provider that would get this parcel: the best one for 0, the next best for 1, …; none where
-    /// there is no further one. It stands in the ledger, in health and in metrics, so it holds nothing personal.
+    /// Provider for this parcel: the preferred one at rank 0, then the fallbacks; `None` after the last. The name
+    /// appears in the ledger, health and metrics, so it must hold no personal data.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>>;
 
-    /// All providers, where they do not depend on the parcel. While the breakers of all of them are open, nothing is
-    /// pulled.
+    /// All providers, if they don't depend on the parcel. The queue stops pulling while all their breakers are open.
     fn providers(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// What metrics call a provider: a word of a set that code or configuration bounds, where users name hosts.
+    /// Metric label of a provider. It must come from a bounded set, even if users name the hosts.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         provider
     }
 
-    /// How many parcels one provider may have at once. Others wait for a place and are parked where there is none in time,
-    /// so that one that is slow does not hold all places of the queue.
+    /// Limit of sends to one provider at once. Excess parcels wait for a permit, then park, so that a slow provider
+    /// can't take all permits of the queue.
     fn places(&self) -> Places {
         Places::ALL
     }
 
-    /// Whether a provider that was down seems to be back, found out without a parcel. For what cannot be collapsed: a
-    /// parcel that is sent to see might be lost to the person or, where it is sent again, reach them several times.
+    /// Asks without a parcel whether a provider that was down is back. For channels without deduplication: a parcel
+    /// used as the probe could be lost, or reach the person twice.
     fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
         let _ = rank;
         async { true }.boxed()
     }
 
-    /// Sends the parcel by the provider of this rank, and says what became of it. Bounded in time by itself.
+    /// Sends the parcel through the provider of this rank. Must bound its own duration.
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer>;
 }
 
-/// The one message to one address that a delivery is.
+/// One message to one address.
 #[derive(Clone, Debug)]
 pub struct Parcel<'a> {
-    /// `deliveries.id`: the same each time that the delivery is sent.
+    /// `deliveries.id`, the same on every send.
     pub id: &'a str,
-    /// The job that an application published.
+    /// Id of the job that the application published.
     pub root_id: &'a str,
-    /// Where to.
+    /// Recipient's address.
     pub address: Address<'a>,
-    /// What a person is to read.
+    /// Text to show.
     pub content: &'a Content,
-    /// The language of the person, as `users.locale` has it; empty where that is not known.
+    /// `users.locale` of the recipient; empty if unknown.
     pub locale: &'a str,
-    /// How urgent it is.
+    /// Urgency.
     pub lane: Lane,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
-    /// How long it is still of use.
+    /// Time left until it is useless.
     pub ttl: Duration,
 }
 
-/// Where a parcel goes. Its debug form shows none of it.
+/// Destination of a parcel. `Debug` hides it.
 #[derive(Clone, Copy)]
 pub enum Address<'a> {
-    /// A browser's Web Push subscription.
+    /// Web Push subscription of a browser.
     Subscription {
-        /// The push service's URL for this browser.
+        /// URL at the push service.
         endpoint: &'a str,
-        /// The browser's public key, base64url.
+        /// Public key, base64url.
         p256dh: &'a str,
-        /// The shared secret, base64url.
+        /// Shared secret, base64url.
         auth: &'a str,
     },
-    /// An e-mail address, or a telephone number (E.164).
+    /// E-mail address or telephone number (E.164).
     Plain(&'a str),
-    /// A webhook.
+    /// Webhook endpoint.
     Webhook {
-        /// Its URL.
+        /// URL.
         url: &'a str,
-        /// The secrets that requests are signed with, separated by blanks: the present one, and others while keys are
-        /// changed.
+        /// Signing secrets, separated by blanks. There are several during a key rotation.
         secrets: &'a str,
     },
 }
@@ -140,71 +138,71 @@ impl fmt::Debug for Address<'_> {
     }
 }
 
-/// What is done about a parcel of which nobody knows whether it was accepted: its worker or its connection was lost
-/// between the request and the answer.
+/// Policy for a parcel that may or may not have been accepted, because the worker or connection was lost between
+/// request and response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterUnknown {
-    /// It is sent again: whoever gets both can tell that they are one.
+    /// Send again: the recipient can recognise the duplicate.
     SendAgain,
-    /// It is not: the person would be reached twice. The delivery ends as `unknown`, for somebody to look at.
+    /// Don't: it would reach the person twice. The delivery ends as `unknown`, for a human to check.
     Stop,
 }
 
-/// What became of one send. Texts are for people and hold no address, key or word of the parcel.
+/// Judged outcome of one send. Texts are for people and hold no address, key or content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The provider took charge of it.
+    /// The provider accepted it.
     Accepted {
-        /// The answer in short, for example `201`.
+        /// Short form, such as `201`.
         answer: String,
-        /// The provider's own id of it.
+        /// Id at the provider.
         provider_id: Option<String>,
     },
-    /// The provider is well and asks to come back later. Burns no attempt.
+    /// The provider is healthy and asks for a pause. Burns no attempt.
     Later {
-        /// Not before.
+        /// Minimum wait.
         after: Duration,
-        /// The answer in short.
+        /// Short form.
         answer: String,
     },
-    /// The provider is well, and this parcel failed in a way that trying again may mend.
+    /// The provider is healthy, and this parcel failed in a way that a retry may fix.
     Retry {
-        /// What went wrong.
+        /// Cause.
         why: String,
-        /// At least this long, where the provider said so.
+        /// Minimum wait, if the provider gave one.
         after: Option<Duration>,
     },
-    /// The provider is down: no connection, a timeout before anything was asked of it, an answer 5xx. Its breaker counts
-    /// it.
+    /// The provider is down: no connection, a timeout before the request went out, or a 5xx. Counts against its
+    /// breaker.
     Down {
-        /// What went wrong.
+        /// Cause.
         why: String,
-        /// At least this long, where the provider said so.
+        /// Minimum wait, if the provider gave one.
         after: Option<Duration>,
-        /// Whether that was silence.
+        /// Whether it timed out.
         timed_out: bool,
     },
-    /// The request went out and no answer came: perhaps it was accepted. Its breaker counts it, as silence.
+    /// The request went out and no response came, so it may have been accepted. Counts against the breaker as silence.
     Unknown {
-        /// What went wrong.
+        /// Cause.
         why: String,
     },
-    /// Trying again cannot help.
+    /// A retry can't help.
     Permanent {
-        /// What is wrong, and whose it is to mend.
+        /// The problem, and who has to fix it.
         why: String,
     },
-    /// The address does not exist any more, or wants nothing more. It is marked or removed.
+    /// The address no longer exists or has opted out. It is marked or removed.
     Gone {
-        /// The answer in short.
+        /// Short form.
         answer: String,
-        /// `deliveries.reason`, for example `subscription_gone`.
+        /// `deliveries.reason`, such as `subscription_gone`.
         reason: &'static str,
     },
 }
 
 impl Answer {
-    /// Its class, as metrics call it: one of [`ANSWERS`](crate::telemetry::metrics::ANSWERS).
+    /// Metric label, one of [`ANSWERS`](crate::telemetry::metrics::ANSWERS).
     #[must_use]
     pub fn class(&self) -> &'static str {
         match self {
@@ -218,7 +216,7 @@ impl Answer {
         }
     }
 
-    /// What went wrong, where the parcel was not taken.
+    /// Error text, if the parcel was not accepted.
     fn error(&self) -> Option<&str> {
         match self {
             Self::Accepted { .. } | Self::Later { .. } => None,
@@ -229,7 +227,6 @@ impl Answer {
         }
     }
 
-    /// What it says of the provider.
     fn health(&self) -> Health {
         match self {
             Self::Accepted { .. }
@@ -243,20 +240,19 @@ impl Answer {
     }
 }
 
-/// What became of a parcel.
+/// Outcome of a parcel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
     /// A provider was asked.
     Answered {
-        /// Which.
+        /// Its name.
         provider: String,
-        /// What it said.
+        /// Its answer.
         answer: Answer,
     },
-    /// The breakers of all its providers are open, one of them perhaps by this very parcel, which was not accepted. Burns
-    /// no attempt.
+    /// All providers' breakers are open; this parcel may have opened one, but was not accepted. Burns no attempt.
     Closed {
-        /// Not before.
+        /// Earliest retry.
         until: DateTime<Utc>,
     },
 }
@@ -264,15 +260,15 @@ pub enum Sent {
 /// How much a channel can take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appetite {
-    /// As much as there is.
+    /// No limit.
     All,
-    /// One, to try whether a provider is back.
+    /// One delivery, as a probe.
     One,
     /// Nothing before this instant.
     None(DateTime<Utc>),
 }
 
-/// The channels that are configured. Cheap to clone.
+/// The configured channels. Cheap to clone.
 #[derive(Clone)]
 pub struct Channels {
     clock: Clock,
@@ -281,20 +277,19 @@ pub struct Channels {
     guarded: Arc<BTreeMap<Channel, Guarded>>,
 }
 
-/// A sender with what is kept of its providers.
+/// A sender and the state of its providers.
 struct Guarded {
     sender: Arc<dyn Sender>,
     providers: Mutex<HashMap<String, Arc<Provider>>>,
 }
 
-/// What is kept of a provider.
 struct Provider {
     breaker: Breaker,
     metrics: ProviderMetrics,
 }
 
 impl Channels {
-    /// These channels, with breakers of this policy, counted here.
+    /// Channels with breakers of this policy.
     #[must_use]
     pub fn new(senders: Vec<Arc<dyn Sender>>, policy: breaker::Policy, clock: Clock, metrics: &Metrics) -> Self {
         let guarded = senders.into_iter().map(|sender| {
@@ -315,19 +310,18 @@ impl Channels {
         self.guarded.contains_key(&channel)
     }
 
-    /// See [`Sender::after_unknown`]; none where the channel is not configured.
+    /// [`Sender::after_unknown`] of the channel; `None` if it is not configured.
     #[must_use]
     pub fn after_unknown(&self, channel: Channel) -> Option<AfterUnknown> {
         self.guarded.get(&channel).map(|guarded| guarded.sender.after_unknown())
     }
 
-    /// Sends a parcel by the first provider whose breaker lets it pass. Where this very parcel finds one down, which did
-    /// not accept it, the next is asked: else the one that tries whether a provider is back would wait as long as it is
-    /// not. None where the channel is not configured.
-    /// `trace` is the context of the delivery's run.
+    /// Sends a parcel through the first provider whose breaker admits it. If this parcel finds the provider down, and
+    /// it was not accepted, the next is tried. Otherwise the probing parcel would wait for as long as the outage lasts.
+    /// `None` if the channel is not configured. `trace` is the context of the delivery's run.
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>, trace: Option<&str>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
-        // Of all that ask to wait, the one that does so for the shortest.
+        // The shortest of the requested waits.
         let mut soonest: Option<(DateTime<Utc>, Sent)> = None;
         for rank in 0.. {
             let Some(name) = guarded.sender.provider(parcel, rank) else { break };
@@ -343,7 +337,7 @@ impl Channels {
             };
             let until = match &sent {
                 Sent::Closed { until } => *until,
-                // Another provider may have no need of so much patience.
+                // Another provider may be available sooner.
                 Sent::Answered { answer: Answer::Later { after, .. }, .. } if *after > PATIENCE => {
                     self.clock.now() + *after
                 }
@@ -375,7 +369,7 @@ impl Channels {
         };
         let (until, change) = pass.report(answer.health());
         let channel = guarded.sender.channel().name();
-        // What users named is theirs, and may tell of them.
+        // Hosts of users may hold personal data.
         let provider_shown =
             if guarded.sender.channel() == Channel::Webhook { "an endpoint" } else { provider.as_str() };
         match (change, &answer) {
@@ -386,8 +380,7 @@ impl Channels {
             _ => {}
         }
         match (&answer, until) {
-            // An outage is nobody's failed attempt once it is known to be one. What may have been accepted is another
-            // matter.
+            // A known outage burns no attempt. `Unknown` stays: the parcel may have been accepted.
             (Answer::Down { .. }, Some(until)) => Sent::Closed { until },
             _ => Sent::Answered { provider, answer },
         }
@@ -402,7 +395,7 @@ impl Channels {
             let is_needed =
                 |provider: &Arc<Provider>| Arc::strong_count(provider) > 1 || provider.breaker.state() != State::Closed;
             providers.retain(|_, provider| is_needed(provider));
-            // Hosts that users name may all be down. Whichever goes is found down again by its next sends.
+            // All hosts may be down. The evicted one is found down again by its next sends.
             if providers.len() >= MOST_BREAKERS
                 && let Some(name) = providers.keys().next().cloned()
             {
@@ -415,7 +408,7 @@ impl Channels {
         provider
     }
 
-    /// How much a channel can take now. A channel whose providers depend on the parcel takes all.
+    /// How much a channel can take now. Unlimited if the providers depend on the parcel.
     #[must_use]
     pub fn appetite(&self, channel: Channel) -> Appetite {
         let Some(guarded) = self.guarded.get(&channel) else { return Appetite::All };
@@ -431,8 +424,7 @@ impl Channels {
         best.unwrap_or(Appetite::All)
     }
 
-    /// The state of every breaker, by channel and provider. Those of webhooks are left out: their hosts are users', and
-    /// as many.
+    /// State of each breaker, by channel and provider. Excludes webhooks: their many hosts belong to users.
     #[must_use]
     pub fn breakers(&self) -> BTreeMap<(Channel, String), State> {
         let mut states = BTreeMap::new();
@@ -445,7 +437,7 @@ impl Channels {
         states
     }
 
-    /// The same as metrics show it: by the label of a provider, the worst of those that share one.
+    /// Breaker levels for metrics, by label. Providers that share a label show the worst.
     #[must_use]
     pub fn levels(&self) -> BTreeMap<(Channel, String), f64> {
         let mut levels = BTreeMap::new();
@@ -460,7 +452,7 @@ impl Channels {
     }
 }
 
-/// The span of a request. Hosts of webhooks are users', and may tell of them.
+/// Span of a request. Webhook hosts are left out: they may hold personal data.
 fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting {
     let server = (channel != Channel::Webhook && provider != NOBODY).then_some(provider);
     traces::request(trace, channel.name(), channel != Channel::Email, server)

@@ -1,11 +1,9 @@
-//! Titles and bodies from files: one text a kind and a language, filled in with a job's variables.
+//! Titles and bodies from template files: one file per kind and language.
 //!
-//! The texts of the built-in kinds are in `src/templates/<locale>/<name>.txt` and part of the program; a directory of the
-//! same layout (`TEMPLATES_DIR`) replaces and adds to them. All are read, checked and compiled once, at start.
-//! `docs/TEMPLATES.md` describes the files.
+//! The built-in files are `src/templates/<locale>/<name>.txt`. A directory with the same layout (`TEMPLATES_DIR`)
+//! replaces and adds files. All are checked and compiled once, at start. `docs/TEMPLATES.md` describes the format.
 //!
-//! A text is plain: what the variables hold is put in as it is, and never read as a template. Whatever a channel has to
-//! escape, it escapes itself.
+//! Texts are plain: variables are inserted verbatim and never parsed. Each channel does its own escaping.
 
 mod file;
 mod filters;
@@ -31,15 +29,15 @@ pub use self::{
 };
 use crate::{job, schedule::nearest, text};
 
-/// The language of whom none is known of, and of texts that there are not in theirs.
+/// Fallback if the user's language is unknown or has no translation.
 pub const DEFAULT_LOCALE: &str = "en";
 
-/// The variable that is always there: the instant at which the text is made, RFC 3339.
+/// Built-in variable: the current instant, RFC 3339.
 const NOW: &str = "now";
 
-/// Of a notification, in characters. Longer texts are cut, because the care tables know no limits.
+/// Characters. Care tables have no limits, so longer titles are cut.
 pub const LONGEST_TITLE: usize = 200;
-/// Of a notification, in characters.
+/// Characters. Longer bodies are cut.
 pub const LONGEST_BODY: usize = 2000;
 
 /// All templates of a worker. Cheap to clone.
@@ -47,40 +45,40 @@ pub const LONGEST_BODY: usize = 2000;
 pub struct Templates(Arc<Known>);
 
 struct Known {
-    /// One for each locale, with its filters: by the locale's key.
+    /// By locale key.
     environments: BTreeMap<String, Environment<'static>>,
     named: BTreeMap<String, Named>,
 }
 
-/// All there is of one name.
+/// All files of one name.
 struct Named {
-    /// What a job has to give.
+    /// Variables that a job must supply.
     variables: BTreeSet<String>,
-    /// By the locale's key.
+    /// By locale key.
     files: BTreeMap<String, Compiled>,
     built_in: bool,
 }
 
-/// One file, whose two texts are in the environment of its locale.
+/// A compiled file. Its two texts are in the environment of its locale.
 struct Compiled {
-    /// As errors name it.
+    /// Path, for errors.
     place: String,
-    /// As its directory is written.
+    /// Name of its directory.
     locale: String,
     own: bool,
     title: Part,
     body: Part,
 }
 
-/// One text of a file.
+/// Title or body of a file.
 struct Part {
-    /// Its name in the environment.
+    /// Name in the environment.
     key: String,
-    /// The line of the file on which it begins.
+    /// First line in the file.
     line: usize,
 }
 
-/// What a person reads.
+/// A rendered text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
     /// One line of 1 to 200 characters.
@@ -89,55 +87,49 @@ pub struct Text {
     pub body: String,
 }
 
-/// Why a job and the templates do not fit. Holds names only.
+/// A job that doesn't fit the templates. Holds names only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// No file has this name.
+    /// No template has this name.
     #[error("there is no template `{name}`{hint}; this worker has {}", known.join(", "))]
     Unknown {
-        /// The name.
+        /// Requested name.
         name: String,
-        /// What may be meant.
+        /// Suggestion.
         hint: String,
-        /// The names that there are.
+        /// Existing names.
         known: Vec<String>,
     },
-    /// A variable is not given.
+    /// A variable is missing.
     #[error("the template `{name}` needs the variable `{variable}`, which the job does not give")]
     Lacks {
-        /// The template.
+        /// Template.
         name: String,
-        /// The variable.
+        /// Variable.
         variable: String,
     },
 }
 
-/// A template that cannot be filled in with these variables. Holds none of their values.
+/// A template that can't be rendered with these variables. Holds no values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}:{line}: {what}")]
 pub struct Broken {
-    /// The file.
+    /// File.
     pub place: String,
-    /// The line in it.
+    /// Line.
     pub line: usize,
-    /// What is wrong.
+    /// Problem.
     pub what: String,
 }
 
 impl Templates {
-    /// The built-in ones, and those of a directory.
-    ///
-    /// # Errors
-    /// Everything that is wrong with any file, with its line.
+    /// Loads the built-in files and those of a directory. Errors list every problem, with its line.
     pub fn load(own: Option<&Path>) -> Result<Self, LoadError> {
         load::load(own).map(|known| Self(Arc::new(known)))
     }
 
-    /// Makes a template ready for the variables of one job, at this instant.
-    ///
-    /// # Errors
-    /// If there is none of this name, or a variable is missing. More variables than it needs do no harm: the job may be
-    /// of a newer version.
+    /// Binds a template to the variables of one job. Fails if the name is unknown or a variable is missing. Additional
+    /// variables are allowed: the job may come from a newer version.
     pub fn fill(&self, name: &str, mut variables: Map<String, Value>, now: DateTime<Utc>) -> Result<Filled<'_>, Unfit> {
         let Some(named) = self.0.named.get(name) else {
             let known: Vec<String> = self.0.named.keys().cloned().collect();
@@ -182,18 +174,15 @@ pub struct Filled<'a> {
 }
 
 impl<'a> Filled<'a> {
-    /// The locale whose text somebody of this locale reads: theirs, else that of the language alone (`de` for `de-AT`),
-    /// else [`DEFAULT_LOCALE`], else the first there is.
+    /// Locale of the text for a reader: theirs, else their language (`de` for `de-AT`), else [`DEFAULT_LOCALE`], else
+    /// the first available.
     #[must_use]
     pub fn locale_for(&self, wanted: &str) -> &'a str {
         let (_, file) = self.named.best(wanted);
         &file.locale
     }
 
-    /// The text that somebody of this locale reads.
-    ///
-    /// # Errors
-    /// If the template does not work with these variables, with its line and none of their values.
+    /// Renders the text for this locale. Errors name the line and no values.
     pub fn text(&self, locale: &str) -> Result<Text, Broken> {
         let (key, file) = self.named.best(locale);
         let texts = self.known.render(key, file, &self.variables);
@@ -241,7 +230,6 @@ impl Known {
     }
 }
 
-/// As the engine has them.
 fn values(variables: &Map<String, Value>) -> minijinja::Value {
     minijinja::Value::from(minijinja::value::Serde(variables))
 }
@@ -252,19 +240,19 @@ fn key_of(locale: &str) -> String {
     tag.replace('_', "-").to_ascii_lowercase()
 }
 
-/// A title is one line, whatever a variable holds.
+/// A title is one line, whatever its variables hold.
 fn one_line(text: &str) -> String {
     let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// A body may have lines; other control characters have no place in a text.
+/// Keeps line breaks, drops other control characters.
 fn printable(text: &str) -> String {
     let blank = |c: char| c.is_control() && c != '\n' && c != '\t';
     text.replace("\r\n", "\n").chars().map(|c| if blank(c) { ' ' } else { c }).collect()
 }
 
-/// What went wrong, from an error whose own words may quote what a variable holds.
+/// Error text without its own message, which may quote values.
 fn without_values(error: &minijinja::Error) -> String {
     filters::what_was_spoken(error).map_or_else(|| error.kind().to_string(), str::to_owned)
 }

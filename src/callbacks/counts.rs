@@ -1,4 +1,4 @@
-//! What became of callbacks, counted.
+//! Counts of callback outcomes.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,31 +9,31 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::{CallbackMetrics, Metrics};
 
-/// Between two lines of the log about forged callbacks: whoever sends many must not fill the disk.
+/// Interval of log lines about forged callbacks, so that a flood can't fill the disk.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What became of one callback.
+/// Outcome of one callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fate {
     /// It changed the ledger.
     Noted,
-    /// The like of it was on record.
+    /// Already on record.
     Known,
-    /// The ledger has no such delivery.
+    /// No such delivery.
     Missing,
-    /// It was not signed by an account of its channel.
+    /// Not signed by an account of its channel.
     Forged,
-    /// It could not be read.
+    /// Unreadable.
     Malformed,
-    /// The database was away for too long.
+    /// The database was down for too long.
     Lost,
 }
 
 impl Fate {
-    /// All of them.
+    /// All outcomes.
     pub const ALL: [Self; 6] = [Self::Noted, Self::Known, Self::Missing, Self::Forged, Self::Malformed, Self::Lost];
 
-    /// As a label.
+    /// Metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,7 +47,7 @@ impl Fate {
     }
 }
 
-/// How many callbacks had which fate since the start.
+/// Callbacks by outcome, since the start.
 #[derive(Debug)]
 pub struct Counts {
     of: [CallbackMetrics; Fate::ALL.len()],
@@ -59,7 +59,7 @@ impl Counts {
         Self { of: Fate::ALL.map(|fate| metrics.callbacks(fate.name())), told: Mutex::default() }
     }
 
-    /// How many had this fate.
+    /// Count of one outcome.
     #[must_use]
     pub fn of(&self, fate: Fate) -> u64 {
         self.of[fate as usize].count()
@@ -69,7 +69,7 @@ impl Counts {
         self.of[fate as usize].add();
     }
 
-    /// Counts a forged one. Answers how many there were, where it is time to say so.
+    /// Counts a forgery. Returns the total if it is time to log it.
     pub(super) fn forged(&self) -> Option<u64> {
         self.add(Fate::Forged);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);

@@ -1,5 +1,4 @@
-//! A circuit breaker for one provider: it stops asking a provider that does not answer, and finds out by itself when it
-//! is back.
+//! Circuit breaker of one provider: it stops sends to a provider that is down, and probes until it is back.
 //!
 //! ```text
 //! closed ── too many failures, or silence ──► open ── its time is over ──► half-open ── a probe succeeds ──► closed
@@ -7,7 +6,7 @@
 //!                                               └── the probe fails: longer ──┘
 //! ```
 //!
-//! Each process has its own: what it knows it has seen itself, and nobody has to be asked before a send.
+//! Each process has breakers of its own, so a send asks nobody first.
 
 use std::{
     fmt,
@@ -27,45 +26,44 @@ use tokio::{
 use super::Appetite;
 use crate::clock::Clock;
 
-/// While a probe is under way, or a provider has as much as it may have at once, when a parked delivery looks again.
-/// Parking costs more than a look, and a probe may take as long as a send.
+/// When a parked delivery looks again during a probe, or while the provider has its maximum in flight. Parking costs
+/// more than a look, and a probe may take as long as a send.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
-/// How much a provider is asked to do at once.
+/// Limit of concurrent sends to one provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Places {
-    /// Sends that may be under way.
+    /// Sends in flight at once.
     pub most: usize,
-    /// How long another waits for one of them to end, with a place of its queue in hand. It does not where the last that
-    /// waited did so in vain, or the last send took longer than that: else those who wait for one that is slow would hold
-    /// all places of the queue.
+    /// How long a further send waits for a permit, while holding one of its queue. It doesn't wait if the last waiter
+    /// waited in vain, or if the last send took longer than this. So a slow provider can't hold up the queue.
     pub within: Duration,
 }
 
 impl Places {
-    /// As many as there are.
+    /// No limit.
     pub const ALL: Self = Self { most: usize::MAX, within: Duration::from_secs(1) };
 }
 
-/// While a probe is under way, when a queue that holds its pulls looks again.
+/// When a queue that has stopped pulling looks again during a probe.
 const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// The time over which sends are counted; between this and half of it, as two halves are kept.
+    /// Period over which sends are counted. It is kept as two halves, so it covers between half and all of it.
     pub window: Duration,
-    /// Fewer sends than this say nothing.
+    /// Fewer sends than this are not judged by their share.
     pub least: u32,
-    /// The share of failures among them that opens it, 0 to 1.
+    /// Share of failures that opens it, from 0 to 1.
     pub share: f64,
-    /// So many failures in a row open it too: after a busy minute without any, a share would notice an outage late.
+    /// Consecutive failures that open it. After a busy, healthy minute the share reacts too late.
     pub failing: u32,
-    /// So many sends in a row without any answer open it too: each of them held a place for as long as it may take.
+    /// Consecutive timeouts that open it: each holds a permit for as long as a send may take.
     pub silent: u32,
     /// How long it stays open the first time.
     pub first: Duration,
-    /// Doubled by each probe that fails, up to this.
+    /// Upper bound of the open time, which each failed probe doubles.
     pub longest: Duration,
 }
 
@@ -83,30 +81,30 @@ impl Default for Policy {
     }
 }
 
-/// What one send says of its provider. An answer that asks for patience (429) is an answer: the provider is well.
+/// What one send shows about its provider. A 429 counts as healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
-    /// It answered.
+    /// It responded.
     Well,
     /// It failed.
     Failing,
-    /// It did not answer in time.
+    /// It timed out.
     Silent,
 }
 
-/// What a breaker does with the next send, for health and metrics.
+/// State of a breaker, for health and metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// Lets it pass.
+    /// Sends pass.
     Closed,
-    /// Refuses it.
+    /// Sends are refused.
     Open,
-    /// Lets one pass, to see.
+    /// One probe may pass.
     HalfOpen,
 }
 
 impl State {
-    /// As shown by `/health`.
+    /// Name in `/health`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -116,7 +114,7 @@ impl State {
         }
     }
 
-    /// As shown by `/metrics`: the higher, the worse.
+    /// Value in `/metrics`: the higher, the worse.
     #[must_use]
     pub const fn level(self) -> f64 {
         match self {
@@ -127,19 +125,18 @@ impl State {
     }
 }
 
-/// The breaker of one provider.
+/// Circuit breaker of one provider.
 pub struct Breaker {
     policy: Policy,
     clock: Clock,
     inner: Mutex<Inner>,
-    /// What may be under way at once.
     places: Semaphore,
     place_within: Duration,
-    /// Whether to wait for a place is of use.
+    /// Whether waiting for a permit is worthwhile.
     is_quick: AtomicBool,
 }
 
-/// One of the sends that may be under way.
+/// Permission to be in flight.
 #[derive(Debug)]
 #[must_use]
 pub struct Place<'a> {
@@ -157,18 +154,17 @@ impl Drop for Place<'_> {
 #[derive(Clone, Copy, Debug)]
 enum Inner {
     Closed(Counts),
-    /// `wait` is how long it is open this time.
+    /// `wait` is the length of this opening.
     Open {
         until: DateTime<Utc>,
         wait: Duration,
     },
-    /// A probe is under way.
     Probing {
         wait: Duration,
     },
 }
 
-/// Sends in this half of the window and in the one before.
+/// Sends in this half of the window and in the previous one.
 #[derive(Clone, Copy, Debug)]
 struct Counts {
     since: DateTime<Utc>,
@@ -183,11 +179,11 @@ impl Counts {
         Self { since, sends: [0; 2], failures: [0; 2], failing_in_a_row: 0, silent_in_a_row: 0 }
     }
 
-    /// Begins a new half where the present one is over.
+    /// Starts a new half if the current one is over.
     fn turn(&mut self, half: TimeDelta, now: DateTime<Utc>) {
         let age = now - self.since;
         if age >= half * 2 || age < TimeDelta::zero() {
-            // A row is a row however slowly it grows: where there is little to send, nothing else tells of an outage.
+            // Consecutive failures count at any rate: with little traffic, nothing else reveals an outage.
             let Self { failing_in_a_row, silent_in_a_row, .. } = *self;
             *self = Self { failing_in_a_row, silent_in_a_row, ..Self::new(now) };
         } else if age >= half {
@@ -214,7 +210,7 @@ impl Counts {
     }
 }
 
-/// The right to send once. Dropped without a report, it says nothing of the provider.
+/// Permission for one send. Dropped without a report, it leaves the state unchanged.
 #[must_use]
 pub struct Pass<'a> {
     breaker: &'a Breaker,
@@ -223,7 +219,7 @@ pub struct Pass<'a> {
 }
 
 impl Breaker {
-    /// A closed one, of a provider that may have so many sends at once.
+    /// A closed breaker.
     #[must_use]
     pub fn new(policy: Policy, Places { most, within: place_within }: Places, clock: Clock) -> Self {
         let counts = Counts::new(clock.now());
@@ -232,10 +228,10 @@ impl Breaker {
         Self { policy, clock, inner, places, place_within, is_quick }
     }
 
-    /// A place among the sends that are under way. Waited for a moment where the provider is quick: it frees one by then.
+    /// Takes a permit. Waits for one if the provider is quick.
     ///
     /// # Errors
-    /// When to ask again, where there is none.
+    /// When to ask again, if there is none.
     pub async fn place(&self) -> Result<Place<'_>, DateTime<Utc>> {
         let patience = if self.is_quick.load(Relaxed) { self.place_within } else { Duration::ZERO };
         if let Ok(Ok(permit)) = timeout(patience, self.places.acquire()).await {
@@ -245,10 +241,10 @@ impl Breaker {
         Err(self.clock.now() + LOOK_AGAIN)
     }
 
-    /// Lets a send pass.
+    /// Admits a send.
     ///
     /// # Errors
-    /// When to ask again, where it does not.
+    /// When to ask again, if it is refused.
     pub fn admit(&self) -> Result<Pass<'_>, DateTime<Utc>> {
         let now = self.clock.now();
         self.with(|inner| match *inner {
@@ -262,7 +258,7 @@ impl Breaker {
         })
     }
 
-    /// What it does with the next send.
+    /// Current state.
     #[must_use]
     pub fn state(&self) -> State {
         let now = self.clock.now();
@@ -289,7 +285,7 @@ impl Breaker {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Until when it is open, if it is now, and what it has become, if that is another.
+    /// Returns how long it is open, if it is, and its new state, if that changed.
     fn report(&self, health: Health, probe: bool) -> (Option<DateTime<Utc>>, Option<State>) {
         let now = self.clock.now();
         let policy = &self.policy;
@@ -308,7 +304,7 @@ impl Breaker {
                     *inner = Inner::Closed(Counts::new(now));
                 }
                 Inner::Probing { wait } if probe => *inner = open((wait * 2).min(policy.longest), now),
-                // It passed before the breaker opened: that is known already.
+                // A send from before the opening adds nothing.
                 Inner::Open { .. } | Inner::Probing { .. } => {}
             }
             let until = match *inner {
@@ -328,14 +324,14 @@ impl fmt::Debug for Breaker {
 }
 
 impl Pass<'_> {
-    /// Whether it is to show if a provider that was down is back.
+    /// Whether this send tests if the provider is back.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.probe
     }
 
-    /// Tells what the send said of the provider. Answers until when the breaker is open, where it is, and whether this
-    /// send has opened or closed it.
+    /// Records the result. Returns how long the breaker is open, if it is, and its new state if this send opened or
+    /// closed it.
     pub fn report(mut self, health: Health) -> (Option<DateTime<Utc>>, Option<State>) {
         self.reported = true;
         self.breaker.report(health, self.probe)
@@ -343,7 +339,7 @@ impl Pass<'_> {
 }
 
 impl Drop for Pass<'_> {
-    /// A probe that was given up leaves its place to another.
+    /// An abandoned probe lets another send try.
     fn drop(&mut self) {
         if self.probe && !self.reported {
             let now = self.breaker.clock.now();

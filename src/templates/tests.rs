@@ -1,4 +1,4 @@
-//! What the built-in files say, what is refused at start, and that no value of a variable does harm.
+//! Tests of the built-in files, of load errors, and that no variable's value does harm.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -33,7 +33,7 @@ fn own(files: &[(&str, &str)]) -> Templates {
     Templates::load(Some(directory(files).path())).unwrap()
 }
 
-/// What is wrong with these files, each problem with the place in the directory.
+/// Problems of these files, with their path in the directory.
 fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let directory = directory(files);
     let LoadError(problems) = Templates::load(Some(directory.path())).unwrap_err();

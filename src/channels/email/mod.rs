@@ -1,14 +1,13 @@
-//! E-mail: one delivery, one mail to one address, by SMTP (RFC 5321) over TLS.
+//! E-mail: one delivery is one mail to one address, by SMTP (RFC 5321) over TLS.
 //!
-//! A parcel is written as a message (`message.rs`, with the templates `message.txt` and `message.html`), handed to a server
-//! of `SMTP_URL` (`server.rs`) over a connection that is kept for the next one (`pool.rs`), and what the server answers is
-//! judged (`answer.rs`). Where two servers are named, the second gets what comes while the first's circuit breaker is open.
+//! `message.rs` writes the mail (templates `message.txt` and `message.html`). `server.rs` hands it to a server of
+//! `SMTP_URL`, over a connection that `pool.rs` keeps. `answer.rs` judges the reply. A second server, if named, takes
+//! over while the first one's breaker is open.
 //!
-//! A mail that is sent again, because nobody knows whether it was accepted, is the same to the byte, `Message-ID` and date
-//! included.
+//! A mail that is sent again because its outcome is unknown is identical to the byte, `Message-ID` and date included.
 //!
-//! What never leaves this module: addresses, subjects, texts, passwords, and the words of the servers, which may repeat
-//! them. Its errors show codes, and it logs nothing.
+//! Addresses, subjects, texts, passwords and server texts (which may repeat them) never leave this module. Its errors
+//! show codes, and it logs nothing.
 
 mod answer;
 mod lines;
@@ -27,10 +26,10 @@ pub use self::settings::{DEFAULT_TIMEOUT, Security, Settings, SmtpServer};
 use self::{answer::Trouble, message::Writer, server::Server};
 use super::SettingsError;
 
-/// How long it may take to see whether a server takes mails.
+/// Time limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The channel. Keep one a process, since connections are its own.
+/// The channel. Create one per process: it owns its connections.
 pub struct Email {
     writer: Writer,
     servers: Vec<Server>,
@@ -38,9 +37,6 @@ pub struct Email {
 
 impl Email {
     /// Checks the settings and reads the roots. Connects to nothing.
-    ///
-    /// # Errors
-    /// The first setting that is malformed, by the name of its environment variable.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         if settings.app_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
             return Err(SettingsError::new("APP_URL", "should be an http or https URL, as https://app.example.org"));
@@ -61,7 +57,7 @@ impl Email {
         Ok(Self { writer, servers })
     }
 
-    /// The servers, each with why no mail could be handed to it, where none could. Sends none.
+    /// Checks each server without sending a mail. Returns their names, with an error if unreachable.
     pub async fn reach(&self) -> Vec<(String, Option<String>)> {
         join_all(self.servers.iter().map(async |server| {
             let failed = server.reach(REACH_TIMEOUT).await.err();

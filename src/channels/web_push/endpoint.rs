@@ -1,7 +1,6 @@
-//! Where a push may go: endpoints are what browsers reported, that is user input, so they are parsed and held against
-//! a list before anything is sent.
+//! Validates endpoints, which are user input.
 //!
-//! Nothing here puts an endpoint into a log: whoever knows one can send to it. [`Redacted`] is the form for people.
+//! Endpoints must not be logged: whoever knows one can send to it. [`Redacted`] is safe.
 
 use std::fmt;
 
@@ -10,10 +9,10 @@ use url::Url;
 
 use super::{AllowList, allowed::HTTPS_PORT};
 
-/// Bytes. The longest known endpoints (those of WNS) stay below 1,100.
+/// Bytes. The longest known endpoints (WNS) have less than 1,100.
 const MAX_LENGTH: usize = 2048;
 
-/// An endpoint that may be sent to.
+/// A validated endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     url: Url,
@@ -22,13 +21,10 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Parses what a browser reported and holds it against the list.
+    /// Validates an endpoint against the allow list.
     ///
-    /// The text has to be a plain `https://host[:port]/…` as push services mint it: what the URL standard would repair
-    /// (blanks, backslashes, missing or doubled slashes, other alphabets) is refused, since no browser sends it.
-    ///
-    /// # Errors
-    /// The first rule that the text breaks.
+    /// It must be a plain `https://host[:port]/…`. Anything the URL standard would repair (blanks, backslashes, missing
+    /// or doubled slashes, other alphabets) is refused, since no browser sends it.
     pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, Refused> {
         if text.len() > MAX_LENGTH {
             return Err(Refused::TooLong);
@@ -55,17 +51,17 @@ impl Endpoint {
         Ok(Self { url, origin, text: text.into() })
     }
 
-    /// The whole URL. It is a secret: never log it.
+    /// The whole URL. A secret: never log it.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// `https://host[:port]` as RFC 6454 §6.2 serialises it: the port is left out when it is 443.
+    /// `https://host[:port]` (RFC 6454 §6.2), without port 443.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The form for logs and records.
+    /// Form for logs and records.
     pub fn redacted(&self) -> Redacted {
         Redacted::of(&self.text)
     }
@@ -83,36 +79,35 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why an endpoint is not sent to. The texts never repeat the endpoint.
+/// Why an endpoint is refused. The texts never repeat it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refused {
     /// Longer than any push service makes them.
     #[error("the endpoint is longer than {MAX_LENGTH} bytes")]
     TooLong,
-    /// No plain `https://host[:port]/…`, or characters that a URL must escape.
+    /// No plain `https://host[:port]/…`, or unescaped characters.
     #[error("the endpoint is not a URL as push services make them")]
     Malformed,
-    /// Another scheme than `https` (RFC 8030 §8 demands it).
+    /// Not `https` (RFC 8030 §8).
     #[error("the endpoint is not https")]
     NotHttps,
     /// `user@` or `user:password@` before the host.
     #[error("the endpoint carries a user name")]
     UserInfo,
-    /// A host that is neither built in nor named in `WEB_PUSH_ALLOWED_HOSTS`.
+    /// Host neither built in nor in `WEB_PUSH_ALLOWED_HOSTS`.
     #[error("the endpoint's host is no known push service")]
     Host,
-    /// A known host, but another port than its own: 443, or the one it was named with.
+    /// Known host, wrong port.
     #[error("the endpoint's port is not allowed")]
     Port,
 }
 
-/// An endpoint as people may see it: its host and the first 48 bits of its SHA-256, enough to tell endpoints apart and
-/// to find one again, and useless for sending.
+/// Printable form of an endpoint: its host and 48 bits of its SHA-256. Enough to identify it, not to send to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redacted(String);
 
 impl Redacted {
-    /// Works for any text, also for what is no endpoint at all.
+    /// Accepts any text, even an invalid endpoint.
     pub fn of(endpoint: &str) -> Self {
         use fmt::Write;
 

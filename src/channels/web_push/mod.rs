@@ -1,21 +1,20 @@
-//! Web Push: one subscription, one send, one classification.
+//! Web Push (RFC 8030).
 //!
-//! A push starts as a [`Note`], which [`WebPush::payload`] turns into one JSON for all browsers (`payload.rs`). To send
-//! it, [`WebPush::send`]
+//! [`WebPush::payload`] turns a [`Note`] into JSON for all browsers (`payload.rs`). [`WebPush::send`] then
 //!
-//! 1. parses the subscription's endpoint (`endpoint.rs`) and holds it against the list of push services (`allowed.rs`):
-//!    it is user input, and without the list a subscriber could aim our requests at anything inside the network;
-//! 2. seals the payload for that browser alone (`seal.rs`, RFC 8291);
-//! 3. takes a signed token of who we are (`vapid.rs`, RFC 8292), one per push service and half a day;
-//! 4. posts it (`request.rs`, RFC 8030) over the one connection to that push service (`client.rs`, `hosts.rs`), whose
-//!    address was checked by the resolver that the connection uses (`resolve.rs`);
-//! 5. judges the answer (`answer.rs`); a 401 gets one more try with a fresh token.
+//! 1. validates the endpoint (`endpoint.rs`) against the allowed push services (`allowed.rs`). Otherwise subscribers
+//!    could aim our requests at the internal network;
+//! 2. encrypts the payload for that browser (`seal.rs`, RFC 8291);
+//! 3. takes a signed token (`vapid.rs`, RFC 8292), one per push service and half a day;
+//! 4. posts it (`request.rs`) over the single connection to that push service (`client.rs`, `hosts.rs`), whose address
+//!    the connection's resolver checked (`outbound/resolve.rs`);
+//! 5. judges the response (`answer.rs`); a 401 is retried once with a fresh token.
 //!
-//! Retrying is the caller's. A push that is sent again with the same [`Topic`] replaces the earlier one where that has
-//! not been delivered yet, and notifications of one tag replace each other on the device.
+//! Other retries are the caller's. A push with the same [`Topic`] replaces an undelivered earlier one, and
+//! notifications with the same tag replace each other on the device.
 //!
-//! What never leaves this module: endpoints, keys, tokens and payloads. Its errors and debug forms show a host and a
-//! hash at most, and it logs nothing.
+//! Endpoints, keys, tokens and payloads never leave this module. Its errors and debug forms show at most a host and a
+//! hash, and it logs nothing.
 
 mod allowed;
 mod answer;
@@ -56,10 +55,10 @@ use crate::{
     clock::Clock,
 };
 
-/// Built-in push services that have a name of their own, without a wildcard.
+/// Built-in push services without a wildcard.
 const SOME_BUILT_IN: [&str; 3] = ["fcm.googleapis.com", "updates.push.services.mozilla.com", "web.push.apple.com"];
 
-/// The channel. Cheap to share by reference; keep one a process, since connections and tokens are its own.
+/// The channel. Create one per process: it owns its connections and tokens.
 pub struct WebPush {
     allowed: AllowList,
     app: Option<App>,
@@ -70,9 +69,6 @@ pub struct WebPush {
 
 impl WebPush {
     /// Checks the settings and reads the extra roots. Connects to nothing.
-    ///
-    /// # Errors
-    /// The first setting that is malformed, by the name of its environment variable.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
         let vapid = Vapid::new(&settings.keys, &settings.subject, clock.clone())?;
         if settings.app_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
@@ -83,12 +79,12 @@ impl WebPush {
         Ok(Self { allowed, app: settings.app_url.map(App::new), clock, vapid, client })
     }
 
-    /// The public key that browsers subscribe with, as base64url without padding.
+    /// Public key for subscribing, base64url without padding.
     pub fn public_key(&self) -> &str {
         self.vapid.public_key()
     }
 
-    /// The push services that the operator named, as `host:port`, each with why it cannot be reached, where it cannot.
+    /// Checks the operator's push services. Returns each `host:port`, with an error if unreachable.
     pub async fn reach_named(&self) -> Vec<(String, Option<String>)> {
         let named = self.allowed.named().iter().map(ToString::to_string);
         join_all(named.map(async |place| {
@@ -98,10 +94,7 @@ impl WebPush {
         .await
     }
 
-    /// Whether any of the built-in push services can be reached; which, or why the first cannot.
-    ///
-    /// # Errors
-    /// If none can be.
+    /// The first built-in push service that can be reached, or the error of the first that failed.
     pub async fn reach_built_in(&self) -> Result<&'static str, String> {
         let mut first = None;
         let mut attempts: FuturesUnordered<_> = SOME_BUILT_IN
@@ -117,15 +110,15 @@ impl WebPush {
         Err(first.unwrap_or_default())
     }
 
-    /// The JSON of a notification, at most [`MAX_PAYLOAD`] bytes; its links are resolved against `APP_URL`.
+    /// JSON of a notification, at most [`MAX_PAYLOAD`] bytes; links are resolved against `APP_URL`.
     pub fn payload(&self, note: &Note<'_>) -> Vec<u8> {
         payload::build(note, self.app.as_ref())
     }
 
-    /// Sends one push and says what became of it. Takes at most the timeout of the settings and a second (twice that
-    /// after a 401), and however long 100 others to the same push service are in front.
+    /// Sends one push. Takes at most the configured timeout plus a second (twice that after a 401), plus the time of
+    /// 100 others ahead at the same push service.
     ///
-    /// Dropping the future before it is done leaves open whether the push was accepted.
+    /// If the future is dropped early, the push may or may not have been accepted.
     pub async fn send(&self, push: &Push<'_>) -> Answer {
         self.try_send(push).await.unwrap_or_else(|never_sent| never_sent)
     }
@@ -154,7 +147,7 @@ impl WebPush {
         let make = || {
             request(&Envelope {
                 endpoint,
-                // What is left of it: time spent waiting must not carry the push past the job's expiry.
+                // Time spent waiting must not carry the push past the job's expiry.
                 ttl: push.ttl.saturating_sub(started.elapsed()),
                 urgency: push.urgency,
                 topic: &push.topic,
@@ -205,20 +198,19 @@ fn failed(why: impl ToString) -> Answer {
 /// One push to one subscription.
 #[derive(Clone, Copy)]
 pub struct Push<'a> {
-    /// The push service's URL for this subscription, as the browser reported it. A secret.
+    /// URL at the push service. A secret.
     pub endpoint: &'a str,
     /// The browser's public key, base64.
     pub p256dh: &'a str,
-    /// The secret shared with the browser, base64.
+    /// Secret shared with the browser, base64.
     pub auth: &'a str,
-    /// At most [`MAX_PLAINTEXT`] bytes; what [`WebPush::payload`] makes is shorter.
+    /// At most [`MAX_PLAINTEXT`] bytes; [`WebPush::payload`] stays below.
     pub payload: &'a [u8],
-    /// How long the push service may keep it for a browser that is offline: the time left until the job expires. Whole
-    /// seconds are sent, rounded down.
+    /// How long the push service may keep it for an offline browser; whole seconds, rounded down.
     pub ttl: Duration,
-    /// Whether to wake the device for it.
+    /// Whether to wake the device.
     pub urgency: Urgency,
-    /// The same for each send of one delivery, so that the push service keeps only the latest.
+    /// The same on every send of a delivery, so that the push service keeps only the latest.
     pub topic: Topic,
 }
 
@@ -233,22 +225,22 @@ impl fmt::Debug for Push<'_> {
     }
 }
 
-/// How much a device's battery matters against it (RFC 8030 §5.3).
+/// Importance relative to the device's battery (RFC 8030 §5.3).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Urgency {
     /// Only on power and Wi-Fi: advertisements.
     VeryLow,
     /// On power or Wi-Fi: news.
     Low,
-    /// On power, or on battery that is not low: chats, calendars.
+    /// On power, or on a battery that isn't low: chats, calendars.
     #[default]
     Normal,
-    /// Also on a low battery: reminders that cannot wait.
+    /// Also on a low battery: urgent reminders.
     High,
 }
 
 impl Urgency {
-    /// The header's value.
+    /// Value of the header.
     const fn name(self) -> &'static str {
         match self {
             Self::VeryLow => "very-low",
@@ -259,13 +251,12 @@ impl Urgency {
     }
 }
 
-/// What a push service collapses by: of two undelivered pushes with one topic, the later stays (RFC 8030 §5.4).
+/// Collapse key: a push replaces an undelivered one with the same topic (RFC 8030 §5.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Topic([u8; 32]);
 
 impl Topic {
-    /// Derives it from an identity, such as a delivery's id: exactly 32 characters of the url-safe base64 alphabet, the
-    /// beginning of its SHA-256. Longer ones are refused, and 32 is what every push service takes.
+    /// Derives it from an id: the first 32 characters of its SHA-256 in base64url. Push services refuse longer ones.
     pub fn of(identity: &str) -> Self {
         let hash = digest::digest(&digest::SHA256, identity.as_bytes());
         let mut text = [b'A'; 32];
@@ -275,7 +266,7 @@ impl Topic {
         Self(text)
     }
 
-    /// The header's value.
+    /// Value of the header.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default() // Base64 is ASCII.
     }
@@ -296,7 +287,7 @@ mod tests {
 
     #[test]
     fn a_topic_is_the_beginning_of_a_hash() {
-        // sha256("delivery-1") in url-safe base64, cut.
+        // sha256("delivery-1") in base64url, cut.
         let whole = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, b"delivery-1"));
         assert_eq!(Topic::of("delivery-1").as_str(), &whole[..32]);
         assert_ne!(Topic::of("delivery-1"), Topic::of("delivery-2"));

@@ -1,4 +1,4 @@
-//! Web Push as one of the channels: what a parcel becomes, and what each answer means for it.
+//! [`Sender`] for Web Push.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -16,18 +16,18 @@ impl Sender for WebPush {
         Channel::WebPush
     }
 
-    /// With the same topic and tag: the push service or the browser collapses the two.
+    /// Topic and tag stay the same, so the push service or browser collapses duplicates.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
     }
 
-    /// No more than its connection carries. A push must not wait for its place until its queue's timeout (30 s), for that
-    /// burns an attempt: this and two exchanges are less.
+    /// The capacity of one connection. The wait and two exchanges stay below the queue's timeout of 30 s, which would
+    /// burn an attempt.
     fn places(&self) -> Places {
         Places { most: MAX_IN_FLIGHT, within: Duration::from_secs(8) }
     }
 
-    /// The host of the push service.
+    /// Host of the push service.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Subscription { endpoint, .. } = parcel.address else { return None };
         let endpoint = Endpoint::parse(endpoint, &self.allowed);
@@ -37,7 +37,7 @@ impl Sender for WebPush {
         (rank == 0).then_some(host)
     }
 
-    /// A browser's push service may have any number of hosts: in metrics they are one.
+    /// Push services may have any number of hosts, so they share a label.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         service_of(provider)
     }
@@ -68,14 +68,14 @@ impl Sender for WebPush {
     }
 }
 
-/// What each answer means for the delivery.
+/// Translates the result.
 fn common(answer: Answer) -> channels::Answer {
     let short = answer.status().map_or_else(|| answer.label().to_owned(), |status| status.to_string());
     match answer {
         Answer::Accepted { .. } => channels::Answer::Accepted { answer: short, provider_id: None },
         Answer::Gone { .. } => channels::Answer::Gone { answer: short, reason: "subscription_gone" },
         Answer::Later { after, .. } => channels::Answer::Later { after, answer: short },
-        // 408 and 425 are answers of a service that is well.
+        // A service that answers 408 or 425 is healthy.
         Answer::Failed { status: Some(..500), why, after } => channels::Answer::Retry { why, after },
         Answer::Failed { status, why, after } => {
             channels::Answer::Down { timed_out: status.is_none() && why == TIMEOUT, why, after }
@@ -99,7 +99,7 @@ mod tests {
         streams::{Adjustments, Streams},
     };
 
-    /// A 401 is one exchange more, and each may take a second beyond its timeout.
+    /// A 401 adds an exchange, and each may exceed its timeout by a second.
     #[test]
     fn who_waits_for_a_place_and_is_sent_is_done_before_the_queue_s_timeout() {
         let settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
