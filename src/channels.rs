@@ -40,13 +40,13 @@ use crate::{
     },
 };
 
-/// Upper bound of breakers in one channel. Push services are few, but each webhook host has one.
+/// Push services are few, but each webhook host has a breaker.
 const MOST_BREAKERS: usize = 1000;
 
-/// Provider name of a parcel whose address is invalid: nobody is asked.
+/// Provider of a parcel with an invalid address.
 pub const NOBODY: &str = "none";
 
-/// A provider that asks for a longer wait is passed over if there is another.
+/// A provider that asks for a longer wait is passed over for another.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A channel.
@@ -57,43 +57,43 @@ pub trait Sender: Send + Sync {
     /// Policy for parcels whose outcome is unknown.
     fn after_unknown(&self) -> AfterUnknown;
 
-    /// Provider for this parcel: the preferred one at rank 0, then the fallbacks; `None` after the last. The name
-    /// appears in the ledger, health and metrics, so it must hold no personal data.
+    /// Provider of this parcel: the preferred one at rank 0, then the fallbacks, then `None`. Names appear in the
+    /// ledger, health and metrics, so they must hold no personal data.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>>;
 
-    /// All providers, if they don't depend on the parcel. The queue stops pulling while all their breakers are open.
+    /// All providers, if they don't depend on the parcel. The queue stops pulling while all are down.
     fn providers(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Metric label of a provider. It must come from a bounded set, even if users name the hosts.
+    /// Metric label of a provider, from a bounded set even if users name the hosts.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         provider
     }
 
-    /// Limit of sends to one provider at once. Excess parcels wait for a permit, then park, so that a slow provider
-    /// can't take all permits of the queue.
+    /// Limit of concurrent sends to one provider. Excess parcels wait, then park, so that a slow provider can't take
+    /// all permits of the queue.
     fn places(&self) -> Places {
         Places::ALL
     }
 
-    /// Asks without a parcel whether a provider that was down is back. For channels without deduplication: a parcel
-    /// used as the probe could be lost, or reach the person twice.
+    /// Checks without a parcel whether a provider is back. For channels without deduplication: a probing parcel could
+    /// be lost, or reach the person twice.
     fn is_back(&self, rank: usize) -> BoxFuture<'_, bool> {
         let _ = rank;
         async { true }.boxed()
     }
 
-    /// Sends the parcel through the provider of this rank. Must bound its own duration.
+    /// Sends the parcel through this provider. Must bound its own duration.
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, rank: usize) -> BoxFuture<'a, Answer>;
 }
 
 /// One message to one address.
 #[derive(Clone, Debug)]
 pub struct Parcel<'a> {
-    /// `deliveries.id`, the same on every send.
+    /// `deliveries.id`, constant across sends.
     pub id: &'a str,
-    /// Id of the job that the application published.
+    /// Id of the published job.
     pub root_id: &'a str,
     /// Recipient's address.
     pub address: Address<'a>,
@@ -127,7 +127,7 @@ pub enum Address<'a> {
     Webhook {
         /// URL.
         url: &'a str,
-        /// Signing secrets, separated by blanks. There are several during a key rotation.
+        /// Signing secrets, separated by blanks; several during a rotation.
         secrets: &'a str,
     },
 }
@@ -138,17 +138,16 @@ impl fmt::Debug for Address<'_> {
     }
 }
 
-/// Policy for a parcel that may or may not have been accepted, because the worker or connection was lost between
-/// request and response.
+/// Policy for a parcel whose outcome is unknown, because the worker or connection was lost before the response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterUnknown {
-    /// Send again: the recipient can recognise the duplicate.
+    /// The recipient can recognise a duplicate.
     SendAgain,
-    /// Don't: it would reach the person twice. The delivery ends as `unknown`, for a human to check.
+    /// A duplicate would reach the person. The delivery ends as `unknown`, for a human to check.
     Stop,
 }
 
-/// Judged outcome of one send. Texts are for people and hold no address, key or content.
+/// Outcome of one send. Texts hold no address, key or content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
     /// The provider accepted it.
@@ -165,31 +164,30 @@ pub enum Answer {
         /// Short form.
         answer: String,
     },
-    /// The provider is healthy, and this parcel failed in a way that a retry may fix.
+    /// The provider is healthy; a retry of this parcel may succeed.
     Retry {
         /// Cause.
         why: String,
-        /// Minimum wait, if the provider gave one.
+        /// Minimum wait, if requested.
         after: Option<Duration>,
     },
-    /// The provider is down: no connection, a timeout before the request went out, or a 5xx. Counts against its
-    /// breaker.
+    /// No connection, a timeout before the request went out, or a 5xx. Counts against the breaker.
     Down {
         /// Cause.
         why: String,
-        /// Minimum wait, if the provider gave one.
+        /// Minimum wait, if requested.
         after: Option<Duration>,
         /// Whether it timed out.
         timed_out: bool,
     },
-    /// The request went out and no response came, so it may have been accepted. Counts against the breaker as silence.
+    /// No response, so it may have been accepted. Counts against the breaker as silence.
     Unknown {
         /// Cause.
         why: String,
     },
     /// A retry can't help.
     Permanent {
-        /// The problem, and who has to fix it.
+        /// Cause, and who has to fix it.
         why: String,
     },
     /// The address no longer exists or has opted out. It is marked or removed.
@@ -216,7 +214,6 @@ impl Answer {
         }
     }
 
-    /// Error text, if the parcel was not accepted.
     fn error(&self) -> Option<&str> {
         match self {
             Self::Accepted { .. } | Self::Later { .. } => None,
@@ -250,7 +247,7 @@ pub enum Sent {
         /// Its answer.
         answer: Answer,
     },
-    /// All providers' breakers are open; this parcel may have opened one, but was not accepted. Burns no attempt.
+    /// All its providers are down. Burns no attempt.
     Closed {
         /// Earliest retry.
         until: DateTime<Utc>,
@@ -277,7 +274,6 @@ pub struct Channels {
     guarded: Arc<BTreeMap<Channel, Guarded>>,
 }
 
-/// A sender and the state of its providers.
 struct Guarded {
     sender: Arc<dyn Sender>,
     providers: Mutex<HashMap<String, Arc<Provider>>>,
@@ -316,9 +312,9 @@ impl Channels {
         self.guarded.get(&channel).map(|guarded| guarded.sender.after_unknown())
     }
 
-    /// Sends a parcel through the first provider whose breaker admits it. If this parcel finds the provider down, and
-    /// it was not accepted, the next is tried. Otherwise the probing parcel would wait for as long as the outage lasts.
-    /// `None` if the channel is not configured. `trace` is the context of the delivery's run.
+    /// Sends a parcel through the first provider whose breaker admits it. If that provider turns out to be down, and
+    /// did not accept it, the next is tried; otherwise a probing parcel would wait as long as the outage lasts. `None`
+    /// if the channel is not configured. `trace` is the context of the delivery's run.
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>, trace: Option<&str>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
         // The shortest of the requested waits.
@@ -395,7 +391,7 @@ impl Channels {
             let is_needed =
                 |provider: &Arc<Provider>| Arc::strong_count(provider) > 1 || provider.breaker.state() != State::Closed;
             providers.retain(|_, provider| is_needed(provider));
-            // All hosts may be down. The evicted one is found down again by its next sends.
+            // All hosts may be down. The evicted one is soon found down again.
             if providers.len() >= MOST_BREAKERS
                 && let Some(name) = providers.keys().next().cloned()
             {
@@ -424,7 +420,7 @@ impl Channels {
         best.unwrap_or(Appetite::All)
     }
 
-    /// State of each breaker, by channel and provider. Excludes webhooks: their many hosts belong to users.
+    /// State of each breaker, by channel and provider. Excludes webhooks: their hosts belong to users.
     #[must_use]
     pub fn breakers(&self) -> BTreeMap<(Channel, String), State> {
         let mut states = BTreeMap::new();
@@ -452,7 +448,7 @@ impl Channels {
     }
 }
 
-/// Span of a request. Webhook hosts are left out: they may hold personal data.
+/// Webhook hosts are left out: they may hold personal data.
 fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting {
     let server = (channel != Channel::Webhook && provider != NOBODY).then_some(provider);
     traces::request(trace, channel.name(), channel != Channel::Email, server)

@@ -128,8 +128,8 @@ impl Templates {
         load::load(own).map(|known| Self(Arc::new(known)))
     }
 
-    /// Binds a template to the variables of one job. Fails if the name is unknown or a variable is missing. Additional
-    /// variables are allowed: the job may come from a newer version.
+    /// Binds a template to the variables of one job. Fails if the name is unknown or a variable is missing. Others are
+    /// ignored: the job may come from a newer version.
     pub fn fill(&self, name: &str, mut variables: Map<String, Value>, now: DateTime<Utc>) -> Result<Filled<'_>, Unfit> {
         let Some(named) = self.0.named.get(name) else {
             let known: Vec<String> = self.0.named.keys().cloned().collect();

@@ -26,8 +26,8 @@ use tokio::{
 use super::Appetite;
 use crate::clock::Clock;
 
-/// When a parked delivery looks again during a probe, or while the provider has its maximum in flight. Parking costs
-/// more than a look, and a probe may take as long as a send.
+/// When a parked delivery looks again during a probe, or while all permits are taken. Parking costs more than a look,
+/// and a probe may take as long as a send.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
 /// Limit of concurrent sends to one provider.
@@ -35,8 +35,8 @@ const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 pub struct Places {
     /// Sends in flight at once.
     pub most: usize,
-    /// How long a further send waits for a permit, while holding one of its queue. It doesn't wait if the last waiter
-    /// waited in vain, or if the last send took longer than this. So a slow provider can't hold up the queue.
+    /// How long a further send waits for a permit, holding one of its queue. It doesn't wait if the last waiter gave
+    /// up, or if the last send took longer than this, so that a slow provider can't hold up the queue.
     pub within: Duration,
 }
 
@@ -45,25 +45,25 @@ impl Places {
     pub const ALL: Self = Self { most: usize::MAX, within: Duration::from_secs(1) };
 }
 
-/// When a queue that has stopped pulling looks again during a probe.
+/// When a queue that stopped pulling looks again during a probe.
 const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Policy {
-    /// Period over which sends are counted. It is kept as two halves, so it covers between half and all of it.
+    /// Period over which sends are counted. As two halves are kept, it covers between half and all of it.
     pub window: Duration,
-    /// Fewer sends than this are not judged by their share.
+    /// Minimum sends for judging by share.
     pub least: u32,
     /// Share of failures that opens it, from 0 to 1.
     pub share: f64,
-    /// Consecutive failures that open it. After a busy, healthy minute the share reacts too late.
+    /// Consecutive failures that open it. After a busy minute, the share reacts too late.
     pub failing: u32,
-    /// Consecutive timeouts that open it: each holds a permit for as long as a send may take.
+    /// Consecutive timeouts that open it: each holds a permit for long.
     pub silent: u32,
-    /// How long it stays open the first time.
+    /// First opening.
     pub first: Duration,
-    /// Upper bound of the open time, which each failed probe doubles.
+    /// Longest opening; each failed probe doubles it.
     pub longest: Duration,
 }
 
@@ -81,7 +81,7 @@ impl Default for Policy {
     }
 }
 
-/// What one send shows about its provider. A 429 counts as healthy.
+/// Evidence of one send about its provider. A 429 counts as healthy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Health {
     /// It responded.
@@ -92,7 +92,7 @@ pub enum Health {
     Silent,
 }
 
-/// State of a breaker, for health and metrics.
+/// State of a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
     /// Sends pass.
@@ -154,14 +154,8 @@ impl Drop for Place<'_> {
 #[derive(Clone, Copy, Debug)]
 enum Inner {
     Closed(Counts),
-    /// `wait` is the length of this opening.
-    Open {
-        until: DateTime<Utc>,
-        wait: Duration,
-    },
-    Probing {
-        wait: Duration,
-    },
+    Open { until: DateTime<Utc>, wait: Duration },
+    Probing { wait: Duration },
 }
 
 /// Sends in this half of the window and in the previous one.
@@ -183,7 +177,7 @@ impl Counts {
     fn turn(&mut self, half: TimeDelta, now: DateTime<Utc>) {
         let age = now - self.since;
         if age >= half * 2 || age < TimeDelta::zero() {
-            // Consecutive failures count at any rate: with little traffic, nothing else reveals an outage.
+            // Consecutive failures don't age: with little traffic, nothing else reveals an outage.
             let Self { failing_in_a_row, silent_in_a_row, .. } = *self;
             *self = Self { failing_in_a_row, silent_in_a_row, ..Self::new(now) };
         } else if age >= half {
@@ -285,7 +279,7 @@ impl Breaker {
         change(&mut self.inner.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Returns how long it is open, if it is, and its new state, if that changed.
+    /// Returns how long it is open, if it is, and its new state, if changed.
     fn report(&self, health: Health, probe: bool) -> (Option<DateTime<Utc>>, Option<State>) {
         let now = self.clock.now();
         let policy = &self.policy;
@@ -324,14 +318,13 @@ impl fmt::Debug for Breaker {
 }
 
 impl Pass<'_> {
-    /// Whether this send tests if the provider is back.
+    /// Whether this send is a probe.
     #[must_use]
     pub fn is_probe(&self) -> bool {
         self.probe
     }
 
-    /// Records the result. Returns how long the breaker is open, if it is, and its new state if this send opened or
-    /// closed it.
+    /// Records the result. Returns how long the breaker is open, if it is, and its new state, if this send changed it.
     pub fn report(mut self, health: Health) -> (Option<DateTime<Utc>>, Option<State>) {
         self.reported = true;
         self.breaker.report(health, self.probe)

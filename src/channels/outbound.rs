@@ -1,4 +1,4 @@
-//! HTTP clients and helpers shared by channels: permitted destinations, and errors without personal data.
+//! HTTP clients shared by channels.
 
 mod allowed;
 mod resolve;
@@ -17,13 +17,13 @@ use super::SettingsError;
 /// Error text of a timeout.
 pub const TIMEOUT: &str = "timeout";
 
-/// Bytes of a response that are read. Providers send about 1 KiB.
+/// Bytes read of a response. Providers send about 1 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
 
 /// Limit for connecting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Client for providers named by the operator, at any address. Follows no redirects, uses no proxy.
+/// Client for providers of the operator, at any address. No redirects, no proxy.
 pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
@@ -34,7 +34,7 @@ pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
 }
 
-/// Client for hosts named by users: https to public addresses only. The `named` hosts may resolve to any address.
+/// Client for hosts named by users: https to public addresses only. The `named` hosts may have any address.
 pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
     to_provider(roots).https_only(true).dns_resolver(PublicOnly::new(named))
 }
@@ -51,7 +51,7 @@ pub fn may_be_asked(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
-/// Roots in the PEM file that this variable names. Fails if the file can't be read or holds none.
+/// Roots in the PEM file of this variable. Fails if it can't be read or holds none.
 pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
     let error = |why: &str| {
         let file = file.display();
@@ -84,7 +84,7 @@ pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     body
 }
 
-/// Cause of an error, without its URL or any host name: hosts of users may hold personal data.
+/// Cause of an error, without URL or host names, which may hold personal data.
 #[must_use]
 pub fn describe(error: &reqwest::Error) -> String {
     let kind = match error {

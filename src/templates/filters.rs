@@ -24,7 +24,6 @@ pub(super) fn what_was_spoken(error: &Error) -> Option<&str> {
     source.downcast_ref::<Spoken>().map(|Spoken(words)| words.as_str())
 }
 
-/// An environment without templates for one locale.
 pub(super) fn environment(locale: &str) -> Environment<'static> {
     let language = names_of(locale);
     let mut environment = Environment::new();
@@ -33,7 +32,7 @@ pub(super) fn environment(locale: &str) -> Environment<'static> {
     // Debug output would quote values.
     environment.set_debug(false);
     environment.remove_global("debug");
-    // A line with nothing but a tag leaves no blank line.
+    // A tag alone on a line leaves no blank line.
     let mut syntax = SyntaxConfig::builder();
     if let Ok(syntax) = syntax.trim_blocks(true).lstrip_blocks(true).build() {
         environment.set_syntax(syntax);
@@ -85,8 +84,8 @@ fn instant(text: &str) -> Result<DateTime<Utc>, Error> {
         .map_err(|_| spoken("an instant is not RFC 3339, such as 2027-03-01T09:00:00Z"))
 }
 
-/// Locale for the names of days and months; English if its language has none. Without a country any will do, since they
-/// hardly differ.
+/// Locale for names of days and months; English if its language has none. They hardly differ between countries, so any
+/// will do if none is given.
 fn names_of(locale: &str) -> Locale {
     let key = key_of(locale);
     let language = key.split('-').next().unwrap_or_default().to_owned();

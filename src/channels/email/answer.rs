@@ -1,7 +1,6 @@
 //! Judges the replies of a mail server (RFC 5321 §4.2, RFC 3463).
 //!
-//! A server's text may repeat the address or subject. It is read here and dropped; only the code, the enhanced code and
-//! the command are kept.
+//! A server's text may repeat the address or subject, so only the code, the enhanced code and the command are kept.
 
 use std::{fmt, time::Duration};
 
@@ -10,13 +9,13 @@ use crate::channels::Answer;
 /// `deliveries.reason` of an address that doesn't exist.
 pub const BOUNCED: &str = "bounced";
 
-/// Minimum wait after greylisting, which mostly takes five minutes.
+/// Most greylisting takes five minutes.
 const GREYLISTED: Duration = Duration::from_mins(5);
 
 const LONGEST_ID: usize = 64;
 
-/// Words that show a reply without an enhanced code is not about the recipient. A server that refuses to relay also
-/// answers 550, and must not have all addresses marked.
+/// Words in a reply without an enhanced code that exonerate the recipient. A server that refuses to relay also answers
+/// 550, and must not have all addresses marked.
 const NOT_ABOUT_THE_ADDRESS: [&str; 16] = [
     "relay",
     "auth",
@@ -36,7 +35,7 @@ const NOT_ABOUT_THE_ADDRESS: [&str; 16] = [
     "helo",
 ];
 
-/// Words that show such a reply is about the recipient. Without one, the fault may be ours.
+/// Words that blame the recipient. Without one, the fault may be ours.
 const NO_SUCH_ADDRESS: [&str; 11] = [
     "unknown",
     "no such",
@@ -51,7 +50,6 @@ const NO_SUCH_ADDRESS: [&str; 11] = [
     "not local",
 ];
 
-/// The command in progress.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Connecting, EHLO, STARTTLS.
@@ -78,14 +76,14 @@ impl fmt::Display for Step {
     }
 }
 
-/// The kept part of a refusal.
+/// A refusal, without its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// 4yz or 5yz.
     code: u16,
     /// Enhanced code (RFC 2034), if it agrees with the code.
     enhanced: Option<(u16, u16)>,
-    /// The text is about something other than the recipient.
+    /// The text is not about the recipient.
     elsewhere: bool,
     /// The text says that the mailbox doesn't exist.
     names_the_mailbox: bool,
@@ -107,7 +105,7 @@ impl Reply {
         matches!(self.code, 530 | 534 | 535 | 538)
     }
 
-    /// Whether the mailbox doesn't exist, so its address is to be marked. When in doubt, no.
+    /// Whether the mailbox doesn't exist, so that its address is marked. When in doubt, no.
     fn means_no_such_address(self, step: Step) -> bool {
         match (self.code, self.enhanced) {
             // X.1.7 and X.1.8 concern the sender's address, X.1.9 the route.
@@ -142,21 +140,25 @@ fn enhanced(code: u16, text: &str) -> Option<(u16, u16)> {
     (class == code / 100 && parts.next().is_none()).then_some((subject, detail))
 }
 
-/// Why a mail was not accepted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The server refused.
-    Refused { step: Step, reply: Reply },
-    /// No connection, or it broke.
-    Lost { step: Step, why: String },
-    /// Timeout.
-    Silent { step: Step },
+    Refused {
+        step: Step,
+        reply: Reply,
+    },
+    Lost {
+        step: Step,
+        why: String,
+    },
+    Silent {
+        step: Step,
+    },
     /// The address needs SMTPUTF8 (RFC 6531), which the server lacks.
     NoSmtpUtf8,
 }
 
 impl Trouble {
-    /// Whether the connection is reusable: every command was answered, and the server isn't closing it.
+    /// Whether the connection is reusable.
     pub fn leaves_the_connection(&self) -> bool {
         match self {
             Self::Refused { step: Step::Connect | Step::Auth, .. } | Self::Lost { .. } | Self::Silent { .. } => false,
@@ -165,7 +167,6 @@ impl Trouble {
         }
     }
 
-    /// One line for people.
     pub fn in_short(&self) -> String {
         match self {
             Self::Refused { step, reply } => refused(*step, *reply),
@@ -179,8 +180,8 @@ impl Trouble {
         let why = self.in_short();
         match self {
             Self::Refused { step, reply } => judge(step, reply, why),
-            // Also after the final dot, when the mail may have been accepted. The resent mail has the same Message-ID,
-            // so mail programs show it once. Hence an outage burns no attempt.
+            // Applies even after the final dot, when the mail may have been accepted: a resent mail has the same
+            // Message-ID, so it is shown once. Hence an outage burns no attempt.
             Self::Lost { .. } => Answer::Down { why, after: None, timed_out: false },
             Self::Silent { .. } => Answer::Down { why, after: None, timed_out: true },
             Self::NoSmtpUtf8 => Answer::Permanent { why },
@@ -194,15 +195,15 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
     }
     let down = |why| Answer::Down { why, after: None, timed_out: false };
     match (step, reply.code) {
-        // Affects every mail. A changed password is ours to fix, and nothing may be lost meanwhile: the breaker opens,
-        // deliveries wait, and the errors name the cause.
+        // Affects every mail. A changed password is ours to fix, so deliveries wait for the breaker, and the errors
+        // name the cause.
         (Step::Connect | Step::Auth, _) | (_, 421) => down(why),
         _ if reply.wants_another_user() => down(why),
         // This mail's own fault: too large, or an unknown parameter.
         (Step::Mail, 552 | 555) => Answer::Permanent { why },
         // A refused sender affects every mail too.
         (Step::Mail, _) => down(why),
-        // Probably greylisting. An immediate retry would be refused too, and burn an attempt.
+        // Probably greylisting: an immediate retry would burn an attempt.
         (Step::Rcpt, 450 | 451) => Answer::Retry { why, after: Some(GREYLISTED) },
         (_, 400..500) => Answer::Retry { why, after: None },
         _ => Answer::Permanent { why },
@@ -219,13 +220,12 @@ fn refused(step: Step, reply: Reply) -> String {
     format!("the server answered {reply} to {step}{whose}")
 }
 
-/// Result of an accepted mail, from the server's last reply.
 pub fn accepted(text: &str) -> Answer {
     Answer::Accepted { answer: "250".into(), provider_id: queue_id(text) }
 }
 
-/// The queue id, by which the server's operator can find the mail: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`, `Ok
-/// 010201`. The format is free, so only plausible ids are taken.
+/// The server's queue id: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`, `Ok 010201`. The format is free, so only plausible
+/// ids are taken.
 fn queue_id(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let behind = |word: &str| lower.find(word).map(|at| &text[at + word.len()..]);

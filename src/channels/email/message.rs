@@ -19,18 +19,15 @@ use crate::{channels::Parcel, job};
 const TEXT: &str = "message.txt";
 const HTML: &str = "message.html";
 
-/// Characters; the longest title of a notification.
 const LONGEST_SUBJECT: usize = 200;
 
-/// Both parts are quoted-printable, which never contains `=_` (RFC 2045 §6.7), so no text can end its part.
+/// Quoted-printable never contains `=_` (RFC 2045 §6.7), so no text can end its part.
 const BOUNDARY: &str = "=_carebell";
 
 /// Fixed words around the text.
 #[derive(Clone, Copy)]
 struct Words {
-    /// Label of the link.
     open: &'static str,
-    /// Last line.
     automatic: &'static str,
 }
 
@@ -42,7 +39,6 @@ const OTHERS: [(&str, Words); 3] = [
     ("fr", Words { open: "Ouvrir", automatic: "Ce message a été envoyé automatiquement." }),
 ];
 
-/// Writes mails.
 pub struct Writer {
     from: Mailbox,
     app_url: Option<Url>,
@@ -50,7 +46,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Parses the templates. Fails only if one is malformed, which a test rules out.
+    /// Fails only if a template is malformed, which a test rules out.
     pub fn new(from: Mailbox, app_url: Option<Url>) -> Result<Self, minijinja::Error> {
         let mut templates = Environment::new();
         templates.set_auto_escape_callback(|name| if name == HTML { AutoEscape::Html } else { AutoEscape::None });
@@ -64,7 +60,7 @@ impl Writer {
         &self.from.email
     }
 
-    /// The whole message. Only a broken template makes it fail; the error repeats none of the text.
+    /// Fails only if a template is broken. The error repeats no text.
     pub fn write(&self, parcel: &Parcel<'_>, to: &Address) -> Result<String, String> {
         let content = parcel.content;
         let (title, body) = (one_line(&content.title), lines(&content.body));
@@ -111,7 +107,7 @@ fn part(content_type: ContentType, text: String) -> SinglePart {
     SinglePart::builder().header(content_type).body(body)
 }
 
-/// A title as a header value: one line, without sequences that look like an encoded word (RFC 2047 §2).
+/// One line, without sequences that look like an encoded word (RFC 2047 §2).
 fn one_line(title: &str) -> String {
     let line: String = title.chars().map(|c| if breaks(c) { ' ' } else { c }).collect();
     let line = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
@@ -136,7 +132,7 @@ fn breaks(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Date of planning, the same on every send. A header's date ends in 9999, a machine's clock may not.
+/// Date of planning. Header dates end in 9999.
 fn date(parcel: &Parcel<'_>) -> SystemTime {
     const LAST: u64 = 253_402_300_799;
     let seconds = u64::try_from(parcel.created_at.timestamp()).unwrap_or(0).min(LAST);

@@ -1,8 +1,8 @@
 //! Idle SMTP connections.
 //!
-//! lettre's pool is not used: it takes a connection back from an abandoned send, and the next mail would read the
-//! previous replies. Its only time limit is for connecting (<https://github.com/lettre/lettre/issues/1027>), so sends
-//! must be abandoned. Here a send owns its connection, and returns it only at its end.
+//! lettre's pool takes a connection back from an abandoned send, so the next mail would read the previous replies.
+//! Sends must be abandoned, since lettre limits only the time for connecting
+//! (<https://github.com/lettre/lettre/issues/1027>). Here a send owns its connection, and returns it only at its end.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},

@@ -30,23 +30,19 @@ use crate::channels::SettingsError;
 /// Limit for connecting, TLS and authentication.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit for a kept connection to prove itself alive. A firewall that forgot it drops everything.
+/// Limit for a kept connection to prove itself alive: a firewall that forgot it drops everything.
 const RESET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Both send the password itself: only over TLS, or to this machine.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
-/// A mail and its envelope.
 pub struct Outgoing<'a> {
-    /// MAIL FROM.
     pub from: &'a Address,
-    /// RCPT TO.
     pub to: &'a Address,
     /// The message (RFC 5322), with CRLF line ends.
     pub message: &'a str,
 }
 
-/// A server and its connections.
 pub struct Server {
     name: String,
     host: String,
@@ -102,7 +98,7 @@ impl Server {
         &self.name
     }
 
-    /// Hands one mail over, and returns the text of the server's last reply.
+    /// Sends one mail, and returns the server's last reply.
     pub async fn send(&self, mail: &Outgoing<'_>) -> Result<String, Trouble> {
         let until = Instant::now() + self.limit;
         let mut connection = self.connection(until).await?;
@@ -114,7 +110,7 @@ impl Server {
         sent
     }
 
-    /// Checks that mail could be handed over: connects, authenticates, quits.
+    /// Checks that the server would take mail: connects, authenticates, quits.
     pub async fn reach(&self, limit: Duration) -> Result<(), Trouble> {
         let until = Instant::now() + limit;
         let mut connection = self.open(until).await?;
@@ -129,7 +125,7 @@ impl Server {
             if ask(&mut connection, Step::Connect, patience, Rset, &[250]).await.is_ok() {
                 return Ok(connection);
             }
-            // The server restarted, or a firewall dropped us: the other connections are dead too.
+            // The server restarted, or a firewall dropped us, so the others are dead too.
             self.pool.clear();
         }
         self.open(until).await
@@ -172,7 +168,6 @@ impl Server {
     }
 }
 
-/// Sends one mail over an idle connection.
 async fn transact(
     connection: &mut AsyncSmtpConnection,
     mail: &Outgoing<'_>,
@@ -185,21 +180,21 @@ async fn transact(
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }
-    // Bodies are encoded, so only an internationalised address makes a message non-ASCII. A server with SMTPUTF8 also
-    // has 8BITMIME (RFC 6531 §3.1).
+    // Only an internationalised address makes a message non-ASCII. A server with SMTPUTF8 also has 8BITMIME (RFC 6531
+    // §3.1).
     if !mail.message.is_ascii() {
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     ask(connection, Step::Mail, until, Mail::new(Some(mail.from.clone()), parameters), &[250]).await?;
     ask(connection, Step::Rcpt, until, Rcpt::new(mail.to.clone(), Vec::new()), &[250, 251]).await?;
-    // Catches a connection that is off by one reply: no other command gets 354.
+    // Catches a shifted reply: no other command gets 354.
     ask(connection, Step::Data, until, Data, &[354]).await?;
     let response = ask(connection, Step::Text, until, on_the_way(mail.message), &[250]).await?;
     Ok(response.message().collect::<Vec<_>>().join(" "))
 }
 
-/// The message with dots doubled and the final one appended (RFC 5321 §4.5.2), in one write. lettre would send the
-/// final dot separately, which waits 40 ms for an acknowledgement (Nagle's algorithm).
+/// Doubles dots and appends the final one (RFC 5321 §4.5.2), for one write. lettre sends the final dot separately,
+/// which waits 40 ms for an acknowledgement (Nagle's algorithm).
 fn on_the_way(message: &str) -> String {
     let mut text = String::with_capacity(message.len() + 64);
     for line in message.split_inclusive("\r\n") {
@@ -237,7 +232,7 @@ fn expect(step: Step, response: Response, expected: &[u16]) -> Result<Response, 
     Err(Trouble::Lost { step, why: "the server's answers are out of turn".into() })
 }
 
-/// Classifies an error of lettre. Its text repeats the server's, which may hold an address.
+/// Classifies lettre's error without its text, which may hold an address.
 fn trouble(step: Step, error: &Error) -> Trouble {
     if let Some(code) = error.status() {
         let text = error.source().map(ToString::to_string).unwrap_or_default();
@@ -246,7 +241,7 @@ fn trouble(step: Step, error: &Error) -> Trouble {
     let why = if error.is_response() {
         "the connection broke, or an answer was no SMTP".into()
     } else if error.is_client() {
-        // The only one of lettre's own errors that is possible here.
+        // Only this error of lettre's own is possible here.
         "the server offers no way to sign in that is known here: PLAIN or LOGIN".into()
     } else {
         match innermost(error) {
@@ -261,7 +256,7 @@ fn not_connected(error: &io::Error) -> Trouble {
     Trouble::Lost { step: Step::Connect, why: format!("no connection: {error}") }
 }
 
-/// Text of the system or TLS library, if it is short and can't hold an address.
+/// The innermost text, if it is short and can't hold an address.
 fn innermost(error: &Error) -> Option<String> {
     let mut cause = error.source()?;
     while let Some(deeper) = cause.source() {

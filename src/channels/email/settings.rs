@@ -8,16 +8,15 @@ use url::{Host, Url};
 
 use crate::channels::SettingsError;
 
-/// Default limit of one mail. It must end before the queues' timeout of 30 s, which would tell nothing about the
-/// server. (RFC 5321 §4.5.3.2 recommends minutes; a job can't wait that long.)
+/// Default limit of one mail. Ends before the queues' timeout of 30 s, which would tell nothing about the server. (RFC
+/// 5321 §4.5.3.2 recommends minutes; a job can't wait that long.)
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
 const MOST_SERVERS: usize = 2;
 
-/// Bytes (RFC 5321 §4.5.3.1.3, without the angle brackets).
+/// Bytes (RFC 5321 §4.5.3.1.3).
 const LONGEST_ADDRESS: usize = 254;
 
-/// Characters of the sender's name.
 const LONGEST_NAME: usize = 100;
 
 /// Settings of the e-mail channel.
@@ -36,7 +35,7 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Reads `SMTP_URL` and `SMTP_FROM`. Defaults for the rest: the system's roots, no links, 12 s.
+    /// Reads `SMTP_URL` and `SMTP_FROM`. Defaults: the system's roots, no links, 12 s.
     pub fn parse(urls: &str, from: &str) -> Result<Self, SettingsError> {
         Ok(Self {
             servers: SmtpServer::list(urls)?,
@@ -89,7 +88,7 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads `SMTP_URL`: one URL, or two separated by a comma. Errors never repeat it, since it may hold a password.
+    /// Reads `SMTP_URL`: one URL, or two separated by a comma. Errors never repeat it: it may hold a password.
     pub fn list(text: &str) -> Result<Vec<Self>, SettingsError> {
         let servers = text.split(',').map(|url| Self::parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
         if servers.len() > MOST_SERVERS {
@@ -134,7 +133,6 @@ impl SmtpServer {
         Ok(Self { port: url.port().unwrap_or(security.default_port()), host, security, user })
     }
 
-    /// Identifies the server, without credentials.
     pub(super) fn place(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
@@ -149,7 +147,7 @@ fn host(url: &Url) -> Option<String> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.to_string()),
         Host::Ipv6(address) => Some(address.to_string()),
-        // `url` doesn't know the scheme, so it has not validated the name.
+        // `url` has not validated the host, since it doesn't know the scheme.
         Host::Domain(name) => match Host::parse(name).ok()? {
             Host::Domain(name) => Some(name.trim_end_matches('.').to_owned()).filter(|name| !name.is_empty()),
             other => Some(other.to_string()),
@@ -199,8 +197,8 @@ fn unquoted(name: &str) -> String {
     inner.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
-/// Reads an address. An internationalised domain becomes ASCII (RFC 5891), which every server accepts. The error ends a
-/// sentence, and doesn't repeat the address.
+/// Reads an address. An internationalised domain becomes ASCII (RFC 5891). The error ends a sentence, and doesn't
+/// repeat the address.
 pub(super) fn address(text: &str) -> Result<Address, &'static str> {
     if text.len() > LONGEST_ADDRESS {
         return Err("is longer than 254 bytes");

@@ -1,4 +1,4 @@
-//! Judges the responses of providers. Only the status and the API's numeric code are kept.
+//! Judges the responses of providers. Only the status and the API's code are kept.
 
 use std::time::Duration;
 
@@ -23,7 +23,6 @@ const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Codes about the request, not the account.
 const OF_THE_REQUEST: std::ops::Range<u64> = 21_000..22_000;
 
-/// Twilio's ids have 34 characters.
 const LONGEST_ID: usize = 64;
 
 /// Judges a response.
@@ -69,7 +68,6 @@ pub fn judge(reply: Result<Reply, NoReply>, account: &Account, note: Option<&str
             None => permanent(&said),
         },
         503 | 501 | 505 => down(format!("answered {said}")),
-        // The API itself reports the failure.
         500.. if code.is_some() => down(format!("answered {said}")),
         _ => Answer::Unknown { why: format!("answered {said}") },
     }
@@ -79,7 +77,7 @@ fn permanent(said: &str) -> Answer {
     Answer::Permanent { why: format!("refuses the message ({said})") }
 }
 
-/// Reason of an unusable number, by Twilio's code.
+/// Twilio's codes of unusable numbers.
 pub fn gone(code: u64) -> Option<&'static str> {
     match code {
         // Invalid 'To' number; not valid for a call; not a mobile number.
@@ -89,7 +87,7 @@ pub fn gone(code: u64) -> Option<&'static str> {
     }
 }
 
-/// Whether this is a plausible message id: it is stored and shown.
+/// Whether this is a plausible message id.
 pub fn is_id(text: &str) -> bool {
     (1..=LONGEST_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))

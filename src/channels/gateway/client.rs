@@ -1,4 +1,4 @@
-//! HTTP client of the providers: bounded in time, without redirects, and exact about lost requests.
+//! HTTP client of the providers.
 
 use std::{path::Path, time::Duration};
 
@@ -22,7 +22,7 @@ const CA_FILE: &str = "PROVIDER_CA_FILE";
 /// Limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Shorter than servers keep idle connections: a request may be lost on one that is just closing.
+/// Shorter than servers keep idle connections: a request may be lost on one that is closing.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 const VERSION: &str = "2010-04-01";
@@ -32,10 +32,8 @@ pub struct Client {
     limit: Duration,
 }
 
-/// The used parts of a response.
 pub struct Reply {
     pub status: u16,
-    /// Retry-After as received.
     pub retry_after: Option<String>,
     /// Shorter if the connection broke.
     pub body: Vec<u8>,
@@ -63,7 +61,6 @@ impl Client {
         Ok(Self { http, limit })
     }
 
-    /// Posts a form to a resource of the account.
     pub async fn post(
         &self,
         account: &Account,
@@ -83,8 +80,8 @@ impl Client {
         Ok(reply(response).await)
     }
 
-    /// Whether a provider seems healthy. 404, 405 and 501 only mean that it lacks this resource. A refused account
-    /// refuses messages too, without losing them. So only failures and silence count.
+    /// Whether a provider seems healthy. 404, 405 and 501 only mean that this resource is missing. A refused account
+    /// loses no messages. So only failures and silence count.
     pub async fn is_well(&self, account: &Account) -> bool {
         self.look(account).await.is_ok_and(|status| !is_failure(status))
     }
@@ -99,7 +96,7 @@ impl Client {
         }
     }
 
-    /// Fetches the account itself, which sends nothing. The server's root may be unrelated to the API.
+    /// Fetches the account itself, which sends nothing.
     async fn look(&self, account: &Account) -> Result<u16, NoReply> {
         let url = url(account, &format!("{}.json", account.sid))?;
         let request = self.http.get(url).timeout(REACH_TIMEOUT).basic_auth(&account.sid, Some(&account.token));
@@ -108,13 +105,12 @@ impl Client {
     }
 }
 
-/// URL of an account's resource.
 fn url(account: &Account, resource: &str) -> Result<Url, NoReply> {
     let leads_nowhere = |_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false };
     account.base.join(&format!("{VERSION}/Accounts/{resource}")).map_err(leads_nowhere)
 }
 
-/// Whether a status is a failure; 501 only means that the resource is missing.
+/// 501 only means that the resource is missing.
 fn is_failure(status: u16) -> bool {
     status >= 500 && status != 501
 }

@@ -8,8 +8,8 @@ use crate::channels::SettingsError;
 
 const HTTPS_PORT: u16 = 443;
 
-/// A host from a variable such as `WEB_PUSH_ALLOWED_HOSTS`: `host` (port 443) or `host:port`; IPv6 addresses in
-/// brackets. Only these may have another port, be an IP address, or resolve to a private address.
+/// A host from a variable such as `WEB_PUSH_ALLOWED_HOSTS`: `host` (port 443) or `host:port`; IPv6 in brackets. Only
+/// these may have another port, be an IP address, or resolve to a private address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     host: Host<String>,

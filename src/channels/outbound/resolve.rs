@@ -1,5 +1,4 @@
-//! DNS resolution to public addresses only. The client connects to exactly these addresses, so a second lookup can't
-//! differ from the checked one.
+//! DNS resolution to public addresses only. The client connects to exactly these, so a second lookup can't differ.
 
 use std::{
     fmt, io,
@@ -10,13 +9,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::AllowedHost;
 
-/// Resolver of the HTTP client. IP addresses in URLs bypass it: they must be on the allow list.
+/// IP addresses in URLs bypass it: they must be on the allow list.
 pub struct PublicOnly {
     named: Vec<AllowedHost>,
 }
 
 impl PublicOnly {
-    /// Named hosts may resolve to any address.
     pub fn new(named: &[AllowedHost]) -> Self {
         Self { named: named.to_vec() }
     }

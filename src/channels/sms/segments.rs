@@ -1,8 +1,7 @@
 //! Encoding of a text, in GSM 03.38 (3GPP TS 23.038 §6.2.1) or UCS-2, and its number of segments.
 //!
-//! The provider splits a text into segments and the phone reassembles them; each is paid for. So a long text is
-//! shortened to [`MOST`] segments instead of split. (The only crate for this, `sms_splitter`, is unreleased since 2022
-//! and can't shorten.)
+//! Each segment is paid for, so a long text is shortened to [`MOST`] segments. (The only crate for this,
+//! `sms_splitter`, is unreleased since 2022 and can't shorten.)
 
 use std::ops::Range;
 
@@ -16,8 +15,7 @@ const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ
 /// Characters of two septets: an escape and the extension table.
 const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
-/// Typographic punctuation that keyboards insert. One such character would turn 160 characters from one segment into
-/// three.
+/// Typographic punctuation, one of which would turn 160 characters from one segment into three.
 const PLAIN: [(char, &str); 13] = [
     ('\u{2018}', "'"),
     ('\u{2019}', "'"),
@@ -60,7 +58,7 @@ impl Alphabet {
 
     fn size(self, c: char) -> usize {
         match self {
-            // Such a character forces UCS-2 anyway; two is the safe answer.
+            // Such a character forces UCS-2 anyway.
             Self::Gsm => septets(c).unwrap_or(2),
             Self::Ucs2 => c.len_utf16(),
         }
@@ -76,7 +74,6 @@ impl Alphabet {
 }
 
 fn septets(c: char) -> Option<usize> {
-    // Fast path for common characters.
     if c.is_ascii_alphanumeric() || BASIC.contains(c) {
         Some(1)
     } else if EXTENSION.contains(c) {
@@ -86,8 +83,7 @@ fn septets(c: char) -> Option<usize> {
     }
 }
 
-/// Splits a text into segments without splitting a character. A two-unit character that doesn't fit moves to the next
-/// segment.
+/// Splits a text into segments, and no character. One of two units that doesn't fit moves to the next segment.
 #[must_use]
 pub fn split(text: &str) -> Vec<&str> {
     ranges(text, Alphabet::of(text)).into_iter().map(|range| &text[range]).collect()
@@ -135,8 +131,8 @@ pub fn plain(text: String) -> String {
     if Alphabet::of(&plain) == Alphabet::Gsm { plain } else { text }
 }
 
-/// The text, and the link on a line of its own, in at most `most` segments. Too long a text is cut, preferably at a
-/// word, and marked. The link stays whole, but is dropped if it takes over half of the room.
+/// The text, and the link on its own line, in at most `most` segments. Too long a text is cut, preferably at a word.
+/// The link stays whole, but is dropped if it takes over half of the room.
 #[must_use]
 pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     let text = plain(text.trim().to_owned());
@@ -152,8 +148,7 @@ pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     }
     let cut = |at: usize| format!("{}{}{end}", text[..at].trim_end(), alphabet.ellipsis());
     let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-    // A prefix alone may need a smaller alphabet. Using that of the whole makes the count monotonic, so a binary search
-    // works.
+    // With the alphabet of the whole text the count is monotonic, so a binary search works.
     let fitting = places.partition_point(|at| ranges(&cut(*at), alphabet).len() <= most);
     let longest = fitting.checked_sub(1).map_or(0, |index| places[index]);
     cut(at_a_word(&text, longest))

@@ -23,12 +23,10 @@ pub struct AllowList {
 }
 
 impl AllowList {
-    /// Adds these to the built-in push services.
     pub fn new(named: Vec<AllowedHost>) -> Self {
         Self { named }
     }
 
-    /// Hosts of the operator.
     pub fn named(&self) -> &[AllowedHost] {
         &self.named
     }
@@ -48,7 +46,6 @@ impl AllowList {
     }
 }
 
-/// Whether a domain is a built-in push service.
 pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }

@@ -16,7 +16,7 @@ pub enum Answer {
         /// Mostly 201.
         status: u16,
     },
-    /// 404 or 410: the subscription is dead and to be deleted.
+    /// 404 or 410: the subscription is dead.
     Gone {
         /// 404 or 410.
         status: u16,
@@ -25,21 +25,21 @@ pub enum Answer {
     Forbidden {
         /// 403.
         status: u16,
-        /// The service's text, if safe.
+        /// The service's text.
         why: String,
     },
     /// 401, even with a fresh token. Permanent, and ours to fix (keys, clock).
     Unauthorized {
         /// 401.
         status: u16,
-        /// The service's text, if safe.
+        /// The service's text.
         why: String,
     },
-    /// 400, redirects and other unknown statuses: permanent, and ours to fix.
+    /// 400, redirects and unknown statuses: permanent, and ours to fix.
     Rejected {
         /// HTTP status.
         status: u16,
-        /// The service's text, if safe.
+        /// The service's text.
         why: String,
     },
     /// 413, or too long to be sent. Permanent, and ours to fix.
@@ -147,7 +147,7 @@ impl fmt::Display for Answer {
     }
 }
 
-/// A body's text, if safe to keep: a short line of printable ASCII without links, endpoint paths, keys or tokens, which
+/// A body's text, if safe: a short line of printable ASCII without links, endpoint paths, keys or tokens, which
 /// services like to echo.
 pub fn reason(body: &[u8], endpoint: &url::Url) -> Option<String> {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);

@@ -1,4 +1,4 @@
-//! HTTP client of the push services: one connection per host, bounded in time and in flight, no redirects.
+//! HTTP client of the push services: one connection per host.
 
 use std::{path::Path, pin::pin, time::Duration};
 
@@ -35,10 +35,8 @@ pub struct Client {
     limit: Duration,
 }
 
-/// The used parts of a response.
 pub struct Reply {
     pub status: u16,
-    /// Retry-After as received.
     pub retry_after: Option<String>,
     /// Start of an error's body, if it holds no secret.
     pub why: Option<String>,
@@ -70,8 +68,8 @@ impl Client {
 
     /// Sends one request and reads the response.
     ///
-    /// `make` builds the request only when its turn has come, so that its TTL is current. Waiting for a permit doesn't
-    /// count against the limit: the 100 exchanges ahead are bounded by it themselves.
+    /// `make` builds the request when its turn has come, so that its TTL is current. Waiting for a permit doesn't count
+    /// against the limit: the 100 exchanges ahead are bounded by it themselves.
     pub async fn exchange<E>(
         &self,
         endpoint: &Endpoint,
@@ -127,8 +125,8 @@ async fn reply(response: Response, endpoint: &Endpoint) -> Reply {
     http_status(status);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let accepted = response.status().is_success();
-    // An unread body costs an HTTP/1.1 connection. The body has its own limit, so that an endless one can't turn an
-    // accepted push into a failure.
+    // An unread body costs an HTTP/1.1 connection. An endless body must not fail an accepted push, so it has its own
+    // limit.
     let body = timeout(BODY_TIMEOUT, outbound::body(response, MAX_BODY)).await.unwrap_or_default();
     let why = if accepted { None } else { reason(&body, endpoint.url()) };
     Reply { status, retry_after, why }

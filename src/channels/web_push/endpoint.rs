@@ -1,6 +1,6 @@
 //! Validates endpoints, which are user input.
 //!
-//! Endpoints must not be logged: whoever knows one can send to it. [`Redacted`] is safe.
+//! Never log an endpoint: whoever knows it can send to it. [`Redacted`] is safe.
 
 use std::fmt;
 
@@ -23,8 +23,8 @@ pub struct Endpoint {
 impl Endpoint {
     /// Validates an endpoint against the allow list.
     ///
-    /// It must be a plain `https://host[:port]/…`. Anything the URL standard would repair (blanks, backslashes, missing
-    /// or doubled slashes, other alphabets) is refused, since no browser sends it.
+    /// It must be a plain `https://host[:port]/…`. Forms that the URL standard would repair (blanks, backslashes,
+    /// missing or doubled slashes, other alphabets) are refused: no browser sends them.
     pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, Refused> {
         if text.len() > MAX_LENGTH {
             return Err(Refused::TooLong);

@@ -1,7 +1,7 @@
 //! State per push service: pushes in flight, and whether a connection is open.
 //!
-//! HTTP/2 multiplexes pushes over one connection, but simultaneous first requests would each open their own. So while
-//! no connection is known to be open, one request goes alone and the others wait.
+//! HTTP/2 multiplexes pushes over one connection, but simultaneous first requests would each open one. So until a
+//! connection is known to be open, one request goes alone.
 
 use std::{
     collections::HashMap,
@@ -16,13 +16,12 @@ use crate::clock::Clock;
 /// Per origin: the usual limit of HTTP/2 streams per connection.
 pub const MAX_IN_FLIGHT: usize = 100;
 
-/// Idle origins kept. Wildcard hosts are unbounded, since subscribers report them.
+/// Wildcard hosts are unbounded, since subscribers report them.
 const MAX_IDLE: usize = 256;
 
 /// How long a connection is trusted after a response. Shorter than the pool keeps idle ones.
 const TRUSTED_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// Recently used push services.
 pub struct Hosts {
     clock: Clock,
     known: Mutex<HashMap<String, Arc<Host>>>,
@@ -51,7 +50,6 @@ impl Hosts {
     }
 }
 
-/// State of one origin.
 pub struct Host {
     clock: Clock,
     slots: Semaphore,
@@ -75,7 +73,7 @@ impl Host {
         }
     }
 
-    /// Waits until fewer than 100 pushes are in flight.
+    /// Waits for a permit: at most 100 pushes are in flight.
     pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
         self.slots.acquire().await.ok() // Never closed.
     }
@@ -100,7 +98,7 @@ impl Host {
 
     fn is_connected(&self) -> bool {
         let now = self.clock.now();
-        // An instant in the future means that the clock was set back: don't trust it.
+        // A future instant means that the clock was set back.
         self.seen().answered.is_some_and(|answered| (TimeDelta::zero()..TRUSTED_FOR).contains(&(now - answered)))
     }
 

@@ -29,7 +29,7 @@ impl Signer {
     ///
     /// The library sets `iat` and `nbf` from the machine's clock.
     pub fn sign(&self, audience: &str, subject: &str, expires: u64) -> Result<String, Unusable> {
-        // It derives an audience without the port from a subscription. Ours replaces it.
+        // It derives an audience without a port; ours replaces it.
         let subscription = SubscriptionInfo::new(audience, "", "");
         let mut builder = self.0.clone().add_sub_info(&subscription);
         builder.add_claim("aud", audience);

@@ -2,16 +2,15 @@
 //!
 //! [`WebPush::payload`] turns a [`Note`] into JSON for all browsers (`payload.rs`). [`WebPush::send`] then
 //!
-//! 1. validates the endpoint (`endpoint.rs`) against the allowed push services (`allowed.rs`). Otherwise subscribers
-//!    could aim our requests at the internal network;
+//! 1. validates the endpoint (`endpoint.rs`) against the allowed push services (`allowed.rs`), so that subscribers
+//!    can't aim our requests at the internal network;
 //! 2. encrypts the payload for that browser (`seal.rs`, RFC 8291);
 //! 3. takes a signed token (`vapid.rs`, RFC 8292), one per push service and half a day;
-//! 4. posts it (`request.rs`) over the single connection to that push service (`client.rs`, `hosts.rs`), whose address
-//!    the connection's resolver checked (`outbound/resolve.rs`);
+//! 4. posts it (`request.rs`) over the one connection to that push service (`client.rs`, `hosts.rs`);
 //! 5. judges the response (`answer.rs`); a 401 is retried once with a fresh token.
 //!
-//! Other retries are the caller's. A push with the same [`Topic`] replaces an undelivered earlier one, and
-//! notifications with the same tag replace each other on the device.
+//! A push with the same [`Topic`] replaces an undelivered earlier one. Notifications with the same tag replace each
+//! other on the device.
 //!
 //! Endpoints, keys, tokens and payloads never leave this module. Its errors and debug forms show at most a host and a
 //! hash, and it logs nothing.
@@ -94,7 +93,7 @@ impl WebPush {
         .await
     }
 
-    /// The first built-in push service that can be reached, or the error of the first that failed.
+    /// The first built-in push service that responds, or the first error.
     pub async fn reach_built_in(&self) -> Result<&'static str, String> {
         let mut first = None;
         let mut attempts: FuturesUnordered<_> = SOME_BUILT_IN
@@ -115,10 +114,10 @@ impl WebPush {
         payload::build(note, self.app.as_ref())
     }
 
-    /// Sends one push. Takes at most the configured timeout plus a second (twice that after a 401), plus the time of
-    /// 100 others ahead at the same push service.
+    /// Sends one push. Takes at most the timeout plus a second (twice that after a 401), plus the time of 100 others
+    /// ahead at the same push service.
     ///
-    /// If the future is dropped early, the push may or may not have been accepted.
+    /// A future dropped early leaves open whether the push was accepted.
     pub async fn send(&self, push: &Push<'_>) -> Answer {
         self.try_send(push).await.unwrap_or_else(|never_sent| never_sent)
     }
@@ -147,7 +146,7 @@ impl WebPush {
         let make = || {
             request(&Envelope {
                 endpoint,
-                // Time spent waiting must not carry the push past the job's expiry.
+                // Waiting must not carry the push past the job's expiry.
                 ttl: push.ttl.saturating_sub(started.elapsed()),
                 urgency: push.urgency,
                 topic: &push.topic,
@@ -206,11 +205,11 @@ pub struct Push<'a> {
     pub auth: &'a str,
     /// At most [`MAX_PLAINTEXT`] bytes; [`WebPush::payload`] stays below.
     pub payload: &'a [u8],
-    /// How long the push service may keep it for an offline browser; whole seconds, rounded down.
+    /// How long to keep it for an offline browser; whole seconds, rounded down.
     pub ttl: Duration,
     /// Whether to wake the device.
     pub urgency: Urgency,
-    /// The same on every send of a delivery, so that the push service keeps only the latest.
+    /// Constant across sends of a delivery, so that only the latest is kept.
     pub topic: Topic,
 }
 
@@ -256,7 +255,7 @@ impl Urgency {
 pub struct Topic([u8; 32]);
 
 impl Topic {
-    /// Derives it from an id: the first 32 characters of its SHA-256 in base64url. Push services refuse longer ones.
+    /// The first 32 characters of the id's SHA-256 in base64url. Push services refuse longer ones.
     pub fn of(identity: &str) -> Self {
         let hash = digest::digest(&digest::SHA256, identity.as_bytes());
         let mut text = [b'A'; 32];

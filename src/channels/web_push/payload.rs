@@ -1,5 +1,5 @@
-//! Plaintext of a push: one JSON for service workers, and beside it the declarative form
-//! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without a service worker.
+//! Plaintext of a push: JSON for service workers, and the declarative form
+//! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without one.
 
 use std::borrow::Cow;
 
@@ -63,14 +63,13 @@ impl App {
 /// Builds the JSON, at most [`MAX_PAYLOAD`] bytes.
 ///
 /// The declarative half needs an absolute http or https link and is left out without one. To save room, the body is
-/// shortened first. Then the duplicate data is dropped, then all data but `type`, then the declarative half.
+/// shortened, then the duplicate data is dropped, then all data but `type`, then the declarative half.
 pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
     let title = shorten(note.title, MAX_TITLE);
     let tag = shorten(note.tag, MAX_TAG);
     let url = note.url.filter(|url| json_len(url) <= MAX_URL);
     let navigate = navigate(url, app).filter(|url| json_len(url.as_str()) <= MAX_URL);
     let note = Note { title: &title, tag: &tag, url, ..*note };
-    // Most fit unchanged.
     let whole = render(&note, note.body, navigate.as_ref(), app, Detail::Everything);
     if whole.len() <= MAX_PAYLOAD {
         return whole;
@@ -118,7 +117,6 @@ struct Shown<'a> {
     data: Option<&'a Data<'a>>,
 }
 
-/// The job's own fields, and the link.
 struct Data<'a> {
     fields: Cow<'a, Map<String, Value>>,
     url: Option<&'a str>,
@@ -179,7 +177,7 @@ fn navigate(url: Option<&str>, app: Option<&App>) -> Option<Url> {
     matches!(target.scheme(), "http" | "https").then_some(target)
 }
 
-/// The longest prefix that takes at most `room` bytes inside a JSON string, ending with an ellipsis if cut.
+/// The longest prefix of at most `room` bytes inside a JSON string, ending with an ellipsis if cut.
 fn shorten(text: &str, room: usize) -> String {
     if json_len(text) <= room {
         return text.to_owned();

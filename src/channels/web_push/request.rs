@@ -10,14 +10,13 @@ use reqwest::{
 
 use super::{Endpoint, Topic, Urgency, library::Unusable};
 
-/// RFC 8030 has no upper bound, but push services keep nothing for more than four weeks.
+/// Push services keep nothing for more than four weeks.
 const MAX_TTL: Duration = Duration::from_hours(672);
 
 const TTL: HeaderName = HeaderName::from_static("ttl");
 const URGENCY: HeaderName = HeaderName::from_static("urgency");
 const TOPIC: HeaderName = HeaderName::from_static("topic");
 
-/// Contents of a request.
 pub struct Envelope<'a> {
     pub endpoint: &'a Endpoint,
     /// `TTL` (RFC 8030 §5.2): whole seconds, at most four weeks.
@@ -26,13 +25,11 @@ pub struct Envelope<'a> {
     pub urgency: Urgency,
     /// `Topic` (RFC 8030 §5.4).
     pub topic: &'a Topic,
-    /// The encrypted payload.
     pub body: &'a Bytes,
-    /// Value of the `Authorization` header.
     pub authorization: &'a str,
 }
 
-/// Builds the POST. Fails if the token or topic isn't a valid header value; ours always are.
+/// Fails if the token or topic isn't a valid header value; ours always are.
 pub fn request(envelope: &Envelope<'_>) -> Result<Request, Unusable> {
     let mut request = Request::new(Method::POST, envelope.endpoint.url().clone());
     let headers = request.headers_mut();

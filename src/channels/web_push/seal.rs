@@ -37,7 +37,7 @@ impl SubscriberKeys {
     pub fn parse(p256dh: &str, auth: &str) -> Result<Self, SealError> {
         let p256dh: [u8; POINT] = decode(p256dh).and_then(|bytes| bytes.try_into().ok()).ok_or(SealError::PublicKey)?;
         let auth = decode(auth).and_then(|bytes| bytes.try_into().ok()).ok_or(SealError::Secret)?;
-        // Only uncompressed points (RFC 8291 §3.1). The key agreement checks that it lies on the curve.
+        // Only uncompressed points (RFC 8291 §3.1). The key agreement checks the curve.
         if p256dh[0] != 4 {
             return Err(SealError::PublicKey);
         }

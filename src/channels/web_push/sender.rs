@@ -16,13 +16,13 @@ impl Sender for WebPush {
         Channel::WebPush
     }
 
-    /// Topic and tag stay the same, so the push service or browser collapses duplicates.
+    /// Topic and tag stay the same, so duplicates collapse.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
     }
 
-    /// The capacity of one connection. The wait and two exchanges stay below the queue's timeout of 30 s, which would
-    /// burn an attempt.
+    /// Capacity of one connection. The wait and two exchanges stay below the queue's timeout (30 s), which would burn
+    /// an attempt.
     fn places(&self) -> Places {
         Places { most: MAX_IN_FLIGHT, within: Duration::from_secs(8) }
     }

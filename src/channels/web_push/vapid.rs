@@ -1,7 +1,7 @@
 //! VAPID (RFC 8292): the sender's key pair, and the signed tokens that prove it, one per push service.
 //!
-//! Signing costs more than encrypting and sending together. A token is valid for any number of messages to its origin,
-//! so it is kept until shortly before it expires.
+//! Signing costs more than encrypting and sending. A token is valid for any number of messages to its origin, so it is
+//! kept until shortly before it expires.
 
 use std::{
     collections::HashMap,
@@ -58,7 +58,6 @@ pub fn generate_keys() -> Result<KeyPair, Unspecified> {
     })
 }
 
-/// The sender's identity and tokens.
 pub struct Vapid {
     signer: Signer,
     public_key: String,
@@ -73,7 +72,7 @@ struct Token {
 }
 
 impl Vapid {
-    /// Checks that the keys are P-256 and match, and that the subject is a contact (RFC 8292 §2.1).
+    /// Checks that the keys match, and that the subject is a contact (RFC 8292 §2.1).
     pub fn new(keys: &KeyPair, subject: &str, clock: Clock) -> Result<Self, SettingsError> {
         let private = decode(&keys.private).filter(|bytes| bytes.len() == 32);
         let signer = private.and_then(|bytes| Signer::new(&URL_SAFE_NO_PAD.encode(bytes)).ok()).ok_or_else(|| {
@@ -104,7 +103,6 @@ impl Vapid {
         Ok(Self { signer, public_key, subject: subject.to_owned(), clock, tokens: Mutex::default() })
     }
 
-    /// Public key, base64url without padding.
     pub fn public_key(&self) -> &str {
         &self.public_key
     }
@@ -124,12 +122,12 @@ impl Vapid {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = tokens.get(origin) {
             let left = token.expires - now;
-            // More than a lifetime left means that the clock was set back: the push service would refuse it.
+            // The clock was set back: the push service would refuse an expiry that far off.
             if left > RENEW_BEFORE && left <= LIFETIME && usable(&token.authorization) {
                 return Ok(Arc::clone(&token.authorization));
             }
         }
-        // Signed under the lock (a fraction of a millisecond), so that concurrent senders sign once.
+        // Under the lock (a fraction of a millisecond), so that concurrent senders sign once.
         let expires = now + LIFETIME;
         let seconds = u64::try_from(expires.timestamp()).map_err(|_| Unusable)?;
         let token = self.signer.sign(origin, &self.subject, seconds)?;
@@ -174,7 +172,7 @@ mod tests {
         Clock::manual("2026-03-29T00:30:00Z".parse().unwrap())
     }
 
-    /// The claims, verified by another library than the signer's.
+    /// Claims, verified by another library.
     fn claims(vapid: &Vapid, authorization: &str) -> Value {
         let (token, key) = authorization.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
         assert_eq!(key, vapid.public_key());

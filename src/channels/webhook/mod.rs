@@ -106,8 +106,7 @@ impl Webhook {
         let port = url.port_or_known_default().unwrap_or_default();
         let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
         let is_public = match host {
-            // The resolver checks a name's addresses. A name from the allow list may have any address, so only on its
-            // port.
+            // The resolver checks the addresses of a name. An allowed name may have any, so it needs its exact port.
             Host::Domain(_) => !self.settings.allowed_hosts.iter().any(|allowed| allowed.has(&host)),
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
@@ -199,8 +198,8 @@ impl Sender for Webhook {
     }
 }
 
-/// By Standard Webhooks: 2xx is success, 410 ends the subscription, anything else may be retried. A redirect could lead
-/// anywhere, so it is not followed.
+/// By Standard Webhooks: 2xx is success, 410 unsubscribes, anything else may be retried. Redirects are not followed:
+/// they could lead anywhere.
 fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
     let why = || format!("answered {}", status.as_u16());
     match status.as_u16() {
