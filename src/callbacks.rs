@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
-pub use self::counts::{Counts, Fate};
+pub use self::counts::{CallbackOutcome, Counts};
 use crate::{
     channels::gateway::{Callback, Receiver},
     clock::Clock,
@@ -78,7 +78,7 @@ struct Desk {
     store: Store,
     clock: Clock,
     counts: Arc<Counts>,
-    places: Semaphore,
+    permits: Semaphore,
 }
 
 /// Listens on `port` (0 = any free one) of all addresses until `stop`, in the current runtime. Fails if the port is
@@ -94,10 +94,10 @@ pub fn serve(
     let listener = http::listen(port)?;
     let address = listener.local_addr()?;
     let counts = Arc::new(Counts::new(metrics));
-    let places = Semaphore::new(MOST_AT_ONCE);
+    let permits = Semaphore::new(MOST_AT_ONCE);
     // A proxy may strip the path of the public URL, or leave it.
     let outside = format!("{}{ROUTE}", receiver.public_url().path());
-    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), places });
+    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), permits });
     let mut router = Router::new().without_v07_checks().route(ROUTE, post(receive));
     if outside != ROUTE {
         router = router.route(&outside, post(receive));
@@ -117,19 +117,19 @@ async fn receive(
     };
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
-        desk.counts.add(Fate::Malformed);
+        desk.counts.add(CallbackOutcome::Malformed);
         return said(NO_FORM);
     }
     let body = match timeout(READ_TIMEOUT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
-            desk.counts.add(Fate::Malformed);
+            desk.counts.add(CallbackOutcome::Malformed);
             let too_long =
                 std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
             return said(if too_long { TOO_LONG } else { BROKEN });
         }
         Err(_) => {
-            desk.counts.add(Fate::Malformed);
+            desk.counts.add(CallbackOutcome::Malformed);
             return said(TOO_SLOW);
         }
     };
@@ -145,13 +145,13 @@ async fn receive(
     let callback = match Callback::read(channel, &parameters) {
         Ok(callback) => callback,
         Err(malformed) => {
-            desk.counts.add(Fate::Malformed);
+            desk.counts.add(CallbackOutcome::Malformed);
             tracing::warn!(channel = channel.name(), provider, "a signed callback cannot be read: {malformed}");
             return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
     // After authentication, so that forgeries take no permits.
-    let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
+    let Ok(_permit) = desk.permits.try_acquire() else { return said(BUSY) };
     let reported = Reported {
         id: delivery,
         channel,
@@ -169,20 +169,20 @@ impl Desk {
         let (delivery, channel) = (reported.id.as_str(), reported.channel.name());
         match self.write_in_time(reported).await {
             Ok(Noted::Changed(state)) => {
-                self.counts.add(Fate::Noted);
+                self.counts.add(CallbackOutcome::Noted);
                 tracing::info!(delivery, channel, state, said = reported.words, "reported by its provider: {state}");
                 NOTED
             }
             Ok(Noted::Known) => {
-                self.counts.add(Fate::Known);
+                self.counts.add(CallbackOutcome::Known);
                 NOTED
             }
             Ok(Noted::Missing) => {
-                self.counts.add(Fate::Missing);
+                self.counts.add(CallbackOutcome::Missing);
                 NO_DELIVERY
             }
             Err(error) => {
-                self.counts.add(Fate::Lost);
+                self.counts.add(CallbackOutcome::Lost);
                 tracing::error!(delivery, channel, said = reported.words, "a callback cannot be written: {error}");
                 NO_DATABASE
             }

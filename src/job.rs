@@ -242,12 +242,3 @@ pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
         EventStatus::Ahead => None,
     }
 }
-
-/// A text from the care tables, which know no limits, cut to `most` characters.
-#[must_use]
-pub fn shorten(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
-    }
-}

@@ -5,87 +5,36 @@
 //!
 //! Texts are plain: variables are inserted verbatim and never parsed. Each channel does its own escaping.
 
+mod catalogue;
 mod file;
 mod filters;
 mod load;
+mod locale;
+mod problem;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
-pub use self::{
-    file::is_name,
-    load::{LoadError, Problem},
+use self::{
+    catalogue::{Catalogue, Named, values},
+    filters::NOW,
 };
-use crate::{job, schedule::nearest, text};
-
-/// Fallback if the user's language is unknown or has no translation.
-pub const DEFAULT_LOCALE: &str = "en";
-
-/// Built-in variable: the current instant, RFC 3339.
-const NOW: &str = "now";
-
-/// Characters. Care tables have no limits, so longer titles are cut.
-pub const LONGEST_TITLE: usize = 200;
-/// Characters. Longer bodies are cut.
-pub const LONGEST_BODY: usize = 2000;
+pub use self::{
+    catalogue::{LONGEST_BODY, LONGEST_TITLE, Text},
+    file::is_name,
+    locale::DEFAULT_LOCALE,
+    problem::{LoadError, Problem},
+};
+use crate::{schedule::nearest, text};
 
 /// All templates of a worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Templates(Arc<Known>);
-
-struct Known {
-    /// By locale key.
-    environments: BTreeMap<String, Environment<'static>>,
-    named: BTreeMap<String, Named>,
-}
-
-/// All files of one name.
-struct Named {
-    /// Variables that a job must supply.
-    variables: BTreeSet<String>,
-    /// By locale key.
-    files: BTreeMap<String, Compiled>,
-    built_in: bool,
-}
-
-/// A compiled file. Its two texts are in the environment of its locale.
-struct Compiled {
-    /// Path, for errors.
-    place: String,
-    /// Name of its directory.
-    locale: String,
-    own: bool,
-    title: Part,
-    body: Part,
-}
-
-/// Title or body of a file.
-struct Part {
-    /// Name in the environment.
-    key: String,
-    /// First line in the file.
-    line: usize,
-}
-
-/// A rendered text.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// One line of 1 to 200 characters.
-    pub title: String,
-    /// Up to 2000 characters.
-    pub body: String,
-}
+pub struct Templates(Arc<Catalogue>);
 
 /// A job that doesn't fit the templates. Holds names only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,7 +74,7 @@ pub struct Broken {
 impl Templates {
     /// Loads the built-in files and those of a directory. Errors list every problem, with its line.
     pub fn load(own: Option<&Path>) -> Result<Self, LoadError> {
-        load::load(own).map(|known| Self(Arc::new(known)))
+        load::load(own).map(|catalogue| Self(Arc::new(catalogue)))
     }
 
     /// Binds a template to the variables of one job. Fails if the name is unknown or a variable is missing. Others are
@@ -141,7 +90,7 @@ impl Templates {
             return Err(Unfit::Lacks { name: name.to_owned(), variable: variable.clone() });
         }
         variables.insert(NOW.to_owned(), text::instant(now).into());
-        Ok(Filled { known: &self.0, named, variables: values(&variables) })
+        Ok(Filled { catalogue: &self.0, named, variables: values(&variables) })
     }
 
     /// `4 built in (1 replaced), 2 of your own (welcome, farewell); in de, en, es, fr`
@@ -168,7 +117,7 @@ impl fmt::Debug for Templates {
 
 /// A template with the variables of one job.
 pub struct Filled<'a> {
-    known: &'a Known,
+    catalogue: &'a Catalogue,
     named: &'a Named,
     variables: minijinja::Value,
 }
@@ -185,71 +134,9 @@ impl<'a> Filled<'a> {
     /// Renders the text for this locale. Errors name the line and no values.
     pub fn text(&self, locale: &str) -> Result<Text, Broken> {
         let (key, file) = self.named.best(locale);
-        let texts = self.known.render(key, file, &self.variables);
+        let texts = self.catalogue.render(key, file, &self.variables);
         texts.map_err(|(line, error)| Broken { place: file.place.clone(), line, what: without_values(&error) })
     }
-}
-
-impl Named {
-    fn best(&self, wanted: &str) -> (&str, &Compiled) {
-        let wanted = key_of(wanted);
-        let mut candidate = wanted.as_str();
-        loop {
-            if let Some((key, file)) = self.files.get_key_value(candidate) {
-                return (key, file);
-            }
-            match candidate.rsplit_once('-') {
-                Some((wider, _)) => candidate = wider,
-                None if candidate == DEFAULT_LOCALE => break,
-                None => candidate = DEFAULT_LOCALE,
-            }
-        }
-        #[expect(clippy::expect_used, reason = "a name is known by its files: load.rs makes none without")]
-        self.files.first_key_value().map(|(key, file)| (key.as_str(), file)).expect("a file")
-    }
-}
-
-impl Known {
-    fn render(
-        &self,
-        key: &str,
-        file: &Compiled,
-        variables: &minijinja::Value,
-    ) -> Result<Text, (usize, minijinja::Error)> {
-        let part = |part: &Part| {
-            let environment = self.environments.get(key).ok_or_else(|| ErrorKind::TemplateNotFound.into());
-            let rendered = environment.and_then(|known| known.get_template(&part.key)?.render(variables.clone()));
-            rendered.map_err(|error: minijinja::Error| (part.line + error.line().unwrap_or(1) - 1, error))
-        };
-        let title = one_line(&part(&file.title)?);
-        if title.is_empty() {
-            return Err((file.title.line, filters::spoken("the title comes out empty")));
-        }
-        let body = printable(part(&file.body)?.trim());
-        Ok(Text { title: job::shorten(&title, LONGEST_TITLE), body: job::shorten(&body, LONGEST_BODY) })
-    }
-}
-
-fn values(variables: &Map<String, Value>) -> minijinja::Value {
-    minijinja::Value::from(minijinja::value::Serde(variables))
-}
-
-/// `de_AT.UTF-8` → `de-at`
-fn key_of(locale: &str) -> String {
-    let tag = locale.trim().split(['.', '@']).next().unwrap_or_default();
-    tag.replace('_', "-").to_ascii_lowercase()
-}
-
-/// A title is one line, whatever its variables hold.
-fn one_line(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Keeps line breaks, drops other control characters.
-fn printable(text: &str) -> String {
-    let blank = |c: char| c.is_control() && c != '\n' && c != '\t';
-    text.replace("\r\n", "\n").chars().map(|c| if blank(c) { ' ' } else { c }).collect()
 }
 
 /// Error text without its own message, which may quote values.

@@ -6,15 +6,22 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use url::Url;
 
-use crate::job;
-
 /// Characters of a name in a text. Care tables have no limits, notifications do.
 const LONGEST_NAME: usize = 200;
 
 /// A name, title or place from the care tables, shortened.
 #[must_use]
 pub fn name(text: &str) -> String {
-    job::shorten(text.trim(), LONGEST_NAME)
+    shorten(text.trim(), LONGEST_NAME)
+}
+
+/// Cuts a text to `most` characters, with an ellipsis.
+#[must_use]
+pub fn shorten(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        None => text.to_owned(),
+        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
+    }
 }
 
 /// A path of the application with an id in its query.

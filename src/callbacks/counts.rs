@@ -14,7 +14,7 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 
 /// Outcome of one callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum CallbackOutcome {
     /// It changed the ledger.
     Noted,
     /// Already on record.
@@ -29,7 +29,7 @@ pub enum Fate {
     Lost,
 }
 
-impl Fate {
+impl CallbackOutcome {
     /// All outcomes.
     pub const ALL: [Self; 6] = [Self::Noted, Self::Known, Self::Missing, Self::Forged, Self::Malformed, Self::Lost];
 
@@ -50,35 +50,35 @@ impl Fate {
 /// Callbacks by outcome, since the start.
 #[derive(Debug)]
 pub struct Counts {
-    of: [CallbackMetrics; Fate::ALL.len()],
+    of: [CallbackMetrics; CallbackOutcome::ALL.len()],
     told: Mutex<Option<Instant>>,
 }
 
 impl Counts {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { of: Fate::ALL.map(|fate| metrics.callbacks(fate.name())), told: Mutex::default() }
+        Self { of: CallbackOutcome::ALL.map(|outcome| metrics.callbacks(outcome.name())), told: Mutex::default() }
     }
 
     /// Count of one outcome.
     #[must_use]
-    pub fn of(&self, fate: Fate) -> u64 {
-        self.of[fate as usize].count()
+    pub fn of(&self, outcome: CallbackOutcome) -> u64 {
+        self.of[outcome as usize].count()
     }
 
-    pub(super) fn add(&self, fate: Fate) {
-        self.of[fate as usize].add();
+    pub(super) fn add(&self, outcome: CallbackOutcome) {
+        self.of[outcome as usize].add();
     }
 
     /// Counts a forgery. Returns the total if it is time to log it.
     pub(super) fn forged(&self) -> Option<u64> {
-        self.add(Fate::Forged);
+        self.add(CallbackOutcome::Forged);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if told.is_some_and(|told| now - told < TELL_EVERY) {
             return None;
         }
         *told = Some(now);
-        Some(self.of(Fate::Forged))
+        Some(self.of(CallbackOutcome::Forged))
     }
 }
 
@@ -93,8 +93,13 @@ mod tests {
         assert_eq!(told, [Some(1), None, None]);
         tokio::time::advance(TELL_EVERY).await;
         assert_eq!(counts.forged(), Some(4));
-        for fate in Fate::ALL {
-            assert_eq!(counts.of(fate), if fate == Fate::Forged { 4 } else { 0 }, "{}", fate.name());
+        for outcome in CallbackOutcome::ALL {
+            assert_eq!(
+                counts.of(outcome),
+                if outcome == CallbackOutcome::Forged { 4 } else { 0 },
+                "{}",
+                outcome.name()
+            );
         }
     }
 }

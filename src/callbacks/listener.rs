@@ -32,9 +32,9 @@ const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
 /// Serves until `stop`, then finishes the requests in flight.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
-    while let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
+    while let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await {
         match stop.run_until_cancelled(listener.accept()).await {
             None => break,
             Some(Err(_)) => sleep(ACCEPT_AGAIN).await,
@@ -42,7 +42,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 let (router, stop) = (router.clone(), stop.clone());
                 connections.spawn(async move {
                     connection(stream, router, stop).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_LOCALE, NOW, Problem};
+use super::{filters::NOW, locale::DEFAULT_LOCALE, problem::Problem};
 
 const EXPECTED: &str = "expected `title: …`, `example: {…}`, a comment (`# …`), or the blank line before the body";
 

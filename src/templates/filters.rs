@@ -5,8 +5,11 @@ use std::fmt::Write as _;
 use chrono::{DateTime, Locale, Utc, format::StrftimeItems};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, syntax::SyntaxConfig};
 
-use super::{NOW, key_of};
+use super::locale::{DEFAULT_LOCALE, key_of};
 use crate::text;
+
+/// Built-in variable: the current instant, RFC 3339.
+pub(super) const NOW: &str = "now";
 
 /// An error text of ours, which holds no values.
 #[derive(Debug, thiserror::Error)]
@@ -91,7 +94,7 @@ fn names_of(locale: &str) -> Locale {
     let language = key.split('-').next().unwrap_or_default().to_owned();
     let of = |country: &str| Locale::try_from(format!("{language}_{country}").as_str()).ok();
     let country = key.split('-').skip(1).find(|part| part.len() == 2).and_then(|part| of(&part.to_ascii_uppercase()));
-    if language == super::DEFAULT_LOCALE {
+    if language == DEFAULT_LOCALE {
         return country.unwrap_or(Locale::POSIX);
     }
     let letters = 'A'..='Z';

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fmt,
     fs::{self, DirEntry},
     path::Path,
 };
@@ -10,9 +9,11 @@ use std::{
 use minijinja::{Environment, ErrorKind};
 
 use super::{
-    Compiled, Known, NOW, Named, Part,
+    catalogue::{Catalogue, Compiled, Named, Part, values},
     file::{self, Example, Parsed, Source},
-    filters, key_of, values,
+    filters::{self, NOW},
+    locale::key_of,
+    problem::{LoadError, Problem},
     words::{Role, words},
 };
 use crate::schedule::nearest;
@@ -22,49 +23,6 @@ const EMBEDDED: &[(&str, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/temp
 
 /// The current instant when rendering examples.
 const EXAMPLE_NOW: &str = "2027-03-01T08:00:00Z";
-
-/// A problem in a template file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Problem {
-    /// File or directory.
-    pub place: String,
-    /// Line, if it is confined to one.
-    pub line: Option<usize>,
-    /// The problem and the expected form.
-    pub what: String,
-}
-
-impl Problem {
-    pub(super) fn new(place: &str, line: usize, what: impl Into<String>) -> Self {
-        Self { place: place.to_owned(), line: Some(line), what: what.into() }
-    }
-
-    fn of(place: impl Into<String>, what: impl Into<String>) -> Self {
-        Self { place: place.into(), line: None, what: what.into() }
-    }
-}
-
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            Some(line) => write!(f, "{}:{line}: {}", self.place, self.what),
-            None => write!(f, "{}: {}", self.place, self.what),
-        }
-    }
-}
-
-/// All problems of the templates.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LoadError(pub Vec<Problem>);
-
-impl fmt::Display for LoadError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let problems: Vec<String> = self.0.iter().map(ToString::to_string).collect();
-        write!(f, "{}", problems.join("; "))
-    }
-}
-
-impl std::error::Error for LoadError {}
 
 struct File {
     place: String,
@@ -81,7 +39,7 @@ struct Examples {
     all: Vec<Example>,
 }
 
-pub(super) fn load(own: Option<&Path>) -> Result<Known, LoadError> {
+pub(super) fn load(own: Option<&Path>) -> Result<Catalogue, LoadError> {
     let mut problems = Vec::new();
     let mut files = Vec::new();
     for (locale, file, text) in EMBEDDED {
@@ -177,8 +135,8 @@ fn examples(files: &[File], problems: &mut Vec<Problem>) -> BTreeMap<String, Exa
     by_name
 }
 
-fn compile(files: Vec<File>, examples: &BTreeMap<String, Examples>, problems: &mut Vec<Problem>) -> Known {
-    let mut known = Known { environments: BTreeMap::new(), named: BTreeMap::new() };
+fn compile(files: Vec<File>, examples: &BTreeMap<String, Examples>, problems: &mut Vec<Problem>) -> Catalogue {
+    let mut known = Catalogue { environments: BTreeMap::new(), named: BTreeMap::new() };
     let none = Examples::default();
     let replaced: BTreeSet<(String, String)> =
         files.iter().filter(|file| file.own).map(|file| (key_of(&file.locale), file.name.clone())).collect();
@@ -264,7 +222,7 @@ fn unknown_variable(name: &str, of_name: &Examples) -> String {
 }
 
 /// Renders a file with each example of its name. Examples hold nothing personal, so errors are shown in full.
-fn try_examples(known: &Known, key: &str, file: &Compiled, of_name: &Examples) -> Option<Problem> {
+fn try_examples(known: &Catalogue, key: &str, file: &Compiled, of_name: &Examples) -> Option<Problem> {
     let without = [Example { line: 0, variables: serde_json::Map::new() }];
     let all = if of_name.all.is_empty() { &without[..] } else { &of_name.all };
     for (number, example) in (1..).zip(all) {

@@ -134,7 +134,8 @@ fn enhanced(code: u16, text: &str) -> Option<(u16, u16)> {
     let mut parts = text.split_whitespace().next()?.split('.');
     let mut number = || {
         let part = parts.next()?;
-        (part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit())).then(|| part.parse::<u16>().ok())?
+        let is_number = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { part.parse::<u16>().ok() } else { None }
     };
     let (class, subject, detail) = (number()?, number()?, number()?);
     (class == code / 100 && parts.next().is_none()).then_some((subject, detail))

@@ -14,7 +14,7 @@ use lettre::{
 use minijinja::{AutoEscape, Environment, context, syntax::SyntaxConfig};
 use url::Url;
 
-use crate::{channels::Parcel, job};
+use crate::{channels::Parcel, text};
 
 const TEXT: &str = "message.txt";
 const HTML: &str = "message.html";
@@ -80,7 +80,7 @@ impl Writer {
         let message = Message::builder()
             .from(self.from.clone())
             .to(Mailbox::new(None, to.clone()))
-            .header(Subject::from(job::shorten(&title, LONGEST_SUBJECT)))
+            .header(Subject::from(text::shorten(&title, LONGEST_SUBJECT)))
             .header(Date::new(date(parcel)))
             .header(MessageId::from(format!("<{}@{}>", parcel.id, self.from.email.domain())))
             // RFC 3834 §5: suppresses out-of-office replies.
@@ -332,7 +332,7 @@ mod tests {
             }
             let (subject, text, html) = read(&message);
             let (title, body) = (one_line(&title), lines(&body));
-            prop_assert_eq!(subject, job::shorten(&title, LONGEST_SUBJECT));
+            prop_assert_eq!(subject, text::shorten(&title, LONGEST_SUBJECT));
             let expected = match (title.as_str(), body.as_str()) {
                 (title, "") => format!("{title}\n\n"),
                 (title, body) => format!("{title}\n\n{body}\n\n"),

@@ -45,7 +45,7 @@ impl Email {
         let hosts: Vec<&str> = settings.servers.iter().map(|server| server.host.as_str()).collect();
         let named = |server: &SmtpServer| {
             let alone = hosts.iter().filter(|host| **host == server.host).count() == 1;
-            if alone { server.host.clone() } else { server.place() }
+            if alone { server.host.clone() } else { server.host_and_port() }
         };
         let servers = settings.servers.iter();
         let servers = servers

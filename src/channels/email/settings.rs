@@ -94,7 +94,7 @@ impl SmtpServer {
         if servers.len() > MOST_SERVERS {
             return Err(wrong("names more than two servers"));
         }
-        if servers.len() == MOST_SERVERS && servers[0].place() == servers[1].place() {
+        if servers.len() == MOST_SERVERS && servers[0].host_and_port() == servers[1].host_and_port() {
             return Err(wrong("names the same server twice"));
         }
         Ok(servers)
@@ -133,7 +133,7 @@ impl SmtpServer {
         Ok(Self { port: url.port().unwrap_or(security.default_port()), host, security, user })
     }
 
-    pub(super) fn place(&self) -> String {
+    pub(super) fn host_and_port(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -248,7 +248,10 @@ mod tests {
         let user = server("smtps://ops%40example.org:p%40ss%2Cw%C3%B6rd@mail.example.org").user;
         assert_eq!(user, Some(("ops@example.org".into(), "p@ss,wörd".into())));
         let two = SmtpServer::list("smtps://one.example, smtp://two.example").unwrap();
-        assert_eq!(two.iter().map(SmtpServer::place).collect::<Vec<_>>(), ["one.example:465", "two.example:587"]);
+        assert_eq!(
+            two.iter().map(SmtpServer::host_and_port).collect::<Vec<_>>(),
+            ["one.example:465", "two.example:587"]
+        );
     }
 
     #[test]

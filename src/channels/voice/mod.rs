@@ -4,7 +4,7 @@ use super::{
     Parcel,
     gateway::{Composed, Gateway, Medium},
 };
-use crate::{job, plan::Channel};
+use crate::{plan::Channel, text};
 
 /// The voice channel.
 pub type Voice = Gateway<Call>;
@@ -55,7 +55,7 @@ fn instructions(text: &str, language: Option<&str>) -> String {
     let language = language.map(|language| format!(" language=\"{language}\"")).unwrap_or_default();
     let mut most = LONGEST_SPOKEN;
     loop {
-        let say = format!("<Say{language}>{}</Say>", escaped(&job::shorten(&spoken, most)));
+        let say = format!("<Say{language}>{}</Say>", escaped(&text::shorten(&spoken, most)));
         let whole = format!("<Response>{say}<Pause length=\"1\"/>{say}</Response>");
         // Escaped characters can take several each.
         if whole.chars().count() <= LONGEST || most < 2 {

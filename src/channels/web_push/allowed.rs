@@ -2,7 +2,7 @@
 
 use url::Host;
 
-use super::Refused;
+use super::EndpointRefused;
 use crate::channels::outbound::AllowedHost;
 
 /// Push services of common browsers. A leading `*.` matches one or more labels.
@@ -32,16 +32,16 @@ impl AllowList {
     }
 
     /// Checks an endpoint's host and port.
-    pub fn check(&self, host: &Host<&str>, port: u16) -> Result<(), Refused> {
+    pub fn check(&self, host: &Host<&str>, port: u16) -> Result<(), EndpointRefused> {
         if self.named.iter().any(|named| named.is_at(host, port)) {
             return Ok(());
         }
         let built_in = matches!(host, Host::Domain(domain) if is_built_in(domain));
         match (built_in, port) {
             (true, HTTPS_PORT) => Ok(()),
-            (true, _) => Err(Refused::Port),
-            (false, _) if self.named.iter().any(|named| named.has(host)) => Err(Refused::Port),
-            (false, _) => Err(Refused::Host),
+            (true, _) => Err(EndpointRefused::Port),
+            (false, _) if self.named.iter().any(|named| named.has(host)) => Err(EndpointRefused::Port),
+            (false, _) => Err(EndpointRefused::Host),
         }
     }
 }

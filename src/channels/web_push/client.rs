@@ -6,12 +6,15 @@ use reqwest::{Request, Response, header::RETRY_AFTER};
 use tokio::time::timeout;
 
 use super::{
-    AllowList, Endpoint, SettingsError,
-    answer::{MAX_BODY, reason},
+    AllowList, Endpoint,
     hosts::{Host, Hosts},
+    outcome::{MAX_BODY, reason},
 };
 use crate::{
-    channels::outbound::{self, CONNECT_TIMEOUT, TIMEOUT, describe},
+    channels::{
+        SettingsError,
+        outbound::{self, CONNECT_TIMEOUT, TIMEOUT, describe},
+    },
     clock::Clock,
     telemetry::traces::http_status,
 };
@@ -24,8 +27,11 @@ const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 /// Limit of a body, after its status.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Interval of HTTP/2 pings, and limit for the reply.
-const KEEP_ALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(5));
+/// Interval of HTTP/2 pings.
+const PING_EVERY: Duration = Duration::from_secs(20);
+
+/// Limit of the reply to a ping.
+const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
@@ -53,13 +59,12 @@ impl Client {
         limit: Duration,
         clock: Clock,
     ) -> Result<Self, SettingsError> {
-        let (interval, patience) = KEEP_ALIVE;
         let roots = ca_file.map(|file| outbound::roots(CA_FILE, file)).transpose()?.unwrap_or_default();
         let http = outbound::client(allowed.named(), roots)
             .connect_timeout(CONNECT_TIMEOUT.min(limit))
             .pool_idle_timeout(POOL_IDLE)
-            .http2_keep_alive_interval(interval)
-            .http2_keep_alive_timeout(patience)
+            .http2_keep_alive_interval(PING_EVERY)
+            .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)
             .build()
             .map_err(|_| outbound::no_roots(CA_FILE))?;
@@ -76,7 +81,7 @@ impl Client {
         make: impl FnOnce() -> Result<Request, E>,
     ) -> Result<Result<Reply, NoReply>, E> {
         let host = self.hosts.get(endpoint.origin());
-        let _slot = host.slot().await;
+        let _permit = host.permit().await;
         let exchange = async {
             let alone = host.turn().await;
             let request = make()?;

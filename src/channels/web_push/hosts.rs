@@ -52,7 +52,7 @@ impl Hosts {
 
 pub struct Host {
     clock: Clock,
-    slots: Semaphore,
+    permits: Semaphore,
     first: tokio::sync::Mutex<()>,
     seen: Mutex<Seen>,
 }
@@ -66,7 +66,7 @@ struct Seen {
 impl Host {
     fn new(clock: Clock) -> Self {
         Self {
-            slots: Semaphore::new(MAX_IN_FLIGHT),
+            permits: Semaphore::new(MAX_IN_FLIGHT),
             first: tokio::sync::Mutex::default(),
             seen: Mutex::new(Seen { used: clock.now(), answered: None }),
             clock,
@@ -74,8 +74,8 @@ impl Host {
     }
 
     /// Waits for a permit: at most 100 pushes are in flight.
-    pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        self.slots.acquire().await.ok() // Never closed.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok() // Never closed.
     }
 
     /// Returns at once while a connection is open. Otherwise one at a time, with a guard: the caller goes alone.
@@ -154,13 +154,13 @@ mod tests {
     #[tokio::test]
     async fn the_hundred_and_first_waits() {
         let host = Host::new(clock());
-        let mut slots = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
-            slots.push(host.slot().await.unwrap());
+            permits.push(host.permit().await.unwrap());
         }
-        let mut waiting = Box::pin(host.slot());
+        let mut waiting = Box::pin(host.permit());
         assert!(futures::poll!(&mut waiting).is_pending());
-        slots.pop();
+        permits.pop();
         assert!(waiting.await.is_some());
     }
 

@@ -7,7 +7,7 @@
 //! 2. encrypts the payload for that browser (`seal.rs`, RFC 8291);
 //! 3. takes a signed token (`vapid.rs`, RFC 8292), one per push service and half a day;
 //! 4. posts it (`request.rs`) over the one connection to that push service (`client.rs`, `hosts.rs`);
-//! 5. judges the response (`answer.rs`); a 401 is retried once with a fresh token.
+//! 5. judges the response (`outcome.rs`); a 401 is retried once with a fresh token.
 //!
 //! A push with the same [`Topic`] replaces an undelivered earlier one. Notifications with the same tag replace each
 //! other on the device.
@@ -16,39 +16,43 @@
 //! hash, and it logs nothing.
 
 mod allowed;
-mod answer;
 mod client;
 mod endpoint;
 mod hosts;
 mod library;
+mod outcome;
 mod payload;
+mod push;
+mod refusal;
 mod request;
 mod seal;
 mod sender;
 mod settings;
 mod vapid;
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use aws_lc_rs::digest;
-use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::Instant;
 
-pub use allowed::AllowList;
-pub use answer::{Answer, DEFAULT_WAIT};
-pub use endpoint::{Endpoint, Redacted, Refused};
-pub use payload::{MAX_PAYLOAD, Note};
-pub use seal::{MAX_PLAINTEXT, SealError, SubscriberKeys, seal};
-pub use settings::{DEFAULT_TIMEOUT, Settings};
-pub use vapid::{KeyPair, generate_keys};
-
-use client::{Client, NoReply, Reply};
-use payload::App;
-use request::{Envelope, request};
-use vapid::Vapid;
-
+pub use self::{
+    allowed::AllowList,
+    endpoint::{Endpoint, Redacted},
+    outcome::{DEFAULT_WAIT, PushOutcome},
+    payload::{MAX_PAYLOAD, Note},
+    push::{Push, Topic, Urgency},
+    refusal::EndpointRefused,
+    seal::{MAX_PLAINTEXT, SealError, SubscriberKeys, seal},
+    settings::{DEFAULT_TIMEOUT, Settings},
+    vapid::{KeyPair, generate_keys},
+};
+use self::{
+    client::{Client, NoReply, Reply},
+    payload::App,
+    request::{Envelope, request},
+    vapid::Vapid,
+};
 use crate::{
     channels::{SettingsError, outbound},
     clock::Clock,
@@ -118,17 +122,17 @@ impl WebPush {
     /// ahead at the same push service.
     ///
     /// A future dropped early leaves open whether the push was accepted.
-    pub async fn send(&self, push: &Push<'_>) -> Answer {
+    pub async fn send(&self, push: &Push<'_>) -> PushOutcome {
         self.try_send(push).await.unwrap_or_else(|never_sent| never_sent)
     }
 
-    async fn try_send(&self, push: &Push<'_>) -> Result<Answer, Answer> {
+    async fn try_send(&self, push: &Push<'_>) -> Result<PushOutcome, PushOutcome> {
         let started = Instant::now();
         let endpoint = Endpoint::parse(push.endpoint, &self.allowed).map_err(bad_subscription)?;
         let body = sealed(push)?;
         let authorization = self.vapid.authorization(endpoint.origin()).map_err(failed)?;
         let answer = self.post(push, started, &endpoint, &body, &authorization).await?;
-        if !matches!(answer, Answer::Unauthorized { .. }) {
+        if !matches!(answer, PushOutcome::Unauthorized { .. }) {
             return Ok(answer);
         }
         let renewed = self.vapid.renew(endpoint.origin(), &authorization).map_err(failed)?;
@@ -142,7 +146,7 @@ impl WebPush {
         endpoint: &Endpoint,
         body: &Bytes,
         authorization: &str,
-    ) -> Result<Answer, Answer> {
+    ) -> Result<PushOutcome, PushOutcome> {
         let make = || {
             request(&Envelope {
                 endpoint,
@@ -158,11 +162,11 @@ impl WebPush {
         Ok(self.judge(reply))
     }
 
-    fn judge(&self, reply: Result<Reply, NoReply>) -> Answer {
+    fn judge(&self, reply: Result<Reply, NoReply>) -> PushOutcome {
         match reply {
             Ok(Reply { status, retry_after, why }) => {
                 let wait = retry_after.and_then(|value| outbound::retry_after(&value, self.clock.now()));
-                Answer::judge(status, wait, why)
+                PushOutcome::judge(status, wait, why)
             }
             Err(NoReply(why)) => failed(why),
         }
@@ -175,151 +179,35 @@ impl fmt::Debug for WebPush {
     }
 }
 
-fn sealed(push: &Push<'_>) -> Result<Bytes, Answer> {
+fn sealed(push: &Push<'_>) -> Result<Bytes, PushOutcome> {
     let keys = SubscriberKeys::parse(push.p256dh, push.auth);
     keys.and_then(|keys| seal::seal(&keys, push.payload)).map(Bytes::from).map_err(|error| match error {
         SealError::PublicKey | SealError::Secret => bad_subscription(error),
-        SealError::TooLong => Answer::TooLarge { status: None },
+        SealError::TooLong => PushOutcome::TooLarge { status: None },
         SealError::Internal => failed(error),
     })
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
-fn bad_subscription(why: impl ToString) -> Answer {
-    Answer::BadSubscription { why: why.to_string() }
+fn bad_subscription(why: impl ToString) -> PushOutcome {
+    PushOutcome::BadSubscription { why: why.to_string() }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]
-fn failed(why: impl ToString) -> Answer {
-    Answer::Failed { status: None, why: why.to_string(), after: None }
-}
-
-/// One push to one subscription.
-#[derive(Clone, Copy)]
-pub struct Push<'a> {
-    /// URL at the push service. A secret.
-    pub endpoint: &'a str,
-    /// The browser's public key, base64.
-    pub p256dh: &'a str,
-    /// Secret shared with the browser, base64.
-    pub auth: &'a str,
-    /// At most [`MAX_PLAINTEXT`] bytes; [`WebPush::payload`] stays below.
-    pub payload: &'a [u8],
-    /// How long to keep it for an offline browser; whole seconds, rounded down.
-    pub ttl: Duration,
-    /// Whether to wake the device.
-    pub urgency: Urgency,
-    /// Constant across sends of a delivery, so that only the latest is kept.
-    pub topic: Topic,
-}
-
-impl fmt::Debug for Push<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Push")
-            .field("endpoint", &Redacted::of(self.endpoint))
-            .field("ttl", &self.ttl)
-            .field("urgency", &self.urgency)
-            .field("topic", &self.topic)
-            .finish_non_exhaustive()
-    }
-}
-
-/// Importance relative to the device's battery (RFC 8030 §5.3).
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Urgency {
-    /// Only on power and Wi-Fi: advertisements.
-    VeryLow,
-    /// On power or Wi-Fi: news.
-    Low,
-    /// On power, or on a battery that isn't low: chats, calendars.
-    #[default]
-    Normal,
-    /// Also on a low battery: urgent reminders.
-    High,
-}
-
-impl Urgency {
-    /// Value of the header.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::VeryLow => "very-low",
-            Self::Low => "low",
-            Self::Normal => "normal",
-            Self::High => "high",
-        }
-    }
-}
-
-/// Collapse key: a push replaces an undelivered one with the same topic (RFC 8030 §5.4).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Topic([u8; 32]);
-
-impl Topic {
-    /// The first 32 characters of the id's SHA-256 in base64url. Push services refuse longer ones.
-    pub fn of(identity: &str) -> Self {
-        let hash = digest::digest(&digest::SHA256, identity.as_bytes());
-        let mut text = [b'A'; 32];
-        // 24 bytes are 32 characters.
-        let written = URL_SAFE_NO_PAD.encode_slice(&hash.as_ref()[..24], &mut text);
-        debug_assert_eq!(written, Ok(32));
-        Self(text)
-    }
-
-    /// Value of the header.
-    pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.0).unwrap_or_default() // Base64 is ASCII.
-    }
-}
-
-impl fmt::Display for Topic {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
+fn failed(why: impl ToString) -> PushOutcome {
+    PushOutcome::Failed { status: None, why: why.to_string(), after: None }
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
     use url::Url;
 
     use super::*;
-
-    #[test]
-    fn a_topic_is_the_beginning_of_a_hash() {
-        // sha256("delivery-1") in base64url, cut.
-        let whole = URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, b"delivery-1"));
-        assert_eq!(Topic::of("delivery-1").as_str(), &whole[..32]);
-        assert_ne!(Topic::of("delivery-1"), Topic::of("delivery-2"));
-    }
-
-    #[test]
-    fn debug_forms_hold_no_secret() {
-        let push = Push {
-            endpoint: "https://fcm.googleapis.com/fcm/send/secret-path",
-            p256dh: "secret-key",
-            auth: "secret-auth",
-            payload: b"secret-payload",
-            ttl: Duration::from_mins(1),
-            urgency: Urgency::High,
-            topic: Topic::of("x"),
-        };
-        let shown = format!("{push:?}");
-        assert!(shown.contains("fcm.googleapis.com#") && !shown.contains("secret"), "{shown}");
-    }
 
     #[test]
     fn an_app_url_that_is_no_web_address_names_its_variable() {
         let mut settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
         settings.app_url = Some(Url::parse("ftp://app.example").unwrap());
         assert_eq!(WebPush::new(settings, Clock::system()).unwrap_err().variable(), "APP_URL");
-    }
-
-    proptest! {
-        #[test]
-        fn a_topic_is_32_url_safe_characters_for_anything(identity in any::<String>()) {
-            let topic = Topic::of(&identity);
-            prop_assert_eq!(topic.as_str().len(), 32);
-            prop_assert!(topic.as_str().bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_'));
-        }
     }
 }

@@ -19,11 +19,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use url::{Host, Url};
 
 use super::{
-    SettingsError,
     library::{Signer, Unusable},
     seal::decode,
 };
-use crate::clock::Clock;
+use crate::{channels::SettingsError, clock::Clock};
 
 /// RFC 8292 §2 allows 24 hours; half leaves room for clock skew.
 const LIFETIME: TimeDelta = TimeDelta::hours(12);

@@ -22,7 +22,7 @@ use url::{Host, Url};
 
 use super::{
     Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
-    breaker::Places,
+    breaker::Concurrency,
     outbound::{self, AllowedHost, describe, is_public},
 };
 use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
@@ -189,8 +189,8 @@ impl Sender for Webhook {
     }
 
     /// A slow endpoint leaves permits to the others.
-    fn places(&self) -> Places {
-        Places { most: MOST_AT_ONCE, ..Places::ALL }
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { limit: MOST_AT_ONCE, ..Concurrency::UNLIMITED }
     }
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {

@@ -7,7 +7,7 @@ use super::{
     Parcel,
     gateway::{Composed, Gateway, Medium},
 };
-use crate::{job, plan::Channel};
+use crate::{plan::Channel, text};
 
 /// The `WhatsApp` channel.
 pub type WhatsApp = Gateway<Message>;
@@ -33,7 +33,7 @@ impl Medium for Message {
 fn body(text: &str, link: Option<&str>) -> String {
     let end = link.map(|link| format!("\n{link}")).filter(|end| end.chars().count() <= LONGEST / 2);
     let end = end.unwrap_or_default();
-    format!("{}{end}", job::shorten(text, LONGEST - end.chars().count()))
+    format!("{}{end}", text::shorten(text, LONGEST - end.chars().count()))
 }
 
 #[cfg(test)]

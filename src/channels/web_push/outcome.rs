@@ -10,7 +10,7 @@ pub const MAX_BODY: usize = 512;
 
 /// Outcome of one push. `why` is for people and holds no endpoint, key or token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
+pub enum PushOutcome {
     /// 2xx.
     Accepted {
         /// Mostly 201.
@@ -70,7 +70,7 @@ pub enum Answer {
     },
 }
 
-impl Answer {
+impl PushOutcome {
     /// Judges a status (RFC 8030 §5, and the practice of the services).
     pub fn judge(status: u16, retry_after: Option<Duration>, why: Option<String>) -> Self {
         let text = move || why.unwrap_or_else(|| format!("the push service answered {status}"));
@@ -129,7 +129,7 @@ impl Answer {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for PushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accepted { status } => write!(f, "accepted ({status})"),
@@ -196,20 +196,21 @@ mod tests {
             (503, "failed", false),
             (599, "failed", false),
         ] {
-            let answer = Answer::judge(status, None, None);
-            assert_eq!((answer.label(), answer.status(), answer.is_our_fault()), (label, Some(status), ours));
-            assert!(answer.to_string().contains(&status.to_string()), "{answer}");
+            let outcome = PushOutcome::judge(status, None, None);
+            assert_eq!((outcome.label(), outcome.status(), outcome.is_our_fault()), (label, Some(status), ours));
+            assert!(outcome.to_string().contains(&status.to_string()), "{outcome}");
         }
     }
 
     #[test]
     fn what_the_service_asks_for_is_kept() {
         assert_eq!(
-            Answer::judge(429, Some(secs(7)), None),
-            Answer::Later { status: 429, after: Duration::from_secs(7) }
+            PushOutcome::judge(429, Some(secs(7)), None),
+            PushOutcome::Later { status: 429, after: Duration::from_secs(7) }
         );
-        assert_eq!(Answer::judge(406, None, None), Answer::Later { status: 406, after: DEFAULT_WAIT });
-        let Answer::Failed { after, why, .. } = Answer::judge(503, Some(secs(9)), Some("busy".to_owned())) else {
+        assert_eq!(PushOutcome::judge(406, None, None), PushOutcome::Later { status: 406, after: DEFAULT_WAIT });
+        let PushOutcome::Failed { after, why, .. } = PushOutcome::judge(503, Some(secs(9)), Some("busy".to_owned()))
+        else {
             panic!()
         };
         assert_eq!((after, why.as_str()), (Some(secs(9)), "busy"));
