@@ -52,15 +52,15 @@ const SIGNATURE: &str = "x-twilio-signature";
 type Said = (StatusCode, &'static str);
 
 const NOTED: Said = (StatusCode::NO_CONTENT, "");
-const NO_CHANNEL: Said = (StatusCode::NOT_FOUND, "no such channel is configured here\n");
-const NO_DELIVERY: Said = (StatusCode::NOT_FOUND, "there is no such delivery\n");
+const NO_CHANNEL: Said = (StatusCode::NOT_FOUND, "this channel is not configured\n");
+const NO_DELIVERY: Said = (StatusCode::NOT_FOUND, "unknown delivery\n");
 const NO_FORM: Said = (StatusCode::BAD_REQUEST, "the body must be application/x-www-form-urlencoded\n");
-const BROKEN: Said = (StatusCode::BAD_REQUEST, "the body breaks off\n");
+const BROKEN: Said = (StatusCode::BAD_REQUEST, "the body is incomplete\n");
 const TOO_LONG: Said = (StatusCode::PAYLOAD_TOO_LARGE, "the body must have at most 16 KiB\n");
 const TOO_SLOW: Said = (StatusCode::REQUEST_TIMEOUT, "the body takes too long\n");
-const FORGED: Said = (StatusCode::FORBIDDEN, "the signature is not that of an account of this channel\n");
-const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too much at once, try again\n");
-const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is away, try again\n");
+const FORGED: Said = (StatusCode::FORBIDDEN, "the signature matches no account of this channel\n");
+const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too many requests, try again\n");
+const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is down, try again\n");
 
 /// A running listener.
 #[derive(Debug)]
@@ -138,7 +138,7 @@ async fn receive(
     let Some(provider) = desk.receiver.signer(channel, &delivery, &parameters, signature) else {
         if let Some(forged) = desk.counts.forged() {
             let channel = channel.name();
-            tracing::warn!(channel, forged, "a callback was not signed by an account of its channel; nothing written");
+            tracing::warn!(channel, forged, "callback rejected: its signature matches no account of its channel");
         }
         return said(FORGED);
     };
@@ -146,7 +146,7 @@ async fn receive(
         Ok(callback) => callback,
         Err(malformed) => {
             desk.counts.add(CallbackOutcome::Malformed);
-            tracing::warn!(channel = channel.name(), provider, "a signed callback cannot be read: {malformed}");
+            tracing::warn!(channel = channel.name(), provider, "unreadable signed callback: {malformed}");
             return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
@@ -183,7 +183,7 @@ impl Desk {
             }
             Err(error) => {
                 self.counts.add(CallbackOutcome::Lost);
-                tracing::error!(delivery, channel, said = reported.words, "a callback cannot be written: {error}");
+                tracing::error!(delivery, channel, said = reported.words, "callback could not be written: {error}");
                 NO_DATABASE
             }
         }

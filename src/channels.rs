@@ -231,7 +231,7 @@ impl Attempt<'_> {
     async fn send(self, parcel: &Parcel<'_>) -> Sent {
         let Self { guarded, provider, name, rank, pass, trace } = self;
         let answer = if pass.is_probe() && !guarded.sender.is_back(rank).await {
-            Answer::Down { why: "it is not back".into(), after: None, timed_out: false }
+            Answer::Down { why: "the probe found it still down".into(), after: None, timed_out: false }
         } else {
             let started = Instant::now();
             let mut span = request(trace, guarded.sender.channel(), &name);

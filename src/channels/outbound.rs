@@ -55,11 +55,11 @@ pub fn may_be_asked(url: &Url) -> bool {
 pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
     let error = |why: &str| {
         let file = file.display();
-        SettingsError::new(variable, format!("should name a PEM file of root certificates, and {file} {why}"))
+        SettingsError::new(variable, format!("should name a PEM file of root certificates, but {file} {why}"))
     };
     let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
-    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is not one"))?;
-    if roots.is_empty() { Err(error("holds none")) } else { Ok(roots) }
+    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is malformed"))?;
+    if roots.is_empty() { Err(error("holds no certificate")) } else { Ok(roots) }
 }
 
 /// Error for a client that can't be built: the machine has no roots of its own.

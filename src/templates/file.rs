@@ -65,17 +65,16 @@ pub(super) fn parse(place: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
 }
 
 fn example(text: &str) -> Result<Map<String, Value>, String> {
-    let variables: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| format!("the example is no JSON object of one line (column {}): {error}", error.column()))?;
+    let variables: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+        format!("the example is not a JSON object on one line (column {}): {error}", error.column())
+    })?;
     for name in variables.keys() {
         let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !word || name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
             return Err(format!("the variable {name:?} must be a word of a-z, 0-9 and _ that begins with a letter"));
         }
         if name == NOW {
-            return Err(format!(
-                "the variable `{NOW}` is given by Carebell: it is the instant at which a text is made"
-            ));
+            return Err(format!("the variable `{NOW}` is set by Carebell: the instant at which a text is rendered"));
         }
     }
     Ok(variables)

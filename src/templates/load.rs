@@ -74,7 +74,7 @@ fn read_directory(directory: &Path, files: &mut Vec<File>, problems: &mut Vec<Pr
         let place = path.display().to_string();
         if !path.is_dir() {
             if name.to_ascii_lowercase().ends_with(".txt") {
-                problems.push(Problem::of(place, "belongs into the directory of its locale, such as `en`"));
+                problems.push(Problem::of(place, "must be in the directory of its locale, such as `en`"));
             }
             continue;
         }

@@ -247,7 +247,7 @@ fn each_mistake_in_a_file_is_told_with_its_line() {
         ("en/a.txt", "title: x\nexample: {\"a\":\n", "en/a.txt:2: the example is no JSON object"),
         ("en/a.txt", "title: x\nexample: [1]\n", "en/a.txt:2: the example is no JSON object"),
         ("en/a.txt", "title: x\nexample: {\"a b\": 1}\n", "en/a.txt:2: the variable \"a b\" must be a word"),
-        ("en/a.txt", "title: x\nexample: {\"now\": 1}\n", "en/a.txt:2: the variable `now` is given by Carebell"),
+        ("en/a.txt", "title: x\nexample: {\"now\": 1}\n", "en/a.txt:2: the variable `now` is set by Carebell"),
         (
             "en/a.txt",
             "title: x\nexample: {\"a\": 1}\nexample: {\"b\": 1}\n",
@@ -296,7 +296,7 @@ fn each_mistake_in_a_file_is_told_with_its_line() {
         ("en/a.txt", "title: {{ '' }}\n", "en/a.txt:1: with example 1 of the template: the title comes out empty"),
         ("en/a.md", "title: x\n", "en/a.md: must be named <template>.txt"),
         ("en/A.txt", "title: x\n", "en/A.txt: must be named <template>.txt"),
-        ("a.txt", "title: x\n", "a.txt: belongs into the directory of its locale"),
+        ("a.txt", "title: x\n", "a.txt: must be in the directory of its locale"),
         ("english/a.txt", "title: x\n", "english: must be named as one locale"),
         ("en_US/a.txt", "title: x\n", "en_US: must be named as one locale"),
     ];

@@ -70,7 +70,7 @@ impl Writer {
         let values = context! { title => title.as_str(), body, link, language, open, automatic };
         let filled = |template| {
             let text = self.templates.get_template(template).and_then(|template| template.render(&values));
-            text.map_err(|error| format!("the template {template} cannot be filled in: {}", error.kind()))
+            text.map_err(|error| format!("the template {template} cannot be rendered: {}", error.kind()))
         };
         let parts = MultiPart::alternative()
             .boundary(BOUNDARY)
@@ -87,7 +87,7 @@ impl Writer {
             .raw_header(HeaderValue::new(submitted, "auto-generated".into()))
             .multipart(parts)
             .map_err(|_| "the mail lacks a sender or a recipient".to_owned())?;
-        String::from_utf8(message.formatted()).map_err(|_| "the mail is no text".to_owned())
+        String::from_utf8(message.formatted()).map_err(|_| "the mail is not valid UTF-8".to_owned())
     }
 
     /// Absolute http or https link, if there is one.

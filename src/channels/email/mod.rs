@@ -79,14 +79,14 @@ fn roots(file: &Path) -> Result<Certificate, SettingsError> {
     let error = |why: &str| {
         SettingsError::new(
             "SMTP_CA_FILE",
-            format!("should name a PEM file of root certificates, and {} {why}", file.display()),
+            format!("should name a PEM file of root certificates, but {} {why}", file.display()),
         )
     };
     let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
     if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-        return Err(error("holds none"));
+        return Err(error("holds no certificate"));
     }
-    Certificate::from_pem(&pem).map_err(|_| error("is not one"))
+    Certificate::from_pem(&pem).map_err(|_| error("is malformed"))
 }
 
 #[cfg(test)]

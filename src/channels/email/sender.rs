@@ -57,6 +57,6 @@ impl Sender for Email {
 
 /// The recipient. An invalid address is an error that gets it marked, so it isn't tried with each mail.
 fn to(parcel: &Parcel<'_>) -> Result<lettre::Address, String> {
-    let Address::Plain(address) = parcel.address else { return Err("the address is none for e-mail".into()) };
+    let Address::Plain(address) = parcel.address else { return Err("the address is not an e-mail address".into()) };
     settings::address(address).map_err(|why| format!("the address {why}"))
 }

@@ -73,7 +73,7 @@ impl Server {
             if let Some(roots) = roots {
                 builder = builder.add_root_certificate(roots.clone());
             }
-            let expected = "should name a PEM file of root certificates, and holds one that cannot be used";
+            let expected = "should name a PEM file of root certificates, but holds one that cannot be used";
             builder.build().map_err(|_| SettingsError::new("SMTP_CA_FILE", expected))
         };
         let tls = match server.security {
@@ -229,7 +229,7 @@ fn expect(step: Step, response: Response, expected: &[u16]) -> Result<Response, 
     if expected.contains(&u16::from(response.code())) {
         return Ok(response);
     }
-    Err(Trouble::Lost { step, why: "the server's answers are out of turn".into() })
+    Err(Trouble::Lost { step, why: "the server's replies are out of order".into() })
 }
 
 /// Classifies lettre's error without its text, which may hold an address.
@@ -239,10 +239,10 @@ fn trouble(step: Step, error: &Error) -> Trouble {
         return Trouble::Refused { step, reply: Reply::read(code.into(), &text) };
     }
     let why = if error.is_response() {
-        "the connection broke, or an answer was no SMTP".into()
+        "the connection broke, or a reply was not SMTP".into()
     } else if error.is_client() {
         // Only this error of lettre's own is possible here.
-        "the server offers no way to sign in that is known here: PLAIN or LOGIN".into()
+        "the server offers neither AUTH PLAIN nor AUTH LOGIN".into()
     } else {
         match innermost(error) {
             Some(cause) => format!("no connection: {cause}"),

@@ -104,14 +104,14 @@ impl SmtpServer {
         let url = Url::parse(text).map_err(|_| wrong("is malformed"))?;
         let host = host(&url).ok_or_else(|| wrong("names no host"))?;
         if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-            return Err(wrong("has more behind the host than a port"));
+            return Err(wrong("has more than a port after the host"));
         }
         let security = match (url.scheme(), url.query()) {
             ("smtps", None) => Security::Tls,
             ("smtp", None | Some("tls=required")) => Security::StartTls,
             ("smtp", Some("tls=none")) if is_loopback(&host) => Security::None,
             ("smtp", Some("tls=none")) => {
-                return Err(wrong("leaves TLS out for a host other than 127.0.0.1, [::1] or localhost"));
+                return Err(wrong("disables TLS for a host other than 127.0.0.1, [::1] or localhost"));
             }
             ("smtp" | "smtps", Some(_)) => return Err(wrong("has an unknown parameter")),
             _ => return Err(wrong("begins with neither smtps:// nor smtp://")),
@@ -126,7 +126,7 @@ impl SmtpServer {
             ("", Some(_)) => return Err(wrong("has a password without a user")),
             (_, None) => return Err(wrong("has a user without a password")),
             (name, Some(password)) => {
-                let not_text = || wrong("has a user or password that is no text");
+                let not_text = || wrong("has a user or password that is not valid text");
                 Some((decoded(name).ok_or_else(not_text)?, decoded(password).ok_or_else(not_text)?))
             }
         };
@@ -212,12 +212,12 @@ pub(super) fn address(text: &str) -> Result<Address, &'static str> {
     } else {
         match Host::parse(domain) {
             Ok(Host::Domain(domain)) => domain,
-            _ => return Err("has a domain that cannot be one"),
+            _ => return Err("has an invalid domain"),
         }
     };
     Address::new(user, domain).map_err(|error| match error {
-        lettre::address::AddressError::InvalidUser => "has a part before the @ that cannot be one",
-        _ => "has a domain that cannot be one",
+        lettre::address::AddressError::InvalidUser => "has an invalid part before the @",
+        _ => "has an invalid domain",
     })
 }
 
@@ -262,16 +262,16 @@ mod tests {
             ("smtps://", "names no host"),
             ("smtps:secret", "names no host"),
             ("https://a:secret@mail.example.org", "begins with neither"),
-            ("smtp://a:secret@mail.example.org?tls=none", "leaves TLS out"),
+            ("smtp://a:secret@mail.example.org?tls=none", "disables TLS"),
             ("smtp://a:secret@mail.example.org?tls=opportunistic", "unknown parameter"),
             ("smtps://a:secret@mail.example.org?tls=none", "unknown parameter"),
-            ("smtps://a:secret@mail.example.org/ehlo", "more behind the host"),
+            ("smtps://a:secret@mail.example.org/ehlo", "more than a port"),
             ("smtps://a:secret#x@mail.example.org", "malformed"),
             ("smtps://a:secret/x@mail.example.org", "malformed"),
             ("smtps://secret@mail.example.org", "a user without a password"),
             ("smtps://:secret@mail.example.org", "a password without a user"),
-            ("smtps://a:secret%FF@mail.example.org", "no text"),
-            ("smtps://a:secret%00@mail.example.org", "no text"),
+            ("smtps://a:secret%FF@mail.example.org", "not valid text"),
+            ("smtps://a:secret%00@mail.example.org", "not valid text"),
             ("smtps://a:b,secret@mail.example.org", ""),
             ("smtps://one,smtps://two,smtps://three", "more than two"),
             ("smtps://a:secret@one,smtps://b:secret@one:465", "the same server twice"),

@@ -61,7 +61,9 @@ pub fn judge(reply: Result<Reply, NoReply>, account: &Account, note: Option<&str
         429 => Answer::Later { after: after.unwrap_or(DEFAULT_WAIT), answer: said },
         403 if code.is_some_and(|code| OF_THE_REQUEST.contains(&code)) => permanent(&said),
         401 | 403 => down(format!("refuses the account ({said}); see {}", account.variable)),
-        300..=399 | 404 | 405 | 410 => down(format!("knows no such account or API ({said}); see {}", account.variable)),
+        300..=399 | 404 | 405 | 410 => {
+            down(format!("does not know this account or API ({said}); see {}", account.variable))
+        }
         408 | 425 => Answer::Retry { why: format!("answered {said}"), after },
         400..=499 => match code.and_then(gone) {
             Some(reason) => Answer::Gone { answer: said, reason },

@@ -106,7 +106,8 @@ impl Client {
 }
 
 fn url(account: &Account, resource: &str) -> Result<Url, NoReply> {
-    let leads_nowhere = |_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false };
+    let leads_nowhere =
+        |_| NoReply::NotSent { why: format!("{} is not a valid base URL", account.variable), timed_out: false };
     account.base.join(&format!("{VERSION}/Accounts/{resource}")).map_err(leads_nowhere)
 }
 

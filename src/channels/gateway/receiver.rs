@@ -92,9 +92,9 @@ impl Callback {
             (field("MessageSid").ok_or(Malformed("MessageSid is missing"))?, status)
         };
         if !is_id(id) {
-            return Err(Malformed("the id of the message or call is none"));
+            return Err(Malformed("the id of the message or call is invalid"));
         }
-        let (report, status) = read_status(status).ok_or(Malformed("the status is not one of the API"))?;
+        let (report, status) = read_status(status).ok_or(Malformed("the status is unknown"))?;
         let code = field("ErrorCode").and_then(|code| code.parse::<u32>().ok()).filter(|code| *code > 0);
         let words = code.map_or_else(|| status.to_owned(), |code| format!("{status}, error {code}"));
         Ok(Self { provider_id: id.to_owned(), report, words })
@@ -164,9 +164,9 @@ mod tests {
             (
                 Channel::Sms,
                 &[("MessageSid", "a b"), ("MessageStatus", "sent")],
-                "the id of the message or call is none",
+                "the id of the message or call is invalid",
             ),
-            (Channel::Sms, &[("MessageSid", "SM1"), ("MessageStatus", "eaten")], "the status is not one of the API"),
+            (Channel::Sms, &[("MessageSid", "SM1"), ("MessageStatus", "eaten")], "the status is unknown"),
         ] {
             assert_eq!(read(channel, fields), Err(error.to_owned()));
         }

@@ -19,7 +19,7 @@ pub enum EndpointRefused {
     #[error("the endpoint carries a user name")]
     UserInfo,
     /// Host neither built in nor in `WEB_PUSH_ALLOWED_HOSTS`.
-    #[error("the endpoint's host is no known push service")]
+    #[error("the endpoint's host is not a known push service")]
     Host,
     /// Known host, wrong port.
     #[error("the endpoint's port is not allowed")]

@@ -45,7 +45,7 @@ impl Sender for WebPush {
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
         async move {
             let Address::Subscription { endpoint, p256dh, auth } = parcel.address else {
-                return Answer::Permanent { why: "the address is no Web Push subscription".into() };
+                return Answer::Permanent { why: "the address is not a Web Push subscription".into() };
             };
             let content = parcel.content;
             let payload = self.payload(&Note {

@@ -95,7 +95,7 @@ impl Webhook {
     /// Parses and checks an endpoint.
     fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
         let url =
-            Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is no URL")?;
+            Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is not a URL")?;
         if url.scheme() != "https" {
             return Err("the webhook's address is not https");
         }
@@ -112,14 +112,14 @@ impl Webhook {
             Host::Ipv6(address) => is_public(address.into()),
         };
         if !is_public && !self.settings.allowed_hosts.iter().any(named) {
-            return Err("the webhook's address is not on the Internet");
+            return Err("the webhook's address is not public");
         }
         Ok(url)
     }
 
     async fn post(&self, parcel: &Parcel<'_>) -> Result<Answer, Answer> {
         let Address::Webhook { url, secrets } = parcel.address else {
-            return Err(permanent("the address is no webhook"));
+            return Err(permanent("the address is not a webhook"));
         };
         let url = self.endpoint(url).map_err(permanent)?;
         let body =
