@@ -217,7 +217,6 @@ impl Channels {
     }
 }
 
-/// One admitted send.
 struct Attempt<'a> {
     guarded: &'a Guarded,
     provider: &'a Provider,

@@ -30,7 +30,6 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, mostly for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then finishes the requests in flight.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();

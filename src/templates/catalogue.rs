@@ -18,7 +18,6 @@ pub const LONGEST_BODY: usize = 2000;
 
 /// All compiled templates.
 pub(super) struct Catalogue {
-    /// By locale key.
     pub(super) environments: BTreeMap<String, Environment<'static>>,
     pub(super) named: BTreeMap<String, Named>,
 }
@@ -47,7 +46,6 @@ pub(super) struct Compiled {
 pub(super) struct Part {
     /// Name in the environment.
     pub(super) key: String,
-    /// First line in the file.
     pub(super) line: usize,
 }
 

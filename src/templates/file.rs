@@ -6,7 +6,6 @@ use super::{filters::NOW, locale::DEFAULT_LOCALE, problem::Problem};
 
 const EXPECTED: &str = "expected `title: …`, `example: {…}`, a comment (`# …`), or the blank line before the body";
 
-/// A parsed file.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parsed {
     pub title: Source,

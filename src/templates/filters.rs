@@ -55,7 +55,6 @@ pub(super) fn environment(locale: &str) -> Environment<'static> {
     environment
 }
 
-/// Formats an instant in a time zone, by a strftime pattern.
 fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String, Error> {
     let broken = || spoken(&format!("the pattern {pattern:?} is not one of strftime, such as \"%a %-d %b\""));
     let items = StrftimeItems::new_with_locale(pattern, language).parse().map_err(|_| broken())?;
@@ -121,7 +120,6 @@ mod tests {
             ("2027-03-01T13:30:00Z", "Vienna, I think", "at 13:30 UTC"),
             ("2027-03-01T13:30:00Z", "", "at 13:30 UTC"),
             ("2027-03-03T13:30:00Z", "Europe/Vienna", "on Wed 3 Mar at 14:30"),
-            // The day in the zone: already tomorrow, or still today.
             ("2027-03-01T13:30:00Z", "Pacific/Auckland", "on Tue 2 Mar at 02:30"),
             ("2027-03-02T01:30:00Z", "America/New_York", "at 20:30"),
             // The hour skipped in spring.

@@ -1,4 +1,4 @@
-//! Tests of the built-in files, of load errors, and that no variable's value does harm.
+//! The built-in files, load errors, and hostile values of variables.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -18,7 +18,6 @@ fn map(variables: Value) -> Map<String, Value> {
     }
 }
 
-/// A directory with these files.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -33,7 +32,6 @@ fn own(files: &[(&str, &str)]) -> Templates {
     Templates::load(Some(directory(files).path())).unwrap()
 }
 
-/// Problems of these files, with their path in the directory.
 fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let directory = directory(files);
     let LoadError(problems) = Templates::load(Some(directory.path())).unwrap_err();

@@ -57,9 +57,7 @@ pub enum Step {
     Auth,
     Mail,
     Rcpt,
-    /// DATA, before the message.
     Data,
-    /// The message, up to its final dot.
     Text,
 }
 
@@ -110,7 +108,7 @@ impl Reply {
         match (self.code, self.enhanced) {
             // X.1.7 and X.1.8 concern the sender's address, X.1.9 the route.
             (400..500, _) | (_, Some((1, 7..=9))) => false,
-            // Other address status: some servers mean the sender's.
+            // Some servers mean the sender's address.
             (_, Some((1, 0))) if !self.names_the_mailbox || self.elsewhere => false,
             (_, Some((1, _))) => matches!(step, Step::Rcpt | Step::Data | Step::Text),
             // The recipient's domain accepts no mail (RFC 7504).
@@ -264,7 +262,6 @@ mod tests {
     fn every_class_of_answer_is_judged() {
         use Step::{Auth, Connect, Data, Mail, Rcpt, Text};
         let cases = [
-            // Before any mail: the server's fault or ours.
             (Connect, 421, "4.3.2 Service shutting down", "down"),
             (Connect, 554, "No SMTP service here", "down"),
             (Connect, 454, "4.7.0 TLS not available", "down"),
@@ -280,7 +277,6 @@ mod tests {
             (Mail, 452, "4.3.1 Insufficient system storage", "down"),
             (Mail, 552, "5.3.4 Message size exceeds fixed limit", "permanent"),
             (Mail, 555, "5.5.4 Unsupported option", "permanent"),
-            // Greylisting and the like.
             (Rcpt, 450, "4.7.1 Greylisted, see http://postgrey/", "later"),
             (Rcpt, 451, "4.7.1 Try again later", "later"),
             (Rcpt, 452, "4.5.3 Too many recipients", "retry"),
@@ -288,11 +284,9 @@ mod tests {
             (Data, 451, "4.3.0 Temporary lookup failure", "retry"),
             (Text, 452, "4.2.2 Over quota", "retry"),
             (Text, 432, "4.3.2 Concurrent connections limit exceeded", "retry"),
-            // Shutting down midway.
             (Mail, 421, "4.4.2 Timeout", "down"),
             (Rcpt, 421, "4.7.0 Too many connections", "down"),
             (Text, 421, "4.3.0 Closing", "down"),
-            // No such address.
             (Rcpt, 550, "5.1.1 <ana@example.org>: Recipient address rejected: User unknown", "gone"),
             (Rcpt, 550, "5.1.10 NULL MX", "gone"),
             (Rcpt, 550, "5.1.0 <ana@example.org>: User unknown", "gone"),
@@ -305,7 +299,6 @@ mod tests {
             (Rcpt, 553, "mailbox name invalid", "gone"),
             (Rcpt, 556, "the domain takes no mail", "gone"),
             (Text, 550, "5.1.1 User unknown", "gone"),
-            // Refused for another reason.
             (Rcpt, 550, "5.7.1 Relaying denied", "permanent"),
             (Rcpt, 550, "relay not permitted", "permanent"),
             (Rcpt, 550, "Access denied", "permanent"),

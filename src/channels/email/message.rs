@@ -24,7 +24,6 @@ const LONGEST_SUBJECT: usize = 200;
 /// Quoted-printable never contains `=_` (RFC 2045 §6.7), so no text can end its part.
 const BOUNDARY: &str = "=_carebell";
 
-/// Fixed words around the text.
 #[derive(Clone, Copy)]
 struct Words {
     open: &'static str,
@@ -90,7 +89,6 @@ impl Writer {
         String::from_utf8(message.formatted()).map_err(|_| "the mail is not valid UTF-8".to_owned())
     }
 
-    /// Absolute http or https link, if there is one.
     fn link(&self, url: &str) -> Option<String> {
         let target = match &self.app_url {
             Some(base) => base.join(url),
@@ -114,7 +112,7 @@ fn one_line(title: &str) -> String {
     if line.contains("=?") && line.contains("?=") { line.replace("=?", "= ?") } else { line }
 }
 
-/// A text with LF line ends and no control characters except tabs.
+/// LF line ends, and no control characters except tabs.
 fn lines(body: &str) -> String {
     let body = body.replace("\r\n", "\n");
     let lines: String = body

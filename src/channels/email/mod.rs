@@ -1,10 +1,10 @@
 //! E-mail: one delivery is one mail to one address, by SMTP (RFC 5321) over TLS.
 //!
 //! `message.rs` writes the mail (templates `message.txt` and `message.html`). `server.rs` hands it to a server of
-//! `SMTP_URL`, over a connection that `pool.rs` keeps. `answer.rs` judges the reply. A second server, if named, takes
-//! over while the first one's breaker is open.
+//! `SMTP_URL`, over a connection from `pool.rs`. `answer.rs` judges the reply. A second server takes over while the
+//! first one's breaker is open.
 //!
-//! A mail that is sent again because its outcome is unknown is identical to the byte, `Message-ID` and date included.
+//! A mail that is sent again is identical to the byte.
 //!
 //! Addresses, subjects, texts, passwords and server texts (which may repeat them) never leave this module. Its errors
 //! show codes, and it logs nothing.
@@ -26,7 +26,6 @@ pub use self::settings::{DEFAULT_TIMEOUT, Security, Settings, SmtpServer};
 use self::{answer::Trouble, message::Writer, server::Server};
 use super::SettingsError;
 
-/// Time limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The channel. Create one per process: it owns its connections.

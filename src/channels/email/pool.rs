@@ -26,13 +26,12 @@ pub struct Pool(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// The last used is last.
     connections: Vec<(Instant, AsyncSmtpConnection)>,
     watched: bool,
 }
 
 impl Pool {
-    /// The most recently used connection. It may be dead: only a command to the server tells.
+    /// The most recently used connection, which may be dead.
     pub fn take(&self) -> Option<AsyncSmtpConnection> {
         let (since, connection) = self.kept().connections.pop()?;
         (since.elapsed() < KEPT_FOR).then_some(connection)
@@ -68,7 +67,6 @@ impl Pool {
     }
 }
 
-/// Closes expired connections until none are left.
 async fn watch(pool: Weak<Pool>) {
     loop {
         sleep(KEPT_FOR / 2).await;

@@ -98,7 +98,6 @@ impl Server {
         &self.name
     }
 
-    /// Sends one mail, and returns the server's last reply.
     pub async fn send(&self, mail: &Outgoing<'_>) -> Result<String, Trouble> {
         let until = Instant::now() + self.limit;
         let mut connection = self.connection(until).await?;
@@ -110,7 +109,6 @@ impl Server {
         sent
     }
 
-    /// Checks that the server would take mail: connects, authenticates, quits.
     pub async fn reach(&self, limit: Duration) -> Result<(), Trouble> {
         let until = Instant::now() + limit;
         let mut connection = self.open(until).await?;
@@ -241,7 +239,6 @@ fn trouble(step: Step, error: &Error) -> Trouble {
     let why = if error.is_response() {
         "the connection broke, or a reply was not SMTP".into()
     } else if error.is_client() {
-        // Only this error of lettre's own is possible here.
         "the server offers neither AUTH PLAIN nor AUTH LOGIN".into()
     } else {
         match innermost(error) {

@@ -21,16 +21,13 @@ use crate::{
 
 const CA_FILE: &str = "WEB_PUSH_CA_FILE";
 
-/// Limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Limit of a body, after its status.
 const BODY_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Interval of HTTP/2 pings.
 const PING_EVERY: Duration = Duration::from_secs(20);
 
-/// Limit of the reply to a ping.
 const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 const POOL_IDLE: Duration = Duration::from_secs(90);
@@ -102,7 +99,7 @@ impl Client {
         })
     }
 
-    /// Checks that an origin answers at all, by a HEAD of its root.
+    /// Checks that an origin answers at all.
     pub async fn reach(&self, origin: &str) -> Result<(), NoReply> {
         match timeout(REACH_TIMEOUT, self.http.head(origin).send()).await {
             Ok(Ok(_)) => Ok(()),

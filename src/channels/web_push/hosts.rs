@@ -73,7 +73,6 @@ impl Host {
         }
     }
 
-    /// Waits for a permit: at most 100 pushes are in flight.
     pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
         self.permits.acquire().await.ok() // Never closed.
     }

@@ -10,7 +10,6 @@ use web_push::{PartialVapidSignatureBuilder, SubscriptionInfo, VapidSignatureBui
 #[error("the request could not be built")]
 pub struct Unusable;
 
-/// Signs VAPID tokens with one private key.
 #[derive(Clone)]
 pub struct Signer(PartialVapidSignatureBuilder);
 

@@ -5,12 +5,11 @@
 //! 1. validates the endpoint (`endpoint.rs`) against the allowed push services (`allowed.rs`), so that subscribers
 //!    can't aim our requests at the internal network;
 //! 2. encrypts the payload for that browser (`seal.rs`, RFC 8291);
-//! 3. takes a signed token (`vapid.rs`, RFC 8292), one per push service and half a day;
+//! 3. signs in with a token (`vapid.rs`, RFC 8292), one per push service and half a day;
 //! 4. posts it (`request.rs`) over the one connection to that push service (`client.rs`, `hosts.rs`);
 //! 5. judges the response (`outcome.rs`); a 401 is retried once with a fresh token.
 //!
-//! A push with the same [`Topic`] replaces an undelivered earlier one. Notifications with the same tag replace each
-//! other on the device.
+//! A push replaces an undelivered one with the same [`Topic`], and on the device a notification with the same tag.
 //!
 //! Endpoints, keys, tokens and payloads never leave this module. Its errors and debug forms show at most a host and a
 //! hash, and it logs nothing.

@@ -37,7 +37,6 @@ pub struct Note<'a> {
     pub data: &'a Map<String, Value>,
 }
 
-/// Amount of content, least first.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Detail {
     Least,
@@ -46,7 +45,6 @@ enum Detail {
     Everything,
 }
 
-/// Links into the application.
 pub struct App {
     url: Url,
     icon: String,
@@ -157,7 +155,7 @@ fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app: Option<&App>
     });
     let payload = Payload { title, body, icon: ICON, badge: BADGE, tag, data: &data, declarative };
     let mut bytes = Vec::with_capacity(1024);
-    // Writing to a `Vec` can't fail, and all keys are strings.
+    // Writing to a `Vec` can't fail.
     let _ = serde_json::to_writer(&mut bytes, &payload);
     bytes
 }

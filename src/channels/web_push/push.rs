@@ -16,7 +16,7 @@ pub struct Push<'a> {
     pub p256dh: &'a str,
     /// Secret shared with the browser, base64.
     pub auth: &'a str,
-    /// At most [`MAX_PLAINTEXT`](super::MAX_PLAINTEXT) bytes; [`WebPush::payload`](super::WebPush::payload) stays below.
+    /// At most [`MAX_PLAINTEXT`](super::MAX_PLAINTEXT) bytes.
     pub payload: &'a [u8],
     /// How long to keep it for an offline browser; whole seconds, rounded down.
     pub ttl: Duration,
@@ -72,7 +72,6 @@ impl Topic {
     pub fn of(identity: &str) -> Self {
         let hash = digest::digest(&digest::SHA256, identity.as_bytes());
         let mut text = [b'A'; 32];
-        // 24 bytes are 32 characters.
         let written = URL_SAFE_NO_PAD.encode_slice(&hash.as_ref()[..24], &mut text);
         debug_assert_eq!(written, Ok(32));
         Self(text)

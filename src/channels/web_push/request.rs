@@ -21,7 +21,6 @@ pub struct Envelope<'a> {
     pub endpoint: &'a Endpoint,
     /// `TTL` (RFC 8030 §5.2): whole seconds, at most four weeks.
     pub ttl: Duration,
-    /// `Urgency` (RFC 8030 §5.3).
     pub urgency: Urgency,
     /// `Topic` (RFC 8030 §5.4).
     pub topic: &'a Topic,

@@ -69,7 +69,7 @@ pub fn seal(keys: &SubscriberKeys, plaintext: &[u8]) -> Result<Vec<u8>, SealErro
     seal_with(keys, plaintext, &ephemeral, salt)
 }
 
-/// Deterministic part, for the test vectors of RFC 8291.
+/// For the test vectors of RFC 8291.
 fn seal_with(
     keys: &SubscriberKeys,
     plaintext: &[u8],
@@ -103,7 +103,7 @@ fn seal_with(
     Ok(body)
 }
 
-/// HKDF-SHA256 (RFC 5869), both steps.
+/// Both steps of RFC 5869.
 fn expand<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Result<[u8; N], SealError> {
     struct Length(usize);
     impl KeyType for Length {

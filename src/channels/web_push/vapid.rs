@@ -27,7 +27,6 @@ use crate::{channels::SettingsError, clock::Clock};
 /// RFC 8292 §2 allows 24 hours; half leaves room for clock skew.
 const LIFETIME: TimeDelta = TimeDelta::hours(12);
 
-/// Tokens with less time left are renewed.
 const RENEW_BEFORE: TimeDelta = TimeDelta::hours(1);
 
 /// Wildcard hosts are unbounded, since subscribers report them.

@@ -1,7 +1,7 @@
 //! Webhooks: one signed HTTP request to a user's endpoint, by Standard Webhooks 1.0.
 //!
 //! Every send of a delivery has the same JSON body and `webhook-id`, so the endpoint can deduplicate.
-//! `webhook-signature` holds a signature per secret, so secrets can be rotated without a refused request.
+//! `webhook-signature` holds a signature per secret, so that secrets can be rotated.
 //!
 //! Endpoints are user input: https only, to a public address found by the connection's own resolver, without redirects.
 
