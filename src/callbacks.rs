@@ -138,7 +138,7 @@ async fn receive(
     let Some(provider) = desk.receiver.signer(channel, &delivery, &parameters, signature) else {
         if let Some(forged) = desk.counts.forged() {
             let channel = channel.name();
-            tracing::warn!(channel, forged, "callback rejected: its signature matches no account of its channel");
+            tracing::warn!(channel, forged, "a callback was not signed by an account of its channel; nothing written");
         }
         return said(FORGED);
     };

@@ -242,8 +242,8 @@ fn each_mistake_in_a_file_is_told_with_its_line() {
         ("en/a.txt", "title:\n", "en/a.txt:1: the title is empty"),
         ("en/a.txt", "title: x\ntitle: y\n", "en/a.txt:2: there is a title already"),
         ("en/a.txt", "title: x\nsubject: y\n", "en/a.txt:2: expected `title: …`"),
-        ("en/a.txt", "title: x\nexample: {\"a\":\n", "en/a.txt:2: the example is no JSON object"),
-        ("en/a.txt", "title: x\nexample: [1]\n", "en/a.txt:2: the example is no JSON object"),
+        ("en/a.txt", "title: x\nexample: {\"a\":\n", "en/a.txt:2: the example is not a JSON object"),
+        ("en/a.txt", "title: x\nexample: [1]\n", "en/a.txt:2: the example is not a JSON object"),
         ("en/a.txt", "title: x\nexample: {\"a b\": 1}\n", "en/a.txt:2: the variable \"a b\" must be a word"),
         ("en/a.txt", "title: x\nexample: {\"now\": 1}\n", "en/a.txt:2: the variable `now` is set by Carebell"),
         (

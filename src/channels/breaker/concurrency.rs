@@ -40,7 +40,7 @@ pub(super) struct Permits {
 pub struct Permit<'a> {
     permits: &'a Permits,
     since: Instant,
-    _permit: SemaphorePermit<'a>,
+    _taken: SemaphorePermit<'a>,
 }
 
 impl Permits {
@@ -53,7 +53,7 @@ impl Permits {
     pub(super) async fn take(&self) -> Option<Permit<'_>> {
         let wait = if self.is_quick.load(Relaxed) { self.wait } else { Duration::ZERO };
         if let Ok(Ok(permit)) = timeout(wait, self.free.acquire()).await {
-            return Some(Permit { permits: self, since: Instant::now(), _permit: permit });
+            return Some(Permit { permits: self, since: Instant::now(), _taken: permit });
         }
         self.is_quick.store(false, Relaxed);
         None

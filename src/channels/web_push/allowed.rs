@@ -23,10 +23,12 @@ pub struct AllowList {
 }
 
 impl AllowList {
+    /// Adds these to the built-in ones.
     pub fn new(named: Vec<AllowedHost>) -> Self {
         Self { named }
     }
 
+    /// Hosts of the operator.
     pub fn named(&self) -> &[AllowedHost] {
         &self.named
     }
