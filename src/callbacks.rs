@@ -1,8 +1,7 @@
-//! What providers say later of what they took: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the one
-//! thing that is served to the outside.
+//! Status callbacks of providers: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the only public endpoint.
 //!
-//! Nothing is believed that is not signed, and nothing is looked up or written before that is known. What is said is
-//! written to the ledger by `store/callbacks.rs`.
+//! An unsigned callback is rejected before anything is looked up or written. `store/callbacks.rs` writes the report to
+//! the ledger.
 
 mod counts;
 mod listener;
@@ -24,7 +23,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use url::form_urlencoded;
 
-pub use self::counts::{Counts, Fate};
+pub use self::counts::{CallbackOutcome, Counts};
 use crate::{
     channels::gateway::{Callback, Receiver},
     clock::Clock,
@@ -34,49 +33,43 @@ use crate::{
     telemetry::metrics::Metrics,
 };
 
-/// The longest body that is read. Those of the API have about 1 KiB.
+/// Bytes of a body. Providers send about 1 KiB.
 const MAX_BODY: usize = 16 * 1024;
 
-/// How long a body may take to arrive.
 const READ_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a database that is away is waited for. Providers wait 15 s for an answer, and most never ask again.
+/// How long to wait for the database. Providers wait 15 s for a response, and most never retry.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// Between two tries to write.
 const WRITE_AGAIN: Duration = Duration::from_millis(250);
 
-/// The most callbacks that are worked on at once.
 const MOST_AT_ONCE: usize = 64;
 
-/// What is served.
 const ROUTE: &str = "/callbacks/{channel}/{delivery}";
 
-/// The header of the signature.
 const SIGNATURE: &str = "x-twilio-signature";
 
-/// A short answer.
 type Said = (StatusCode, &'static str);
 
 const NOTED: Said = (StatusCode::NO_CONTENT, "");
-const NO_CHANNEL: Said = (StatusCode::NOT_FOUND, "no such channel is configured here\n");
-const NO_DELIVERY: Said = (StatusCode::NOT_FOUND, "there is no such delivery\n");
+const NO_CHANNEL: Said = (StatusCode::NOT_FOUND, "this channel is not configured\n");
+const NO_DELIVERY: Said = (StatusCode::NOT_FOUND, "unknown delivery\n");
 const NO_FORM: Said = (StatusCode::BAD_REQUEST, "the body must be application/x-www-form-urlencoded\n");
-const BROKEN: Said = (StatusCode::BAD_REQUEST, "the body breaks off\n");
+const BROKEN: Said = (StatusCode::BAD_REQUEST, "the body is incomplete\n");
 const TOO_LONG: Said = (StatusCode::PAYLOAD_TOO_LARGE, "the body must have at most 16 KiB\n");
 const TOO_SLOW: Said = (StatusCode::REQUEST_TIMEOUT, "the body takes too long\n");
-const FORGED: Said = (StatusCode::FORBIDDEN, "the signature is not that of an account of this channel\n");
-const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too much at once, try again\n");
-const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is away, try again\n");
+const FORGED: Said = (StatusCode::FORBIDDEN, "the signature matches no account of this channel\n");
+const BUSY: Said = (StatusCode::SERVICE_UNAVAILABLE, "too many requests, try again\n");
+const NO_DATABASE: Said = (StatusCode::SERVICE_UNAVAILABLE, "the database is down, try again\n");
 
-/// The listener, which runs until it is told to stop.
+/// A running listener.
 #[derive(Debug)]
 pub struct Listening {
-    /// Where it listens.
+    /// Its address.
     pub address: SocketAddr,
-    /// What became of the callbacks so far.
+    /// Outcomes of callbacks so far.
     pub counts: Arc<Counts>,
-    /// Ends when what was under way at the stop is done, a few seconds later at most.
+    /// Completes once the requests in flight at the stop are done, within seconds.
     pub ended: JoinHandle<()>,
 }
 
@@ -85,13 +78,11 @@ struct Desk {
     store: Store,
     clock: Clock,
     counts: Arc<Counts>,
-    places: Semaphore,
+    permits: Semaphore,
 }
 
-/// Listens on `port` (0 = any that is free) of all addresses until `stop`, in the runtime that this is called in.
-///
-/// # Errors
-/// If the port cannot be had.
+/// Listens on `port` (0 = any free one) of all addresses until `stop`, in the current runtime. Fails if the port is
+/// taken.
 pub fn serve(
     port: u16,
     receiver: Receiver,
@@ -103,10 +94,10 @@ pub fn serve(
     let listener = http::listen(port)?;
     let address = listener.local_addr()?;
     let counts = Arc::new(Counts::new(metrics));
-    let places = Semaphore::new(MOST_AT_ONCE);
-    // A proxy may take the path of the public URL away, or leave it.
+    let permits = Semaphore::new(MOST_AT_ONCE);
+    // A proxy may strip the path of the public URL, or leave it.
     let outside = format!("{}{ROUTE}", receiver.public_url().path());
-    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), places });
+    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), permits });
     let mut router = Router::new().without_v07_checks().route(ROUTE, post(receive));
     if outside != ROUTE {
         router = router.route(&outside, post(receive));
@@ -126,19 +117,19 @@ async fn receive(
     };
     let (parts, body) = request.into_parts();
     if !is_form(&parts.headers) {
-        desk.counts.add(Fate::Malformed);
+        desk.counts.add(CallbackOutcome::Malformed);
         return said(NO_FORM);
     }
     let body = match timeout(READ_TIMEOUT, to_bytes(body, MAX_BODY)).await {
         Ok(Ok(body)) => body,
         Ok(Err(error)) => {
-            desk.counts.add(Fate::Malformed);
+            desk.counts.add(CallbackOutcome::Malformed);
             let too_long =
                 std::error::Error::source(&error).is_some_and(|cause| cause.to_string().contains("length limit"));
             return said(if too_long { TOO_LONG } else { BROKEN });
         }
         Err(_) => {
-            desk.counts.add(Fate::Malformed);
+            desk.counts.add(CallbackOutcome::Malformed);
             return said(TOO_SLOW);
         }
     };
@@ -154,13 +145,13 @@ async fn receive(
     let callback = match Callback::read(channel, &parameters) {
         Ok(callback) => callback,
         Err(malformed) => {
-            desk.counts.add(Fate::Malformed);
-            tracing::warn!(channel = channel.name(), provider, "a signed callback cannot be read: {malformed}");
+            desk.counts.add(CallbackOutcome::Malformed);
+            tracing::warn!(channel = channel.name(), provider, "unreadable signed callback: {malformed}");
             return (StatusCode::BAD_REQUEST, format!("{malformed}\n"));
         }
     };
-    // Only now: whoever cannot sign takes no place from those who can.
-    let Ok(_place) = desk.places.try_acquire() else { return said(BUSY) };
+    // After authentication, so that forgeries take no permits.
+    let Ok(_permit) = desk.permits.try_acquire() else { return said(BUSY) };
     let reported = Reported {
         id: delivery,
         channel,
@@ -178,27 +169,27 @@ impl Desk {
         let (delivery, channel) = (reported.id.as_str(), reported.channel.name());
         match self.write_in_time(reported).await {
             Ok(Noted::Changed(state)) => {
-                self.counts.add(Fate::Noted);
+                self.counts.add(CallbackOutcome::Noted);
                 tracing::info!(delivery, channel, state, said = reported.words, "reported by its provider: {state}");
                 NOTED
             }
             Ok(Noted::Known) => {
-                self.counts.add(Fate::Known);
+                self.counts.add(CallbackOutcome::Known);
                 NOTED
             }
             Ok(Noted::Missing) => {
-                self.counts.add(Fate::Missing);
+                self.counts.add(CallbackOutcome::Missing);
                 NO_DELIVERY
             }
             Err(error) => {
-                self.counts.add(Fate::Lost);
-                tracing::error!(delivery, channel, said = reported.words, "a callback cannot be written: {error}");
+                self.counts.add(CallbackOutcome::Lost);
+                tracing::error!(delivery, channel, said = reported.words, "callback could not be written: {error}");
                 NO_DATABASE
             }
         }
     }
 
-    /// Tries again while the database is away.
+    /// Retries while the database is down.
     async fn write_in_time(&self, reported: &Reported) -> Result<Noted, StoreError> {
         let deadline = Instant::now() + WRITE_TIMEOUT;
         loop {

@@ -1,34 +1,33 @@
-//! What people want: by which channels, and when not.
+//! Preferences of recipients: channels and quiet hours.
 
 use chrono::{DateTime, NaiveTime, Utc};
 use chrono_tz::Tz;
 
 use crate::{plan::Channel, schedule};
 
-/// The wishes of one recipient for one type of notification: the rows of `preferences`, and what is shipped where there
-/// are none.
+/// A recipient's rows of `preferences` for one type of notification, or the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Preferences {
-    /// The channels that the recipient chose; none where no choice was made.
+    /// The chosen channels; `None` without a choice.
     pub channels: Option<Vec<Channel>>,
-    /// When they want to be left alone.
+    /// When not to be disturbed.
     pub quiet: Option<QuietHours>,
 }
 
-/// A time of day in which nothing is sent.
+/// A daily period without sends.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QuietHours {
-    /// Their first minute.
+    /// First minute.
     pub from: NaiveTime,
-    /// The first minute after them; before `from` where they last over midnight.
+    /// End, exclusive; before `from` if it spans midnight.
     pub to: NaiveTime,
-    /// On whose clocks.
+    /// Time zone of both.
     pub zone: Tz,
 }
 
 impl Preferences {
-    /// Whether a channel is to be used. One that a job names is, except those that are used only of people who chose
-    /// them: they cost money, ring telephones, or hand personal data to a third party.
+    /// Whether to use a channel. A job can force only Web Push and e-mail. The others cost money, ring, or pass
+    /// personal data to a third party, so they need the recipient's choice.
     #[must_use]
     pub fn want(&self, channel: Channel, named: bool) -> bool {
         let chosen = self.channels.as_ref().map(|channels| channels.contains(&channel));
@@ -38,7 +37,7 @@ impl Preferences {
         }
     }
 
-    /// Until when a channel is to be silent, if it is to be now. A webhook wakes nobody.
+    /// End of the current quiet hours, if any. They don't apply to webhooks.
     #[must_use]
     pub fn quiet_until(&self, channel: Channel, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
         let QuietHours { from, to, zone } = self.quiet.as_ref().filter(|_| channel != Channel::Webhook)?;
@@ -46,20 +45,20 @@ impl Preferences {
     }
 }
 
-/// What a channel is called in `preferences.channels` and by jobs: as in the ledger, but Web Push is `push`.
+/// Name of a channel in `preferences.channels` and in jobs: as in the ledger, but Web Push is `push`.
 #[must_use]
 pub fn name(channel: Channel) -> &'static str {
     if channel == Channel::WebPush { "push" } else { channel.name() }
 }
 
-/// The channel of a name in `preferences.channels`.
+/// Channel of a name in `preferences.channels`.
 #[must_use]
 pub fn channel(text: &str) -> Option<Channel> {
     Channel::ALL.into_iter().find(|channel| name(*channel) == text)
 }
 
 impl QuietHours {
-    /// From the columns of `preferences` and `users.timezone`. None where there are none.
+    /// From the columns of `preferences` and `users.timezone`.
     #[must_use]
     pub fn new(
         from: Option<NaiveTime>,
@@ -68,7 +67,7 @@ impl QuietHours {
         users_zone: Option<&str>,
     ) -> Option<Self> {
         let (from, to) = (from?, to?);
-        // A name that Postgres takes for a zone need not be one here; then the user's own clocks are nearer than UTC.
+        // Postgres accepts zone names that are unknown here. The user's own zone is then closer than UTC.
         let known = |name: Option<&str>| name.and_then(|name| name.trim().parse().ok());
         let zone = known(zone).or_else(|| known(users_zone)).unwrap_or(Tz::UTC);
         (from != to).then_some(Self { from, to, zone })

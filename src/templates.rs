@@ -1,143 +1,84 @@
-//! Titles and bodies from files: one text a kind and a language, filled in with a job's variables.
+//! Titles and bodies from template files: one file per kind and language.
 //!
-//! The texts of the built-in kinds are in `src/templates/<locale>/<name>.txt` and part of the program; a directory of the
-//! same layout (`TEMPLATES_DIR`) replaces and adds to them. All are read, checked and compiled once, at start.
-//! `docs/TEMPLATES.md` describes the files.
+//! The built-in files are `src/templates/<locale>/<name>.txt`. A directory with the same layout (`TEMPLATES_DIR`)
+//! replaces and adds files. All are checked and compiled once, at start. `docs/TEMPLATES.md` describes the format.
 //!
-//! A text is plain: what the variables hold is put in as it is, and never read as a template. Whatever a channel has to
-//! escape, it escapes itself.
+//! Texts are plain: variables are inserted verbatim and never parsed. Each channel does its own escaping.
 
+mod catalogue;
 mod file;
 mod filters;
 mod load;
+mod locale;
+mod problem;
 #[cfg(test)]
 mod tests;
 mod words;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    path::Path,
-    sync::Arc,
-};
+use std::{collections::BTreeSet, fmt, path::Path, sync::Arc};
 
 use chrono::{DateTime, Utc};
-use minijinja::{Environment, ErrorKind};
 use serde_json::{Map, Value};
 
+use self::{
+    catalogue::{Catalogue, Named, values},
+    filters::NOW,
+};
 pub use self::{
+    catalogue::{LONGEST_BODY, LONGEST_TITLE, Text},
     file::is_name,
-    load::{LoadError, Problem},
+    locale::DEFAULT_LOCALE,
+    problem::{LoadError, Problem},
 };
 use crate::{schedule::nearest, text};
 
-/// The language of whom none is known of, and of texts that there are not in theirs.
-pub const DEFAULT_LOCALE: &str = "en";
-
-/// The variable that is always there: the instant at which the text is made, RFC 3339.
-const NOW: &str = "now";
-
-/// Of a notification, in characters. Longer texts are cut, because the care tables know no limits.
-pub const LONGEST_TITLE: usize = 200;
-/// Of a notification, in characters.
-pub const LONGEST_BODY: usize = 2000;
-
 /// All templates of a worker. Cheap to clone.
 #[derive(Clone)]
-pub struct Templates(Arc<Known>);
+pub struct Templates(Arc<Catalogue>);
 
-struct Known {
-    /// One for each locale, with its filters: by the locale's key.
-    environments: BTreeMap<String, Environment<'static>>,
-    named: BTreeMap<String, Named>,
-}
-
-/// All there is of one name.
-struct Named {
-    /// What a job has to give.
-    variables: BTreeSet<String>,
-    /// By the locale's key.
-    files: BTreeMap<String, Compiled>,
-    built_in: bool,
-}
-
-/// One file, whose two texts are in the environment of its locale.
-struct Compiled {
-    /// As errors name it.
-    place: String,
-    /// As its directory is written.
-    locale: String,
-    own: bool,
-    title: Part,
-    body: Part,
-}
-
-/// One text of a file.
-struct Part {
-    /// Its name in the environment.
-    key: String,
-    /// The line of the file on which it begins.
-    line: usize,
-}
-
-/// What a person reads.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// One line of 1 to 200 characters.
-    pub title: String,
-    /// Up to 2000 characters.
-    pub body: String,
-}
-
-/// Why a job and the templates do not fit. Holds names only.
+/// A job that doesn't fit the templates. Holds names only.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unfit {
-    /// No file has this name.
+    /// No template has this name.
     #[error("there is no template `{name}`{hint}; this worker has {}", known.join(", "))]
     Unknown {
-        /// The name.
+        /// Requested name.
         name: String,
-        /// What may be meant.
+        /// Suggestion.
         hint: String,
-        /// The names that there are.
+        /// Existing names.
         known: Vec<String>,
     },
-    /// A variable is not given.
+    /// A variable is missing.
     #[error("the template `{name}` needs the variable `{variable}`, which the job does not give")]
     Lacks {
-        /// The template.
+        /// Template.
         name: String,
-        /// The variable.
+        /// Variable.
         variable: String,
     },
 }
 
-/// A template that cannot be filled in with these variables. Holds none of their values.
+/// A template that can't be rendered with these variables. Holds no values.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{place}:{line}: {what}")]
 pub struct Broken {
-    /// The file.
+    /// File.
     pub place: String,
-    /// The line in it.
+    /// Line.
     pub line: usize,
-    /// What is wrong.
+    /// Problem.
     pub what: String,
 }
 
 impl Templates {
-    /// The built-in ones, and those of a directory.
-    ///
-    /// # Errors
-    /// Everything that is wrong with any file, with its line.
+    /// Loads the built-in files and those of a directory. Errors list every problem, with its line.
     pub fn load(own: Option<&Path>) -> Result<Self, LoadError> {
-        load::load(own).map(|known| Self(Arc::new(known)))
+        load::load(own).map(|catalogue| Self(Arc::new(catalogue)))
     }
 
-    /// Makes a template ready for the variables of one job, at this instant.
-    ///
-    /// # Errors
-    /// If there is none of this name, or a variable is missing. More variables than it needs do no harm: the job may be
-    /// of a newer version.
+    /// Binds a template to the variables of one job. Fails if the name is unknown or a variable is missing. Others are
+    /// ignored: the job may come from a newer version.
     pub fn fill(&self, name: &str, mut variables: Map<String, Value>, now: DateTime<Utc>) -> Result<Filled<'_>, Unfit> {
         let Some(named) = self.0.named.get(name) else {
             let known: Vec<String> = self.0.named.keys().cloned().collect();
@@ -149,7 +90,7 @@ impl Templates {
             return Err(Unfit::Lacks { name: name.to_owned(), variable: variable.clone() });
         }
         variables.insert(NOW.to_owned(), text::instant(now).into());
-        Ok(Filled { known: &self.0, named, variables: values(&variables) })
+        Ok(Filled { catalogue: &self.0, named, variables: values(&variables) })
     }
 
     /// `4 built in (1 replaced), 2 of your own (welcome, farewell); in de, en, es, fr`
@@ -176,95 +117,29 @@ impl fmt::Debug for Templates {
 
 /// A template with the variables of one job.
 pub struct Filled<'a> {
-    known: &'a Known,
+    catalogue: &'a Catalogue,
     named: &'a Named,
     variables: minijinja::Value,
 }
 
 impl<'a> Filled<'a> {
-    /// The locale whose text somebody of this locale reads: theirs, else that of the language alone (`de` for `de-AT`),
-    /// else [`DEFAULT_LOCALE`], else the first there is.
+    /// Locale of the text for a reader: theirs, else their language (`de` for `de-AT`), else [`DEFAULT_LOCALE`], else
+    /// the first available.
     #[must_use]
     pub fn locale_for(&self, wanted: &str) -> &'a str {
         let (_, file) = self.named.best(wanted);
         &file.locale
     }
 
-    /// The text that somebody of this locale reads.
-    ///
-    /// # Errors
-    /// If the template does not work with these variables, with its line and none of their values.
+    /// Renders the text for this locale. Errors name the line and no values.
     pub fn text(&self, locale: &str) -> Result<Text, Broken> {
         let (key, file) = self.named.best(locale);
-        let texts = self.known.render(key, file, &self.variables);
+        let texts = self.catalogue.render(key, file, &self.variables);
         texts.map_err(|(line, error)| Broken { place: file.place.clone(), line, what: without_values(&error) })
     }
 }
 
-impl Named {
-    fn best(&self, wanted: &str) -> (&str, &Compiled) {
-        let wanted = key_of(wanted);
-        let mut candidate = wanted.as_str();
-        loop {
-            if let Some((key, file)) = self.files.get_key_value(candidate) {
-                return (key, file);
-            }
-            match candidate.rsplit_once('-') {
-                Some((wider, _)) => candidate = wider,
-                None if candidate == DEFAULT_LOCALE => break,
-                None => candidate = DEFAULT_LOCALE,
-            }
-        }
-        #[expect(clippy::expect_used, reason = "a name is known by its files: load.rs makes none without")]
-        self.files.first_key_value().map(|(key, file)| (key.as_str(), file)).expect("a file")
-    }
-}
-
-impl Known {
-    fn render(
-        &self,
-        key: &str,
-        file: &Compiled,
-        variables: &minijinja::Value,
-    ) -> Result<Text, (usize, minijinja::Error)> {
-        let part = |part: &Part| {
-            let environment = self.environments.get(key).ok_or_else(|| ErrorKind::TemplateNotFound.into());
-            let rendered = environment.and_then(|known| known.get_template(&part.key)?.render(variables.clone()));
-            rendered.map_err(|error: minijinja::Error| (part.line + error.line().unwrap_or(1) - 1, error))
-        };
-        let title = one_line(&part(&file.title)?);
-        if title.is_empty() {
-            return Err((file.title.line, filters::spoken("the title comes out empty")));
-        }
-        let body = printable(part(&file.body)?.trim());
-        Ok(Text { title: text::shorten(&title, LONGEST_TITLE), body: text::shorten(&body, LONGEST_BODY) })
-    }
-}
-
-/// As the engine has them.
-fn values(variables: &Map<String, Value>) -> minijinja::Value {
-    minijinja::Value::from(minijinja::value::Serde(variables))
-}
-
-/// `de_AT.UTF-8` → `de-at`
-fn key_of(locale: &str) -> String {
-    let tag = locale.trim().split(['.', '@']).next().unwrap_or_default();
-    tag.replace('_', "-").to_ascii_lowercase()
-}
-
-/// A title is one line, whatever a variable holds.
-fn one_line(text: &str) -> String {
-    let text: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// A body may have lines; other control characters have no place in a text.
-fn printable(text: &str) -> String {
-    let blank = |c: char| c.is_control() && c != '\n' && c != '\t';
-    text.replace("\r\n", "\n").chars().map(|c| if blank(c) { ' ' } else { c }).collect()
-}
-
-/// What went wrong, from an error whose own words may quote what a variable holds.
+/// Error text without its own message, which may quote values.
 fn without_values(error: &minijinja::Error) -> String {
     filters::what_was_spoken(error).map_or_else(|| error.kind().to_string(), str::to_owned)
 }

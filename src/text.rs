@@ -1,4 +1,4 @@
-//! What texts are made of: names cut to size, instants, the time zone of the place of care, links.
+//! Helpers for texts: shortened names, instants, time zones, links.
 
 use std::borrow::Cow;
 
@@ -6,16 +6,16 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use url::Url;
 
-/// The most characters of a name in a text. Care tables know no limits; a notification does.
+/// Characters of a name in a text. Care tables have no limits, notifications do.
 const LONGEST_NAME: usize = 200;
 
-/// A name, title or place from the care tables, cut to a length that every text has room for.
+/// A name, title or place from the care tables, shortened.
 #[must_use]
 pub fn name(text: &str) -> String {
     shorten(text.trim(), LONGEST_NAME)
 }
 
-/// A text cut to `most` characters.
+/// Cuts a text to `most` characters, with an ellipsis.
 #[must_use]
 pub fn shorten(text: &str, most: usize) -> String {
     match text.char_indices().nth(most) {
@@ -24,15 +24,14 @@ pub fn shorten(text: &str, most: usize) -> String {
     }
 }
 
-/// A path of the application with an id as its query.
+/// A path of the application with an id in its query.
 #[must_use]
 pub fn link(path: &str, id: &str) -> String {
     let query = url::form_urlencoded::Serializer::new(String::new()).append_pair("id", id).finish();
     format!("{path}?{query}")
 }
 
-/// A link that can be followed from outside of the application: one that is a path is resolved against its URL, where
-/// that is known.
+/// Resolves a path against the application's URL, if known.
 #[must_use]
 pub fn absolute<'a>(link: &'a str, app_url: Option<&Url>) -> Cow<'a, str> {
     match app_url.filter(|_| link.starts_with('/')).and_then(|base| base.join(link).ok()) {
@@ -41,20 +40,19 @@ pub fn absolute<'a>(link: &'a str, app_url: Option<&Url>) -> Cow<'a, str> {
     }
 }
 
-/// A link as a person can open it, without characters that would end it. A path of the application is none where nobody
-/// knows the application's address.
+/// A link for people, escaped. `None` for a path if the application's URL is unknown.
 #[must_use]
 pub fn openable(link: &str, app_url: Option<&Url>) -> Option<String> {
     Url::parse(&absolute(link, app_url)).ok().map(Into::into)
 }
 
-/// An instant for programs: RFC 3339 in UTC, to the millisecond.
+/// An instant for programs: RFC 3339 in UTC, with milliseconds.
 #[must_use]
 pub fn instant(at: DateTime<Utc>) -> String {
     at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }
 
-/// The time zone of this IANA name. UTC where there is none; texts then say so.
+/// Time zone of an IANA name; UTC if unknown, which the texts then mention.
 #[must_use]
 pub fn zone(name: &str) -> Tz {
     name.trim().parse().unwrap_or(Tz::UTC)

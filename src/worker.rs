@@ -13,7 +13,8 @@ use tracing::{info, warn};
 use crate::{
     callbacks,
     channels::{
-        Channels, Sender, breaker,
+        Channels, Sender,
+        breaker::BreakerPolicy,
         email::Email,
         gateway::{Receiver, Settings},
         sms::Sms,
@@ -193,7 +194,7 @@ fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channel
     for settings in &config.gateways {
         senders.push(gateway(settings.clone(), clock.clone())?);
     }
-    Ok(Channels::new(senders, breaker::Policy::default(), clock.clone(), metrics))
+    Ok(Channels::new(senders, BreakerPolicy::default(), clock.clone(), metrics))
 }
 
 fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigError> {

@@ -1,4 +1,4 @@
-//! What became of callbacks, counted.
+//! Counts of callback outcomes.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -9,31 +9,31 @@ use tokio::time::Instant;
 
 use crate::telemetry::metrics::{CallbackMetrics, Metrics};
 
-/// Between two lines of the log about forged callbacks: whoever sends many must not fill the disk.
+/// Interval of log lines about forged callbacks, so that a flood can't fill the disk.
 const TELL_EVERY: Duration = Duration::from_secs(1);
 
-/// What became of one callback.
+/// Outcome of one callback.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fate {
+pub enum CallbackOutcome {
     /// It changed the ledger.
     Noted,
-    /// The like of it was on record.
+    /// Already on record.
     Known,
-    /// The ledger has no such delivery.
+    /// No such delivery.
     Missing,
-    /// It was not signed by an account of its channel.
+    /// Not signed by an account of its channel.
     Forged,
-    /// It could not be read.
+    /// Unreadable.
     Malformed,
-    /// The database was away for too long.
+    /// The database was down for too long.
     Lost,
 }
 
-impl Fate {
-    /// All of them.
+impl CallbackOutcome {
+    /// All outcomes.
     pub const ALL: [Self; 6] = [Self::Noted, Self::Known, Self::Missing, Self::Forged, Self::Malformed, Self::Lost];
 
-    /// As a label.
+    /// Metric label.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -47,38 +47,38 @@ impl Fate {
     }
 }
 
-/// How many callbacks had which fate since the start.
+/// Callbacks by outcome, since the start.
 #[derive(Debug)]
 pub struct Counts {
-    of: [CallbackMetrics; Fate::ALL.len()],
+    of: [CallbackMetrics; CallbackOutcome::ALL.len()],
     told: Mutex<Option<Instant>>,
 }
 
 impl Counts {
     pub(super) fn new(metrics: &Metrics) -> Self {
-        Self { of: Fate::ALL.map(|fate| metrics.callbacks(fate.name())), told: Mutex::default() }
+        Self { of: CallbackOutcome::ALL.map(|outcome| metrics.callbacks(outcome.name())), told: Mutex::default() }
     }
 
-    /// How many had this fate.
+    /// Count of one outcome.
     #[must_use]
-    pub fn of(&self, fate: Fate) -> u64 {
-        self.of[fate as usize].count()
+    pub fn of(&self, outcome: CallbackOutcome) -> u64 {
+        self.of[outcome as usize].count()
     }
 
-    pub(super) fn add(&self, fate: Fate) {
-        self.of[fate as usize].add();
+    pub(super) fn add(&self, outcome: CallbackOutcome) {
+        self.of[outcome as usize].add();
     }
 
-    /// Counts a forged one. Answers how many there were, where it is time to say so.
+    /// Counts a forgery. Returns the total if it is time to log it.
     pub(super) fn forged(&self) -> Option<u64> {
-        self.add(Fate::Forged);
+        self.add(CallbackOutcome::Forged);
         let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
         let now = Instant::now();
         if told.is_some_and(|told| now - told < TELL_EVERY) {
             return None;
         }
         *told = Some(now);
-        Some(self.of(Fate::Forged))
+        Some(self.of(CallbackOutcome::Forged))
     }
 }
 
@@ -93,8 +93,13 @@ mod tests {
         assert_eq!(told, [Some(1), None, None]);
         tokio::time::advance(TELL_EVERY).await;
         assert_eq!(counts.forged(), Some(4));
-        for fate in Fate::ALL {
-            assert_eq!(counts.of(fate), if fate == Fate::Forged { 4 } else { 0 }, "{}", fate.name());
+        for outcome in CallbackOutcome::ALL {
+            assert_eq!(
+                counts.of(outcome),
+                if outcome == CallbackOutcome::Forged { 4 } else { 0 },
+                "{}",
+                outcome.name()
+            );
         }
     }
 }

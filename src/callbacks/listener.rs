@@ -1,4 +1,4 @@
-//! A listener that strangers reach: few connections, none for long, none that says nothing.
+//! A listener for the public: few connections, short and never idle for long.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -15,26 +15,25 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The most connections at once; further ones wait to be accepted.
+/// Further connections wait to be accepted.
 const MOST_CONNECTIONS: usize = 256;
 
-/// How long a request's head may take, and a connection that is kept may be idle.
+/// Limit of a request's head, and of an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// How long a connection may last; then it ends after the request under way.
+/// Then it ends after the request in flight.
 const LONGEST_CONNECTION: Duration = Duration::from_mins(1);
 
-/// How long what is under way may take at the end.
+/// Limit for requests in flight at the end.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// After a connection could not be accepted, most often for want of file descriptors.
+/// Pause after a failed accept, mostly for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
-/// Serves until `stop`, then finishes what is under way.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
-    let places = Arc::new(Semaphore::new(MOST_CONNECTIONS));
+    let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
-    while let Some(Ok(place)) = stop.run_until_cancelled(Arc::clone(&places).acquire_owned()).await {
+    while let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await {
         match stop.run_until_cancelled(listener.accept()).await {
             None => break,
             Some(Err(_)) => sleep(ACCEPT_AGAIN).await,
@@ -42,7 +41,7 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
                 let (router, stop) = (router.clone(), stop.clone());
                 connections.spawn(async move {
                     connection(stream, router, stop).await;
-                    drop(place);
+                    drop(permit);
                 });
             }
         }

@@ -1,4 +1,4 @@
-//! What all channels share that send HTTP requests: where they may go, and what is told of those that broke.
+//! HTTP clients shared by channels.
 
 mod allowed;
 mod resolve;
@@ -14,16 +14,16 @@ use self::resolve::{NoPublicAddress, PublicOnly};
 pub use self::{resolve::is_public, retry_after::retry_after};
 use super::SettingsError;
 
-/// What a request that took too long is reported as.
+/// Error text of a timeout.
 pub const TIMEOUT: &str = "timeout";
 
-/// The most of an answer that is read. Those of providers have about 1 KiB.
+/// Bytes read of a response. Providers send about 1 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
 
-/// How long a connection may take to be made.
+/// Limit for connecting.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A client for a provider that the operator named, at whichever address: follows no redirect, and knows no proxy.
+/// Client for providers of the operator, at any address. No redirects, no proxy.
 pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
@@ -34,14 +34,12 @@ pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
 }
 
-/// A client for what users named: the same, and it speaks https only, and connects to public addresses only; of the named
-/// hosts, to any.
+/// Client for hosts named by users: https to public addresses only. The `named` hosts may have any address.
 pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
     to_provider(roots).https_only(true).dns_resolver(PublicOnly::new(named))
 }
 
-/// Whether a URL that the operator named may be asked: over https; over http only within this machine, for tests and
-/// `carebell dev`.
+/// Whether a URL of the operator is allowed: https, or http to this machine (tests, `carebell dev`).
 #[must_use]
 pub fn may_be_asked(url: &Url) -> bool {
     let is_loopback = match url.host() {
@@ -53,21 +51,18 @@ pub fn may_be_asked(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
-/// The roots in a PEM file that this variable names.
-///
-/// # Errors
-/// If it cannot be read, is none, or holds none.
+/// Roots in the PEM file of this variable. Fails if it can't be read or holds none.
 pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
     let error = |why: &str| {
         let file = file.display();
-        SettingsError::new(variable, format!("should name a PEM file of root certificates, and {file} {why}"))
+        SettingsError::new(variable, format!("should name a PEM file of root certificates, but {file} {why}"))
     };
     let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
-    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is not one"))?;
-    if roots.is_empty() { Err(error("holds none")) } else { Ok(roots) }
+    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is malformed"))?;
+    if roots.is_empty() { Err(error("holds no certificate")) } else { Ok(roots) }
 }
 
-/// For a client that cannot be built: without roots of its own, the machine needs some.
+/// Error for a client that can't be built: the machine has no roots of its own.
 #[must_use]
 pub fn no_roots(variable: &'static str) -> SettingsError {
     SettingsError::new(
@@ -77,7 +72,7 @@ pub fn no_roots(variable: &'static str) -> SettingsError {
     )
 }
 
-/// The body of an answer up to so many bytes, as far as it is of use; less if it broke off.
+/// Up to `most` bytes of a response's body; fewer if the connection broke.
 pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
@@ -89,7 +84,7 @@ pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     body
 }
 
-/// What went wrong, without the URL that the error itself repeats, and without names: those of hosts may be users'.
+/// Cause of an error, without URL or host names, which may hold personal data.
 #[must_use]
 pub fn describe(error: &reqwest::Error) -> String {
     let kind = match error {

@@ -1,8 +1,8 @@
-//! What is wrong with the settings of a channel.
+//! Errors in the settings of a channel.
 
 use std::{borrow::Cow, fmt};
 
-/// A setting that is missing or malformed. The text never repeats a key or a password.
+/// A missing or malformed setting. The text never repeats a key or password.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SettingsError {
     variable: Cow<'static, str>,
@@ -10,12 +10,12 @@ pub struct SettingsError {
 }
 
 impl SettingsError {
-    /// For a variable, with what is wrong with it or what it should be.
+    /// The text names the problem or the expected value.
     pub fn new(variable: impl Into<Cow<'static, str>>, expected: impl Into<String>) -> Self {
         Self { variable: variable.into(), expected: expected.into() }
     }
 
-    /// The environment variable to mend.
+    /// The environment variable to fix.
     pub fn variable(&self) -> &str {
         &self.variable
     }

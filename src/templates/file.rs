@@ -1,13 +1,11 @@
-//! One template file: lines of `key: value`, a blank line, and the body.
+//! Parses a template file: lines of `key: value`, a blank line, and the body.
 
 use serde_json::{Map, Value};
 
-use super::{DEFAULT_LOCALE, NOW, Problem};
+use super::{filters::NOW, locale::DEFAULT_LOCALE, problem::Problem};
 
-/// What a head may hold, in errors.
 const EXPECTED: &str = "expected `title: …`, `example: {…}`, a comment (`# …`), or the blank line before the body";
 
-/// What a file says.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Parsed {
     pub title: Source,
@@ -15,21 +13,20 @@ pub(super) struct Parsed {
     pub examples: Vec<Example>,
 }
 
-/// A template's source, and the line of the file on which it begins.
+/// Source of a template, and its first line in the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Source {
     pub text: String,
     pub line: usize,
 }
 
-/// Variables that a job could give. Their names are those that each job has to give.
+/// Sample variables. Every job must supply the same names.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Example {
     pub line: usize,
     pub variables: Map<String, Value>,
 }
 
-/// Reads a file.
 pub(super) fn parse(place: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
     let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n");
     let mut lines = (1..).zip(text.split('\n'));
@@ -67,30 +64,29 @@ pub(super) fn parse(place: &str, text: &str) -> Result<Parsed, Vec<Problem>> {
 }
 
 fn example(text: &str) -> Result<Map<String, Value>, String> {
-    let variables: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| format!("the example is no JSON object of one line (column {}): {error}", error.column()))?;
+    let variables: Map<String, Value> = serde_json::from_str(text).map_err(|error| {
+        format!("the example is not a JSON object on one line (column {}): {error}", error.column())
+    })?;
     for name in variables.keys() {
         let word = name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
         if !word || name.starts_with(|c: char| c.is_ascii_digit()) || name.is_empty() {
             return Err(format!("the variable {name:?} must be a word of a-z, 0-9 and _ that begins with a letter"));
         }
         if name == NOW {
-            return Err(format!(
-                "the variable `{NOW}` is given by Carebell: it is the instant at which a text is made"
-            ));
+            return Err(format!("the variable `{NOW}` is set by Carebell: the instant at which a text is rendered"));
         }
     }
     Ok(variables)
 }
 
-/// Whether it may be a template's name.
+/// Whether this is a valid template name.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "._-".contains(c);
     (1..=64).contains(&name.len()) && name.chars().all(fits) && name.starts_with(|c: char| c.is_ascii_alphanumeric())
 }
 
-/// Whether it may be a locale: `de`, `de-AT`, `zh-Hant`.
+/// Whether this is a valid locale: `de`, `de-AT`, `zh-Hant`.
 pub(super) fn is_locale(locale: &str) -> bool {
     let mut parts = locale.split('-');
     let language = parts.next().unwrap_or(DEFAULT_LOCALE);

@@ -1,44 +1,46 @@
-//! What templates can do with instants, in the language of their own directory and on the clocks of a place.
+//! Filters and tests for instants, in the template's language and a given time zone.
 
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Locale, Utc, format::StrftimeItems};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, syntax::SyntaxConfig};
 
-use super::{NOW, key_of};
+use super::locale::{DEFAULT_LOCALE, key_of};
 use crate::text;
 
-/// A mistake in words of our own, which hold none of the values.
+/// Built-in variable: the current instant, RFC 3339.
+pub(super) const NOW: &str = "now";
+
+/// An error text of ours, which holds no values.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct Spoken(String);
 
-/// An error whose words may be shown where values are real.
+/// An error whose text is safe to show with real values.
 pub(super) fn spoken(words: &str) -> Error {
     Error::new(ErrorKind::InvalidOperation, words.to_owned()).with_source(Spoken(words.to_owned()))
 }
 
-/// Its words, if it is one of [`spoken`].
+/// Its text, if it comes from [`spoken`].
 pub(super) fn what_was_spoken(error: &Error) -> Option<&str> {
     let source: &(dyn std::error::Error + 'static) = std::error::Error::source(error)?;
     source.downcast_ref::<Spoken>().map(|Spoken(words)| words.as_str())
 }
 
-/// An empty environment for the templates of one locale.
 pub(super) fn environment(locale: &str) -> Environment<'static> {
     let language = names_of(locale);
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
-    // Errors would quote the values.
+    // Debug output would quote values.
     environment.set_debug(false);
     environment.remove_global("debug");
-    // A line that holds only a tag leaves no empty line.
+    // A tag alone on a line leaves no blank line.
     let mut syntax = SyntaxConfig::builder();
     if let Ok(syntax) = syntax.trim_blocks(true).lstrip_blocks(true).build() {
         environment.set_syntax(syntax);
     }
-    // What is null is said by saying nothing.
+    // Null renders as nothing.
     environment.set_formatter(
         |out, state, value| {
             if value.is_none() { Ok(()) } else { minijinja::escape_formatter(out, state, value) }
@@ -53,7 +55,6 @@ pub(super) fn environment(locale: &str) -> Environment<'static> {
     environment
 }
 
-/// An instant on the clocks of a zone, by a pattern as of strftime.
 fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String, Error> {
     let broken = || spoken(&format!("the pattern {pattern:?} is not one of strftime, such as \"%a %-d %b\""));
     let items = StrftimeItems::new_with_locale(pattern, language).parse().map_err(|_| broken())?;
@@ -63,14 +64,14 @@ fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String
     Ok(text)
 }
 
-/// `14:30`; where the clocks of the place are not known, `13:30 UTC`.
+/// `14:30`; if the time zone is unknown, `13:30 UTC`.
 fn time(at: &str, zone: &str) -> Result<String, Error> {
     let zone = text::zone(zone);
     let utc = if zone == chrono_tz::Tz::UTC { " UTC" } else { "" };
     Ok(format!("{}{utc}", instant(at)?.with_timezone(&zone).format("%H:%M")))
 }
 
-/// Whether an instant is on the present day there. A text is read later too, so none says "today" or "tomorrow".
+/// Whether an instant is today in this zone. Texts are read later too, so none says "today" or "tomorrow".
 fn is_today(state: &State<'_, '_>, at: &str, zone: &str) -> Result<bool, Error> {
     let now = state.lookup(NOW).ok_or_else(|| spoken("the present instant is not known"))?;
     let now = instant(now.as_str().unwrap_or_default())?;
@@ -85,14 +86,14 @@ fn instant(text: &str) -> Result<DateTime<Utc>, Error> {
         .map_err(|_| spoken("an instant is not RFC 3339, such as 2027-03-01T09:00:00Z"))
 }
 
-/// Whose names of days and months a locale uses; English ones where its language has none. Names differ little between
-/// the countries of a language, so that any will do where none is named.
+/// Locale for names of days and months; English if its language has none. They hardly differ between countries, so any
+/// will do if none is given.
 fn names_of(locale: &str) -> Locale {
     let key = key_of(locale);
     let language = key.split('-').next().unwrap_or_default().to_owned();
     let of = |country: &str| Locale::try_from(format!("{language}_{country}").as_str()).ok();
     let country = key.split('-').skip(1).find(|part| part.len() == 2).and_then(|part| of(&part.to_ascii_uppercase()));
-    if language == super::DEFAULT_LOCALE {
+    if language == DEFAULT_LOCALE {
         return country.unwrap_or(Locale::POSIX);
     }
     let letters = 'A'..='Z';
@@ -119,10 +120,9 @@ mod tests {
             ("2027-03-01T13:30:00Z", "Vienna, I think", "at 13:30 UTC"),
             ("2027-03-01T13:30:00Z", "", "at 13:30 UTC"),
             ("2027-03-03T13:30:00Z", "Europe/Vienna", "on Wed 3 Mar at 14:30"),
-            // The day is that of the place: tomorrow already, or still today.
             ("2027-03-01T13:30:00Z", "Pacific/Auckland", "on Tue 2 Mar at 02:30"),
             ("2027-03-02T01:30:00Z", "America/New_York", "at 20:30"),
-            // The hour that is left out in spring.
+            // The hour skipped in spring.
             ("2027-03-28T00:30:00Z", "Europe/Vienna", "on Sun 28 Mar at 01:30"),
             ("2027-03-28T01:30:00Z", "Europe/Vienna", "on Sun 28 Mar at 03:30"),
         ];

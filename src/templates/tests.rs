@@ -1,4 +1,4 @@
-//! What the built-in files say, what is refused at start, and that no value of a variable does harm.
+//! The built-in files, load errors, and hostile values of variables.
 
 use std::{fs, path::Path, sync::LazyLock};
 
@@ -18,7 +18,6 @@ fn map(variables: Value) -> Map<String, Value> {
     }
 }
 
-/// A directory with these files.
 fn directory(files: &[(&str, &str)]) -> tempfile::TempDir {
     let directory = tempfile::tempdir().unwrap();
     for (path, text) in files {
@@ -33,7 +32,6 @@ fn own(files: &[(&str, &str)]) -> Templates {
     Templates::load(Some(directory(files).path())).unwrap()
 }
 
-/// What is wrong with these files, each problem with the place in the directory.
 fn problems(files: &[(&str, &str)]) -> Vec<String> {
     let directory = directory(files);
     let LoadError(problems) = Templates::load(Some(directory.path())).unwrap_err();
@@ -244,10 +242,10 @@ fn each_mistake_in_a_file_is_told_with_its_line() {
         ("en/a.txt", "title:\n", "en/a.txt:1: the title is empty"),
         ("en/a.txt", "title: x\ntitle: y\n", "en/a.txt:2: there is a title already"),
         ("en/a.txt", "title: x\nsubject: y\n", "en/a.txt:2: expected `title: …`"),
-        ("en/a.txt", "title: x\nexample: {\"a\":\n", "en/a.txt:2: the example is no JSON object"),
-        ("en/a.txt", "title: x\nexample: [1]\n", "en/a.txt:2: the example is no JSON object"),
+        ("en/a.txt", "title: x\nexample: {\"a\":\n", "en/a.txt:2: the example is not a JSON object"),
+        ("en/a.txt", "title: x\nexample: [1]\n", "en/a.txt:2: the example is not a JSON object"),
         ("en/a.txt", "title: x\nexample: {\"a b\": 1}\n", "en/a.txt:2: the variable \"a b\" must be a word"),
-        ("en/a.txt", "title: x\nexample: {\"now\": 1}\n", "en/a.txt:2: the variable `now` is given by Carebell"),
+        ("en/a.txt", "title: x\nexample: {\"now\": 1}\n", "en/a.txt:2: the variable `now` is set by Carebell"),
         (
             "en/a.txt",
             "title: x\nexample: {\"a\": 1}\nexample: {\"b\": 1}\n",
@@ -296,7 +294,7 @@ fn each_mistake_in_a_file_is_told_with_its_line() {
         ("en/a.txt", "title: {{ '' }}\n", "en/a.txt:1: with example 1 of the template: the title comes out empty"),
         ("en/a.md", "title: x\n", "en/a.md: must be named <template>.txt"),
         ("en/A.txt", "title: x\n", "en/A.txt: must be named <template>.txt"),
-        ("a.txt", "title: x\n", "a.txt: belongs into the directory of its locale"),
+        ("a.txt", "title: x\n", "a.txt: must be in the directory of its locale"),
         ("english/a.txt", "title: x\n", "english: must be named as one locale"),
         ("en_US/a.txt", "title: x\n", "en_US: must be named as one locale"),
     ];

@@ -1,29 +1,28 @@
-//! The words in a template's tags. The engine says which variables a template has, and not where; of filters and tests
-//! it says nothing before they are used.
+//! Words in a template's tags. The engine lists a template's variables without lines, and reports unknown filters and
+//! tests only when they run.
 
-/// A word in a tag.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Word<'a> {
     pub text: &'a str,
-    /// Counted from the beginning of the template, from 1.
+    /// 1-based, within the template.
     pub line: usize,
     pub role: Role,
 }
 
-/// What a word stands for.
+/// Role of a word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Role {
-    /// A variable, a function or a word of the language.
+    /// Variable, function or keyword.
     Name,
-    /// What follows `|`, or `{% filter`.
+    /// After `|` or `{% filter`.
     Filter,
-    /// What follows `is` or `is not`.
+    /// After `is` or `is not`.
     Test,
-    /// An attribute, or the name of an argument.
+    /// Attribute, or name of an argument.
     Other,
 }
 
-/// The words of a template that the engine has taken.
+/// Words of a valid template.
 pub(super) fn words(source: &str) -> Vec<Word<'_>> {
     let mut words = Vec::new();
     let mut at = 0;
@@ -45,7 +44,7 @@ pub(super) fn words(source: &str) -> Vec<Word<'_>> {
     words
 }
 
-/// Reads one tag up to its end.
+/// Reads one tag to its end.
 fn inside<'a>(source: &'a str, start: usize, close: &str, words: &mut Vec<Word<'a>>) -> usize {
     let first = words.len();
     let mut before = ' ';
@@ -78,7 +77,7 @@ fn inside<'a>(source: &'a str, start: usize, close: &str, words: &mut Vec<Word<'
 }
 
 fn role(text: &str, before: char, of_tag: &[Word<'_>], after: &str) -> Role {
-    // Only a word that stands directly before it, with no sign between.
+    // True if no sign stands between.
     let follows_word = before.is_alphanumeric() || before == '_';
     let earlier = |n: usize| of_tag.iter().rev().nth(n).filter(|word| word.role == Role::Name).map(|word| word.text);
     let follows = |word: &str| follows_word && earlier(0) == Some(word);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use carebell::{
-    callbacks::{self, Counts, Fate},
+    callbacks::{self, CallbackOutcome, Counts},
     channels::gateway::{Receiver, signature},
     clock::Clock,
     config::Source,
@@ -112,11 +112,11 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
     assert_eq!(scene.post(drop_field("MessageSid")).await, 400);
     assert_eq!(scene.post(drop_field("MessageStatus")).await, 400);
     assert_eq!(scene.post(|report| report.fields[1].1 = "eaten".into()).await, 400);
-    assert_eq!(scene.counts.of(Fate::Malformed), 3);
+    assert_eq!(scene.counts.of(CallbackOutcome::Malformed), 3);
     assert_eq!(scene.post(|report| report.url = report.url.replace("/sms/", "/voice/")).await, 404);
     assert_eq!(scene.post(|report| report.url = report.url.replace("/sms/", "/pigeon/")).await, 404);
     assert_eq!(scene.post(|report| report.url = format!("{PUBLIC_URL}/callbacks/sms/no-such-delivery")).await, 404);
-    assert_eq!(scene.counts.of(Fate::Missing), 1, "the signature was right");
+    assert_eq!(scene.counts.of(CallbackOutcome::Missing), 1, "the signature was right");
     assert_eq!(scene.post(|report| report.url = format!("{PUBLIC_URL}/health")).await, 404);
     let long = |report: &mut Posted| report.fields.push(("Body".into(), "x".repeat(20_000)));
     assert_eq!(scene.post(long).await, 413);
@@ -136,13 +136,13 @@ async fn what_is_not_right_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(report.post_with(headers, Some(scene.address)).await.unwrap(), 403, "{headers:?}");
     }
-    assert_eq!(scene.counts.of(Fate::Forged), 5);
+    assert_eq!(scene.counts.of(CallbackOutcome::Forged), 5);
     let as_json = [signature[0], ("Content-Type", "application/json")];
     assert_eq!(right.post_with(&as_json, Some(scene.address)).await.unwrap(), 400);
     assert_eq!(scene.state().await, sent, "unchanged by all of these");
 
-    assert_eq!(right.post_with(&signature, Some(scene.address)).await.unwrap(), 204, "the correct report is accepted");
-    assert_eq!((scene.state().await.0.as_str(), scene.counts.of(Fate::Noted)), ("delivered", 1));
+    assert_eq!(right.post_with(&signature, Some(scene.address)).await.unwrap(), 204, "and the right one is right");
+    assert_eq!((scene.state().await.0.as_str(), scene.counts.of(CallbackOutcome::Noted)), ("delivered", 1));
 }
 
 #[tokio::test]

@@ -143,7 +143,7 @@ async fn nothing_is_sent_where_it_must_not_go() {
     assert!(sent.failures[0].answer.contains("a redirect, which is not followed"), "{:?}", sent.failures);
     for (address, secrets, why) in [
         ("http://hooks.example.org/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "not https"),
-        ("https://127.0.0.1/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "not on the Internet"),
+        ("https://127.0.0.1/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "is not public"),
         ("https://hooks.example.org/", "secret", "whsec_"),
     ] {
         sqlx::query("UPDATE user_addresses SET address = $1, secrets = $2")

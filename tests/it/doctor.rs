@@ -514,7 +514,7 @@ async fn mail_servers_are_signed_in_to() {
     let line = check(&checks, Item::MailServers).to_string();
     assert!(line.starts_with("warn  mail servers: localhost:1: no connection") && line.contains("the other"), "{line}");
     let checks = examine("smtps://mail.example.org/s3cret".into(), &ca_file).await;
-    only_failure(&checks, Item::Configuration, &["SMTP_URL has more behind the host"]);
+    only_failure(&checks, Item::Configuration, &["SMTP_URL has more than a port after the host"]);
     assert_not_checked(&checks, &[Item::MailServers], "SMTP_URL is not valid");
     assert_eq!(server.violations(), [""; 0]);
 }

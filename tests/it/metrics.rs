@@ -7,7 +7,7 @@ use std::{
 };
 
 use carebell::{
-    callbacks::Fate,
+    callbacks::CallbackOutcome,
     dev::push_service::Behaviour,
     jobs,
     kind::Lane,
@@ -90,7 +90,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         "channel" => Channel::ALL.map(|channel| channel.name().to_owned()).into(),
         "provider" => names(&[&world.push.host_port(), phone, "webhook"]),
         "answer" => names(&ANSWERS),
-        "fate" => Fate::ALL.map(|fate| fate.name().to_owned()).into(),
+        "fate" => CallbackOutcome::ALL.map(|fate| fate.name().to_owned()).into(),
         "group" => names(&[
             "look_ups",
             "commits",

@@ -5,7 +5,7 @@ use std::{io::Write, sync::Arc, time::Duration};
 use carebell::{
     channels::outbound::AllowedHost,
     channels::web_push::{
-        Answer, DEFAULT_WAIT, KeyPair, MAX_PLAINTEXT, Note, Push, Settings, Topic, Urgency, WebPush, generate_keys,
+        DEFAULT_WAIT, KeyPair, MAX_PLAINTEXT, Note, Push, PushOutcome, Settings, Topic, Urgency, WebPush, generate_keys,
     },
     clock::Clock,
     dev::push_service::{Behaviour, PushService, Reply, Subscription},
@@ -35,8 +35,8 @@ impl Pair {
         Self { service, channel }
     }
 
-    /// Sends to a new subscription, with its own topic.
-    async fn send(&self, name: &str) -> Answer {
+    /// Sends a push with a topic of its own to a new subscription.
+    async fn send(&self, name: &str) -> PushOutcome {
         self.channel.send(&push(&self.service.subscribe(name), name)).await
     }
 }
@@ -83,7 +83,7 @@ async fn a_push_arrives_as_it_was_meant() {
     let push = Push { payload: &payload, urgency: Urgency::High, ..push(&phone, "delivery-1") };
     let before = Clock::system().now();
 
-    assert_eq!(channel.send(&push).await, Answer::Accepted { status: 201 });
+    assert_eq!(channel.send(&push).await, PushOutcome::Accepted { status: 201 });
 
     let received = service.wait_for(1, SOON).await.unwrap().remove(0);
     assert_eq!((received.name.as_str(), received.urgency.as_str()), ("phone", "high"));
@@ -130,9 +130,9 @@ async fn a_subscription_that_ended_is_gone() {
     let phone = service.subscribe("phone");
     assert_eq!(channel.send(&push(&phone, "1")).await.label(), "accepted");
     service.unsubscribe("phone");
-    assert_eq!(channel.send(&push(&phone, "2")).await, Answer::Gone { status: 410 });
+    assert_eq!(channel.send(&push(&phone, "2")).await, PushOutcome::Gone { status: 410 });
     let never = Subscription { endpoint: format!("{}/push/never", service.origin()), ..phone };
-    assert_eq!(channel.send(&push(&never, "3")).await, Answer::Gone { status: 404 });
+    assert_eq!(channel.send(&push(&never, "3")).await, PushOutcome::Gone { status: 404 });
 }
 
 #[tokio::test]
@@ -148,7 +148,7 @@ async fn retry_after_is_honoured_in_both_forms() {
     ] {
         pair.service.behave("phone", behaviour);
         let answer = pair.send("phone").await;
-        let Answer::Later { after, .. } = answer else { panic!("{answer}") };
+        let PushOutcome::Later { after, .. } = answer else { panic!("{answer}") };
         assert!(expected.contains(&after), "{after:?} is not in {expected:?}");
     }
     for (behaviour, expected) in
@@ -156,7 +156,7 @@ async fn retry_after_is_honoured_in_both_forms() {
     {
         pair.service.behave("phone", behaviour);
         let answer = pair.send("phone").await;
-        let Answer::Failed { after, .. } = answer else { panic!("{answer}") };
+        let PushOutcome::Failed { after, .. } = answer else { panic!("{answer}") };
         assert_eq!(after, expected);
     }
 }
@@ -176,7 +176,7 @@ async fn a_401_gets_one_more_try_with_a_fresh_token() {
     let before = service.counts().requests;
     service.behave_always("phone", Some(answer_with(401, "no")));
     let answer = channel.send(&push(&phone, "4")).await;
-    assert_eq!(answer, Answer::Unauthorized { status: 401, why: "no".to_owned() });
+    assert_eq!(answer, PushOutcome::Unauthorized { status: 401, why: "no".to_owned() });
     assert_eq!(service.counts().requests - before, 2);
 }
 
@@ -195,7 +195,7 @@ async fn a_push_that_is_not_answered_fails_in_time_and_its_repetition_replaces_i
     service.behave("phone", Behaviour::Hang);
     let started = Instant::now();
     let answer = channel.send(&push(&phone, "1")).await;
-    assert_eq!(answer, Answer::Failed { status: None, why: "timeout".to_owned(), after: None });
+    assert_eq!(answer, PushOutcome::Failed { status: None, why: "timeout".to_owned(), after: None });
     let took = started.elapsed();
     assert!((Duration::from_secs(2)..Duration::from_secs(20)).contains(&took), "{took:?}");
     assert_eq!(service.counts().accepted, 0);
@@ -307,7 +307,7 @@ async fn broken_keys_and_long_payloads_are_never_sent() {
     }
     let long = vec![b' '; MAX_PLAINTEXT + 1];
     let answer = channel.send(&Push { payload: &long, ..push(&phone, "1") }).await;
-    assert_eq!(answer, Answer::TooLarge { status: None });
+    assert_eq!(answer, PushOutcome::TooLarge { status: None });
     assert_eq!(service.counts().requests, 0);
     let answer = channel.send(&Push { payload: &long[1..], ..push(&phone, "1") }).await;
     assert_eq!(answer.label(), "accepted", "{answer}");
@@ -336,12 +336,18 @@ async fn what_cannot_be_reached_or_trusted_is_a_failure_that_names_its_cause() {
     let phone = service.subscribe("phone");
     let untrusting = channel(settings(&service), stranger.ca_pem());
     let answer = untrusting.send(&push(&phone, "1")).await;
-    assert!(matches!(&answer, Answer::Failed { status: None, why, .. } if why.contains("certificate")), "{answer}");
+    assert!(
+        matches!(&answer, PushOutcome::Failed { status: None, why, .. } if why.contains("certificate")),
+        "{answer}"
+    );
 
     let trusting = channel(settings(&service), service.ca_pem());
     drop(service);
     let answer = trusting.send(&push(&phone, "1")).await;
-    assert!(matches!(&answer, Answer::Failed { status: None, why, .. } if why.contains("no connection")), "{answer}");
+    assert!(
+        matches!(&answer, PushOutcome::Failed { status: None, why, .. } if why.contains("no connection")),
+        "{answer}"
+    );
 }
 
 #[tokio::test]

@@ -1,23 +1,21 @@
-//! What an answer of a mail server means for the delivery (RFC 5321 §4.2, RFC 3463).
+//! Judges the replies of a mail server (RFC 5321 §4.2, RFC 3463).
 //!
-//! A server's own words may repeat the address or the subject. They are read here and go no further: what is kept is the
-//! code, the enhanced code, and the command that was answered so.
+//! A server's text may repeat the address or subject, so only the code, the enhanced code and the command are kept.
 
 use std::{fmt, time::Duration};
 
 use crate::channels::Answer;
 
-/// `deliveries.reason` of an address that does not exist.
+/// `deliveries.reason` of an address that doesn't exist.
 pub const BOUNCED: &str = "bounced";
 
-/// How long a recipient's server that asks to come again is left alone at least. Most greylisting takes five minutes.
+/// Most greylisting takes five minutes.
 const GREYLISTED: Duration = Duration::from_mins(5);
 
-/// The longest queue id that is kept.
 const LONGEST_ID: usize = 64;
 
-/// Words in an answer without an enhanced code that say that it is not about the recipient: a server that does not relay for
-/// us answers 550 too, and must not have all addresses marked.
+/// Words in a reply without an enhanced code that exonerate the recipient. A server that refuses to relay also answers
+/// 550, and must not have all addresses marked.
 const NOT_ABOUT_THE_ADDRESS: [&str; 16] = [
     "relay",
     "auth",
@@ -37,7 +35,7 @@ const NOT_ABOUT_THE_ADDRESS: [&str; 16] = [
     "helo",
 ];
 
-/// Words in such an answer that say that it is: one that says nothing, or something that is not known here, may be about us.
+/// Words that blame the recipient. Without one, the fault may be ours.
 const NO_SUCH_ADDRESS: [&str; 11] = [
     "unknown",
     "no such",
@@ -52,20 +50,14 @@ const NO_SUCH_ADDRESS: [&str; 11] = [
     "not local",
 ];
 
-/// What was under way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Connecting, EHLO, STARTTLS.
     Connect,
-    /// AUTH.
     Auth,
-    /// MAIL FROM: the sender.
     Mail,
-    /// RCPT TO: the recipient.
     Rcpt,
-    /// DATA, before the message.
     Data,
-    /// The message, up to its final dot.
     Text,
 }
 
@@ -82,21 +74,20 @@ impl fmt::Display for Step {
     }
 }
 
-/// A refusal, as far as it is kept.
+/// A refusal, without its text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Reply {
     /// 4yz or 5yz.
     code: u16,
-    /// The enhanced code (RFC 2034), where there is one that agrees with the code.
+    /// Enhanced code (RFC 2034), if it agrees with the code.
     enhanced: Option<(u16, u16)>,
-    /// The text says that it is about something else than the recipient.
+    /// The text is not about the recipient.
     elsewhere: bool,
-    /// The text says that there is no such mailbox.
+    /// The text says that the mailbox doesn't exist.
     names_the_mailbox: bool,
 }
 
 impl Reply {
-    /// Reads an answer's code and text.
     pub fn read(code: u16, text: &str) -> Self {
         let lower = text.to_lowercase();
         Self {
@@ -107,20 +98,20 @@ impl Reply {
         }
     }
 
-    /// That we have to sign in, or did so in vain (RFC 4954 §6; RFC 3207 §4 for 530).
+    /// Authentication is required or failed (RFC 4954 §6; RFC 3207 §4 for 530).
     const fn wants_another_user(self) -> bool {
         matches!(self.code, 530 | 534 | 535 | 538)
     }
 
-    /// That there is no such mailbox: what a mail has to be refused with for its address to be marked. In doubt it is not.
+    /// Whether the mailbox doesn't exist, so that its address is marked. When in doubt, no.
     fn means_no_such_address(self, step: Step) -> bool {
         match (self.code, self.enhanced) {
-            // X.1.7 and X.1.8 are about the sender's address, X.1.9 about the way.
+            // X.1.7 and X.1.8 concern the sender's address, X.1.9 the route.
             (400..500, _) | (_, Some((1, 7..=9))) => false,
-            // Other address status: some servers mean the sender's by it.
+            // Some servers mean the sender's address.
             (_, Some((1, 0))) if !self.names_the_mailbox || self.elsewhere => false,
             (_, Some((1, _))) => matches!(step, Step::Rcpt | Step::Data | Step::Text),
-            // The recipient's domain takes no mail at all (RFC 7504).
+            // The recipient's domain accepts no mail (RFC 7504).
             (556, None) => step == Step::Rcpt,
             (550 | 551 | 553, None) => step == Step::Rcpt && self.names_the_mailbox && !self.elsewhere,
             _ => false,
@@ -136,45 +127,37 @@ impl fmt::Display for Reply {
     }
 }
 
-/// Subject and detail of the enhanced code that an answer begins with.
+/// Subject and detail of the enhanced code at the start of a reply.
 fn enhanced(code: u16, text: &str) -> Option<(u16, u16)> {
     let mut parts = text.split_whitespace().next()?.split('.');
     let mut number = || {
         let part = parts.next()?;
-        (part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit())).then(|| part.parse::<u16>().ok())?
+        let is_number = part.len() <= 3 && part.bytes().all(|byte| byte.is_ascii_digit());
+        if is_number { part.parse::<u16>().ok() } else { None }
     };
     let (class, subject, detail) = (number()?, number()?, number()?);
     (class == code / 100 && parts.next().is_none()).then_some((subject, detail))
 }
 
-/// Why a mail was not taken.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Trouble {
-    /// The server said no.
     Refused {
-        /// To what.
         step: Step,
-        /// How.
         reply: Reply,
     },
-    /// There is no connection, or none any more.
     Lost {
-        /// What was under way.
         step: Step,
-        /// What is known of it.
         why: String,
     },
-    /// The time was up.
     Silent {
-        /// What was under way.
         step: Step,
     },
-    /// The address needs SMTPUTF8 (RFC 6531), which the server does not have.
+    /// The address needs SMTPUTF8 (RFC 6531), which the server lacks.
     NoSmtpUtf8,
 }
 
 impl Trouble {
-    /// Whether the connection is as good as before: every command was answered, and the server does not close it.
+    /// Whether the connection is reusable.
     pub fn leaves_the_connection(&self) -> bool {
         match self {
             Self::Refused { step: Step::Connect | Step::Auth, .. } | Self::Lost { .. } | Self::Silent { .. } => false,
@@ -183,7 +166,6 @@ impl Trouble {
         }
     }
 
-    /// What a check of the server says.
     pub fn in_short(&self) -> String {
         match self {
             Self::Refused { step, reply } => refused(*step, *reply),
@@ -193,13 +175,12 @@ impl Trouble {
         }
     }
 
-    /// What it means for the delivery.
     pub fn judge(self) -> Answer {
         let why = self.in_short();
         match self {
             Self::Refused { step, reply } => judge(step, reply, why),
-            // Also after the final dot, where the mail may have been taken: sent again it has the same Message-ID, by which
-            // mail programs show it once. So an outage in the middle of it burns no attempt.
+            // Applies even after the final dot, when the mail may have been accepted: a resent mail has the same
+            // Message-ID, so it is shown once. Hence an outage burns no attempt.
             Self::Lost { .. } => Answer::Down { why, after: None, timed_out: false },
             Self::Silent { .. } => Answer::Down { why, after: None, timed_out: true },
             Self::NoSmtpUtf8 => Answer::Permanent { why },
@@ -213,15 +194,15 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
     }
     let down = |why| Answer::Down { why, after: None, timed_out: false };
     match (step, reply.code) {
-        // Whatever it is, it concerns every mail. A password that was changed is ours to mend, and until then nothing is to
-        // be lost for it: the breaker opens, deliveries wait, and the errors say what it is.
+        // Affects every mail. A changed password is ours to fix, so deliveries wait for the breaker, and the errors
+        // name the cause.
         (Step::Connect | Step::Auth, _) | (_, 421) => down(why),
         _ if reply.wants_another_user() => down(why),
-        // Too large, or a parameter that the server does not know: this mail's own.
+        // This mail's own fault: too large, or an unknown parameter.
         (Step::Mail, 552 | 555) => Answer::Permanent { why },
-        // The sender is refused, which is that of every mail too.
+        // A refused sender affects every mail too.
         (Step::Mail, _) => down(why),
-        // Greylisting, most often: who comes again at once is refused again, and has burnt an attempt for it.
+        // Probably greylisting: an immediate retry would burn an attempt.
         (Step::Rcpt, 450 | 451) => Answer::Retry { why, after: Some(GREYLISTED) },
         (_, 400..500) => Answer::Retry { why, after: None },
         _ => Answer::Permanent { why },
@@ -238,13 +219,12 @@ fn refused(step: Step, reply: Reply) -> String {
     format!("the server answered {reply} to {step}{whose}")
 }
 
-/// What became of a mail that was taken, from the server's last words.
 pub fn accepted(text: &str) -> Answer {
     Answer::Accepted { answer: "250".into(), provider_id: queue_id(text) }
 }
 
-/// The id that the server has the mail under, by which its operator can be asked: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`,
-/// `Ok 010201`. Servers write it as they like, so only what looks like one is taken.
+/// The server's queue id: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`, `Ok 010201`. The format is free, so only plausible
+/// ids are taken.
 fn queue_id(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let behind = |word: &str| lower.find(word).map(|at| &text[at + word.len()..]);
@@ -282,7 +262,6 @@ mod tests {
     fn every_class_of_answer_is_judged() {
         use Step::{Auth, Connect, Data, Mail, Rcpt, Text};
         let cases = [
-            // Before any mail: the server's, or our own mistake.
             (Connect, 421, "4.3.2 Service shutting down", "down"),
             (Connect, 554, "No SMTP service here", "down"),
             (Connect, 454, "4.7.0 TLS not available", "down"),
@@ -298,7 +277,6 @@ mod tests {
             (Mail, 452, "4.3.1 Insufficient system storage", "down"),
             (Mail, 552, "5.3.4 Message size exceeds fixed limit", "permanent"),
             (Mail, 555, "5.5.4 Unsupported option", "permanent"),
-            // Greylisting and the like.
             (Rcpt, 450, "4.7.1 Greylisted, see http://postgrey/", "later"),
             (Rcpt, 451, "4.7.1 Try again later", "later"),
             (Rcpt, 452, "4.5.3 Too many recipients", "retry"),
@@ -306,11 +284,9 @@ mod tests {
             (Data, 451, "4.3.0 Temporary lookup failure", "retry"),
             (Text, 452, "4.2.2 Over quota", "retry"),
             (Text, 432, "4.3.2 Concurrent connections limit exceeded", "retry"),
-            // Closing down in the middle of it.
             (Mail, 421, "4.4.2 Timeout", "down"),
             (Rcpt, 421, "4.7.0 Too many connections", "down"),
             (Text, 421, "4.3.0 Closing", "down"),
-            // No such address.
             (Rcpt, 550, "5.1.1 <ana@example.org>: Recipient address rejected: User unknown", "gone"),
             (Rcpt, 550, "5.1.10 NULL MX", "gone"),
             (Rcpt, 550, "5.1.0 <ana@example.org>: User unknown", "gone"),
@@ -323,7 +299,6 @@ mod tests {
             (Rcpt, 553, "mailbox name invalid", "gone"),
             (Rcpt, 556, "the domain takes no mail", "gone"),
             (Text, 550, "5.1.1 User unknown", "gone"),
-            // Refused, and not for the address.
             (Rcpt, 550, "5.7.1 Relaying denied", "permanent"),
             (Rcpt, 550, "relay not permitted", "permanent"),
             (Rcpt, 550, "Access denied", "permanent"),

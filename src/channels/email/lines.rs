@@ -1,9 +1,8 @@
-//! A connection that begins in the clear, read no further than each line while it is.
+//! A connection that is read byte by byte until TLS begins.
 //!
-//! lettre keeps what it has read beyond an answer, also when TLS begins (as of 0.11.23). Somebody between us and the server
-//! could therefore put answers behind the one to STARTTLS, in the clear, and have them taken for what the server said inside
-//! TLS: "accepted", for one (CVE-2011-0411 is the same fault of servers). Read byte by byte until TLS begins, nothing lies
-//! behind an answer, and what was put there breaks the handshake.
+//! lettre (as of 0.11.23) keeps bytes read beyond a reply when TLS begins. An attacker on the path could append
+//! plaintext to the STARTTLS reply, and lettre would take it for replies inside TLS (CVE-2011-0411 is the same fault in
+//! servers). Reading bytewise buffers nothing, so injected bytes break the handshake.
 
 use std::{
     io,
@@ -18,10 +17,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// The first byte of a TLS handshake (RFC 8446 §5.1), which no SMTP command begins with.
+/// First byte of a TLS handshake (RFC 8446 §5.1). No SMTP command begins with it.
 const HANDSHAKE: u8 = 0x16;
 
-/// The connection.
 #[derive(Debug)]
 pub struct Lines {
     stream: TcpStream,
@@ -29,7 +27,6 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// A connection on which nothing was read yet.
     pub fn new(stream: TcpStream) -> Self {
         Self { stream, tls: false }
     }

@@ -1,7 +1,6 @@
-//! What a mail says: headers, and the same text twice, plain and as HTML (RFC 2046 §5.1.4).
+//! Writes a mail: headers, and the text as plain text and HTML (RFC 2046 §5.1.4).
 //!
-//! Everything that follows from one delivery is the same each time that it is sent, the date and the `Message-ID` with it,
-//! so that a mail that arrives twice is shown once.
+//! Every send of a delivery has the same date and `Message-ID`, so mail programs show duplicates once.
 
 use std::time::{Duration, SystemTime};
 
@@ -20,18 +19,14 @@ use crate::{channels::Parcel, text};
 const TEXT: &str = "message.txt";
 const HTML: &str = "message.html";
 
-/// The most characters of a subject: the longest title that a notification may have.
 const LONGEST_SUBJECT: usize = 200;
 
-/// Both parts are quoted-printable, in which `=_` never occurs (RFC 2045 §6.7), so no text can end its part.
+/// Quoted-printable never contains `=_` (RFC 2045 §6.7), so no text can end its part.
 const BOUNDARY: &str = "=_carebell";
 
-/// The words of the frame.
 #[derive(Clone, Copy)]
 struct Words {
-    /// On the link.
     open: &'static str,
-    /// At the end.
     automatic: &'static str,
 }
 
@@ -43,7 +38,6 @@ const OTHERS: [(&str, Words); 3] = [
     ("fr", Words { open: "Ouvrir", automatic: "Ce message a été envoyé automatiquement." }),
 ];
 
-/// Makes mails. Its templates are read once.
 pub struct Writer {
     from: Mailbox,
     app_url: Option<Url>,
@@ -51,10 +45,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// For mails of this sender.
-    ///
-    /// # Errors
-    /// If a template is malformed, which a test rules out.
+    /// Fails only if a template is malformed, which a test rules out.
     pub fn new(from: Mailbox, app_url: Option<Url>) -> Result<Self, minijinja::Error> {
         let mut templates = Environment::new();
         templates.set_auto_escape_callback(|name| if name == HTML { AutoEscape::Html } else { AutoEscape::None });
@@ -64,15 +55,11 @@ impl Writer {
         Ok(Self { from, app_url, templates })
     }
 
-    /// MAIL FROM.
     pub fn from(&self) -> &Address {
         &self.from.email
     }
 
-    /// The whole message.
-    ///
-    /// # Errors
-    /// What cannot be written, without a word of it. Only a mistake in a template can cause it.
+    /// Fails only if a template is broken. The error repeats no text.
     pub fn write(&self, parcel: &Parcel<'_>, to: &Address) -> Result<String, String> {
         let content = parcel.content;
         let (title, body) = (one_line(&content.title), lines(&content.body));
@@ -82,7 +69,7 @@ impl Writer {
         let values = context! { title => title.as_str(), body, link, language, open, automatic };
         let filled = |template| {
             let text = self.templates.get_template(template).and_then(|template| template.render(&values));
-            text.map_err(|error| format!("the template {template} cannot be filled in: {}", error.kind()))
+            text.map_err(|error| format!("the template {template} cannot be rendered: {}", error.kind()))
         };
         let parts = MultiPart::alternative()
             .boundary(BOUNDARY)
@@ -95,14 +82,13 @@ impl Writer {
             .header(Subject::from(text::shorten(&title, LONGEST_SUBJECT)))
             .header(Date::new(date(parcel)))
             .header(MessageId::from(format!("<{}@{}>", parcel.id, self.from.email.domain())))
-            // RFC 3834 §5: so that no holiday notice answers it.
+            // RFC 3834 §5: suppresses out-of-office replies.
             .raw_header(HeaderValue::new(submitted, "auto-generated".into()))
             .multipart(parts)
             .map_err(|_| "the mail lacks a sender or a recipient".to_owned())?;
-        String::from_utf8(message.formatted()).map_err(|_| "the mail is no text".to_owned())
+        String::from_utf8(message.formatted()).map_err(|_| "the mail is not valid UTF-8".to_owned())
     }
 
-    /// Where a tap leads: an absolute address of the web, or none.
     fn link(&self, url: &str) -> Option<String> {
         let target = match &self.app_url {
             Some(base) => base.join(url),
@@ -114,20 +100,19 @@ impl Writer {
 
 fn part(content_type: ContentType, text: String) -> SinglePart {
     let encoding = ContentTransferEncoding::QuotedPrintable;
-    // Nothing that is refused as quoted-printable exists; what would come back is what went in.
+    // Quoted-printable can encode any text.
     let body = Body::new_with_encoding(text, encoding).unwrap_or_else(Body::new);
     SinglePart::builder().header(content_type).body(body)
 }
 
-/// A title as a header may hold it: one line, without what only looks like an encoded word (RFC 2047 §2) and would be
-/// shown as something else.
+/// One line, without sequences that look like an encoded word (RFC 2047 §2).
 fn one_line(title: &str) -> String {
     let line: String = title.chars().map(|c| if breaks(c) { ' ' } else { c }).collect();
     let line = line.split(' ').filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     if line.contains("=?") && line.contains("?=") { line.replace("=?", "= ?") } else { line }
 }
 
-/// A text with LF as line ends and no other control characters than tabs.
+/// LF line ends, and no control characters except tabs.
 fn lines(body: &str) -> String {
     let body = body.replace("\r\n", "\n");
     let lines: String = body
@@ -145,14 +130,14 @@ fn breaks(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// When it was planned, which is the same for each send. The clock of a machine may be anywhere; a header ends in 9999.
+/// Date of planning. Header dates end in 9999.
 fn date(parcel: &Parcel<'_>) -> SystemTime {
     const LAST: u64 = 253_402_300_799;
     let seconds = u64::try_from(parcel.created_at.timestamp()).unwrap_or(0).min(LAST);
     SystemTime::UNIX_EPOCH + Duration::from_secs(seconds)
 }
 
-/// A BCP 47 tag of `users.locale` (`de_AT` or `de-AT`); empty where it is none.
+/// BCP 47 tag of `users.locale` (`de_AT` or `de-AT`); empty if invalid.
 fn language(locale: &str) -> String {
     let tag = locale.trim().split('.').next().unwrap_or_default().replace('_', "-");
     let is_tag = tag.len() <= 35
@@ -213,7 +198,7 @@ mod tests {
         writer.write(&parcel(content, locale), &"ana@example.org".parse().unwrap()).unwrap()
     }
 
-    /// Subject, text and HTML as another library reads them.
+    /// Subject, text and HTML, parsed by another library.
     fn read(message: &str) -> (String, String, String) {
         let mail = MessageParser::new().parse(message.as_bytes()).unwrap();
         assert_eq!((mail.parts.len(), mail.text_body_count(), mail.html_body_count()), (3, 1, 1), "{message}");

@@ -1,14 +1,13 @@
-//! E-mail: one delivery, one mail to one address, by SMTP (RFC 5321) over TLS.
+//! E-mail: one delivery is one mail to one address, by SMTP (RFC 5321) over TLS.
 //!
-//! A parcel is written as a message (`message.rs`, with the templates `message.txt` and `message.html`), handed to a server
-//! of `SMTP_URL` (`server.rs`) over a connection that is kept for the next one (`pool.rs`), and what the server answers is
-//! judged (`answer.rs`). Where two servers are named, the second gets what comes while the first's circuit breaker is open.
+//! `message.rs` writes the mail (templates `message.txt` and `message.html`). `server.rs` hands it to a server of
+//! `SMTP_URL`, over a connection from `pool.rs`. `answer.rs` judges the reply. A second server takes over while the
+//! first one's breaker is open.
 //!
-//! A mail that is sent again, because nobody knows whether it was accepted, is the same to the byte, `Message-ID` and date
-//! included.
+//! A mail that is sent again is identical to the byte.
 //!
-//! What never leaves this module: addresses, subjects, texts, passwords, and the words of the servers, which may repeat
-//! them. Its errors show codes, and it logs nothing.
+//! Addresses, subjects, texts, passwords and server texts (which may repeat them) never leave this module. Its errors
+//! show codes, and it logs nothing.
 
 mod answer;
 mod lines;
@@ -27,10 +26,9 @@ pub use self::settings::{DEFAULT_TIMEOUT, Security, Settings, SmtpServer};
 use self::{answer::Trouble, message::Writer, server::Server};
 use super::SettingsError;
 
-/// How long it may take to see whether a server takes mails.
 const REACH_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The channel. Keep one a process, since connections are its own.
+/// The channel. Create one per process: it owns its connections.
 pub struct Email {
     writer: Writer,
     servers: Vec<Server>,
@@ -38,9 +36,6 @@ pub struct Email {
 
 impl Email {
     /// Checks the settings and reads the roots. Connects to nothing.
-    ///
-    /// # Errors
-    /// The first setting that is malformed, by the name of its environment variable.
     pub fn new(settings: Settings) -> Result<Self, SettingsError> {
         if settings.app_url.as_ref().is_some_and(|url| !matches!(url.scheme(), "http" | "https")) {
             return Err(SettingsError::new("APP_URL", "should be an http or https URL, as https://app.example.org"));
@@ -49,7 +44,7 @@ impl Email {
         let hosts: Vec<&str> = settings.servers.iter().map(|server| server.host.as_str()).collect();
         let named = |server: &SmtpServer| {
             let alone = hosts.iter().filter(|host| **host == server.host).count() == 1;
-            if alone { server.host.clone() } else { server.place() }
+            if alone { server.host.clone() } else { server.host_and_port() }
         };
         let servers = settings.servers.iter();
         let servers = servers
@@ -61,7 +56,7 @@ impl Email {
         Ok(Self { writer, servers })
     }
 
-    /// The servers, each with why no mail could be handed to it, where none could. Sends none.
+    /// Checks each server without sending a mail. Returns their names, with an error if unreachable.
     pub async fn reach(&self) -> Vec<(String, Option<String>)> {
         join_all(self.servers.iter().map(async |server| {
             let failed = server.reach(REACH_TIMEOUT).await.err();
@@ -83,14 +78,14 @@ fn roots(file: &Path) -> Result<Certificate, SettingsError> {
     let error = |why: &str| {
         SettingsError::new(
             "SMTP_CA_FILE",
-            format!("should name a PEM file of root certificates, and {} {why}", file.display()),
+            format!("should name a PEM file of root certificates, but {} {why}", file.display()),
         )
     };
     let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
     if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
-        return Err(error("holds none"));
+        return Err(error("holds no certificate"));
     }
-    Certificate::from_pem(&pem).map_err(|_| error("is not one"))
+    Certificate::from_pem(&pem).map_err(|_| error("is malformed"))
 }
 
 #[cfg(test)]

@@ -1,9 +1,8 @@
-//! Connections that are kept for the next mail.
+//! Idle SMTP connections.
 //!
-//! lettre has a pool of its own, which is not used: it takes a connection back from a send that was given up halfway, and
-//! the next mail would read the answers to the last one. It has no bound in time either but for connecting
-//! (<https://github.com/lettre/lettre/issues/1027>), so that sends do have to be given up. Here a connection belongs to the
-//! send that uses it, and comes back only from its end.
+//! lettre's pool takes a connection back from an abandoned send, so the next mail would read the previous replies.
+//! Sends must be abandoned, since lettre limits only the time for connecting
+//! (<https://github.com/lettre/lettre/issues/1027>). Here a send owns its connection, and returns it only at its end.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -13,29 +12,26 @@ use std::{
 use lettre::transport::smtp::client::AsyncSmtpConnection;
 use tokio::time::{Instant, sleep, timeout};
 
-/// How long a connection is kept without a mail. Servers give up after five minutes (RFC 5321 §4.5.3.2.7), firewalls
-/// sooner.
+/// Servers close idle connections after five minutes (RFC 5321 §4.5.3.2.7), firewalls sooner.
 const KEPT_FOR: Duration = Duration::from_mins(1);
 
-/// The most that are kept: both queues' share of a process.
+/// Covers both queues of a process.
 const MOST_KEPT: usize = 20;
 
-/// How long saying goodbye may take.
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// The connections of one server on which nothing is under way.
+/// Idle connections of one server.
 #[derive(Default)]
 pub struct Pool(Mutex<Kept>);
 
 #[derive(Default)]
 struct Kept {
-    /// The one that was used last comes last.
     connections: Vec<(Instant, AsyncSmtpConnection)>,
     watched: bool,
 }
 
 impl Pool {
-    /// The connection that was used last. Whether it still stands, only a question to the server tells.
+    /// The most recently used connection, which may be dead.
     pub fn take(&self) -> Option<AsyncSmtpConnection> {
         let (since, connection) = self.kept().connections.pop()?;
         (since.elapsed() < KEPT_FOR).then_some(connection)
@@ -53,12 +49,11 @@ impl Pool {
         }
     }
 
-    /// Gives all of them up.
     pub fn clear(&self) {
         self.kept().connections.clear();
     }
 
-    /// Takes out what was kept for too long; nothing is left to watch where there is no connection any more.
+    /// Removes expired connections. Also returns whether any are left to watch.
     fn take_old(&self) -> (Vec<AsyncSmtpConnection>, bool) {
         let mut kept = self.kept();
         let fresh = kept.connections.partition_point(|(since, _)| since.elapsed() >= KEPT_FOR);
@@ -72,7 +67,6 @@ impl Pool {
     }
 }
 
-/// Closes what was kept for too long, until nothing is kept.
 async fn watch(pool: Weak<Pool>) {
     loop {
         sleep(KEPT_FOR / 2).await;

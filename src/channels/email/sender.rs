@@ -1,4 +1,4 @@
-//! E-mail as one of the channels: what a parcel becomes.
+//! [`Sender`] for e-mail.
 
 use std::borrow::Cow;
 
@@ -15,12 +15,12 @@ impl Sender for Email {
         Channel::Email
     }
 
-    /// With the same `Message-ID`: mail programs show the two as one.
+    /// The same `Message-ID` makes mail programs show duplicates once.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
     }
 
-    /// The host of a server of `SMTP_URL`.
+    /// Host of a server in `SMTP_URL`.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         if to(parcel).is_err() {
             return (rank == 0).then_some(Cow::Borrowed(NOBODY));
@@ -55,8 +55,8 @@ impl Sender for Email {
     }
 }
 
-/// Whom it is for. What is no address was somebody's mistake, and is marked, so that it is not made with each mail.
+/// The recipient. An invalid address is an error that gets it marked, so it isn't tried with each mail.
 fn to(parcel: &Parcel<'_>) -> Result<lettre::Address, String> {
-    let Address::Plain(address) = parcel.address else { return Err("the address is none for e-mail".into()) };
+    let Address::Plain(address) = parcel.address else { return Err("the address is not an e-mail address".into()) };
     settings::address(address).map_err(|why| format!("the address {why}"))
 }

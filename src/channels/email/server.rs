@@ -1,4 +1,4 @@
-//! One server that mails are handed to: connecting, signing in, and one transaction (RFC 5321 §3.3), each bounded in time.
+//! One SMTP server: connecting, authentication, and one transaction (RFC 5321 §3.3), each with a time limit.
 
 use std::{error::Error as _, fmt::Display, future::Future, io, sync::Arc, time::Duration};
 
@@ -27,26 +27,22 @@ use super::{
 };
 use crate::channels::SettingsError;
 
-/// How long it may take until a server is ready for a mail: connecting, TLS, signing in.
+/// Limit for connecting, TLS and authentication.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How long a kept connection has to show that it still stands. A firewall that forgot it swallows everything.
+/// Limit for a kept connection to prove itself alive: a firewall that forgot it drops everything.
 const RESET_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// What passwords are sent by. Both are the password itself: never without TLS, but to this machine.
+/// Both send the password itself: only over TLS, or to this machine.
 const MECHANISMS: [Mechanism; 2] = [Mechanism::Plain, Mechanism::Login];
 
-/// A mail and its envelope.
 pub struct Outgoing<'a> {
-    /// MAIL FROM.
     pub from: &'a Address,
-    /// RCPT TO.
     pub to: &'a Address,
-    /// The message (RFC 5322), with CRLF as line ends.
+    /// The message (RFC 5322), with CRLF line ends.
     pub message: &'a str,
 }
 
-/// The server, and the connections to it.
 pub struct Server {
     name: String,
     host: String,
@@ -65,7 +61,7 @@ enum Tls {
 }
 
 impl Server {
-    /// Connects to nothing. `name` is what it is called in the ledger; `limit` bounds one mail.
+    /// Connects to nothing. `name` is used in the ledger; `limit` bounds one mail.
     pub fn new(
         server: &SmtpServer,
         name: String,
@@ -77,7 +73,7 @@ impl Server {
             if let Some(roots) = roots {
                 builder = builder.add_root_certificate(roots.clone());
             }
-            let expected = "should name a PEM file of root certificates, and holds one that cannot be used";
+            let expected = "should name a PEM file of root certificates, but holds one that cannot be used";
             builder.build().map_err(|_| SettingsError::new("SMTP_CA_FILE", expected))
         };
         let tls = match server.security {
@@ -97,24 +93,22 @@ impl Server {
         })
     }
 
-    /// What it is called: its host, with the port where another has the same.
+    /// The host, with its port if two servers share it.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Hands one mail over, and answers what the server said last, in words of its own.
     pub async fn send(&self, mail: &Outgoing<'_>) -> Result<String, Trouble> {
         let until = Instant::now() + self.limit;
         let mut connection = self.connection(until).await?;
         let sent = transact(&mut connection, mail, until).await;
-        // Only where every command has its answer: else the next mail would read this one's.
+        // An unanswered command would shift the replies to the next mail.
         if sent.as_ref().err().is_none_or(Trouble::leaves_the_connection) {
             self.pool.put(connection);
         }
         sent
     }
 
-    /// Whether a mail could be handed over: connects, signs in, and leaves.
     pub async fn reach(&self, limit: Duration) -> Result<(), Trouble> {
         let until = Instant::now() + limit;
         let mut connection = self.open(until).await?;
@@ -125,11 +119,11 @@ impl Server {
     async fn connection(&self, until: Instant) -> Result<AsyncSmtpConnection, Trouble> {
         if let Some(mut connection) = self.pool.take() {
             let patience = until.min(Instant::now() + RESET_TIMEOUT);
-            // It also ends what a refused recipient has left behind.
+            // Also clears the state after a refused recipient.
             if ask(&mut connection, Step::Connect, patience, Rset, &[250]).await.is_ok() {
                 return Ok(connection);
             }
-            // The server was started again, or something on the way forgot us: the others are no better.
+            // The server restarted, or a firewall dropped us, so the others are dead too.
             self.pool.clear();
         }
         self.open(until).await
@@ -172,7 +166,6 @@ impl Server {
     }
 }
 
-/// One mail over a connection on which nothing is under way.
 async fn transact(
     connection: &mut AsyncSmtpConnection,
     mail: &Outgoing<'_>,
@@ -185,21 +178,21 @@ async fn transact(
         }
         parameters.push(MailParameter::SmtpUtfEight);
     }
-    // Bodies are encoded; only an address in another script makes a message more than ASCII, and a server of SMTPUTF8 takes
-    // 8BITMIME too (RFC 6531 §3.1).
+    // Only an internationalised address makes a message non-ASCII. A server with SMTPUTF8 also has 8BITMIME (RFC 6531
+    // §3.1).
     if !mail.message.is_ascii() {
         parameters.push(MailParameter::Body(MailBodyParameter::EightBitMime));
     }
     ask(connection, Step::Mail, until, Mail::new(Some(mail.from.clone()), parameters), &[250]).await?;
     ask(connection, Step::Rcpt, until, Rcpt::new(mail.to.clone(), Vec::new()), &[250, 251]).await?;
-    // A connection that is off by one answer shows here at the latest: no other command is answered so.
+    // Catches a shifted reply: no other command gets 354.
     ask(connection, Step::Data, until, Data, &[354]).await?;
     let response = ask(connection, Step::Text, until, on_the_way(mail.message), &[250]).await?;
     Ok(response.message().collect::<Vec<_>>().join(" "))
 }
 
-/// A message with its dots doubled and the final one behind it (RFC 5321 §4.5.2), in one piece: lettre would send the final
-/// dot on its own, which waits 40 ms for the acknowledgement of the rest (Nagle's algorithm).
+/// Doubles dots and appends the final one (RFC 5321 §4.5.2), for one write. lettre sends the final dot separately,
+/// which waits 40 ms for an acknowledgement (Nagle's algorithm).
 fn on_the_way(message: &str) -> String {
     let mut text = String::with_capacity(message.len() + 64);
     for line in message.split_inclusive("\r\n") {
@@ -215,7 +208,6 @@ fn on_the_way(message: &str) -> String {
     text
 }
 
-/// One command, and its answer.
 async fn ask(
     connection: &mut AsyncSmtpConnection,
     step: Step,
@@ -235,20 +227,19 @@ fn expect(step: Step, response: Response, expected: &[u16]) -> Result<Response, 
     if expected.contains(&u16::from(response.code())) {
         return Ok(response);
     }
-    Err(Trouble::Lost { step, why: "the server's answers are out of turn".into() })
+    Err(Trouble::Lost { step, why: "the server's replies are out of order".into() })
 }
 
-/// What an error of lettre is. Its own text repeats the server's, which may hold an address.
+/// Classifies lettre's error without its text, which may hold an address.
 fn trouble(step: Step, error: &Error) -> Trouble {
     if let Some(code) = error.status() {
         let text = error.source().map(ToString::to_string).unwrap_or_default();
         return Trouble::Refused { step, reply: Reply::read(code.into(), &text) };
     }
     let why = if error.is_response() {
-        "the connection broke, or an answer was no SMTP".into()
+        "the connection broke, or a reply was not SMTP".into()
     } else if error.is_client() {
-        // Of all that lettre finds out by itself, only this can happen here.
-        "the server offers no way to sign in that is known here: PLAIN or LOGIN".into()
+        "the server offers neither AUTH PLAIN nor AUTH LOGIN".into()
     } else {
         match innermost(error) {
             Some(cause) => format!("no connection: {cause}"),
@@ -262,7 +253,7 @@ fn not_connected(error: &io::Error) -> Trouble {
     Trouble::Lost { step: Step::Connect, why: format!("no connection: {error}") }
 }
 
-/// What the system or the TLS library said, where it is short and cannot be anything else.
+/// The innermost text, if it is short and can't hold an address.
 fn innermost(error: &Error) -> Option<String> {
     let mut cause = error.source()?;
     while let Some(deeper) = cause.source() {

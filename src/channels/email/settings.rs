@@ -1,4 +1,4 @@
-//! What the channel needs to know, and errors that name the variable to mend.
+//! Settings of the channel. Errors name the variable to fix.
 
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
@@ -8,39 +8,34 @@ use url::{Host, Url};
 
 use crate::channels::SettingsError;
 
-/// How long one mail may take altogether, unless set otherwise. The queues' timeout is 30 s, and a send that is cut off
-/// by that one would say nothing of the server. RFC 5321 §4.5.3.2 would have a client wait for minutes; a job cannot.
+/// Default limit of one mail. Ends before the queues' timeout of 30 s, which would tell nothing about the server. (RFC
+/// 5321 §4.5.3.2 recommends minutes; a job can't wait that long.)
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// So many servers may be named.
 const MOST_SERVERS: usize = 2;
 
-/// The longest address (RFC 5321 §4.5.3.1.3, without the angle brackets).
+/// Bytes (RFC 5321 §4.5.3.1.3).
 const LONGEST_ADDRESS: usize = 254;
 
-/// The longest name of a sender, in characters.
 const LONGEST_NAME: usize = 100;
 
-/// The configuration of the e-mail channel.
+/// Settings of the e-mail channel.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `SMTP_URL`: the server that mails are handed to, and the one that takes over while the first is down.
+    /// `SMTP_URL`: the server, and its fallback if there is one.
     pub servers: Vec<SmtpServer>,
-    /// `SMTP_FROM`: whom the mails are from.
+    /// `SMTP_FROM`: the sender.
     pub from: Mailbox,
-    /// `SMTP_CA_FILE`: a PEM file of roots that are trusted beside the system's.
+    /// `SMTP_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `APP_URL`: what a relative link is resolved against. Without it, such a link is left out.
+    /// `APP_URL`: base of relative links. Without it, they are left out.
     pub app_url: Option<Url>,
-    /// How long one mail may take: connecting, signing in, and all answers.
+    /// Limit of one mail: connecting, authentication and all replies.
     pub timeout: Duration,
 }
 
 impl Settings {
-    /// Reads `SMTP_URL` and `SMTP_FROM`; the rest is as shipped: the system's roots, no links, 12 s a mail.
-    ///
-    /// # Errors
-    /// The first of the two that is malformed, by name. Never repeats either.
+    /// Reads `SMTP_URL` and `SMTP_FROM`. Defaults: the system's roots, no links, 12 s.
     pub fn parse(urls: &str, from: &str) -> Result<Self, SettingsError> {
         Ok(Self {
             servers: SmtpServer::list(urls)?,
@@ -52,14 +47,14 @@ impl Settings {
     }
 }
 
-/// How a connection is kept from being read.
+/// Encryption of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Security {
     /// TLS from the first byte (RFC 8314 §3.3): `smtps://`.
     Tls,
-    /// TLS after STARTTLS (RFC 3207), without which nothing is sent: `smtp://`.
+    /// Mandatory STARTTLS (RFC 3207): `smtp://`.
     StartTls,
-    /// None, and only to this machine itself: `smtp://127.0.0.1?tls=none`.
+    /// None, allowed only to this machine: `smtp://127.0.0.1?tls=none`.
     None,
 }
 
@@ -73,16 +68,16 @@ impl Security {
     }
 }
 
-/// One server that mails are handed to. Its debug form shows no password.
+/// A mail server. `Debug` hides the password.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SmtpServer {
-    /// A name or an IP address, which the server's certificate has to be for.
+    /// Name or IP address, which the certificate must match.
     pub host: String,
-    /// 465 for TLS, 587 for STARTTLS, 25 for neither, unless the URL says otherwise.
+    /// Defaults to 465 for TLS, 587 for STARTTLS, 25 without either.
     pub port: u16,
-    /// How it is talked to.
+    /// Encryption.
     pub security: Security,
-    /// Whom to sign in as: name and password.
+    /// User name and password.
     pub user: Option<(String, String)>,
 }
 
@@ -93,16 +88,13 @@ impl fmt::Debug for SmtpServer {
 }
 
 impl SmtpServer {
-    /// Reads `SMTP_URL`: one URL, or two separated by a comma.
-    ///
-    /// # Errors
-    /// What is wrong with the variable. Never repeats it, since it may hold a password.
+    /// Reads `SMTP_URL`: one URL, or two separated by a comma. Errors never repeat it: it may hold a password.
     pub fn list(text: &str) -> Result<Vec<Self>, SettingsError> {
         let servers = text.split(',').map(|url| Self::parse(url.trim())).collect::<Result<Vec<_>, _>>()?;
         if servers.len() > MOST_SERVERS {
             return Err(wrong("names more than two servers"));
         }
-        if servers.len() == MOST_SERVERS && servers[0].place() == servers[1].place() {
+        if servers.len() == MOST_SERVERS && servers[0].host_and_port() == servers[1].host_and_port() {
             return Err(wrong("names the same server twice"));
         }
         Ok(servers)
@@ -112,14 +104,14 @@ impl SmtpServer {
         let url = Url::parse(text).map_err(|_| wrong("is malformed"))?;
         let host = host(&url).ok_or_else(|| wrong("names no host"))?;
         if !matches!(url.path(), "" | "/") || url.fragment().is_some() {
-            return Err(wrong("has more behind the host than a port"));
+            return Err(wrong("has more than a port after the host"));
         }
         let security = match (url.scheme(), url.query()) {
             ("smtps", None) => Security::Tls,
             ("smtp", None | Some("tls=required")) => Security::StartTls,
             ("smtp", Some("tls=none")) if is_loopback(&host) => Security::None,
             ("smtp", Some("tls=none")) => {
-                return Err(wrong("leaves TLS out for a host other than 127.0.0.1, [::1] or localhost"));
+                return Err(wrong("disables TLS for a host other than 127.0.0.1, [::1] or localhost"));
             }
             ("smtp" | "smtps", Some(_)) => return Err(wrong("has an unknown parameter")),
             _ => return Err(wrong("begins with neither smtps:// nor smtp://")),
@@ -134,15 +126,14 @@ impl SmtpServer {
             ("", Some(_)) => return Err(wrong("has a password without a user")),
             (_, None) => return Err(wrong("has a user without a password")),
             (name, Some(password)) => {
-                let not_text = || wrong("has a user or password that is no text");
+                let not_text = || wrong("has a user or password that is not valid text");
                 Some((decoded(name).ok_or_else(not_text)?, decoded(password).ok_or_else(not_text)?))
             }
         };
         Ok(Self { port: url.port().unwrap_or(security.default_port()), host, security, user })
     }
 
-    /// What tells two servers apart, without user and password.
-    pub(super) fn place(&self) -> String {
+    pub(super) fn host_and_port(&self) -> String {
         if self.host.contains(':') {
             format!("[{}]:{}", self.host, self.port)
         } else {
@@ -151,12 +142,12 @@ impl SmtpServer {
     }
 }
 
-/// The host as it is connected to: an IPv6 address without its brackets.
+/// The host to connect to: an IPv6 address without brackets.
 fn host(url: &Url) -> Option<String> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.to_string()),
         Host::Ipv6(address) => Some(address.to_string()),
-        // The scheme is none that `url` knows, so that it has not looked at the name closely.
+        // `url` has not validated the host, since it doesn't know the scheme.
         Host::Domain(name) => match Host::parse(name).ok()? {
             Host::Domain(name) => Some(name.trim_end_matches('.').to_owned()).filter(|name| !name.is_empty()),
             other => Some(other.to_string()),
@@ -194,7 +185,7 @@ fn mailbox(text: &str) -> Result<Mailbox, SettingsError> {
     }
     let address = address(at.trim()).map_err(|why| wrong(&format!("holds an address that {why}")))?;
     if !address.user().is_ascii() {
-        // It would have to be SMTPUTF8 for every mail, which many recipients' servers do not take.
+        // It would require SMTPUTF8 for every mail, which many servers lack.
         return Err(wrong("holds an address whose part before the @ is not ASCII"));
     }
     Ok(Mailbox::new(Some(name).filter(|name| !name.is_empty()), address))
@@ -206,10 +197,8 @@ fn unquoted(name: &str) -> String {
     inner.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
-/// Reads an address. A domain in another script becomes its ASCII form (RFC 5891), which every server takes.
-///
-/// # Errors
-/// What is wrong with it, as the end of a sentence, without repeating it.
+/// Reads an address. An internationalised domain becomes ASCII (RFC 5891). The error ends a sentence, and doesn't
+/// repeat the address.
 pub(super) fn address(text: &str) -> Result<Address, &'static str> {
     if text.len() > LONGEST_ADDRESS {
         return Err("is longer than 254 bytes");
@@ -223,12 +212,12 @@ pub(super) fn address(text: &str) -> Result<Address, &'static str> {
     } else {
         match Host::parse(domain) {
             Ok(Host::Domain(domain)) => domain,
-            _ => return Err("has a domain that cannot be one"),
+            _ => return Err("has an invalid domain"),
         }
     };
     Address::new(user, domain).map_err(|error| match error {
-        lettre::address::AddressError::InvalidUser => "has a part before the @ that cannot be one",
-        _ => "has a domain that cannot be one",
+        lettre::address::AddressError::InvalidUser => "has an invalid part before the @",
+        _ => "has an invalid domain",
     })
 }
 
@@ -259,7 +248,10 @@ mod tests {
         let user = server("smtps://ops%40example.org:p%40ss%2Cw%C3%B6rd@mail.example.org").user;
         assert_eq!(user, Some(("ops@example.org".into(), "p@ss,wörd".into())));
         let two = SmtpServer::list("smtps://one.example, smtp://two.example").unwrap();
-        assert_eq!(two.iter().map(SmtpServer::place).collect::<Vec<_>>(), ["one.example:465", "two.example:587"]);
+        assert_eq!(
+            two.iter().map(SmtpServer::host_and_port).collect::<Vec<_>>(),
+            ["one.example:465", "two.example:587"]
+        );
     }
 
     #[test]
@@ -270,16 +262,16 @@ mod tests {
             ("smtps://", "names no host"),
             ("smtps:secret", "names no host"),
             ("https://a:secret@mail.example.org", "begins with neither"),
-            ("smtp://a:secret@mail.example.org?tls=none", "leaves TLS out"),
+            ("smtp://a:secret@mail.example.org?tls=none", "disables TLS"),
             ("smtp://a:secret@mail.example.org?tls=opportunistic", "unknown parameter"),
             ("smtps://a:secret@mail.example.org?tls=none", "unknown parameter"),
-            ("smtps://a:secret@mail.example.org/ehlo", "more behind the host"),
+            ("smtps://a:secret@mail.example.org/ehlo", "more than a port"),
             ("smtps://a:secret#x@mail.example.org", "malformed"),
             ("smtps://a:secret/x@mail.example.org", "malformed"),
             ("smtps://secret@mail.example.org", "a user without a password"),
             ("smtps://:secret@mail.example.org", "a password without a user"),
-            ("smtps://a:secret%FF@mail.example.org", "no text"),
-            ("smtps://a:secret%00@mail.example.org", "no text"),
+            ("smtps://a:secret%FF@mail.example.org", "not valid text"),
+            ("smtps://a:secret%00@mail.example.org", "not valid text"),
             ("smtps://a:b,secret@mail.example.org", ""),
             ("smtps://one,smtps://two,smtps://three", "more than two"),
             ("smtps://a:secret@one,smtps://b:secret@one:465", "the same server twice"),

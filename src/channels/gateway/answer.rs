@@ -1,4 +1,4 @@
-//! What each answer of a provider means, and what is kept of it: its status and the API's numeric code.
+//! Judges the responses of providers. Only the status and the API's code are kept.
 
 use std::time::Duration;
 
@@ -11,34 +11,33 @@ use super::{
 };
 use crate::channels::{Answer, outbound::retry_after};
 
-/// `deliveries.reason` of a number that nobody has, or that cannot be written to.
+/// `deliveries.reason` of a number that doesn't exist or can't receive.
 pub const INVALID_NUMBER: &str = "invalid_number";
 
-/// `deliveries.reason` of somebody who answered STOP.
+/// `deliveries.reason` of a recipient who answered STOP.
 pub const OPTED_OUT: &str = "opted_out";
 
-/// How long to wait where a provider asks for patience and does not say how long.
+/// Wait after a 429 without Retry-After.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 
-/// Codes that are about the request itself: numbers and texts, not accounts.
+/// Codes about the request, not the account.
 const OF_THE_REQUEST: std::ops::Range<u64> = 21_000..22_000;
 
-/// The longest id that is kept. Twilio's have 34 characters.
 const LONGEST_ID: usize = 64;
 
-/// Judges what came back.
+/// Judges a response.
 ///
-/// | answer | judged as |
+/// | response | outcome |
 /// |---|---|
 /// | 2xx with a `sid` | accepted |
 /// | 429 | later |
-/// | 400 with a code of [`gone`] | the number is no use |
+/// | 400 with a code of [`gone`] | invalid number |
 /// | other 4xx | permanent |
-/// | 401, 403, 404, 405, 410, 3xx | down: the account or its URL is wrong, which concerns every message |
-/// | 503, and any 5xx in the API's own words (JSON with a code) | down: it was not accepted |
-/// | other 5xx, and 2xx without a `sid` | unknown: they may come from something in front of an API that accepted it |
-/// | nothing, before the request went out | down |
-/// | nothing, after it | unknown |
+/// | 401, 403, 404, 405, 410, 3xx | down: the account or its URL is wrong, for every message |
+/// | 503, and any 5xx with an API error code | down: not accepted |
+/// | other 5xx, and 2xx without a `sid` | unknown: a proxy may answer for an API that accepted it |
+/// | none, before the request went out | down |
+/// | none, after it | unknown |
 pub fn judge(reply: Result<Reply, NoReply>, account: &Account, note: Option<&str>, now: DateTime<Utc>) -> Answer {
     let reply = match reply {
         Ok(reply) => reply,
@@ -62,14 +61,15 @@ pub fn judge(reply: Result<Reply, NoReply>, account: &Account, note: Option<&str
         429 => Answer::Later { after: after.unwrap_or(DEFAULT_WAIT), answer: said },
         403 if code.is_some_and(|code| OF_THE_REQUEST.contains(&code)) => permanent(&said),
         401 | 403 => down(format!("refuses the account ({said}); see {}", account.variable)),
-        300..=399 | 404 | 405 | 410 => down(format!("knows no such account or API ({said}); see {}", account.variable)),
+        300..=399 | 404 | 405 | 410 => {
+            down(format!("does not know this account or API ({said}); see {}", account.variable))
+        }
         408 | 425 => Answer::Retry { why: format!("answered {said}"), after },
         400..=499 => match code.and_then(gone) {
             Some(reason) => Answer::Gone { answer: said, reason },
             None => permanent(&said),
         },
         503 | 501 | 505 => down(format!("answered {said}")),
-        // The API itself says that it failed.
         500.. if code.is_some() => down(format!("answered {said}")),
         _ => Answer::Unknown { why: format!("answered {said}") },
     }
@@ -79,7 +79,7 @@ fn permanent(said: &str) -> Answer {
     Answer::Permanent { why: format!("refuses the message ({said})") }
 }
 
-/// Why a number is of no use, by Twilio's code.
+/// Twilio's codes of unusable numbers.
 pub fn gone(code: u64) -> Option<&'static str> {
     match code {
         // Invalid 'To' number; not valid for a call; not a mobile number.
@@ -89,7 +89,7 @@ pub fn gone(code: u64) -> Option<&'static str> {
     }
 }
 
-/// Whether a text can be the id of a message: it is written to the ledger and shown.
+/// Whether this is a plausible message id.
 pub fn is_id(text: &str) -> bool {
     (1..=LONGEST_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))

@@ -1,5 +1,4 @@
-//! The HTTP client of the providers: bounded in time, nowhere else than asked, and exact about what may have happened
-//! where no answer came.
+//! HTTP client of the providers.
 
 use std::{path::Path, time::Duration};
 
@@ -18,55 +17,43 @@ use crate::{
     telemetry::traces::http_status,
 };
 
-/// The variable that names roots of one's own.
 const CA_FILE: &str = "PROVIDER_CA_FILE";
 
-/// How long it may take to see whether a provider answers at all.
+/// Limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Shorter than servers keep an idle connection: a request over one that the server is closing at that moment may or
-/// may not have been read.
+/// Shorter than servers keep idle connections: a request may be lost on one that is closing.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
-/// The version of the API, which is its path.
 const VERSION: &str = "2010-04-01";
 
-/// The client.
 pub struct Client {
     http: reqwest::Client,
     limit: Duration,
 }
 
-/// What a provider answered, as far as it is of use.
 pub struct Reply {
-    /// The HTTP status.
     pub status: u16,
-    /// The Retry-After header as it came.
     pub retry_after: Option<String>,
-    /// The body; less if it broke off.
+    /// Shorter if the connection broke.
     pub body: Vec<u8>,
 }
 
-/// No answer came. The texts name the fault and repeat nothing of the request.
+/// No response. The texts repeat nothing of the request.
 #[derive(Debug)]
 pub enum NoReply {
-    /// The request certainly did not go out: no such host, no connection, no TLS.
-    NotSent {
-        /// What went wrong.
-        why: String,
-        /// Whether that was silence.
-        timed_out: bool,
-    },
-    /// The request went out, or part of it did.
+    /// The request certainly didn't go out: no host, connection or TLS.
+    NotSent { why: String, timed_out: bool },
+    /// At least part of the request went out.
     Lost(String),
 }
 
 impl Client {
-    /// `limit` bounds one request up to the end of its answer; connecting may take 5 s of it.
+    /// `limit` bounds one request including its response; connecting may take 5 s of it.
     pub fn new(ca_file: Option<&Path>, limit: Duration) -> Result<Self, SettingsError> {
         let roots = ca_file.map(|file| roots(CA_FILE, file)).transpose()?.unwrap_or_default();
         let http = to_provider(roots)
-            // Shorter than the limit in any case: what ends by the limit had a connection.
+            // Shorter than the limit, so a request that hits the limit had a connection.
             .connect_timeout(CONNECT_TIMEOUT.min(limit / 2))
             .pool_idle_timeout(POOL_IDLE)
             .build()
@@ -74,7 +61,6 @@ impl Client {
         Ok(Self { http, limit })
     }
 
-    /// Posts fields to a resource of an account.
     pub async fn post(
         &self,
         account: &Account,
@@ -94,13 +80,13 @@ impl Client {
         Ok(reply(response).await)
     }
 
-    /// Whether a provider seems to be well. What has no such resource says so by 404, 405 or 501, and what refuses the
-    /// account would refuse a message too, which is not lost by that: only a failure and silence say that it is not.
+    /// Whether a provider seems healthy. 404, 405 and 501 only mean that this resource is missing. A refused account
+    /// loses no messages. So only failures and silence count.
     pub async fn is_well(&self, account: &Account) -> bool {
         self.look(account).await.is_ok_and(|status| !is_failure(status))
     }
 
-    /// Whether a provider answers, and knows the account.
+    /// Checks that a provider answers and accepts the account.
     pub async fn reach(&self, account: &Account) -> Result<(), String> {
         match self.look(account).await {
             Ok(401) => Err(format!("refuses the account (401); see {}", account.variable)),
@@ -110,8 +96,7 @@ impl Client {
         }
     }
 
-    /// Asks for the account itself, which sends nothing to anybody, and answers the status. The API is asked and not the
-    /// root of its server, which may have nothing to do with it.
+    /// Fetches the account itself, which sends nothing.
     async fn look(&self, account: &Account) -> Result<u16, NoReply> {
         let url = url(account, &format!("{}.json", account.sid))?;
         let request = self.http.get(url).timeout(REACH_TIMEOUT).basic_auth(&account.sid, Some(&account.token));
@@ -120,13 +105,13 @@ impl Client {
     }
 }
 
-/// A resource of the API below its accounts.
 fn url(account: &Account, resource: &str) -> Result<Url, NoReply> {
-    let leads_nowhere = |_| NoReply::NotSent { why: format!("{} leads nowhere", account.variable), timed_out: false };
+    let leads_nowhere =
+        |_| NoReply::NotSent { why: format!("{} is not a valid base URL", account.variable), timed_out: false };
     account.base.join(&format!("{VERSION}/Accounts/{resource}")).map_err(leads_nowhere)
 }
 
-/// Whether a status is that of a failure, and not of an API that lacks what was asked for.
+/// 501 only means that the resource is missing.
 fn is_failure(status: u16) -> bool {
     status >= 500 && status != 501
 }
@@ -146,7 +131,7 @@ fn no_reply(error: &reqwest::Error) -> NoReply {
     if error.is_builder() {
         return NoReply::NotSent { why: "the request cannot be made".into(), timed_out: false };
     }
-    // Whatever else it was, the request may have been read before that.
+    // Any other error may have come after the request was read.
     NoReply::Lost(why)
 }
 

@@ -1,18 +1,16 @@
-//! Text messages, `WhatsApp` messages and calls, through providers that speak the widespread form-encoded API: Twilio's,
-//! whose shape several others keep.
+//! Text messages, `WhatsApp` messages and calls through Twilio's form-encoded API, which several providers share.
 //!
-//! A [`Gateway`] is one channel: up to two accounts, the first of which is preferred (`settings.rs`), and what is
-//! particular to the channel, its [`Medium`]. It
+//! A [`Gateway`] is one channel: its [`Medium`], and one or two accounts (`settings.rs`), the first preferred. It
 //!
-//! 1. refuses what is no telephone number (`number.rs`), so that no provider is asked for nothing;
-//! 2. has its medium compose the request;
-//! 3. posts it (`client.rs`), with the address that status callbacks go to, where there is a `PUBLIC_URL`;
-//! 4. judges the answer (`answer.rs`).
+//! 1. refuses anything but a telephone number (`number.rs`);
+//! 2. lets its medium compose the request;
+//! 3. posts it (`client.rs`), with a status callback URL if there is a `PUBLIC_URL`;
+//! 4. judges the response (`answer.rs`).
 //!
-//! What comes back later is checked by a [`Receiver`] (`receiver.rs`, `signature.rs`).
+//! A [`Receiver`] checks status callbacks (`receiver.rs`, `signature.rs`).
 //!
-//! What never leaves this module: numbers, texts and tokens. Its errors hold an HTTP status and the provider's numeric
-//! code at most, and it logs nothing.
+//! Numbers, texts and tokens never leave this module. Its errors hold at most an HTTP status and the provider's numeric
+//! code, and it logs nothing.
 
 mod answer;
 mod client;
@@ -34,31 +32,31 @@ use self::client::Client;
 use super::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError};
 use crate::{clock::Clock, plan::Channel, text};
 
-/// What is particular to one channel.
+/// The specifics of one channel.
 pub trait Medium: Send + Sync + 'static {
-    /// Which channel it is.
+    /// The channel.
     const CHANNEL: Channel;
 
-    /// What is posted to: `Messages.json` or `Calls.json`.
+    /// API resource: `Messages.json` or `Calls.json`.
     const RESOURCE: &'static str;
 
-    /// What stands before telephone numbers.
+    /// Prefix of telephone numbers.
     const PREFIX: &'static str = "";
 
-    /// What is sent; `link` is absolute.
+    /// Composes the request; `link` is absolute.
     fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed;
 }
 
-/// What a medium makes of a parcel.
+/// Result of composing a parcel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Composed {
-    /// The fields of the request beside those that all channels have.
+    /// Form fields beside those common to all channels.
     pub fields: Vec<(&'static str, String)>,
-    /// What the ledger is to say beside the provider's answer.
+    /// Note for the ledger, beside the provider's answer.
     pub note: Option<String>,
 }
 
-/// One channel. Keep one a process, since connections are its own.
+/// One channel. Create one per process: it owns its connections.
 pub struct Gateway<M> {
     settings: Settings,
     client: Client,
@@ -67,10 +65,7 @@ pub struct Gateway<M> {
 }
 
 impl<M: Medium> Gateway<M> {
-    /// Reads the extra roots. Connects to nothing.
-    ///
-    /// # Errors
-    /// If the file of `PROVIDER_CA_FILE` is none.
+    /// Reads the extra roots of `PROVIDER_CA_FILE`. Connects to nothing.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
         let client = Client::new(settings.ca_file.as_deref(), settings.timeout)?;
         Ok(Self { settings, client, clock, medium: PhantomData })
@@ -100,12 +95,11 @@ impl<M: Medium> Sender for Gateway<M> {
         M::CHANNEL
     }
 
-    /// As configured: nobody can collapse two messages or calls into one.
+    /// Configurable, because nothing deduplicates messages or calls.
     fn after_unknown(&self) -> AfterUnknown {
         self.settings.after_unknown
     }
 
-    /// The first account, then the other.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         if number_of(parcel).is_none() {
             return (rank == 0).then_some(Cow::Borrowed(NOBODY));
@@ -138,10 +132,8 @@ impl<M: Medium> fmt::Debug for Gateway<M> {
     }
 }
 
-/// The providers of these settings, by name, each with why it cannot be reached, where it cannot. Nothing is sent.
-///
-/// # Errors
-/// If the file of `PROVIDER_CA_FILE` is none.
+/// Checks each provider without sending. Returns their names, with an error if unreachable. Fails if `PROVIDER_CA_FILE`
+/// is invalid.
 pub async fn reach(settings: &Settings) -> Result<Vec<(String, Option<String>)>, SettingsError> {
     let client = Client::new(settings.ca_file.as_deref(), settings.timeout)?;
     let looks = settings.accounts.iter().map(async |account| (account.name.clone(), client.reach(account).await.err()));

@@ -1,7 +1,7 @@
-//! Telephone numbers as providers take them.
+//! Telephone numbers.
 
-/// Whether a text is a telephone number in the form of E.164: `+`, then 7 to 15 digits of which the first is not 0.
-/// Whether anybody has that number, only a provider knows.
+/// Whether this is an E.164 number: `+`, then 7 to 15 digits, not beginning with 0. Only a provider knows if it is in
+/// use.
 ///
 /// ```
 /// use carebell::channels::gateway::is_e164;

@@ -1,30 +1,30 @@
-//! What a provider calls back: whose it is, and what it says.
+//! Authenticates and parses status callbacks.
 
 use std::{collections::BTreeMap, fmt};
 
 use super::{PublicUrl, Settings, answer::is_id, signature::is_right};
 use crate::plan::{Channel, Report, Undelivered};
 
-/// Checks and reads status callbacks of all channels.
+/// Authenticates the status callbacks of all channels.
 #[derive(Clone)]
 pub struct Receiver {
     public_url: PublicUrl,
-    /// The names and tokens of each channel's providers.
+    /// Names and tokens of each channel's providers.
     keys: BTreeMap<Channel, Vec<(String, String)>>,
 }
 
 /// One status callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
-    /// The provider's own id of the message or call.
+    /// Id of the message or call at the provider.
     pub provider_id: String,
-    /// What became of it.
+    /// Reported outcome.
     pub report: Report,
-    /// In the provider's own words, with its numeric code: `undelivered, error 30003`.
+    /// The provider's status and numeric code: `undelivered, error 30003`.
     pub words: String,
 }
 
-/// A callback that cannot be read. The text names the field and repeats nothing.
+/// An unreadable callback. The text names the field and repeats no value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed(&'static str);
 
@@ -37,7 +37,7 @@ impl fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 impl Receiver {
-    /// For these channels, reached at this URL.
+    /// For these channels at this URL.
     #[must_use]
     pub fn new(public_url: PublicUrl, channels: &[Settings]) -> Self {
         let keys = |settings: &Settings| {
@@ -46,7 +46,7 @@ impl Receiver {
         Self { public_url, keys: channels.iter().map(|settings| (settings.channel, keys(settings))).collect() }
     }
 
-    /// Where this program is reached.
+    /// Public URL of this process.
     #[must_use]
     pub fn public_url(&self) -> &PublicUrl {
         &self.public_url
@@ -58,7 +58,7 @@ impl Receiver {
         self.keys.contains_key(&channel)
     }
 
-    /// The provider that signed this, if one of the channel's did.
+    /// The channel's provider that signed this, if any.
     #[must_use]
     pub fn signer(
         &self,
@@ -81,10 +81,7 @@ impl fmt::Debug for Receiver {
 }
 
 impl Callback {
-    /// Reads the fields of a callback.
-    ///
-    /// # Errors
-    /// Names the field that is missing or not as it should be.
+    /// Parses the fields of a callback. The error names the missing or invalid field.
     pub fn read(channel: Channel, parameters: &[(String, String)]) -> Result<Self, Malformed> {
         let field = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let (id, status) = if channel == Channel::Voice {
@@ -95,16 +92,16 @@ impl Callback {
             (field("MessageSid").ok_or(Malformed("MessageSid is missing"))?, status)
         };
         if !is_id(id) {
-            return Err(Malformed("the id of the message or call is none"));
+            return Err(Malformed("the id of the message or call is invalid"));
         }
-        let (report, status) = read_status(status).ok_or(Malformed("the status is not one of the API"))?;
+        let (report, status) = read_status(status).ok_or(Malformed("the status is unknown"))?;
         let code = field("ErrorCode").and_then(|code| code.parse::<u32>().ok()).filter(|code| *code > 0);
         let words = code.map_or_else(|| status.to_owned(), |code| format!("{status}, error {code}"));
         Ok(Self { provider_id: id.to_owned(), report, words })
     }
 }
 
-/// What each status means. (A call that was answered by a machine is `completed` too.)
+/// Meaning of each status. (`completed` includes calls answered by a machine.)
 fn read_status(text: &str) -> Option<(Report, &'static str)> {
     const KNOWN: [(&str, Report); 17] = [
         ("accepted", Report::Underway),
@@ -167,9 +164,9 @@ mod tests {
             (
                 Channel::Sms,
                 &[("MessageSid", "a b"), ("MessageStatus", "sent")],
-                "the id of the message or call is none",
+                "the id of the message or call is invalid",
             ),
-            (Channel::Sms, &[("MessageSid", "SM1"), ("MessageStatus", "eaten")], "the status is not one of the API"),
+            (Channel::Sms, &[("MessageSid", "SM1"), ("MessageStatus", "eaten")], "the status is unknown"),
         ] {
             assert_eq!(read(channel, fields), Err(error.to_owned()));
         }

@@ -1,4 +1,4 @@
-//! What a channel needs to know of its providers, and errors that name the variable to mend.
+//! Settings of a channel. Errors name the variable to fix.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -11,60 +11,57 @@ use crate::{
     plan::Channel,
 };
 
-/// How long one request may take altogether. Two of them, one to each provider, fit into the 30 s of the queues, so that
-/// it is here that a send ends.
+/// Default limit of one request. Two, one per provider, fit into the queues' 30 s.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The configuration of one channel.
+/// Settings of one channel.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Which channel it is.
+    /// The channel.
     pub channel: Channel,
-    /// Its providers, the preferred one first; one or two.
+    /// One or two providers, the preferred one first.
     pub accounts: Vec<Account>,
-    /// What is done about a message of which nobody knows whether it was accepted.
+    /// Policy for messages whose outcome is unknown.
     pub after_unknown: AfterUnknown,
-    /// `PROVIDER_CA_FILE`: a PEM file of roots that are trusted beside the system's.
+    /// `PROVIDER_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `PUBLIC_URL`: where providers reach this program. Without it, they are asked for no status callbacks.
+    /// `PUBLIC_URL`: where providers reach this process. Without it, no status callbacks are requested.
     pub public_url: Option<PublicUrl>,
-    /// `APP_URL`: what a notification's relative link is resolved against. Without it, such a link is left out.
+    /// `APP_URL`: base of relative links. Without it, they are left out.
     pub app_url: Option<Url>,
-    /// How long one request may take, its connection and its answer included.
+    /// Limit of one request, including connecting and the response.
     pub timeout: Duration,
 }
 
-/// An account with one provider. Its debug form shows neither the account nor the token.
+/// An account at a provider. `Debug` hides the account and the token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Account {
-    /// The host, which stands in the ledger and in health; told apart by a number where both are the same.
+    /// The host, for ledger and health; numbered if both accounts share it.
     pub name: String,
-    /// Where the API is, without user and password; ends with a slash.
+    /// Base URL without credentials; ends with a slash.
     pub base: Url,
     /// `AccountSid`.
     pub sid: String,
     /// `AuthToken`, which also signs status callbacks.
     pub token: String,
-    /// Who is named as the sender.
+    /// Sender.
     pub origin: Origin,
-    /// The variable that names the account, for texts.
+    /// Variable that names the account, for error texts.
     pub variable: &'static str,
 }
 
-/// Who is named as the sender.
+/// Sender of messages and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// A telephone number, a short code, or up to eleven letters and digits.
     From(String),
-    /// A pool of senders at the provider, by its id `MG…`.
+    /// Id `MG…` of a pool of senders at the provider.
     Service(String),
 }
 
 impl Account {
-    /// Reads an account: `https://AccountSid:AuthToken@api.twilio.com`, and the sender.
-    ///
-    /// # Errors
-    /// Names the variable that is malformed; never its value.
+    /// Reads an account (`https://AccountSid:AuthToken@api.twilio.com`) and its sender. The error names the malformed
+    /// variable, never its value.
     pub fn parse(
         channel: Channel,
         (variable, url): (&'static str, &str),
@@ -101,7 +98,7 @@ impl Account {
         Ok(Self { name, base, sid, token, origin, variable })
     }
 
-    /// Names two accounts apart that are with one provider.
+    /// Renames this account if the other is at the same provider.
     #[must_use]
     pub fn beside(mut self, other: &Self) -> Self {
         if self.name == other.name {
@@ -134,7 +131,7 @@ impl Origin {
         }
     }
 
-    /// As a field of the request.
+    /// As a form field.
     pub(super) fn field(&self, prefix: &str) -> (&'static str, String) {
         match self {
             Self::From(from) => ("From", format!("{prefix}{from}")),
@@ -143,12 +140,12 @@ impl Origin {
     }
 }
 
-/// `PUBLIC_URL`: where providers reach this program.
+/// `PUBLIC_URL`: where providers reach this process.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Reads it: an https URL, perhaps with a path, without user, query and fragment. None where it is not one.
+    /// Accepts an https URL, optionally with a path, without user, query and fragment.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok().filter(may_be_asked)?;
@@ -156,14 +153,14 @@ impl PublicUrl {
         (bare && url.password().is_none()).then(|| Self(url.as_str().trim_end_matches('/').to_owned()))
     }
 
-    /// The path before that of callbacks; empty where there is none.
+    /// Path in front of the callbacks' own; may be empty.
     #[must_use]
     pub fn path(&self) -> &str {
         let place = self.0.split_once("://").map_or("", |(_, rest)| rest);
         place.find('/').map_or("", |at| &place[at..])
     }
 
-    /// Where a provider reports what becomes of a delivery.
+    /// Callback URL of a delivery.
     #[must_use]
     pub fn callback(&self, channel: Channel, delivery_id: &str) -> String {
         format!("{}/callbacks/{}/{delivery_id}", self.0, channel.name())

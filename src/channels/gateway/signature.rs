@@ -1,9 +1,9 @@
-//! How a provider signs what it calls back: `X-Twilio-Signature`.
+//! Signatures of callbacks: `X-Twilio-Signature`.
 
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// What is signed: the whole URL, then name and value of each parameter in the order of the names.
+/// Signed data: the URL, then each parameter's name and value, sorted by name.
 fn signed(url: &str, parameters: &[(String, String)]) -> Vec<u8> {
     let mut parameters: Vec<_> = parameters.iter().collect();
     parameters.sort();
@@ -19,8 +19,8 @@ fn key(token: &str) -> hmac::Key {
     hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, token.as_bytes())
 }
 
-/// The signature of a request: base64 of an HMAC-SHA1 with the account's token. (SHA-1 is the protocol's choice; its
-/// known weakness, collisions, is none of an HMAC's.)
+/// Signature of a request: base64 of an HMAC-SHA1 with the account's token. (The protocol prescribes SHA-1; its known
+/// collisions don't affect an HMAC.)
 ///
 /// ```
 /// use carebell::channels::gateway::signature;
@@ -42,8 +42,8 @@ pub fn signature(token: &str, url: &str, parameters: &[(String, String)]) -> Str
     STANDARD.encode(hmac::sign(&key(token), &signed(url, parameters)))
 }
 
-/// Whether a signature is right, compared in constant time. Some senders sign a URL with its port where it has none, or
-/// without it where it has one, so both are right.
+/// Verifies a signature in constant time. Some senders add a default port to the signed URL, or drop its port, so both
+/// forms are accepted.
 pub fn is_right(token: &str, url: &str, parameters: &[(String, String)], signature: &str) -> bool {
     let Ok(signature) = STANDARD.decode(signature) else { return false };
     let key = key(token);
@@ -51,11 +51,11 @@ pub fn is_right(token: &str, url: &str, parameters: &[(String, String)], signatu
     right(url) || other_forms(url).iter().any(|url| right(url))
 }
 
-/// The same URL with and without its port.
+/// The URL with its port dropped, or with the default port added.
 fn other_forms(url: &str) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
     let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-    // Behind the bracket of an IPv6 address, if it is one.
+    // After the bracket of an IPv6 address.
     let name_end = place.rfind(']').map_or(0, |at| at + 1);
     let host = place[name_end..].find(':').map_or(place, |at| &place[..name_end + at]);
     if host.len() < place.len() {

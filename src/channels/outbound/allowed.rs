@@ -1,4 +1,4 @@
-//! Hosts that the operator named: only they may have a port or an address of their own.
+//! Hosts named by the operator.
 
 use std::fmt;
 
@@ -6,11 +6,10 @@ use url::{Host, Url};
 
 use crate::channels::SettingsError;
 
-/// The port of a named host without one.
 const HTTPS_PORT: u16 = 443;
 
-/// A host that the operator named in a variable such as `WEB_PUSH_ALLOWED_HOSTS`: `host` (port 443) or `host:port`; an IPv6 address in
-/// brackets. Only such a host may have another port, be an IP address, or resolve to a private address.
+/// A host from a variable such as `WEB_PUSH_ALLOWED_HOSTS`: `host` (port 443) or `host:port`; IPv6 in brackets. Only
+/// these may have another port, be an IP address, or resolve to a private address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AllowedHost {
     host: Host<String>,
@@ -18,10 +17,7 @@ pub struct AllowedHost {
 }
 
 impl AllowedHost {
-    /// Reads the comma-separated form of the environment variable; blanks and empty parts are skipped.
-    ///
-    /// # Errors
-    /// Shows the first part that is neither `host` nor `host:port`.
+    /// Reads the comma-separated variable; skips blanks and empty parts. The error shows the first invalid part.
     pub fn list(variable: &'static str, text: &str) -> Result<Vec<Self>, SettingsError> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| Self::parse(part).ok_or_else(|| broken(variable, part))).collect()
@@ -38,13 +34,13 @@ impl AllowedHost {
         (!rooted && port != 0).then_some(Self { host, port })
     }
 
-    /// Whether it is this domain, on whichever port.
+    /// Whether it is this domain, on any port.
     #[must_use]
     pub fn is(&self, domain: &str) -> bool {
         matches!(&self.host, Host::Domain(name) if name == domain)
     }
 
-    /// Whether it has this host, on whichever port.
+    /// Whether it has this host, on any port.
     #[must_use]
     pub fn has(&self, host: &Host<&str>) -> bool {
         self.host == host.to_owned()

@@ -1,5 +1,4 @@
-//! Names to addresses, public ones only. What is returned here is what the client connects to, so that a name cannot
-//! show one address to a check and another to the connection.
+//! DNS resolution to public addresses only. The client connects to exactly these, so a second lookup can't differ.
 
 use std::{
     fmt, io,
@@ -10,13 +9,12 @@ use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
 use super::AllowedHost;
 
-/// The resolver of the HTTP client. Addresses written as such do not pass here; those must be in the list themselves.
+/// IP addresses in URLs bypass it: they must be on the allow list.
 pub struct PublicOnly {
     named: Vec<AllowedHost>,
 }
 
 impl PublicOnly {
-    /// Lets a named host lead to any address.
     pub fn new(named: &[AllowedHost]) -> Self {
         Self { named: named.to_vec() }
     }
@@ -38,7 +36,7 @@ fn usable(found: Vec<SocketAddr>, anywhere: bool) -> Result<Vec<SocketAddr>, NoP
     if addresses.is_empty() { Err(NoPublicAddress) } else { Ok(addresses) }
 }
 
-/// A name led only to addresses that are not on the Internet: somebody's DNS is wrong, or lies.
+/// All addresses of a name are private: its DNS is wrong or hostile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoPublicAddress;
 
@@ -56,8 +54,8 @@ impl From<NoPublicAddress> for io::Error {
     }
 }
 
-/// Whether an address is one of the Internet's (IANA's special-purpose registries, RFC 6890), looking through the forms
-/// of IPv6 that carry an IPv4 address.
+/// Whether an address is public (IANA's special-purpose registries, RFC 6890). Unwraps IPv6 forms that embed an IPv4
+/// address.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),

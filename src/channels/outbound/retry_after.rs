@@ -4,14 +4,14 @@ use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
 
-/// Whoever asks for more than this is asked again after this.
+/// Longer waits are cut to this.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
-/// Reads `Retry-After` (RFC 9110 §10.2.3): seconds, or a date in any of the three forms. Between 1 s and 24 h.
+/// Parses `Retry-After`: seconds, or a date in any of its three forms. Between 1 s and 24 h.
 pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than a number holds: longer than the bound in any case.
+        // Overflow means longer than the bound.
         value.parse().map_or(MAX_WAIT, Duration::from_secs)
     } else {
         let date = DateTime::parse_from_rfc2822(value).map(|date| date.to_utc()).ok().or_else(|| {

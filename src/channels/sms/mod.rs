@@ -1,7 +1,7 @@
 //! Text messages.
 //!
-//! The provider puts the segments of a long message together, so one delivery is one message. It has at most
-//! [`segments::MOST`] of them.
+//! Phones reassemble the segments of a long message, so one delivery is one message of at most [`segments::MOST`]
+//! segments.
 
 pub mod segments;
 
@@ -11,14 +11,14 @@ use super::{
 };
 use crate::plan::Channel;
 
-/// The channel.
+/// The text message channel.
 pub type Sms = Gateway<Text>;
 
-/// What is particular to text messages.
+/// The specifics of text messages.
 #[derive(Debug)]
 pub enum Text {}
 
-/// The longest time that a provider may be asked to keep a message for a phone that is off; longer ones are its own.
+/// Seconds; the API's maximum validity of a message for a phone that is off.
 const LONGEST_VALIDITY: u64 = 14_400;
 
 impl Medium for Text {
@@ -29,7 +29,7 @@ impl Medium for Text {
         let body = segments::fit(&parcel.content.words(), link, segments::MOST);
         let count = segments::count(&body);
         let mut fields = vec![("Body", body)];
-        // A dose of nine o'clock is not announced at three, when the phone is on again.
+        // A 9:00 dose must not be announced at 15:00, when the phone is on again.
         if parcel.ttl.as_secs() < LONGEST_VALIDITY {
             fields.push(("ValidityPeriod", parcel.ttl.as_secs().max(1).to_string()));
         }

@@ -1,24 +1,21 @@
-//! How a text travels: in the alphabet of GSM 03.38 (3GPP TS 23.038 §6.2.1) or in UCS-2, and in how many segments.
+//! Encoding of a text, in GSM 03.38 (3GPP TS 23.038 §6.2.1) or UCS-2, and its number of segments.
 //!
-//! A provider takes one text and sends as many segments as it needs, which the phone puts together again; each of them
-//! is paid for. So a long text is not cut into several messages here, but shortened so that it takes no more than
-//! [`MOST`] segments. (The one crate for this, `sms_splitter`, has had no release since 2022, counts and does not
-//! shorten.)
+//! Each segment is paid for, so a long text is shortened to [`MOST`] segments. (The only crate for this,
+//! `sms_splitter`, is unreleased since 2022 and can't shorten.)
 
 use std::ops::Range;
 
-/// The most segments of one message: about 600 characters of a western language, 260 of another.
+/// Maximum segments: about 600 characters in GSM, 260 in UCS-2.
 pub const MOST: usize = 4;
 
-/// The characters that take one septet.
+/// Characters of one septet.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡\
                      ABCDEFGHIJKLMNOPQRSTUVWXYZÄÖÑÜ§¿abcdefghijklmnopqrstuvwxyzäöñüà";
 
-/// The characters that take two: an escape, and one of the extension table.
+/// Characters of two septets: an escape and the extension table.
 const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
-/// What many keyboards and programs put in place of plain punctuation. One of them would make a text of 160 characters
-/// one of three segments.
+/// Typographic punctuation, one of which would turn 160 characters from one segment into three.
 const PLAIN: [(char, &str); 13] = [
     ('\u{2018}', "'"),
     ('\u{2019}', "'"),
@@ -35,23 +32,23 @@ const PLAIN: [(char, &str); 13] = [
     ('\t', " "),
 ];
 
-/// How the characters of a text are written.
+/// Encoding of a text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Alphabet {
-    /// In septets: 160 in a message of one segment, 153 in each of several.
+    /// Septets: 160 in a single segment, 153 in each of several.
     Gsm,
-    /// In units of 16 bits: 70, or 67.
+    /// 16-bit units: 70, or 67.
     Ucs2,
 }
 
 impl Alphabet {
-    /// The one that a text needs.
+    /// The encoding that a text needs.
     #[must_use]
     pub fn of(text: &str) -> Self {
         if text.chars().all(|c| septets(c).is_some()) { Self::Gsm } else { Self::Ucs2 }
     }
 
-    /// What fits into the only segment, and into each of several.
+    /// Capacity of a single segment, and of each of several.
     const fn room(self) -> (usize, usize) {
         match self {
             Self::Gsm => (160, 153),
@@ -61,13 +58,13 @@ impl Alphabet {
 
     fn size(self, c: char) -> usize {
         match self {
-            // What is not in the alphabet is never written in it; two is the more careful answer.
+            // Such a character forces UCS-2 anyway.
             Self::Gsm => septets(c).unwrap_or(2),
             Self::Ucs2 => c.len_utf16(),
         }
     }
 
-    /// What stands where a text was cut. The one character for it is not in the alphabet of GSM.
+    /// Marks a cut. GSM has no single character for it.
     const fn ellipsis(self) -> &'static str {
         match self {
             Self::Gsm => "...",
@@ -77,7 +74,6 @@ impl Alphabet {
 }
 
 fn septets(c: char) -> Option<usize> {
-    // Most characters are these, and need no look into the table.
     if c.is_ascii_alphanumeric() || BASIC.contains(c) {
         Some(1)
     } else if EXTENSION.contains(c) {
@@ -87,14 +83,13 @@ fn septets(c: char) -> Option<usize> {
     }
 }
 
-/// A text, cut into what each segment holds: no character is in two of them. One that takes two units and meets a
-/// segment with room for one goes into the next.
+/// Splits a text into segments, and no character. One of two units that doesn't fit moves to the next segment.
 #[must_use]
 pub fn split(text: &str) -> Vec<&str> {
     ranges(text, Alphabet::of(text)).into_iter().map(|range| &text[range]).collect()
 }
 
-/// How many segments a text takes; an empty one takes one.
+/// Number of segments; 1 for an empty text.
 #[must_use]
 pub fn count(text: &str) -> usize {
     ranges(text, Alphabet::of(text)).len()
@@ -120,7 +115,7 @@ fn ranges(text: &str, alphabet: Alphabet) -> Vec<Range<usize>> {
     ranges
 }
 
-/// Plain punctuation for typographic, where the alphabet of GSM then suffices.
+/// Replaces typographic punctuation if GSM then suffices.
 #[must_use]
 pub fn plain(text: String) -> String {
     if Alphabet::of(&text) == Alphabet::Gsm {
@@ -136,9 +131,8 @@ pub fn plain(text: String) -> String {
     if Alphabet::of(&plain) == Alphabet::Gsm { plain } else { text }
 }
 
-/// A text with its link on a line of its own, in at most `most` segments. Where that is too long the text is cut, at a
-/// word if there is one near, and marked; the link stays whole. A link that would take more than half of the room is
-/// left out: the text is what matters.
+/// The text, and the link on its own line, in at most `most` segments. Too long a text is cut, preferably at a word.
+/// The link stays whole, but is dropped if it takes over half of the room.
 #[must_use]
 pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     let text = plain(text.trim().to_owned());
@@ -154,14 +148,13 @@ pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     }
     let cut = |at: usize| format!("{}{}{end}", text[..at].trim_end(), alphabet.ellipsis());
     let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-    // Counted in the alphabet of the whole, though a shorter beginning may do with less: so a longer one never takes
-    // fewer segments, and the longest that fits can be searched for.
+    // With the alphabet of the whole text the count is monotonic, so a binary search works.
     let fitting = places.partition_point(|at| ranges(&cut(*at), alphabet).len() <= most);
     let longest = fitting.checked_sub(1).map_or(0, |index| places[index]);
     cut(at_a_word(&text, longest))
 }
 
-/// The end of the last word before a place, if that is not far away.
+/// End of the last word before a position, if near.
 fn at_a_word(text: &str, place: usize) -> usize {
     const FAR: usize = 30;
     if text[place..].starts_with(char::is_whitespace) {
@@ -201,7 +194,7 @@ mod tests {
             ("a".repeat(307), Alphabet::Gsm, 3),
             ("€".repeat(80), Alphabet::Gsm, 1),
             ("€".repeat(81), Alphabet::Gsm, 2),
-            // 152 septets each, since no escape is parted from what follows it.
+            // 152 septets each: an escape stays with its character.
             ("€".repeat(153), Alphabet::Gsm, 3),
             ("ж".repeat(70), Alphabet::Ucs2, 1),
             ("ж".repeat(71), Alphabet::Ucs2, 2),
@@ -239,7 +232,7 @@ mod tests {
         assert_eq!(fit("Metformin now", Some(&endless), MOST), "Metformin now");
     }
 
-    /// A reckoning of its own: by units, one after the other, as a phone network would write them.
+    /// Independent count, unit by unit, as a network would.
     fn reckoned(text: &str) -> usize {
         let gsm = text.chars().all(|c| BASIC.contains(c) || EXTENSION.contains(c));
         let sizes: Vec<usize> = text
@@ -282,7 +275,7 @@ mod tests {
             let (only, each) = alphabet.room();
             let room = if parts.len() == 1 { only } else { each };
             for part in &parts {
-                // Whole characters: neither surrogate pairs nor escapes are parted.
+                // Neither surrogate pairs nor escapes are split.
                 prop_assert!(part.chars().map(|c| alphabet.size(c)).sum::<usize>() <= room);
             }
             prop_assert_eq!(count(&text), parts.len());

@@ -1,4 +1,4 @@
-//! Calls: a machine reads the text, twice.
+//! Calls: a machine reads the text twice.
 
 use super::{
     Parcel,
@@ -6,20 +6,20 @@ use super::{
 };
 use crate::{plan::Channel, text};
 
-/// The channel.
+/// The voice channel.
 pub type Voice = Gateway<Call>;
 
-/// What is particular to calls.
+/// The specifics of calls.
 #[derive(Debug)]
 pub enum Call {}
 
-/// The most characters of the instructions, which is the API's limit.
+/// Characters of the instructions; limit of the API.
 const LONGEST: usize = 4000;
 
-/// The most characters that are read: about a minute. Nobody listens longer, and it is read twice.
+/// Characters, about a minute. Nobody listens longer.
 const LONGEST_SPOKEN: usize = 900;
 
-/// The languages that every provider of the API reads. The first of a language is for those that name no region.
+/// Languages every provider reads. The first of each is used if no region is named.
 const LANGUAGES: [&str; 26] = [
     "en-US", "en-AU", "en-CA", "en-GB", "en-IN", "da-DK", "de-DE", "ca-ES", "es-ES", "es-MX", "fi-FI", "fr-FR",
     "fr-CA", "it-IT", "ja-JP", "ko-KR", "nb-NO", "nl-NL", "pl-PL", "pt-PT", "pt-BR", "ru-RU", "sv-SE", "zh-CN",
@@ -30,14 +30,14 @@ impl Medium for Call {
     const CHANNEL: Channel = Channel::Voice;
     const RESOURCE: &'static str = "Calls.json";
 
-    /// A link cannot be heard, so none is read.
+    /// A link can't be heard, so it is left out.
     fn compose(parcel: &Parcel<'_>, _link: Option<&str>) -> Composed {
         let instructions = instructions(&parcel.content.words(), language(parcel.locale));
         Composed { fields: vec![("Twiml", instructions)], note: None }
     }
 }
 
-/// The one of [`LANGUAGES`] that is nearest to a person's locale; none where none is: the provider then reads as it does.
+/// The nearest of [`LANGUAGES`]. `None` leaves the choice to the provider.
 fn language(locale: &str) -> Option<&'static str> {
     let locale = locale.replace('_', "-");
     let exact = LANGUAGES.iter().find(|known| known.eq_ignore_ascii_case(&locale));
@@ -47,9 +47,9 @@ fn language(locale: &str) -> Option<&'static str> {
     exact.or_else(near).copied()
 }
 
-/// What the provider is to do in the call (`TwiML`): read the text, wait, read it again.
+/// Instructions of the call (`TwiML`): read the text, pause, read it again.
 fn instructions(text: &str, language: Option<&str>) -> String {
-    // A title is read as a sentence of its own.
+    // Ends each line as a sentence.
     let spoken: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let spoken = spoken.join(". ");
     let language = language.map(|language| format!(" language=\"{language}\"")).unwrap_or_default();
@@ -57,7 +57,7 @@ fn instructions(text: &str, language: Option<&str>) -> String {
     loop {
         let say = format!("<Say{language}>{}</Say>", escaped(&text::shorten(&spoken, most)));
         let whole = format!("<Response>{say}<Pause length=\"1\"/>{say}</Response>");
-        // Marks that take several characters each, and many of them.
+        // Escaped characters can take several each.
         if whole.chars().count() <= LONGEST || most < 2 {
             return whole;
         }
@@ -65,7 +65,7 @@ fn instructions(text: &str, language: Option<&str>) -> String {
     }
 }
 
-/// Text as XML 1.0 holds it (§2.2 says which characters it can).
+/// Escapes text for XML 1.0, without the characters that §2.2 excludes.
 fn escaped(text: &str) -> String {
     let mut xml = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,11 +1,11 @@
-//! The push services that may be sent to: those of the browsers in use, and what the operator named beside them.
+//! Allowed push services: those of common browsers, and those named by the operator.
 
 use url::Host;
 
-use super::Refused;
+use super::EndpointRefused;
 use crate::channels::outbound::AllowedHost;
 
-/// The push services of the browsers in use. A leading `*.` stands for one or more labels.
+/// Push services of common browsers. A leading `*.` matches one or more labels.
 const BUILT_IN: [&str; 5] = [
     "fcm.googleapis.com",
     "jmt17.google.com",
@@ -14,47 +14,45 @@ const BUILT_IN: [&str; 5] = [
     "*.notify.windows.com",
 ];
 
-/// The port of a built-in push service, and of a named host without one.
 pub const HTTPS_PORT: u16 = 443;
 
-/// The built-in push services and what the operator named beside them.
+/// Built-in push services and those of the operator.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList {
     named: Vec<AllowedHost>,
 }
 
 impl AllowList {
-    /// The built-in push services and these.
+    /// Adds these to the built-in ones.
     pub fn new(named: Vec<AllowedHost>) -> Self {
         Self { named }
     }
 
-    /// What the operator named.
+    /// Hosts of the operator.
     pub fn named(&self) -> &[AllowedHost] {
         &self.named
     }
 
-    /// Whether an endpoint may have this host and port.
-    pub fn check(&self, host: &Host<&str>, port: u16) -> Result<(), Refused> {
+    /// Checks an endpoint's host and port.
+    pub fn check(&self, host: &Host<&str>, port: u16) -> Result<(), EndpointRefused> {
         if self.named.iter().any(|named| named.is_at(host, port)) {
             return Ok(());
         }
         let built_in = matches!(host, Host::Domain(domain) if is_built_in(domain));
         match (built_in, port) {
             (true, HTTPS_PORT) => Ok(()),
-            (true, _) => Err(Refused::Port),
-            (false, _) if self.named.iter().any(|named| named.has(host)) => Err(Refused::Port),
-            (false, _) => Err(Refused::Host),
+            (true, _) => Err(EndpointRefused::Port),
+            (false, _) if self.named.iter().any(|named| named.has(host)) => Err(EndpointRefused::Port),
+            (false, _) => Err(EndpointRefused::Host),
         }
     }
 }
 
-/// Whether a domain is one of the push services in use.
 pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }
 
-/// The push service that a host belongs to; the host itself where it is one that the operator named.
+/// The built-in push service of a host, or the host itself.
 pub fn service_of(host: &str) -> &str {
     let service = BUILT_IN.into_iter().find(|pattern| matches(pattern, host));
     service.map_or(host, |pattern| pattern.trim_start_matches("*."))

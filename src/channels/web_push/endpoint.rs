@@ -1,19 +1,15 @@
-//! Where a push may go: endpoints are what browsers reported, that is user input, so they are parsed and held against
-//! a list before anything is sent.
+//! Validates endpoints, which are user input.
 //!
-//! Nothing here puts an endpoint into a log: whoever knows one can send to it. [`Redacted`] is the form for people.
+//! Never log an endpoint: whoever knows it can send to it. [`Redacted`] is safe.
 
 use std::fmt;
 
 use aws_lc_rs::digest;
 use url::Url;
 
-use super::{AllowList, allowed::HTTPS_PORT};
+use super::{AllowList, EndpointRefused, allowed::HTTPS_PORT, refusal::MAX_LENGTH};
 
-/// Bytes. The longest known endpoints (those of WNS) stay below 1,100.
-const MAX_LENGTH: usize = 2048;
-
-/// An endpoint that may be sent to.
+/// A validated endpoint.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endpoint {
     url: Url,
@@ -22,50 +18,47 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Parses what a browser reported and holds it against the list.
+    /// Validates an endpoint against the allow list.
     ///
-    /// The text has to be a plain `https://host[:port]/…` as push services mint it: what the URL standard would repair
-    /// (blanks, backslashes, missing or doubled slashes, other alphabets) is refused, since no browser sends it.
-    ///
-    /// # Errors
-    /// The first rule that the text breaks.
-    pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, Refused> {
+    /// It must be a plain `https://host[:port]/…`. Forms that the URL standard would repair (blanks, backslashes,
+    /// missing or doubled slashes, other alphabets) are refused: no browser sends them.
+    pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, EndpointRefused> {
         if text.len() > MAX_LENGTH {
-            return Err(Refused::TooLong);
+            return Err(EndpointRefused::TooLong);
         }
         if !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\') {
-            return Err(Refused::Malformed);
+            return Err(EndpointRefused::Malformed);
         }
-        let (scheme, rest) = text.split_once("://").ok_or(Refused::Malformed)?;
+        let (scheme, rest) = text.split_once("://").ok_or(EndpointRefused::Malformed)?;
         if !scheme.eq_ignore_ascii_case("https") {
-            return Err(Refused::NotHttps);
+            return Err(EndpointRefused::NotHttps);
         }
         let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
         if authority.is_empty() {
-            return Err(Refused::Malformed);
+            return Err(EndpointRefused::Malformed);
         }
         if authority.contains('@') {
-            return Err(Refused::UserInfo);
+            return Err(EndpointRefused::UserInfo);
         }
-        let mut url = Url::parse(text).map_err(|_| Refused::Malformed)?;
-        let host = url.host().ok_or(Refused::Malformed)?;
+        let mut url = Url::parse(text).map_err(|_| EndpointRefused::Malformed)?;
+        let host = url.host().ok_or(EndpointRefused::Malformed)?;
         allowed.check(&host, url.port_or_known_default().unwrap_or(HTTPS_PORT))?;
         url.set_fragment(None);
         let origin = url.origin().ascii_serialization();
         Ok(Self { url, origin, text: text.into() })
     }
 
-    /// The whole URL. It is a secret: never log it.
+    /// The whole URL. A secret: never log it.
     pub fn url(&self) -> &Url {
         &self.url
     }
 
-    /// `https://host[:port]` as RFC 6454 §6.2 serialises it: the port is left out when it is 443.
+    /// `https://host[:port]` (RFC 6454 §6.2), without port 443.
     pub fn origin(&self) -> &str {
         &self.origin
     }
 
-    /// The form for logs and records.
+    /// Form for logs and records.
     pub fn redacted(&self) -> Redacted {
         Redacted::of(&self.text)
     }
@@ -83,36 +76,12 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Why an endpoint is not sent to. The texts never repeat the endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Refused {
-    /// Longer than any push service makes them.
-    #[error("the endpoint is longer than {MAX_LENGTH} bytes")]
-    TooLong,
-    /// No plain `https://host[:port]/…`, or characters that a URL must escape.
-    #[error("the endpoint is not a URL as push services make them")]
-    Malformed,
-    /// Another scheme than `https` (RFC 8030 §8 demands it).
-    #[error("the endpoint is not https")]
-    NotHttps,
-    /// `user@` or `user:password@` before the host.
-    #[error("the endpoint carries a user name")]
-    UserInfo,
-    /// A host that is neither built in nor named in `WEB_PUSH_ALLOWED_HOSTS`.
-    #[error("the endpoint's host is no known push service")]
-    Host,
-    /// A known host, but another port than its own: 443, or the one it was named with.
-    #[error("the endpoint's port is not allowed")]
-    Port,
-}
-
-/// An endpoint as people may see it: its host and the first 48 bits of its SHA-256, enough to tell endpoints apart and
-/// to find one again, and useless for sending.
+/// Printable form of an endpoint: its host and 48 bits of its SHA-256. Enough to identify it, not to send to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redacted(String);
 
 impl Redacted {
-    /// Works for any text, also for what is no endpoint at all.
+    /// Accepts any text, even an invalid endpoint.
     pub fn of(endpoint: &str) -> Self {
         use fmt::Write;
 
@@ -146,11 +115,11 @@ mod tests {
     use super::*;
     use crate::channels::outbound::AllowedHost;
 
-    fn parse(text: &str) -> Result<String, Refused> {
+    fn parse(text: &str) -> Result<String, EndpointRefused> {
         parse_with("", text)
     }
 
-    fn parse_with(named: &str, text: &str) -> Result<String, Refused> {
+    fn parse_with(named: &str, text: &str) -> Result<String, EndpointRefused> {
         let allowed = AllowList::new(AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", named).unwrap());
         Endpoint::parse(text, &allowed).map(|endpoint| endpoint.origin)
     }
@@ -173,47 +142,50 @@ mod tests {
     #[test]
     fn everything_else_is_refused() {
         for (text, why) in [
-            ("", Refused::Malformed),
-            ("/path", Refused::Malformed),
-            ("fcm.googleapis.com/x", Refused::Malformed),
-            ("https:fcm.googleapis.com/x", Refused::Malformed),
-            ("https:/fcm.googleapis.com/x", Refused::Malformed),
-            ("https://", Refused::Malformed),
-            ("https:///fcm.googleapis.com/x", Refused::Malformed),
-            ("https:\\\\fcm.googleapis.com\\x", Refused::Malformed),
-            (" https://fcm.googleapis.com/x", Refused::Malformed),
-            ("https://fcm.googleapis.com/x\n", Refused::Malformed),
-            ("https://fcm.google\tapis.com/x", Refused::Malformed),
-            ("https://fcm。googleapis.com/x", Refused::Malformed),
-            ("https://fcm.googleapis.com:99999/x", Refused::Malformed),
-            ("https://[::1/x", Refused::Malformed),
-            ("http://169.254.169.254/", Refused::NotHttps),
-            ("http://fcm.googleapis.com/x", Refused::NotHttps),
-            ("file:///etc/passwd", Refused::NotHttps),
-            ("data://fcm.googleapis.com/x", Refused::NotHttps),
-            ("https://localhost/", Refused::Host),
-            ("https://127.1/", Refused::Host),
-            ("https://0x7f.1/", Refused::Host),
-            ("https://169.254.169.254/", Refused::Host),
-            ("https://[::ffff:10.0.0.1]/", Refused::Host),
-            ("https://[::1]/", Refused::Host),
-            ("https://fcm.googleapis.com./x", Refused::Host),
-            ("https://fcm.googleapis.com.evil.example/x", Refused::Host),
-            ("https://evilfcm.googleapis.com/x", Refused::Host),
-            ("https://push.apple.com/x", Refused::Host),
-            ("https://.push.apple.com/x", Refused::Host),
-            ("https://a..push.apple.com/x", Refused::Host),
-            ("https://evilpush.apple.com/x", Refused::Host),
-            ("https://fcm.googleapis.com:8443/x", Refused::Port),
-            ("https://fcm.googleapis.com:80/x", Refused::Port),
-            ("https://user@fcm.googleapis.com/x", Refused::UserInfo),
-            ("https://user:pass@fcm.googleapis.com/x", Refused::UserInfo),
-            ("https://@fcm.googleapis.com/x", Refused::UserInfo),
-            ("https://fcm.googleapis.com@evil.example/x", Refused::UserInfo),
+            ("", EndpointRefused::Malformed),
+            ("/path", EndpointRefused::Malformed),
+            ("fcm.googleapis.com/x", EndpointRefused::Malformed),
+            ("https:fcm.googleapis.com/x", EndpointRefused::Malformed),
+            ("https:/fcm.googleapis.com/x", EndpointRefused::Malformed),
+            ("https://", EndpointRefused::Malformed),
+            ("https:///fcm.googleapis.com/x", EndpointRefused::Malformed),
+            ("https:\\\\fcm.googleapis.com\\x", EndpointRefused::Malformed),
+            (" https://fcm.googleapis.com/x", EndpointRefused::Malformed),
+            ("https://fcm.googleapis.com/x\n", EndpointRefused::Malformed),
+            ("https://fcm.google\tapis.com/x", EndpointRefused::Malformed),
+            ("https://fcm。googleapis.com/x", EndpointRefused::Malformed),
+            ("https://fcm.googleapis.com:99999/x", EndpointRefused::Malformed),
+            ("https://[::1/x", EndpointRefused::Malformed),
+            ("http://169.254.169.254/", EndpointRefused::NotHttps),
+            ("http://fcm.googleapis.com/x", EndpointRefused::NotHttps),
+            ("file:///etc/passwd", EndpointRefused::NotHttps),
+            ("data://fcm.googleapis.com/x", EndpointRefused::NotHttps),
+            ("https://localhost/", EndpointRefused::Host),
+            ("https://127.1/", EndpointRefused::Host),
+            ("https://0x7f.1/", EndpointRefused::Host),
+            ("https://169.254.169.254/", EndpointRefused::Host),
+            ("https://[::ffff:10.0.0.1]/", EndpointRefused::Host),
+            ("https://[::1]/", EndpointRefused::Host),
+            ("https://fcm.googleapis.com./x", EndpointRefused::Host),
+            ("https://fcm.googleapis.com.evil.example/x", EndpointRefused::Host),
+            ("https://evilfcm.googleapis.com/x", EndpointRefused::Host),
+            ("https://push.apple.com/x", EndpointRefused::Host),
+            ("https://.push.apple.com/x", EndpointRefused::Host),
+            ("https://a..push.apple.com/x", EndpointRefused::Host),
+            ("https://evilpush.apple.com/x", EndpointRefused::Host),
+            ("https://fcm.googleapis.com:8443/x", EndpointRefused::Port),
+            ("https://fcm.googleapis.com:80/x", EndpointRefused::Port),
+            ("https://user@fcm.googleapis.com/x", EndpointRefused::UserInfo),
+            ("https://user:pass@fcm.googleapis.com/x", EndpointRefused::UserInfo),
+            ("https://@fcm.googleapis.com/x", EndpointRefused::UserInfo),
+            ("https://fcm.googleapis.com@evil.example/x", EndpointRefused::UserInfo),
         ] {
             assert_eq!(parse(text), Err(why), "{text}");
         }
-        assert_eq!(parse(&format!("https://fcm.googleapis.com/{}", "x".repeat(5_000_000))), Err(Refused::TooLong));
+        assert_eq!(
+            parse(&format!("https://fcm.googleapis.com/{}", "x".repeat(5_000_000))),
+            Err(EndpointRefused::TooLong)
+        );
         assert!(parse(&format!("https://fcm.googleapis.com/{}", "x".repeat(2000))).is_ok());
     }
 
@@ -222,14 +194,14 @@ mod tests {
         let named = "localhost:8443, push.example ,127.0.0.1:9000,[::1]:9001,";
         for (text, result) in [
             ("https://localhost:8443/x", Ok("https://localhost:8443")),
-            ("https://localhost/x", Err(Refused::Port)),
-            ("https://localhost:8444/x", Err(Refused::Port)),
+            ("https://localhost/x", Err(EndpointRefused::Port)),
+            ("https://localhost:8444/x", Err(EndpointRefused::Port)),
             ("https://push.example/x", Ok("https://push.example")),
-            ("https://push.example:8443/x", Err(Refused::Port)),
-            ("https://a.push.example/x", Err(Refused::Host)),
+            ("https://push.example:8443/x", Err(EndpointRefused::Port)),
+            ("https://a.push.example/x", Err(EndpointRefused::Host)),
             ("https://127.1:9000/x", Ok("https://127.0.0.1:9000")),
             ("https://[0:0::1]:9001/x", Ok("https://[::1]:9001")),
-            ("http://localhost:8443/x", Err(Refused::NotHttps)),
+            ("http://localhost:8443/x", Err(EndpointRefused::NotHttps)),
             ("https://fcm.googleapis.com/x", Ok("https://fcm.googleapis.com")),
         ] {
             assert_eq!(parse_with(named, text).as_deref(), result.as_ref().map(|origin| *origin), "{text}");

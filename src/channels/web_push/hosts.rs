@@ -1,7 +1,7 @@
-//! What is kept for each push service: how many pushes are in flight, and whether a connection stands.
+//! State per push service: pushes in flight, and whether a connection is open.
 //!
-//! HTTP/2 carries any number of pushes over one connection, but a crowd of first requests would each open their own. So
-//! while no connection is known to stand, one request goes alone and the others wait for it.
+//! HTTP/2 multiplexes pushes over one connection, but simultaneous first requests would each open one. So until a
+//! connection is known to be open, one request goes alone.
 
 use std::{
     collections::HashMap,
@@ -13,28 +13,26 @@ use tokio::sync::{MutexGuard, Semaphore, SemaphorePermit};
 
 use crate::clock::Clock;
 
-/// Pushes in flight to one origin: what HTTP/2 servers commonly allow as streams of a connection.
+/// Per origin: the usual limit of HTTP/2 streams per connection.
 pub const MAX_IN_FLIGHT: usize = 100;
 
-/// Origins kept when idle; wildcard hosts are as many as subscribers care to report.
+/// Wildcard hosts are unbounded, since subscribers report them.
 const MAX_IDLE: usize = 256;
 
-/// After this long without an answer a connection is not relied upon. Shorter than the pool keeps idle ones.
+/// How long a connection is trusted after a response. Shorter than the pool keeps idle ones.
 const TRUSTED_FOR: TimeDelta = TimeDelta::seconds(60);
 
-/// The push services that were lately sent to.
 pub struct Hosts {
     clock: Clock,
     known: Mutex<HashMap<String, Arc<Host>>>,
 }
 
 impl Hosts {
-    /// None yet.
     pub fn new(clock: Clock) -> Self {
         Self { clock, known: Mutex::default() }
     }
 
-    /// The state of an origin. Those in use stay; of the idle ones, the longest unused goes first.
+    /// State of an origin. Evicts the least recently used idle one.
     pub fn get(&self, origin: &str) -> Arc<Host> {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(host) = known.get(origin) {
@@ -52,10 +50,9 @@ impl Hosts {
     }
 }
 
-/// The state of one origin.
 pub struct Host {
     clock: Clock,
-    slots: Semaphore,
+    permits: Semaphore,
     first: tokio::sync::Mutex<()>,
     seen: Mutex<Seen>,
 }
@@ -69,19 +66,18 @@ struct Seen {
 impl Host {
     fn new(clock: Clock) -> Self {
         Self {
-            slots: Semaphore::new(MAX_IN_FLIGHT),
+            permits: Semaphore::new(MAX_IN_FLIGHT),
             first: tokio::sync::Mutex::default(),
             seen: Mutex::new(Seen { used: clock.now(), answered: None }),
             clock,
         }
     }
 
-    /// Waits until fewer than 100 pushes are in flight.
-    pub async fn slot(&self) -> Option<SemaphorePermit<'_>> {
-        self.slots.acquire().await.ok() // Never closed.
+    pub async fn permit(&self) -> Option<SemaphorePermit<'_>> {
+        self.permits.acquire().await.ok() // Never closed.
     }
 
-    /// Waits for its turn: at once while a connection stands, else one after the other. A guard means: you go alone.
+    /// Returns at once while a connection is open. Otherwise one at a time, with a guard: the caller goes alone.
     pub async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         if self.is_connected() {
             return None;
@@ -90,20 +86,18 @@ impl Host {
         (!self.is_connected()).then_some(alone)
     }
 
-    /// A connection stands.
     pub fn connected(&self) {
         let now = self.clock.now();
         self.change(|seen| seen.answered = Some(now));
     }
 
-    /// A connection broke or could not be made.
     pub fn disconnected(&self) {
         self.change(|seen| seen.answered = None);
     }
 
     fn is_connected(&self) -> bool {
         let now = self.clock.now();
-        // An instant to come means that the clock was set back: trust starts anew.
+        // A future instant means that the clock was set back.
         self.seen().answered.is_some_and(|answered| (TimeDelta::zero()..TRUSTED_FOR).contains(&(now - answered)))
     }
 
@@ -159,13 +153,13 @@ mod tests {
     #[tokio::test]
     async fn the_hundred_and_first_waits() {
         let host = Host::new(clock());
-        let mut slots = Vec::new();
+        let mut permits = Vec::new();
         for _ in 0..MAX_IN_FLIGHT {
-            slots.push(host.slot().await.unwrap());
+            permits.push(host.permit().await.unwrap());
         }
-        let mut waiting = Box::pin(host.slot());
+        let mut waiting = Box::pin(host.permit());
         assert!(futures::poll!(&mut waiting).is_pending());
-        slots.pop();
+        permits.pop();
         assert!(waiting.await.is_some());
     }
 

@@ -1,17 +1,15 @@
-//! The only file that names the `web-push` crate, so that what it brings along can be weighed again.
+//! The only file that uses the `web-push` crate, and only to sign VAPID tokens (RFC 8292).
 //!
-//! It signs VAPID tokens (RFC 8292). Its sealing, its requests and its clients are not used: the first signs every message
-//! anew, the second are of an older `http` than the client's and would be taken apart again (a test compares them with
-//! ours), the third never time out.
+//! Its encryption signs every message anew. Its requests use an older `http` version (a test compares them with ours).
+//! Its clients have no timeouts.
 
 use web_push::{PartialVapidSignatureBuilder, SubscriptionInfo, VapidSignatureBuilder};
 
-/// The library refused what it was given; there is nothing to repeat of it.
+/// The library refused its input.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the request could not be built")]
 pub struct Unusable;
 
-/// Signs VAPID tokens with one private key.
 #[derive(Clone)]
 pub struct Signer(PartialVapidSignatureBuilder);
 
@@ -21,16 +19,16 @@ impl Signer {
         VapidSignatureBuilder::from_base64_no_sub(private_key).map(Self).map_err(|_| Unusable)
     }
 
-    /// The public key that belongs to it: 65 bytes, uncompressed (SEC 1 §2.3.3).
+    /// Public key: 65 bytes, uncompressed (SEC 1 §2.3.3).
     pub fn public_key(&self) -> Vec<u8> {
         self.0.get_public_key()
     }
 
-    /// A signed token with these claims; `expires` is in seconds since the Unix epoch.
+    /// Signs a token; `expires` is in seconds since the Unix epoch.
     ///
-    /// The library sets `iat` and `nbf` from the machine's clock, whatever `expires` is computed from.
+    /// The library sets `iat` and `nbf` from the machine's clock.
     pub fn sign(&self, audience: &str, subject: &str, expires: u64) -> Result<String, Unusable> {
-        // It wants a subscription for its own idea of the audience, which drops the port. Ours replaces it.
+        // It derives an audience without a port; ours replaces it.
         let subscription = SubscriptionInfo::new(audience, "", "");
         let mut builder = self.0.clone().add_sub_info(&subscription);
         builder.add_claim("aud", audience);
@@ -54,7 +52,7 @@ mod tests {
     };
 
     proptest! {
-        /// Ours are those that everybody else who uses the library sends.
+        /// Our requests equal those of the library.
         #[test]
         fn the_library_makes_the_same_request(
             path in "[a-zA-Z0-9_/:-]{1,80}",

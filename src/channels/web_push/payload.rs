@@ -1,5 +1,5 @@
-//! The plaintext of a push: one JSON that service workers in use understand, and beside it the declarative form
-//! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without running a service worker.
+//! Plaintext of a push: JSON for service workers, and the declarative form
+//! (<https://www.w3.org/TR/push-api/#declarative-push-message>), which Safari shows without one.
 
 use std::borrow::Cow;
 
@@ -7,37 +7,36 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 use url::Url;
 
-/// Bytes. Push services take more, but deliver larger ones less surely.
+/// Bytes. Push services accept more, but deliver larger ones less reliably.
 pub const MAX_PAYLOAD: usize = 2500;
 
 const ICON: &str = "/icon-192x192.png";
 const BADGE: &str = "/badge-72x72.png";
 
-// Bytes that each part may take as JSON, so that a body of some length always fits beside them.
+// JSON bytes of each part, so that some of the body always fits.
 const MAX_TITLE: usize = 240;
 const MAX_TAG: usize = 200;
 const MAX_URL: usize = 600;
-/// The body gives way first, down to this; then what is said twice; then the job's data.
+/// Shortening stops here; then duplicates go, then the data.
 const MIN_BODY: usize = 120;
 
 const ELLIPSIS: char = '…';
 
-/// What a notification says.
+/// Content of a notification.
 #[derive(Clone, Copy, Debug)]
 pub struct Note<'a> {
-    /// The headline; shortened to 240 bytes of JSON.
+    /// Headline, cut to 240 bytes of JSON.
     pub title: &'a str,
-    /// The text; shortened to what room the rest leaves.
+    /// Text, cut to the remaining room.
     pub body: &'a str,
-    /// What opens on a click: a path (resolved against `APP_URL`) or an absolute URL.
+    /// Click target: a path (resolved against `APP_URL`) or absolute URL.
     pub url: Option<&'a str>,
-    /// Notifications of one tag replace each other on a device.
+    /// Notifications with the same tag replace each other on a device.
     pub tag: &'a str,
     /// The job's own fields, such as `type`.
     pub data: &'a Map<String, Value>,
 }
 
-/// How much is said, from everything to the least.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Detail {
     Least,
@@ -46,7 +45,6 @@ enum Detail {
     Everything,
 }
 
-/// The application, as far as a push leads there.
 pub struct App {
     url: Url,
     icon: String,
@@ -54,7 +52,6 @@ pub struct App {
 }
 
 impl App {
-    /// The one at this address.
     pub fn new(url: Url) -> Self {
         let absolute = |path: &str| url.join(path).map_or_else(|_| path.to_owned(), String::from);
         Self { icon: absolute(ICON), badge: absolute(BADGE), url }
@@ -63,16 +60,14 @@ impl App {
 
 /// Builds the JSON, at most [`MAX_PAYLOAD`] bytes.
 ///
-/// The declarative half needs an absolute http or https link, and is left out where the application's URL and the note's
-/// own link do not make one. A long body is shortened with an ellipsis. Where that does not suffice, the data is said only
-/// once, then only its `type` is kept, then the declarative half goes.
+/// The declarative half needs an absolute http or https link and is left out without one. To save room, the body is
+/// shortened, then the duplicate data is dropped, then all data but `type`, then the declarative half.
 pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
     let title = shorten(note.title, MAX_TITLE);
     let tag = shorten(note.tag, MAX_TAG);
     let url = note.url.filter(|url| json_len(url) <= MAX_URL);
     let navigate = navigate(url, app).filter(|url| json_len(url.as_str()) <= MAX_URL);
     let note = Note { title: &title, tag: &tag, url, ..*note };
-    // Most fit as they are.
     let whole = render(&note, note.body, navigate.as_ref(), app, Detail::Everything);
     if whole.len() <= MAX_PAYLOAD {
         return whole;
@@ -89,7 +84,6 @@ pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
     render(&note, &shorten(note.body, MAX_PAYLOAD.saturating_sub(frame)), None, None, Detail::Least)
 }
 
-/// The JSON of a push.
 #[derive(Serialize)]
 struct Payload<'a> {
     title: &'a str,
@@ -102,7 +96,7 @@ struct Payload<'a> {
     declarative: Option<Declarative<'a>>,
 }
 
-/// The half that needs no service worker: none is there to resolve its links against its own place.
+/// Works without a service worker, so its links must be absolute.
 #[derive(Serialize)]
 struct Declarative<'a> {
     web_push: u16,
@@ -121,7 +115,6 @@ struct Shown<'a> {
     data: Option<&'a Data<'a>>,
 }
 
-/// The job's own fields, and the link.
 struct Data<'a> {
     fields: Cow<'a, Map<String, Value>>,
     url: Option<&'a str>,
@@ -162,12 +155,12 @@ fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app: Option<&App>
     });
     let payload = Payload { title, body, icon: ICON, badge: BADGE, tag, data: &data, declarative };
     let mut bytes = Vec::with_capacity(1024);
-    // A `Vec` takes whatever is written to it, and no key here is anything but a text.
+    // Writing to a `Vec` can't fail.
     let _ = serde_json::to_writer(&mut bytes, &payload);
     bytes
 }
 
-/// The data reduced to its `type`, where that is a short text.
+/// Only the `type`, if it is a short text.
 fn kind(data: &Map<String, Value>) -> Map<String, Value> {
     let short = |value: &&Value| value.as_str().is_some_and(|text| json_len(text) <= 64);
     data.get("type").filter(short).map(|kind| ("type".to_owned(), kind.clone())).into_iter().collect()
@@ -182,8 +175,7 @@ fn navigate(url: Option<&str>, app: Option<&App>) -> Option<Url> {
     matches!(target.scheme(), "http" | "https").then_some(target)
 }
 
-/// The longest beginning of `text` that takes at most `room` bytes inside a JSON string, cut between characters and
-/// ended with an ellipsis; the whole text if it fits.
+/// The longest prefix of at most `room` bytes inside a JSON string, ending with an ellipsis if cut.
 fn shorten(text: &str, room: usize) -> String {
     if json_len(text) <= room {
         return text.to_owned();
@@ -202,7 +194,7 @@ fn shorten(text: &str, room: usize) -> String {
     kept
 }
 
-/// Bytes that a text takes inside a JSON string, without the quotes.
+/// Bytes inside a JSON string, without the quotes.
 fn json_len(text: &str) -> usize {
     text.chars().map(escaped_len).sum()
 }

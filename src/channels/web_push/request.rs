@@ -10,33 +10,25 @@ use reqwest::{
 
 use super::{Endpoint, Topic, Urgency, library::Unusable};
 
-/// RFC 8030 knows no upper bound; push services keep nothing longer than four weeks.
+/// Push services keep nothing for more than four weeks.
 const MAX_TTL: Duration = Duration::from_hours(672);
 
 const TTL: HeaderName = HeaderName::from_static("ttl");
 const URGENCY: HeaderName = HeaderName::from_static("urgency");
 const TOPIC: HeaderName = HeaderName::from_static("topic");
 
-/// What goes into one request.
 pub struct Envelope<'a> {
-    /// Where it is posted.
     pub endpoint: &'a Endpoint,
-    /// `TTL` (RFC 8030 §5.2), sent in whole seconds, at most four weeks.
+    /// `TTL` (RFC 8030 §5.2): whole seconds, at most four weeks.
     pub ttl: Duration,
-    /// `Urgency` (RFC 8030 §5.3).
     pub urgency: Urgency,
     /// `Topic` (RFC 8030 §5.4).
     pub topic: &'a Topic,
-    /// The sealed payload.
     pub body: &'a Bytes,
-    /// The value of the `Authorization` header.
     pub authorization: &'a str,
 }
 
-/// Builds the POST.
-///
-/// # Errors
-/// If the token or the topic cannot stand in a header, which none that is made here cannot.
+/// Fails if the token or topic isn't a valid header value; ours always are.
 pub fn request(envelope: &Envelope<'_>) -> Result<Request, Unusable> {
     let mut request = Request::new(Method::POST, envelope.endpoint.url().clone());
     let headers = request.headers_mut();
@@ -48,7 +40,7 @@ pub fn request(envelope: &Envelope<'_>) -> Result<Request, Unusable> {
     headers.insert(CONTENT_LENGTH, envelope.body.len().into());
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let mut authorization = HeaderValue::from_str(envelope.authorization).map_err(|_| Unusable)?;
-    // Kept out of debug output and out of HPACK's tables.
+    // Kept out of debug output and HPACK tables.
     authorization.set_sensitive(true);
     headers.insert(AUTHORIZATION, authorization);
     *request.body_mut() = Some(envelope.body.clone().into());

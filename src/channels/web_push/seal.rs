@@ -1,6 +1,6 @@
-//! Message encryption (RFC 8291): only the browser that subscribed can read a push, its push service cannot.
+//! Message encryption (RFC 8291): only the subscribed browser can read a push, its push service can't.
 //!
-//! One record of the `aes128gcm` content coding (RFC 8188), sealed with a key that is agreed upon anew for each message.
+//! A push is one record of the `aes128gcm` content coding (RFC 8188) under a fresh key.
 
 use aws_lc_rs::{
     aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey},
@@ -14,30 +14,30 @@ use base64::{
     engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig},
 };
 
-/// Bytes. RFC 8291 §4: push services need not take more than a body of 4,096 bytes, which makes it the record size.
+/// Bytes. Push services must accept bodies of up to 4,096 (RFC 8291 §4).
 const RECORD: usize = 4096;
 const SALT: usize = 16;
 const POINT: usize = 65;
 const AUTH: usize = 16;
 const TAG: usize = 16;
-/// Salt, record size, length of the key, key (RFC 8188 §2.1).
+/// Salt, record size, key length, key (RFC 8188 §2.1).
 const HEADER: usize = SALT + 4 + 1 + POINT;
 
-/// The longest plaintext in bytes: what header, tag and delimiter leave of a body of 4,096.
+/// Longest plaintext in bytes: the record without header, tag and delimiter.
 pub const MAX_PLAINTEXT: usize = RECORD - HEADER - TAG - 1;
 
-/// What a browser reported beside its endpoint: its public key and the shared secret.
+/// The browser's public key and shared secret.
 pub struct SubscriberKeys {
     p256dh: [u8; POINT],
     auth: [u8; AUTH],
 }
 
 impl SubscriberKeys {
-    /// Reads both as base64, whichever alphabet and padding the application stored them with.
+    /// Reads both as base64, in any alphabet and padding.
     pub fn parse(p256dh: &str, auth: &str) -> Result<Self, SealError> {
         let p256dh: [u8; POINT] = decode(p256dh).and_then(|bytes| bytes.try_into().ok()).ok_or(SealError::PublicKey)?;
         let auth = decode(auth).and_then(|bytes| bytes.try_into().ok()).ok_or(SealError::Secret)?;
-        // Uncompressed points only (RFC 8291 §3.1); that it lies on the curve is found out by the key agreement.
+        // Only uncompressed points (RFC 8291 §3.1). The key agreement checks the curve.
         if p256dh[0] != 4 {
             return Err(SealError::PublicKey);
         }
@@ -45,31 +45,31 @@ impl SubscriberKeys {
     }
 }
 
-/// Why a message is not sealed. The texts never repeat a key.
+/// Why encryption failed. The texts never repeat a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// The subscription's `p256dh`: not base64, not 65 bytes, or no point of the curve.
+    /// `p256dh` is not base64, not 65 bytes, or not on the curve.
     #[error("p256dh is not an uncompressed P-256 public key in base64url")]
     PublicKey,
-    /// The subscription's `auth`.
+    /// Invalid `auth`.
     #[error("auth is not 16 bytes in base64url")]
     Secret,
-    /// The plaintext; it would not fit into one record.
+    /// The plaintext exceeds one record.
     #[error("the payload is longer than {MAX_PLAINTEXT} bytes")]
     TooLong,
-    /// No randomness, or a refusal that right inputs do not cause.
+    /// No randomness, or another internal failure.
     #[error("the cryptographic library failed")]
     Internal,
 }
 
-/// Seals a plaintext for one subscriber, with a fresh key and salt.
+/// Encrypts a plaintext with a fresh key and salt.
 pub fn seal(keys: &SubscriberKeys, plaintext: &[u8]) -> Result<Vec<u8>, SealError> {
     let ephemeral = PrivateKey::generate(&ECDH_P256).map_err(|_| SealError::Internal)?;
     let salt: [u8; SALT] = rand::generate(&SystemRandom::new()).map_err(|_| SealError::Internal)?.expose();
     seal_with(keys, plaintext, &ephemeral, salt)
 }
 
-/// The deterministic part, so that the vectors of RFC 8291 can be checked byte for byte.
+/// For the test vectors of RFC 8291.
 fn seal_with(
     keys: &SubscriberKeys,
     plaintext: &[u8],
@@ -103,7 +103,7 @@ fn seal_with(
     Ok(body)
 }
 
-/// HKDF with SHA-256 (RFC 5869), both steps.
+/// Both steps of RFC 5869.
 fn expand<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Result<[u8; N], SealError> {
     struct Length(usize);
     impl KeyType for Length {
@@ -120,13 +120,13 @@ fn expand<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Result<
     Ok(output)
 }
 
-/// Base64 as browsers and applications write it: url-safe, or from `btoa`, with or without padding.
+/// Base64 from browsers and applications: url-safe or standard, padded or not.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
     const LENIENT: GeneralPurpose = GeneralPurpose::new(
         &URL_SAFE,
         GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
     );
-    // No key is longer than 65 bytes: whatever is much longer is not looked at.
+    // No key is longer than 65 bytes.
     if text.len() > 1024 {
         return None;
     }

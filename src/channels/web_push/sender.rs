@@ -1,12 +1,12 @@
-//! Web Push as one of the channels: what a parcel becomes, and what each answer means for it.
+//! [`Sender`] for Web Push.
 
 use std::{borrow::Cow, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
 
-use super::{Answer, Endpoint, Note, Push, Topic, Urgency, WebPush, allowed::service_of, hosts::MAX_IN_FLIGHT};
+use super::{Endpoint, Note, Push, PushOutcome, Topic, Urgency, WebPush, allowed::service_of, hosts::MAX_IN_FLIGHT};
 use crate::{
-    channels::{self, Address, AfterUnknown, NOBODY, Parcel, Sender, breaker::Places, outbound::TIMEOUT},
+    channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, breaker::Concurrency, outbound::TIMEOUT},
     kind::Lane,
     plan::Channel,
 };
@@ -16,18 +16,18 @@ impl Sender for WebPush {
         Channel::WebPush
     }
 
-    /// With the same topic and tag: the push service or the browser collapses the two.
+    /// Topic and tag stay the same, so duplicates collapse.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
     }
 
-    /// No more than its connection carries. A push must not wait for its place until its queue's timeout (30 s), for that
-    /// burns an attempt: this and two exchanges are less.
-    fn places(&self) -> Places {
-        Places { most: MAX_IN_FLIGHT, within: Duration::from_secs(8) }
+    /// Capacity of one connection. The wait and two exchanges stay below the queue's timeout (30 s), which would burn
+    /// an attempt.
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { limit: MAX_IN_FLIGHT, wait: Duration::from_secs(8) }
     }
 
-    /// The host of the push service.
+    /// Host of the push service.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Subscription { endpoint, .. } = parcel.address else { return None };
         let endpoint = Endpoint::parse(endpoint, &self.allowed);
@@ -37,15 +37,15 @@ impl Sender for WebPush {
         (rank == 0).then_some(host)
     }
 
-    /// A browser's push service may have any number of hosts: in metrics they are one.
+    /// Push services may have any number of hosts, so they share a label.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         service_of(provider)
     }
 
-    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, channels::Answer> {
+    fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
         async move {
             let Address::Subscription { endpoint, p256dh, auth } = parcel.address else {
-                return channels::Answer::Permanent { why: "the address is no Web Push subscription".into() };
+                return Answer::Permanent { why: "the address is not a Web Push subscription".into() };
             };
             let content = parcel.content;
             let payload = self.payload(&Note {
@@ -62,30 +62,29 @@ impl Sender for WebPush {
             };
             let topic = Topic::of(parcel.id);
             let push = Push { endpoint, p256dh, auth, payload: &payload, ttl: parcel.ttl, urgency, topic };
-            common(WebPush::send(self, &push).await)
+            judge(WebPush::send(self, &push).await)
         }
         .boxed()
     }
 }
 
-/// What each answer means for the delivery.
-fn common(answer: Answer) -> channels::Answer {
-    let short = answer.status().map_or_else(|| answer.label().to_owned(), |status| status.to_string());
-    match answer {
-        Answer::Accepted { .. } => channels::Answer::Accepted { answer: short, provider_id: None },
-        Answer::Gone { .. } => channels::Answer::Gone { answer: short, reason: "subscription_gone" },
-        Answer::Later { after, .. } => channels::Answer::Later { after, answer: short },
-        // 408 and 425 are answers of a service that is well.
-        Answer::Failed { status: Some(..500), why, after } => channels::Answer::Retry { why, after },
-        Answer::Failed { status, why, after } => {
-            channels::Answer::Down { timed_out: status.is_none() && why == TIMEOUT, why, after }
+fn judge(outcome: PushOutcome) -> Answer {
+    let short = outcome.status().map_or_else(|| outcome.label().to_owned(), |status| status.to_string());
+    match outcome {
+        PushOutcome::Accepted { .. } => Answer::Accepted { answer: short, provider_id: None },
+        PushOutcome::Gone { .. } => Answer::Gone { answer: short, reason: "subscription_gone" },
+        PushOutcome::Later { after, .. } => Answer::Later { after, answer: short },
+        // A service that answers 408 or 425 is healthy.
+        PushOutcome::Failed { status: Some(..500), why, after } => Answer::Retry { why, after },
+        PushOutcome::Failed { status, why, after } => {
+            Answer::Down { timed_out: status.is_none() && why == TIMEOUT, why, after }
         }
-        Answer::BadSubscription { why }
-        | Answer::Forbidden { why, .. }
-        | Answer::Unauthorized { why, .. }
-        | Answer::Rejected { why, .. } => channels::Answer::Permanent { why },
-        Answer::TooLarge { .. } => {
-            channels::Answer::Permanent { why: "the push service refuses the payload as too large".into() }
+        PushOutcome::BadSubscription { why }
+        | PushOutcome::Forbidden { why, .. }
+        | PushOutcome::Unauthorized { why, .. }
+        | PushOutcome::Rejected { why, .. } => Answer::Permanent { why },
+        PushOutcome::TooLarge { .. } => {
+            Answer::Permanent { why: "the push service refuses the payload as too large".into() }
         }
     }
 }
@@ -99,17 +98,17 @@ mod tests {
         streams::{Adjustments, Streams},
     };
 
-    /// A 401 is one exchange more, and each may take a second beyond its timeout.
+    /// A 401 adds an exchange, and each may exceed its timeout by a second.
     #[test]
-    fn who_waits_for_a_place_and_is_sent_is_done_before_the_queue_s_timeout() {
+    fn who_waits_for_a_permit_and_is_sent_is_done_before_the_queue_s_timeout() {
         let settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
-        let places = WebPush::new(settings, Clock::system()).unwrap().places();
-        let longest = places.within + 2 * (DEFAULT_TIMEOUT + Duration::from_secs(1));
+        let concurrency = WebPush::new(settings, Clock::system()).unwrap().concurrency();
+        let longest = concurrency.wait + 2 * (DEFAULT_TIMEOUT + Duration::from_secs(1));
         let streams = Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap();
         let queues = streams.consumers().iter().filter(|queue| queue.durable().starts_with("deliver_web_push_"));
         let timeouts: Vec<Duration> = queues.map(|queue| queue.policy.timeout).collect();
         assert_eq!(timeouts.len(), 2);
         assert!(timeouts.iter().all(|timeout| longest <= *timeout), "{longest:?} of {timeouts:?}");
-        assert!(places.most <= MAX_IN_FLIGHT, "others would wait without an end");
+        assert!(concurrency.limit <= MAX_IN_FLIGHT, "others would wait without an end");
     }
 }

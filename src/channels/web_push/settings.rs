@@ -1,4 +1,4 @@
-//! What the channel needs to know, and errors that name the variable to mend.
+//! Settings of the channel.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -7,29 +7,28 @@ use url::Url;
 use super::KeyPair;
 use crate::channels::outbound::AllowedHost;
 
-/// How long one push may take altogether, unless set otherwise.
+/// Default limit of one push.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The configuration of the Web Push channel.
+/// Settings of the Web Push channel.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// `VAPID_PUBLIC_KEY` and `VAPID_PRIVATE_KEY`.
     pub keys: KeyPair,
-    /// `VAPID_SUBJECT`: whom a push service may contact, a `mailto:` or `https:` URL (RFC 8292 §2.1).
+    /// `VAPID_SUBJECT`: contact for push services, a `mailto:` or `https:` URL (RFC 8292 §2.1).
     pub subject: String,
-    /// `WEB_PUSH_ALLOWED_HOSTS`: push services beside the built-in list.
+    /// `WEB_PUSH_ALLOWED_HOSTS`: additional push services.
     pub allowed_hosts: Vec<AllowedHost>,
-    /// `WEB_PUSH_CA_FILE`: a PEM file of roots that are trusted beside the system's.
+    /// `WEB_PUSH_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `APP_URL`: what a notification's relative link is resolved against. Without it, the declarative half of the
-    /// payload is left out.
+    /// `APP_URL`: base of relative links. Without it, payloads lack the declarative half.
     pub app_url: Option<Url>,
-    /// How long one push may take: waiting for a connection, the request, the answer's status.
+    /// Limit of one push: connecting, the request and the response's status.
     pub timeout: Duration,
 }
 
 impl Settings {
-    /// The shipped defaults: only the built-in push services, the system's roots, 10 s a push.
+    /// Defaults: built-in push services, the system's roots, 10 s a push.
     pub fn new(keys: KeyPair, subject: impl Into<String>) -> Self {
         Self {
             keys,

@@ -1,7 +1,7 @@
-//! VAPID (RFC 8292): the key pair that says who sends, and the signed tokens that prove it, one per push service.
+//! VAPID (RFC 8292): the sender's key pair, and the signed tokens that prove it, one per push service.
 //!
-//! Signing costs more than sealing and sending together, and a token holds for any number of messages to its origin:
-//! so each is signed once and kept until shortly before it expires.
+//! Signing costs more than encrypting and sending. A token is valid for any number of messages to its origin, so it is
+//! kept until shortly before it expires.
 
 use std::{
     collections::HashMap,
@@ -19,25 +19,23 @@ use chrono::{DateTime, TimeDelta, Utc};
 use url::{Host, Url};
 
 use super::{
-    SettingsError,
     library::{Signer, Unusable},
     seal::decode,
 };
-use crate::clock::Clock;
+use crate::{channels::SettingsError, clock::Clock};
 
-/// RFC 8292 §2 allows 24 hours; half of it leaves room for clocks that disagree.
+/// RFC 8292 §2 allows 24 hours; half leaves room for clock skew.
 const LIFETIME: TimeDelta = TimeDelta::hours(12);
 
-/// A token with less than this left is signed anew.
 const RENEW_BEFORE: TimeDelta = TimeDelta::hours(1);
 
-/// Hosts below `*.notify.windows.com` and the like are as many as subscribers care to report.
+/// Wildcard hosts are unbounded, since subscribers report them.
 const MAX_TOKENS: usize = 256;
 
-/// A VAPID key pair (P-256), as base64url without padding: what npm's web-push writes and reads.
+/// A VAPID key pair (P-256), as base64url without padding, compatible with npm's web-push.
 #[derive(Clone, PartialEq, Eq)]
 pub struct KeyPair {
-    /// 65 bytes, uncompressed. Browsers get it as `applicationServerKey`.
+    /// 65 bytes, uncompressed: the browser's `applicationServerKey`.
     pub public: String,
     /// 32 bytes. Secret.
     pub private: String,
@@ -49,10 +47,7 @@ impl fmt::Debug for KeyPair {
     }
 }
 
-/// Makes a key pair from the operating system's randomness.
-///
-/// # Errors
-/// Only when there is none to be had.
+/// Generates a key pair. Fails only without system randomness.
 pub fn generate_keys() -> Result<KeyPair, Unspecified> {
     let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING)?;
     Ok(KeyPair {
@@ -61,7 +56,6 @@ pub fn generate_keys() -> Result<KeyPair, Unspecified> {
     })
 }
 
-/// The sender's identity and its tokens.
 pub struct Vapid {
     signer: Signer,
     public_key: String,
@@ -76,7 +70,7 @@ struct Token {
 }
 
 impl Vapid {
-    /// Checks that both keys are P-256 and belong together, and that the subject is a contact (RFC 8292 §2.1).
+    /// Checks that the keys match, and that the subject is a contact (RFC 8292 §2.1).
     pub fn new(keys: &KeyPair, subject: &str, clock: Clock) -> Result<Self, SettingsError> {
         let private = decode(&keys.private).filter(|bytes| bytes.len() == 32);
         let signer = private.and_then(|bytes| Signer::new(&URL_SAFE_NO_PAD.encode(bytes)).ok()).ok_or_else(|| {
@@ -107,17 +101,16 @@ impl Vapid {
         Ok(Self { signer, public_key, subject: subject.to_owned(), clock, tokens: Mutex::default() })
     }
 
-    /// The public key as base64url without padding.
     pub fn public_key(&self) -> &str {
         &self.public_key
     }
 
-    /// The `Authorization` header for an origin: `vapid t=…, k=…` (RFC 8292 §3).
+    /// `Authorization` header for an origin: `vapid t=…, k=…` (RFC 8292 §3).
     pub fn authorization(&self, origin: &str) -> Result<Arc<str>, Unusable> {
         self.token(origin, |_| true)
     }
 
-    /// The same after a push service refused `refused`: signed anew, once, however many senders were refused with it.
+    /// Replaces a token that the push service refused, once for all senders that used it.
     pub fn renew(&self, origin: &str, refused: &Arc<str>) -> Result<Arc<str>, Unusable> {
         self.token(origin, |kept| !Arc::ptr_eq(kept, refused))
     }
@@ -127,12 +120,12 @@ impl Vapid {
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(token) = tokens.get(origin) {
             let left = token.expires - now;
-            // More than a lifetime left: the clock was set back, and the push service would refuse what is too far off.
+            // The clock was set back: the push service would refuse an expiry that far off.
             if left > RENEW_BEFORE && left <= LIFETIME && usable(&token.authorization) {
                 return Ok(Arc::clone(&token.authorization));
             }
         }
-        // Signed under the lock (a fraction of a millisecond), so that a crowd of senders signs one token.
+        // Under the lock (a fraction of a millisecond), so that concurrent senders sign once.
         let expires = now + LIFETIME;
         let seconds = u64::try_from(expires.timestamp()).map_err(|_| Unusable)?;
         let token = self.signer.sign(origin, &self.subject, seconds)?;
@@ -146,7 +139,7 @@ impl Vapid {
     }
 }
 
-/// Whether this is a `mailto:` or `https:` URL with a host name that the Internet could know.
+/// Whether this is a `mailto:` or `https:` URL with a full host name.
 fn is_contact(subject: &str) -> bool {
     let is_name = |host: &str| host.contains('.') && host.split('.').all(|label| !label.is_empty());
     if subject.len() > 512 || !subject.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"\\,".contains(&byte)) {
@@ -177,7 +170,7 @@ mod tests {
         Clock::manual("2026-03-29T00:30:00Z".parse().unwrap())
     }
 
-    /// The claims, after the signature was checked by another library than the one that made it.
+    /// Claims, verified by another library.
     fn claims(vapid: &Vapid, authorization: &str) -> Value {
         let (token, key) = authorization.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
         assert_eq!(key, vapid.public_key());

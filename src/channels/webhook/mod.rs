@@ -1,11 +1,9 @@
-//! Webhooks: one signed HTTP request to an endpoint of a user's, by Standard Webhooks 1.0.
+//! Webhooks: one signed HTTP request to a user's endpoint, by Standard Webhooks 1.0.
 //!
-//! The body is JSON and the same each time that a delivery is sent, and so is `webhook-id`, by which the endpoint can
-//! tell that it has it already. `webhook-signature` holds one signature for each secret, so that keys can be changed
-//! without a request being refused.
+//! Every send of a delivery has the same JSON body and `webhook-id`, so the endpoint can deduplicate.
+//! `webhook-signature` holds a signature per secret, so that secrets can be rotated.
 //!
-//! Endpoints are user input: https only, to a public address that the connection's own resolver found, and nowhere else
-//! than asked.
+//! Endpoints are user input: https only, to a public address found by the connection's own resolver, without redirects.
 
 mod signature;
 
@@ -24,38 +22,37 @@ use url::{Host, Url};
 
 use super::{
     Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
-    breaker::Places,
+    breaker::Concurrency,
     outbound::{self, AllowedHost, describe, is_public},
 };
 use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
 
-/// How long a request may take up to the answer's status.
+/// Limit up to the response's status.
 const LIMIT: Duration = Duration::from_secs(10);
 
-/// Requests to one host at once.
+/// Requests to one host.
 const MOST_AT_ONCE: usize = 8;
 
-/// How long an endpoint that answers 429 without saying is left alone.
+/// Wait after a 429 without Retry-After.
 const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 
 /// Bytes.
 const LONGEST_URL: usize = 2048;
 
-/// The variable that names roots.
 const CA_FILE: &str = "WEBHOOK_CA_FILE";
 
-/// The configuration of the webhook channel.
+/// Settings of the webhook channel.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// `WEBHOOK_ALLOWED_HOSTS`: hosts that may have an address of their own network.
+    /// `WEBHOOK_ALLOWED_HOSTS`: hosts that may have a private address.
     pub allowed_hosts: Vec<AllowedHost>,
-    /// `WEBHOOK_CA_FILE`: a PEM file of roots that are trusted beside the system's.
+    /// `WEBHOOK_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `APP_URL`: what relative links are resolved against.
+    /// `APP_URL`: base of relative links.
     pub app_url: Option<Url>,
 }
 
-/// The channel. Keep one a process: connections are its own.
+/// The channel. Create one per process: it owns its connections.
 #[derive(Debug)]
 pub struct Webhook {
     http: reqwest::Client,
@@ -63,12 +60,12 @@ pub struct Webhook {
     clock: Clock,
 }
 
-/// The body of a request.
+/// Body of a request.
 #[derive(Serialize)]
 struct Body<'a> {
-    /// `carebell.notification`: what happened, by the naming of Standard Webhooks.
+    /// Event type by Standard Webhooks: `carebell.notification`.
     r#type: &'static str,
-    /// When the delivery was planned: the same each time that it is sent.
+    /// When the delivery was planned, the same on every send.
     timestamp: String,
     data: Told<'a>,
 }
@@ -88,9 +85,6 @@ struct Told<'a> {
 
 impl Webhook {
     /// Checks the settings and reads the extra roots. Connects to nothing.
-    ///
-    /// # Errors
-    /// The first setting that is malformed, by the name of its environment variable.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
         let roots = settings.ca_file.as_deref().map(|file| outbound::roots(CA_FILE, file)).transpose()?;
         let client = outbound::client(&settings.allowed_hosts, roots.unwrap_or_default());
@@ -98,10 +92,10 @@ impl Webhook {
         Ok(Self { http, settings, clock })
     }
 
-    /// An endpoint that may be sent to.
+    /// Parses and checks an endpoint.
     fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
         let url =
-            Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is no URL")?;
+            Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is not a URL")?;
         if url.scheme() != "https" {
             return Err("the webhook's address is not https");
         }
@@ -112,21 +106,20 @@ impl Webhook {
         let port = url.port_or_known_default().unwrap_or_default();
         let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
         let is_public = match host {
-            // What a name leads to is looked at when it is resolved. One that the operator named may lead anywhere, so only
-            // at the port that it was named with.
+            // The resolver checks the addresses of a name. An allowed name may have any, so it needs its exact port.
             Host::Domain(_) => !self.settings.allowed_hosts.iter().any(|allowed| allowed.has(&host)),
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
         if !is_public && !self.settings.allowed_hosts.iter().any(named) {
-            return Err("the webhook's address is not on the Internet");
+            return Err("the webhook's address is not public");
         }
         Ok(url)
     }
 
     async fn post(&self, parcel: &Parcel<'_>) -> Result<Answer, Answer> {
         let Address::Webhook { url, secrets } = parcel.address else {
-            return Err(permanent("the address is no webhook"));
+            return Err(permanent("the address is not a webhook"));
         };
         let url = self.endpoint(url).map_err(permanent)?;
         let body =
@@ -178,26 +171,26 @@ impl Sender for Webhook {
         Channel::Webhook
     }
 
-    /// Under the same `webhook-id`.
+    /// The `webhook-id` stays the same.
     fn after_unknown(&self) -> AfterUnknown {
         AfterUnknown::SendAgain
     }
 
-    /// The endpoint's host.
+    /// Host of the endpoint.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Webhook { url, .. } = parcel.address else { return None };
         let host = self.endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
         (rank == 0).then(|| host.map_or(Cow::Borrowed(NOBODY), Cow::Owned))
     }
 
-    /// Users name the hosts: in metrics they are one.
+    /// Users name the hosts, so they share one label.
     fn label<'a>(&self, provider: &'a str) -> &'a str {
         if provider == NOBODY { provider } else { Channel::Webhook.name() }
     }
 
-    /// So that one that is slow leaves places to the others.
-    fn places(&self) -> Places {
-        Places { most: MOST_AT_ONCE, ..Places::ALL }
+    /// A slow endpoint leaves permits to the others.
+    fn concurrency(&self) -> Concurrency {
+        Concurrency { limit: MOST_AT_ONCE, ..Concurrency::UNLIMITED }
     }
 
     fn send<'a>(&'a self, parcel: &'a Parcel<'a>, _rank: usize) -> BoxFuture<'a, Answer> {
@@ -205,8 +198,8 @@ impl Sender for Webhook {
     }
 }
 
-/// By Standard Webhooks: 2xx is success, 410 wants no more, anything else may be better later. A redirect is not followed,
-/// since it could lead anywhere.
+/// By Standard Webhooks: 2xx is success, 410 unsubscribes, anything else may be retried. Redirects are not followed:
+/// they could lead anywhere.
 fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
     let why = || format!("answered {}", status.as_u16());
     match status.as_u16() {

@@ -3,13 +3,11 @@
 use aws_lc_rs::hmac;
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// Bytes of a key: fewer are guessed, and more are a mistake.
+/// Bytes of a key: shorter ones are guessable, longer ones a mistake.
 const KEY_LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// The value of `webhook-signature`: one signature for each of the secrets, which blanks separate.
-///
-/// # Errors
-/// If there is no secret, or one is not `whsec_` and 24 to 64 bytes as base64.
+/// Value of `webhook-signature`: one signature per secret, separated by blanks. Fails without a secret, or if one is
+/// not `whsec_` and 24 to 64 bytes as base64.
 pub fn sign_with_all(secrets: &str, id: &str, timestamp: i64, body: &[u8]) -> Result<String, &'static str> {
     let keys = secrets.split_whitespace().map(key).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {

@@ -1,7 +1,7 @@
-//! `WhatsApp` messages, by the same API as text messages: numbers are written `whatsapp:+…`.
+//! `WhatsApp` messages, by the same API as text messages, to `whatsapp:+…`.
 //!
-//! They are sent as free text. `WhatsApp` delivers that within a day of the person's last message to the sender, or
-//! where the provider matches it to an approved template; else it reports error 63016, which the ledger then has.
+//! They are free text, which `WhatsApp` delivers only within a day of the person's last message to the sender, or if it
+//! matches an approved template. Otherwise it reports error 63016, which is kept in the ledger.
 
 use super::{
     Parcel,
@@ -9,14 +9,14 @@ use super::{
 };
 use crate::{plan::Channel, text};
 
-/// The channel.
+/// The `WhatsApp` channel.
 pub type WhatsApp = Gateway<Message>;
 
-/// What is particular to `WhatsApp` messages.
+/// The specifics of `WhatsApp` messages.
 #[derive(Debug)]
 pub enum Message {}
 
-/// The most characters of one message, which is the API's limit.
+/// Characters; limit of the API.
 const LONGEST: usize = 1600;
 
 impl Medium for Message {
@@ -29,7 +29,7 @@ impl Medium for Message {
     }
 }
 
-/// The text, cut so that the link stays whole; a link that leaves less than half of the room is left out.
+/// Cuts the text so that the link stays whole; a link over half of the limit is dropped.
 fn body(text: &str, link: Option<&str>) -> String {
     let end = link.map(|link| format!("\n{link}")).filter(|end| end.chars().count() <= LONGEST / 2);
     let end = end.unwrap_or_default();

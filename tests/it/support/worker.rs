@@ -12,7 +12,7 @@ use std::{
 };
 
 use carebell::{
-    channels::{Channels, Sender, breaker},
+    channels::{Channels, Sender, breaker::BreakerPolicy},
     clock::{Clock, Random},
     config::{Config, Duty, Source},
     dev::{
@@ -207,7 +207,7 @@ impl Custom {
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);
         let streams = Streams::embedded(&super::adjustments(&world.overrides)).unwrap();
         let context = world.context.clone();
-        let channels = Channels::new(senders, breaker::Policy::default(), clock.clone(), health.metrics());
+        let channels = Channels::new(senders, BreakerPolicy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
         let parts = Parts { registry, streams, context, effects, channels, templates, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }

@@ -1,77 +1,77 @@
-//! What an answer of a push service means. Judging is here, acting upon it is the caller's.
+//! Judges the responses of push services.
 
 use std::{fmt, time::Duration};
 
-/// How long to wait after a 429 or 406 that does not say.
+/// Wait after a 429 or 406 without Retry-After.
 pub const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 
-/// Bytes of an answer's body that are looked at.
+/// Bytes of a body that are read.
 pub const MAX_BODY: usize = 512;
 
-/// The outcome of one push. `why` is for people; it holds no endpoint, key or token.
+/// Outcome of one push. `why` is for people and holds no endpoint, key or token.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Answer {
-    /// 2xx: the push service took charge of it.
+pub enum PushOutcome {
+    /// 2xx.
     Accepted {
-        /// 200 to 299; most services say 201.
+        /// Mostly 201.
         status: u16,
     },
-    /// 404 or 410: the subscription is dead. Delete it.
+    /// 404 or 410: the subscription is dead.
     Gone {
         /// 404 or 410.
         status: u16,
     },
-    /// 403: permanent for this subscription, which was made with another key.
+    /// 403: the subscription was made with another key. Permanent.
     Forbidden {
         /// 403.
         status: u16,
-        /// The service's own words, where they are fit to be kept.
+        /// The service's text.
         why: String,
     },
-    /// 401, also with a fresh token. Permanent, and ours to mend (keys, clock).
+    /// 401, even with a fresh token. Permanent, and ours to fix (keys, clock).
     Unauthorized {
         /// 401.
         status: u16,
-        /// The service's own words, where they are fit to be kept.
+        /// The service's text.
         why: String,
     },
-    /// 400, redirects and whatever else is not known to pass: permanent, and ours to mend.
+    /// 400, redirects and unknown statuses: permanent, and ours to fix.
     Rejected {
-        /// Any status that no other variant stands for.
+        /// HTTP status.
         status: u16,
-        /// The service's own words, where they are fit to be kept.
+        /// The service's text.
         why: String,
     },
-    /// 413, or found too long before it was sent (`status` is then `None`). Permanent, and ours to mend.
+    /// 413, or too long to be sent. Permanent, and ours to fix.
     TooLarge {
-        /// 413; `None` where nothing was sent.
+        /// 413; `None` if not sent.
         status: Option<u16>,
     },
-    /// 429, and 406 of WNS: not before `after`. No attempt is burnt.
+    /// 429, or 406 of WNS. Burns no attempt.
     Later {
         /// 429 or 406.
         status: u16,
-        /// What Retry-After asks for (RFC 9110 §10.2.3), from 1 s to a day; [`DEFAULT_WAIT`] where it asks for nothing.
+        /// Retry-After (RFC 9110 §10.2.3), from 1 s to a day, or [`DEFAULT_WAIT`].
         after: Duration,
     },
-    /// 5xx, 408, 425, a timeout, no connection: retry with backoff, or after `after` where the service said so.
+    /// 5xx, 408, 425, a timeout, or no connection: retry.
     Failed {
-        /// `None` where no answer came.
+        /// `None` without a response.
         status: Option<u16>,
-        /// The service's own words, or what broke on the way to it.
+        /// The service's text, or the error.
         why: String,
-        /// What Retry-After asks for, from 1 s to a day.
+        /// Retry-After, from 1 s to a day.
         after: Option<Duration>,
     },
-    /// The endpoint is not allowed or the keys are broken: permanent, and never sent.
+    /// Endpoint not allowed, or invalid keys: permanent, not sent.
     BadSubscription {
-        /// Which part of the subscription is wrong, and how.
+        /// The fault.
         why: String,
     },
 }
 
-impl Answer {
-    /// Judges an answer by its status (RFC 8030 §5, and what the services in use do beyond it).
+impl PushOutcome {
+    /// Judges a status (RFC 8030 §5, and the practice of the services).
     pub fn judge(status: u16, retry_after: Option<Duration>, why: Option<String>) -> Self {
         let text = move || why.unwrap_or_else(|| format!("the push service answered {status}"));
         match status {
@@ -86,7 +86,7 @@ impl Answer {
         }
     }
 
-    /// The name in metrics and records; never changes.
+    /// Stable name for metrics and records.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Accepted { .. } => "accepted",
@@ -101,7 +101,7 @@ impl Answer {
         }
     }
 
-    /// The HTTP status, where there was an answer.
+    /// HTTP status, if there was a response.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Accepted { status }
@@ -115,7 +115,7 @@ impl Answer {
         }
     }
 
-    /// Whether somebody on our side has to mend something: raise an alert.
+    /// Whether we have to fix something.
     pub fn is_our_fault(&self) -> bool {
         match self {
             Self::Unauthorized { .. } | Self::Rejected { .. } | Self::TooLarge { .. } => true,
@@ -129,7 +129,7 @@ impl Answer {
     }
 }
 
-impl fmt::Display for Answer {
+impl fmt::Display for PushOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Accepted { status } => write!(f, "accepted ({status})"),
@@ -147,8 +147,8 @@ impl fmt::Display for Answer {
     }
 }
 
-/// What may be kept of an answer's body: a short line of printable ASCII, and only if it holds nothing that looks like
-/// a link, an endpoint's path, a key or a token, which services like to echo.
+/// A body's text, if safe: a short line of printable ASCII without links, endpoint paths, keys or tokens, which
+/// services like to echo.
 pub fn reason(body: &[u8], endpoint: &url::Url) -> Option<String> {
     let text = String::from_utf8_lossy(&body[..body.len().min(MAX_BODY)]);
     let printable: String = text.chars().map(|c| if c.is_ascii_graphic() { c } else { ' ' }).collect();
@@ -196,20 +196,21 @@ mod tests {
             (503, "failed", false),
             (599, "failed", false),
         ] {
-            let answer = Answer::judge(status, None, None);
-            assert_eq!((answer.label(), answer.status(), answer.is_our_fault()), (label, Some(status), ours));
-            assert!(answer.to_string().contains(&status.to_string()), "{answer}");
+            let outcome = PushOutcome::judge(status, None, None);
+            assert_eq!((outcome.label(), outcome.status(), outcome.is_our_fault()), (label, Some(status), ours));
+            assert!(outcome.to_string().contains(&status.to_string()), "{outcome}");
         }
     }
 
     #[test]
     fn what_the_service_asks_for_is_kept() {
         assert_eq!(
-            Answer::judge(429, Some(secs(7)), None),
-            Answer::Later { status: 429, after: Duration::from_secs(7) }
+            PushOutcome::judge(429, Some(secs(7)), None),
+            PushOutcome::Later { status: 429, after: Duration::from_secs(7) }
         );
-        assert_eq!(Answer::judge(406, None, None), Answer::Later { status: 406, after: DEFAULT_WAIT });
-        let Answer::Failed { after, why, .. } = Answer::judge(503, Some(secs(9)), Some("busy".to_owned())) else {
+        assert_eq!(PushOutcome::judge(406, None, None), PushOutcome::Later { status: 406, after: DEFAULT_WAIT });
+        let PushOutcome::Failed { after, why, .. } = PushOutcome::judge(503, Some(secs(9)), Some("busy".to_owned()))
+        else {
             panic!()
         };
         assert_eq!((after, why.as_str()), (Some(secs(9)), "busy"));

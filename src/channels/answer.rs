@@ -1,0 +1,95 @@
+//! Judged outcome of a send, the same for all channels.
+
+use std::time::Duration;
+
+use super::breaker::ProviderHealth;
+
+/// Outcome of one send. Texts hold no address, key or content.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// The provider accepted it.
+    Accepted {
+        /// Short form, such as `201`.
+        answer: String,
+        /// Id at the provider.
+        provider_id: Option<String>,
+    },
+    /// The provider is healthy and asks for a pause. Burns no attempt.
+    Later {
+        /// Minimum wait.
+        after: Duration,
+        /// Short form.
+        answer: String,
+    },
+    /// The provider is healthy; a retry of this parcel may succeed.
+    Retry {
+        /// Cause.
+        why: String,
+        /// Minimum wait, if requested.
+        after: Option<Duration>,
+    },
+    /// No connection, a timeout before the request went out, or a 5xx. Counts against the breaker.
+    Down {
+        /// Cause.
+        why: String,
+        /// Minimum wait, if requested.
+        after: Option<Duration>,
+        /// Whether it timed out.
+        timed_out: bool,
+    },
+    /// No response, so it may have been accepted. Counts against the breaker as silence.
+    Unknown {
+        /// Cause.
+        why: String,
+    },
+    /// A retry can't help.
+    Permanent {
+        /// Cause, and who has to fix it.
+        why: String,
+    },
+    /// The address no longer exists or has opted out. It is marked or removed.
+    Gone {
+        /// Short form.
+        answer: String,
+        /// `deliveries.reason`, such as `subscription_gone`.
+        reason: &'static str,
+    },
+}
+
+impl Answer {
+    /// Metric label, one of [`ANSWERS`](crate::telemetry::metrics::ANSWERS).
+    #[must_use]
+    pub fn class(&self) -> &'static str {
+        match self {
+            Self::Accepted { .. } => "accepted",
+            Self::Later { .. } => "later",
+            Self::Retry { .. } => "retry",
+            Self::Down { .. } => "down",
+            Self::Unknown { .. } => "unknown",
+            Self::Permanent { .. } => "permanent",
+            Self::Gone { .. } => "gone",
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<&str> {
+        match self {
+            Self::Accepted { .. } | Self::Later { .. } => None,
+            Self::Retry { why, .. } | Self::Down { why, .. } | Self::Unknown { why } | Self::Permanent { why } => {
+                Some(why)
+            }
+            Self::Gone { reason, .. } => Some(reason),
+        }
+    }
+
+    pub(super) fn health(&self) -> ProviderHealth {
+        match self {
+            Self::Accepted { .. }
+            | Self::Later { .. }
+            | Self::Retry { .. }
+            | Self::Permanent { .. }
+            | Self::Gone { .. } => ProviderHealth::Well,
+            Self::Down { timed_out: false, .. } => ProviderHealth::Failing,
+            Self::Down { timed_out: true, .. } | Self::Unknown { .. } => ProviderHealth::Silent,
+        }
+    }
+}
