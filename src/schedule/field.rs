@@ -1,13 +1,13 @@
-//! One field of an expression: what may stand in it, and what it says.
+//! Parses one field of an expression.
 
 use std::ops::RangeInclusive;
 
 use super::error::ExpressionError;
 
-/// A field, in the order in which an expression has them.
+/// A field, in the order of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// 0 to 59. Only in expressions of six fields; 0 in the others.
+    /// 0 to 59; 0 in expressions of five fields.
     Second,
     /// 0 to 59.
     Minute,
@@ -39,10 +39,10 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
 impl Field {
-    /// All six.
+    /// All six, in order.
     pub const ALL: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::DayOfMonth, Self::Month, Self::DayOfWeek];
 
-    /// What people call it.
+    /// As used in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -65,7 +65,6 @@ impl Field {
         }
     }
 
-    /// How many different values there are.
     fn count(self) -> u32 {
         match self {
             Self::DayOfWeek => 7,
@@ -73,7 +72,7 @@ impl Field {
         }
     }
 
-    /// What is expected in it, with examples.
+    /// Expected values, with examples, for messages.
     pub(super) fn expected(self) -> String {
         let (names, examples) = match self {
             Self::Second | Self::Minute => ("", "`0`, `0,30`, `10-20` or `*/5`"),
@@ -86,7 +85,7 @@ impl Field {
         format!("expected numbers from {} to {}{names}: for example {examples}", bounds.start(), bounds.end())
     }
 
-    /// The number of a name, by its first three letters or whole.
+    /// The number of a name, in full or its first three letters.
     fn named(self, word: &str) -> Option<u32> {
         let (names, first): (&[&str], u32) = match self {
             Self::Month => (&MONTHS, 1),
@@ -99,20 +98,20 @@ impl Field {
     }
 }
 
-/// The values that a field allows.
+/// Values that a field allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Values {
-    /// A bit for each.
+    /// One bit per value.
     set: u64,
-    /// A bare `*`, which restricts nothing. `*/1` allows the same values and yet counts as a restriction.
+    /// A bare `*`. `*/1` allows the same values but counts as a restriction.
     pub(super) unrestricted: bool,
 }
 
 impl Values {
-    /// Zero alone: the seconds of an expression that has none.
+    /// The seconds of an expression without seconds.
     pub(super) const ZERO: Self = Self { set: 1, unrestricted: false };
 
-    /// Reads the text of a field; `number` is where it stands, from 1.
+    /// `number` is the field's position, from 1.
     pub(super) fn parse(field: Field, number: usize, text: &str) -> Result<Self, ExpressionError> {
         let mut set = 0;
         for part in text.split(',') {
@@ -124,13 +123,13 @@ impl Values {
         Ok(Self { set, unrestricted: text == "*" })
     }
 
-    /// In ascending order; Sunday is 0.
+    /// Ascending; Sunday is 0.
     pub(super) fn iter(self) -> impl Iterator<Item = u32> {
         (0..u64::BITS).filter(move |value| self.set & (1 << value) != 0)
     }
 }
 
-/// `*`, `5`, `1-5`, `*/2` or `10-20/5`, as bits; or what is wrong with it.
+/// Parses `*`, `5`, `1-5`, `*/2` or `10-20/5` into bits.
 fn parse_part(field: Field, part: &str) -> Result<u64, String> {
     if part.is_empty() {
         return Err("it has nothing before, between or after its commas".into());
@@ -143,19 +142,19 @@ fn parse_part(field: Field, part: &str) -> Result<u64, String> {
         _ if range == "*" => (*field.bounds().start(), *field.bounds().end()),
         Some((first, last)) => parse_range(field, range, first, last)?,
         None if step.is_some() => {
-            // Some read it as "from 5 on", others as 5 alone: neither is what everybody means.
+            // Ambiguous: some read it as "from 5 on", others as 5 alone.
             return Err(format!("`{}` has a step, but no range: write `*/…` or `{range}-…/…`", shown(part)));
         }
         None => (value(field, range)?, value(field, range)?),
     };
-    // As a step of `*` it would count Sunday twice.
+    // A step of `*` would count Sunday twice.
     let last = if field == Field::DayOfWeek && range == "*" { 6 } else { last };
     Ok((first..=last).step_by(step.unwrap_or(1)).fold(0, |set, value| set | 1 << value))
 }
 
 fn parse_range(field: Field, range: &str, first: &str, last: &str) -> Result<(u32, u32), String> {
     let (from, mut to) = (value(field, first)?, value(field, last)?);
-    // `sat-sun`: Sunday by name is the day that fits.
+    // `sat-sun`: a Sunday by name is day 7 here.
     if field == Field::DayOfWeek && to == 0 && from > 0 && !last.starts_with('0') {
         to = 7;
     }
@@ -177,7 +176,7 @@ fn parse_step(field: Field, part: &str, step: &str) -> Result<usize, String> {
     match digits(step) {
         Some(0) => Err(wrong("is 0; steps begin at 1")),
         Some(step) if step <= most => Ok(step as usize),
-        // Taken as it stands it would be the first value alone, and `*/90` minutes an hour.
+        // Taken literally, only the first value would match, turning `*/90` minutes into an hour.
         Some(_) => Err(wrong(&format!("is more than {most}; longer intervals are written like `@every 90m`"))),
         None => Err(wrong("is no whole number")),
     }
@@ -204,13 +203,13 @@ fn value(field: Field, text: &str) -> Result<u32, String> {
     Err(what)
 }
 
-/// A whole number without a sign; one that is too large to matter is the largest.
+/// A whole number without a sign; too large ones saturate.
 fn digits(text: &str) -> Option<u32> {
     let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     all.then(|| text.parse().unwrap_or(u32::MAX))
 }
 
-/// What a person wrote, cut to a length that leaves an error readable.
+/// User input, shortened for messages.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 40;
     match text.char_indices().nth(MOST) {

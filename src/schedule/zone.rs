@@ -1,11 +1,11 @@
-//! Time zones: their names, and where their clocks change.
+//! Time zones: names and clock changes.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
 use super::{field::shown, near::nearest};
 
-/// A name that the tz database does not have.
+/// An unknown time zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no time zone `{name}`{hint}; expected an IANA name such as Europe/London, America/New_York or UTC")]
 pub struct ZoneError {
@@ -13,10 +13,10 @@ pub struct ZoneError {
     hint: String,
 }
 
-/// The zone of an IANA name.
+/// Parses an IANA name.
 ///
 /// # Errors
-/// If there is none of that name. Suggests one that is written nearly so.
+/// If it is unknown. Suggests a similar one.
 pub fn zone(name: &str) -> Result<Tz, ZoneError> {
     name.parse().map_err(|_| {
         let hint = suggestion(name).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
@@ -28,13 +28,12 @@ fn suggestion(name: &str) -> Option<&'static str> {
     let wanted = name.trim().to_lowercase().replace(' ', "_");
     let known = || TZ_VARIANTS.iter().map(|zone| zone.name());
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
-    // `new york`, `Europe/New_York`: the city is right, whatever stands before it.
+    // `new york`, `Europe/New_York`: the city is right.
     let of_city = || known().find(|name| name.contains('/') && city(name) == city(&wanted));
     known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
 }
 
-/// The first instant of a day in a zone: its midnight, or where the clock skips that, the first instant after it. `None`
-/// for a day outside of the years 1970 to 2099.
+/// Midnight of a day, or the first instant after it if the clock skips it. `None` outside the years 1970 to 2099.
 #[must_use]
 pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     if !(1970..2100).contains(&date.year()) {
@@ -49,10 +48,9 @@ pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     })
 }
 
-/// More than any civil time is away from its instant, and than any change moves a clock.
+/// More than any UTC offset and any clock change.
 pub(super) const FARTHEST: TimeDelta = TimeDelta::hours(24);
 
-/// The civil time of an instant under an offset.
 pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
     at.naive_utc() + offset
 }
@@ -60,13 +58,12 @@ pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
 /// The offsets of a zone over a few days.
 #[derive(Debug)]
 pub(super) struct View {
-    /// What is in force at its beginning.
+    /// In force at its beginning.
     pub(super) offset: TimeDelta,
-    /// What changes within it.
     pub(super) change: Option<Change>,
 }
 
-/// A clock that is set forward or back.
+/// A clock set forward or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Change {
     /// The first instant under the new offset.
@@ -76,8 +73,8 @@ pub(super) struct Change {
 }
 
 impl View {
-    /// Looks from one instant to another, at most four days later: since 1970 no zone has changed its offset twice within
-    /// six days, so two different offsets have one change between them, and two equal ones none. (A test holds that.)
+    /// `to` is at most four days after `from`. Since 1970 no zone has changed its offset twice within six days (a test
+    /// checks that), so different offsets mean one change, equal ones none.
     pub(super) fn new(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
         let (before, after) = (offset(zone, from), offset(zone, to));
         if before == after {

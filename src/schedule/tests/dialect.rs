@@ -1,15 +1,14 @@
-//! What may be written, what it means, and what is said of the rest.
+//! Accepted expressions, their meaning, and the errors for the rest.
 
 use super::*;
 
-/// The next instants in UTC, from 2026-01-01 (a Thursday) on.
+/// The next instants in UTC from 2026-01-01, a Thursday.
 fn from_2026(expression: &str, count: usize) -> Vec<String> {
     let calendar = calendar(expression, Tz::UTC, Rules::default());
     let occurrences = calendar.occurrences(utc("2026-01-01T00:00:00Z")).take(count);
     occurrences.map(|one| one.at.unwrap().format("%m-%d %H:%M:%S %a").to_string()).collect()
 }
 
-/// Alike in their first 40 instants.
 fn same(one: &str, other: &str) {
     assert_eq!(from_2026(one, 40), from_2026(other, 40), "{one} and {other}");
 }
