@@ -1,4 +1,4 @@
-//! Schedules that people saved: what is due is published, and moved on.
+//! Publishes saved schedules and moves them on.
 
 use std::{
     collections::HashMap,
@@ -22,10 +22,10 @@ use crate::{
     store::{Moved, Next, ScheduleRow, ScheduleSpec},
 };
 
-/// How long a schedule whose job could not be published is left alone.
+/// Wait before a stuck schedule is tried again.
 const STUCK_FOR: Duration = Duration::from_secs(5);
 
-/// Schedules whose job could not be published, by id, with when to try again: they must not stand in front of others.
+/// Schedules that could not be published, by id, with the time of their next try. They must not delay others.
 #[derive(Clone, Default)]
 pub(super) struct Stuck(Arc<Mutex<HashMap<String, Instant>>>);
 
@@ -34,12 +34,11 @@ impl Stuck {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// All of them.
     pub(super) fn ids(&self) -> Vec<String> {
         self.lock().keys().cloned().collect()
     }
 
-    /// Those to be tried again now.
+    /// Those to try again now.
     pub(super) fn ready(&self) -> Vec<String> {
         let now = Instant::now();
         self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()
@@ -59,16 +58,16 @@ impl Stuck {
 }
 
 impl Scheduler {
-    /// Publishes what is due, at most so many schedules, and moves them on; those that are stuck are left out. A step of
-    /// its own, for tests with a clock of their own.
+    /// Publishes at most `limit` due schedules and moves them on, leaving out stuck ones. Public for tests with their
+    /// own clock.
     ///
     /// # Errors
-    /// If the database does not answer; then all stay due.
+    /// If the database does not answer. All stay due then.
     pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
         self.pass_of(limit, &self.stuck.ids(), None).await
     }
 
-    /// Tries those again that were stuck for a while.
+    /// Retries stuck schedules.
     pub(super) async fn mend(&self, limit: usize) -> Result<Pass, String> {
         let mut ready = self.stuck.ready();
         ready.truncate(limit);
@@ -81,7 +80,7 @@ impl Scheduler {
     async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Pass, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
-        // Those that are not found here were moved on, paused, deleted, or are another scheduler's.
+        // Any not found were moved on, paused, deleted, or locked by another scheduler.
         if let Some(only) = only {
             self.stuck.remove(only.iter().map(String::as_str));
         }
@@ -115,13 +114,13 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// Publishes the jobs of one schedule. Answers what was decided, and the last job's id.
+    /// Publishes one schedule's jobs. Returns the decision and the last job's id.
     async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
         let name = &row.spec.name;
         let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };
-        // One that cannot be read stays due: a newer program may have saved it, and can.
+        // An unreadable one stays due: a newer version may have saved it.
         let timing = Timing::read(&row.spec)?;
-        // A row that breaks the reckoning must not end all other schedules.
+        // A row that makes the calendar panic must not stop other schedules.
         let decision = catch_unwind(AssertUnwindSafe(|| timing.decide(next, now)));
         let decision = decision.map_err(|_| "when it is due cannot be reckoned")?;
         let mut last = None;
@@ -138,23 +137,23 @@ impl Scheduler {
         Ok((decision, last))
     }
 
-    /// The id of a job beside its schedule's instants.
+    /// Id of a job published outside its schedule's instants.
     #[must_use]
     pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
         format!("schedule:{}:now:{unique}", row.spec.name)
     }
 
-    /// Publishes a schedule's job now, beside its instants, under this id.
+    /// Publishes a schedule's job now, outside its instants.
     ///
     /// # Errors
-    /// If it is not known to be published.
+    /// If the publish is not confirmed.
     pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
         let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
         self.publish(job).await
     }
 }
 
-/// The id of the job of an instant: the same whoever publishes it, and however often.
+/// Job id of an instant, the same for every publisher.
 #[must_use]
 pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
     format!("schedule:{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
