@@ -1,7 +1,7 @@
-//! `streams/`: the streams and consumers that Carebell needs, as the wire JSON that the `nats` command line takes too.
+//! The streams and consumers that Carebell needs. The files in `streams/` are the wire JSON that the `nats` CLI also
+//! takes.
 //!
-//! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
-//! `check` compares every field. Replicas come from configuration, not from the files.
+//! `apply` creates and updates but never deletes: a recreated durable would run its exhausted messages again.
 
 mod load;
 mod look;
@@ -24,15 +24,15 @@ use crate::{
     policy::{Policy, PolicyError},
 };
 
-/// The files, by name, as they were when the program was built.
+/// Files by name, embedded at build time.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
 
-/// What may differ from the files in an installation.
+/// Settings that differ between installations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adjustments {
-    /// Replicas of each stream.
+    /// Replicas of each stream, whatever the files say.
     pub replicas: usize,
-    /// Changes of queue policies: durable (or `*`), key (`attempts`, …, `ack_wait`), value. Later ones win.
+    /// Changes to queue policies: durable (or `*`), key (`attempts`, …, `ack_wait`), value. The last one wins.
     pub overrides: Vec<(String, String, String)>,
 }
 
@@ -42,21 +42,21 @@ impl Default for Adjustments {
     }
 }
 
-/// All streams and consumers, read and checked.
+/// All streams and consumers, parsed and checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
     streams: Vec<stream::Config>,
     consumers: Vec<Consumer>,
 }
 
-/// One durable pull consumer and the queue policy declared beside it.
+/// One durable pull consumer and its queue's policy.
 #[derive(Clone, Debug)]
 pub struct Consumer {
     /// The stream it reads.
     pub stream: String,
     /// Its configuration on the server.
     pub config: consumer::pull::Config,
-    /// How the queue behaves.
+    /// The queue's policy.
     pub policy: Policy,
 }
 
@@ -68,7 +68,7 @@ impl Consumer {
     }
 }
 
-/// A mistake in a file of `streams/` or in an override of it.
+/// A mistake in a file of `streams/` or in an override.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Not JSON, or of the wrong shape.
@@ -76,26 +76,26 @@ pub enum FileError {
     Shape {
         /// The file.
         file: String,
-        /// What is wrong and where.
+        /// The mistake and its position.
         why: String,
     },
-    /// A key that neither the server nor Carebell knows, most often a typing error.
+    /// A key that neither the server nor Carebell knows.
     #[error("streams/{file}: unknown key `{key}`")]
     UnknownKey {
         /// The file.
         file: String,
-        /// The key, with the way to it.
+        /// The key's path.
         key: String,
     },
-    /// A policy that cannot be read.
+    /// An invalid policy.
     #[error("streams/{file}: metadata {why}")]
     Policy {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The mistake.
         why: PolicyError,
     },
-    /// An override for a queue or key that does not exist.
+    /// An override for an unknown queue or key.
     #[error("QUEUE_OVERRIDES: {0}")]
     Override(String),
 }
@@ -104,22 +104,22 @@ pub enum FileError {
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct ServerError {
-    /// What was being done, to which stream or consumer.
+    /// The action, and its stream or consumer.
     pub what: String,
-    /// What the server said.
+    /// The server's error.
     pub why: String,
 }
 
-/// Something that is not as the files say.
+/// A difference between server and file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// `JOBS`, or `JOBS.reminder_medication`.
     pub place: String,
-    /// The field; empty where the whole stream or consumer is missing.
+    /// The field; empty if the whole stream or consumer is missing.
     pub field: String,
-    /// What the file says.
+    /// The file's value.
     pub wanted: String,
-    /// What the server has.
+    /// The server's value.
     pub found: String,
 }
 
@@ -133,15 +133,15 @@ impl std::fmt::Display for Difference {
 }
 
 impl Streams {
-    /// The files that this program was built with.
+    /// The embedded files.
     ///
     /// # Errors
-    /// If an override is wrong. (That the files themselves are right is tested.)
+    /// If an override is wrong. Tests check the files themselves.
     pub fn embedded(adjustments: &Adjustments) -> Result<Self, FileError> {
         Self::read(FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())), adjustments)
     }
 
-    /// Files given as names and texts, for example from another directory.
+    /// Files given as names and texts.
     ///
     /// # Errors
     /// The first mistake, with its file and key.
@@ -158,24 +158,24 @@ impl Streams {
             }
         }
         check_overrides(&consumers, adjustments)?;
-        // A stream that draws on others comes after them; the advisory stream comes before any consumer.
+        // Sources before the streams that draw on them; the advisory stream before any consumer.
         streams.sort_by_key(|stream| stream.sources.is_some());
         Ok(Self { streams, consumers })
     }
 
-    /// The consumers, in order of file name.
+    /// The consumers, by file name.
     #[must_use]
     pub fn consumers(&self) -> &[Consumer] {
         &self.consumers
     }
 
-    /// The streams that have consumers, by name.
+    /// Names of the streams with consumers.
     #[must_use]
     pub fn work_queues(&self) -> BTreeSet<String> {
         self.consumers.iter().map(|consumer| consumer.stream.clone()).collect()
     }
 
-    /// The streams that others draw on by subjects that begin with `prefix`, each with those subjects.
+    /// Streams that others source by subjects starting with `prefix`, each with those subjects.
     #[must_use]
     pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
         let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -196,10 +196,10 @@ impl Streams {
         self.consumers.iter().find(|consumer| consumer.durable() == durable)
     }
 
-    /// Creates what is missing and updates what differs; answers the names of all.
+    /// Creates and updates all streams and consumers. Returns their names.
     ///
     /// # Errors
-    /// The first refusal of the server.
+    /// The server's first refusal.
     pub async fn apply(&self, context: &jetstream::Context) -> Result<Vec<String>, ServerError> {
         let mut done = Vec::new();
         for config in &self.streams {
@@ -220,10 +220,10 @@ impl Streams {
         Ok(done)
     }
 
-    /// Compares the server with the files, field by field.
+    /// Compares the server with the files, field by field. A missing stream or consumer is a difference.
     ///
     /// # Errors
-    /// If the server does not answer; that something is missing is a difference.
+    /// If the server does not answer.
     pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
         let mut differences = Vec::new();
         for config in &self.streams {
@@ -249,7 +249,6 @@ impl Streams {
 
 fn read_stream(file: &str, text: &str, replicas: usize) -> Result<stream::Config, FileError> {
     let mut json = parse_json(file, text)?;
-    // The number of replicas is the installation's; whatever a file says of it does not count.
     json["num_replicas"] = replicas.into();
     let config: stream::Config = parse(file, &json)?;
     refuse_unknown_keys(file, &json, &config)?;
@@ -276,7 +275,7 @@ fn read_consumer(
         }
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
-    // The net under the recorded attempts: releases and lost workers count here too.
+    // Above the recorded attempts, since releases and lost workers count here too.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
     Ok(Consumer { stream: stream.into(), config, policy })
 }
@@ -321,8 +320,8 @@ fn parse<T: serde::de::DeserializeOwned>(file: &str, json: &Value) -> Result<T, 
     T::deserialize(json).map_err(|error| FileError::Shape { file: file.into(), why: error.to_string() })
 }
 
-/// The client's types take unknown keys in silence, so the file is written out again: a key that has vanished was
-/// not known. A key whose value is the default may vanish too, which is why those values count as known.
+/// The client's types silently accept unknown keys, so the file is serialized again: an unknown key vanishes. Known
+/// keys with a default value vanish too, and are listed in [`is_default`].
 fn refuse_unknown_keys<T: serde::Serialize>(file: &str, json: &Value, typed: &T) -> Result<(), FileError> {
     let written = serde_json::to_value(typed).unwrap_or_default();
     match vanished("", json, &written) {
@@ -348,14 +347,13 @@ fn vanished(path: &str, given: &Value, written: &Value) -> Option<String> {
     }
 }
 
-/// Keys that the client leaves out when they have this value.
+/// Keys that the client omits at these values.
 fn is_default(key: &str, value: &Value) -> bool {
     const LEFT_OUT: [&str; 6] =
         ["allow_direct", "allow_msg_schedules", "max_age", "max_consumers", "max_waiting", "max_ack_pending"];
     LEFT_OUT.contains(&key) && (value == &Value::Bool(false) || value == &Value::from(0))
 }
 
-/// Compares two configurations as JSON, field by field.
 fn compare<T: serde::Serialize>(place: &str, wanted: &T, found: &T, differences: &mut Vec<Difference>) {
     let (wanted, found) = (flat(wanted), flat(found));
     let mut fields: Vec<&String> = wanted.keys().chain(found.keys()).collect();
@@ -374,7 +372,7 @@ fn compare<T: serde::Serialize>(place: &str, wanted: &T, found: &T, differences:
     }
 }
 
-/// Every leaf by the way to it, without what is empty and without the `_nats.` keys that the server adds.
+/// Every leaf by its path, without empty values and the server's `_nats.` keys.
 fn flat<T: serde::Serialize>(config: &T) -> HashMap<String, Value> {
     fn walk(path: String, value: Value, into: &mut HashMap<String, Value>) {
         match value {
