@@ -1,8 +1,8 @@
-//! Listens to the server: a message that was delivered as often as its consumer allows is not delivered again, but stays
-//! in its work queue. It becomes a dead letter.
+//! Buries messages delivered as often as their consumer allows: the server no longer delivers them, but keeps them in
+//! the work queue.
 //!
-//! Workers end their own jobs long before, at the recorded attempts; this is the net under that, for a message that
-//! comes and goes without a word. The stream ADVISORIES keeps what the server says while nobody listens.
+//! Normally workers end jobs long before, at the recorded attempts. This catches messages whose workers end without
+//! recording anything. The stream ADVISORIES keeps advisories while nobody listens.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ const DURABLE: &str = "advisories";
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
-/// After a pull or an advisory that could not be handled.
+/// After a failed pull or advisory.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What the server says (ADR-2; types `io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`).
+/// ADR-2; types `io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`.
 #[derive(Debug, Deserialize)]
 struct Advisory {
     #[serde(rename = "type")]
@@ -72,7 +72,7 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         tracing::warn!("an advisory of an unknown form is passed over");
         return Ok(());
     };
-    // A terminated message was copied by the worker that terminated it, and is gone.
+    // The worker that terminated a message has copied it.
     if !advisory.kind.ends_with(".max_deliver") {
         return Ok(());
     }
@@ -81,7 +81,7 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         Ok(left) => left,
         // Acknowledged late, or handled before.
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
-        // Perhaps the server is slow, perhaps the client cannot parse the message; the API's own JSON tells.
+        // The server may be slow, or the client cannot parse the message. The API's JSON shows which.
         Err(_) => return bury_unreadable(effects.context(), &stream, advisory.stream_seq, effects.now()).await,
     };
     exhausted(effects, &stream, left, advisory.deliveries).await

@@ -1,5 +1,5 @@
-//! Messages whose headers the NATS client cannot parse: the server keeps and delivers them, and each delivery ends the
-//! client of the worker that gets it. They are read here by the API's own JSON, where headers are bytes.
+//! Buries messages whose headers the NATS client cannot parse: each delivery ends the client that gets it. The API's
+//! JSON has the headers as bytes.
 
 use async_nats::{
     HeaderMap,
@@ -13,10 +13,10 @@ use serde_json::json;
 use super::{Body, PATIENCE, bury, kind_of, take_out};
 use crate::{effects::Death, plan::DeadReason};
 
-/// The headers of an unreadable message as they came, in base64.
+/// The headers of an unreadable message, in base64.
 pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
 
-/// `$JS.API.STREAM.MSG.GET` (ADR-17), as far as it is needed.
+/// Part of `$JS.API.STREAM.MSG.GET` (ADR-17).
 #[derive(Debug, Deserialize)]
 struct Answer {
     message: Option<Raw>,
@@ -31,7 +31,7 @@ struct Raw {
     time: DateTime<Utc>,
 }
 
-/// Makes a dead letter of a message that cannot be read otherwise, and takes it out of its stream.
+/// Makes a dead letter of an unreadable message and deletes the message.
 ///
 /// # Errors
 /// If the server does not answer, or the dead letter cannot be published.
