@@ -1,18 +1,16 @@
-//! The name of every metric, with all that is said of it. `docs/METRICS.md` has the same as a table, which a test holds to
-//! this file.
+//! Every metric with its name, type and help. A test compares `docs/METRICS.md` with this file.
 //!
-//! What OpenTelemetry's messaging conventions have a name for is called so, in Prometheus form: a `.` is a `_`, and unit
-//! and `_total` are at the end. What is Carebell's own begins with `carebell_`. What each process has is called as in
-//! Prometheus' own client libraries.
+//! Names follow OpenTelemetry's messaging conventions in Prometheus form, with `_` for `.` and a suffix for unit and
+//! `_total`. Carebell's own begin with `carebell_`. Process metrics are named as in Prometheus client libraries.
 
-/// What a metric is, as Prometheus tells them apart.
+/// Prometheus metric type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Only grows, while the process lives.
+    /// Only grows while the process lives.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Observations, counted by size.
+    /// Observations counted by size.
     Histogram,
 }
 
@@ -28,14 +26,14 @@ impl Type {
     }
 }
 
-/// What is counted.
+/// Unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Seconds; the name says so.
+    /// Seconds, as in the name.
     Seconds,
-    /// Bytes; the name says so.
+    /// Bytes, as in the name.
     Bytes,
-    /// Things, which the name says.
+    /// Things, as in the name.
     Count,
 }
 
@@ -76,30 +74,30 @@ pub enum Metric {
     ProcessStart,
 }
 
-/// All that is said of a metric.
+/// Description of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// Its name.
     pub name: &'static str,
-    /// What it is.
+    /// Its type.
     pub r#type: Type,
-    /// What is counted.
+    /// Its unit.
     pub unit: Unit,
-    /// The names of its labels. Their values are of sets that configuration and code bound, and never personal.
+    /// Label names. Their values are bounded by configuration and code, and never personal.
     pub labels: &'static [&'static str],
-    /// The upper bounds of a histogram's buckets.
+    /// Upper bounds of a histogram's buckets.
     pub buckets: &'static [f64],
-    /// What it means: one sentence.
+    /// Its meaning in one sentence.
     pub help: &'static str,
 }
 
-/// From a look-up in memory to the longest timeout of a queue.
+/// From a look-up in memory to the longest queue timeout.
 const DURATIONS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300.];
-/// From at once to after an outage.
+/// From no wait to the end of an outage.
 const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300., 900., 3600.];
-/// `carebell.attempts` goes up to ten.
+/// `carebell.attempts` is at most ten.
 const ATTEMPTS: &[f64] = &[1., 2., 3., 4., 5., 10.];
-/// Up to the most asks of one statement.
+/// Up to the most asks per statement.
 const SIZES: &[f64] = &[1., 2., 5., 10., 20., 50., 100., 200.];
 
 const QUEUE: &[&str] = &["kind", "lane"];
@@ -124,7 +122,7 @@ const fn histogram(
 }
 
 impl Metric {
-    /// All of them, in the order of their numbers.
+    /// All of them, in order of declaration.
     pub const ALL: [Self; 31] = [
         Self::Consumed,
         Self::ProcessDuration,
@@ -159,7 +157,7 @@ impl Metric {
         Self::ProcessStart,
     ];
 
-    /// What is said of it.
+    /// Its description.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table: one entry a metric")]
     pub const fn spec(self) -> Spec {

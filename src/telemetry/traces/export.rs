@@ -1,4 +1,4 @@
-//! The way of spans to a collector, over gRPC or HTTP: in batches, by a thread of its own.
+//! Exports spans to a collector over gRPC or HTTP, in batches, on a separate thread.
 
 use std::{collections::HashMap, fs, path::Path, thread};
 
@@ -23,7 +23,7 @@ use super::{
     waiting::{Bounded, Told},
 };
 
-/// What makes spans and exports them.
+/// A provider that exports its spans.
 pub fn provider(exporter: &Exporter, settings: &Settings) -> Result<SdkTracerProvider, String> {
     let queue = exporter.queue;
     let batches = BatchConfigBuilder::default()
@@ -73,7 +73,7 @@ type Made = Result<SpanExporter, opentelemetry_otlp::ExporterBuildError>;
 fn grpc(exporter: &Exporter) -> Result<Made, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in &exporter.headers.0 {
-        // Both were looked at when they were read.
+        // Both are already validated.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }
@@ -116,7 +116,7 @@ fn http(exporter: &Exporter) -> Result<Made, String> {
     Ok(builder.build())
 }
 
-/// A client that blocks its thread, which is the exporter's own. It cannot be made where a runtime runs.
+/// A client that blocks the exporter's thread. It cannot be created within a runtime.
 fn client(exporter: &Exporter) -> Result<reqwest::blocking::Client, String> {
     let roots = match &exporter.tls.roots {
         Some(file) => Some(

@@ -1,4 +1,4 @@
-//! The queue of spans that wait for the collector, and what is told of one that is away.
+//! Queue of spans waiting for the collector, and log lines about its absence.
 
 use std::{
     sync::{
@@ -16,10 +16,10 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// Between two lines of the log about a collector that does not take spans.
+/// Between two log lines about an absent collector.
 const SAY_EVERY: Duration = Duration::from_mins(5);
 
-/// What became of spans, for metrics.
+/// Counts of spans, for metrics.
 pub struct Counts {
     /// Ended and not exported yet.
     waiting: AtomicUsize,
@@ -29,16 +29,16 @@ pub struct Counts {
     pub refused: AtomicU64,
 }
 
-/// There is one exporter in a process.
+/// A process has one exporter.
 pub static COUNTS: Counts =
     Counts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
 
-/// Lets no more spans wait than there is room for, and counts those that find none.
+/// Bounds the waiting spans, and counts those it drops.
 #[derive(Debug)]
 pub struct Bounded {
     /// Makes batches.
     pub inner: BatchSpanProcessor,
-    /// The most spans that wait, those of the batch under way included.
+    /// Most waiting spans, including the batch under way.
     pub longest: usize,
 }
 
@@ -67,7 +67,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Exports, and tells of a collector that does not take spans: once, then every few minutes, and when it does again.
+/// Exports. Logs an absent collector once, then every few minutes, and when it is back.
 #[derive(Debug)]
 pub struct Told {
     inner: OtlpExporter,
@@ -75,7 +75,7 @@ pub struct Told {
     state: Mutex<Option<Away>>,
 }
 
-/// Since when a collector takes no spans.
+/// An absent collector.
 #[derive(Clone, Copy, Debug)]
 struct Away {
     told: Instant,
@@ -83,7 +83,6 @@ struct Away {
 }
 
 impl Told {
-    /// Of the exporter to this endpoint.
     pub fn new(inner: OtlpExporter, endpoint: &str) -> Self {
         Self { inner, endpoint: endpoint.to_owned(), state: Mutex::new(None) }
     }
@@ -103,7 +102,7 @@ impl Told {
                 let told = match away {
                     Some(away) if away.told.elapsed() < SAY_EVERY => away.told,
                     _ => {
-                        // A URL may have a key in it.
+                        // A URL may contain a key.
                         let why = error.to_string().replace(&self.endpoint, "the collector");
                         tracing::warn!(lost, "spans cannot be exported, jobs go on without: {why}");
                         Instant::now()
