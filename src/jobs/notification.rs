@@ -1,4 +1,4 @@
-//! `notification`: one text to many people. Expands it to inbox rows and to one delivery per recipient × channel ×
+//! `notification`: one text for many people. Expands to inbox rows and to one delivery per recipient × channel ×
 //! address.
 
 mod texts;
@@ -20,10 +20,10 @@ use crate::{
     wire,
 };
 
-/// How long after it was published a notification is still worth sending.
+/// An older notification is not worth sending.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// By which ways a bare number can be reached; the first where the job names none.
+/// Channels for a bare number. The first is the default.
 const BY_PHONE: [Channel; 3] = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
 
 /// Limits of `proto/carebell/v1/jobs.proto`.
@@ -32,16 +32,16 @@ const LONGEST_TYPE: usize = 64;
 const LONGEST_TAG: usize = 128;
 const LARGEST_JSON: usize = 16 * 1024;
 
-/// One text to many people.
+/// One text for many people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
     users: BTreeSet<String>,
     emails: BTreeSet<String>,
     phones: BTreeSet<String>,
-    /// The channels that the job names; none where it leaves that to the recipients.
+    /// The channels named by the job, or `None` to follow the recipients' preferences.
     channels: Option<BTreeSet<Channel>>,
     content: Content,
-    /// What title and body are made of; none where the job gives them.
+    /// The source of title and body, unless the job contains them.
     template: Option<Template>,
 }
 
@@ -117,7 +117,7 @@ impl Notification {
         Ok(())
     }
 
-    /// Every known user gets an inbox row, whatever the channels: it is what a push or a mail leads to.
+    /// Every known user gets an inbox row, whatever the channels: pushes and mails link to it.
     fn plan(mut self, cx: &Context, people: &BTreeMap<String, Person>) -> Result<Plan, Failure> {
         let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
         let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
@@ -127,7 +127,7 @@ impl Notification {
             for channel in Channel::ALL {
                 if let Some(unsent) = self.unsent_to(person, channel, cx) {
                     let addresses = person.addresses(channel);
-                    // To have no browser is nothing that anybody has to be told of.
+                    // A missing browser is normal and needs no record.
                     if addresses.is_empty() && channel != Channel::WebPush && self.is_asked_for(person, channel) {
                         let nowhere = (user_id.as_str(), channel, "");
                         deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
@@ -143,7 +143,7 @@ impl Notification {
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
         }
-        // A bare number is sent a text, unless the job names how.
+        // A bare number gets a text message unless the job names channels.
         let raw = self.emails.iter().map(|email| (email, &[Channel::Email][..]));
         let raw = raw.chain(self.phones.iter().map(|phone| (phone, &BY_PHONE[..])));
         for (address, ways) in raw {
@@ -162,8 +162,8 @@ impl Notification {
         Ok(Plan { contents: texts.contents(), inbox, deliveries, at_once, ..Plan::default() })
     }
 
-    /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What
-    /// nobody asked for in particular and is not there needs no record.
+    /// Whether to reach a user by a channel, or only record why not. A channel that nobody asked for and that is
+    /// missing needs no record.
     #[expect(clippy::option_option, reason = "three answers: no, yes, and yes but")]
     fn unsent_to(&self, person: &Person, channel: Channel, cx: &Context) -> Option<Option<Unsent>> {
         let named = self.names(channel);
@@ -178,7 +178,7 @@ impl Notification {
         }
     }
 
-    /// Whether anybody asked for this channel in particular: the job, or the recipient.
+    /// Whether the job or the recipient asked for this channel.
     fn is_asked_for(&self, person: &Person, channel: Channel) -> bool {
         self.names(channel) || person.preferences.channels.is_some()
     }
@@ -211,8 +211,7 @@ fn new_id(cx: &Context) -> String {
     cx.random.uuid(cx.clock.now()).to_string()
 }
 
-/// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices. It names a
-/// template and its variables; title and body follow from them.
+/// A notification to these users, as the next job. `text` names a template and its variables.
 pub(super) fn to_users(
     cx: &Context,
     users: &[String],
@@ -225,7 +224,7 @@ pub(super) fn to_users(
     Ok(NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() })
 }
 
-/// None named = what each recipient prefers. The inbox is no channel: its rows are written in any case.
+/// `None` if no channel is named. The inbox is no channel: its rows are always written.
 fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
     let mut channels = BTreeSet::new();
     for channel in named {
@@ -245,7 +244,7 @@ fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
     Ok((!named.is_empty()).then_some(channels))
 }
 
-/// A path of the application or an https URL. Anything else, `javascript:` for one, would be run where it is shown.
+/// A path of the application or an https URL. Anything else, such as `javascript:`, might be executed.
 fn link(url: &str) -> Result<Option<String>, Invalid> {
     let url = job::text("url", url, LONGEST_URL)?;
     let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
@@ -257,7 +256,7 @@ fn link(url: &str) -> Result<Option<String>, Invalid> {
     }
 }
 
-/// Whatever JSON an application gives, within limits.
+/// JSON of the application, within limits.
 fn json(field: &'static str, data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {
     let data = wire::struct_to_json(data.unwrap_or_default());
     let data = Value::Object(data);
@@ -273,7 +272,7 @@ fn json(field: &'static str, data: Option<prost_types::Struct>) -> Result<Map<St
     }
 }
 
-/// U+0000 is valid in protobuf and JSON, and refused by Postgres.
+/// Protobuf and JSON allow U+0000, Postgres refuses it.
 fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),

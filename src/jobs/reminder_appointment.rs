@@ -33,7 +33,7 @@ impl Job for AppointmentReminder {
         })
     }
 
-    /// Nobody wants to be told that an appointment begins which has begun.
+    /// Useless once the appointment has begun.
     fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
         self.date_time
     }

@@ -1,4 +1,4 @@
-//! `reminder.shift`: a caregiver's shift begins soon. Tells whose shift it is, unless it was called off or moved.
+//! `reminder.shift`: a caregiver's shift begins soon. Tells the caregiver, unless it was called off or moved.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -33,7 +33,7 @@ impl Job for ShiftReminder {
         })
     }
 
-    /// Who has not been told before a shift begins is missed there by then.
+    /// Useless once the shift has begun.
     fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
         self.start_time
     }

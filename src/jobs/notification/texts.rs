@@ -1,4 +1,4 @@
-//! The texts of one notification: those that the job gives, or a template's, one for each language that is read.
+//! The texts of a notification, one for each language of its recipients: from the job or from a template.
 
 use std::collections::BTreeMap;
 
@@ -12,22 +12,22 @@ use crate::{
     wire,
 };
 
-/// More than any language tag has.
+/// Longer than any language tag.
 const LONGEST_LOCALE: usize = 35;
 
-/// A template that a job names, and what it is to be filled in with.
+/// A job's template and variables.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Template {
     name: String,
     variables: Map<String, Value>,
-    /// Of whom none is known of; empty for the default.
+    /// For recipients whose language is unknown; empty for the default.
     locale: String,
-    /// Whether the job has a title and a body too, for a worker without this template.
+    /// Whether the job also has a title and body, for a worker without this template.
     has_stand_in: bool,
 }
 
 impl Template {
-    /// The template of a job, if it names one. Beside a template of the producer's choice there is no other text.
+    /// The job's template, if it names one. `template`, unlike `own_template`, excludes title and body.
     pub(super) fn parse(wire: &mut wire::Notification) -> Result<Option<Self>, Invalid> {
         let (field, name) = match (wire.template.as_str(), wire.own_template.as_str()) {
             ("", "") if wire.variables.is_some() => {
@@ -66,7 +66,7 @@ impl Template {
     }
 }
 
-/// The texts of a job, made when the first of a language is to read it.
+/// The texts of a job, rendered when first needed in a language.
 pub(super) struct Texts<'a> {
     content: Content,
     filled: Option<(Filled<'a>, String)>,
@@ -81,7 +81,7 @@ impl<'a> Texts<'a> {
             Some(Template { name, variables, locale, has_stand_in }) => {
                 match cx.templates.fill(&name, variables, cx.clock.now()) {
                     Ok(filled) => Some((filled, locale)),
-                    // The worker that published it is of another version.
+                    // The publishing worker has another version.
                     Err(unfit) if has_stand_in => {
                         tracing::warn!(
                             job = cx.meta.job_id,
@@ -96,12 +96,12 @@ impl<'a> Texts<'a> {
         Ok(Self { content, filled, made: BTreeMap::new() })
     }
 
-    /// The locale of the text that somebody of this locale reads; it is there from now on.
+    /// Renders the text for a wanted locale if necessary, and returns its actual locale.
     pub(super) fn locale(&mut self, wanted: &str) -> Result<String, Failure> {
         let Some((filled, of_others)) = &self.filled else { return Ok(self.content.locale.clone()) };
         let locale = filled.locale_for(if wanted.trim().is_empty() { of_others } else { wanted });
         if !self.made.contains_key(locale) {
-            // What is wrong in one language must not keep a dose from those who read another.
+            // An error in one language must not keep a dose from readers of another.
             let text = filled.text(locale).or_else(|broken| {
                 tracing::error!("a template is broken, the default language is taken: {broken}");
                 filled.text(templates::DEFAULT_LOCALE)
@@ -118,13 +118,13 @@ impl<'a> Texts<'a> {
         Ok(locale.to_owned())
     }
 
-    /// All of them.
+    /// All rendered texts.
     pub(super) fn contents(self) -> Vec<Content> {
         if self.filled.is_none() { vec![self.content] } else { self.made.into_values().collect() }
     }
 }
 
-/// Gives a reminder the text of its template in the default language, for a worker that does not have the template.
+/// Adds the text in the default language, for a worker without the template.
 pub(super) fn stand_in(text: wire::Notification, cx: &Context) -> Result<wire::Notification, Failure> {
     let variables = wire::struct_to_json(text.variables.clone().unwrap_or_default());
     let filled = cx.templates.fill(&text.own_template, variables, cx.clock.now());
