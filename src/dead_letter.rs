@@ -1,6 +1,6 @@
-//! Dead letters: jobs that failed for good, kept whole with the reason, on `dead.<kind>.<stream>.<sequence>`.
+//! Dead letters: jobs that failed for good, with the reason, on `dead.<kind>.<stream>.<sequence>`.
 //!
-//! A message has at most one dead letter: publishing requires that its subject is still empty.
+//! A message has at most one: publishing requires an empty subject.
 
 pub mod advisories;
 pub mod letters;
@@ -58,7 +58,7 @@ pub mod dead_header {
     pub const SUBJECT: &str = "Carebell-Dead-Subject";
 }
 
-/// Headers of a redriven job, and of its dead letter if it dies again.
+/// Headers of a redriven job, and of its next dead letter.
 pub mod lineage_header {
     /// Number of redrives.
     pub const REDRIVES: &str = "Carebell-Redrives";
@@ -92,7 +92,7 @@ pub struct Body {
     pub last: DateTime<Utc>,
 }
 
-/// Publishes the dead letter and waits until the server has it, however long that takes.
+/// Waits until the server has the dead letter, however long that takes.
 pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
     let mut headers = HeaderMap::new();
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
@@ -151,19 +151,19 @@ async fn bury_stored(
         last: now,
         subject,
     };
-    // It stays where it is, and must not hold up others.
+    // It stays, and must not hold up others.
     if timeout(PATIENCE, bury(context, &body, death)).await.is_err() {
         tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, again in a while");
         return;
     }
     if let Err(error) = take_out(context, stream, message.sequence).await {
-        // Another worker was faster, or the next pass finds the message and its dead letter.
+        // Another worker was faster, or the next pass deletes it.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
     }
 }
 
-/// Deletes a message without overwriting its bytes, unlike the client's `delete_message`. Overwriting writes and syncs
-/// the message's whole block and stalls the stream for some 10 ms. Compaction removes the bytes later.
+/// Deletes a message without overwriting its bytes, unlike the client. Overwriting syncs a whole block and stalls the
+/// stream for some 10 ms. Compaction removes the bytes later.
 async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<(), String> {
     let subject = format!("STREAM.MSG.DELETE.{}", stream.cached_info().config.name);
     let answer: Result<Response<DeleteStatus>, _> =
@@ -174,7 +174,7 @@ async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) 
     }
 }
 
-/// Ends a message that the server no longer delivers. If its job has already ended, only deletes it.
+/// Ends a message that the server no longer delivers. If its job has ended, only deletes it.
 async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, delivered: u64) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
     let job = job_id(Some(&message.headers), &name, i64::try_from(message.sequence).unwrap_or(i64::MAX));

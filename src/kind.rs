@@ -1,4 +1,4 @@
-//! Kinds, lanes, and the subjects and durable consumers named after them.
+//! Kinds, lanes, and the subjects and durables named after them.
 
 use std::fmt;
 
@@ -9,24 +9,24 @@ pub struct Kind {
     pub name: &'static str,
     /// Its stage.
     pub stage: Stage,
-    /// Its lanes; empty if it has a single queue.
+    /// Empty if it has a single queue.
     pub lanes: &'static [Lane],
 }
 
-/// The three stages (see `docs/ARCHITECTURE.md`), and maintenance beside them.
+/// The three stages (see `docs/ARCHITECTURE.md`), and maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Reads a care record and decides whether to tell anybody.
     Reminder,
     /// Expands one text to recipients, inbox rows and deliveries.
     Notification,
-    /// Sends to one address. Internal: its message is only a ledger id, and its record is the ledger row.
+    /// Sends to one address. Internal: its message is only a ledger id.
     Delivery,
     /// Maintains Carebell's own tables. Plans no further jobs.
     Maintenance,
 }
 
-/// Urgency of a job. Each lane is a queue of its own, so none waits behind another.
+/// Urgency of a job. Each lane has a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
     /// Medication: now.
@@ -38,31 +38,31 @@ pub enum Lane {
 }
 
 impl Kind {
-    /// A first-stage kind with one queue on `jobs.<name>`.
+    /// A first-stage kind: one queue, `jobs.<name>`.
     #[must_use]
     pub const fn reminder(name: &'static str) -> Self {
         Self { name, stage: Stage::Reminder, lanes: &[] }
     }
 
-    /// A second-stage kind with three queues on `jobs.<name>.<lane>`.
+    /// A second-stage kind: three queues, `jobs.<name>.<lane>`.
     #[must_use]
     pub const fn notification(name: &'static str) -> Self {
         Self { name, stage: Stage::Notification, lanes: &[Lane::Critical, Lane::Normal, Lane::Bulk] }
     }
 
-    /// A third-stage kind with two queues on `deliver.<channel>.<lane>`; `name` begins with `deliver.`.
+    /// A third-stage kind: two queues, `deliver.<channel>.<lane>`. `name` begins with `deliver.`.
     #[must_use]
     pub const fn delivery(name: &'static str) -> Self {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
     }
 
-    /// A maintenance kind with one queue on `jobs.<name>`.
+    /// A maintenance kind: one queue, `jobs.<name>`.
     #[must_use]
     pub const fn maintenance(name: &'static str) -> Self {
         Self { name, stage: Stage::Maintenance, lanes: &[] }
     }
 
-    /// Whether `streams/JOBS.json` sources this kind from the delayed jobs. Maintenance repeats by a schedule instead.
+    /// Whether `streams/JOBS.json` sources this kind from the delayed jobs. Maintenance has schedules instead.
     #[must_use]
     pub const fn can_be_delayed(&self) -> bool {
         !matches!(self.stage, Stage::Maintenance | Stage::Delivery)
@@ -78,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// Its queues, most urgent first.
+    /// Most urgent first.
     #[must_use]
     pub fn queues(&self) -> Vec<Queue> {
         if self.lanes.is_empty() {
@@ -101,7 +101,7 @@ impl fmt::Display for Kind {
 }
 
 impl Lane {
-    /// The token in subjects, tables and commands.
+    /// As in subjects, tables and commands.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -111,7 +111,7 @@ impl Lane {
         }
     }
 
-    /// Parses the token.
+    /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Critical, Self::Normal, Self::Bulk].into_iter().find(|lane| lane.name() == text)
@@ -124,17 +124,17 @@ impl fmt::Display for Lane {
     }
 }
 
-/// One durable pull consumer: a kind, and its lane if it has lanes.
+/// One durable pull consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// The kind.
     pub kind: Kind,
-    /// Its lane, if it has lanes.
+    /// Its lane, if the kind has lanes.
     pub lane: Option<Lane>,
 }
 
 impl Queue {
-    /// The durable's name, also used in its file name in `streams/`.
+    /// The durable's name, also in its file name in `streams/`.
     #[must_use]
     pub fn durable(&self) -> String {
         let name = self.kind.name.replace('.', "_");

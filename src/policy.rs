@@ -1,4 +1,4 @@
-//! A queue's policy: attempts, backoff, timeout, concurrency, rate. Declared as consumer `metadata` in `streams/`.
+//! A queue's policy, declared as consumer `metadata` in `streams/`.
 
 mod rate;
 
@@ -14,11 +14,11 @@ pub struct Policy {
     pub attempts: u32,
     /// Wait between attempts.
     pub backoff: Backoff,
-    /// Random variation of the wait, as a fraction of it (0.2 = ±20 %): jobs that fail together come back apart.
+    /// Random part of the wait (0.2 = ±20 %): jobs that fail together come back apart.
     pub jitter: f64,
     /// Limit of one run.
     pub timeout: Duration,
-    /// Jobs of this queue that a process runs at once; at least 1.
+    /// Jobs that a process runs at once; at least 1.
     pub concurrency: usize,
     /// Most attempts that a job may ask for; at least `attempts`.
     pub max_attempts: u32,
@@ -92,7 +92,7 @@ impl fmt::Display for Backoff {
     }
 }
 
-/// An invalid key or value of a policy.
+/// An invalid key or value.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("`{key}` is {found:?}; expected {expected}")]
 pub struct PolicyError {
@@ -126,7 +126,7 @@ impl Policy {
     /// Parses a consumer's `metadata`.
     ///
     /// # Errors
-    /// Names the missing, malformed or unknown key.
+    /// Names the faulty key.
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, PolicyError> {
         let unknown = metadata.keys().find(|key| key.starts_with("carebell.") && !KEYS.contains(&key.as_str()));
         if let Some(key) = unknown {
@@ -163,7 +163,7 @@ impl Policy {
         }
     }
 
-    /// Wait after the `failures`-th recorded failure (1 = the first), with jitter.
+    /// Wait after the `failures`-th failure (from 1), with jitter.
     #[must_use]
     pub fn delay(&self, failures: u32, random: &Random) -> Duration {
         let swing = 1.0 + self.jitter * (2.0 * random.fraction() - 1.0);
@@ -172,7 +172,7 @@ impl Policy {
 }
 
 impl Backoff {
-    /// Wait after the `failures`-th recorded failure (1 = the first), without jitter.
+    /// Wait after the `failures`-th failure (from 1), without jitter.
     #[must_use]
     pub fn wait(&self, failures: u32) -> Duration {
         match *self {
@@ -193,7 +193,7 @@ impl Backoff {
         }
     }
 
-    /// The same, but no wait longer than `most`.
+    /// Limits each wait to `most`.
     #[must_use]
     pub fn at_most(self, most: Duration) -> Self {
         match self {

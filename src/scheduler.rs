@@ -1,7 +1,7 @@
-//! Publishes due jobs: saved schedules, and reminders that follow from the care tables ([`care`]).
+//! Publishes due jobs: saved schedules, and reminders from the care tables ([`care`]).
 //!
 //! Any number of schedulers may run. Each locks due rows, publishes their jobs and moves the rows on in one
-//! transaction. Job ids follow from schedule and instant, so publishing twice after a crash has no second effect.
+//! transaction. Job ids are deterministic, so publishing twice after a crash has no second effect.
 
 pub mod care;
 mod saved;
@@ -25,32 +25,32 @@ use crate::{
     store::{CARE_CHANGED, CHANGED, Store},
 };
 
-/// Also bounds how late a lost announcement or a clock jump is noticed.
+/// Also bounds how late a lost announcement or clock jump is noticed.
 const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 
-/// After a pass that found due rows locked by another scheduler, and after one that could not publish all of them.
+/// After a pass that found due rows locked, and after one that could not publish all of them.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 const STUCK_SLEEP: TimeDelta = TimeDelta::seconds(1);
 
-/// Locked rows, and others due, wait this long for a publish.
+/// Locked rows and others wait this long for a publish.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Ample time for a thousand publishes and their statements.
+/// Ample time for a thousand publishes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Many times the duration for a hundred thousand doses. Bounds the wait for a foreign lock.
+/// Ample time for a hundred thousand doses. Bounds the wait for a foreign lock.
 const LOOK_TIMEOUT: Duration = Duration::from_mins(5);
 
-/// Wait after the database or server did not answer.
+/// After a failure of database or server.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Between two looks at the care tables, however often changes are announced.
+/// Between two looks at the care tables, however often they change.
 const LOOK_APART: Duration = Duration::from_secs(1);
 
-/// Between two looks while the tables cannot be read, or another scheduler reads them.
+/// Between two looks while the tables are unreadable or another scheduler is looking.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// Most schedules or reminders per transaction.
+/// Schedules or reminders per transaction.
 const BATCH: usize = 1000;
 
 /// Publishes due jobs.
@@ -59,7 +59,7 @@ pub struct Scheduler {
     store: Store,
     producer: Producer,
     clock: Clock,
-    /// Told how late jobs were.
+    /// Receives the delays.
     pub health: Arc<Health>,
     stuck: Stuck,
 }
@@ -69,7 +69,7 @@ pub struct Scheduler {
 pub struct Pass {
     /// Schedules that were due.
     pub seen: usize,
-    /// Schedules or reminders that were due and moved on.
+    /// Schedules or reminders moved on.
     pub moved: usize,
     /// Those still due because publishing failed.
     pub stuck: usize,
@@ -82,9 +82,9 @@ pub struct Pass {
 /// Signals between the scheduler's tasks.
 #[derive(Default)]
 struct News {
-    /// A saved schedule may be due earlier than known.
+    /// A saved schedule may be due earlier.
     saved: Notify,
-    /// A care reminder may be due earlier than known.
+    /// A care reminder may be due earlier.
     sooner: Notify,
     /// Care data has changed.
     care: Notify,
@@ -97,7 +97,7 @@ impl Scheduler {
         Self { store, producer, clock, health, stuck: Stuck::default() }
     }
 
-    /// Runs until `stop`. Reports a panic and restarts.
+    /// Runs until `stop`. Restarts after a panic.
     pub async fn run(self, stop: CancellationToken) {
         while let Err(panic) = tokio::spawn(self.clone().run_all(stop.clone())).await {
             if stop.is_cancelled() {
@@ -136,7 +136,7 @@ impl Scheduler {
                 match open.hear().await {
                     Ok(Some(channel)) if channel == CHANGED => news.saved.notify_one(),
                     Ok(Some(_)) => news.care.notify_one(),
-                    // Reconnected: notifications were missed meanwhile.
+                    // Reconnected: some may have been missed.
                     Ok(None) => {
                         news.saved.notify_one();
                         news.care.notify_one();
@@ -151,7 +151,7 @@ impl Scheduler {
         }
     }
 
-    /// Publishes due schedules, then sleeps until the next is due or a schedule changes.
+    /// Publishes schedules whenever one is due or changed.
     async fn publish_saved(&self, news: &News) {
         loop {
             let rest = self.rest_after(SCHEDULER, self.saved_turn().await);
@@ -162,7 +162,7 @@ impl Scheduler {
         }
     }
 
-    /// Retries stuck schedules in a task of its own, so that others do not wait for them.
+    /// Retries stuck schedules separately, so that others do not wait.
     async fn publish_stuck(&self) {
         loop {
             if let Err(why) = within(self.mend(BATCH)).await {
@@ -172,7 +172,7 @@ impl Scheduler {
         }
     }
 
-    /// Publishes due care reminders, likewise.
+    /// Publishes care reminders whenever one is due.
     async fn publish_care(&self, news: &News) {
         loop {
             let rest = self.rest_after(CARE_REMINDERS, self.care_turn().await);
@@ -183,7 +183,7 @@ impl Scheduler {
         }
     }
 
-    /// Each loop has a health part of its own.
+    /// Each loop has its own health part.
     fn rest_after(&self, part: &'static str, turn: Result<TimeDelta, String>) -> Duration {
         match turn {
             Ok(rest) => {
@@ -197,7 +197,7 @@ impl Scheduler {
         }
     }
 
-    /// Looks at the care tables each minute and after changes. Runs beside publishing, which a slow look would delay.
+    /// Looks at the care tables each minute and after changes. A slow look does not delay publishing.
     async fn look(&self, news: &News) {
         let mut heard = None;
         loop {
@@ -217,8 +217,8 @@ impl Scheduler {
         }
     }
 
-    /// Looks at the care tables unless someone has within the last minute and after `heard`. Returns the time until the
-    /// next look, or `None` while another scheduler is looking.
+    /// Skips the look if someone looked within the last minute and after `heard`. Returns the time until the next one,
+    /// or `None` while another scheduler is looking.
     async fn look_if_needed(&self, heard: Option<DateTime<Utc>>) -> Result<Option<Duration>, String> {
         let looked_at = self.store.care_looked_at().await.map_err(|error| error.to_string())?;
         let since = looked_at.map(|looked_at| self.clock.now() - looked_at);
@@ -232,7 +232,7 @@ impl Scheduler {
         Ok(planned.map(|_| LOOK_EVERY.to_std().unwrap_or_default()))
     }
 
-    /// Also records whether the care tables are readable. `None` if they aren't.
+    /// Also records whether the care tables are readable. `None` if not.
     async fn look_once(&self, heard: Option<DateTime<Utc>>) -> Option<Duration> {
         let looked = timeout(LOOK_TIMEOUT, self.look_if_needed(heard)).await;
         match looked.unwrap_or_else(|_| Err(format!("no answer within {LOOK_TIMEOUT:?}"))) {
@@ -242,7 +242,7 @@ impl Scheduler {
             }
             Err(why) => {
                 tracing::warn!("the care tables cannot be looked at, again soon: {why}");
-                // A lost database has a health part of its own.
+                // A lost database has its own health part.
                 if self.store.ping().await.is_ok() {
                     self.health.set(CARE_TABLES, Part::Down(why));
                 }
@@ -251,7 +251,7 @@ impl Scheduler {
         }
     }
 
-    /// Publishes all due schedules. Returns the time until more are due.
+    /// Returns the time until more are due.
     async fn saved_turn(&self) -> Result<TimeDelta, String> {
         self.health.database_up().await;
         let mut lag = None;
@@ -274,7 +274,7 @@ impl Scheduler {
         Ok(self.until(next.without))
     }
 
-    /// Publishes all due care reminders. Returns the time until more are due.
+    /// Returns the time until more are due.
     async fn care_turn(&self) -> Result<TimeDelta, String> {
         self.health.database_up().await;
         let mut stuck = 0;
@@ -296,7 +296,7 @@ impl Scheduler {
         if until <= TimeDelta::zero() { SHORTEST_SLEEP } else { until.min(LONGEST_SLEEP) }
     }
 
-    /// Does not wait long for the server: the job is published again later, under the same id.
+    /// A timeout is harmless: the job is published again under the same id.
     async fn publish(&self, job: Submission) -> Result<(), String> {
         match timeout(PUBLISH_TIMEOUT, submit(&self.producer, job)).await {
             Ok(submitted) => submitted.map(|_| ()).map_err(|refused| refused.to_string()),
@@ -305,7 +305,7 @@ impl Scheduler {
     }
 }
 
-/// A step that takes longer has lost its database unnoticed.
+/// A slower step has lost its database unnoticed.
 async fn within<T>(step: impl Future<Output = Result<T, String>>) -> Result<T, String> {
     timeout(STEP_TIMEOUT, step).await.unwrap_or_else(|_| Err(format!("no answer within {STEP_TIMEOUT:?}")))
 }

@@ -1,7 +1,6 @@
-//! The streams and consumers that Carebell needs. The files in `streams/` are the wire JSON that the `nats` CLI also
-//! takes.
+//! Streams and consumers of Carebell. Files in `streams/` are wire JSON, which the `nats` CLI also takes.
 //!
-//! `apply` creates and updates but never deletes: a recreated durable would run its exhausted messages again.
+//! `apply` never deletes: a recreated durable would run its exhausted messages again.
 
 mod load;
 mod look;
@@ -24,7 +23,7 @@ use crate::{
     policy::{Policy, PolicyError},
 };
 
-/// Files by name, embedded at build time.
+/// Embedded at build time, by name.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
 
 /// Settings that differ between installations.
@@ -32,7 +31,7 @@ static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs")
 pub struct Adjustments {
     /// Replicas of each stream, whatever the files say.
     pub replicas: usize,
-    /// Changes to queue policies: durable (or `*`), key (`attempts`, …, `ack_wait`), value. The last one wins.
+    /// Policy changes: durable (or `*`), key (`attempts`, …, `ack_wait`), value. The last one wins.
     pub overrides: Vec<(String, String, String)>,
 }
 
@@ -42,17 +41,17 @@ impl Default for Adjustments {
     }
 }
 
-/// All streams and consumers, parsed and checked.
+/// All streams and consumers, checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
     streams: Vec<stream::Config>,
     consumers: Vec<Consumer>,
 }
 
-/// One durable pull consumer and its queue's policy.
+/// One durable pull consumer.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    /// The stream it reads.
+    /// Its stream.
     pub stream: String,
     /// Its configuration on the server.
     pub config: consumer::pull::Config,
@@ -68,7 +67,7 @@ impl Consumer {
     }
 }
 
-/// A mistake in a file of `streams/` or in an override.
+/// A mistake in `streams/` or in an override.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Not JSON, or of the wrong shape.
@@ -76,10 +75,10 @@ pub enum FileError {
     Shape {
         /// The file.
         file: String,
-        /// The mistake and its position.
+        /// The mistake.
         why: String,
     },
-    /// A key that neither the server nor Carebell knows.
+    /// A key unknown to server and Carebell.
     #[error("streams/{file}: unknown key `{key}`")]
     UnknownKey {
         /// The file.
@@ -104,7 +103,7 @@ pub enum FileError {
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct ServerError {
-    /// The action, and its stream or consumer.
+    /// The failed action.
     pub what: String,
     /// The server's error.
     pub why: String,
@@ -115,7 +114,7 @@ pub struct ServerError {
 pub struct Difference {
     /// `JOBS`, or `JOBS.reminder_medication`.
     pub place: String,
-    /// The field; empty if the whole stream or consumer is missing.
+    /// Empty if the whole stream or consumer is missing.
     pub field: String,
     /// The file's value.
     pub wanted: String,
@@ -136,7 +135,7 @@ impl Streams {
     /// The embedded files.
     ///
     /// # Errors
-    /// If an override is wrong. Tests check the files themselves.
+    /// If an override is wrong.
     pub fn embedded(adjustments: &Adjustments) -> Result<Self, FileError> {
         Self::read(FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())), adjustments)
     }
@@ -144,7 +143,7 @@ impl Streams {
     /// Files given as names and texts.
     ///
     /// # Errors
-    /// The first mistake, with its file and key.
+    /// The first mistake.
     pub fn read(
         files: impl IntoIterator<Item = (String, String)>,
         adjustments: &Adjustments,
@@ -163,7 +162,7 @@ impl Streams {
         Ok(Self { streams, consumers })
     }
 
-    /// The consumers, by file name.
+    /// All consumers, by file name.
     #[must_use]
     pub fn consumers(&self) -> &[Consumer] {
         &self.consumers
@@ -175,7 +174,7 @@ impl Streams {
         self.consumers.iter().map(|consumer| consumer.stream.clone()).collect()
     }
 
-    /// Streams that others source by subjects starting with `prefix`, each with those subjects.
+    /// Streams that others source by subjects starting with `prefix`, and these subjects.
     #[must_use]
     pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
         let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -196,7 +195,7 @@ impl Streams {
         self.consumers.iter().find(|consumer| consumer.durable() == durable)
     }
 
-    /// Creates and updates all streams and consumers. Returns their names.
+    /// Creates and updates everything. Returns the names.
     ///
     /// # Errors
     /// The server's first refusal.
@@ -220,10 +219,10 @@ impl Streams {
         Ok(done)
     }
 
-    /// Compares the server with the files, field by field. A missing stream or consumer is a difference.
+    /// Compares the server with the files, field by field.
     ///
     /// # Errors
-    /// If the server does not answer.
+    /// If the server does not answer. A missing stream is a difference, not an error.
     pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
         let mut differences = Vec::new();
         for config in &self.streams {
@@ -275,7 +274,7 @@ fn read_consumer(
         }
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
-    // Above the recorded attempts, since releases and lost workers count here too.
+    // Above the recorded attempts, since releases and lost workers count here.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
     Ok(Consumer { stream: stream.into(), config, policy })
 }
@@ -320,8 +319,8 @@ fn parse<T: serde::de::DeserializeOwned>(file: &str, json: &Value) -> Result<T, 
     T::deserialize(json).map_err(|error| FileError::Shape { file: file.into(), why: error.to_string() })
 }
 
-/// The client's types silently accept unknown keys, so the file is serialized again: an unknown key vanishes. Known
-/// keys with a default value vanish too, and are listed in [`is_default`].
+/// The client's types ignore unknown keys, so the file is serialized again to see which keys vanish. Known keys with a
+/// default value vanish too; see [`is_default`].
 fn refuse_unknown_keys<T: serde::Serialize>(file: &str, json: &Value, typed: &T) -> Result<(), FileError> {
     let written = serde_json::to_value(typed).unwrap_or_default();
     match vanished("", json, &written) {

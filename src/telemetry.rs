@@ -12,7 +12,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogConfig;
 
-/// Sets up logs, and a panic hook that logs a panic's place but not its text, which may hold data.
+/// Sets up logs, and a panic hook that omits the panic's text, which may contain data.
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);

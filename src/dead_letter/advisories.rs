@@ -1,8 +1,7 @@
-//! Buries messages delivered as often as their consumer allows: the server no longer delivers them, but keeps them in
-//! the work queue.
+//! Buries messages delivered as often as their consumer allows, which stay in the work queue undelivered.
 //!
-//! Normally workers end jobs long before, at the recorded attempts. This catches messages whose workers end without
-//! recording anything. The stream ADVISORIES keeps advisories while nobody listens.
+//! Normally workers end jobs long before. This catches messages whose workers die without recording anything. The
+//! stream ADVISORIES keeps advisories while nobody listens.
 
 use std::time::Duration;
 
@@ -81,7 +80,7 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         Ok(left) => left,
         // Acknowledged late, or handled before.
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
-        // The server may be slow, or the client cannot parse the message. The API's JSON shows which.
+        // A slow server, or a message that the client cannot parse. The API's JSON shows which.
         Err(_) => return bury_unreadable(effects.context(), &stream, advisory.stream_seq, effects.now()).await,
     };
     exhausted(effects, &stream, left, advisory.deliveries).await

@@ -23,7 +23,7 @@ use crate::{
 
 const STREAM: &str = "DEAD_LETTERS";
 
-/// How long the server may take for the next letter, and after which silence it is asked whether there is one.
+/// Limit for the next letter, and the silence after which the server is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 
@@ -34,11 +34,11 @@ pub struct Letter {
     pub number: u64,
     /// Its subject: `dead.<kind>.<stream>.<sequence>`.
     pub subject: String,
-    /// The job's kind; if unknown, as in its subject.
+    /// The job's kind, or that in its subject if unknown.
     pub kind: String,
     /// The job id.
     pub job_id: String,
-    /// Id of the job that an application published, from which this one followed.
+    /// Id of the original job published by an application.
     pub root_id: String,
     /// A [`DeadReason::name`].
     pub reason: String,
@@ -110,7 +110,7 @@ impl Letters {
         Ok(Self { context: context.clone(), stream })
     }
 
-    /// Shows every matching letter without its body, oldest first. Leaves out letters that arrive meanwhile.
+    /// Shows every matching letter without its body, oldest first, up to the last one at the start.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -207,7 +207,7 @@ impl Letters {
     }
 }
 
-/// `None` for a message that is no dead letter. Carebell publishes none.
+/// `None` for a foreign message.
 fn read(number: u64, subject: &str, headers: HeaderMap, body: Bytes) -> Option<Letter> {
     let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
     let instant = |name: &str| {

@@ -1,8 +1,8 @@
-//! Redrives and discards dead letters, and records it.
+//! Redrives and discards dead letters, on record.
 //!
-//! Each step is safe to repeat because of the order: make the delivery's ledger row claimable, publish the job, write
-//! the audit entry, delete the letter. After a crash the letter remains. Redriving it again publishes the same job id,
-//! which has no second effect.
+//! Each step is safe to repeat: make the delivery's ledger row claimable, publish the job, write the audit entry,
+//! delete the letter. After a crash the letter remains, and redriving it again publishes the same job id, which has no
+//! second effect.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
@@ -54,7 +54,7 @@ impl Redrive<'_> {
     /// Redrives at most [`CHUNK`] letters. Returns each letter's result, in order.
     ///
     /// # Errors
-    /// If the database does not answer. Published jobs are published again by the next call, without a second effect.
+    /// If the database does not answer. Trying again has no second effect.
     pub async fn redrive(&self, letters: &[Letter], change: &Change) -> Result<Vec<Result<(), String>>, String> {
         let deliveries: Vec<&str> =
             letters.iter().filter(|letter| is_delivery(letter)).map(|letter| letter.job_id.as_str()).collect();
@@ -77,7 +77,7 @@ impl Redrive<'_> {
     /// # Errors
     /// If the database or the server does not answer. The rest can be discarded again.
     pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
-        // Otherwise a delivery whose redrive was interrupted would stay pending in the ledger.
+        // After an interrupted redrive, the delivery would stay pending for ever.
         for letter in letters.iter().filter(|letter| is_delivery(letter)) {
             let reason = DeadReason::parse(&letter.reason).unwrap_or(DeadReason::Permanent);
             let given_up = self.store.give_up(&letter.job_id, reason, &letter.error, self.clock.now()).await;
@@ -140,13 +140,13 @@ impl Redrive<'_> {
     }
 }
 
-/// Whether the job is a delivery, whose body is only a ledger id.
+/// Whether the job's body is only a ledger id.
 #[must_use]
 pub fn is_delivery(letter: &Letter) -> bool {
     letter.original_subject.starts_with("deliver.")
 }
 
-/// The job's headers with its id, lineage and a new message id: the server would drop the old one as a duplicate.
+/// The job's headers with its id, lineage and a new message id: the old one would count as a duplicate.
 fn headers(letter: &Letter, change: &Change) -> HeaderMap {
     let mut set: Vec<(&str, String)> = Vec::new();
     if change.body.is_some() {

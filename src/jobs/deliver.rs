@@ -1,6 +1,6 @@
 //! `deliver.<channel>`: one claimed delivery to one address.
 //!
-//! Each channel judges answers in its own folder; their effect on the delivery is decided here for all channels.
+//! Each channel judges answers itself; their effect on the delivery is decided here.
 
 use std::time::Duration;
 
@@ -15,13 +15,13 @@ use crate::{
     wire,
 };
 
-/// Only for messages without `Carebell-Not-After`. Carebell publishes none.
+/// Only for messages without `Carebell-Not-After`; Carebell publishes none.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
 /// Deliveries that wait for a provider come back spread over this time.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// A delivery by the channel of this number (`Channel::Email as usize`). The claim in the context contains the rest.
+/// A delivery by the channel of this number (`Channel::Email as usize`), described by the claim in the context.
 #[derive(Debug)]
 pub struct Deliver<const CHANNEL: usize>;
 
@@ -109,7 +109,7 @@ fn wish(claim: &Claim, channel: Channel, now: DateTime<Utc>, not_after: DateTime
     }
 }
 
-/// The address of the claim. Without a subscription or webhook, [`Claim::is_theirs`] is false.
+/// Missing subscriptions and webhooks are excluded by [`Claim::is_theirs`].
 fn address(claim: &Claim) -> Address<'_> {
     match (&claim.subscription, &claim.webhook) {
         (Some(subscription), _) => Address::Subscription {
@@ -122,7 +122,7 @@ fn address(claim: &Claim) -> Address<'_> {
     }
 }
 
-/// Decides the delivery's outcome by the provider's answer.
+/// The delivery's outcome after an answer.
 fn outcome(
     channel: Channel,
     sent: Sent,
@@ -138,7 +138,7 @@ fn outcome(
         }
         Sent::Answered { provider, answer } => (provider, answer),
     };
-    // Logs, dead letters and traces omit the hosts of webhooks: users name them, and they may be personal.
+    // Logs, dead letters and traces omit hosts of webhooks, which may be personal.
     let said = |why: String| if channel == Channel::Webhook { why } else { format!("{provider}: {why}") };
     match answer {
         Answer::Accepted { answer, provider_id } => Ok(Outcome::Done(Plan::receipt(Receipt {

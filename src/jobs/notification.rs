@@ -1,5 +1,4 @@
-//! `notification`: one text for many people. Expands to inbox rows and to one delivery per recipient × channel ×
-//! address.
+//! `notification`: one text for many people. Expands to inbox rows and one delivery per recipient × channel × address.
 
 mod texts;
 
@@ -38,10 +37,10 @@ pub struct Notification {
     users: BTreeSet<String>,
     emails: BTreeSet<String>,
     phones: BTreeSet<String>,
-    /// The channels named by the job, or `None` to follow the recipients' preferences.
+    /// Named by the job; `None` follows the recipients' preferences.
     channels: Option<BTreeSet<Channel>>,
     content: Content,
-    /// The source of title and body, unless the job contains them.
+    /// The source of title and body, unless the job has them.
     template: Option<Template>,
 }
 
@@ -117,7 +116,7 @@ impl Notification {
         Ok(())
     }
 
-    /// Every known user gets an inbox row, whatever the channels: pushes and mails link to it.
+    /// Every known user gets an inbox row, since pushes and mails link to it.
     fn plan(mut self, cx: &Context, people: &BTreeMap<String, Person>) -> Result<Plan, Failure> {
         let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
         let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
@@ -143,7 +142,7 @@ impl Notification {
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
         }
-        // A bare number gets a text message unless the job names channels.
+        // A bare number gets a text message by default.
         let raw = self.emails.iter().map(|email| (email, &[Channel::Email][..]));
         let raw = raw.chain(self.phones.iter().map(|phone| (phone, &BY_PHONE[..])));
         for (address, ways) in raw {
@@ -162,8 +161,8 @@ impl Notification {
         Ok(Plan { contents: texts.contents(), inbox, deliveries, at_once, ..Plan::default() })
     }
 
-    /// Whether to reach a user by a channel, or only record why not. A channel that nobody asked for and that is
-    /// missing needs no record.
+    /// Whether to reach a user by a channel, or only record why not. A missing channel that nobody asked for needs no
+    /// record.
     #[expect(clippy::option_option, reason = "three answers: no, yes, and yes but")]
     fn unsent_to(&self, person: &Person, channel: Channel, cx: &Context) -> Option<Option<Unsent>> {
         let named = self.names(channel);
@@ -211,7 +210,7 @@ fn new_id(cx: &Context) -> String {
     cx.random.uuid(cx.clock.now()).to_string()
 }
 
-/// A notification to these users, as the next job. `text` names a template and its variables.
+/// A notification to these users. `text` names a template and its variables.
 pub(super) fn to_users(
     cx: &Context,
     users: &[String],
@@ -224,7 +223,7 @@ pub(super) fn to_users(
     Ok(NextJob { kind: Notification::KIND, lane, suffix: "notification", body: notification.encode_to_vec() })
 }
 
-/// `None` if no channel is named. The inbox is no channel: its rows are always written.
+/// The inbox is no channel: its rows are always written.
 fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
     let mut channels = BTreeSet::new();
     for channel in named {
@@ -244,7 +243,7 @@ fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
     Ok((!named.is_empty()).then_some(channels))
 }
 
-/// A path of the application or an https URL. Anything else, such as `javascript:`, might be executed.
+/// Anything else, such as `javascript:`, might be executed.
 fn link(url: &str) -> Result<Option<String>, Invalid> {
     let url = job::text("url", url, LONGEST_URL)?;
     let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
@@ -256,7 +255,6 @@ fn link(url: &str) -> Result<Option<String>, Invalid> {
     }
 }
 
-/// JSON of the application, within limits.
 fn json(field: &'static str, data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {
     let data = wire::struct_to_json(data.unwrap_or_default());
     let data = Value::Object(data);

@@ -1,5 +1,5 @@
-//! Wraps the `cron` crate. It only sees civil time, passed as if it were UTC: given a zone, it would skip lost times
-//! and double repeated ones regardless of the schedule's rules.
+//! Wraps the `cron` crate, which gets civil time as if it were UTC: given a zone, it would skip lost times and double
+//! repeated ones, whatever the schedule's rules.
 //!
 //! In its dialect seconds come first, Sunday is 1, 0 is refused, and a day must match both day-of-month and
 //! day-of-week. So it gets plain lists of numbers, and two schedules when either field is enough.
@@ -15,7 +15,7 @@ use super::field::Values;
 #[derive(Clone, Debug)]
 pub(super) struct Civil {
     schedule: Schedule,
-    /// The days of the week, if days of week and month are both restricted; `schedule` then has those of the month.
+    /// The days of the week, if both they and days of the month (in `schedule`) are restricted.
     or: Option<Schedule>,
 }
 
@@ -30,7 +30,7 @@ pub(super) struct Fields {
 }
 
 impl Civil {
-    /// `None` if the crate refuses the translation. It accepts all values within their bounds.
+    /// `None` if the crate refuses the translation. It accepts all values within bounds.
     pub(super) fn new(fields: &Fields) -> Option<Self> {
         let schedule = |day_of_month: &str, day_of_week: &str| {
             let (second, minute) = (list(fields.second, 0), list(fields.minute, 0));
@@ -44,7 +44,7 @@ impl Civil {
         Some(Self { schedule: schedule(&day_of_month, "*")?, or: Some(schedule("*", &day_of_week)?) })
     }
 
-    /// The first civil time after `local`, up to the end of 2100, where the crate stops.
+    /// The first civil time after `local`, up to the end of 2100.
     pub(super) fn next_after(&self, local: NaiveDateTime) -> Option<NaiveDateTime> {
         let next = next_of(&self.schedule, local);
         match self.or.as_ref().and_then(|or| next_of(or, local)) {

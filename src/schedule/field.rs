@@ -108,7 +108,7 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// The seconds of an expression without seconds.
+    /// For expressions without seconds.
     pub(super) const ZERO: Self = Self { set: 1, unrestricted: false };
 
     /// `number` is the field's position, from 1.
@@ -176,7 +176,7 @@ fn parse_step(field: Field, part: &str, step: &str) -> Result<usize, String> {
     match digits(step) {
         Some(0) => Err(wrong("is 0; steps begin at 1")),
         Some(step) if step <= most => Ok(step as usize),
-        // Taken literally, only the first value would match, turning `*/90` minutes into an hour.
+        // Taken literally, `*/90` minutes would be an hour.
         Some(_) => Err(wrong(&format!("is more than {most}; longer intervals are written like `@every 90m`"))),
         None => Err(wrong("is no whole number")),
     }

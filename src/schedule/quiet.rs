@@ -13,7 +13,7 @@ use super::zone::{FARTHEST, View};
 pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();
     let nights = u64::from(to <= from);
-    // Clocks are set back over midnight too, so tomorrow's may already have begun.
+    // If a clock is set back over midnight, tomorrow's may have begun.
     let days = [today.checked_sub_days(Days::new(1)), Some(today), today.checked_add_days(Days::new(1))];
     days.into_iter().flatten().find_map(|day| {
         let begin = instants(zone, day.and_time(from)).0;
@@ -64,13 +64,13 @@ mod tests {
             // An hour less in spring, an hour more in autumn.
             ("22:00", "07:00", "2027-03-27T22:00:00Z", Some("2027-03-28T05:00:00Z")),
             ("22:00", "07:00", "2027-10-30T22:00:00Z", Some("2027-10-31T06:00:00Z")),
-            // They end in the skipped hour: at its end.
+            // End in the skipped hour: at its end.
             ("22:00", "02:30", "2027-03-28T00:59:00Z", Some("2027-03-28T01:00:00Z")),
             ("22:00", "02:30", "2027-03-28T01:00:00Z", None),
-            // They end in the repeated hour: the second time.
+            // End in the repeated hour: the second time.
             ("22:00", "02:30", "2027-10-31T00:45:00Z", Some("2027-10-31T01:30:00Z")),
             ("22:00", "02:30", "2027-10-31T01:30:00Z", None),
-            // They begin in the repeated hour: the first time.
+            // Begin in the repeated hour: the first time.
             ("02:30", "05:00", "2027-10-31T00:29:00Z", None),
             ("02:30", "05:00", "2027-10-31T01:10:00Z", Some("2027-10-31T04:00:00Z")),
         ] {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     proptest! {
-        // 1970-01-10 to 2040: in far years a zone's table may end within a window.
+        // 1970-01-10 to 2040: later, a zone's table may end within a window.
         #[test]
         fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32,
                                              seconds in 777_600..2_208_988_800_i64,
@@ -96,7 +96,7 @@ mod tests {
                 prop_assert!(end > now && end <= now + TimeDelta::hours(50));
                 prop_assert_eq!(quiet_until(at(from), at(to), zone, end - TimeDelta::nanoseconds(1)).map(|_| ()), Some(()));
             }
-            // Around a clock change, the wall clock alone is ambiguous.
+            // The wall clock is ambiguous around a change.
             let still = View::new(zone, now - FARTHEST * 2, now + FARTHEST * 2 - TimeDelta::seconds(1)).change.is_none();
             if still {
                 let local = zone.from_utc_datetime(&now.naive_utc()).time().num_seconds_from_midnight();

@@ -29,13 +29,13 @@ impl DayPart {
     }
 }
 
-/// A view spans at most four days, including a look back for a repeated hour that isn't over.
+/// A view spans at most four days, including a look back for a repeated hour.
 const STEP: TimeDelta = TimeDelta::hours(48);
 
 const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 
-/// All civil times whose instants lie after `after` and not after `until`, ordered, each in one part. A skipped time
-/// happens right after the gap, a repeated one the first time (rules `shift` and `first`).
+/// All civil times with instants after `after` and not after `until`, ordered, each in one part. A skipped time happens
+/// right after the gap, a repeated one the first time (rules `shift` and `first`).
 #[must_use]
 pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DayPart> {
     let mut parts = Vec::new();
@@ -49,8 +49,8 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
                 add(&mut parts, times, view.offset, from);
             }
             Some(Change { at, before, after: offset }) => {
-                // Civil times before the clock's reading at the change use the old offset, others the new one: it puts
-                // skipped times before the change, and leaves repeated times out.
+                // Civil times before the clock's reading at the change use the old offset, others the new one. That
+                // clamps skipped times to the change and leaves repeated times out.
                 let clock = civil(at, before);
                 if from < at {
                     add(

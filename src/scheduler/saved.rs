@@ -58,11 +58,11 @@ impl Stuck {
 }
 
 impl Scheduler {
-    /// Publishes at most `limit` due schedules and moves them on, leaving out stuck ones. Public for tests with their
-    /// own clock.
+    /// Publishes at most `limit` due schedules, without stuck ones, and moves them on. Public for tests with their own
+    /// clock.
     ///
     /// # Errors
-    /// If the database does not answer. All stay due then.
+    /// If the database does not answer. All stay due.
     pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
         self.pass_of(limit, &self.stuck.ids(), None).await
     }
@@ -80,7 +80,7 @@ impl Scheduler {
     async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Pass, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
-        // Any not found were moved on, paused, deleted, or locked by another scheduler.
+        // Any not found were moved on, paused, deleted, or locked elsewhere.
         if let Some(only) = only {
             self.stuck.remove(only.iter().map(String::as_str));
         }
@@ -114,7 +114,7 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// Publishes one schedule's jobs. Returns the decision and the last job's id.
+    /// Returns the decision and the last job's id.
     async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
         let name = &row.spec.name;
         let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };

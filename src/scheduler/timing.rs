@@ -1,5 +1,5 @@
-//! Decides when a schedule is due, and handles missed instants. Pure, so that a month of downtime is tested in a
-//! microsecond.
+//! Decides when a schedule is due, and handles missed instants. Pure: tests run through a month of downtime in
+//! microseconds.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,15 +8,15 @@ use crate::{
     store::{Next, ScheduleSpec},
 };
 
-/// An instant published no later than this is on time, whatever the rule for missed ones.
+/// An instant published no later than this is on time.
 pub const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 
-/// Longest jitter, in seconds: a day.
+/// In seconds: a day.
 pub const LONGEST_JITTER: i64 = 86_400;
-/// Longest window for missed instants, in seconds: a year.
+/// In seconds: a year.
 pub const LONGEST_WINDOW: i64 = 366 * 86_400;
 
-/// Missed instants are counted up to this: a schedule of each second has millions in a month.
+/// Missed instants are counted up to this: a month has millions of seconds.
 const COUNTED: usize = 1000;
 
 /// Rule for instants missed while no scheduler ran.
@@ -24,13 +24,13 @@ const COUNTED: usize = 1000;
 pub enum Missed {
     /// They are dropped.
     Skip,
-    /// The newest is made up, unless another instant is on time.
+    /// The newest is made up, unless another is on time.
     Latest,
     /// The newest ones, up to this many, are made up.
     All(usize),
 }
 
-/// A parsed and checked schedule.
+/// A parsed schedule.
 #[derive(Clone, Debug)]
 pub struct Timing {
     name: String,
@@ -47,9 +47,9 @@ pub struct Timing {
 pub struct Decision {
     /// Instants to publish, oldest first.
     pub publish: Vec<DateTime<Utc>>,
-    /// Missed instants that are not published, at most a thousand.
+    /// Missed instants not published, at most a thousand.
     pub missed: usize,
-    /// The handling of missed ones, in words.
+    /// Describes the handling of missed ones.
     pub note: Option<String>,
     /// Its next instant.
     pub next: Next,
@@ -73,7 +73,7 @@ impl Timing {
             "all" => Missed::All(usize::try_from(spec.missed_limit).unwrap_or(1)),
             _ => return Err("the rule for missed instants must be skip, latest or all".into()),
         };
-        // Clamped, so that no later arithmetic overflows.
+        // Clamped to avoid overflows.
         let seconds = |seconds: i64, most: i64| TimeDelta::seconds(seconds.clamp(0, most));
         Ok(Self {
             name: spec.name.clone(),
@@ -102,7 +102,7 @@ impl Timing {
         self.calendar.next_after(instant).filter(|at| self.ends_at.is_none_or(|end| *at < end))
     }
 
-    /// Adds the jitter, a hash of schedule and instant, so that all schedulers agree.
+    /// The jitter is a hash of schedule and instant, so that all schedulers agree.
     fn due(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
         let Ok(range) = u64::try_from(self.jitter.num_milliseconds()) else { return instant };
         if range == 0 {
@@ -127,7 +127,7 @@ impl Timing {
             due.push(at);
             rest = self.after(at);
         }
-        // An instant with less jitter than the previous one waits for it, and is not late for that.
+        // An instant with less jitter than the previous one waits for it, without being late.
         let mut latest_due = DateTime::<Utc>::MIN_UTC;
         let (on_time, mut late): (Vec<_>, Vec<_>) = due.into_iter().partition(|at| {
             latest_due = latest_due.max(self.due(*at));
@@ -150,7 +150,7 @@ impl Timing {
         following.take_while(|at| *at < until).take(COUNTED).collect()
     }
 
-    /// The missed instants to publish anyway, oldest first.
+    /// Missed instants to publish anyway, oldest first.
     fn made_up(
         &self,
         next: DateTime<Utc>,
@@ -176,8 +176,8 @@ impl Timing {
         newest.split_off(newest.len().saturating_sub(count))
     }
 
-    /// The newest `count` instants from `from` until before `until`. Looks back in doubling steps instead of walking
-    /// through months of seconds.
+    /// The newest `count` instants from `from` until before `until`. Looks back in doubling steps to avoid walking
+    /// through a month of seconds.
     fn newest_before(&self, until: DateTime<Utc>, from: DateTime<Utc>, count: usize) -> Vec<DateTime<Utc>> {
         let mut back = TimeDelta::minutes(1);
         loop {
@@ -246,7 +246,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The decision for a schedule due at 09:00 when a scheduler starts at `now`.
+    /// The decision at `now` for a schedule due at 09:00.
     fn back_at(spec: &ScheduleSpec, now: &str) -> (Vec<String>, usize, Option<String>, Option<DateTime<Utc>>) {
         let decision = Timing::read(spec).unwrap().decide(at("2026-02-02T09:00:00Z"), at(now));
         let clock = |at: &DateTime<Utc>| at.format("%d %H:%M:%S").to_string();
@@ -334,8 +334,7 @@ mod tests {
             prop_assert_eq!(published, expected);
         }
 
-        /// With an unlimited window, each instant is published once, in order, and not before it is due, whenever the
-        /// scheduler runs.
+        /// With an unlimited window, each instant is published once, in order, and not before it is due.
         #[test]
         fn each_instant_once(steps in prop::collection::vec(1i64..2_000, 1..40), jitter in 0i64..120) {
             let spec = ScheduleSpec {

@@ -1,4 +1,4 @@
-//! Current load of a queue or stream.
+//! Current load of queues and streams.
 
 use async_nats::jetstream::{self, context::ConsumerInfoErrorKind};
 use chrono::{DateTime, Utc};
@@ -10,7 +10,7 @@ use super::{Consumer, ServerError, Streams, is_missing, server_error};
 pub struct Load {
     /// Messages not delivered yet.
     pub waiting: u64,
-    /// Messages delivered and not acknowledged: running, or waiting for the next attempt.
+    /// Messages running, or waiting for the next attempt.
     pub in_flight: u64,
     /// Open pulls. With none, nobody works on this queue.
     pub pulls: u64,
@@ -19,13 +19,13 @@ pub struct Load {
 }
 
 impl Consumer {
-    /// Whether it delivers jobs. The advisory consumer does not.
+    /// The advisory consumer is not a queue.
     #[must_use]
     pub fn is_queue(&self) -> bool {
         !self.config.filter_subject.starts_with('$')
     }
 
-    /// Its load, or `None` if it isn't on the server.
+    /// Its load, or `None` if the server lacks it.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -49,7 +49,7 @@ impl Consumer {
         };
         if load.waiting > 0 {
             let next = info.delivered.stream_sequence + 1;
-            // It may be gone, or have headers that the client cannot parse: no reason to fail.
+            // It may be gone, or unreadable by the client: no reason to fail.
             let oldest = stream.get_first_raw_message_by_subject(&self.config.filter_subject, next).await;
             load.oldest = oldest.ok().and_then(|message| DateTime::from_timestamp(message.time.unix_timestamp(), 0));
         }
@@ -58,7 +58,7 @@ impl Consumer {
 }
 
 impl Streams {
-    /// Number of messages in a stream, or `None` if it isn't on the server.
+    /// Number of messages in a stream, or `None` if the server lacks it.
     ///
     /// # Errors
     /// If the server does not answer.

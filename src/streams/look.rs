@@ -17,7 +17,7 @@ pub enum LookError {
     /// `JetStream` is not enabled for the account.
     #[error("JetStream is not enabled for the account")]
     NotEnabled,
-    /// Any other error, for example that no leader is elected.
+    /// Any other, for example that no leader is elected.
     #[error("{0}")]
     Other(String),
 }
@@ -31,7 +31,7 @@ impl Streams {
     /// Compares an answer of `$JS.API.STREAM.INFO.<name>` with the file.
     ///
     /// # Errors
-    /// If the answer is an error other than "stream not found".
+    /// If it is an error other than "not found".
     pub fn look_at_stream(&self, name: &str, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
         let mut differences = Vec::new();
         match read::<stream::Info>(answer)? {
@@ -56,7 +56,7 @@ impl Consumer {
     /// Compares an answer of `$JS.API.CONSUMER.INFO.<stream>.<durable>` with the file.
     ///
     /// # Errors
-    /// If the answer is an error other than "stream not found" or "consumer not found".
+    /// If it is an error other than "not found".
     pub fn look(&self, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
         Ok(match read::<consumer::Info>(answer)? {
             None => vec![missing(&self.place())],
@@ -75,7 +75,7 @@ impl Consumer {
     }
 }
 
-/// The server's time stamp in an answer about a stream or consumer.
+/// The server's time in an answer.
 #[must_use]
 pub fn written_at(answer: &[u8]) -> Option<DateTime<Utc>> {
     #[derive(Deserialize)]

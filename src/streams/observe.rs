@@ -45,7 +45,7 @@ pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue
     }
 }
 
-/// Returns whether all queues were seen. Costs one request per stream, and one per queue with waiting messages.
+/// Returns whether all queues were seen. Costs one request per stream, and one per backlogged queue.
 async fn look_at_queues(
     streams: &Streams,
     context: &jetstream::Context,

@@ -1,5 +1,5 @@
-//! Metrics of a worker. Recording takes a few atomic additions on handles made once per queue, provider and group; only
-//! reasons are looked up by label.
+//! Metrics of a worker. Recording takes a few atomic additions on prepared handles; only reasons are looked up by
+//! label.
 //!
 //! No other file names `prometheus`.
 
@@ -39,7 +39,7 @@ struct Inner {
     registry: Registry,
     /// In the order of [`Metric::ALL`].
     families: Vec<Family>,
-    /// Held while a scrape fills in the values read on demand, so that no other sees half of them.
+    /// Held while a scrape fills in current values, so that no other sees half of them.
     filling: Mutex<()>,
 }
 
@@ -92,7 +92,7 @@ pub struct QueueState {
 /// Values read on each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Present {
-    /// The worst breaker by channel and label, from 0 (closed) to 1 (open).
+    /// The worst breaker by channel and label: 0 closed, 1 open.
     pub breakers: BTreeMap<(Channel, String), f64>,
     /// Whether each part works.
     pub parts: BTreeMap<&'static str, bool>,
@@ -275,7 +275,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl QueueMetrics {
-    /// Counts a message that was begun, and its time in the queue if it is the first delivery.
+    /// Counts a message that was begun, with its time in the queue if it is the first delivery.
     pub fn begun(&self, waited: Option<Duration>) {
         self.consumed.inc();
         if let Some(waited) = waited {

@@ -1,7 +1,7 @@
-//! Every metric with its name, type and help. A test compares `docs/METRICS.md` with this file.
+//! Every metric. A test compares `docs/METRICS.md` with this file.
 //!
-//! Names follow OpenTelemetry's messaging conventions in Prometheus form, with `_` for `.` and a suffix for unit and
-//! `_total`. Carebell's own begin with `carebell_`. Process metrics are named as in Prometheus client libraries.
+//! Names follow OpenTelemetry's messaging conventions in Prometheus form (`_` for `.`, suffixes for unit and `_total`),
+//! else begin with `carebell_`. Process metrics are named as in Prometheus client libraries.
 
 /// Prometheus metric type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,7 +83,7 @@ pub struct Spec {
     pub r#type: Type,
     /// Its unit.
     pub unit: Unit,
-    /// Label names. Their values are bounded by configuration and code, and never personal.
+    /// Label names. Values are bounded by configuration and code, and never personal.
     pub labels: &'static [&'static str],
     /// Upper bounds of a histogram's buckets.
     pub buckets: &'static [f64],

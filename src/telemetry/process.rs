@@ -2,7 +2,7 @@
 
 use std::fs;
 
-/// Ticks per second in `/proc`: the same on all machines that Linux runs on today.
+/// Ticks per second in `/proc`, the same on all current machines.
 const TICKS: f64 = 100.0;
 
 /// Resource use of a process.

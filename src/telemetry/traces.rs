@@ -1,8 +1,7 @@
-//! Traces: one tree of spans for a job's publisher, its runs, the messages it publishes, and the requests to providers.
+//! Traces: one tree of spans for a job's publisher, runs, messages and requests to providers.
 //!
-//! Sampling is decided before any span exists, by the flag in the message and the configured sampler. An unsampled
-//! message costs a look at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash
-//! along with the plan.
+//! Sampling is decided before any span exists, by the message's flag and the sampler. An unsampled message costs a look
+//! at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash along with the plan.
 //!
 //! Only this module names `opentelemetry`.
 
@@ -40,7 +39,7 @@ struct Traces {
 /// One per process.
 static TRACES: OnceLock<Traces> = OnceLock::new();
 
-/// Sets up traces for the process. A second call changes nothing. Must be called within a Tokio runtime.
+/// Sets up traces once per process, within a Tokio runtime.
 ///
 /// # Errors
 /// If the exporter's configuration is invalid. The error shows no secrets.

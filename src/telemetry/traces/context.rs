@@ -1,5 +1,5 @@
-//! Trace context as stored with each job (`Meta::trace`, columns `trace`): the text of `traceparent`, then optionally a
-//! blank and the text of `tracestate` (W3C Trace Context).
+//! Trace context as stored with each job (columns `trace`): the text of `traceparent`, then optionally a blank and
+//! `tracestate` (W3C Trace Context).
 
 use std::str::FromStr;
 
@@ -11,12 +11,11 @@ const LENGTH: usize = 55;
 /// W3C asks for at least 512 characters.
 const LONGEST_STATE: usize = 512;
 
-/// The context in two headers. An invalid `traceparent` gives `None`, which is no reason to refuse a job. An invalid or
-/// empty `tracestate` is left out.
+/// The context in two headers. An invalid `traceparent` gives `None`; an invalid or empty `tracestate` is left out.
 #[must_use]
 pub fn of_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<String> {
     let parent = traceparent.filter(|text| is_traceparent(text))?;
-    // From a later version, take the part known here.
+    // Keeps the known part of a later version.
     let mut trace = String::with_capacity(LENGTH + tracestate.map_or(0, |state| state.len() + 1));
     trace.push_str("00");
     trace.push_str(&parent[2..LENGTH]);
@@ -47,7 +46,7 @@ pub fn trace_id(trace: &str) -> Option<&str> {
     trace.get(3..35)
 }
 
-/// OpenTelemetry's form of the context; an invalid one for invalid text.
+/// Invalid text gives an invalid context.
 pub(super) fn parse(trace: &str) -> SpanContext {
     let (parent, state) = headers(trace);
     let parts = || {

@@ -8,7 +8,7 @@ use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 thread_local! {
-    /// The trace id of the next root. The SDK only takes one from the id generator.
+    /// The SDK only takes a root's trace id from the id generator.
     static NEXT: Cell<Option<TraceId>> = const { Cell::new(None) };
 }
 
@@ -33,7 +33,7 @@ impl IdGenerator for Ids {
     }
 }
 
-/// The trace id of a message without a context: equal for all its deliveries, and unique to it.
+/// The trace id of a message without a context: the same for all its deliveries, and unique.
 pub fn of_message(stream: &str, sequence: i64, published: DateTime<Utc>) -> [u8; 16] {
     let mut hash = Context::new(&SHA256);
     hash.update(stream.as_bytes());

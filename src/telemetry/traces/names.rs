@@ -1,5 +1,5 @@
-//! Attribute names. They follow OpenTelemetry's semantic conventions for messaging, HTTP and errors, or begin with
-//! `carebell.`. None contains an address, a person's name or any part of a text.
+//! Attribute names: OpenTelemetry's semantic conventions for messaging, HTTP and errors, or `carebell.…`. Never
+//! addresses, people's names or texts.
 
 /// Always `nats`.
 pub const SYSTEM: &str = "messaging.system";
@@ -17,13 +17,13 @@ pub const BATCH: &str = "messaging.batch.message_count";
 pub const SIZE: &str = "messaging.message.body.size";
 /// The durable.
 pub const CONSUMER: &str = "messaging.consumer.group.name";
-/// Reason of a failure, in a word.
+/// A word for a failure.
 pub const ERROR: &str = "error.type";
 /// Always `POST`.
 pub const METHOD: &str = "http.request.method";
 /// A provider's status.
 pub const STATUS: &str = "http.response.status_code";
-/// A provider's host. Omitted for webhooks, whose hosts belong to users.
+/// A provider's host; omitted for webhooks, whose hosts belong to users.
 pub const SERVER: &str = "server.address";
 /// Its port, unless it is the default.
 pub const PORT: &str = "server.port";
@@ -38,7 +38,7 @@ pub const KIND: &str = "carebell.kind";
 pub const STREAM: &str = "carebell.stream";
 /// Its sequence there.
 pub const SEQUENCE: &str = "carebell.sequence";
-/// Deliveries of this message by the server, including this one.
+/// Deliveries by the server, including this one.
 pub const DELIVERED: &str = "carebell.delivered";
 /// Recorded failures plus one.
 pub const ATTEMPT: &str = "carebell.attempt";

@@ -9,7 +9,7 @@ use super::context;
 /// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether to read producers' contexts and hand them on.
+    /// Whether to read and hand on producers' contexts.
     pub propagate: bool,
     /// Destination of spans; usually none.
     pub export: Option<Exporter>,
@@ -26,7 +26,7 @@ pub struct Settings {
 /// Selects the traces to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// Whether a producer's decision stands; `share` is then for jobs without one.
+    /// Follow a producer's decision; `share` is then for jobs without one.
     pub parent_based: bool,
     /// From 0 (none) to 1 (all).
     pub share: f64,
@@ -79,7 +79,7 @@ pub enum Compression {
     Gzip,
 }
 
-/// Headers, hidden in debug output since they may hold secrets.
+/// Headers, hidden in debug output since they may be secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub(super) Vec<(String, String)>);
 

@@ -1,4 +1,4 @@
-//! Spans for publishing, for each run of a message, and for requests to providers.
+//! Spans for publishing, runs, and requests to providers.
 
 use std::cell::Cell;
 
@@ -17,14 +17,14 @@ use crate::{
 };
 
 task_local! {
-    /// Status of the current request's last answer; 0 if there was none.
+    /// The current request's last status, or 0.
     static ANSWERED: Cell<u16>;
 }
 
 /// One run of a message.
 #[derive(Debug, Default)]
 pub struct Processing {
-    /// Number of the attempt, if known.
+    /// The attempt, if known.
     pub attempt: Option<u32>,
     span: Option<Box<Span>>,
 }
@@ -47,10 +47,9 @@ pub struct Arrival<'a> {
     pub size: usize,
 }
 
-/// Begins a run of a message with the context `parent`. Also returns the context for everything that follows, if it
-/// differs.
+/// Begins a run with the context `parent`. Also returns the context for everything that follows, if it differs.
 ///
-/// A message without a context gets a trace of its own, the same on each delivery.
+/// A message without a context gets its own trace, the same on each delivery.
 #[must_use]
 pub fn process(arrival: &Arrival<'_>, parent: Option<&str>) -> (Processing, Option<String>) {
     if !is_on() {
@@ -94,7 +93,7 @@ pub struct End<'a> {
 }
 
 impl Processing {
-    /// The job is held while a part that all jobs need is away.
+    /// The job is held while a needed part is away.
     pub fn held(&mut self, why: &str) {
         if let Some(span) = &mut self.span {
             span.add_event("held", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
@@ -130,14 +129,14 @@ impl Processing {
     }
 }
 
-/// Publishing of messages to one subject.
+/// Publishing to one subject.
 #[derive(Debug, Default)]
 pub struct Sending {
     span: Option<Box<Span>>,
     trace: Option<String>,
 }
 
-/// Begins publishing messages to one subject, with the context `parent` if there is one.
+/// Begins publishing messages to one subject, in the context `parent`.
 #[must_use]
 pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&str>) -> Sending {
     let (mut span, trace) = begin("send", &SpanKind::Producer, parent, None);
@@ -194,7 +193,7 @@ impl Sending {
 #[derive(Debug)]
 pub struct Requesting(Option<Box<Span>>);
 
-/// Begins a request for the job with the context `trace`. `server` is `None` if it belongs to a user.
+/// Begins a request in the context `trace`. `server` is `None` if it belongs to a user.
 #[must_use]
 pub fn request(trace: Option<&str>, channel: &'static str, is_http: bool, server: Option<&str>) -> Requesting {
     let Some(trace) = trace.filter(|trace| context::is_sampled(trace)) else { return Requesting(None) };
@@ -232,7 +231,7 @@ impl Requesting {
         answer
     }
 
-    /// Records the class of the answer, and the error if there is one.
+    /// Records the class of the answer, and any error.
     pub fn answered(&mut self, class: &'static str, error: Option<&str>) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new(names::ANSWER, class));
@@ -243,7 +242,7 @@ impl Requesting {
     }
 }
 
-/// Records the status of the current request. Free unless it is traced.
+/// Sets the current request's status. Free unless it is traced.
 pub fn http_status(status: u16) {
     let _ = ANSWERED.try_with(|answered| answered.set(status));
 }
