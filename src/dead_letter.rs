@@ -153,7 +153,7 @@ async fn bury_stored(
     };
     // It stays, and must not hold up others.
     if timeout(PATIENCE, bury(context, &body, death)).await.is_err() {
-        tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, again in a while");
+        tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, trying again later");
         return;
     }
     if let Err(error) = take_out(context, stream, message.sequence).await {
@@ -178,7 +178,7 @@ async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) 
 async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, delivered: u64) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
     let job = job_id(Some(&message.headers), &name, i64::try_from(message.sequence).unwrap_or(i64::MAX));
-    let error = format!("delivered {delivered} times, which is all that its consumer allows");
+    let error = format!("delivered {delivered} times, the most that its consumer allows");
     let given_up = effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
     if given_up.map_err(|error| error.to_string())? {
         tracing::error!(job, sequence = message.sequence, "{error}: dead letter");

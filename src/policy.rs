@@ -130,7 +130,7 @@ impl Policy {
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, PolicyError> {
         let unknown = metadata.keys().find(|key| key.starts_with("carebell.") && !KEYS.contains(&key.as_str()));
         if let Some(key) = unknown {
-            return Err(wrong(key, "(a key)", "one of the keys that docs/ARCHITECTURE.md lists"));
+            return Err(wrong(key, "(a key)", "one of the keys listed in docs/ARCHITECTURE.md"));
         }
         let text = |key: &str| metadata.get(key).map_or("", String::as_str);
         let optional = |key: &str| metadata.get(key).map(String::as_str);

@@ -103,7 +103,7 @@ impl Scheduler {
             if stop.is_cancelled() {
                 return;
             }
-            self.health.set(SCHEDULER, Part::Down(format!("it has failed: {panic}")));
+            self.health.set(SCHEDULER, Part::Down(format!("it panicked: {panic}")));
             let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
         }
     }
@@ -145,7 +145,7 @@ impl Scheduler {
                 }
             }
             if let Err(why) = listener {
-                tracing::warn!("changes are not heard at present, and seen within a minute: {why}");
+                tracing::warn!("notifications are unavailable, changes are seen within a minute: {why}");
             }
             sleep(AGAIN).await;
         }
@@ -166,7 +166,7 @@ impl Scheduler {
     async fn publish_stuck(&self) {
         loop {
             if let Err(why) = within(self.mend(BATCH)).await {
-                tracing::warn!("schedules that are stuck, again soon: {why}");
+                tracing::warn!("stuck schedules cannot be retried now, trying again soon: {why}");
             }
             sleep(AGAIN).await;
         }
@@ -241,7 +241,7 @@ impl Scheduler {
                 rest
             }
             Err(why) => {
-                tracing::warn!("the care tables cannot be looked at, again soon: {why}");
+                tracing::warn!("the care tables cannot be read, trying again soon: {why}");
                 // A lost database has its own health part.
                 if self.store.ping().await.is_ok() {
                     self.health.set(CARE_TABLES, Part::Down(why));

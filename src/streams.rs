@@ -265,7 +265,7 @@ fn read_consumer(
     let mut config: consumer::pull::Config = parse(file, &json)?;
     refuse_unknown_keys(file, &json, &config)?;
     if config.durable_name.as_deref() != Some(durable) {
-        let why = format!("`durable_name` must be {durable:?}, as the file is named");
+        let why = format!("`durable_name` must be {durable:?}, like the file name");
         return Err(FileError::Shape { file: file.into(), why });
     }
     for (pattern, key, value) in &adjustments.overrides {
@@ -290,7 +290,7 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
     let key = format!("carebell.{key}");
     if !crate::policy::KEYS.contains(&key.as_str()) {
         let text = format!(
-            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
+            "`{key}` is not a queue setting; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
         );
         return Err(FileError::Override(text));
     }

@@ -39,7 +39,7 @@ struct Advisory {
 pub async fn run(effects: Effects, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Some(Err(why)) = stop.run_until_cancelled(listen(&effects)).await {
-            tracing::warn!("listening to the server's advisories, again soon: {why}");
+            tracing::warn!("advisories cannot be received, trying again soon: {why}");
             let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
         }
     }
@@ -57,7 +57,7 @@ async fn listen(effects: &Effects) -> Result<(), String> {
             let settled = match handle(effects, &message).await {
                 Ok(()) => AckKind::Ack,
                 Err(why) => {
-                    tracing::warn!("an advisory could not be handled, again soon: {why}");
+                    tracing::warn!("an advisory could not be handled, trying again soon: {why}");
                     AckKind::Nak(Some(AGAIN))
                 }
             };
@@ -68,7 +68,7 @@ async fn listen(effects: &Effects) -> Result<(), String> {
 
 async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), String> {
     let Ok(advisory) = serde_json::from_slice::<Advisory>(&message.payload) else {
-        tracing::warn!("an advisory of an unknown form is passed over");
+        tracing::warn!("an advisory of an unknown form is ignored");
         return Ok(());
     };
     // The worker that terminated a message has copied it.

@@ -106,7 +106,8 @@ impl Letters {
     /// If it is missing, or the server does not answer.
     pub async fn open(context: &jetstream::Context) -> Result<Self, String> {
         let stream = context.get_stream(STREAM).await;
-        let stream = stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` makes it)"))?;
+        let stream =
+            stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` creates it)"))?;
         Ok(Self { context: context.clone(), stream })
     }
 

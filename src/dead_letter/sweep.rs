@@ -29,7 +29,7 @@ const LIMIT: usize = 1000;
 pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
-            tracing::warn!("looking for messages that nobody will pull, again in a while: {why}");
+            tracing::warn!("the sweep for messages that nobody pulls failed, trying again later: {why}");
         }
     }
 }
@@ -50,7 +50,7 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
         // While a cluster node is away, the list silently omits the consumers it leads.
         if consumers.len() != stream.cached_info().state.consumer_count {
-            return Err(format!("the server's list of the consumers of {name} is incomplete"));
+            return Err(format!("the server's list of {name}'s consumers is incomplete"));
         }
         for consumer in &consumers {
             found += sweep_exhausted(effects, &stream, consumer, before).await;
@@ -95,7 +95,7 @@ async fn sweep(
             let Some(message) = old_message(stream, subject, sequence, before).await else { break };
             sequence = message.sequence + 1;
             tracing::error!(subject, sequence = message.sequence, "no consumer covers this subject: dead letter");
-            let error = "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` to be run?";
+            let error = "no consumer covers the subject: check the kind's spelling, or run `carebell streams apply`";
             let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or(now);
             let death = Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first };
             bury_stored(context, stream, message, &death, now).await;
@@ -120,7 +120,7 @@ async fn old_message(
         Err(error) if matches!(error.kind(), stream::RawMessageErrorKind::NoMessageFound) => None,
         Err(error) => {
             // An unreadable message must not block other subjects.
-            tracing::error!(subject, sequence, "a message cannot be looked at: {error}");
+            tracing::error!(subject, sequence, "a message cannot be read: {error}");
             None
         }
     }
@@ -146,7 +146,7 @@ async fn sweep_exhausted(
                 break;
             }
             if let Err(why) = exhausted(effects, stream, message, delivered).await {
-                tracing::warn!("a message that is delivered no more is looked at again in a while: {why}");
+                tracing::warn!("an exhausted message cannot be buried, trying again later: {why}");
             }
             found += 1;
         }

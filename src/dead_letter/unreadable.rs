@@ -44,7 +44,7 @@ pub(super) async fn bury_unreadable(
     let name = stream.cached_info().config.name.clone();
     let asked: Result<Answer, _> = context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
     let Some(raw) = asked.map_err(|error| error.to_string())?.message else {
-        return Err("the server does not show the message".into());
+        return Err("the server does not return the message".into());
     };
     let mut headers = HeaderMap::new();
     headers.insert(RAW_HEADERS, raw.hdrs.unwrap_or_default().as_str());

@@ -48,7 +48,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         };
         let after_unknown = cx.channels.after_unknown(Self::BY);
         if claim.unsettled && after_unknown == Some(AfterUnknown::Stop) {
-            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while it sent it"))));
+            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while sending"))));
         }
         if !claim.is_theirs {
             return Ok(Outcome::Done(Plan::receipt(Receipt {
@@ -79,7 +79,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
             ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
         let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
-        let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
+        let sent = sent.ok_or_else(|| Failure::permanent("the worker runs a delivery by a channel that it lacks"))?;
         outcome(Self::BY, sent, after_unknown, overridden, cx)
     }
 }

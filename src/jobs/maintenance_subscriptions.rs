@@ -54,13 +54,13 @@ impl Job for CleanSubscriptions {
         let most = self.most_removed.unwrap_or((subscriptions / ONE_IN).max(AT_LEAST));
         if orphans > 0 && !has_users {
             return Err(Failure::permanent(
-                "nothing is removed: `users` has no row, so that no subscription would be left; see that it is whole",
+                "nothing is removed: `users` has no row, so that no subscription would be left; check that it is complete",
             ));
         }
         if orphans > most {
             return Err(Failure::permanent(format!(
                 "nothing is removed: {orphans} of {subscriptions} subscriptions belong to no row of `users`, and at most \
-                 {most} are removed at once; see that `users` is whole, and if it is, publish the job with \
+                 {most} are removed at once; check that `users` is complete, and if so, publish the job with \
                  \"mostRemoved\": {orphans}"
             )));
         }

@@ -229,7 +229,7 @@ fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
     for channel in named {
         channels.extend(match wire::Channel::try_from(*channel) {
             Err(_) | Ok(wire::Channel::Unspecified) => {
-                return Err(Invalid::new("channels", "must hold only channels of the enum `Channel`"));
+                return Err(Invalid::new("channels", "must contain only values of the enum `Channel`"));
             }
             Ok(wire::Channel::InApp) => None,
             Ok(wire::Channel::Push) => Some(Channel::WebPush),

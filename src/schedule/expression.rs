@@ -115,7 +115,7 @@ fn by_word(word: &str, rest: &[&str]) -> Result<When, ExpressionError> {
     };
     if let Some(more) = rest.first() {
         return Err(ExpressionError::whole(
-            format!("`{}` stands after `{word}`", shown(more)),
+            format!("unexpected `{}` after `{word}`", shown(more)),
             format!("expected `{word}` alone"),
         ));
     }
@@ -129,16 +129,16 @@ fn every(text: &str) -> Result<When, ExpressionError> {
         ExpressionError::whole(problem, expected)
     };
     if text.is_empty() {
-        return Err(wrong("`@every` lacks its interval".into()));
+        return Err(wrong("`@every` needs an interval".into()));
     }
     let Ok(interval) = humantime::parse_duration(text) else {
-        return Err(wrong(format!("`{}` is no duration", shown(text))));
+        return Err(wrong(format!("`{}` is not a duration", shown(text))));
     };
     // To humantime, a month is 30.44 days, and `1M` is one letter from `1m`.
     let calendar = |unit: &str| unit.starts_with('M') || unit.starts_with("mo") || unit.starts_with('y');
     if text.split(|c: char| !c.is_alphabetic()).any(calendar) {
         return Err(wrong(format!(
-            "`{}` counts months or years, which are of no fixed length: `@monthly` and `@yearly` follow the calendar",
+            "`{}` counts months or years, which have no fixed length: `@monthly` and `@yearly` follow the calendar",
             shown(text)
         )));
     }

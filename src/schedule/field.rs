@@ -132,7 +132,7 @@ impl Values {
 /// Parses `*`, `5`, `1-5`, `*/2` or `10-20/5` into bits.
 fn parse_part(field: Field, part: &str) -> Result<u64, String> {
     if part.is_empty() {
-        return Err("it has nothing before, between or after its commas".into());
+        return Err("it has an empty part before, between or after commas".into());
     }
     let (range, step) = match part.split_once('/') {
         Some((range, step)) => (range, Some(parse_step(field, part, step)?)),
@@ -178,7 +178,7 @@ fn parse_step(field: Field, part: &str, step: &str) -> Result<usize, String> {
         Some(step) if step <= most => Ok(step as usize),
         // Taken literally, `*/90` minutes would be an hour.
         Some(_) => Err(wrong(&format!("is more than {most}; longer intervals are written like `@every 90m`"))),
-        None => Err(wrong("is no whole number")),
+        None => Err(wrong("is not a whole number")),
     }
 }
 
@@ -198,7 +198,7 @@ fn value(field: Field, text: &str) -> Result<u32, String> {
         _ if matches!(field, Field::Month | Field::DayOfWeek) => {
             format!("`{}` is neither a number nor the name of a {}", shown(text), field.name())
         }
-        _ => format!("`{}` is no number", shown(text)),
+        _ => format!("`{}` is not a number", shown(text)),
     };
     Err(what)
 }

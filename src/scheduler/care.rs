@@ -120,7 +120,7 @@ impl Scheduler {
         }
         let kind = kind.name();
         if let Some(why) = refusal {
-            tracing::error!(kind, stuck = pass.stuck, "care reminders cannot be published, again soon: {why}");
+            tracing::error!(kind, stuck = pass.stuck, "care reminders cannot be published, trying again soon: {why}");
         }
         pass.moved = marked.len();
         due.publish(&marked, now).await.map_err(|error| error.to_string())?;

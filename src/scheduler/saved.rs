@@ -105,7 +105,7 @@ impl Scheduler {
         }
         if let Some((row, why)) = stuck.first() {
             let count = stuck.len();
-            tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, again soon: {why}");
+            tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, trying again soon: {why}");
         }
         pass.stuck = stuck.len();
         self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()));
@@ -122,7 +122,7 @@ impl Scheduler {
         let timing = Timing::read(&row.spec)?;
         // A row that makes the calendar panic must not stop other schedules.
         let decision = catch_unwind(AssertUnwindSafe(|| timing.decide(next, now)));
-        let decision = decision.map_err(|_| "when it is due cannot be reckoned")?;
+        let decision = decision.map_err(|_| "its next instant cannot be computed")?;
         let mut last = None;
         for at in &decision.publish {
             let id = job_id(name, *at);

@@ -64,7 +64,7 @@ impl Timing {
         let expression = Expression::parse(&spec.expression).map_err(|error| error.to_string())?;
         let zone = zone(&spec.zone).map_err(|error| error.to_string())?;
         let rules = Rules {
-            gap: Gap::parse(&spec.gap).ok_or("the rule for lost times must be shift or skip")?,
+            gap: Gap::parse(&spec.gap).ok_or("the rule for skipped times must be shift or skip")?,
             fold: Fold::parse(&spec.fold).ok_or("the rule for repeated times must be first, second or both")?,
         };
         let missed = match spec.missed.as_str() {

@@ -95,6 +95,6 @@ fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, Look
             }
             _ => Err(LookError::Other(error.to_string())),
         },
-        Err(error) => Err(LookError::Other(format!("an answer that cannot be read: {error}"))),
+        Err(error) => Err(LookError::Other(format!("invalid answer: {error}"))),
     }
 }

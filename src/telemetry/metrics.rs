@@ -243,21 +243,21 @@ impl Metrics {
     fn counter(&self, metric: Metric, labels: &[&str]) -> Counter {
         match self.family(metric) {
             Family::Counter(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no counter"),
+            _ => unreachable!("{metric:?} is not a counter"),
         }
     }
 
     fn gauge(&self, metric: Metric, labels: &[&str]) -> Gauge {
         match self.family(metric) {
             Family::Gauge(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no gauge"),
+            _ => unreachable!("{metric:?} is not a gauge"),
         }
     }
 
     fn histogram(&self, metric: Metric, labels: &[&str]) -> Histogram {
         match self.family(metric) {
             Family::Histogram(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no histogram"),
+            _ => unreachable!("{metric:?} is not a histogram"),
         }
     }
 }

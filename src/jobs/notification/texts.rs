@@ -31,12 +31,12 @@ impl Template {
     pub(super) fn parse(wire: &mut wire::Notification) -> Result<Option<Self>, Invalid> {
         let (field, name) = match (wire.template.as_str(), wire.own_template.as_str()) {
             ("", "") if wire.variables.is_some() => {
-                return Err(Invalid::new("variables", "are of use only with a `template`"));
+                return Err(Invalid::new("variables", "require a `template`"));
             }
             ("", "") => return Ok(None),
             (name, "") => ("template", name.to_owned()),
             ("", name) => ("own_template", name.to_owned()),
-            _ => return Err(Invalid::new("own_template", "must be empty where `template` is given")),
+            _ => return Err(Invalid::new("own_template", "must be empty if `template` is given")),
         };
         if !templates::is_name(&name) {
             return Err(Invalid::new(
@@ -48,7 +48,7 @@ impl Template {
         if !has_stand_in {
             for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
                 if !text.is_empty() {
-                    return Err(Invalid::new(field, "must be empty where `template` is given"));
+                    return Err(Invalid::new(field, "must be empty if `template` is given"));
                 }
             }
         }
@@ -103,7 +103,7 @@ impl<'a> Texts<'a> {
         if !self.made.contains_key(locale) {
             // An error in one language must not keep a dose from readers of another.
             let text = filled.text(locale).or_else(|broken| {
-                tracing::error!("a template is broken, the default language is taken: {broken}");
+                tracing::error!("a template is broken, falling back to the default language: {broken}");
                 filled.text(templates::DEFAULT_LOCALE)
             });
             let Text { title, body } = match text {

@@ -121,14 +121,14 @@ fn client(exporter: &Exporter) -> Result<reqwest::blocking::Client, String> {
     let roots = match &exporter.tls.roots {
         Some(file) => Some(
             reqwest::Certificate::from_pem_bundle(&read(file)?)
-                .map_err(|_| format!("{} holds no certificate in PEM form", file.display()))?,
+                .map_err(|_| format!("{} contains no PEM certificate", file.display()))?,
         ),
         None => None,
     };
     let identity = match &exporter.tls.identity {
         Some((certificate, key)) => {
             let pem = [read(certificate)?, read(key)?].concat();
-            let none = |_| format!("{} and {} are no certificate and key", certificate.display(), key.display());
+            let none = |_| format!("{} and {} are not a certificate and key", certificate.display(), key.display());
             Some(reqwest::Identity::from_pem(&pem).map_err(none)?)
         }
         None => None,
@@ -147,8 +147,8 @@ fn client(exporter: &Exporter) -> Result<reqwest::blocking::Client, String> {
         }
         builder.build()
     });
-    let made = made.join().map_err(|_| "the HTTP client of traces cannot be made".to_owned())?;
-    made.map_err(|error| format!("the HTTP client of traces cannot be made: {error}"))
+    let made = made.join().map_err(|_| "the trace exporter's HTTP client cannot be created".to_owned())?;
+    made.map_err(|error| format!("the trace exporter's HTTP client cannot be created: {error}"))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {

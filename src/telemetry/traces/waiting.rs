@@ -92,7 +92,7 @@ impl Told {
         match (result, *state) {
             (Ok(()), None) => {}
             (Ok(()), Some(away)) => {
-                tracing::info!(lost = away.lost, "the collector of traces takes spans again");
+                tracing::info!(lost = away.lost, "the trace collector accepts spans again");
                 *state = None;
             }
             (Err(error), away) => {
@@ -104,7 +104,7 @@ impl Told {
                     _ => {
                         // A URL may contain a key.
                         let why = error.to_string().replace(&self.endpoint, "the collector");
-                        tracing::warn!(lost, "spans cannot be exported, jobs go on without: {why}");
+                        tracing::warn!(lost, "spans cannot be exported, jobs continue without them: {why}");
                         Instant::now()
                     }
                 };
