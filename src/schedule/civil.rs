@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use chrono::{NaiveDateTime, TimeZone, Utc};
 use cron::Schedule;
 
-use super::field::Values;
+use super::values::Values;
 
 /// Civil times that an expression matches.
 #[derive(Clone, Debug)]
@@ -20,7 +20,7 @@ pub(super) struct Civil {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields {
+pub(super) struct CronFields {
     pub(super) second: Values,
     pub(super) minute: Values,
     pub(super) hour: Values,
@@ -31,7 +31,7 @@ pub(super) struct Fields {
 
 impl Civil {
     /// `None` if the crate refuses the translation. It accepts all values within bounds.
-    pub(super) fn new(fields: &Fields) -> Option<Self> {
+    pub(super) fn new(fields: &CronFields) -> Option<Self> {
         let schedule = |day_of_month: &str, day_of_week: &str| {
             let (second, minute) = (list(fields.second, 0), list(fields.minute, 0));
             let (hour, month) = (list(fields.hour, 0), list(fields.month, 0));

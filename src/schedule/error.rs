@@ -38,3 +38,12 @@ impl Display for ExpressionError {
 }
 
 impl std::error::Error for ExpressionError {}
+
+/// User input, shortened for messages.
+pub(super) fn shown(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", text[..at].escape_debug()),
+        None => text.escape_debug().to_string(),
+    }
+}

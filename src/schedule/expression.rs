@@ -9,10 +9,11 @@ use std::{
 use chrono::{DateTime, TimeDelta};
 
 use super::{
-    civil::{Civil, Fields},
-    error::ExpressionError,
-    field::{Field, Values, shown},
+    civil::{Civil, CronFields},
+    error::{ExpressionError, shown},
+    field::Field,
     near::nearest,
+    values::Values,
 };
 
 /// A valid expression that fires at least once.
@@ -159,7 +160,7 @@ fn by_fields(words: &[&str]) -> Result<When, ExpressionError> {
         }
     };
     let read = |field: Field, at: usize| Values::parse(field, at + 1, words[at]);
-    let fields = Fields {
+    let fields = CronFields {
         second: if seconds == 1 { read(Field::Second, 0)? } else { Values::ZERO },
         minute: read(Field::Minute, seconds)?,
         hour: read(Field::Hour, seconds + 1)?,

@@ -7,9 +7,9 @@ use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 use super::{
-    Fold, Gap, Note, Rules,
     civil::Civil,
-    zone::{Change, FARTHEST, View, civil},
+    rules::{Fold, Gap, Note, Rules},
+    zone::{ClockChange, FARTHEST, View, civil},
 };
 
 /// How far ahead one step answers. Anything farther is approached first.
@@ -86,9 +86,9 @@ impl Search<'_> {
         }
     }
 
-    fn next_around(&self, position: Position, change: Change) -> Option<Found> {
+    fn next_around(&self, position: Position, change: ClockChange) -> Option<Found> {
         // Civil times from `clock` to `set_to` are skipped or repeated.
-        let Change { at, before, after } = change;
+        let ClockChange { at, before, after } = change;
         let (clock, set_to) = (civil(at, before), civil(at, after));
         let both = self.every_hour || self.rules.fold == Fold::Both;
 

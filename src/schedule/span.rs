@@ -4,7 +4,7 @@
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::zone::{Change, FARTHEST, View, civil};
+use super::zone::{ClockChange, FARTHEST, View, civil};
 
 /// Times of one day that share an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,24 +45,21 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
         let view = View::new(zone, from - FARTHEST, to);
         match view.change {
             None => {
-                let times = (civil(from, view.offset) + MICROSECOND, civil(to, view.offset));
-                add(&mut parts, times, view.offset, from);
+                let (first, last) = (civil(from, view.offset) + MICROSECOND, civil(to, view.offset));
+                parts.extend(Stretch { first, last, offset: view.offset, not_before: from }.days());
             }
-            Some(Change { at, before, after: offset }) => {
+            Some(ClockChange { at, before, after: offset }) => {
                 // Civil times before the clock's reading at the change use the old offset, others the new one. That
                 // clamps skipped times to the change and leaves repeated times out.
                 let clock = civil(at, before);
                 if from < at {
-                    add(
-                        &mut parts,
-                        (civil(from, before) + MICROSECOND, civil(to, before).min(clock - MICROSECOND)),
-                        before,
-                        from,
-                    );
+                    let first = civil(from, before) + MICROSECOND;
+                    let last = civil(to, before).min(clock - MICROSECOND);
+                    parts.extend(Stretch { first, last, offset: before, not_before: from }.days());
                 }
                 if at <= to {
                     let first = if from < at { clock } else { clock.max(civil(from, offset) + MICROSECOND) };
-                    add(&mut parts, (first, civil(to, offset)), offset, at);
+                    parts.extend(Stretch { first, last: civil(to, offset), offset, not_before: at }.days());
                 }
             }
         }
@@ -71,24 +68,25 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
     parts
 }
 
-/// Splits civil times, both ends inclusive, into days.
-fn add(
-    parts: &mut Vec<DayPart>,
-    (first, last): (NaiveDateTime, NaiveDateTime),
+/// Civil times under one offset, both ends inclusive. Empty if `last` is before `first`.
+struct Stretch {
+    first: NaiveDateTime,
+    last: NaiveDateTime,
     offset: TimeDelta,
     not_before: DateTime<Utc>,
-) {
-    if last < first {
-        return;
-    }
-    for day in first.date().iter_days().take_while(|day| *day <= last.date()) {
-        let end = NaiveTime::MIN - MICROSECOND;
-        parts.push(DayPart {
-            day,
-            first: if day == first.date() { first.time() } else { NaiveTime::MIN },
-            last: if day == last.date() { last.time() } else { end },
-            offset,
-            not_before,
-        });
+}
+
+impl Stretch {
+    fn days(self) -> impl Iterator<Item = DayPart> {
+        let (first_day, last_day) = (self.first.date(), self.last.date());
+        first_day.iter_days().take_while(move |day| self.first <= self.last && *day <= last_day).map(move |day| {
+            DayPart {
+                day,
+                first: if day == first_day { self.first.time() } else { NaiveTime::MIN },
+                last: if day == last_day { self.last.time() } else { NaiveTime::MIN - MICROSECOND },
+                offset: self.offset,
+                not_before: self.not_before,
+            }
+        })
     }
 }

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::{field::shown, near::nearest};
+use super::{error::shown, near::nearest};
 
 /// An unknown time zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,7 +43,7 @@ pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     let near = midnight.and_utc();
     let view = View::new(zone, near - FARTHEST, near + FARTHEST);
     Some(match view.change {
-        Some(Change { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
+        Some(ClockChange { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
         _ => near - view.offset,
     })
 }
@@ -60,12 +60,12 @@ pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
 pub(super) struct View {
     /// In force at its beginning.
     pub(super) offset: TimeDelta,
-    pub(super) change: Option<Change>,
+    pub(super) change: Option<ClockChange>,
 }
 
 /// A clock set forward or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct ClockChange {
     /// The first instant under the new offset.
     pub(super) at: DateTime<Utc>,
     pub(super) before: TimeDelta,
@@ -86,7 +86,7 @@ impl View {
             let changed = DateTime::from_timestamp(middle, 0).is_some_and(|at| offset(zone, at) != before);
             *(if changed { &mut new } else { &mut old }) = middle;
         }
-        let change = DateTime::from_timestamp(new, 0).map(|at| Change { at, before, after });
+        let change = DateTime::from_timestamp(new, 0).map(|at| ClockChange { at, before, after });
         Self { offset: before, change }
     }
 }
