@@ -5,9 +5,11 @@
 
 pub mod care;
 mod saved;
+mod state;
+mod stuck;
 pub mod timing;
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{future::Future, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{
@@ -16,13 +18,14 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::saved::job_id;
-use self::{care::LOOK_EVERY, saved::Stuck};
+use self::care::LOOK_EVERY;
+pub use self::{
+    saved::job_id,
+    state::{Scheduler, Tally},
+};
 use crate::{
-    clock::Clock,
-    effects::submit::{Producer, Submission, submit},
-    health::{CARE_REMINDERS, CARE_TABLES, Health, Part, SCHEDULER},
-    store::{CARE_CHANGED, CHANGED, Store},
+    health::{CARE_REMINDERS, CARE_TABLES, Part, SCHEDULER},
+    store::{CARE_CHANGED, CHANGED},
 };
 
 /// Also bounds how late a lost announcement or clock jump is noticed.
@@ -31,9 +34,6 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 /// After a pass that found due rows locked, and after one that could not publish all of them.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 const STUCK_SLEEP: TimeDelta = TimeDelta::seconds(1);
-
-/// Locked rows and others wait this long for a publish.
-const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Ample time for a thousand publishes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,32 +53,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Schedules or reminders per transaction.
 const BATCH: usize = 1000;
 
-/// Publishes due jobs.
-#[derive(Clone)]
-pub struct Scheduler {
-    store: Store,
-    producer: Producer,
-    clock: Clock,
-    /// Receives the delays.
-    pub health: Arc<Health>,
-    stuck: Stuck,
-}
-
-/// Result of one pass.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Pass {
-    /// Schedules that were due.
-    pub seen: usize,
-    /// Schedules or reminders moved on.
-    pub moved: usize,
-    /// Those still due because publishing failed.
-    pub stuck: usize,
-    /// Jobs published.
-    pub published: usize,
-    /// Largest delay among them.
-    pub lag: TimeDelta,
-}
-
 /// Signals between the scheduler's tasks.
 #[derive(Default)]
 struct News {
@@ -91,12 +65,6 @@ struct News {
 }
 
 impl Scheduler {
-    /// A scheduler that reports to `health`.
-    #[must_use]
-    pub fn new(store: Store, producer: Producer, clock: Clock, health: Arc<Health>) -> Self {
-        Self { store, producer, clock, health, stuck: Stuck::default() }
-    }
-
     /// Runs until `stop`. Restarts after a panic.
     pub async fn run(self, stop: CancellationToken) {
         while let Err(panic) = tokio::spawn(self.clone().run_all(stop.clone())).await {
@@ -294,14 +262,6 @@ impl Scheduler {
     fn until(&self, next: Option<DateTime<Utc>>) -> TimeDelta {
         let until = next.map_or(LONGEST_SLEEP, |next| next - self.clock.now());
         if until <= TimeDelta::zero() { SHORTEST_SLEEP } else { until.min(LONGEST_SLEEP) }
-    }
-
-    /// A timeout is harmless: the job is published again under the same id.
-    async fn publish(&self, job: Submission) -> Result<(), String> {
-        match timeout(PUBLISH_TIMEOUT, submit(&self.producer, job)).await {
-            Ok(submitted) => submitted.map(|_| ()).map_err(|refused| refused.to_string()),
-            Err(_) => Err(format!("no acknowledgement within {PUBLISH_TIMEOUT:?}")),
-        }
     }
 }
 

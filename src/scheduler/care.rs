@@ -13,7 +13,7 @@ use futures::future::join_all;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::{Pass, Scheduler};
+use super::state::{Scheduler, Tally};
 use crate::{
     checkpoint::{self, Step},
     effects::submit::{LONGEST_JOB_ID, Submission, is_job_id},
@@ -72,12 +72,12 @@ impl Scheduler {
     ///
     /// # Errors
     /// If the database does not answer. Unmarked reminders stay due.
-    pub async fn care_pass(&self, limit: usize) -> Result<Pass, String> {
-        let mut all = Pass::default();
+    pub async fn care_pass(&self, limit: usize) -> Result<Tally, String> {
+        let mut all = Tally::default();
         // Separate passes: one kind's full queue does not hold up the others.
         for kind in CareKind::ALL {
             let pass = self.care_pass_of(kind, limit).await?;
-            all = Pass {
+            all = Tally {
                 seen: all.seen + pass.seen,
                 moved: all.moved + pass.moved,
                 stuck: all.stuck + pass.stuck,
@@ -92,17 +92,17 @@ impl Scheduler {
         Ok(all)
     }
 
-    async fn care_pass_of(&self, kind: CareKind, limit: usize) -> Result<Pass, String> {
+    async fn care_pass_of(&self, kind: CareKind, limit: usize) -> Result<Tally, String> {
         let now = self.clock.now();
         let mut due = self.store.due_reminders(kind, now, limit).await.map_err(|error| error.to_string())?;
         if due.rows.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         let supplies = due.supplies().await.map_err(|error| error.to_string())?;
         checkpoint::reached(Step::Due);
         let published = join_all(due.rows.iter().map(|reminder| self.remind(reminder, &supplies))).await;
         checkpoint::reached(Step::Fired);
-        let mut pass = Pass::default();
+        let mut pass = Tally::default();
         let mut marked = Vec::with_capacity(published.len());
         let mut refusal = None;
         for (reminder, published) in due.rows.iter().zip(published) {

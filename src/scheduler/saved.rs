@@ -1,19 +1,13 @@
 //! Publishes saved schedules and moves them on.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::future::join_all;
-use tokio::time::Instant;
 
 use super::{
-    Pass, Scheduler,
+    state::{Scheduler, Tally},
     timing::{Decision, Timing},
 };
 use crate::{
@@ -22,62 +16,27 @@ use crate::{
     store::{Moved, Next, ScheduleRow, ScheduleSpec},
 };
 
-/// Wait before a stuck schedule is tried again.
-const STUCK_FOR: Duration = Duration::from_secs(5);
-
-/// Schedules that could not be published, by id, with the time of their next try. They must not delay others.
-#[derive(Clone, Default)]
-pub(super) struct Stuck(Arc<Mutex<HashMap<String, Instant>>>);
-
-impl Stuck {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn ids(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
-    }
-
-    /// Those to try again now.
-    pub(super) fn ready(&self) -> Vec<String> {
-        let now = Instant::now();
-        self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()
-    }
-
-    fn add(&self, ids: impl Iterator<Item = String>) {
-        let until = Instant::now() + STUCK_FOR;
-        self.lock().extend(ids.map(|id| (id, until)));
-    }
-
-    fn remove<'a>(&self, ids: impl Iterator<Item = &'a str>) {
-        let mut stuck = self.lock();
-        for id in ids {
-            stuck.remove(id);
-        }
-    }
-}
-
 impl Scheduler {
     /// Publishes at most `limit` due schedules, without stuck ones, and moves them on. Public for tests with their own
     /// clock.
     ///
     /// # Errors
     /// If the database does not answer. All stay due.
-    pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
+    pub async fn pass(&self, limit: usize) -> Result<Tally, String> {
         self.pass_of(limit, &self.stuck.ids(), None).await
     }
 
     /// Retries stuck schedules.
-    pub(super) async fn mend(&self, limit: usize) -> Result<Pass, String> {
+    pub(super) async fn mend(&self, limit: usize) -> Result<Tally, String> {
         let mut ready = self.stuck.ready();
         ready.truncate(limit);
         if ready.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         self.pass_of(limit, &[], Some(&ready)).await
     }
 
-    async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Pass, String> {
+    async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Tally, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
         // Any not found were moved on, paused, deleted, or locked elsewhere.
@@ -85,12 +44,12 @@ impl Scheduler {
             self.stuck.remove(only.iter().map(String::as_str));
         }
         if due.rows.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         checkpoint::reached(Step::Due);
         let fired = join_all(due.rows.iter().map(|row| self.fire(row, now))).await;
         checkpoint::reached(Step::Fired);
-        let mut pass = Pass { seen: due.rows.len(), ..Pass::default() };
+        let mut pass = Tally { seen: due.rows.len(), ..Tally::default() };
         let mut moved = Vec::with_capacity(fired.len());
         let mut stuck = Vec::new();
         for (row, fired) in due.rows.iter().zip(fired) {
