@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 pub use self::{
     letters::{Filter, Letter, Letters},
-    redrive::{Change, Redrive},
+    redrive::{Change, Redriver},
 };
 use crate::{
     checkpoint::{self, Step},
@@ -73,7 +73,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 const LONGEST_ERROR: usize = 1024;
 
 /// The job in a dead letter.
-pub struct Body {
+pub struct DeadJob {
     /// The kind's name.
     pub kind: String,
     /// Its stream.
@@ -93,7 +93,7 @@ pub struct Body {
 }
 
 /// Waits until the server has the dead letter, however long that takes.
-pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
+pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
         // The server would obey `Nats-` headers. The job id has its own header.
@@ -141,7 +141,7 @@ async fn bury_stored(
     let name = stream.cached_info().config.name.clone();
     let subject = message.subject.to_string();
     let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
-    let body = Body {
+    let body = DeadJob {
         kind: kind_of(&subject).to_owned(),
         job_id: Some(job_id(Some(&message.headers), &name, sequence)),
         stream: name,

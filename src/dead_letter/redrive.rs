@@ -37,7 +37,7 @@ pub struct Change {
 }
 
 /// Redrives and discards letters for an actor.
-pub struct Redrive<'a> {
+pub struct Redriver<'a> {
     /// `JetStream`.
     pub context: &'a jetstream::Context,
     /// The dead letters.
@@ -50,7 +50,7 @@ pub struct Redrive<'a> {
     pub actor: &'a str,
 }
 
-impl Redrive<'_> {
+impl Redriver<'_> {
     /// Redrives at most [`CHUNK`] letters. Returns each letter's result, in order.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, PATIENCE, bury, kind_of, take_out};
+use super::{DeadJob, PATIENCE, bury, kind_of, take_out};
 use crate::{effects::Death, plan::DeadReason};
 
 /// The headers of an unreadable message, in base64.
@@ -18,7 +18,7 @@ pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
 
 /// Part of `$JS.API.STREAM.MSG.GET` (ADR-17).
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct StoredMessage {
     message: Option<Raw>,
 }
 
@@ -42,13 +42,14 @@ pub(super) async fn bury_unreadable(
     now: DateTime<Utc>,
 ) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
-    let asked: Result<Answer, _> = context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
+    let asked: Result<StoredMessage, _> =
+        context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
     let Some(raw) = asked.map_err(|error| error.to_string())?.message else {
         return Err("the server does not return the message".into());
     };
     let mut headers = HeaderMap::new();
     headers.insert(RAW_HEADERS, raw.hdrs.unwrap_or_default().as_str());
-    let body = Body {
+    let body = DeadJob {
         kind: kind_of(&raw.subject).to_owned(),
         stream: name,
         sequence: i64::try_from(raw.seq).unwrap_or(i64::MAX),

@@ -62,8 +62,8 @@ pub async fn settle(message: Pulled, fate: Fate, effects: &Effects) {
     }
 }
 
-fn body_of(message: &Pulled, now: DateTime<Utc>) -> dead_letter::Body {
-    dead_letter::Body {
+fn body_of(message: &Pulled, now: DateTime<Utc>) -> dead_letter::DeadJob {
+    dead_letter::DeadJob {
         kind: message.queue().kind.name.to_owned(),
         stream: message.place.stream.clone(),
         sequence: message.place.sequence,

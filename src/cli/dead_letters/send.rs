@@ -122,9 +122,9 @@ impl Desk {
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
     }
 
-    fn redrive(&self) -> redrive::Redrive<'_> {
+    fn redrive(&self) -> redrive::Redriver<'_> {
         let Self { context, letters, store, clock, actor } = self;
-        redrive::Redrive { context, letters, store, clock, actor }
+        redrive::Redriver { context, letters, store, clock, actor }
     }
 
     /// Those that are named, or all, as far as the filters take them.

@@ -20,7 +20,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::{
     ids::Ids,
     settings::{self, Compression, Exporter, Protocol, Settings},
-    waiting::{Bounded, Told},
+    waiting::{Bounded, LoggingExporter},
 };
 
 /// A provider that exports its spans.
@@ -31,7 +31,7 @@ pub fn provider(exporter: &Exporter, settings: &Settings) -> Result<SdkTracerPro
         .with_max_export_batch_size(queue.batch)
         .with_scheduled_delay(queue.delay)
         .build();
-    let exporter = Told::new(make(exporter)?, &exporter.endpoint);
+    let exporter = LoggingExporter::new(make(exporter)?, &exporter.endpoint);
     let batching = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     Ok(SdkTracerProvider::builder()
         .with_resource(resource(settings))

@@ -20,7 +20,7 @@ use opentelemetry_sdk::{
 const SAY_EVERY: Duration = Duration::from_mins(5);
 
 /// Counts of spans, for metrics.
-pub struct Counts {
+pub struct SpanCounts {
     /// Ended and not exported yet.
     waiting: AtomicUsize,
     /// Lost because the queue was full.
@@ -30,8 +30,8 @@ pub struct Counts {
 }
 
 /// A process has one exporter.
-pub static COUNTS: Counts =
-    Counts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
+pub static COUNTS: SpanCounts =
+    SpanCounts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
 
 /// Bounds the waiting spans, and counts those it drops.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ impl SpanProcessor for Bounded {
 
 /// Exports. Logs an absent collector once, then every few minutes, and when it is back.
 #[derive(Debug)]
-pub struct Told {
+pub struct LoggingExporter {
     inner: OtlpExporter,
     endpoint: String,
     state: Mutex<Option<Away>>,
@@ -82,7 +82,7 @@ struct Away {
     lost: u64,
 }
 
-impl Told {
+impl LoggingExporter {
     pub fn new(inner: OtlpExporter, endpoint: &str) -> Self {
         Self { inner, endpoint: endpoint.to_owned(), state: Mutex::new(None) }
     }
@@ -114,7 +114,7 @@ impl Told {
     }
 }
 
-impl SpanExporter for Told {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let result = self.inner.export(batch).await;
