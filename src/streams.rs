@@ -31,8 +31,19 @@ static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs")
 pub struct Adjustments {
     /// Replicas of each stream, whatever the files say.
     pub replicas: usize,
-    /// Policy changes: durable (or `*`), key (`attempts`, …, `ack_wait`), value. The last one wins.
-    pub overrides: Vec<(String, String, String)>,
+    /// Policy changes. The last one wins.
+    pub overrides: Vec<Override>,
+}
+
+/// One change of a queue's policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The durable, or `*` for all.
+    pub durable: String,
+    /// `attempts`, …, `ack_wait`.
+    pub key: String,
+    /// As in the consumer's `metadata`.
+    pub value: String,
 }
 
 impl Default for Adjustments {
@@ -268,9 +279,9 @@ fn read_consumer(
         let why = format!("`durable_name` must be {durable:?}, like the file name");
         return Err(FileError::Shape { file: file.into(), why });
     }
-    for (pattern, key, value) in &adjustments.overrides {
-        if pattern == "*" || pattern == durable {
-            adjust(&mut config, key, value)?;
+    for change in &adjustments.overrides {
+        if change.durable == "*" || change.durable == durable {
+            adjust(&mut config, &change.key, &change.value)?;
         }
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
@@ -299,10 +310,10 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
 }
 
 fn check_overrides(consumers: &[Consumer], adjustments: &Adjustments) -> Result<(), FileError> {
-    for (pattern, ..) in &adjustments.overrides {
-        if pattern != "*" && !consumers.iter().any(|consumer| consumer.durable() == pattern) {
+    for Override { durable, .. } in &adjustments.overrides {
+        if durable != "*" && !consumers.iter().any(|consumer| consumer.durable() == durable) {
             let known: Vec<_> = consumers.iter().map(Consumer::durable).collect();
-            let text = format!("there is no queue {pattern:?}; there are {}", known.join(", "));
+            let text = format!("there is no queue {durable:?}; there are {}", known.join(", "));
             return Err(FileError::Override(text));
         }
     }

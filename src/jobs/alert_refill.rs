@@ -54,7 +54,7 @@ impl Job for RefillAlert {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(cx, &medication.family, Lane::Normal, self.text(&medication, left, refill_at))?;
+        let next = to_users(&medication.family, Lane::Normal, self.text(&medication, left, refill_at));
         let shortage = Shortage::Found { medication_id: self.medication_id, refill_at };
         Ok(Outcome::Done(Plan { shortage: Some(shortage), next: Some(next), ..Plan::default() }))
     }

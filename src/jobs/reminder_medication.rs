@@ -59,7 +59,7 @@ impl Job for MedicationReminder {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
         cx.recipients.are(std::mem::take(&mut medication.people));
-        let next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
+        let next = to_users(&medication.family, Lane::Critical, self.text(&medication));
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))

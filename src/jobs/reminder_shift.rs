@@ -48,7 +48,7 @@ impl Job for ShiftReminder {
         let Some(user) = &shift.user_id else {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         };
-        let next = to_users(cx, std::slice::from_ref(user), Lane::Normal, self.text(&shift))?;
+        let next = to_users(std::slice::from_ref(user), Lane::Normal, self.text(&shift));
         let instant = shift.event.starts_at;
         let mark = Mark { record_id: self.shift_id, instant, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))

@@ -38,8 +38,11 @@ pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue
             metrics.queues_looked_at(clock.now());
         }
         for (stream, metric) in DEPTHS {
-            let depth = timeout(PATIENCE, streams.depth(&context, stream)).await;
-            metrics.set_depth(metric, depth.ok().and_then(Result::ok).flatten());
+            let depth = match timeout(PATIENCE, streams.depth(&context, stream)).await {
+                Ok(Ok(depth)) => depth,
+                _ => None,
+            };
+            metrics.set_depth(metric, depth);
         }
         sleep(EVERY).await;
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::json;
+use super::fields;
 use crate::{
     job::{self, Context, Failure, Invalid},
     plan::Content,
@@ -22,12 +22,12 @@ pub(super) struct Template {
     variables: Map<String, Value>,
     /// For recipients whose language is unknown; empty for the default.
     locale: String,
-    /// Whether the job also has a title and body, for a worker without this template.
-    has_stand_in: bool,
+    /// Carebell's own, named by a reminder.
+    is_own: bool,
 }
 
 impl Template {
-    /// The job's template, if it names one. `template`, unlike `own_template`, excludes title and body.
+    /// The job's template, if it names one. It excludes title and body.
     pub(super) fn parse(wire: &mut wire::Notification) -> Result<Option<Self>, Invalid> {
         let (field, name) = match (wire.template.as_str(), wire.own_template.as_str()) {
             ("", "") if wire.variables.is_some() => {
@@ -44,25 +44,17 @@ impl Template {
                 "must be 1 to 64 of the characters a-z 0-9 . _ -, the first a letter or a digit",
             ));
         }
-        let has_stand_in = field == "own_template";
-        if !has_stand_in {
-            for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
-                if !text.is_empty() {
-                    return Err(Invalid::new(field, "must be empty if `template` is given"));
-                }
+        for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
+            if !text.is_empty() {
+                return Err(Invalid::new(field, "must be empty if a template is given"));
             }
         }
         Ok(Some(Self {
             name,
-            variables: json("variables", wire.variables.take())?,
+            variables: fields::json("variables", wire.variables.take())?,
             locale: job::text("locale", &wire.locale, LONGEST_LOCALE)?,
-            has_stand_in,
+            is_own: field == "own_template",
         }))
-    }
-
-    /// Whether it is the only text.
-    pub(super) fn stands_alone(&self) -> bool {
-        !self.has_stand_in
     }
 }
 
@@ -78,19 +70,13 @@ impl<'a> Texts<'a> {
     pub(super) fn new(content: Content, template: Option<Template>, cx: &'a Context) -> Result<Self, Failure> {
         let filled = match template {
             None => None,
-            Some(Template { name, variables, locale, has_stand_in }) => {
-                match cx.templates.fill(&name, variables, cx.clock.now()) {
-                    Ok(filled) => Some((filled, locale)),
-                    // The publishing worker has another version.
-                    Err(unfit) if has_stand_in => {
-                        tracing::warn!(
-                            job = cx.meta.job_id,
-                            "the job's own words are taken, in one language for all: {unfit}"
-                        );
-                        None
-                    }
-                    Err(unfit) => return Err(Failure::permanent(unfit.to_string())),
-                }
+            Some(Template { name, variables, locale, is_own }) => {
+                let filled = cx.templates.fill(&name, variables, cx.clock.now());
+                let filled = filled.map_err(|unfit| {
+                    // During a rolling upgrade, a worker of the reminder's version has the template.
+                    if is_own { Failure::retry(unfit.to_string()) } else { Failure::permanent(unfit.to_string()) }
+                });
+                Some((filled?, locale))
             }
         };
         Ok(Self { content, filled, made: BTreeMap::new() })
@@ -106,13 +92,7 @@ impl<'a> Texts<'a> {
                 tracing::error!("a template is broken, falling back to the default language: {broken}");
                 filled.text(templates::DEFAULT_LOCALE)
             });
-            let Text { title, body } = match text {
-                Ok(text) => text,
-                Err(_) if !self.content.title.is_empty() => {
-                    Text { title: self.content.title.clone(), body: self.content.body.clone() }
-                }
-                Err(broken) => return Err(Failure::permanent(broken.to_string())),
-            };
+            let Text { title, body } = text.map_err(|broken| Failure::permanent(broken.to_string()))?;
             self.made.insert(locale, Content { locale: locale.to_owned(), title, body, ..self.content.clone() });
         }
         Ok(locale.to_owned())
@@ -122,13 +102,4 @@ impl<'a> Texts<'a> {
     pub(super) fn contents(self) -> Vec<Content> {
         if self.filled.is_none() { vec![self.content] } else { self.made.into_values().collect() }
     }
-}
-
-/// Adds the text in the default language, for a worker without the template.
-pub(super) fn stand_in(text: wire::Notification, cx: &Context) -> Result<wire::Notification, Failure> {
-    let variables = wire::struct_to_json(text.variables.clone().unwrap_or_default());
-    let filled = cx.templates.fill(&text.own_template, variables, cx.clock.now());
-    let filled = filled.map_err(|unfit| Failure::permanent(unfit.to_string()))?;
-    let made = filled.text(templates::DEFAULT_LOCALE).map_err(|broken| Failure::permanent(broken.to_string()))?;
-    Ok(wire::Notification { title: made.title, body: made.body, ..text })
 }
