@@ -96,7 +96,7 @@ pub struct DeadJob {
 pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
-        // The server would obey `Nats-` headers. The job id has its own header.
+        // The server would obey `Nats-` headers.
         let text: &str = name.as_ref();
         if !text.starts_with("Nats-") {
             for value in values {
@@ -162,8 +162,8 @@ async fn bury_stored(
     }
 }
 
-/// Deletes a message without overwriting its bytes, unlike the client. Overwriting syncs a whole block and stalls the
-/// stream for some 10 ms. Compaction removes the bytes later.
+/// Unlike the client, does not overwrite the message's bytes: that syncs a whole block and stalls the stream for some
+/// 10 ms. Compaction removes them later.
 async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<(), String> {
     let subject = format!("STREAM.MSG.DELETE.{}", stream.cached_info().config.name);
     let answer: Result<Response<DeleteStatus>, _> =

@@ -1,4 +1,4 @@
-//! All kinds of jobs. To add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
+//! All kinds of jobs. To add one, see `docs/ADDING_A_JOB.md`.
 
 pub mod alert_refill;
 pub mod deliver;

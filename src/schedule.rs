@@ -1,7 +1,7 @@
-//! Recurring schedules: an expression, a time zone, and rules for hours that its clock skips or repeats.
+//! Recurring schedules: an expression, a time zone, and rules for hours that its clock skips or repeats
+//! (`docs/SCHEDULES.md`).
 //!
-//! Pure: no clock, no database. [`Expression`] matches civil times, [`Calendar`] turns them into instants. See
-//! `docs/SCHEDULES.md` for the dialect and the rules.
+//! Pure: no clock, no database. [`Expression`] matches civil times, [`Calendar`] turns them into instants.
 
 mod civil;
 mod error;

@@ -1,7 +1,7 @@
 //! Publishes due jobs: saved schedules, and reminders from the care tables ([`care`]).
 //!
 //! Any number of schedulers may run. Each locks due rows, publishes their jobs and moves the rows on in one
-//! transaction. Job ids are deterministic, so publishing twice after a crash has no second effect.
+//! transaction. Job ids are deterministic, so publishing twice has no second effect.
 
 pub mod care;
 mod saved;

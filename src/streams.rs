@@ -230,10 +230,10 @@ impl Streams {
         Ok(done)
     }
 
-    /// Compares the server with the files, field by field.
+    /// Compares the server with the files, field by field. A missing stream is a difference.
     ///
     /// # Errors
-    /// If the server does not answer. A missing stream is a difference, not an error.
+    /// If the server does not answer.
     pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
         let mut differences = Vec::new();
         for config in &self.streams {
@@ -331,7 +331,7 @@ fn parse<T: serde::de::DeserializeOwned>(file: &str, json: &Value) -> Result<T, 
 }
 
 /// The client's types ignore unknown keys, so the file is serialized again to see which keys vanish. Known keys with a
-/// default value vanish too; see [`is_default`].
+/// default value vanish too ([`is_default`]).
 fn refuse_unknown_keys<T: serde::Serialize>(file: &str, json: &Value, typed: &T) -> Result<(), FileError> {
     let written = serde_json::to_value(typed).unwrap_or_default();
     match vanished("", json, &written) {

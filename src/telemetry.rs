@@ -1,5 +1,4 @@
-//! Logs, [`metrics`] and [`traces`]. A log line is a readable message and fields, as text or JSON, on standard error.
-//! Never payloads or personal data.
+//! Logs, [`metrics`] and [`traces`]. Log lines never contain payloads or personal data.
 
 pub mod metrics;
 pub mod names;
@@ -12,7 +11,7 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogConfig;
 
-/// Sets up logs, and a panic hook that omits the panic's text, which may contain data.
+/// Sets up logs on standard error, and a panic hook that omits the panic's text, which may contain data.
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);

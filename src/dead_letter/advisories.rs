@@ -1,6 +1,6 @@
 //! Buries messages delivered as often as their consumer allows, which stay in the work queue undelivered.
 //!
-//! Normally workers end jobs long before. This catches messages whose workers die without recording anything. The
+//! Normally workers end jobs before that; this catches messages whose workers die without recording anything. The
 //! stream ADVISORIES keeps advisories while nobody listens.
 
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::effects::Effects;
 pub(super) const STREAM: &str = "ADVISORIES";
 const DURABLE: &str = "advisories";
 
-/// How long a pull stays open, and how much longer its answer may take.
+/// Limit of a pull, and of the wait for its end.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 

@@ -1,8 +1,8 @@
 //! Redrives and discards dead letters, on record.
 //!
 //! Each step is safe to repeat: make the delivery's ledger row claimable, publish the job, write the audit entry,
-//! delete the letter. After a crash the letter remains, and redriving it again publishes the same job id, which has no
-//! second effect.
+//! delete the letter. After a crash the letter remains; redriving it again publishes the same job id, without a second
+//! effect.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
@@ -146,7 +146,7 @@ pub fn is_delivery(letter: &Letter) -> bool {
     letter.original_subject.starts_with("deliver.")
 }
 
-/// The job's headers with its id, lineage and a new message id: the old one would count as a duplicate.
+/// The job's headers with its id, lineage and a new message id, since the old one would count as a duplicate.
 fn headers(letter: &Letter, change: &Change) -> HeaderMap {
     let mut set: Vec<(&str, String)> = Vec::new();
     if change.body.is_some() {

@@ -1,5 +1,5 @@
-//! Buries messages that nobody will pull: those whose subject no consumer covers, mostly of an unknown kind, and
-//! exhausted ones whose advisory was lost.
+//! Buries messages that nobody pulls: those without a consumer, mostly of an unknown kind, and exhausted ones whose
+//! advisory was lost.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: Cancell
     }
 }
 
-/// Buries all messages older than `age` that nobody will pull: exhausted ones, and those that no consumer or sourcing
-/// stream covers. Returns their number. Any number of workers may run it: each message makes one dead letter.
+/// Buries all messages older than `age` that nobody pulls. Returns their number. Any number of workers may run it: each
+/// message makes one dead letter.
 ///
 /// # Errors
 /// If the server does not answer.
@@ -126,7 +126,7 @@ async fn old_message(
     }
 }
 
-/// Messages at or below a consumer's acknowledgement floor. Acknowledged ones are gone from a work queue, so these were
+/// Messages at or below a consumer's acknowledgement floor. A work queue drops acknowledged ones, so these were
 /// delivered as often as the consumer allows.
 async fn sweep_exhausted(
     effects: &Effects,

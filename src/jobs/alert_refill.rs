@@ -15,8 +15,7 @@ use crate::{
 /// An older alert is not worth sending.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// An alert about a medication that runs low. The care record decides; the supply in the message is only why it was
-/// published.
+/// An alert about a medication that runs low. The care record decides, not the supply in the message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefillAlert {
     medication_id: String,

@@ -21,7 +21,7 @@ const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 /// Deliveries that wait for a provider come back spread over this time.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// A delivery by the channel of this number (`Channel::Email as usize`), described by the claim in the context.
+/// A delivery by the channel of this number (`Channel::Email as usize`). The context has its claim.
 #[derive(Debug)]
 pub struct Deliver<const CHANNEL: usize>;
 

@@ -12,13 +12,13 @@ use crate::{
 /// Default age of removed records.
 const KEEP_DAYS: i32 = 90;
 
-/// A lower limit would forget job ids that are still published again after a weekend without a worker.
+/// Job ids may be published again after a weekend without a worker.
 const LEAST_DAYS: i32 = 7;
 
 const MOST_DAYS: i32 = 36_500;
 
-/// Minimum age of removed records of dead jobs: a day more than the stream `DEAD_LETTERS` keeps letters, since a
-/// redriven delivery needs its row.
+/// Minimum age of removed dead jobs: a day more than the stream `DEAD_LETTERS` keeps letters, since a redriven delivery
+/// needs its row.
 const KEEP_DEAD: TimeDelta = TimeDelta::days(91);
 
 /// Another job comes each day.

@@ -10,7 +10,7 @@ use crate::{
     wire,
 };
 
-/// Default limit of one job: this share of all subscriptions, but at least this many.
+/// Default limit of one job: a share of all subscriptions, and a minimum.
 const ONE_IN: i64 = 20;
 const AT_LEAST: i64 = 10;
 
@@ -45,8 +45,8 @@ impl Job for CleanSubscriptions {
         published + USEFUL_FOR
     }
 
-    /// Refuses anything that looks like a mistake. A removed subscription cannot be restored, and its user would miss
-    /// doses; an extra one is harmless.
+    /// Refuses likely mistakes. A removed subscription cannot be restored, and its user would miss doses; an extra one
+    /// is harmless.
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let before = cx.clock.now() - OLDER_THAN;
         let Orphans { orphans, subscriptions, has_users } =

@@ -1,5 +1,5 @@
-//! Wraps the `cron` crate, which gets civil time as if it were UTC: given a zone, it would skip lost times and double
-//! repeated ones, whatever the schedule's rules.
+//! Wraps the `cron` crate, which gets civil time as if it were UTC: given a zone, it would drop skipped times and
+//! double repeated ones.
 //!
 //! In its dialect seconds come first, Sunday is 1, 0 is refused, and a day must match both day-of-month and
 //! day-of-week. So it gets plain lists of numbers, and two schedules when either field is enough.
@@ -30,7 +30,7 @@ pub(super) struct CronFields {
 }
 
 impl Civil {
-    /// `None` if the crate refuses the translation. It accepts all values within bounds.
+    /// `None` if the crate refuses the translation, which should not happen.
     pub(super) fn new(fields: &CronFields) -> Option<Self> {
         let schedule = |day_of_month: &str, day_of_week: &str| {
             let (second, minute) = (list(fields.second, 0), list(fields.minute, 0));

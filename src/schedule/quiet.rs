@@ -7,8 +7,8 @@ use super::zone::{FARTHEST, View};
 
 /// The end of the quiet hours around `now`, if any. They last over midnight unless `to` is after `from`.
 ///
-/// They begin the first time the clock shows `from` and end the last time it shows `to`, so a repeated hour doesn't
-/// interrupt them. A skipped time stands for the end of its gap.
+/// They begin the first time the clock shows `from` and end the last time it shows `to`. A skipped time stands for the
+/// end of its gap.
 #[must_use]
 pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();

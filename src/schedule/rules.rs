@@ -1,4 +1,4 @@
-//! Rules for civil times that the clock skips or repeats, and their effects.
+//! Rules for civil times that the clock skips or repeats.
 
 /// Rule for civil times that the clock skips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Fold {
     }
 }
 
-/// Rules of a schedule. An expression whose hour is a bare `*` ignores them: it has every tick that exists.
+/// Rules of a schedule. An expression whose hour is a bare `*` ignores them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rules {
     /// For skipped times.

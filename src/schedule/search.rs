@@ -1,4 +1,4 @@
-//! Finds the next occurrence after an instant by a schedule's rules.
+//! Finds the next occurrence after an instant.
 //!
 //! Between two clock changes, the next civil time is the next instant. So each step looks at a few days with at most
 //! one change: before it, at it (for a gap), and after it.

@@ -34,8 +34,8 @@ const STEP: TimeDelta = TimeDelta::hours(48);
 
 const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 
-/// All civil times with instants after `after` and not after `until`, ordered, each in one part. A skipped time happens
-/// right after the gap, a repeated one the first time (rules `shift` and `first`).
+/// All civil times with instants after `after` and not after `until`, ordered, each in one part, by the rules `shift`
+/// and `first`.
 #[must_use]
 pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DayPart> {
     let mut parts = Vec::new();
@@ -50,7 +50,7 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
             }
             Some(ClockChange { at, before, after: offset }) => {
                 // Civil times before the clock's reading at the change use the old offset, others the new one. That
-                // clamps skipped times to the change and leaves repeated times out.
+                // clamps skipped times to the change and leaves repeated ones out.
                 let clock = civil(at, before);
                 if from < at {
                     let first = civil(from, before) + MICROSECOND;

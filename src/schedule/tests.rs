@@ -82,7 +82,7 @@ const DAY: i64 = 86_400;
 /// Start of the tested period: searches that start before a clock change must not start before 1970.
 const FIRST: i64 = 10 * DAY;
 
-/// All zones with their clock changes from [`FIRST`] to 2040, found by probing every second day.
+/// All zones with their clock changes from [`FIRST`] to 2040, probed every second day.
 static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     let sets = |zone: Tz| {
         let (mut sets, mut before) = (Vec::new(), offset_of(zone, FIRST));
@@ -104,7 +104,7 @@ static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     TZ_VARIANTS.iter().map(|zone| (*zone, sets(*zone))).collect()
 });
 
-/// Newly seeded each run. A failing test prints the seed; put it here to repeat the run.
+/// A failing test prints the seed; put it here to repeat the run.
 fn random(name: &str) -> StdRng {
     let bits = Random::system().uuid(DateTime::UNIX_EPOCH).as_u128();
     let seed = u64::try_from(bits & u128::from(u64::MAX)).unwrap();

@@ -33,7 +33,7 @@ fn suggestion(name: &str) -> Option<&'static str> {
     known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
 }
 
-/// Midnight of a day, or the first instant after it if the clock skips it. `None` outside the years 1970 to 2099.
+/// Midnight, or the first instant after it if the clock skips it. `None` outside the years 1970 to 2099.
 #[must_use]
 pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     if !(1970..2100).contains(&date.year()) {
@@ -73,8 +73,8 @@ pub(super) struct ClockChange {
 }
 
 impl View {
-    /// `to` is at most four days after `from`. Since 1970 no zone has changed its offset twice within six days (a test
-    /// checks that), so different offsets mean one change, equal ones none.
+    /// `to` is at most four days after `from`. Since 1970 no zone has changed its offset twice within six days
+    /// (tested), so different offsets mean one change, equal ones none.
     pub(super) fn new(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
         let (before, after) = (offset(zone, from), offset(zone, to));
         if before == after {

@@ -1,4 +1,4 @@
-//! Reminders that follow from the care tables without a saved schedule: doses, appointments, shifts, and shortages.
+//! Reminders that follow from the care tables: doses, appointments, shifts, and shortages.
 //!
 //! One scheduler at a time looks at the care tables, each minute or after a change, and plans what is due soon.
 //! Whichever scheduler locks a due reminder first publishes it.
@@ -43,7 +43,7 @@ impl Scheduler {
     /// own clock.
     ///
     /// # Errors
-    /// If the database does not answer, or a care table differs from the expected schema. The plan is unchanged then.
+    /// If the database does not answer, or a care table is unreadable. The plan is unchanged then.
     pub async fn plan_care(&self) -> Result<Option<Planned>, String> {
         let began = Instant::now();
         let Some(mut plan) = self.store.plan_care().await.map_err(|error| error.to_string())? else {
@@ -158,7 +158,7 @@ impl Scheduler {
     }
 }
 
-/// The first look only looks forward. A look after the clock was set back does not repeat earlier ones.
+/// The first look only looks forward. If the clock was set back, earlier times are not repeated.
 fn horizon(now: DateTime<Utc>, looked_at: Option<DateTime<Utc>>) -> Horizon {
     Horizon {
         now,
@@ -214,8 +214,8 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, (i32, i32)>) -> Opti
     Some(body.into())
 }
 
-/// Job id of a reminder, the same for every publisher. A refill's id contains the time the shortage was seen, since a
-/// medication may run out twice a day. A hash replaces ids that are too long or not valid as job ids.
+/// Job id of a reminder, the same for every publisher. A refill's contains the time the shortage was seen, since a
+/// medication may run out twice a day. A hash replaces invalid job ids.
 #[must_use]
 pub fn care_job_id(reminder: &CareReminder) -> String {
     let rfc3339 = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);

@@ -176,8 +176,8 @@ impl Timing {
         newest.split_off(newest.len().saturating_sub(count))
     }
 
-    /// The newest `count` instants from `from` until before `until`. Looks back in doubling steps to avoid walking
-    /// through a month of seconds.
+    /// The newest `count` instants from `from` until before `until`. Looks back in doubling steps to skip most of a
+    /// month of seconds.
     fn newest_before(&self, until: DateTime<Utc>, from: DateTime<Utc>, count: usize) -> Vec<DateTime<Utc>> {
         let mut back = TimeDelta::minutes(1);
         loop {

@@ -39,7 +39,7 @@ struct Inner {
     registry: Registry,
     /// In the order of [`Metric::ALL`].
     families: Vec<Family>,
-    /// Held while a scrape fills in current values, so that no other sees half of them.
+    /// Held by a scrape, so that no other sees half of its values.
     filling: Mutex<()>,
 }
 

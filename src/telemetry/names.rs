@@ -1,7 +1,7 @@
 //! Every metric. A test compares `docs/METRICS.md` with this file.
 //!
-//! Names follow OpenTelemetry's messaging conventions in Prometheus form (`_` for `.`, suffixes for unit and `_total`),
-//! else begin with `carebell_`. Process metrics are named as in Prometheus client libraries.
+//! Names follow OpenTelemetry's messaging conventions in Prometheus form, else begin with `carebell_`. Process metrics
+//! are named as in Prometheus client libraries.
 
 /// Prometheus metric type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Traces: one tree of spans for a job's publisher, runs, messages and requests to providers.
 //!
 //! Sampling is decided before any span exists, by the message's flag and the sampler. An unsampled message costs a look
-//! at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash along with the plan.
+//! at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash.
 //!
 //! Only this module names `opentelemetry`.
 

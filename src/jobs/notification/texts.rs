@@ -1,4 +1,4 @@
-//! The texts of a notification, one for each language of its recipients: from the job or from a template.
+//! The texts of a notification, one for each language of its recipients.
 
 use std::collections::BTreeMap;
 
@@ -82,7 +82,7 @@ impl<'a> Texts<'a> {
         Ok(Self { content, filled, made: BTreeMap::new() })
     }
 
-    /// Renders the text for a wanted locale if necessary, and returns its actual locale.
+    /// Renders the text for a locale if necessary. Returns the text's locale.
     pub(super) fn locale(&mut self, wanted: &str) -> Result<String, Failure> {
         let Some((filled, of_others)) = &self.filled else { return Ok(self.content.locale.clone()) };
         let locale = filled.locale_for(if wanted.trim().is_empty() { of_others } else { wanted });

@@ -1,8 +1,8 @@
-//! Compares with `croner`, which follows common practice without options. Differences:
+//! Compares with `croner`, which has no options. Differences:
 //!
-//! - It does not check for a bare `*` as the hour, but whether second, minute and hour are one plain number each
-//!   ("fixed time"). It shifts such jobs out of a gap and runs them at the first of a fold: our defaults. It drops
-//!   others in a gap and runs them at both of a fold: our rules `skip` and `both`, or a bare `*` under any rule.
+//! - It shifts "fixed time" jobs (second, minute and hour are one plain number each) out of a gap and runs them at the
+//!   first of a fold: our defaults. It drops others in a gap and runs them at both of a fold: our rules `skip` and
+//!   `both`, or a bare `*` as the hour under any rule.
 //! - It gives up on a shift over more than two hours. Those are not compared.
 //! - It drops a job if the shift ends on a day that the expression does not match. Ours is moved there, and not
 //!   compared.

@@ -1,5 +1,5 @@
-//! An oracle without a search: it steps through each minute around a clock change, compares the civil time field by
-//! field, and applies the rules literally.
+//! An oracle without a search: it steps through each minute around a clock change, compares field by field, and applies
+//! the rules literally.
 
 use std::collections::BTreeMap;
 

@@ -47,9 +47,8 @@ pub struct Arrival<'a> {
     pub size: usize,
 }
 
-/// Begins a run with the context `parent`. Also returns the context for everything that follows, if it differs.
-///
-/// A message without a context gets its own trace, the same on each delivery.
+/// Begins a run with the context `parent`. Also returns the context for everything that follows, if it differs. A
+/// message without a context gets its own trace, the same on each delivery.
 #[must_use]
 pub fn process(arrival: &Arrival<'_>, parent: Option<&str>) -> (Processing, Option<String>) {
     if !is_on() {

@@ -67,7 +67,7 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Exports. Logs an absent collector once, then every few minutes, and when it is back.
+/// Exports. Logs an absent collector every few minutes, and its return.
 #[derive(Debug)]
 pub struct LoggingExporter {
     inner: OtlpExporter,
