@@ -51,6 +51,7 @@ enum Usage {
     Ignore,
 }
 
+#[derive(Clone, Copy)]
 struct Destination<'a> {
     /// Empty for a bare address or number.
     user_id: &'a str,

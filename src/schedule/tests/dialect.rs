@@ -92,7 +92,7 @@ fn mistakes_name_their_field() {
         ("*/ * * * *", Minute, "is not a whole number"),
         ("5/15 * * * *", Minute, "`5/15` has a step, but no range"),
         ("1,,2 * * * *", Minute, "empty part before, between or after commas"),
-        (", * * * *", Minute, "nothing"),
+        (", * * * *", Minute, "empty part"),
         ("1-*/2 * * * *", Minute, "`*` stands alone"),
         ("99999999999999999999 * * * *", Minute, "is not between"),
         ("٣ * * * *", Minute, "`٣`"),
