@@ -46,7 +46,7 @@ impl Template {
         }
         for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
             if !text.is_empty() {
-                return Err(Invalid::new(field, "must be empty if a template is given"));
+                return Err(Invalid::new(field, "must be empty if `template` is given"));
             }
         }
         Ok(Some(Self {
