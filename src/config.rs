@@ -29,7 +29,7 @@ use crate::{
         webhook,
     },
     checkpoint::Step,
-    streams::Adjustments,
+    streams::{Adjustments, Override},
 };
 
 /// Settings of a worker.
@@ -287,10 +287,10 @@ impl Config {
 }
 
 /// `durable.key=value`
-fn parse_override(text: &str) -> Option<(String, String, String)> {
+fn parse_override(text: &str) -> Option<Override> {
     let (place, value) = text.trim().split_once('=')?;
     let (durable, key) = place.trim().split_once('.')?;
-    Some((durable.into(), key.into(), value.trim().into()))
+    Some(Override { durable: durable.into(), key: key.into(), value: value.trim().into() })
 }
 
 #[cfg(test)]
@@ -366,7 +366,11 @@ mod tests {
     fn overrides_are_read_in_order() {
         let config = config(&[("QUEUE_OVERRIDES", "*.ack_wait=2s, reminder_medication.backoff=fixed 10ms")]).unwrap();
         let expected = [("*", "ack_wait", "2s"), ("reminder_medication", "backoff", "fixed 10ms")];
-        let expected: Vec<_> = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned())).into();
+        let expected = expected.map(|(durable, key, value)| Override {
+            durable: durable.into(),
+            key: key.into(),
+            value: value.into(),
+        });
         assert_eq!(config.adjustments.overrides, expected);
     }
 }

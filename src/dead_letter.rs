@@ -1,7 +1,6 @@
-//! Dead letters: what failed for good, kept whole with why, on `dead.<kind>.<stream>.<sequence>`.
+//! Dead letters: jobs that failed for good, with the reason, on `dead.<kind>.<stream>.<sequence>`.
 //!
-//! One message makes one dead letter, whichever way and however often it comes here: the copy is published under the
-//! condition that its own subject is still empty.
+//! A message has at most one: publishing requires an empty subject.
 
 pub mod advisories;
 pub mod letters;
@@ -27,7 +26,7 @@ use tokio::time::timeout;
 
 pub use self::{
     letters::{Filter, Letter, Letters},
-    redrive::{Change, Redrive},
+    redrive::{Change, Redriver},
 };
 use crate::{
     checkpoint::{self, Step},
@@ -39,19 +38,19 @@ use crate::{
     plan::DeadReason,
 };
 
-/// Headers of a dead letter, beside those that the job had.
+/// Headers of a dead letter, beside the job's own.
 pub mod dead_header {
     /// `permanent`, `exhausted`, `crashed`, `undecodable` or `unknown_kind`.
     pub const REASON: &str = "Carebell-Dead-Reason";
-    /// What the last failure said.
+    /// The last error.
     pub const ERROR: &str = "Carebell-Dead-Error";
     /// Recorded failures.
     pub const ATTEMPTS: &str = "Carebell-Dead-Attempts";
     /// RFC 3339: when the job was first seen.
     pub const FIRST: &str = "Carebell-Dead-First";
-    /// RFC 3339: when it was given up.
+    /// RFC 3339: when the job died.
     pub const LAST: &str = "Carebell-Dead-Last";
-    /// The stream that it was in.
+    /// The job's stream.
     pub const STREAM: &str = "Carebell-Dead-Stream";
     /// Its sequence there.
     pub const SEQUENCE: &str = "Carebell-Dead-Seq";
@@ -59,45 +58,45 @@ pub mod dead_header {
     pub const SUBJECT: &str = "Carebell-Dead-Subject";
 }
 
-/// Headers of a job that was redriven, and of its dead letter if it dies again.
+/// Headers of a redriven job, and of its next dead letter.
 pub mod lineage_header {
-    /// How often it has been redriven.
+    /// Number of redrives.
     pub const REDRIVES: &str = "Carebell-Redrives";
-    /// The subject of the dead letter that it was redriven from.
+    /// Subject of the dead letter it was redriven from.
     pub const FROM: &str = "Carebell-Redriven-From";
 }
 
-/// How long the dead letter of a message that lies in a stream may take.
+/// Limit for burying a stored message.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The longest error text in a header, in bytes.
+/// In bytes.
 const LONGEST_ERROR: usize = 1024;
 
-/// What is kept of a message.
-pub struct Body {
+/// The job in a dead letter.
+pub struct DeadJob {
     /// The kind's name.
     pub kind: String,
-    /// The stream it was in.
+    /// Its stream.
     pub stream: String,
     /// Its sequence there.
     pub sequence: i64,
     /// Its subject there.
     pub subject: String,
-    /// The job's id, where it can be read.
+    /// The job id, if readable.
     pub job_id: Option<String>,
     /// Its headers.
     pub headers: Option<HeaderMap>,
     /// Its body.
     pub payload: Bytes,
-    /// When it is given up.
+    /// Time of death.
     pub last: DateTime<Utc>,
 }
 
-/// Publishes the dead letter and waits until the server has it, however long that takes.
-pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
+/// Waits until the server has the dead letter, however long that takes.
+pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
-        // The server reads `Nats-` headers as instructions for this publish; the job id is kept under its own name.
+        // The server would obey `Nats-` headers.
         let text: &str = name.as_ref();
         if !text.starts_with("Nats-") {
             for value in values {
@@ -122,7 +121,7 @@ pub async fn bury(context: &jetstream::Context, body: &Body, death: &Death) {
     checkpoint::reached(Step::Buried);
 }
 
-/// The kind in a subject, without prefix and lane: what a worker would have called it.
+/// The kind in a subject, without prefix and lane.
 fn kind_of(subject: &str) -> &str {
     let kind = subject.strip_prefix("jobs.").or(subject.strip_prefix("due.")).unwrap_or(subject);
     match kind.rsplit_once('.') {
@@ -131,7 +130,7 @@ fn kind_of(subject: &str) -> &str {
     }
 }
 
-/// Makes a dead letter of a message that lies in a stream, and takes it out of there. Safe to repeat.
+/// Makes a dead letter of a stored message and deletes the message. Idempotent.
 async fn bury_stored(
     context: &jetstream::Context,
     stream: &Stream,
@@ -142,7 +141,7 @@ async fn bury_stored(
     let name = stream.cached_info().config.name.clone();
     let subject = message.subject.to_string();
     let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
-    let body = Body {
+    let body = DeadJob {
         kind: kind_of(&subject).to_owned(),
         job_id: Some(job_id(Some(&message.headers), &name, sequence)),
         stream: name,
@@ -152,21 +151,19 @@ async fn bury_stored(
         last: now,
         subject,
     };
-    // One that cannot be buried stays where it is, and must not keep the others waiting.
+    // It stays, and must not hold up others.
     if timeout(PATIENCE, bury(context, &body, death)).await.is_err() {
-        tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, again in a while");
+        tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, trying again later");
         return;
     }
     if let Err(error) = take_out(context, stream, message.sequence).await {
-        // Another worker was faster, or the next pass finds it again and its dead letter in place.
+        // Another worker was faster, or the next pass deletes it.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
     }
 }
 
-/// Deletes a message of a stream.
-///
-/// Without overwriting its bytes, which is the client's way: then the server writes and syncs the whole block that the
-/// message is in, about 10 ms each, and the stream stands still for so long. The bytes go when the block is compacted.
+/// Unlike the client, does not overwrite the message's bytes: that syncs a whole block and stalls the stream for some
+/// 10 ms. Compaction removes them later.
 async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<(), String> {
     let subject = format!("STREAM.MSG.DELETE.{}", stream.cached_info().config.name);
     let answer: Result<Response<DeleteStatus>, _> =
@@ -177,11 +174,11 @@ async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) 
     }
 }
 
-/// Gives up a message that the server delivers no more. One whose job has ended is only taken out of the stream.
+/// Ends a message that the server no longer delivers. If its job has ended, only deletes it.
 async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, delivered: u64) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
     let job = job_id(Some(&message.headers), &name, i64::try_from(message.sequence).unwrap_or(i64::MAX));
-    let error = format!("delivered {delivered} times, which is all that its consumer allows");
+    let error = format!("delivered {delivered} times, the most that its consumer allows");
     let given_up = effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
     if given_up.map_err(|error| error.to_string())? {
         tracing::error!(job, sequence = message.sequence, "{error}: dead letter");
@@ -194,7 +191,7 @@ async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, d
     Ok(())
 }
 
-/// A text as one line of at most a kilobyte, as headers and acknowledgements need it.
+/// One line of at most a kilobyte, for headers and acknowledgements.
 #[must_use]
 pub fn one_line(text: &str) -> String {
     let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();

@@ -1,4 +1,4 @@
-//! The kinds, in one place: to add one, add its file and its lines here (`docs/ADDING_A_JOB.md`).
+//! All kinds of jobs. To add one, see `docs/ADDING_A_JOB.md`.
 
 pub mod alert_refill;
 pub mod deliver;
@@ -11,7 +11,7 @@ pub mod reminder_shift;
 
 use crate::{pipeline::Registry, plan::Channel};
 
-/// All kinds that this program can run.
+/// All kinds that this program runs.
 #[must_use]
 pub fn registry() -> Registry {
     Registry::default()

@@ -1,75 +1,74 @@
-//! What a job is called: its kind, its lane, and the subject and durable consumer made from them.
+//! Kinds, lanes, and the subjects and durables named after them.
 
 use std::fmt;
 
-/// A kind of job. One value holds the name from which subject, durable, file name and metric label follow.
+/// A kind of job. Subject, durable, file name and metric label follow from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
     /// For example `reminder.medication`.
     pub name: &'static str,
-    /// The stage that the kind belongs to.
+    /// Its stage.
     pub stage: Stage,
-    /// The lanes of its subject; empty where the kind has one queue only.
+    /// Empty if it has a single queue.
     pub lanes: &'static [Lane],
 }
 
-/// The three stages of the way through (see `docs/ARCHITECTURE.md`), and what stands beside it.
+/// The three stages (see `docs/ARCHITECTURE.md`), and maintenance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Looks a care record up and decides whether anybody is to be told.
+    /// Reads a care record and decides whether to tell anybody.
     Reminder,
     /// Expands one text to recipients, inbox rows and deliveries.
     Notification,
-    /// Sends to one address. Internal: its message is only a ledger id, and its record is the ledger row.
+    /// Sends to one address. Internal: its message is only a ledger id.
     Delivery,
-    /// Tends Carebell's own tables. Nothing follows from it.
+    /// Maintains Carebell's own tables. Plans no further jobs.
     Maintenance,
 }
 
-/// How urgent a job is. Lanes are separate queues, so that none waits behind another.
+/// Urgency of a job. Each lane has a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Lane {
     /// Medication: now.
     Critical,
-    /// Everything else that concerns one person's care.
+    /// Anything else about one person's care.
     Normal,
     /// Announcements to many.
     Bulk,
 }
 
 impl Kind {
-    /// A first-stage kind with one queue on `jobs.<name>`.
+    /// A first-stage kind: one queue, `jobs.<name>`.
     #[must_use]
     pub const fn reminder(name: &'static str) -> Self {
         Self { name, stage: Stage::Reminder, lanes: &[] }
     }
 
-    /// A second-stage kind with three queues on `jobs.<name>.<lane>`.
+    /// A second-stage kind: three queues, `jobs.<name>.<lane>`.
     #[must_use]
     pub const fn notification(name: &'static str) -> Self {
         Self { name, stage: Stage::Notification, lanes: &[Lane::Critical, Lane::Normal, Lane::Bulk] }
     }
 
-    /// A third-stage kind with two queues on `deliver.<channel>.<lane>`; `name` begins with `deliver.`.
+    /// A third-stage kind: two queues, `deliver.<channel>.<lane>`. `name` begins with `deliver.`.
     #[must_use]
     pub const fn delivery(name: &'static str) -> Self {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
     }
 
-    /// A kind beside the stages, with one queue on `jobs.<name>`.
+    /// A maintenance kind: one queue, `jobs.<name>`.
     #[must_use]
     pub const fn maintenance(name: &'static str) -> Self {
         Self { name, stage: Stage::Maintenance, lanes: &[] }
     }
 
-    /// Whether the stream of delayed jobs hands this kind on (`streams/JOBS.json`). Upkeep repeats: that is a schedule.
+    /// Whether `streams/JOBS.json` sources this kind from the delayed jobs. Maintenance has schedules instead.
     #[must_use]
     pub const fn can_be_delayed(&self) -> bool {
         !matches!(self.stage, Stage::Maintenance | Stage::Delivery)
     }
 
-    /// The subject of this kind in `lane`. A lane that the kind does not have becomes the next more urgent one that
-    /// it has.
+    /// The subject in `lane`, or in the next more urgent lane of this kind.
     #[must_use]
     pub fn subject(&self, lane: Lane) -> String {
         let prefix = if self.stage == Stage::Delivery { "" } else { "jobs." };
@@ -79,7 +78,7 @@ impl Kind {
         }
     }
 
-    /// The queues of this kind, most urgent first.
+    /// Most urgent first.
     #[must_use]
     pub fn queues(&self) -> Vec<Queue> {
         if self.lanes.is_empty() {
@@ -88,7 +87,7 @@ impl Kind {
         self.lanes.iter().map(|lane| Queue { kind: *self, lane: Some(*lane) }).collect()
     }
 
-    /// The lane in which this kind runs what is as urgent as `wanted`, where it has lanes.
+    /// The lane for jobs as urgent as `wanted`, if the kind has lanes.
     #[must_use]
     pub fn lane_for(&self, wanted: Lane) -> Option<Lane> {
         self.lanes.iter().copied().filter(|lane| *lane <= wanted).max()
@@ -102,7 +101,7 @@ impl fmt::Display for Kind {
 }
 
 impl Lane {
-    /// The token in subjects, tables and on the command line.
+    /// As in subjects, tables and commands.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -112,7 +111,7 @@ impl Lane {
         }
     }
 
-    /// Reads the token back.
+    /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Critical, Self::Normal, Self::Bulk].into_iter().find(|lane| lane.name() == text)
@@ -125,17 +124,17 @@ impl fmt::Display for Lane {
     }
 }
 
-/// One durable pull consumer: a kind, and a lane of it where it has lanes.
+/// One durable pull consumer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// The kind.
     pub kind: Kind,
-    /// The lane, where the kind has several.
+    /// Its lane, if the kind has lanes.
     pub lane: Option<Lane>,
 }
 
 impl Queue {
-    /// The durable's name, which is also the second part of its file name in `streams/`.
+    /// The durable's name, also in its file name in `streams/`.
     #[must_use]
     pub fn durable(&self) -> String {
         let name = self.kind.name.replace('.', "_");

@@ -1,4 +1,4 @@
-//! How a queue behaves: attempts, backoff, timeout, concurrency, rate. Declared as consumer `metadata` in `streams/`.
+//! A queue's policy, declared as consumer `metadata` in `streams/`.
 
 mod rate;
 
@@ -10,48 +10,47 @@ use crate::clock::Random;
 /// The policy of one queue.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
-    /// How many recorded failures end a job; at least 1.
+    /// Recorded failures that end a job; at least 1.
     pub attempts: u32,
-    /// The wait between attempts.
+    /// Wait between attempts.
     pub backoff: Backoff,
-    /// How far a wait may stray from the backoff, as a fraction of it (0.2 = ±20 %), so that jobs that failed
-    /// together do not come back together.
+    /// Random part of the wait (0.2 = ±20 %): jobs that fail together come back apart.
     pub jitter: f64,
-    /// How long one run of the work may take.
+    /// Limit of one run.
     pub timeout: Duration,
-    /// How many jobs of this queue a process runs at once; at least 1. A lane's share of the process.
+    /// Jobs that a process runs at once; at least 1.
     pub concurrency: usize,
-    /// The most attempts that a job may ask for; at least `attempts`.
+    /// Most attempts that a job may ask for; at least `attempts`.
     pub max_attempts: u32,
-    /// The longest wait that a job may ask for; at least that of `backoff`.
+    /// Longest wait that a job may ask for; at least that of `backoff`.
     pub max_backoff: Duration,
-    /// Pull nothing while more deliveries than this wait in the lanes that are not critical.
+    /// Pull nothing while more non-critical deliveries than this wait.
     pub pause_above: Option<u64>,
-    /// The most jobs of this queue that all processes together start in a time.
+    /// Limit for starting jobs, over all processes.
     pub rate: Option<Rate>,
 }
 
-/// What one job asks for itself: `Carebell-Attempts`, `-Backoff` and `-Timeout`.
+/// One job's own settings: `Carebell-Attempts`, `-Backoff` and `-Timeout`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wishes {
     /// Attempts.
     pub attempts: Option<u32>,
-    /// The wait between attempts.
+    /// Wait between attempts.
     pub backoff: Option<Backoff>,
-    /// How long one run of the work may take.
+    /// Limit of one run.
     pub timeout: Option<Duration>,
 }
 
 impl Wishes {
-    /// Reads `Carebell-Attempts`.
+    /// Parses `Carebell-Attempts`.
     ///
     /// # Errors
-    /// If it is no whole number of at least 1.
+    /// If it is not a whole number of at least 1.
     pub fn attempts(text: &str) -> Result<u32, PolicyError> {
         number("Carebell-Attempts", text)
     }
 
-    /// Reads `Carebell-Backoff`: `fixed 5m` or `exponential 1m to 1h`.
+    /// Parses `Carebell-Backoff`: `fixed 5m` or `exponential 1m to 1h`.
     ///
     /// # Errors
     /// If it is neither.
@@ -59,31 +58,31 @@ impl Wishes {
         Backoff::parse("Carebell-Backoff", text)
     }
 
-    /// Reads `Carebell-Timeout`: a duration such as `30s`.
+    /// Parses `Carebell-Timeout`, for example `30s`.
     ///
     /// # Errors
-    /// If it is none.
+    /// If it is not a duration.
     pub fn timeout(text: &str) -> Result<Duration, PolicyError> {
         duration("Carebell-Timeout", text)
     }
 }
 
-/// The wait before the next attempt, without jitter.
+/// Wait before the next attempt, without jitter.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Backoff {
-    /// The same each time.
+    /// Always the same.
     Fixed(Duration),
     /// Doubled each time, up to a ceiling.
     Exponential {
         /// After the first failure.
         first: Duration,
-        /// Never longer than this.
+        /// The longest wait.
         ceiling: Duration,
     },
 }
 
 impl fmt::Display for Backoff {
-    /// As it is declared.
+    /// As declared.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let words = humantime::format_duration;
         match *self {
@@ -93,7 +92,7 @@ impl fmt::Display for Backoff {
     }
 }
 
-/// What is wrong with a policy, and in which key.
+/// An invalid key or value.
 #[derive(Debug, PartialEq, thiserror::Error)]
 #[error("`{key}` is {found:?}; expected {expected}")]
 pub struct PolicyError {
@@ -103,14 +102,14 @@ pub struct PolicyError {
 }
 
 impl PolicyError {
-    /// What it should be.
+    /// The expected value.
     #[must_use]
     pub fn expected(&self) -> &'static str {
         self.expected
     }
 }
 
-/// The metadata keys, in the order in which a person reads them. The last four may be left out.
+/// Metadata keys in reading order. The last four are optional.
 pub const KEYS: [&str; 9] = [
     "carebell.attempts",
     "carebell.backoff",
@@ -124,14 +123,14 @@ pub const KEYS: [&str; 9] = [
 ];
 
 impl Policy {
-    /// Reads a policy from the `metadata` of a consumer.
+    /// Parses a consumer's `metadata`.
     ///
     /// # Errors
-    /// Names the key that is missing, malformed or unknown.
+    /// Names the faulty key.
     pub fn from_metadata(metadata: &HashMap<String, String>) -> Result<Self, PolicyError> {
         let unknown = metadata.keys().find(|key| key.starts_with("carebell.") && !KEYS.contains(&key.as_str()));
         if let Some(key) = unknown {
-            return Err(wrong(key, "(a key)", "one of the keys that docs/ARCHITECTURE.md lists"));
+            return Err(wrong(key, "(a key)", "one of the keys listed in docs/ARCHITECTURE.md"));
         }
         let text = |key: &str| metadata.get(key).map_or("", String::as_str);
         let optional = |key: &str| metadata.get(key).map(String::as_str);
@@ -152,7 +151,7 @@ impl Policy {
         })
     }
 
-    /// The policy of a job that asks for some of its own: what it asks for, up to the queue's ceilings.
+    /// The policy with a job's wishes, up to the queue's ceilings.
     #[must_use]
     pub fn for_job(&self, wishes: &Wishes) -> Self {
         let backoff = wishes.backoff.map_or(self.backoff, |backoff| backoff.at_most(self.max_backoff));
@@ -164,7 +163,7 @@ impl Policy {
         }
     }
 
-    /// The wait after the `failures`-th recorded failure (1 = the first), with jitter.
+    /// Wait after the `failures`-th failure (from 1), with jitter.
     #[must_use]
     pub fn delay(&self, failures: u32, random: &Random) -> Duration {
         let swing = 1.0 + self.jitter * (2.0 * random.fraction() - 1.0);
@@ -173,7 +172,7 @@ impl Policy {
 }
 
 impl Backoff {
-    /// The wait after the `failures`-th recorded failure (1 = the first), without jitter.
+    /// Wait after the `failures`-th failure (from 1), without jitter.
     #[must_use]
     pub fn wait(&self, failures: u32) -> Duration {
         match *self {
@@ -194,7 +193,7 @@ impl Backoff {
         }
     }
 
-    /// The same, with no wait longer than `most`.
+    /// Limits each wait to `most`.
     #[must_use]
     pub fn at_most(self, most: Duration) -> Self {
         match self {

@@ -1,7 +1,7 @@
-//! When a schedule is due: an expression, a time zone, and what to do where that zone's clock skips or repeats an hour.
+//! Recurring schedules: an expression, a time zone, and rules for hours that its clock skips or repeats
+//! (`docs/SCHEDULES.md`).
 //!
-//! Pure: it reads no clock and knows no database. [`Expression`] says which civil times are meant, by way of the `cron`
-//! crate; [`Calendar`] makes instants of them. `docs/SCHEDULES.md` has the dialect and the rules.
+//! Pure: no clock, no database. [`Expression`] matches civil times, [`Calendar`] turns them into instants.
 
 mod civil;
 mod error;
@@ -9,10 +9,12 @@ mod expression;
 mod field;
 mod near;
 mod quiet;
+mod rules;
 mod search;
 mod span;
 #[cfg(test)]
 mod tests;
+mod values;
 mod zone;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
@@ -24,6 +26,7 @@ pub use self::{
     expression::Expression,
     field::Field,
     quiet::quiet_until,
+    rules::{Fold, Gap, Note, Rules},
     span::{DayPart, day_parts},
     zone::{ZoneError, start_of_day, zone},
 };
@@ -32,11 +35,10 @@ use self::{
     search::{Found, Position, Search},
 };
 
-/// The first instant that is not answered: 2100-01-01T00:00:00Z. The tz database that is built in has no changes of clocks
-/// from there on, and an instant that is an hour off is worse than none.
+/// Schedules end at 2100-01-01T00:00:00Z: the built-in tz database has no clock changes after it.
 pub const END: DateTime<Utc> = unix(4_102_444_800);
 
-/// The `cron` crate begins with 1970, which no zone enters earlier than this.
+/// The `cron` crate starts with 1970, which no zone enters earlier.
 const EARLIEST: DateTime<Utc> = unix(-86_400);
 
 const fn unix(seconds: i64) -> DateTime<Utc> {
@@ -46,103 +48,14 @@ const fn unix(seconds: i64) -> DateTime<Utc> {
     }
 }
 
-/// What becomes of a civil time that the clock skips.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Gap {
-    /// It happens at the first instant after the gap; several of them at once.
-    #[default]
-    Shift,
-    /// It does not happen.
-    Skip,
-}
-
-impl Gap {
-    /// As it is written.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Shift => "shift",
-            Self::Skip => "skip",
-        }
-    }
-
-    /// Reads it back.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::Shift, Self::Skip].into_iter().find(|gap| gap.name() == text)
-    }
-}
-
-/// What becomes of a civil time that the clock shows twice.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Fold {
-    /// It happens the first time.
-    #[default]
-    First,
-    /// It happens the second time.
-    Second,
-    /// It happens both times.
-    Both,
-}
-
-impl Fold {
-    /// As it is written.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::First => "first",
-            Self::Second => "second",
-            Self::Both => "both",
-        }
-    }
-
-    /// Reads it back.
-    #[must_use]
-    pub fn parse(text: &str) -> Option<Self> {
-        [Self::First, Self::Second, Self::Both].into_iter().find(|fold| fold.name() == text)
-    }
-}
-
-/// The rules of a schedule. An expression whose hour is a bare `*` is under none: it has every tick that exists.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Rules {
-    /// For lost times.
-    pub gap: Gap,
-    /// For repeated times.
-    pub fold: Fold,
-}
-
-/// What a rule did to an occurrence.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Note {
-    /// Its civil time was lost; it happens right after the gap.
-    Moved,
-    /// Its civil time has happened already, under the offset of before.
-    Repeated,
-    /// Its civil time was lost, and it does not happen.
-    Dropped,
-}
-
-impl Note {
-    /// As it is shown.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Moved => "moved",
-            Self::Repeated => "repeated",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
-/// One occurrence, as a preview shows it.
+/// One occurrence in a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
-    /// When it happens; `None` if it is dropped.
+    /// `None` if dropped.
     pub at: Option<DateTime<Tz>>,
-    /// The civil time that was asked for. Of several that are moved to one instant, the first.
+    /// The civil time asked for; the first one if several move to one instant.
     pub local: NaiveDateTime,
-    /// What a rule did to it.
+    /// Effect of a rule on it.
     pub note: Option<Note>,
 }
 
@@ -156,20 +69,19 @@ pub struct Calendar {
 }
 
 impl Calendar {
-    /// Intervals (`@every`) are counted from `start`, which is the first of their instants. Other expressions do not
-    /// depend on it, and have instants before it too.
+    /// Intervals (`@every`) count from `start`, their first instant. Other expressions ignore it.
     #[must_use]
     pub fn new(expression: Expression, zone: Tz, rules: Rules, start: DateTime<Utc>) -> Self {
         Self { expression, zone, rules, start }
     }
 
-    /// The first instant after a given one. `None` where there is none before [`END`].
+    /// The first instant after `after` and before [`END`].
     #[must_use]
     pub fn next_after(&self, after: DateTime<Utc>) -> Option<DateTime<Utc>> {
         self.found(Position::after(after.max(EARLIEST)), false).map(|found| found.at)
     }
 
-    /// All occurrences from an instant on, this included, with those that are dropped.
+    /// All occurrences at or after `from`, including dropped ones.
     #[must_use]
     pub fn occurrences(&self, from: DateTime<Utc>) -> Occurrences<'_> {
         let before = from.checked_sub_signed(TimeDelta::nanoseconds(1)).unwrap_or(EARLIEST);
@@ -191,7 +103,6 @@ impl Calendar {
         found.filter(|found| found.at < END)
     }
 
-    /// Of `@every`.
     fn tick_after(&self, after: DateTime<Utc>, interval: TimeDelta) -> Option<Found> {
         let at = if after < self.start {
             self.start
@@ -208,7 +119,6 @@ impl Calendar {
 #[derive(Clone, Debug)]
 pub struct Occurrences<'a> {
     calendar: &'a Calendar,
-    /// `None` after the last.
     position: Option<Position>,
 }
 

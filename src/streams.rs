@@ -1,7 +1,6 @@
-//! `streams/`: the streams and consumers that Carebell needs, as the wire JSON that the `nats` command line takes too.
+//! Streams and consumers of Carebell. Files in `streams/` are wire JSON, which the `nats` CLI also takes.
 //!
-//! `apply` creates and updates, and never deletes: a durable that is recreated runs its exhausted messages again.
-//! `check` compares every field. Replicas come from configuration, not from the files.
+//! `apply` never deletes: a recreated durable would run its exhausted messages again.
 
 mod load;
 mod look;
@@ -24,16 +23,27 @@ use crate::{
     policy::{Policy, PolicyError},
 };
 
-/// The files, by name, as they were when the program was built.
+/// Embedded at build time, by name.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
 
-/// What may differ from the files in an installation.
+/// Settings that differ between installations.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Adjustments {
-    /// Replicas of each stream.
+    /// Replicas of each stream, whatever the files say.
     pub replicas: usize,
-    /// Changes of queue policies: durable (or `*`), key (`attempts`, …, `ack_wait`), value. Later ones win.
-    pub overrides: Vec<(String, String, String)>,
+    /// Policy changes. The last one wins.
+    pub overrides: Vec<Override>,
+}
+
+/// One change of a queue's policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Override {
+    /// The durable, or `*` for all.
+    pub durable: String,
+    /// `attempts`, …, `ack_wait`.
+    pub key: String,
+    /// As in the consumer's `metadata`.
+    pub value: String,
 }
 
 impl Default for Adjustments {
@@ -42,21 +52,21 @@ impl Default for Adjustments {
     }
 }
 
-/// All streams and consumers, read and checked.
+/// All streams and consumers, checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
     streams: Vec<stream::Config>,
     consumers: Vec<Consumer>,
 }
 
-/// One durable pull consumer and the queue policy declared beside it.
+/// One durable pull consumer.
 #[derive(Clone, Debug)]
 pub struct Consumer {
-    /// The stream it reads.
+    /// Its stream.
     pub stream: String,
     /// Its configuration on the server.
     pub config: consumer::pull::Config,
-    /// How the queue behaves.
+    /// The queue's policy.
     pub policy: Policy,
 }
 
@@ -68,7 +78,7 @@ impl Consumer {
     }
 }
 
-/// A mistake in a file of `streams/` or in an override of it.
+/// A mistake in `streams/` or in an override.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
     /// Not JSON, or of the wrong shape.
@@ -76,26 +86,26 @@ pub enum FileError {
     Shape {
         /// The file.
         file: String,
-        /// What is wrong and where.
+        /// The mistake.
         why: String,
     },
-    /// A key that neither the server nor Carebell knows, most often a typing error.
+    /// A key unknown to server and Carebell.
     #[error("streams/{file}: unknown key `{key}`")]
     UnknownKey {
         /// The file.
         file: String,
-        /// The key, with the way to it.
+        /// The key's path.
         key: String,
     },
-    /// A policy that cannot be read.
+    /// An invalid policy.
     #[error("streams/{file}: metadata {why}")]
     Policy {
         /// The file.
         file: String,
-        /// What is wrong.
+        /// The mistake.
         why: PolicyError,
     },
-    /// An override for a queue or key that does not exist.
+    /// An override for an unknown queue or key.
     #[error("QUEUE_OVERRIDES: {0}")]
     Override(String),
 }
@@ -104,22 +114,22 @@ pub enum FileError {
 #[derive(Debug, thiserror::Error)]
 #[error("{what}: {why}")]
 pub struct ServerError {
-    /// What was being done, to which stream or consumer.
+    /// The failed action.
     pub what: String,
-    /// What the server said.
+    /// The server's error.
     pub why: String,
 }
 
-/// Something that is not as the files say.
+/// A difference between server and file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
     /// `JOBS`, or `JOBS.reminder_medication`.
     pub place: String,
-    /// The field; empty where the whole stream or consumer is missing.
+    /// Empty if the whole stream or consumer is missing.
     pub field: String,
-    /// What the file says.
+    /// The file's value.
     pub wanted: String,
-    /// What the server has.
+    /// The server's value.
     pub found: String,
 }
 
@@ -133,18 +143,18 @@ impl std::fmt::Display for Difference {
 }
 
 impl Streams {
-    /// The files that this program was built with.
+    /// The embedded files.
     ///
     /// # Errors
-    /// If an override is wrong. (That the files themselves are right is tested.)
+    /// If an override is wrong.
     pub fn embedded(adjustments: &Adjustments) -> Result<Self, FileError> {
         Self::read(FILES.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())), adjustments)
     }
 
-    /// Files given as names and texts, for example from another directory.
+    /// Files given as names and texts.
     ///
     /// # Errors
-    /// The first mistake, with its file and key.
+    /// The first mistake.
     pub fn read(
         files: impl IntoIterator<Item = (String, String)>,
         adjustments: &Adjustments,
@@ -158,24 +168,24 @@ impl Streams {
             }
         }
         check_overrides(&consumers, adjustments)?;
-        // A stream that draws on others comes after them; the advisory stream comes before any consumer.
+        // Sources before the streams that draw on them; the advisory stream before any consumer.
         streams.sort_by_key(|stream| stream.sources.is_some());
         Ok(Self { streams, consumers })
     }
 
-    /// The consumers, in order of file name.
+    /// All consumers, by file name.
     #[must_use]
     pub fn consumers(&self) -> &[Consumer] {
         &self.consumers
     }
 
-    /// The streams that have consumers, by name.
+    /// Names of the streams with consumers.
     #[must_use]
     pub fn work_queues(&self) -> BTreeSet<String> {
         self.consumers.iter().map(|consumer| consumer.stream.clone()).collect()
     }
 
-    /// The streams that others draw on by subjects that begin with `prefix`, each with those subjects.
+    /// Streams that others source by subjects starting with `prefix`, and these subjects.
     #[must_use]
     pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
         let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
@@ -196,10 +206,10 @@ impl Streams {
         self.consumers.iter().find(|consumer| consumer.durable() == durable)
     }
 
-    /// Creates what is missing and updates what differs; answers the names of all.
+    /// Creates and updates everything. Returns the names.
     ///
     /// # Errors
-    /// The first refusal of the server.
+    /// The server's first refusal.
     pub async fn apply(&self, context: &jetstream::Context) -> Result<Vec<String>, ServerError> {
         let mut done = Vec::new();
         for config in &self.streams {
@@ -220,10 +230,10 @@ impl Streams {
         Ok(done)
     }
 
-    /// Compares the server with the files, field by field.
+    /// Compares the server with the files, field by field. A missing stream is a difference.
     ///
     /// # Errors
-    /// If the server does not answer; that something is missing is a difference.
+    /// If the server does not answer.
     pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
         let mut differences = Vec::new();
         for config in &self.streams {
@@ -249,7 +259,6 @@ impl Streams {
 
 fn read_stream(file: &str, text: &str, replicas: usize) -> Result<stream::Config, FileError> {
     let mut json = parse_json(file, text)?;
-    // The number of replicas is the installation's; whatever a file says of it does not count.
     json["num_replicas"] = replicas.into();
     let config: stream::Config = parse(file, &json)?;
     refuse_unknown_keys(file, &json, &config)?;
@@ -267,16 +276,16 @@ fn read_consumer(
     let mut config: consumer::pull::Config = parse(file, &json)?;
     refuse_unknown_keys(file, &json, &config)?;
     if config.durable_name.as_deref() != Some(durable) {
-        let why = format!("`durable_name` must be {durable:?}, as the file is named");
+        let why = format!("`durable_name` must be {durable:?}, like the file name");
         return Err(FileError::Shape { file: file.into(), why });
     }
-    for (pattern, key, value) in &adjustments.overrides {
-        if pattern == "*" || pattern == durable {
-            adjust(&mut config, key, value)?;
+    for change in &adjustments.overrides {
+        if change.durable == "*" || change.durable == durable {
+            adjust(&mut config, &change.key, &change.value)?;
         }
     }
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
-    // The net under the recorded attempts: releases and lost workers count here too.
+    // Above the recorded attempts, since releases and lost workers count here.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
     Ok(Consumer { stream: stream.into(), config, policy })
 }
@@ -292,7 +301,7 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
     let key = format!("carebell.{key}");
     if !crate::policy::KEYS.contains(&key.as_str()) {
         let text = format!(
-            "`{key}` is no key of a queue; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
+            "`{key}` is not a queue setting; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
         );
         return Err(FileError::Override(text));
     }
@@ -301,10 +310,10 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
 }
 
 fn check_overrides(consumers: &[Consumer], adjustments: &Adjustments) -> Result<(), FileError> {
-    for (pattern, ..) in &adjustments.overrides {
-        if pattern != "*" && !consumers.iter().any(|consumer| consumer.durable() == pattern) {
+    for Override { durable, .. } in &adjustments.overrides {
+        if durable != "*" && !consumers.iter().any(|consumer| consumer.durable() == durable) {
             let known: Vec<_> = consumers.iter().map(Consumer::durable).collect();
-            let text = format!("there is no queue {pattern:?}; there are {}", known.join(", "));
+            let text = format!("there is no queue {durable:?}; there are {}", known.join(", "));
             return Err(FileError::Override(text));
         }
     }
@@ -321,8 +330,8 @@ fn parse<T: serde::de::DeserializeOwned>(file: &str, json: &Value) -> Result<T, 
     T::deserialize(json).map_err(|error| FileError::Shape { file: file.into(), why: error.to_string() })
 }
 
-/// The client's types take unknown keys in silence, so the file is written out again: a key that has vanished was
-/// not known. A key whose value is the default may vanish too, which is why those values count as known.
+/// The client's types ignore unknown keys, so the file is serialized again to see which keys vanish. Known keys with a
+/// default value vanish too ([`is_default`]).
 fn refuse_unknown_keys<T: serde::Serialize>(file: &str, json: &Value, typed: &T) -> Result<(), FileError> {
     let written = serde_json::to_value(typed).unwrap_or_default();
     match vanished("", json, &written) {
@@ -348,14 +357,13 @@ fn vanished(path: &str, given: &Value, written: &Value) -> Option<String> {
     }
 }
 
-/// Keys that the client leaves out when they have this value.
+/// Keys that the client omits at these values.
 fn is_default(key: &str, value: &Value) -> bool {
     const LEFT_OUT: [&str; 6] =
         ["allow_direct", "allow_msg_schedules", "max_age", "max_consumers", "max_waiting", "max_ack_pending"];
     LEFT_OUT.contains(&key) && (value == &Value::Bool(false) || value == &Value::from(0))
 }
 
-/// Compares two configurations as JSON, field by field.
 fn compare<T: serde::Serialize>(place: &str, wanted: &T, found: &T, differences: &mut Vec<Difference>) {
     let (wanted, found) = (flat(wanted), flat(found));
     let mut fields: Vec<&String> = wanted.keys().chain(found.keys()).collect();
@@ -374,7 +382,7 @@ fn compare<T: serde::Serialize>(place: &str, wanted: &T, found: &T, differences:
     }
 }
 
-/// Every leaf by the way to it, without what is empty and without the `_nats.` keys that the server adds.
+/// Every leaf by its path, without empty values and the server's `_nats.` keys.
 fn flat<T: serde::Serialize>(config: &T) -> HashMap<String, Value> {
     fn walk(path: String, value: Value, into: &mut HashMap<String, Value>) {
         match value {

@@ -1,5 +1,4 @@
-//! Logs: one readable message and fields, as text or JSON, on standard error. Never payloads or personal data. And
-//! [`metrics`] and [`traces`].
+//! Logs, [`metrics`] and [`traces`]. Log lines never contain payloads or personal data.
 
 pub mod metrics;
 pub mod names;
@@ -12,11 +11,11 @@ use tracing_subscriber::{EnvFilter, fmt};
 
 use crate::config::LogConfig;
 
-/// Sets up logs for the process, and a panic hook that logs where a panic was but not its text, which may hold data.
+/// Sets up logs on standard error, and a panic hook that omits the panic's text, which may contain data.
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call, as tests may make, keeps what the first has set up.
+    // A second call, as in tests, changes nothing.
     let _ = if config.json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {

@@ -1,8 +1,7 @@
-//! Listens to the server: a message that was delivered as often as its consumer allows is not delivered again, but stays
-//! in its work queue. It becomes a dead letter.
+//! Buries messages delivered as often as their consumer allows, which stay in the work queue undelivered.
 //!
-//! Workers end their own jobs long before, at the recorded attempts; this is the net under that, for a message that
-//! comes and goes without a word. The stream ADVISORIES keeps what the server says while nobody listens.
+//! Normally workers end jobs before that; this catches messages whose workers die without recording anything. The
+//! stream ADVISORIES keeps advisories while nobody listens.
 
 use std::time::Duration;
 
@@ -18,14 +17,14 @@ use crate::effects::Effects;
 pub(super) const STREAM: &str = "ADVISORIES";
 const DURABLE: &str = "advisories";
 
-/// How long a pull stays open, and how much longer its answer may take.
+/// Limit of a pull, and of the wait for its end.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
-/// After a pull or an advisory that could not be handled.
+/// After a failed pull or advisory.
 const AGAIN: Duration = Duration::from_secs(5);
 
-/// What the server says (ADR-2; types `io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`).
+/// ADR-2; types `io.nats.jetstream.advisory.v1.max_deliver` and `.terminated`.
 #[derive(Debug, Deserialize)]
 struct Advisory {
     #[serde(rename = "type")]
@@ -40,7 +39,7 @@ struct Advisory {
 pub async fn run(effects: Effects, stop: CancellationToken) {
     while !stop.is_cancelled() {
         if let Some(Err(why)) = stop.run_until_cancelled(listen(&effects)).await {
-            tracing::warn!("listening to the server's advisories, again soon: {why}");
+            tracing::warn!("advisories cannot be received, trying again soon: {why}");
             let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
         }
     }
@@ -58,7 +57,7 @@ async fn listen(effects: &Effects) -> Result<(), String> {
             let settled = match handle(effects, &message).await {
                 Ok(()) => AckKind::Ack,
                 Err(why) => {
-                    tracing::warn!("an advisory could not be handled, again soon: {why}");
+                    tracing::warn!("an advisory could not be handled, trying again soon: {why}");
                     AckKind::Nak(Some(AGAIN))
                 }
             };
@@ -69,10 +68,10 @@ async fn listen(effects: &Effects) -> Result<(), String> {
 
 async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), String> {
     let Ok(advisory) = serde_json::from_slice::<Advisory>(&message.payload) else {
-        tracing::warn!("an advisory of an unknown form is passed over");
+        tracing::warn!("an advisory of an unknown form is ignored");
         return Ok(());
     };
-    // A terminated message was copied by the worker that terminated it, and is gone.
+    // The worker that terminated a message has copied it.
     if !advisory.kind.ends_with(".max_deliver") {
         return Ok(());
     }
@@ -81,7 +80,7 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         Ok(left) => left,
         // Acknowledged late, or handled before.
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
-        // Perhaps the server is slow, perhaps the client cannot parse the message; the API's own JSON tells.
+        // A slow server, or a message that the client cannot parse. The API's JSON shows which.
         Err(_) => return bury_unreadable(effects.context(), &stream, advisory.stream_seq, effects.now()).await,
     };
     exhausted(effects, &stream, left, advisory.deliveries).await

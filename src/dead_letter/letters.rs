@@ -1,4 +1,4 @@
-//! Reads the stream of dead letters: what a person browses, and chooses from.
+//! Reads the stream of dead letters.
 
 use std::time::Duration;
 
@@ -21,69 +21,68 @@ use crate::{
     plan::DeadReason,
 };
 
-/// The stream.
 const STREAM: &str = "DEAD_LETTERS";
 
-/// How long the server may take for the next letter, and after how long it is asked whether there is one.
+/// Limit for the next letter, and the silence after which the server is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// One dead letter.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Letter {
-    /// Its sequence in the stream, by which commands name it.
+    /// Its sequence in the stream, used in commands.
     pub number: u64,
-    /// Where it lies: `dead.<kind>.<stream>.<sequence>`.
+    /// Its subject: `dead.<kind>.<stream>.<sequence>`.
     pub subject: String,
-    /// The kind of the job; of an unknown kind, what its subject says.
+    /// The job's kind, or that in its subject if unknown.
     pub kind: String,
-    /// The job's id.
+    /// The job id.
     pub job_id: String,
-    /// The id of the job that an application published, from which this one followed.
+    /// Id of the original job published by an application.
     pub root_id: String,
-    /// Why it is dead, as [`DeadReason::name`] says it.
+    /// A [`DeadReason::name`].
     pub reason: String,
-    /// What the last failure said.
+    /// The last error.
     pub error: String,
     /// Recorded failures.
     pub attempts: u32,
     /// When the job was first seen.
     pub first: Option<DateTime<Utc>>,
-    /// When it was given up.
+    /// When it died.
     pub last: DateTime<Utc>,
-    /// The stream that it was in.
+    /// The job's stream.
     pub stream: String,
     /// Its sequence there.
     pub sequence: u64,
-    /// Its subject there, to which a redrive publishes it again.
+    /// Its subject there, used by a redrive.
     pub original_subject: String,
-    /// How often it had been redriven before it died this time.
+    /// Redrives before this death.
     pub redrives: u32,
-    /// The size of its body in bytes.
+    /// Size of its body in bytes.
     pub bytes: usize,
     /// All its headers.
     pub headers: HeaderMap,
-    /// Its body, as it was published; empty in a list.
+    /// Its body as published; empty in a list.
     pub body: Bytes,
 }
 
-/// Which dead letters are meant. What is not set does not matter.
+/// Selects dead letters. Unset fields match all.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
-    /// Of this kind.
+    /// The kind.
     pub kind: Option<String>,
-    /// For this reason.
+    /// The reason.
     pub reason: Option<DeadReason>,
-    /// Of one of these jobs, or of one that followed from it; empty for all.
+    /// Ids of these jobs or their roots; empty for all.
     pub job_ids: Vec<String>,
-    /// Given up at this instant or later.
+    /// Died at or after this instant.
     pub since: Option<DateTime<Utc>>,
-    /// Given up before this instant.
+    /// Died before this instant.
     pub before: Option<DateTime<Utc>>,
 }
 
 impl Filter {
-    /// Whether a letter is meant.
+    /// Whether a letter matches.
     #[must_use]
     pub fn takes(&self, letter: &Letter) -> bool {
         self.kind.as_ref().is_none_or(|kind| *kind == letter.kind)
@@ -104,15 +103,15 @@ impl Letters {
     /// Looks the stream up.
     ///
     /// # Errors
-    /// If it is not there, or the server does not answer.
+    /// If it is missing, or the server does not answer.
     pub async fn open(context: &jetstream::Context) -> Result<Self, String> {
         let stream = context.get_stream(STREAM).await;
-        let stream = stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` makes it)"))?;
+        let stream =
+            stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` creates it)"))?;
         Ok(Self { context: context.clone(), stream })
     }
 
-    /// Shows every letter that the filter takes, the oldest first, without its body. Those that come in meanwhile are
-    /// left out.
+    /// Shows every matching letter without its body, oldest first, up to the last one at the start.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -133,7 +132,7 @@ impl Letters {
         let (mut seen, mut silent) = (0, Duration::ZERO);
         loop {
             let Ok(next) = timeout(SILENCE, messages.next()).await else {
-                // Those that were left may have been taken out meanwhile, and then none comes any more.
+                // The remaining ones may have been deleted.
                 if self.is_the_end(&subject, seen, last).await? {
                     return Ok(());
                 }
@@ -161,7 +160,7 @@ impl Letters {
         }
     }
 
-    /// Whether no letter of this subject lies behind `seen`, up to `last`.
+    /// Whether no letter of this subject lies between `seen` and `last`.
     async fn is_the_end(&self, subject: &str, seen: u64, last: u64) -> Result<bool, String> {
         match self.stream.get_first_raw_message_by_subject(subject, seen + 1).await {
             Ok(next) => Ok(next.sequence > last),
@@ -170,7 +169,7 @@ impl Letters {
         }
     }
 
-    /// One letter, whole. None where there is none of this number (any more).
+    /// One whole letter, if it exists.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -182,7 +181,7 @@ impl Letters {
         }
     }
 
-    /// Takes a letter out. One that is gone already counts as taken out.
+    /// Deletes a letter. Idempotent.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -191,7 +190,7 @@ impl Letters {
         self.is_out(number, removed).await
     }
 
-    /// The same, and its bytes are overwritten. Slow: the server writes and syncs the whole block that they are in.
+    /// Deletes a letter and overwrites its bytes. Slow: the server writes and syncs their whole block.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -200,7 +199,7 @@ impl Letters {
         self.is_out(number, removed.map(|_| ()).map_err(|error| error.to_string())).await
     }
 
-    /// Another may have been faster: what is not there cannot be read either.
+    /// Another caller may have been faster.
     async fn is_out(&self, number: u64, removed: Result<(), String>) -> Result<(), String> {
         match removed {
             Err(why) if self.get(number).await?.is_some() => Err(why),
@@ -209,7 +208,7 @@ impl Letters {
     }
 }
 
-/// None for what lies in the stream and is no dead letter: nothing of ours puts it there.
+/// `None` for a foreign message.
 fn read(number: u64, subject: &str, headers: HeaderMap, body: Bytes) -> Option<Letter> {
     let text = |name: &str| headers.get(name).map(|value| value.as_str().to_owned());
     let instant = |name: &str| {
@@ -219,7 +218,7 @@ fn read(number: u64, subject: &str, headers: HeaderMap, body: Bytes) -> Option<L
     let mut tokens = subject.strip_prefix("dead.")?.rsplitn(3, '.');
     let (sequence, stream, kind) = (tokens.next()?.parse().ok()?, tokens.next()?, tokens.next()?);
     let job_id = job_id(Some(&headers), stream, i64::try_from(sequence).unwrap_or(i64::MAX));
-    // A list has no bodies; the server says how long they are.
+    // A list has no bodies; the server reports their size.
     let listed = text("Nats-Msg-Size").and_then(|size| size.parse().ok());
     Some(Letter {
         number,

@@ -1,8 +1,8 @@
-//! Sends dead letters back to where they were, or throws them away; both on record.
+//! Redrives and discards dead letters, on record.
 //!
-//! The order makes each step safe to repeat: a delivery's ledger row is made claimable, the job is published and
-//! acknowledged, the act is written down, and only then the letter is taken out. A stop in between leaves the letter,
-//! and doing it again publishes the same job id: a run or delivery that has had its effect ends at once.
+//! Each step is safe to repeat: make the delivery's ledger row claimable, publish the job, write the audit entry,
+//! delete the letter. After a crash the letter remains; redriving it again publishes the same job id, without a second
+//! effect.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
@@ -22,39 +22,39 @@ use crate::{
     telemetry::traces,
 };
 
-/// Letters that are under way at once.
+/// Most letters processed at once.
 pub const CHUNK: usize = 100;
 
-/// What is to be different in the redriven job.
+/// Changes to the redriven job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Change {
-    /// Another body, as JSON.
+    /// A new body, as JSON.
     pub body: Option<Bytes>,
-    /// Another `Carebell-Not-After`.
+    /// A new `Carebell-Not-After`.
     pub not_after: Option<DateTime<Utc>>,
-    /// Other headers; empty values take a header away.
+    /// New headers; an empty value removes one.
     pub headers: Vec<(String, String)>,
 }
 
-/// Redrives and discards on behalf of somebody.
-pub struct Redrive<'a> {
+/// Redrives and discards letters for an actor.
+pub struct Redriver<'a> {
     /// `JetStream`.
     pub context: &'a jetstream::Context,
     /// The dead letters.
     pub letters: &'a Letters,
-    /// Where it is written down.
+    /// Holds the audit log.
     pub store: &'a Store,
     /// The time.
     pub clock: &'a Clock,
-    /// On whose behalf.
+    /// Named in the audit log.
     pub actor: &'a str,
 }
 
-impl Redrive<'_> {
-    /// Sends letters back, at most [`CHUNK`] at a time. Answers for each in its order whether it went.
+impl Redriver<'_> {
+    /// Redrives at most [`CHUNK`] letters. Returns each letter's result, in order.
     ///
     /// # Errors
-    /// If the database does not answer; then whatever went is sent again by the next call, and has no second effect.
+    /// If the database does not answer. Trying again has no second effect.
     pub async fn redrive(&self, letters: &[Letter], change: &Change) -> Result<Vec<Result<(), String>>, String> {
         let deliveries: Vec<&str> =
             letters.iter().filter(|letter| is_delivery(letter)).map(|letter| letter.job_id.as_str()).collect();
@@ -72,12 +72,12 @@ impl Redrive<'_> {
         Ok(sent.into_iter().map(|sent| sent.and_then(|()| removed.next().unwrap_or(Ok(())))).collect())
     }
 
-    /// Throws letters away, at most [`CHUNK`] at a time. Their jobs stay on record as dead.
+    /// Discards at most [`CHUNK`] letters. Their jobs stay recorded as dead.
     ///
     /// # Errors
-    /// If the database or the server does not answer; what is left can be discarded again.
+    /// If the database or the server does not answer. The rest can be discarded again.
     pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
-        // One that somebody has begun to redrive, and not finished, would wait in the ledger for ever.
+        // After an interrupted redrive, the delivery would stay pending for ever.
         for letter in letters.iter().filter(|letter| is_delivery(letter)) {
             let reason = DeadReason::parse(&letter.reason).unwrap_or(DeadReason::Permanent);
             let given_up = self.store.give_up(&letter.job_id, reason, &letter.error, self.clock.now()).await;
@@ -140,14 +140,13 @@ impl Redrive<'_> {
     }
 }
 
-/// Whether the job is a delivery, whose message is only the id of a ledger row.
+/// Whether the job's body is only a ledger id.
 #[must_use]
 pub fn is_delivery(letter: &Letter) -> bool {
     letter.original_subject.starts_with("deliver.")
 }
 
-/// The job's own headers, with its id, its lineage and a message id of its own: the server would take the first one's
-/// for a duplicate.
+/// The job's headers with its id, lineage and a new message id, since the old one would count as a duplicate.
 fn headers(letter: &Letter, change: &Change) -> HeaderMap {
     let mut set: Vec<(&str, String)> = Vec::new();
     if change.body.is_some() {
@@ -166,7 +165,7 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
     let mut headers = HeaderMap::new();
     for (name, values) in letter.headers.iter() {
         let text: &str = name.as_ref();
-        // Names of headers are the same in upper and lower case to a person.
+        // To people, header names ignore case.
         let is_set = set.iter().any(|(other, _)| other.eq_ignore_ascii_case(text));
         if !is_set && !text.starts_with("Nats-") && !text.starts_with("Carebell-Dead-") {
             for value in values {
@@ -180,7 +179,7 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
     headers
 }
 
-/// The pipeline looks headers up by the names that it knows them by.
+/// The pipeline's lookups are case-sensitive.
 fn canonical(name: &str) -> &str {
     let known = [header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
     known

@@ -1,6 +1,5 @@
-//! Finds messages that nobody will ever pull: those of a subject that no consumer covers, most often an unknown kind,
-//! and those that the server delivers no more and whose advisory was lost. They become dead letters, so that a person
-//! sees them.
+//! Buries messages that nobody pulls: those without a consumer, mostly of an unknown kind, and exhausted ones whose
+//! advisory was lost.
 
 use std::time::Duration;
 
@@ -18,48 +17,46 @@ use crate::{
     streams::Streams,
 };
 
-/// Between two passes.
 const EVERY: Duration = Duration::from_secs(30);
 
-/// How old a message must be, so that a consumer that is just being created has its chance.
+/// Minimum age of a message, so that a consumer being created can take it.
 pub const AGE: TimeDelta = TimeDelta::seconds(60);
 
-/// The most messages that one look at a stream or consumer takes; the next pass goes on.
+/// Most messages per pass and stream or consumer.
 const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
 pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
-            tracing::warn!("looking for messages that nobody will pull, again in a while: {why}");
+            tracing::warn!("the sweep for messages that nobody pulls failed, trying again later: {why}");
         }
     }
 }
 
-/// Takes out all messages older than `age` that nobody will pull: exhausted ones, and those that no consumer and no
-/// sourcing stream covers. Answers how many.
-/// Safe at any number of workers: each message makes one dead letter.
+/// Buries all messages older than `age` that nobody pulls. Returns their number. Any number of workers may run it: each
+/// message makes one dead letter.
 ///
 /// # Errors
-/// If the server does not answer; the next pass goes on.
+/// If the server does not answer.
 pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: TimeDelta) -> Result<usize, String> {
     let context = effects.context();
     let before = clock.now() - age;
     let mut found = 0;
-    // Advisories have a handler that no job ends, so none of them is ever exhausted for good.
+    // Advisories are retried for ever.
     for name in streams.work_queues().into_iter().filter(|name| name != super::advisories::STREAM) {
         let stream = context.get_stream(&name).await.map_err(show)?;
-        // What the server has, not what this program knows: a newer worker may have brought new kinds.
+        // Asks the server, since a newer worker may have added kinds.
         let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
-        // While a node of a cluster is away, the list leaves out the consumers that it leads, without a word.
+        // While a cluster node is away, the list silently omits the consumers it leads.
         if consumers.len() != stream.cached_info().state.consumer_count {
-            return Err(format!("the server's list of the consumers of {name} is incomplete"));
+            return Err(format!("the server's list of {name}'s consumers is incomplete"));
         }
         for consumer in &consumers {
             found += sweep_exhausted(effects, &stream, consumer, before).await;
         }
         let mut covered: Vec<String> = consumers.into_iter().flat_map(|info| filters(&info.config)).collect();
-        // And what this program itself pulls is covered, whatever the server says.
+        // This program's own consumers count in any case.
         let declared = streams.consumers().iter().filter(|consumer| consumer.stream == name);
         covered.extend(declared.map(|consumer| consumer.config.filter_subject.clone()));
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
@@ -71,7 +68,7 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
     Ok(found)
 }
 
-/// The subjects that a consumer covers: one filter, several, or all.
+/// Subjects that a consumer covers.
 fn filters(config: &consumer::Config) -> Vec<String> {
     let mut filters = config.filter_subjects.clone();
     filters.extend(Some(config.filter_subject.clone()).filter(|filter| !filter.is_empty()));
@@ -98,7 +95,7 @@ async fn sweep(
             let Some(message) = old_message(stream, subject, sequence, before).await else { break };
             sequence = message.sequence + 1;
             tracing::error!(subject, sequence = message.sequence, "no consumer covers this subject: dead letter");
-            let error = "no consumer covers the subject: is the kind misspelt, or `carebell streams apply` to be run?";
+            let error = "no consumer covers the subject: check the kind's spelling, or run `carebell streams apply`";
             let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or(now);
             let death = Death { reason: DeadReason::UnknownKind, error: error.into(), attempts: 0, first };
             bury_stored(context, stream, message, &death, now).await;
@@ -108,7 +105,7 @@ async fn sweep(
     Ok(found)
 }
 
-/// The first message of a subject at or behind a sequence, if it is old enough. Those behind it are younger.
+/// A subject's first message at or after `sequence`, if it is old enough. Later ones are younger.
 async fn old_message(
     stream: &stream::Stream,
     subject: &str,
@@ -122,15 +119,15 @@ async fn old_message(
         }
         Err(error) if matches!(error.kind(), stream::RawMessageErrorKind::NoMessageFound) => None,
         Err(error) => {
-            // One that cannot be read must not keep the other subjects from being swept.
-            tracing::error!(subject, sequence, "a message cannot be looked at: {error}");
+            // An unreadable message must not block other subjects.
+            tracing::error!(subject, sequence, "a message cannot be read: {error}");
             None
         }
     }
 }
 
-/// Messages of a consumer at or below its acknowledgement floor: whatever has been acknowledged is gone from a work queue,
-/// so these were delivered as often as the consumer allows.
+/// Messages at or below a consumer's acknowledgement floor. A work queue drops acknowledged ones, so these were
+/// delivered as often as the consumer allows.
 async fn sweep_exhausted(
     effects: &Effects,
     stream: &stream::Stream,
@@ -149,7 +146,7 @@ async fn sweep_exhausted(
                 break;
             }
             if let Err(why) = exhausted(effects, stream, message, delivered).await {
-                tracing::warn!("a message that is delivered no more is looked at again in a while: {why}");
+                tracing::warn!("an exhausted message cannot be buried, trying again later: {why}");
             }
             found += 1;
         }
@@ -157,7 +154,7 @@ async fn sweep_exhausted(
     found
 }
 
-/// Whether a subject filter with `*` and `>` matches a subject.
+/// Whether a filter with `*` and `>` matches.
 fn covers(filter: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
     for part in filter.split('.') {

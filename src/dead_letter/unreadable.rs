@@ -1,5 +1,5 @@
-//! Messages whose headers the NATS client cannot parse: the server keeps and delivers them, and each delivery ends the
-//! client of the worker that gets it. They are read here by the API's own JSON, where headers are bytes.
+//! Buries messages whose headers the NATS client cannot parse: each delivery ends the client that gets it. The API's
+//! JSON has the headers as bytes.
 
 use async_nats::{
     HeaderMap,
@@ -10,15 +10,15 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::json;
 
-use super::{Body, PATIENCE, bury, kind_of, take_out};
+use super::{DeadJob, PATIENCE, bury, kind_of, take_out};
 use crate::{effects::Death, plan::DeadReason};
 
-/// The headers of an unreadable message as they came, in base64.
+/// The headers of an unreadable message, in base64.
 pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
 
-/// `$JS.API.STREAM.MSG.GET` (ADR-17), as far as it is needed.
+/// Part of `$JS.API.STREAM.MSG.GET` (ADR-17).
 #[derive(Debug, Deserialize)]
-struct Answer {
+struct StoredMessage {
     message: Option<Raw>,
 }
 
@@ -31,7 +31,7 @@ struct Raw {
     time: DateTime<Utc>,
 }
 
-/// Makes a dead letter of a message that cannot be read otherwise, and takes it out of its stream.
+/// Makes a dead letter of an unreadable message and deletes the message.
 ///
 /// # Errors
 /// If the server does not answer, or the dead letter cannot be published.
@@ -42,13 +42,14 @@ pub(super) async fn bury_unreadable(
     now: DateTime<Utc>,
 ) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
-    let asked: Result<Answer, _> = context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
+    let asked: Result<StoredMessage, _> =
+        context.request(format!("STREAM.MSG.GET.{name}"), &json!({ "seq": sequence })).await;
     let Some(raw) = asked.map_err(|error| error.to_string())?.message else {
-        return Err("the server does not show the message".into());
+        return Err("the server does not return the message".into());
     };
     let mut headers = HeaderMap::new();
     headers.insert(RAW_HEADERS, raw.hdrs.unwrap_or_default().as_str());
-    let body = Body {
+    let body = DeadJob {
         kind: kind_of(&raw.subject).to_owned(),
         stream: name,
         sequence: i64::try_from(raw.seq).unwrap_or(i64::MAX),

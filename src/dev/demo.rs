@@ -30,7 +30,7 @@ use crate::{
     health::Health,
     nats,
     store::Store,
-    streams::{Adjustments, Streams},
+    streams::{Adjustments, Override, Streams},
     telemetry::traces,
 };
 
@@ -81,7 +81,7 @@ impl Demo {
         let client = nats::connect(&config, &Health::new()).await?;
         let context = nats::jetstream(&client);
         let (durable, key, value) = SOONER;
-        let overrides = vec![(durable.to_owned(), key.to_owned(), value.to_owned())];
+        let overrides = vec![Override { durable: durable.into(), key: key.into(), value: value.into() }];
         Streams::embedded(&Adjustments { overrides, ..Adjustments::default() })?.apply(&context).await?;
 
         let receivers = Receivers::start(clock.clone()).await?;

@@ -1,4 +1,4 @@
-//! `alert.refill`: a medication runs out. Tells the family, once for each shortage.
+//! `alert.refill`: a medication runs low. Tells the family once per shortage.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -12,10 +12,10 @@ use crate::{
     text, wire,
 };
 
-/// How long after it was published an alert is still worth sending.
+/// An older alert is not worth sending.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// An alert that a medication runs out. What the message says of the supply is only why it was published.
+/// An alert about a medication that runs low. The care record decides, not the supply in the message.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RefillAlert {
     medication_id: String,
@@ -53,14 +53,14 @@ impl Job for RefillAlert {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(cx, &medication.family, Lane::Normal, self.text(&medication, left, refill_at))?;
+        let next = to_users(&medication.family, Lane::Normal, self.text(&medication, left, refill_at));
         let shortage = Shortage::Found { medication_id: self.medication_id, refill_at };
         Ok(Outcome::Done(Plan { shortage: Some(shortage), next: Some(next), ..Plan::default() }))
     }
 }
 
 impl RefillAlert {
-    /// The end of the shortage that was told of, if one was: the next one is to be told of again.
+    /// Closes a reported shortage, so that the next one is reported again.
     fn restocked(self, medication: SupplyRecord) -> Outcome {
         let Some(told_by) = medication.told_by else {
             return Outcome::Skipped(Reason::Restocked);

@@ -1,7 +1,6 @@
-//! `deliver.<channel>`: one claimed delivery to one address, by any channel.
+//! `deliver.<channel>`: one claimed delivery to one address.
 //!
-//! What a channel answers is judged in its own folder; what follows for the delivery is decided here, the same way for
-//! all of them.
+//! Each channel judges answers itself; their effect on the delivery is decided here.
 
 use std::time::Duration;
 
@@ -16,14 +15,13 @@ use crate::{
     wire,
 };
 
-/// For a message without `Carebell-Not-After`, which Carebell itself never publishes.
+/// Only for messages without `Carebell-Not-After`; Carebell publishes none.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// Over how long deliveries that wait for a provider come back.
+/// Deliveries that wait for a provider come back spread over this time.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// A delivery by the channel of this number (`Channel::Email as usize`). The claimed ledger row, in the context, says the
-/// rest.
+/// A delivery by the channel of this number (`Channel::Email as usize`). The context has its claim.
 #[derive(Debug)]
 pub struct Deliver<const CHANNEL: usize>;
 
@@ -50,7 +48,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         };
         let after_unknown = cx.channels.after_unknown(Self::BY);
         if claim.unsettled && after_unknown == Some(AfterUnknown::Stop) {
-            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while it sent it"))));
+            return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while sending"))));
         }
         if !claim.is_theirs {
             return Ok(Outcome::Done(Plan::receipt(Receipt {
@@ -81,12 +79,12 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
             ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
         let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
-        let sent = sent.ok_or_else(|| Failure::permanent("the worker runs deliveries of a channel that it lacks"))?;
+        let sent = sent.ok_or_else(|| Failure::permanent("the worker runs a delivery by a channel that it lacks"))?;
         outcome(Self::BY, sent, after_unknown, overridden, cx)
     }
 }
 
-/// What the recipient wants, looked at once more when it is to be sent.
+/// The recipient's preferences at the time of sending.
 enum Wish {
     Send,
     /// In quiet hours, because it is critical.
@@ -96,7 +94,7 @@ enum Wish {
 }
 
 fn wish(claim: &Claim, channel: Channel, now: DateTime<Utc>, not_after: DateTime<Utc>) -> Wish {
-    // An address that belongs to no user has no preferences.
+    // An address without a user has no preferences.
     if claim.user_id.is_empty() {
         return Wish::Send;
     }
@@ -111,7 +109,7 @@ fn wish(claim: &Claim, channel: Channel, now: DateTime<Utc>, not_after: DateTime
     }
 }
 
-/// Where it goes. What is not there any more is not theirs ([`Claim::is_theirs`]).
+/// Missing subscriptions and webhooks are excluded by [`Claim::is_theirs`].
 fn address(claim: &Claim) -> Address<'_> {
     match (&claim.subscription, &claim.webhook) {
         (Some(subscription), _) => Address::Subscription {
@@ -124,7 +122,7 @@ fn address(claim: &Claim) -> Address<'_> {
     }
 }
 
-/// What each answer means for the delivery.
+/// The delivery's outcome after an answer.
 fn outcome(
     channel: Channel,
     sent: Sent,
@@ -134,13 +132,13 @@ fn outcome(
 ) -> Result<Outcome, Failure> {
     let (provider, answer) = match sent {
         Sent::Closed { until } => {
-            // Not all at once, when one of them is to find out whether the provider is back.
+            // Spread out, since the first one tests whether the provider is back.
             let spread = SPREAD.mul_f64(cx.random.fraction());
             return Ok(Outcome::Wait(until + spread, Reason::ProviderDown));
         }
         Sent::Answered { provider, answer } => (provider, answer),
     };
-    // Users name the hosts of webhooks, which may tell of them: logs, dead letters and traces do without.
+    // Logs, dead letters and traces omit hosts of webhooks, which may be personal.
     let said = |why: String| if channel == Channel::Webhook { why } else { format!("{provider}: {why}") };
     match answer {
         Answer::Accepted { answer, provider_id } => Ok(Outcome::Done(Plan::receipt(Receipt {

@@ -1,4 +1,4 @@
-//! `maintenance.prune`: removes what is over and old from Carebell's own tables.
+//! `maintenance.prune`: removes old, finished records from Carebell's own tables.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -9,23 +9,22 @@ use crate::{
     wire,
 };
 
-/// How long records are kept where the job does not say.
+/// Default age of removed records.
 const KEEP_DAYS: i32 = 90;
 
-/// Less than this would forget job ids that are still published again, after a weekend without a worker.
+/// Job ids may be published again after a weekend without a worker.
 const LEAST_DAYS: i32 = 7;
 
-/// Longer than any record is wanted.
 const MOST_DAYS: i32 = 36_500;
 
-/// How long the records of what is dead are kept at least: a day longer than the stream `DEAD_LETTERS` keeps the letter.
-/// A delivery that is redriven must find its row.
+/// Minimum age of removed dead jobs: a day more than the stream `DEAD_LETTERS` keeps letters, since a redriven delivery
+/// needs its row.
 const KEEP_DEAD: TimeDelta = TimeDelta::days(91);
 
-/// How long after it was published it is worth doing; another comes each day.
+/// Another job comes each day.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(6);
 
-/// Pruning.
+/// Removes old records.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Prune {
     keep: TimeDelta,

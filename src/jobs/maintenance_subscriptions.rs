@@ -1,4 +1,4 @@
-//! `maintenance.subscriptions`: removes the Web Push subscriptions of users who do not exist any more.
+//! `maintenance.subscriptions`: removes Web Push subscriptions of users who no longer exist.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -10,20 +10,19 @@ use crate::{
     wire,
 };
 
-/// The most that one job removes where it does not say: one in so many, or so few.
+/// Default limit of one job: a share of all subscriptions, and a minimum.
 const ONE_IN: i64 = 20;
 const AT_LEAST: i64 = 10;
 
-/// The most that a job may ask for, as their ids are held in memory.
+/// Bounds the ids held in memory.
 const MOST: i32 = 1_000_000;
 
-/// A younger one may be that of a user whose row is still on its way.
+/// A younger subscription's user may not be visible yet.
 const OLDER_THAN: TimeDelta = TimeDelta::days(1);
 
-/// How long after it was published it is worth doing.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(6);
 
-/// Removing the subscriptions that belong to nobody.
+/// Removes orphaned subscriptions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CleanSubscriptions {
     most_removed: Option<i64>,
@@ -46,8 +45,8 @@ impl Job for CleanSubscriptions {
         published + USEFUL_FOR
     }
 
-    /// Refuses what looks like a mistake: a subscription that is gone cannot be had back, and its user would hear of no
-    /// dose any more, while one too many does no harm.
+    /// Refuses likely mistakes. A removed subscription cannot be restored, and its user would miss doses; an extra one
+    /// is harmless.
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
         let before = cx.clock.now() - OLDER_THAN;
         let Orphans { orphans, subscriptions, has_users } =
@@ -55,13 +54,13 @@ impl Job for CleanSubscriptions {
         let most = self.most_removed.unwrap_or((subscriptions / ONE_IN).max(AT_LEAST));
         if orphans > 0 && !has_users {
             return Err(Failure::permanent(
-                "nothing is removed: `users` has no row, so that no subscription would be left; see that it is whole",
+                "nothing is removed: `users` has no row, so that no subscription would be left; check that it is complete",
             ));
         }
         if orphans > most {
             return Err(Failure::permanent(format!(
                 "nothing is removed: {orphans} of {subscriptions} subscriptions belong to no row of `users`, and at most \
-                 {most} are removed at once; see that `users` is whole, and if it is, publish the job with \
+                 {most} are removed at once; check that `users` is complete, and if so, publish the job with \
                  \"mostRemoved\": {orphans}"
             )));
         }

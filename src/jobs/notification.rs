@@ -1,17 +1,15 @@
-//! `notification`: one text to many people. Expands it to inbox rows and to one delivery per recipient × channel ×
-//! address.
+//! `notification`: one text for many people. Expands to inbox rows and one delivery per recipient × channel × address.
 
+mod fields;
 mod texts;
 
 use std::collections::{BTreeSet, HashMap};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use prost::Message as _;
-use serde_json::{Map, Value};
 
 use self::texts::{Template, Texts};
 use crate::{
-    channels::gateway::is_e164,
     job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
     person::{People, Person},
@@ -20,29 +18,45 @@ use crate::{
     wire,
 };
 
-/// How long after it was published a notification is still worth sending.
+/// An older notification is not worth sending.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 
-/// By which ways a bare number can be reached; the first where the job names none.
+/// Channels for a bare number. The first is the default.
 const BY_PHONE: [Channel; 3] = [Channel::Sms, Channel::WhatsApp, Channel::Voice];
 
 /// Limits of `proto/carebell/v1/jobs.proto`.
-const LONGEST_URL: usize = 2000;
 const LONGEST_TYPE: usize = 64;
 const LONGEST_TAG: usize = 128;
-const LARGEST_JSON: usize = 16 * 1024;
 
-/// One text to many people.
+/// One text for many people.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Notification {
     users: BTreeSet<String>,
     emails: BTreeSet<String>,
     phones: BTreeSet<String>,
-    /// The channels that the job names; none where it leaves that to the recipients.
+    /// Named by the job; `None` follows the recipients' preferences.
     channels: Option<BTreeSet<Channel>>,
     content: Content,
-    /// What title and body are made of; none where the job gives them.
+    /// The source of title and body, unless the job has them.
     template: Option<Template>,
+}
+
+/// The use of a channel for one user.
+enum Usage {
+    /// Send to each address.
+    Send,
+    /// Only record why nothing is sent.
+    Record(Unsent),
+    /// Nobody asked for the channel, so it needs no record.
+    Ignore,
+}
+
+#[derive(Clone, Copy)]
+struct Destination<'a> {
+    /// Empty for a bare address or number.
+    user_id: &'a str,
+    channel: Channel,
+    address: &'a str,
 }
 
 impl Job for Notification {
@@ -52,24 +66,23 @@ impl Job for Notification {
 
     fn parse(mut wire: Self::Wire) -> Result<Self, Invalid> {
         let template = Template::parse(&mut wire)?;
-        let needs_title = !template.as_ref().is_some_and(Template::stands_alone);
         let mut notification = Self {
             users: BTreeSet::new(),
             emails: BTreeSet::new(),
             phones: BTreeSet::new(),
-            channels: channels(&wire.channels)?,
+            channels: fields::channels(&wire.channels)?,
             content: Content {
                 locale: String::new(),
                 kind: field::text("type", &wire.r#type, LONGEST_TYPE)?,
                 title: field::text("title", &wire.title, LONGEST_TITLE)?,
                 body: field::text("body", &wire.body, LONGEST_BODY)?,
-                url: link(&wire.url)?,
-                data: json("data", wire.data)?,
+                url: fields::link(&wire.url)?,
+                data: fields::json("data", wire.data)?,
                 tag: Some(field::text("dedupe_key", &wire.dedupe_key, LONGEST_TAG)?).filter(|tag| !tag.is_empty()),
             },
             template,
         };
-        if needs_title && notification.content.title.is_empty() {
+        if notification.template.is_none() && notification.content.title.is_empty() {
             return Err(Invalid::new("title", "is required"));
         }
         if notification.content.kind.is_empty() {
@@ -114,14 +127,14 @@ impl Notification {
         use wire::recipient::Recipient;
         match recipient.recipient {
             Some(Recipient::UserId(id)) => self.users.insert(field::id("recipients.user_id", id)?),
-            Some(Recipient::Email(email)) => self.emails.insert(check_email(email)?),
-            Some(Recipient::Phone(phone)) => self.phones.insert(check_phone(phone)?),
+            Some(Recipient::Email(email)) => self.emails.insert(fields::email(email)?),
+            Some(Recipient::Phone(phone)) => self.phones.insert(fields::phone(phone)?),
             None => return Err(Invalid::new("recipients", "must each have a user_id, an email or a phone")),
         };
         Ok(())
     }
 
-    /// Every known user gets an inbox row, whatever the channels: it is what a push or a mail leads to.
+    /// Every known user gets an inbox row, since pushes and mails link to it.
     fn plan(mut self, cx: &Context, people: &People) -> Result<Plan, Failure> {
         let mut texts = Texts::new(self.content.clone(), self.template.take(), cx)?;
         let (mut inbox, mut deliveries) = (Vec::new(), Vec::new());
@@ -129,26 +142,28 @@ impl Notification {
         for (user_id, person) in people {
             let locale = texts.locale(&person.locale)?;
             for channel in Channel::ALL {
-                if let Some(unsent) = self.unsent_to(person, channel, cx) {
-                    let addresses = person.addresses(channel);
-                    // To have no browser is nothing that anybody has to be told of.
-                    if addresses.is_empty() && channel != Channel::WebPush && self.is_asked_for(person, channel) {
-                        let nowhere = (user_id.as_str(), channel, "");
-                        deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
+                let unsent = match self.usage(person, channel, cx) {
+                    Usage::Send => None,
+                    Usage::Record(unsent) => Some(unsent),
+                    Usage::Ignore => continue,
+                };
+                let addresses = person.addresses(channel);
+                // A missing browser is normal and needs no record.
+                if addresses.is_empty() && channel != Channel::WebPush && self.is_asked_for(person, channel) {
+                    let nowhere = Destination { user_id, channel, address: "" };
+                    deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
+                }
+                for address in addresses {
+                    let delivery = self.delivery(cx, Destination { user_id, channel, address }, &locale, unsent);
+                    if channel == Channel::WebPush && unsent.is_none() {
+                        push_targets.extend(person.push_target(address).map(|target| (delivery.id.clone(), target)));
                     }
-                    for address in addresses {
-                        let delivery = self.delivery(cx, (user_id.as_str(), channel, address), &locale, unsent);
-                        if channel == Channel::WebPush && unsent.is_none() {
-                            push_targets
-                                .extend(person.push_target(address).map(|target| (delivery.id.clone(), target)));
-                        }
-                        deliveries.push(delivery);
-                    }
+                    deliveries.push(delivery);
                 }
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
         }
-        // A bare number is sent a text, unless the job names how.
+        // A bare number gets a text message by default.
         let raw = self.emails.iter().map(|email| (email, &[Channel::Email][..]));
         let raw = raw.chain(self.phones.iter().map(|phone| (phone, &BY_PHONE[..])));
         for (address, ways) in raw {
@@ -157,33 +172,35 @@ impl Notification {
             let chosen: Vec<Channel> = ways.iter().copied().filter(wanted).collect();
             let locale = texts.locale("")?;
             if chosen.is_empty() {
-                deliveries.push(self.delivery(cx, ("", usual, address), &locale, Some(Unsent::NotNamed)));
+                deliveries.push(self.delivery(
+                    cx,
+                    Destination { user_id: "", channel: usual, address },
+                    &locale,
+                    Some(Unsent::NotNamed),
+                ));
             }
             for channel in chosen {
                 let unsent = (!cx.channels.has(channel)).then_some(Unsent::NoChannel);
-                deliveries.push(self.delivery(cx, ("", channel, address), &locale, unsent));
+                deliveries.push(self.delivery(cx, Destination { user_id: "", channel, address }, &locale, unsent));
             }
         }
         Ok(Plan { contents: texts.contents(), inbox, deliveries, push_targets, ..Plan::default() })
     }
 
-    /// Whether a user is to be reached by a channel, and if so, why it is only on record that it was asked for. What
-    /// nobody asked for in particular and is not there needs no record.
-    #[expect(clippy::option_option, reason = "three answers: no, yes, and yes but")]
-    fn unsent_to(&self, person: &Person, channel: Channel, cx: &Context) -> Option<Option<Unsent>> {
+    fn usage(&self, person: &Person, channel: Channel, cx: &Context) -> Usage {
         let named = self.names(channel);
         if self.channels.is_some() && !named {
-            return None;
+            return Usage::Ignore;
         }
-        let asked_for = self.is_asked_for(person, channel);
         match (person.preferences.want(channel, named), cx.channels.has(channel)) {
-            (true, true) => Some(None),
-            (true, false) => asked_for.then_some(Some(Unsent::NoChannel)),
-            (false, _) => named.then_some(Some(Unsent::NotOptedIn)),
+            (true, true) => Usage::Send,
+            (true, false) if self.is_asked_for(person, channel) => Usage::Record(Unsent::NoChannel),
+            (false, _) if named => Usage::Record(Unsent::NotOptedIn),
+            _ => Usage::Ignore,
         }
     }
 
-    /// Whether anybody asked for this channel in particular: the job, or the recipient.
+    /// Whether the job or the recipient asked for this channel.
     fn is_asked_for(&self, person: &Person, channel: Channel) -> bool {
         self.names(channel) || person.preferences.channels.is_some()
     }
@@ -192,21 +209,15 @@ impl Notification {
         self.channels.as_ref().is_some_and(|named| named.contains(&channel))
     }
 
-    fn delivery(
-        &self,
-        cx: &Context,
-        (user_id, channel, address): (&str, Channel, &str),
-        locale: &str,
-        unsent: Option<Unsent>,
-    ) -> PlannedDelivery {
+    fn delivery(&self, cx: &Context, to: Destination<'_>, locale: &str, unsent: Option<Unsent>) -> PlannedDelivery {
         PlannedDelivery {
             id: new_id(cx),
-            user_id: user_id.to_owned(),
-            channel,
-            address: address.to_owned(),
+            user_id: to.user_id.to_owned(),
+            channel: to.channel,
+            address: to.address.to_owned(),
             locale: locale.to_owned(),
             lane: cx.meta.lane,
-            named: self.names(channel),
+            named: self.names(to.channel),
             unsent,
         }
     }
@@ -216,101 +227,11 @@ fn new_id(cx: &Context) -> String {
     cx.random.uuid(cx.clock.now()).to_string()
 }
 
-/// The next stage of a job that tells these users something: `text`, in their inboxes and on their devices. It names a
-/// template and its variables; title and body follow from them.
-pub(super) fn to_users(
-    cx: &Context,
-    users: &[String],
-    lane: Lane,
-    text: wire::Notification,
-) -> Result<NextJob, Failure> {
+/// A notification to these users. `text` names a template and its variables.
+pub(super) fn to_users(users: &[String], lane: Lane, text: wire::Notification) -> NextJob {
     use wire::recipient::Recipient;
     let recipients = users.iter().map(|user| wire::Recipient { recipient: Some(Recipient::UserId(user.clone())) });
-    let notification = wire::Notification { recipients: recipients.collect(), ..texts::stand_in(text, cx)? };
-    Ok(NextJob {
-        kind: Notification::KIND,
-        lane,
-        suffix: "notification",
-        body: notification.encode_to_vec(),
-        recipients: None,
-    })
-}
-
-/// None named = what each recipient prefers. The inbox is no channel: its rows are written in any case.
-fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Invalid> {
-    let mut channels = BTreeSet::new();
-    for channel in named {
-        channels.extend(match wire::Channel::try_from(*channel) {
-            Err(_) | Ok(wire::Channel::Unspecified) => {
-                return Err(Invalid::new("channels", "must hold only channels of the enum `Channel`"));
-            }
-            Ok(wire::Channel::InApp) => None,
-            Ok(wire::Channel::Push) => Some(Channel::WebPush),
-            Ok(wire::Channel::Email) => Some(Channel::Email),
-            Ok(wire::Channel::Sms) => Some(Channel::Sms),
-            Ok(wire::Channel::Whatsapp) => Some(Channel::WhatsApp),
-            Ok(wire::Channel::Voice) => Some(Channel::Voice),
-            Ok(wire::Channel::Webhook) => Some(Channel::Webhook),
-        });
-    }
-    Ok((!named.is_empty()).then_some(channels))
-}
-
-/// A path of the application or an https URL. Anything else, `javascript:` for one, would be run where it is shown.
-fn link(url: &str) -> Result<Option<String>, Invalid> {
-    let url = field::text("url", url, LONGEST_URL)?;
-    let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
-    let is_https = || url::Url::parse(&url).is_ok_and(|url| url.scheme() == "https");
-    match url.as_str() {
-        "" => Ok(None),
-        _ if is_path || is_https() => Ok(Some(url)),
-        _ => Err(Invalid::new("url", "must be a path that begins with one `/`, or an https URL")),
-    }
-}
-
-/// Whatever JSON an application gives, within limits.
-fn json(field: &'static str, data: Option<prost_types::Struct>) -> Result<Map<String, Value>, Invalid> {
-    let data = wire::struct_to_json(data.unwrap_or_default());
-    let data = Value::Object(data);
-    if data.to_string().len() > LARGEST_JSON {
-        return Err(Invalid::new(field, "must be at most 16 KiB as JSON"));
-    }
-    if holds_nul(&data) {
-        return Err(Invalid::new(field, "must not hold U+0000"));
-    }
-    match data {
-        Value::Object(data) => Ok(data),
-        _ => Ok(Map::new()),
-    }
-}
-
-/// U+0000 is valid in protobuf and JSON, and refused by Postgres.
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(fields) => fields.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
-}
-
-fn check_email(email: String) -> Result<String, Invalid> {
-    let plausible = email.len() <= 254
-        && email.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && domain.contains('.') && !domain.contains('@') && !domain.starts_with('.')
-        })
-        && !email.chars().any(|c| c.is_control() || c.is_whitespace() || "<>,;\"".contains(c));
-    if plausible {
-        Ok(email)
-    } else {
-        Err(Invalid::new("recipients.email", "must be an address such as ana@example.org"))
-    }
-}
-
-fn check_phone(phone: String) -> Result<String, Invalid> {
-    if is_e164(&phone) {
-        Ok(phone)
-    } else {
-        Err(Invalid::new("recipients.phone", "must be E.164, such as +4366012345678"))
-    }
+    let notification = wire::Notification { recipients: recipients.collect(), ..text };
+    let body = notification.encode_to_vec();
+    NextJob { kind: Notification::KIND, lane, suffix: "notification", body, recipients: None }
 }

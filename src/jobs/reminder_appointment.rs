@@ -33,7 +33,7 @@ impl Job for AppointmentReminder {
         })
     }
 
-    /// Nobody wants to be told that an appointment begins which has begun.
+    /// Useless once the appointment has begun.
     fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
         self.date_time
     }
@@ -48,7 +48,7 @@ impl Job for AppointmentReminder {
         if appointment.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let next = to_users(cx, &appointment.family, Lane::Normal, self.text(&appointment))?;
+        let next = to_users(&appointment.family, Lane::Normal, self.text(&appointment));
         let instant = appointment.event.starts_at;
         let mark = Mark { record_id: self.appointment_id, instant, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))

@@ -1,5 +1,4 @@
-//! `reminder.medication`: a dose is due. Tells the family, unless the dose is settled or the medication is not taken
-//! any more.
+//! `reminder.medication`: a dose is due. Tells the family, unless the dose is settled or the medication is inactive.
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
@@ -13,10 +12,9 @@ use crate::{
     text, wire,
 };
 
-/// How long after its time a dose is still worth a reminder.
+/// After its time, a dose is worth a reminder for this long.
 const USEFUL_FOR: TimeDelta = TimeDelta::minutes(60);
 
-/// The type of its notification.
 const TYPE: &str = "MEDICATION_REMINDER";
 
 /// A reminder of one dose.
@@ -60,7 +58,7 @@ impl Job for MedicationReminder {
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         }
-        let mut next = to_users(cx, &medication.family, Lane::Critical, self.text(&medication))?;
+        let mut next = to_users(&medication.family, Lane::Critical, self.text(&medication));
         next.recipients = Some(std::mem::take(&mut medication.people));
         let mark =
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };

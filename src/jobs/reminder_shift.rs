@@ -1,4 +1,4 @@
-//! `reminder.shift`: a caregiver's shift begins soon. Tells whose shift it is, unless it was called off or moved.
+//! `reminder.shift`: a caregiver's shift begins soon. Tells the caregiver, unless it was called off or moved.
 
 use chrono::{DateTime, Utc};
 use serde_json::json;
@@ -33,7 +33,7 @@ impl Job for ShiftReminder {
         })
     }
 
-    /// Who has not been told before a shift begins is missed there by then.
+    /// Useless once the shift has begun.
     fn default_expiry(&self, _published: DateTime<Utc>) -> DateTime<Utc> {
         self.start_time
     }
@@ -48,7 +48,7 @@ impl Job for ShiftReminder {
         let Some(user) = &shift.user_id else {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
         };
-        let next = to_users(cx, std::slice::from_ref(user), Lane::Normal, self.text(&shift))?;
+        let next = to_users(std::slice::from_ref(user), Lane::Normal, self.text(&shift));
         let instant = shift.event.starts_at;
         let mark = Mark { record_id: self.shift_id, instant, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))

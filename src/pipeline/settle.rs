@@ -43,8 +43,8 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
     }
 }
 
-fn body_of(message: &Pulled, effects: &Effects) -> dead_letter::Body {
-    dead_letter::Body {
+fn body_of(message: &Pulled, effects: &Effects) -> dead_letter::DeadJob {
+    dead_letter::DeadJob {
         kind: message.queue().kind.name.to_owned(),
         stream: message.position.stream.clone(),
         sequence: message.position.sequence,

@@ -1,26 +1,23 @@
-//! `50/s`, `100/min`, `1000/h`.
-
 use std::{fmt, time::Duration};
 
-/// So many in so much time.
+/// A rate: `50/s`, `100/min`, `1000/h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
     count: u32,
     per: Duration,
 }
 
-/// The units, and how long each is.
 const UNITS: [(&str, Duration); 3] =
     [("s", Duration::from_secs(1)), ("min", Duration::from_mins(1)), ("h", Duration::from_hours(1))];
 
 impl Rate {
-    /// What a rate looks like, for messages.
+    /// For messages.
     pub const EXAMPLES: &str = "a rate such as 50/s, 100/min or 1000/h";
 
-    /// Reads `50/s`, `100/min` or `1000/h`.
+    /// Parses a rate.
     ///
     /// # Errors
-    /// If it is none of these.
+    /// If it has another form.
     pub fn parse(text: &str) -> Result<Self, String> {
         let rate = text.split_once('/').and_then(|(count, unit)| {
             let (_, per) = UNITS.into_iter().find(|(name, _)| *name == unit)?;
@@ -30,13 +27,13 @@ impl Rate {
         rate.ok_or_else(|| format!("expected {}", Self::EXAMPLES))
     }
 
-    /// How long so many take at least.
+    /// Shortest time for `count` starts.
     #[must_use]
     pub fn time_for(&self, count: usize) -> Duration {
         self.per.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX)) / self.count
     }
 
-    /// How many fit into so long, rounded down.
+    /// Starts that fit into `time`, rounded down.
     #[must_use]
     pub fn within(&self, time: Duration) -> usize {
         let count = time.as_nanos() * u128::from(self.count) / self.per.as_nanos();
@@ -45,7 +42,7 @@ impl Rate {
 }
 
 impl fmt::Display for Rate {
-    /// As it is declared.
+    /// As declared.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unit = UNITS.iter().find(|(_, per)| *per == self.per).map_or("s", |(name, _)| name);
         write!(f, "{}/{unit}", self.count)

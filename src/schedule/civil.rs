@@ -1,27 +1,26 @@
-//! The `cron` crate, and the only place that names it. It is asked about civil time alone, carried as if it were UTC:
-//! given a zone, it leaves lost times out and doubles repeated ones, whatever a schedule's rule says.
+//! Wraps the `cron` crate, which gets civil time as if it were UTC: given a zone, it would drop skipped times and
+//! double repeated ones.
 //!
-//! Its dialect differs from the standard one: seconds come first, Sunday is 1 and 0 is refused, and a day has to satisfy
-//! day-of-month and day-of-week both. So it is given plain lists of numbers, and two schedules where either is enough.
+//! In its dialect seconds come first, Sunday is 1, 0 is refused, and a day must match both day-of-month and
+//! day-of-week. So it gets plain lists of numbers, and two schedules when either field is enough.
 
 use std::fmt::Write as _;
 
 use chrono::{NaiveDateTime, TimeZone, Utc};
 use cron::Schedule;
 
-use super::field::Values;
+use super::values::Values;
 
-/// The civil times that an expression matches.
+/// Civil times that an expression matches.
 #[derive(Clone, Debug)]
 pub(super) struct Civil {
     schedule: Schedule,
-    /// Where day-of-month and day-of-week are both restricted: the days of the week. The other has those of the month.
+    /// The days of the week, if both they and days of the month (in `schedule`) are restricted.
     or: Option<Schedule>,
 }
 
-/// What the six fields say.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Fields {
+pub(super) struct CronFields {
     pub(super) second: Values,
     pub(super) minute: Values,
     pub(super) hour: Values,
@@ -31,8 +30,8 @@ pub(super) struct Fields {
 }
 
 impl Civil {
-    /// `None` if the crate refuses the translation, which it does not for values within their bounds.
-    pub(super) fn new(fields: &Fields) -> Option<Self> {
+    /// `None` if the crate refuses the translation, which should not happen.
+    pub(super) fn new(fields: &CronFields) -> Option<Self> {
         let schedule = |day_of_month: &str, day_of_week: &str| {
             let (second, minute) = (list(fields.second, 0), list(fields.minute, 0));
             let (hour, month) = (list(fields.hour, 0), list(fields.month, 0));
@@ -45,7 +44,7 @@ impl Civil {
         Some(Self { schedule: schedule(&day_of_month, "*")?, or: Some(schedule("*", &day_of_week)?) })
     }
 
-    /// The first civil time after this one, up to the end of the year 2100, which is as far as the crate looks.
+    /// The first civil time after `local`, up to the end of 2100.
     pub(super) fn next_after(&self, local: NaiveDateTime) -> Option<NaiveDateTime> {
         let next = next_of(&self.schedule, local);
         match self.or.as_ref().and_then(|or| next_of(or, local)) {
@@ -66,7 +65,7 @@ fn list(values: Values, shift: u32) -> String {
     let mut text = String::new();
     for value in values.iter() {
         let comma = if text.is_empty() { "" } else { "," };
-        // Writing to a String does not fail.
+        // Writing to a String cannot fail.
         let _ = write!(text, "{comma}{}", value + shift);
     }
     text

@@ -1,10 +1,8 @@
-//! What is wrong with an expression, and where.
-
 use std::fmt::{Display, Formatter, Result};
 
 use super::field::Field;
 
-/// An expression that is refused: the field, the part of it that is wrong, and what is expected there.
+/// A refused expression: the field, its fault, and the expected values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ExpressionError {
     field: Option<(usize, Field)>,
@@ -17,12 +15,11 @@ impl ExpressionError {
         Self { field: Some((number, field)), problem: problem.to_owned(), expected: field.expected() }
     }
 
-    /// Of no field in particular.
     pub(super) fn whole(problem: impl Into<String>, expected: impl Into<String>) -> Self {
         Self { field: None, problem: problem.into(), expected: expected.into() }
     }
 
-    /// The field that is wrong, where it is one.
+    /// The faulty field, unless the whole expression is at fault.
     #[must_use]
     pub fn field(&self) -> Option<Field> {
         self.field.map(|(_, field)| field)
@@ -41,3 +38,12 @@ impl Display for ExpressionError {
 }
 
 impl std::error::Error for ExpressionError {}
+
+/// User input, shortened for messages.
+pub(super) fn shown(text: &str) -> String {
+    const MOST: usize = 40;
+    match text.char_indices().nth(MOST) {
+        Some((at, _)) => format!("{}…", text[..at].escape_debug()),
+        None => text.escape_debug().to_string(),
+    }
+}

@@ -1,4 +1,4 @@
-//! What a person writes for "when", read into what can be searched.
+//! Parses the expressions that people write.
 
 use std::{
     fmt::{Display, Formatter, Result as FmtResult},
@@ -9,13 +9,14 @@ use std::{
 use chrono::{DateTime, TimeDelta};
 
 use super::{
-    civil::{Civil, Fields},
-    error::ExpressionError,
-    field::{Field, Values, shown},
+    civil::{Civil, CronFields},
+    error::{ExpressionError, shown},
+    field::Field,
     near::nearest,
+    values::Values,
 };
 
-/// An expression that fires: what it matches is known to exist.
+/// A valid expression that fires at least once.
 #[derive(Clone, Debug)]
 pub struct Expression {
     text: String,
@@ -24,17 +25,16 @@ pub struct Expression {
 
 #[derive(Clone, Debug)]
 pub(super) enum When {
-    /// By the clock on the wall.
+    /// By the wall clock.
     Civil {
         times: Box<Civil>,
-        /// The hour is a bare `*`, so that what is meant is time that passes and not an hour of the day.
+        /// The hour is a bare `*`: elapsed time rather than an hour of the day.
         every_hour: bool,
     },
-    /// By time that passes, from the schedule's start on.
+    /// By time elapsed since the schedule's start.
     Every(TimeDelta),
 }
 
-/// What the words with `@` stand for.
 const WORDS: [(&str, &str); 7] = [
     ("@yearly", "0 0 1 1 *"),
     ("@annually", "0 0 1 1 *"),
@@ -47,18 +47,18 @@ const WORDS: [(&str, &str); 7] = [
 
 const EVERY: &str = "@every";
 
-/// An interval that is longer is a mistake in the unit.
+/// A longer interval is a mistake in the unit.
 const LONGEST: Duration = Duration::from_hours(3650 * 24);
 
 const FIVE_FIELDS: &str = "expected five fields (minute, hour, day of month, month, day of week), for example \
                            `0 9 * * 1-5`, or six with seconds in front";
 
 impl Expression {
-    /// Reads five fields, six with seconds in front, `@daily` and its siblings, or `@every 90m`. `docs/SCHEDULES.md` has
-    /// the dialect.
+    /// Parses five fields, six with seconds in front, `@daily` and its siblings, or `@every 90m`. See
+    /// `docs/SCHEDULES.md`.
     ///
     /// # Errors
-    /// If it is none of these, or can never fire (30 February). Says which field is wrong and what is expected there.
+    /// If it is none of these, or can never fire (30 February). The error names the field and the expected values.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let when = match words.first() {
@@ -69,7 +69,7 @@ impl Expression {
         Ok(Self { text: words.join(" "), when })
     }
 
-    /// Whether it counts elapsed time from the schedule's start (`@every`), and knows no calendar.
+    /// Whether it is an interval (`@every`).
     #[must_use]
     pub fn is_interval(&self) -> bool {
         matches!(self.when, When::Every(_))
@@ -84,14 +84,14 @@ impl FromStr for Expression {
     }
 }
 
-/// As it was written, with single spaces.
+/// As written, with single spaces.
 impl Display for Expression {
     fn fmt(&self, f: &mut Formatter<'_>) -> FmtResult {
         f.write_str(&self.text)
     }
 }
 
-/// Two expressions are equal if they are written alike.
+/// Equal if written alike.
 impl PartialEq for Expression {
     fn eq(&self, other: &Self) -> bool {
         self.text == other.text
@@ -116,7 +116,7 @@ fn by_word(word: &str, rest: &[&str]) -> Result<When, ExpressionError> {
     };
     if let Some(more) = rest.first() {
         return Err(ExpressionError::whole(
-            format!("`{}` stands after `{word}`", shown(more)),
+            format!("unexpected `{}` after `{word}`", shown(more)),
             format!("expected `{word}` alone"),
         ));
     }
@@ -130,16 +130,16 @@ fn every(text: &str) -> Result<When, ExpressionError> {
         ExpressionError::whole(problem, expected)
     };
     if text.is_empty() {
-        return Err(wrong("`@every` lacks its interval".into()));
+        return Err(wrong("`@every` needs an interval".into()));
     }
     let Ok(interval) = humantime::parse_duration(text) else {
-        return Err(wrong(format!("`{}` is no duration", shown(text))));
+        return Err(wrong(format!("`{}` is not a duration", shown(text))));
     };
-    // To humantime a month is 30.44 days, and `1M` one letter away from `1m`.
+    // To humantime, a month is 30.44 days, and `1M` is one letter from `1m`.
     let calendar = |unit: &str| unit.starts_with('M') || unit.starts_with("mo") || unit.starts_with('y');
     if text.split(|c: char| !c.is_alphabetic()).any(calendar) {
         return Err(wrong(format!(
-            "`{}` counts months or years, which are of no fixed length: `@monthly` and `@yearly` follow the calendar",
+            "`{}` counts months or years, which have no fixed length: `@monthly` and `@yearly` follow the calendar",
             shown(text)
         )));
     }
@@ -160,7 +160,7 @@ fn by_fields(words: &[&str]) -> Result<When, ExpressionError> {
         }
     };
     let read = |field: Field, at: usize| Values::parse(field, at + 1, words[at]);
-    let fields = Fields {
+    let fields = CronFields {
         second: if seconds == 1 { read(Field::Second, 0)? } else { Values::ZERO },
         minute: read(Field::Minute, seconds)?,
         hour: read(Field::Hour, seconds + 1)?,

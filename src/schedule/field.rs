@@ -1,13 +1,11 @@
-//! One field of an expression: what may stand in it, and what it says.
+//! The six fields of an expression.
 
 use std::ops::RangeInclusive;
 
-use super::error::ExpressionError;
-
-/// A field, in the order in which an expression has them.
+/// A field, in the order of an expression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Field {
-    /// 0 to 59. Only in expressions of six fields; 0 in the others.
+    /// 0 to 59; 0 in expressions of five fields.
     Second,
     /// 0 to 59.
     Minute,
@@ -39,10 +37,10 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
 impl Field {
-    /// All six.
+    /// All six, in order.
     pub const ALL: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::DayOfMonth, Self::Month, Self::DayOfWeek];
 
-    /// What people call it.
+    /// As used in messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -55,7 +53,7 @@ impl Field {
         }
     }
 
-    fn bounds(self) -> RangeInclusive<u32> {
+    pub(super) fn bounds(self) -> RangeInclusive<u32> {
         match self {
             Self::Second | Self::Minute => 0..=59,
             Self::Hour => 0..=23,
@@ -65,15 +63,14 @@ impl Field {
         }
     }
 
-    /// How many different values there are.
-    fn count(self) -> u32 {
+    pub(super) fn count(self) -> u32 {
         match self {
             Self::DayOfWeek => 7,
             other => other.bounds().end() - other.bounds().start() + 1,
         }
     }
 
-    /// What is expected in it, with examples.
+    /// Expected values, with examples, for messages.
     pub(super) fn expected(self) -> String {
         let (names, examples) = match self {
             Self::Second | Self::Minute => ("", "`0`, `0,30`, `10-20` or `*/5`"),
@@ -86,8 +83,8 @@ impl Field {
         format!("expected numbers from {} to {}{names}: for example {examples}", bounds.start(), bounds.end())
     }
 
-    /// The number of a name, by its first three letters or whole.
-    fn named(self, word: &str) -> Option<u32> {
+    /// The number of a name, in full or its first three letters.
+    pub(super) fn named(self, word: &str) -> Option<u32> {
         let (names, first): (&[&str], u32) = match self {
             Self::Month => (&MONTHS, 1),
             Self::DayOfWeek => (&WEEKDAYS, 0),
@@ -96,125 +93,5 @@ impl Field {
         let word = word.to_lowercase();
         let numbered = (first..).zip(names);
         numbered.into_iter().find(|(_, name)| word == **name || word == name[..3]).map(|(number, _)| number)
-    }
-}
-
-/// The values that a field allows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Values {
-    /// A bit for each.
-    set: u64,
-    /// A bare `*`, which restricts nothing. `*/1` allows the same values and yet counts as a restriction.
-    pub(super) unrestricted: bool,
-}
-
-impl Values {
-    /// Zero alone: the seconds of an expression that has none.
-    pub(super) const ZERO: Self = Self { set: 1, unrestricted: false };
-
-    /// Reads the text of a field; `number` is where it stands, from 1.
-    pub(super) fn parse(field: Field, number: usize, text: &str) -> Result<Self, ExpressionError> {
-        let mut set = 0;
-        for part in text.split(',') {
-            set |= parse_part(field, part).map_err(|problem| ExpressionError::in_field(number, field, &problem))?;
-        }
-        if field == Field::DayOfWeek && set & (1 << 7) != 0 {
-            set = set & !(1 << 7) | 1;
-        }
-        Ok(Self { set, unrestricted: text == "*" })
-    }
-
-    /// In ascending order; Sunday is 0.
-    pub(super) fn iter(self) -> impl Iterator<Item = u32> {
-        (0..u64::BITS).filter(move |value| self.set & (1 << value) != 0)
-    }
-}
-
-/// `*`, `5`, `1-5`, `*/2` or `10-20/5`, as bits; or what is wrong with it.
-fn parse_part(field: Field, part: &str) -> Result<u64, String> {
-    if part.is_empty() {
-        return Err("it has nothing before, between or after its commas".into());
-    }
-    let (range, step) = match part.split_once('/') {
-        Some((range, step)) => (range, Some(parse_step(field, part, step)?)),
-        None => (part, None),
-    };
-    let (first, last) = match range.split_once('-') {
-        _ if range == "*" => (*field.bounds().start(), *field.bounds().end()),
-        Some((first, last)) => parse_range(field, range, first, last)?,
-        None if step.is_some() => {
-            // Some read it as "from 5 on", others as 5 alone: neither is what everybody means.
-            return Err(format!("`{}` has a step, but no range: write `*/…` or `{range}-…/…`", shown(part)));
-        }
-        None => (value(field, range)?, value(field, range)?),
-    };
-    // As a step of `*` it would count Sunday twice.
-    let last = if field == Field::DayOfWeek && range == "*" { 6 } else { last };
-    Ok((first..=last).step_by(step.unwrap_or(1)).fold(0, |set, value| set | 1 << value))
-}
-
-fn parse_range(field: Field, range: &str, first: &str, last: &str) -> Result<(u32, u32), String> {
-    let (from, mut to) = (value(field, first)?, value(field, last)?);
-    // `sat-sun`: Sunday by name is the day that fits.
-    if field == Field::DayOfWeek && to == 0 && from > 0 && !last.starts_with('0') {
-        to = 7;
-    }
-    if from > to {
-        let ends = field.bounds();
-        let hint = match field {
-            Field::DayOfWeek => format!("{first}-7,1-{last}"),
-            _ => format!("{first}-{},{}-{last}", ends.end(), ends.start()),
-        };
-        let hint = if field == Field::DayOfWeek && to == 0 { format!("{first}-7") } else { hint };
-        return Err(format!("`{}` runs backwards: write `{}`", shown(range), shown(&hint)));
-    }
-    Ok((from, to))
-}
-
-fn parse_step(field: Field, part: &str, step: &str) -> Result<usize, String> {
-    let most = field.count();
-    let wrong = |why: &str| format!("the step of `{}` {why}", shown(part));
-    match digits(step) {
-        Some(0) => Err(wrong("is 0; steps begin at 1")),
-        Some(step) if step <= most => Ok(step as usize),
-        // Taken as it stands it would be the first value alone, and `*/90` minutes an hour.
-        Some(_) => Err(wrong(&format!("is more than {most}; longer intervals are written like `@every 90m`"))),
-        None => Err(wrong("is no whole number")),
-    }
-}
-
-/// A number within the field's bounds, or a name.
-fn value(field: Field, text: &str) -> Result<u32, String> {
-    let bounds = field.bounds();
-    if let Some(number) = field.named(text).or(digits(text).filter(|number| bounds.contains(number))) {
-        return Ok(number);
-    }
-    let what = match text {
-        "" => "a number is missing before or after `-` or `/`".to_owned(),
-        "*" => "`*` stands alone, or before a step as in `*/5`".to_owned(),
-        "?" => "`?` is not part of this dialect: write `*`".to_owned(),
-        _ if digits(text).is_some() => {
-            format!("`{}` is not between {} and {}", shown(text), bounds.start(), bounds.end())
-        }
-        _ if matches!(field, Field::Month | Field::DayOfWeek) => {
-            format!("`{}` is neither a number nor the name of a {}", shown(text), field.name())
-        }
-        _ => format!("`{}` is no number", shown(text)),
-    };
-    Err(what)
-}
-
-/// A whole number without a sign; one that is too large to matter is the largest.
-fn digits(text: &str) -> Option<u32> {
-    let all = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    all.then(|| text.parse().unwrap_or(u32::MAX))
-}
-
-/// What a person wrote, cut to a length that leaves an error readable.
-pub(super) fn shown(text: &str) -> String {
-    const MOST: usize = 40;
-    match text.char_indices().nth(MOST) {
-        Some((at, _)) => format!("{}…", text[..at].escape_debug()),
-        None => text.escape_debug().to_string(),
     }
 }

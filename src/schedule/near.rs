@@ -1,8 +1,8 @@
-//! What a person may have meant.
+//! Suggestions for misspelt words.
 
-/// The candidate that differs least from a word, if few letters differ.
+/// The closest candidate, if only a few letters differ.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    // Longer words are not misspelt beyond a few letters, and the table grows with the square.
+    // Bounds the table, which grows with the square of the length.
     const LONGEST: usize = 48;
     let word: Vec<char> = word.to_lowercase().chars().take(LONGEST + 1).collect();
     if word.len() > LONGEST {
@@ -13,7 +13,7 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, near)| near)
 }
 
-/// How many letters have to be put in, taken out or replaced (Levenshtein).
+/// Edit distance (Levenshtein).
 fn distance(from: &[char], to: &str) -> usize {
     let mut row: Vec<usize> = (0..=from.len()).collect();
     for (line, letter) in to.chars().enumerate() {

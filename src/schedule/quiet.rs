@@ -1,19 +1,19 @@
-//! Quiet hours: a span of the day on the clocks of a zone.
+//! Quiet hours: a span of the day by a zone's clock.
 
 use chrono::{DateTime, Days, NaiveDateTime, NaiveTime, TimeZone, Utc, offset::LocalResult};
 use chrono_tz::Tz;
 
 use super::zone::{FARTHEST, View};
 
-/// When the quiet hours that `now` falls into end; none where it falls into none. `to` before `from` is over midnight.
+/// The end of the quiet hours around `now`, if any. They last over midnight unless `to` is after `from`.
 ///
-/// They begin the first time that the clock shows `from`, and end the last time that it shows `to`: in the night in which
-/// an hour comes twice they are not interrupted. A time that the clock skips is the end of what is skipped.
+/// They begin the first time the clock shows `from` and end the last time it shows `to`. A skipped time stands for the
+/// end of its gap.
 #[must_use]
 pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();
     let nights = u64::from(to <= from);
-    // Clocks are set back over midnight too: then even tomorrow's may have begun.
+    // If a clock is set back over midnight, tomorrow's may have begun.
     let days = [today.checked_sub_days(Days::new(1)), Some(today), today.checked_add_days(Days::new(1))];
     days.into_iter().flatten().find_map(|day| {
         let begin = instants(zone, day.and_time(from)).0;
@@ -22,7 +22,7 @@ pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>)
     })
 }
 
-/// The first and the last instant at which the clock shows this.
+/// The first and last instant at which the clock shows `civil`.
 fn instants(zone: Tz, civil: NaiveDateTime) -> (DateTime<Utc>, DateTime<Utc>) {
     match zone.from_local_datetime(&civil) {
         LocalResult::Single(at) => (at.to_utc(), at.to_utc()),
@@ -61,16 +61,16 @@ mod tests {
             ("22:00", "07:00", "2027-03-02T06:00:00Z", None),
             ("13:00", "15:00", "2027-03-01T12:30:00Z", Some("2027-03-01T14:00:00Z")),
             ("13:00", "15:00", "2027-03-01T22:30:00Z", None),
-            // An hour less of night in spring, an hour more in autumn.
+            // An hour less in spring, an hour more in autumn.
             ("22:00", "07:00", "2027-03-27T22:00:00Z", Some("2027-03-28T05:00:00Z")),
             ("22:00", "07:00", "2027-10-30T22:00:00Z", Some("2027-10-31T06:00:00Z")),
-            // They end in the hour that is skipped, which is when it is over.
+            // End in the skipped hour: at its end.
             ("22:00", "02:30", "2027-03-28T00:59:00Z", Some("2027-03-28T01:00:00Z")),
             ("22:00", "02:30", "2027-03-28T01:00:00Z", None),
-            // They end in the hour that comes twice: the second time.
+            // End in the repeated hour: the second time.
             ("22:00", "02:30", "2027-10-31T00:45:00Z", Some("2027-10-31T01:30:00Z")),
             ("22:00", "02:30", "2027-10-31T01:30:00Z", None),
-            // They begin in it: the first time.
+            // Begin in the repeated hour: the first time.
             ("02:30", "05:00", "2027-10-31T00:29:00Z", None),
             ("02:30", "05:00", "2027-10-31T01:10:00Z", Some("2027-10-31T04:00:00Z")),
         ] {
@@ -83,7 +83,7 @@ mod tests {
     }
 
     proptest! {
-        // 1970-01-10 to 2040: beyond the years that anybody has in mind a zone's table may end in the midst of a window.
+        // 1970-01-10 to 2040: later, a zone's table may end within a window.
         #[test]
         fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32,
                                              seconds in 777_600..2_208_988_800_i64,
@@ -96,7 +96,7 @@ mod tests {
                 prop_assert!(end > now && end <= now + TimeDelta::hours(50));
                 prop_assert_eq!(quiet_until(at(from), at(to), zone, end - TimeDelta::nanoseconds(1)).map(|_| ()), Some(()));
             }
-            // Around a change of the clocks the wall clock alone does not tell.
+            // The wall clock is ambiguous around a change.
             let still = View::new(zone, now - FARTHEST * 2, now + FARTHEST * 2 - TimeDelta::seconds(1)).change.is_none();
             if still {
                 let local = zone.from_utc_datetime(&now.naive_utc()).time().num_seconds_from_midnight();

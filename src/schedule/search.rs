@@ -1,41 +1,40 @@
-//! From civil times to instants: the next occurrence after any instant, by a schedule's rules.
+//! Finds the next occurrence after an instant.
 //!
-//! Between two changes of a zone's offset the clock on the wall runs evenly, and the next civil time is the next
-//! instant. So a search looks at a few days with at most one change: before it, at it (where a gap is), and after it.
+//! Between two clock changes, the next civil time is the next instant. So each step looks at a few days with at most
+//! one change: before it, at it (for a gap), and after it.
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
 use chrono_tz::Tz;
 
 use super::{
-    Fold, Gap, Note, Rules,
     civil::Civil,
-    zone::{Change, FARTHEST, View, civil},
+    rules::{Fold, Gap, Note, Rules},
+    zone::{ClockChange, FARTHEST, View, civil},
 };
 
-/// How far ahead one step of a search answers. What is farther away is approached first.
+/// How far ahead one step answers. Anything farther is approached first.
 const REACH: TimeDelta = TimeDelta::hours(48);
 
-/// How close to it: near enough for the next step, and far enough that no civil time of before can lie behind it.
+/// Distance after an approach: within reach of the next step, but before any civil time of the old offset.
 const APPROACH: TimeDelta = TimeDelta::hours(36);
 
 const SECOND: TimeDelta = TimeDelta::seconds(1);
 
-/// What is looked for.
 pub(super) struct Search<'a> {
     pub(super) times: &'a Civil,
     pub(super) zone: Tz,
     pub(super) rules: Rules,
-    /// Every tick of elapsed time: all that exist, both of a fold, none of a gap.
+    /// Match every tick of elapsed time: both of a fold, none of a gap.
     pub(super) every_hour: bool,
-    /// Tell of lost times that are dropped too.
+    /// Report dropped times too.
     pub(super) with_dropped: bool,
 }
 
-/// Where a search stands: what is at or before it is behind.
+/// Progress of a search: everything up to it has been found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     after: DateTime<Utc>,
-    /// The last lost time that was told of, in a gap that begins right after `after`.
+    /// The last skipped time reported, in a gap that begins right after `after`.
     lost: Option<NaiveDateTime>,
 }
 
@@ -44,7 +43,6 @@ impl Position {
         Self { after: at, lost: None }
     }
 
-    /// Behind what was found.
     pub(super) fn behind(found: &Found) -> Self {
         match found.note {
             Some(Note::Dropped) => Self { after: found.at - SECOND, lost: Some(found.local) },
@@ -57,7 +55,7 @@ impl Position {
     }
 }
 
-/// An occurrence, or a dropped one at the instant of the change that drops it.
+/// An occurrence. A dropped one has the instant of the clock change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) at: DateTime<Utc>,
@@ -66,10 +64,10 @@ pub(super) struct Found {
 }
 
 impl Search<'_> {
-    /// The next after a position. Ends where the expression does, in the year 2100.
+    /// Ends with the expression, in the year 2100.
     pub(super) fn next(&self, mut position: Position) -> Option<Found> {
         loop {
-            // All that is found is in whole seconds.
+            // Occurrences are in whole seconds.
             let after = position.after.with_nanosecond(0).unwrap_or(position.after);
             position.after = after;
             let view = View::new(self.zone, after - FARTHEST, after + REACH + FARTHEST);
@@ -83,14 +81,14 @@ impl Search<'_> {
             if found.at <= after + REACH {
                 return Some(found);
             }
-            // Nothing lies between, but by then the offset may be another.
+            // Nothing lies between, but the offset may change.
             position = Position::after(found.at - APPROACH);
         }
     }
 
-    fn next_around(&self, position: Position, change: Change) -> Option<Found> {
-        // Civil times from `clock` on are lost, or happen again, until `set_to`.
-        let Change { at, before, after } = change;
+    fn next_around(&self, position: Position, change: ClockChange) -> Option<Found> {
+        // Civil times from `clock` to `set_to` are skipped or repeated.
+        let ClockChange { at, before, after } = change;
         let (clock, set_to) = (civil(at, before), civil(at, after));
         let both = self.every_hour || self.rules.fold == Fold::Both;
 
@@ -117,7 +115,6 @@ impl Search<'_> {
         Some(Found { at: local.and_utc() - after, local, note: (both && local < clock).then_some(Note::Repeated) })
     }
 
-    /// The first civil time after one and before another.
     fn next_within(&self, after: NaiveDateTime, end: NaiveDateTime) -> Option<NaiveDateTime> {
         self.times.next_after(after).filter(|local| *local < end)
     }

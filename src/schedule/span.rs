@@ -1,42 +1,41 @@
-//! The other way round: not the next instant of an expression, but all times of day whose instants lie within a span. For
-//! whoever has very many times of day, and asks a database which of them are due.
+//! The inverse of a search: all times of day whose instants lie within a span. Lets a database find due times among
+//! very many.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-use super::zone::{Change, FARTHEST, View, civil};
+use super::zone::{ClockChange, FARTHEST, View, civil};
 
-/// Times of one day whose instants follow by one reckoning.
+/// Times of one day that share an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayPart {
     /// The day, in the zone.
     pub day: NaiveDate,
-    /// The first of them.
+    /// The first time.
     pub first: NaiveTime,
-    /// The last of them, this included; times are told apart to the microsecond.
+    /// The last time, inclusive, to the microsecond.
     pub last: NaiveTime,
     /// How far the zone's clock is ahead of UTC.
     pub offset: TimeDelta,
-    /// No instant is before this one. Where the clock skips times, it is the first instant after the gap.
+    /// No instant is earlier: the end of the gap, for skipped times.
     pub not_before: DateTime<Utc>,
 }
 
 impl DayPart {
-    /// The instant of a time of this part.
+    /// The instant of a time in this part.
     #[must_use]
     pub fn instant(&self, time: NaiveTime) -> DateTime<Utc> {
         (self.day.and_time(time).and_utc() - self.offset).max(self.not_before)
     }
 }
 
-/// A view may span four days, and looks back for a change whose repeated hour is not over yet.
+/// A view spans at most four days, including a look back for a repeated hour.
 const STEP: TimeDelta = TimeDelta::hours(48);
 
 const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 
-/// All civil times whose instants are after one instant and not after another, by the rules `shift` and `first`: what a
-/// clock skips happens at the first instant after the gap, what it shows twice happens the first time. In order, and
-/// each civil time in one part.
+/// All civil times with instants after `after` and not after `until`, ordered, each in one part, by the rules `shift`
+/// and `first`.
 #[must_use]
 pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DayPart> {
     let mut parts = Vec::new();
@@ -46,24 +45,21 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
         let view = View::new(zone, from - FARTHEST, to);
         match view.change {
             None => {
-                let times = (civil(from, view.offset) + MICROSECOND, civil(to, view.offset));
-                add(&mut parts, times, view.offset, from);
+                let (first, last) = (civil(from, view.offset) + MICROSECOND, civil(to, view.offset));
+                parts.extend(Stretch { first, last, offset: view.offset, not_before: from }.days());
             }
-            Some(Change { at, before, after: offset }) => {
-                // Civil times before what the clock shows when it is set are told by the old offset, all others by the
-                // new: those that were skipped would be before the change, and those of the old offset are not again.
+            Some(ClockChange { at, before, after: offset }) => {
+                // Civil times before the clock's reading at the change use the old offset, others the new one. That
+                // clamps skipped times to the change and leaves repeated ones out.
                 let clock = civil(at, before);
                 if from < at {
-                    add(
-                        &mut parts,
-                        (civil(from, before) + MICROSECOND, civil(to, before).min(clock - MICROSECOND)),
-                        before,
-                        from,
-                    );
+                    let first = civil(from, before) + MICROSECOND;
+                    let last = civil(to, before).min(clock - MICROSECOND);
+                    parts.extend(Stretch { first, last, offset: before, not_before: from }.days());
                 }
                 if at <= to {
                     let first = if from < at { clock } else { clock.max(civil(from, offset) + MICROSECOND) };
-                    add(&mut parts, (first, civil(to, offset)), offset, at);
+                    parts.extend(Stretch { first, last: civil(to, offset), offset, not_before: at }.days());
                 }
             }
         }
@@ -72,24 +68,25 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
     parts
 }
 
-/// Cuts civil times, both ends included, into days.
-fn add(
-    parts: &mut Vec<DayPart>,
-    (first, last): (NaiveDateTime, NaiveDateTime),
+/// Civil times under one offset, both ends inclusive. Empty if `last` is before `first`.
+struct Stretch {
+    first: NaiveDateTime,
+    last: NaiveDateTime,
     offset: TimeDelta,
     not_before: DateTime<Utc>,
-) {
-    if last < first {
-        return;
-    }
-    for day in first.date().iter_days().take_while(|day| *day <= last.date()) {
-        let end = NaiveTime::MIN - MICROSECOND;
-        parts.push(DayPart {
-            day,
-            first: if day == first.date() { first.time() } else { NaiveTime::MIN },
-            last: if day == last.date() { last.time() } else { end },
-            offset,
-            not_before,
-        });
+}
+
+impl Stretch {
+    fn days(self) -> impl Iterator<Item = DayPart> {
+        let (first_day, last_day) = (self.first.date(), self.last.date());
+        first_day.iter_days().take_while(move |day| self.first <= self.last && *day <= last_day).map(move |day| {
+            DayPart {
+                day,
+                first: if day == first_day { self.first.time() } else { NaiveTime::MIN },
+                last: if day == last_day { self.last.time() } else { NaiveTime::MIN - MICROSECOND },
+                offset: self.offset,
+                not_before: self.not_before,
+            }
+        })
     }
 }

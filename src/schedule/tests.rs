@@ -1,4 +1,4 @@
-//! Fixed nights of well-known zones here and in [`zones`]; against two oracles and by properties in the others.
+//! Known zones and nights; two oracles; properties.
 
 mod against_croner;
 mod by_minutes;
@@ -38,7 +38,7 @@ fn calendar(expression: &str, zone: Tz, rules: Rules) -> Calendar {
     Calendar::new(Expression::parse(expression).unwrap(), zone, rules, DateTime::UNIX_EPOCH)
 }
 
-/// The next occurrences, one a line: `2026-03-08T03:00:00-04:00 moved 02:30:00`.
+/// The next occurrences, one per line: `2026-03-08T03:00:00-04:00 moved 02:30:00`.
 fn preview(expression: &str, zone_name: &str, (gap, fold): (Gap, Fold), from: &str, count: usize) -> String {
     let zone = zone(zone_name).unwrap();
     let from = match from.parse() {
@@ -59,12 +59,12 @@ fn preview(expression: &str, zone_name: &str, (gap, fold): (Gap, Fold), from: &s
     text
 }
 
-/// Lines without the indentation of the source.
+/// Removes the source's indentation.
 fn lines(text: &str) -> String {
     text.trim().lines().flat_map(|line| [line.trim(), "\n"]).collect()
 }
 
-/// Where a zone's clock is set: the first instant under the new offset, and both offsets in seconds.
+/// A clock change: the first instant under the new offset, and both offsets in seconds.
 #[derive(Clone, Copy, Debug)]
 struct Set {
     at: i64,
@@ -79,11 +79,10 @@ fn offset_of(zone: Tz, at: i64) -> i64 {
 
 const DAY: i64 = 86_400;
 
-/// The first instant that tests look around: some days into 1970, where calendars begin, so that a search which starts
-/// before a change of clocks does not start before the calendar.
+/// Start of the tested period: searches that start before a clock change must not start before 1970.
 const FIRST: i64 = 10 * DAY;
 
-/// All zones of the tz database with the changes of their clocks from [`FIRST`] to 2040, found by looking each second day.
+/// All zones with their clock changes from [`FIRST`] to 2040, probed every second day.
 static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     let sets = |zone: Tz| {
         let (mut sets, mut before) = (Vec::new(), offset_of(zone, FIRST));
@@ -105,8 +104,7 @@ static ZONES: LazyLock<Vec<(Tz, Vec<Set>)>> = LazyLock::new(|| {
     TZ_VARIANTS.iter().map(|zone| (*zone, sets(*zone))).collect()
 });
 
-/// A random source of its own for each run. A failing test shows the seed; set here in place of the drawn one, it repeats
-/// the run.
+/// A failing test prints the seed; put it here to repeat the run.
 fn random(name: &str) -> StdRng {
     let bits = Random::system().uuid(DateTime::UNIX_EPOCH).as_u128();
     let seed = u64::try_from(bits & u128::from(u64::MAX)).unwrap();
@@ -114,7 +112,7 @@ fn random(name: &str) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// An expression with times close to those around a change of clocks, and days that it may fall on.
+/// An expression with times and days near a clock change.
 fn expression_near(set: Set, random: &mut StdRng) -> String {
     let clock = DateTime::from_timestamp(set.at + [set.before, set.after].choose(random).unwrap(), 0).unwrap();
     let near = |random: &mut StdRng| (clock + TimeDelta::minutes(random.random_range(-100..100))).time();
@@ -193,7 +191,7 @@ fn the_end_is_the_end_of_2099() {
     assert_eq!(every.next_after(DateTime::<Utc>::MAX_UTC), None);
 }
 
-/// In a debug build some twenty times slower than in a release build, and no assertion of a time on a shared machine.
+/// Asserts nothing: debug builds are some twenty times slower than release builds.
 #[test]
 fn the_cost_of_the_next_instant_is_printed() {
     let start = utc("2026-03-01T00:00:00Z");

@@ -1,11 +1,11 @@
-//! Time zones: their names, and where their clocks change.
+//! Time zones: names and clock changes.
 
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::{field::shown, near::nearest};
+use super::{error::shown, near::nearest};
 
-/// A name that the tz database does not have.
+/// An unknown time zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("there is no time zone `{name}`{hint}; expected an IANA name such as Europe/London, America/New_York or UTC")]
 pub struct ZoneError {
@@ -13,10 +13,10 @@ pub struct ZoneError {
     hint: String,
 }
 
-/// The zone of an IANA name.
+/// Parses an IANA name.
 ///
 /// # Errors
-/// If there is none of that name. Suggests one that is written nearly so.
+/// If it is unknown. Suggests a similar one.
 pub fn zone(name: &str) -> Result<Tz, ZoneError> {
     name.parse().map_err(|_| {
         let hint = suggestion(name).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
@@ -28,13 +28,12 @@ fn suggestion(name: &str) -> Option<&'static str> {
     let wanted = name.trim().to_lowercase().replace(' ', "_");
     let known = || TZ_VARIANTS.iter().map(|zone| zone.name());
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
-    // `new york`, `Europe/New_York`: the city is right, whatever stands before it.
+    // `new york`, `Europe/New_York`: the city is right.
     let of_city = || known().find(|name| name.contains('/') && city(name) == city(&wanted));
     known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
 }
 
-/// The first instant of a day in a zone: its midnight, or where the clock skips that, the first instant after it. `None`
-/// for a day outside of the years 1970 to 2099.
+/// Midnight, or the first instant after it if the clock skips it. `None` outside the years 1970 to 2099.
 #[must_use]
 pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     if !(1970..2100).contains(&date.year()) {
@@ -44,15 +43,14 @@ pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
     let near = midnight.and_utc();
     let view = View::new(zone, near - FARTHEST, near + FARTHEST);
     Some(match view.change {
-        Some(Change { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
+        Some(ClockChange { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
         _ => near - view.offset,
     })
 }
 
-/// More than any civil time is away from its instant, and than any change moves a clock.
+/// More than any UTC offset and any clock change.
 pub(super) const FARTHEST: TimeDelta = TimeDelta::hours(24);
 
-/// The civil time of an instant under an offset.
 pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
     at.naive_utc() + offset
 }
@@ -60,15 +58,14 @@ pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
 /// The offsets of a zone over a few days.
 #[derive(Debug)]
 pub(super) struct View {
-    /// What is in force at its beginning.
+    /// In force at its beginning.
     pub(super) offset: TimeDelta,
-    /// What changes within it.
-    pub(super) change: Option<Change>,
+    pub(super) change: Option<ClockChange>,
 }
 
-/// A clock that is set forward or back.
+/// A clock set forward or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Change {
+pub(super) struct ClockChange {
     /// The first instant under the new offset.
     pub(super) at: DateTime<Utc>,
     pub(super) before: TimeDelta,
@@ -76,8 +73,8 @@ pub(super) struct Change {
 }
 
 impl View {
-    /// Looks from one instant to another, at most four days later: since 1970 no zone has changed its offset twice within
-    /// six days, so two different offsets have one change between them, and two equal ones none. (A test holds that.)
+    /// `to` is at most four days after `from`. Since 1970 no zone has changed its offset twice within six days
+    /// (tested), so different offsets mean one change, equal ones none.
     pub(super) fn new(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
         let (before, after) = (offset(zone, from), offset(zone, to));
         if before == after {
@@ -89,7 +86,7 @@ impl View {
             let changed = DateTime::from_timestamp(middle, 0).is_some_and(|at| offset(zone, at) != before);
             *(if changed { &mut new } else { &mut old }) = middle;
         }
-        let change = DateTime::from_timestamp(new, 0).map(|at| Change { at, before, after });
+        let change = DateTime::from_timestamp(new, 0).map(|at| ClockChange { at, before, after });
         Self { offset: before, change }
     }
 }

@@ -1,8 +1,7 @@
-//! Reminders that follow from the care tables, without anybody saving a schedule: doses, appointments, shifts, and
-//! medications that run out.
+//! Reminders that follow from the care tables: doses, appointments, shifts, and shortages.
 //!
-//! Two steps. A look at the care tables, once a minute or when a change is announced, plans what is due soon; one
-//! scheduler at a time does so. What is due is published by whichever scheduler locks it first.
+//! One scheduler at a time looks at the care tables, each minute or after a change, and plans what is due soon.
+//! Whichever scheduler locks a due reminder first publishes it.
 
 use std::collections::HashMap;
 
@@ -14,7 +13,7 @@ use futures::future::join_all;
 use prost::Message;
 use tokio::time::Instant;
 
-use super::{Pass, Scheduler};
+use super::state::{Scheduler, Tally};
 use crate::{
     checkpoint::{self, Step},
     effects::submit::{LONGEST_JOB_ID, Submission, is_job_id},
@@ -24,28 +23,27 @@ use crate::{
     text, wire,
 };
 
-/// How often the care tables are looked at where no change is announced.
+/// Between two looks if no change is announced.
 pub(super) const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
 
-/// How far ahead reminders are planned: through a quarter of an hour in which the care tables cannot be read.
+/// How far ahead reminders are planned. Covers an outage of the care tables this long.
 const AHEAD: TimeDelta = TimeDelta::minutes(15);
 
-/// Appointments and shifts are planned this far ahead: one that is moved to within its lead was planned before, or is new.
+/// For appointments and shifts: one moved to within its lead has been planned before, or is new.
 const EVENTS_AHEAD: TimeDelta = TimeDelta::days(7);
 
-/// Doses and starts that are older than this are of no use to anybody: all jobs of them have expired long ago. It bounds
-/// what a month of downtime leaves to be planned.
+/// Jobs for older doses and starts have expired. Bounds the work after a long downtime.
 const OF_USE: TimeDelta = TimeDelta::days(1);
 
-/// How long what was published is remembered, after its dose or start.
+/// How long published reminders are remembered after their dose or start.
 const KEPT: TimeDelta = TimeDelta::days(2);
 
 impl Scheduler {
-    /// Looks at the care tables, and brings the plan to what they say. None while another scheduler does. A step of its
-    /// own, for tests with a clock of their own.
+    /// Brings the plan in line with the care tables. `None` while another scheduler does. Public for tests with their
+    /// own clock.
     ///
     /// # Errors
-    /// If the database does not answer, or a care table is not as it is read; then the plan is as it was.
+    /// If the database does not answer, or a care table is unreadable. The plan is unchanged then.
     pub async fn plan_care(&self) -> Result<Option<PlanChanges>, String> {
         let began = Instant::now();
         let Some(mut plan) = self.store.plan_care().await.map_err(|error| error.to_string())? else {
@@ -55,7 +53,7 @@ impl Scheduler {
         let horizon = horizon(now, plan.looked_at);
         let planned = async {
             let pairs = plan.zones_and_leads().await?;
-            // What is planned and not published yet, since the server is away, is still to be found.
+            // Also covers reminders planned but unpublished because the server is away.
             let before = plan.oldest_due.map(|due| due - TimeDelta::microseconds(1));
             let from = before.unwrap_or(horizon.since).min(horizon.since);
             let doses = plan.plan_doses(&horizon, &dose_times(&pairs, from, &horizon)).await?;
@@ -70,17 +68,16 @@ impl Scheduler {
         Ok(Some(planned))
     }
 
-    /// Publishes reminders that are due, at most so many of each kind, and marks them. A step of its own, for tests with a
-    /// clock of their own.
+    /// Publishes at most `limit` due reminders of each kind and marks them. Public for tests with their own clock.
     ///
     /// # Errors
-    /// If the database does not answer; then what is not marked stays due.
-    pub async fn care_pass(&self, limit: usize) -> Result<Pass, String> {
-        let mut all = Pass::default();
-        // Each on its own: the queue of one may be full, and does not hold up the others.
+    /// If the database does not answer. Unmarked reminders stay due.
+    pub async fn care_pass(&self, limit: usize) -> Result<Tally, String> {
+        let mut all = Tally::default();
+        // Separate passes: one kind's full queue does not hold up the others.
         for kind in CareKind::ALL {
             let pass = self.care_pass_of(kind, limit).await?;
-            all = Pass {
+            all = Tally {
                 seen: all.seen + pass.seen,
                 moved: all.moved + pass.moved,
                 stuck: all.stuck + pass.stuck,
@@ -88,24 +85,24 @@ impl Scheduler {
                 lag: all.lag.max(pass.lag),
             };
         }
-        // What is stuck is late too, and most of all.
+        // Stuck reminders are the latest of all.
         if all.moved + all.stuck > 0 {
             self.health.scheduled(all.lag, self.clock.now());
         }
         Ok(all)
     }
 
-    async fn care_pass_of(&self, kind: CareKind, limit: usize) -> Result<Pass, String> {
+    async fn care_pass_of(&self, kind: CareKind, limit: usize) -> Result<Tally, String> {
         let now = self.clock.now();
         let mut due = self.store.due_reminders(kind, now, limit).await.map_err(|error| error.to_string())?;
         if due.rows.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         let supplies = due.supplies().await.map_err(|error| error.to_string())?;
         checkpoint::reached(Step::Due);
         let published = join_all(due.rows.iter().map(|reminder| self.remind(reminder, &supplies))).await;
         checkpoint::reached(Step::Fired);
-        let mut pass = Pass::default();
+        let mut pass = Tally::default();
         let mut marked = Vec::with_capacity(published.len());
         let mut refusal = None;
         for (reminder, published) in due.rows.iter().zip(published) {
@@ -123,7 +120,7 @@ impl Scheduler {
         }
         let kind = kind.name();
         if let Some(why) = refusal {
-            tracing::error!(kind, stuck = pass.stuck, "care reminders cannot be published, again soon: {why}");
+            tracing::error!(kind, stuck = pass.stuck, "care reminders cannot be published, trying again soon: {why}");
         }
         pass.moved = marked.len();
         due.publish(&marked, now).await.map_err(|error| error.to_string())?;
@@ -140,9 +137,9 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// Publishes one, unless it is passed over. Answers whether it was published.
+    /// Returns whether it was published.
     async fn remind(&self, reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Result<bool, String> {
-        // Who was not told an hour before, and is told now that it is time, need not be told "in an hour" as well.
+        // A late "in an hour" is pointless once the dose itself is announced.
         if reminder.overtaken {
             return Ok(false);
         }
@@ -161,8 +158,7 @@ impl Scheduler {
     }
 }
 
-/// What is planned at `now`, where everything was last looked at some time ago. The first look ever only looks forward,
-/// and one after a clock was set back does not see again what was seen.
+/// The first look only looks forward. If the clock was set back, earlier times are not repeated.
 fn horizon(now: DateTime<Utc>, looked_at: Option<DateTime<Utc>>) -> Horizon {
     Horizon {
         now,
@@ -173,7 +169,7 @@ fn horizon(now: DateTime<Utc>, looked_at: Option<DateTime<Utc>>) -> Horizon {
     }
 }
 
-/// The times of day whose reminders are due after `from` and within the horizon, for each zone and lead.
+/// Times of day with reminders due after `from` and within the horizon, for each zone and lead.
 fn dose_times(pairs: &[(String, i32)], from: DateTime<Utc>, horizon: &Horizon) -> Vec<DoseTimes> {
     let mut times = Vec::new();
     for (zone, lead_minutes) in pairs {
@@ -193,7 +189,7 @@ fn dose_times(pairs: &[(String, i32)], from: DateTime<Utc>, horizon: &Horizon) -
     times
 }
 
-/// None where there is nothing to be told any more: a medication that was refilled in this moment.
+/// `None` for a medication refilled just now.
 fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<Bytes> {
     let instant = Some(prost_types::Timestamp {
         seconds: reminder.instant.timestamp(),
@@ -210,7 +206,7 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<B
         CareKind::Shift => wire::ShiftReminder { shift_id: id, start_time: instant, reminder_minutes }.encode_to_vec(),
         CareKind::Refill => {
             let Supply { left, refill_at } = supplies.get(&id)?;
-            // A message has no negative numbers of doses; some tables do.
+            // The message has no negative numbers; some tables do.
             let [current_supply, refill_at] = [*left, *refill_at].map(|doses| doses.max(0));
             wire::RefillAlert { medication_id: id, current_supply, refill_at }.encode_to_vec()
         }
@@ -218,9 +214,8 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<B
     Some(body.into())
 }
 
-/// The id of the job of a reminder: the same whoever publishes it, and however often. A refill's has the moment at which
-/// the shortage was seen, for the same medication may run out twice in a day. Where the record's id has characters that a
-/// job's may not have, or is too long, a hash stands for it.
+/// Job id of a reminder, the same for every publisher. A refill's contains the time the shortage was seen, since a
+/// medication may run out twice a day. A hash replaces invalid job ids.
 #[must_use]
 pub fn care_job_id(reminder: &CareReminder) -> String {
     let rfc3339 = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);

@@ -1,19 +1,13 @@
-//! Schedules that people saved: what is due is published, and moved on.
+//! Publishes saved schedules and moves them on.
 
-use std::{
-    collections::HashMap,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, TimeDelta, Utc};
 use futures::future::join_all;
-use tokio::time::Instant;
 
 use super::{
-    Pass, Scheduler,
+    state::{Scheduler, Tally},
     timing::{Decision, Timing},
 };
 use crate::{
@@ -22,76 +16,40 @@ use crate::{
     store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
 
-/// How long a schedule whose job could not be published is left alone.
-const STUCK_FOR: Duration = Duration::from_secs(5);
-
-/// Schedules whose job could not be published, by id, with when to try again: they must not stand in front of others.
-#[derive(Clone, Default)]
-pub(super) struct Stuck(Arc<Mutex<HashMap<String, Instant>>>);
-
-impl Stuck {
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Instant>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// All of them.
-    pub(super) fn ids(&self) -> Vec<String> {
-        self.lock().keys().cloned().collect()
-    }
-
-    /// Those to be tried again now.
-    pub(super) fn ready(&self) -> Vec<String> {
-        let now = Instant::now();
-        self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()
-    }
-
-    fn add(&self, ids: impl Iterator<Item = String>) {
-        let until = Instant::now() + STUCK_FOR;
-        self.lock().extend(ids.map(|id| (id, until)));
-    }
-
-    fn remove<'a>(&self, ids: impl Iterator<Item = &'a str>) {
-        let mut stuck = self.lock();
-        for id in ids {
-            stuck.remove(id);
-        }
-    }
-}
-
 impl Scheduler {
-    /// Publishes what is due, at most so many schedules, and moves them on; those that are stuck are left out. A step of
-    /// its own, for tests with a clock of their own.
+    /// Publishes at most `limit` due schedules, without stuck ones, and moves them on. Public for tests with their own
+    /// clock.
     ///
     /// # Errors
-    /// If the database does not answer; then all stay due.
-    pub async fn pass(&self, limit: usize) -> Result<Pass, String> {
+    /// If the database does not answer. All stay due.
+    pub async fn pass(&self, limit: usize) -> Result<Tally, String> {
         self.pass_of(limit, &self.stuck.ids(), None).await
     }
 
-    /// Tries those again that were stuck for a while.
-    pub(super) async fn mend(&self, limit: usize) -> Result<Pass, String> {
+    /// Retries stuck schedules.
+    pub(super) async fn mend(&self, limit: usize) -> Result<Tally, String> {
         let mut ready = self.stuck.ready();
         ready.truncate(limit);
         if ready.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         self.pass_of(limit, &[], Some(&ready)).await
     }
 
-    async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Pass, String> {
+    async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Tally, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
-        // Those that are not found here were moved on, paused, deleted, or are another scheduler's.
+        // Any not found were moved on, paused, deleted, or locked elsewhere.
         if let Some(only) = only {
             self.stuck.remove(only.iter().map(String::as_str));
         }
         if due.rows.is_empty() {
-            return Ok(Pass::default());
+            return Ok(Tally::default());
         }
         checkpoint::reached(Step::Due);
         let fired = join_all(due.rows.iter().map(|row| self.fire(row, now))).await;
         checkpoint::reached(Step::Fired);
-        let mut pass = Pass { seen: due.rows.len(), ..Pass::default() };
+        let mut pass = Tally { seen: due.rows.len(), ..Tally::default() };
         let mut moved = Vec::with_capacity(fired.len());
         let mut stuck = Vec::new();
         for (row, fired) in due.rows.iter().zip(fired) {
@@ -106,7 +64,7 @@ impl Scheduler {
         }
         if let Some((row, why)) = stuck.first() {
             let count = stuck.len();
-            tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, again soon: {why}");
+            tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, trying again soon: {why}");
         }
         pass.stuck = stuck.len();
         self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()));
@@ -115,15 +73,15 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// Publishes the jobs of one schedule. Answers what was decided, and the last job's id.
+    /// Returns the decision and the last job's id.
     async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
         let name = &row.spec.name;
         let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };
-        // One that cannot be read stays due: a newer program may have saved it, and can.
+        // An unreadable one stays due: a newer version may have saved it.
         let timing = Timing::read(&row.spec)?;
-        // A row that breaks the reckoning must not end all other schedules.
+        // A row that makes the calendar panic must not stop other schedules.
         let decision = catch_unwind(AssertUnwindSafe(|| timing.decide(next, now)));
-        let decision = decision.map_err(|_| "when it is due cannot be reckoned")?;
+        let decision = decision.map_err(|_| "its next instant cannot be computed")?;
         let mut last = None;
         for at in &decision.publish {
             let id = job_id(name, *at);
@@ -138,23 +96,23 @@ impl Scheduler {
         Ok((decision, last))
     }
 
-    /// The id of a job beside its schedule's instants.
+    /// Id of a job published outside its schedule's instants.
     #[must_use]
     pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
         format!("schedule:{}:now:{unique}", row.spec.name)
     }
 
-    /// Publishes a schedule's job now, beside its instants, under this id.
+    /// Publishes a schedule's job now, outside its instants.
     ///
     /// # Errors
-    /// If it is not known to be published.
+    /// If the publish is not confirmed.
     pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
         let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
         self.publish(job).await
     }
 }
 
-/// The id of the job of an instant: the same whoever publishes it, and however often.
+/// Job id of an instant, the same for every publisher.
 #[must_use]
 pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
     format!("schedule:{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))

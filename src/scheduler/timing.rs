@@ -1,5 +1,5 @@
-//! When a schedule is due, and what becomes of instants that were missed. Pure, so that a month of downtime can be tried
-//! out in a microsecond.
+//! Decides when a schedule is due, and handles missed instants. Pure: tests run through a month of downtime in
+//! microseconds.
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -8,29 +8,29 @@ use crate::{
     store::{NextInstant, ScheduleSpec},
 };
 
-/// An instant that is published no later than this is on time, whatever the schedule's rule for missed ones.
+/// An instant published no later than this is on time.
 pub const ON_TIME: TimeDelta = TimeDelta::seconds(60);
 
-/// The longest jitter, and the longest window for what was missed, in seconds: a day and a year.
+/// In seconds: a day.
 pub const LONGEST_JITTER: i64 = 86_400;
-/// See [`LONGEST_JITTER`].
+/// In seconds: a year.
 pub const LONGEST_WINDOW: i64 = 366 * 86_400;
 
-/// Missed instants are counted up to this many; a schedule of each second has millions in a month.
+/// Missed instants are counted up to this: a month has millions of seconds.
 const COUNTED: usize = 1000;
 
-/// What happens to instants that were missed because no scheduler was there.
+/// Rule for instants missed while no scheduler ran.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Missed {
-    /// Nothing: they are gone.
+    /// They are dropped.
     Skip,
-    /// The newest is made up, unless another instant is on time.
+    /// The newest is made up, unless another is on time.
     Latest,
-    /// The newest so many are made up.
+    /// The newest ones, up to this many, are made up.
     All(usize),
 }
 
-/// A schedule, read and checked.
+/// A parsed schedule.
 #[derive(Clone, Debug)]
 pub struct Timing {
     name: String,
@@ -42,29 +42,29 @@ pub struct Timing {
     jitter: TimeDelta,
 }
 
-/// What is to be done about a schedule that is due.
+/// Decision about a due schedule.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decision {
-    /// The instants to publish, the oldest first.
+    /// Instants to publish, oldest first.
     pub publish: Vec<DateTime<Utc>>,
-    /// How many are not published, because they were missed. At most a thousand are counted.
+    /// Missed instants not published, at most a thousand.
     pub missed: usize,
-    /// What was decided about missed ones, in words.
+    /// Describes the handling of missed ones.
     pub note: Option<String>,
-    /// How it goes on.
+    /// Its next instant.
     pub next: NextInstant,
 }
 
 impl Timing {
-    /// Reads a schedule.
+    /// Parses a schedule.
     ///
     /// # Errors
-    /// Says which part cannot be read, and what is expected.
+    /// Names the faulty part and the expected values.
     pub fn read(spec: &ScheduleSpec) -> Result<Self, String> {
         let expression = Expression::parse(&spec.expression).map_err(|error| error.to_string())?;
         let zone = zone(&spec.zone).map_err(|error| error.to_string())?;
         let rules = Rules {
-            gap: Gap::parse(&spec.gap).ok_or("the rule for lost times must be shift or skip")?,
+            gap: Gap::parse(&spec.gap).ok_or("the rule for skipped times must be shift or skip")?,
             fold: Fold::parse(&spec.fold).ok_or("the rule for repeated times must be first, second or both")?,
         };
         let missed = match spec.missed.as_str() {
@@ -73,7 +73,7 @@ impl Timing {
             "all" => Missed::All(usize::try_from(spec.missed_limit).unwrap_or(1)),
             _ => return Err("the rule for missed instants must be skip, latest or all".into()),
         };
-        // Whatever is in the table: no reckoning with these leaves the range of instants.
+        // Clamped to avoid overflows.
         let seconds = |seconds: i64, most: i64| TimeDelta::seconds(seconds.clamp(0, most));
         Ok(Self {
             name: spec.name.clone(),
@@ -86,7 +86,7 @@ impl Timing {
         })
     }
 
-    /// The first instant at or after a given one.
+    /// The first instant at or after `from`.
     #[must_use]
     pub fn next_from(&self, from: DateTime<Utc>) -> NextInstant {
         let from = from.max(self.starts_at);
@@ -102,8 +102,7 @@ impl Timing {
         self.calendar.next_after(instant).filter(|at| self.ends_at.is_none_or(|end| *at < end))
     }
 
-    /// When an instant is published: a jitter later, which is the same for the same schedule and instant, so that two
-    /// schedulers agree.
+    /// The jitter is a hash of schedule and instant, so that all schedulers agree.
     fn due(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
         let Ok(range) = u64::try_from(self.jitter.num_milliseconds()) else { return instant };
         if range == 0 {
@@ -114,12 +113,12 @@ impl Timing {
         instant + TimeDelta::milliseconds(later)
     }
 
-    /// Decides about a schedule whose next instant is `next`, at `now`.
+    /// Decides about a schedule whose next instant is `next`.
     #[must_use]
     pub fn decide(&self, next: DateTime<Utc>, now: DateTime<Utc>) -> Decision {
         let mut due = Vec::new();
         let mut rest = Some(next);
-        // Those on time, and where the schedule goes on.
+        // Skip to instants that may be on time.
         let fresh = next.max(now - ON_TIME - self.jitter);
         if fresh > next {
             rest = self.after(fresh - TimeDelta::nanoseconds(1));
@@ -128,7 +127,7 @@ impl Timing {
             due.push(at);
             rest = self.after(at);
         }
-        // An instant whose jitter is shorter than that of the one before it waits for that one, and is not late for that.
+        // An instant with less jitter than the previous one waits for it, without being late.
         let mut latest_due = DateTime::<Utc>::MIN_UTC;
         let (on_time, mut late): (Vec<_>, Vec<_>) = due.into_iter().partition(|at| {
             latest_due = latest_due.max(self.due(*at));
@@ -145,13 +144,13 @@ impl Timing {
         Decision { publish, missed, note, next: self.next(rest) }
     }
 
-    /// Instants from `from` until before `until`, to be counted.
+    /// For counting, up to a thousand.
     fn some_between(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let following = std::iter::successors(Some(from), |at| self.after(*at));
         following.take_while(|at| *at < until).take(COUNTED).collect()
     }
 
-    /// Of those that were missed, the ones that are published all the same, the oldest first.
+    /// Missed instants to publish anyway, oldest first.
     fn made_up(
         &self,
         next: DateTime<Utc>,
@@ -177,8 +176,8 @@ impl Timing {
         newest.split_off(newest.len().saturating_sub(count))
     }
 
-    /// The newest so many instants from `from` until before `until`. Looks back in steps that double, so that a month of
-    /// seconds is not gone through.
+    /// The newest `count` instants from `from` until before `until`. Looks back in doubling steps to skip most of a
+    /// month of seconds.
     fn newest_before(&self, until: DateTime<Utc>, from: DateTime<Utc>, count: usize) -> Vec<DateTime<Utc>> {
         let mut back = TimeDelta::minutes(1);
         loop {
@@ -209,7 +208,7 @@ fn counted(count: usize) -> String {
     if count == 1 { "1 instant was".to_owned() } else { format!("{count} instants were") }
 }
 
-/// FNV-1a, 64 bit: spreads, and stays the same from version to version.
+/// FNV-1a, 64 bit: stable between versions.
 fn fnv1a(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -247,7 +246,7 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// What is published of a schedule that was next due at 09:00, when a scheduler comes back at `now`.
+    /// The decision at `now` for a schedule due at 09:00.
     fn back_at(spec: &ScheduleSpec, now: &str) -> (Vec<String>, usize, Option<String>, Option<DateTime<Utc>>) {
         let decision = Timing::read(spec).unwrap().decide(at("2026-02-02T09:00:00Z"), at(now));
         let clock = |at: &DateTime<Utc>| at.format("%d %H:%M:%S").to_string();
@@ -279,7 +278,7 @@ mod tests {
         let (publish, missed, ..) = back_at(&each_quarter("all"), "2026-02-02T10:05:00Z");
         assert_eq!((publish, missed), (["02 09:30:00", "02 09:45:00", "02 10:00:00"].map(Into::into).to_vec(), 2));
 
-        // A day: what is out of the window is not made up.
+        // A day: nothing outside the window is made up.
         let daily = |missed| spec("0 9 * * *", missed);
         let (publish, missed, ..) = back_at(&daily("latest"), "2026-02-03T08:59:00Z");
         assert_eq!((publish, missed), (vec![], 1), "23 hours and 59 minutes late");
@@ -315,7 +314,7 @@ mod tests {
     }
 
     proptest! {
-        /// A scheduler that is always there misses nothing, whatever the jitter and the rule.
+        /// A scheduler that always runs misses nothing.
         #[test]
         fn who_is_there_misses_nothing(jitter in 0i64..2_000, minutes in 1u32..10, which in 0..3_usize) {
             let rule = ["skip", "latest", "all"][which];
@@ -335,8 +334,7 @@ mod tests {
             prop_assert_eq!(published, expected);
         }
 
-        /// Whatever the scheduler's moments: with a window and a limit that take everything, each instant is published
-        /// once, in order, and none before it is due.
+        /// With an unlimited window, each instant is published once, in order, and not before it is due.
         #[test]
         fn each_instant_once(steps in prop::collection::vec(1i64..2_000, 1..40), jitter in 0i64..120) {
             let spec = ScheduleSpec {

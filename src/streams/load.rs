@@ -1,31 +1,31 @@
-//! How much waits in a queue or stream now.
+//! Current load of queues and streams.
 
 use async_nats::jetstream::{self, context::ConsumerInfoErrorKind};
 use chrono::{DateTime, Utc};
 
 use super::{Consumer, ServerError, Streams, is_missing, server_error};
 
-/// What waits in a queue.
+/// Load of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Load {
-    /// Messages that were not delivered yet.
+    /// Messages not delivered yet.
     pub waiting: u64,
-    /// Messages that were delivered and not acknowledged: under way, or waiting for their next attempt.
+    /// Messages running, or waiting for the next attempt.
     pub in_flight: u64,
-    /// Pulls that wait for messages: none, and nobody works on this queue.
+    /// Open pulls. With none, nobody works on this queue.
     pub pulls: u64,
-    /// When the oldest message that waits was published.
+    /// Publish time of the oldest waiting message.
     pub oldest: Option<DateTime<Utc>>,
 }
 
 impl Consumer {
-    /// Whether it delivers jobs: the handler of advisories is none of the queues.
+    /// The advisory consumer is not a queue.
     #[must_use]
     pub fn is_queue(&self) -> bool {
         !self.config.filter_subject.starts_with('$')
     }
 
-    /// What waits in it. None where it is not on the server.
+    /// Its load, or `None` if the server lacks it.
     ///
     /// # Errors
     /// If the server does not answer.
@@ -49,7 +49,7 @@ impl Consumer {
         };
         if load.waiting > 0 {
             let next = info.delivered.stream_sequence + 1;
-            // One that has just gone, or whose headers the client cannot parse: its age is not worth failing for.
+            // It may be gone, or unreadable by the client: no reason to fail.
             let oldest = stream.get_first_raw_message_by_subject(&self.config.filter_subject, next).await;
             load.oldest = oldest.ok().and_then(|message| DateTime::from_timestamp(message.time.unix_timestamp(), 0));
         }
@@ -58,7 +58,7 @@ impl Consumer {
 }
 
 impl Streams {
-    /// How many messages are in a stream. None where it is not on the server.
+    /// Number of messages in a stream, or `None` if the server lacks it.
     ///
     /// # Errors
     /// If the server does not answer.

@@ -1,4 +1,4 @@
-//! Reads what the server says of a stream or consumer, for whoever has asked it.
+//! Parses the server's answers about streams and consumers.
 
 use async_nats::jetstream::{
     ErrorCode,
@@ -11,19 +11,19 @@ use serde::Deserialize;
 
 use super::{Consumer, Difference, Streams, compare, missing};
 
-/// What the API answered in place of an info.
+/// An API error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LookError {
     /// `JetStream` is not enabled for the account.
     #[error("JetStream is not enabled for the account")]
     NotEnabled,
-    /// Anything else, for example that no leader is elected.
+    /// Any other, for example that no leader is elected.
     #[error("{0}")]
     Other(String),
 }
 
 impl Streams {
-    /// The names of the streams.
+    /// Names of the streams.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.streams.iter().map(|config| config.name.as_str())
     }
@@ -31,7 +31,7 @@ impl Streams {
     /// Compares an answer of `$JS.API.STREAM.INFO.<name>` with the file.
     ///
     /// # Errors
-    /// If the answer is an error, other than that there is no such stream.
+    /// If it is an error other than "not found".
     pub fn look_at_stream(&self, name: &str, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
         let mut differences = Vec::new();
         match read::<stream::Info>(answer)? {
@@ -56,7 +56,7 @@ impl Consumer {
     /// Compares an answer of `$JS.API.CONSUMER.INFO.<stream>.<durable>` with the file.
     ///
     /// # Errors
-    /// If the answer is an error, other than that there is no such stream or consumer.
+    /// If it is an error other than "not found".
     pub fn look(&self, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
         Ok(match read::<consumer::Info>(answer)? {
             None => vec![missing(&self.place())],
@@ -66,7 +66,7 @@ impl Consumer {
 
     pub(super) fn compare(&self, mut found: consumer::Config) -> Vec<Difference> {
         let mut wanted = self.config.clone().into_consumer_config();
-        // `name` and `durable_name` mean the same; some servers say both.
+        // Synonyms; some servers send both.
         wanted.name.clone_from(&wanted.durable_name);
         found.name.clone_from(&found.durable_name);
         let mut differences = Vec::new();
@@ -75,7 +75,7 @@ impl Consumer {
     }
 }
 
-/// When the server wrote an answer about a stream or consumer.
+/// The server's time in an answer.
 #[must_use]
 pub fn written_at(answer: &[u8]) -> Option<DateTime<Utc>> {
     #[derive(Deserialize)]
@@ -95,6 +95,6 @@ fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, Look
             }
             _ => Err(LookError::Other(error.to_string())),
         },
-        Err(error) => Err(LookError::Other(format!("an answer that cannot be read: {error}"))),
+        Err(error) => Err(LookError::Other(format!("invalid answer: {error}"))),
     }
 }

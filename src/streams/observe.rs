@@ -1,5 +1,4 @@
-//! Looks every few seconds how much waits in each queue, for the metrics. What cannot be seen is not shown, and nothing
-//! else depends on it.
+//! Measures the load of each queue every few seconds, for metrics only. Unreadable values are omitted.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
@@ -20,17 +19,16 @@ use crate::{
     },
 };
 
-/// Between two looks.
 const EVERY: Duration = Duration::from_secs(5);
 
-/// How long an answer may take: no look waits long for a server that is busy.
+/// A busy server must not hold up a pass.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Streams whose depth is shown beside the queues'.
+/// Streams with a depth metric.
 const DEPTHS: [(&str, Metric); 3] =
     [("DEAD_LETTERS", Metric::DeadLetters), ("HOLD", Metric::Parked), ("SCHEDULED", Metric::Delayed)];
 
-/// Looks at these queues every five seconds, for ever.
+/// Never returns.
 pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue>, health: Arc<Health>, clock: Clock) {
     let metrics = health.metrics();
     let context = nats::jetstream(&client);
@@ -40,14 +38,17 @@ pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue
             metrics.queues_looked_at(clock.now());
         }
         for (stream, metric) in DEPTHS {
-            let depth = timeout(PATIENCE, streams.depth(&context, stream)).await;
-            metrics.set_depth(metric, depth.ok().and_then(Result::ok).flatten());
+            let depth = match timeout(PATIENCE, streams.depth(&context, stream)).await {
+                Ok(Ok(depth)) => depth,
+                _ => None,
+            };
+            metrics.set_depth(metric, depth);
         }
         sleep(EVERY).await;
     }
 }
 
-/// Answers whether all queues were seen. One request a stream, and one for each queue in which something waits.
+/// Returns whether all queues were seen. Costs one request per stream, and one per backlogged queue.
 async fn look_at_queues(
     streams: &Streams,
     context: &jetstream::Context,
@@ -102,7 +103,7 @@ async fn state(
     state
 }
 
-/// When the first message of a subject at or behind a sequence was published. One that has just gone has no age.
+/// Publish time of a subject's first message at or after `sequence`, unless it has just gone.
 async fn first(context: &jetstream::Context, stream: &str, subject: &str, sequence: u64) -> Option<DateTime<Utc>> {
     let stream = context.get_stream_no_info(stream).await.ok()?;
     let message = stream.get_first_raw_message_by_subject(subject, sequence).await.ok()?;

@@ -1,7 +1,7 @@
-//! What the worker counts. Recording is a few atomic additions by handles that are made once, for each queue, provider and
-//! group; only why a job was skipped, waits or is dead is looked up by its label.
+//! Metrics of a worker. Recording takes a few atomic additions on prepared handles; only reasons are looked up by
+//! label.
 //!
-//! `prometheus` is named here and nowhere else.
+//! No other file names `prometheus`.
 
 use std::{
     collections::BTreeMap,
@@ -25,10 +25,10 @@ use crate::{
     plan::{Channel, JobOutcome},
 };
 
-/// What `lane` says of a queue that is the only one of its kind.
+/// The label `lane` of kinds without lanes.
 pub const NO_LANE: &str = "none";
 
-/// The classes of answers in `carebell_deliveries_total`.
+/// Classes of answers in `carebell_deliveries_total`.
 pub const ANSWERS: [&str; 7] = ["accepted", "later", "retry", "down", "unknown", "permanent", "gone"];
 
 /// All metrics of one process. Cheap to clone.
@@ -39,7 +39,7 @@ struct Inner {
     registry: Registry,
     /// In the order of [`Metric::ALL`].
     families: Vec<Family>,
-    /// While somebody fills in what is read at each look, so that no other look sees half of it.
+    /// Held by a scrape, so that no other sees half of its values.
     filling: Mutex<()>,
 }
 
@@ -49,7 +49,7 @@ enum Family {
     Histogram(HistogramVec),
 }
 
-/// What is counted of one queue.
+/// Metrics of one queue.
 #[derive(Debug)]
 pub struct QueueMetrics {
     metrics: Metrics,
@@ -61,49 +61,49 @@ pub struct QueueMetrics {
     outcomes: [Counter; JobOutcome::ALL.len()],
 }
 
-/// What is counted of one provider.
+/// Metrics of one provider.
 #[derive(Debug)]
 pub struct ProviderMetrics {
     answers: [(&'static str, Counter); ANSWERS.len()],
     duration: Histogram,
 }
 
-/// What is observed of the statements of one group.
+/// Metrics of one group's statements.
 #[derive(Clone, Debug)]
 pub struct GroupMetrics(Histogram);
 
-/// Callbacks of providers that had one fate.
+/// Metrics of callbacks with one fate.
 #[derive(Clone, Debug)]
 pub struct CallbackMetrics(Counter);
 
-/// What the server says of one queue.
+/// Load of one queue, as the server reports it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueState {
     /// Messages not delivered yet.
     pub waiting: u64,
     /// Messages delivered and not settled.
     pub in_flight: u64,
-    /// Pulls that wait.
+    /// Open pulls.
     pub pulls: u64,
-    /// The age of the oldest message that waits; none where that could not be seen.
+    /// Age of the oldest waiting message, if known.
     pub oldest: Option<Duration>,
 }
 
-/// What is read when somebody looks, and not counted before.
+/// Values read on each scrape.
 #[derive(Clone, Debug, Default)]
 pub struct Present {
-    /// The worst breaker by channel and label, from 0 (closed) to 1 (open).
+    /// The worst breaker by channel and label: 0 closed, 1 open.
     pub breakers: BTreeMap<(Channel, String), f64>,
     /// Whether each part works.
     pub parts: BTreeMap<&'static str, bool>,
-    /// How late the scheduler was when something was last due, and when that was.
+    /// Delay of the last due job, and when it was due.
     pub schedule: Option<(Duration, DateTime<Utc>)>,
-    /// Connections in use, idle ones, and the most that there may be.
+    /// Busy, idle and maximum connections.
     pub connections: Option<[u32; 3]>,
 }
 
 impl Metrics {
-    /// All of them, at zero.
+    /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
         let registry = Registry::new();
@@ -129,7 +129,7 @@ impl Metrics {
         }
     }
 
-    /// The handles of a provider, by the label that its channel has for it.
+    /// The handles of a provider, by its channel's label for it.
     #[must_use]
     pub fn provider(&self, channel: Channel, label: &str) -> ProviderMetrics {
         let labels = [channel.name(), label];
@@ -151,7 +151,7 @@ impl Metrics {
         CallbackMetrics(self.counter(Metric::Callbacks, &[fate]))
     }
 
-    /// What the server says of a queue now; none where it does not say.
+    /// Sets a queue's load; `None` removes it.
     pub fn set_queue(&self, queue: Queue, state: Option<QueueState>) {
         let labels = labels(queue);
         let oldest = state.and_then(|state| state.oldest).map(|age| age.as_secs_f64());
@@ -165,17 +165,17 @@ impl Metrics {
         }
     }
 
-    /// All queues were seen at this instant.
+    /// All queues were seen at `now`.
     pub fn queues_looked_at(&self, now: DateTime<Utc>) {
         self.set(Metric::QueuesLookedAt, &[], seconds(now));
     }
 
-    /// How many messages a stream holds; none where that cannot be seen.
+    /// Sets a stream's number of messages; `None` removes it.
     pub fn set_depth(&self, metric: Metric, depth: Option<u64>) {
         self.set_or_remove(metric, &[], depth.map(count));
     }
 
-    /// All metrics in the text form of Prometheus, version 0.0.4.
+    /// All metrics in Prometheus text format 0.0.4.
     #[must_use]
     pub fn text(&self, present: &Present) -> String {
         let filling = self.0.filling.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +189,7 @@ impl Metrics {
     }
 
     fn fill(&self, present: &Present) {
-        // A breaker that is not kept any more is not shown any more.
+        // Removes breakers that no longer exist.
         if let Family::Gauge(breakers) = self.family(Metric::BreakerState) {
             breakers.reset();
         }
@@ -233,7 +233,7 @@ impl Metrics {
         match (value, self.family(metric)) {
             (Some(value), _) => self.set(metric, labels, value),
             (None, Family::Gauge(gauges)) => {
-                // An error says that it was not there before either.
+                // Fails if it did not exist.
                 let _ = gauges.remove_label_values(labels);
             }
             (None, _) => {}
@@ -243,21 +243,21 @@ impl Metrics {
     fn counter(&self, metric: Metric, labels: &[&str]) -> Counter {
         match self.family(metric) {
             Family::Counter(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no counter"),
+            _ => unreachable!("{metric:?} is not a counter"),
         }
     }
 
     fn gauge(&self, metric: Metric, labels: &[&str]) -> Gauge {
         match self.family(metric) {
             Family::Gauge(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no gauge"),
+            _ => unreachable!("{metric:?} is not a gauge"),
         }
     }
 
     fn histogram(&self, metric: Metric, labels: &[&str]) -> Histogram {
         match self.family(metric) {
             Family::Histogram(family) => family.with_label_values(labels),
-            _ => unreachable!("{metric:?} is no histogram"),
+            _ => unreachable!("{metric:?} is not a histogram"),
         }
     }
 }
@@ -275,7 +275,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl QueueMetrics {
-    /// A message was begun that came for the first time after it had lain so long in its queue, or came again.
+    /// Counts a message that was begun, with its time in the queue if it is the first delivery.
     pub fn begun(&self, waited: Option<Duration>) {
         self.consumed.inc();
         if let Some(waited) = waited {
@@ -283,8 +283,7 @@ impl QueueMetrics {
         }
     }
 
-    /// A run has ended: how, after how long, why where there is a name for that, and at which attempt where that says
-    /// something.
+    /// Counts a run that ended.
     pub fn ended(&self, outcome: JobOutcome, took: Duration, reason: Option<&'static str>, attempts: Option<u32>) {
         self.outcomes[outcome as usize].inc();
         self.duration.observe(took.as_secs_f64());
@@ -299,7 +298,7 @@ impl QueueMetrics {
 }
 
 impl ProviderMetrics {
-    /// An answer of this class came, one of [`ANSWERS`], after so long.
+    /// Counts an answer of one of the classes [`ANSWERS`].
     pub fn answered(&self, class: &str, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         if let Some((_, counter)) = self.answers.iter().find(|(answer, _)| *answer == class) {
@@ -309,19 +308,19 @@ impl ProviderMetrics {
 }
 
 impl GroupMetrics {
-    /// So many asks shared a statement.
+    /// Counts a statement shared by `asks` asks.
     pub fn answered(&self, asks: usize) {
         self.0.observe(count(asks as u64));
     }
 }
 
 impl CallbackMetrics {
-    /// One more.
+    /// Counts one.
     pub fn add(&self) {
         self.0.inc();
     }
 
-    /// How many there were.
+    /// The count so far.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only `add` changes it")]
     pub fn count(&self) -> u64 {

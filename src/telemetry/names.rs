@@ -1,18 +1,16 @@
-//! The name of every metric, with all that is said of it. `docs/METRICS.md` has the same as a table, which a test holds to
-//! this file.
+//! Every metric. A test compares `docs/METRICS.md` with this file.
 //!
-//! What OpenTelemetry's messaging conventions have a name for is called so, in Prometheus form: a `.` is a `_`, and unit
-//! and `_total` are at the end. What is Carebell's own begins with `carebell_`. What each process has is called as in
-//! Prometheus' own client libraries.
+//! Names follow OpenTelemetry's messaging conventions in Prometheus form, else begin with `carebell_`. Process metrics
+//! are named as in Prometheus client libraries.
 
-/// What a metric is, as Prometheus tells them apart.
+/// Prometheus metric type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Type {
-    /// Only grows, while the process lives.
+    /// Only grows while the process lives.
     Counter,
     /// Goes up and down.
     Gauge,
-    /// Observations, counted by size.
+    /// Observations counted by size.
     Histogram,
 }
 
@@ -28,14 +26,14 @@ impl Type {
     }
 }
 
-/// What is counted.
+/// Unit of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// Seconds; the name says so.
+    /// Seconds, as in the name.
     Seconds,
-    /// Bytes; the name says so.
+    /// Bytes, as in the name.
     Bytes,
-    /// Things, which the name says.
+    /// Things, as in the name.
     Count,
 }
 
@@ -76,30 +74,30 @@ pub enum Metric {
     ProcessStart,
 }
 
-/// All that is said of a metric.
+/// Description of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
     /// Its name.
     pub name: &'static str,
-    /// What it is.
+    /// Its type.
     pub r#type: Type,
-    /// What is counted.
+    /// Its unit.
     pub unit: Unit,
-    /// The names of its labels. Their values are of sets that configuration and code bound, and never personal.
+    /// Label names. Values are bounded by configuration and code, and never personal.
     pub labels: &'static [&'static str],
-    /// The upper bounds of a histogram's buckets.
+    /// Upper bounds of a histogram's buckets.
     pub buckets: &'static [f64],
-    /// What it means: one sentence.
+    /// Its meaning in one sentence.
     pub help: &'static str,
 }
 
-/// From a look-up in memory to the longest timeout of a queue.
+/// From a look-up in memory to the longest queue timeout.
 const DURATIONS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300.];
-/// From at once to after an outage.
+/// From no wait to the end of an outage.
 const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300., 900., 3600.];
-/// `carebell.attempts` goes up to ten.
+/// `carebell.attempts` is at most ten.
 const ATTEMPTS: &[f64] = &[1., 2., 3., 4., 5., 10.];
-/// Up to the most asks of one statement.
+/// Up to the most asks per statement.
 const SIZES: &[f64] = &[1., 2., 5., 10., 20., 50., 100., 200.];
 
 const QUEUE: &[&str] = &["kind", "lane"];
@@ -124,7 +122,7 @@ const fn histogram(
 }
 
 impl Metric {
-    /// All of them, in the order of their numbers.
+    /// All of them, in order of declaration.
     pub const ALL: [Self; 31] = [
         Self::Consumed,
         Self::ProcessDuration,
@@ -159,7 +157,7 @@ impl Metric {
         Self::ProcessStart,
     ];
 
-    /// What is said of it.
+    /// Its description.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "a table: one entry a metric")]
     pub const fn spec(self) -> Spec {
@@ -168,143 +166,136 @@ impl Metric {
             Self::Consumed => counter(
                 "messaging_client_consumed_messages_total",
                 QUEUE,
-                "Messages that this worker pulled and began, redeliveries included.",
+                "Messages that this worker began, including redeliveries.",
             ),
             Self::ProcessDuration => histogram(
                 "messaging_process_duration_seconds",
                 Seconds,
                 QUEUE,
                 DURATIONS,
-                "How long this worker was at a message, up to its being settled.",
+                "Time from the start of a message in this worker until it is settled.",
             ),
             Self::Jobs => counter(
                 "carebell_jobs_total",
                 &["kind", "lane", "outcome"],
-                "Runs of jobs that ended in this worker, by what became of them.",
+                "Runs that ended in this worker, by outcome.",
             ),
             Self::Reasons => counter(
                 "carebell_job_reasons_total",
                 &["kind", "lane", "reason"],
-                "Why jobs were skipped, wait or are dead.",
+                "Reasons for jobs to be skipped, wait or die.",
             ),
             Self::QueueTime => histogram(
                 "carebell_queue_time_seconds",
                 Seconds,
                 QUEUE,
                 WAITS,
-                "How long a message lay in its queue before this worker began it; first deliveries only.",
+                "Time of a message in its queue before this worker began it; first deliveries only.",
             ),
             Self::Attempts => histogram(
                 "carebell_job_attempts",
                 Count,
                 QUEUE,
                 ATTEMPTS,
-                "How many attempts a job took that was carried out or is dead; one that went well at once took one.",
+                "Attempts of a job until it was done or dead, including the last one.",
             ),
             Self::Deliveries => counter(
                 "carebell_deliveries_total",
                 &["channel", "provider", "answer"],
-                "Sends to a provider, by what its answer means.",
+                "Sends to a provider, by class of answer.",
             ),
             Self::SendDuration => histogram(
                 "carebell_send_duration_seconds",
                 Seconds,
                 PROVIDER,
                 DURATIONS,
-                "How long a send took, up to the provider's answer.",
+                "Time of a send until the provider's answer.",
             ),
             Self::Callbacks => counter(
                 "carebell_callbacks_total",
                 &["fate"],
-                "Callbacks of providers, by what became of them; absent where this worker receives none.",
+                "Callbacks of providers, by outcome; absent if this worker receives none.",
             ),
             Self::BreakerState => gauge(
                 "carebell_breaker_state",
                 Count,
                 PROVIDER,
-                "The circuit breaker of a provider in this worker: 0 closed, 0.5 half-open, 1 open; of several with one label the worst.",
+                "The circuit breaker of a provider in this worker: 0 closed, 0.5 half-open, 1 open; the worst of several with one label.",
             ),
             Self::QueueWaiting => gauge(
                 "carebell_queue_waiting_messages",
                 Count,
                 QUEUE,
-                "Messages of a queue that were not delivered yet; each worker reports the same number.",
+                "Messages of a queue not delivered yet; each worker reports the same number.",
             ),
             Self::QueueInFlight => gauge(
                 "carebell_queue_in_flight_messages",
                 Count,
                 QUEUE,
-                "Messages that some worker has, or that wait for a retry of up to ten seconds; each worker reports the same number.",
+                "Messages running in some worker, or waiting up to ten seconds for a retry; each worker reports the same number.",
             ),
             Self::QueueOldest => gauge(
                 "carebell_queue_oldest_waiting_seconds",
                 Seconds,
                 QUEUE,
-                "The age of the oldest message that was not delivered yet, 0 where none waits; each worker reports the same.",
+                "Age of the oldest message not delivered yet, or 0; each worker reports the same.",
             ),
             Self::QueuePulls => gauge(
                 "carebell_queue_waiting_pulls",
                 Count,
                 QUEUE,
-                "Pulls that wait for messages of a queue: 0 where all workers are busy, or none is there.",
+                "Open pulls of a queue; 0 if all workers are busy or there are none.",
             ),
             Self::QueuesLookedAt => gauge(
                 "carebell_queues_looked_at_timestamp_seconds",
                 Seconds,
                 &[],
-                "When this worker last had an answer about all queues, in seconds since 1970.",
+                "When this worker last saw all queues, in seconds since 1970.",
             ),
             Self::DeadLetters => {
-                gauge("carebell_dead_letters", Count, &[], "Dead letters that somebody has to look at.")
+                gauge("carebell_dead_letters", Count, &[], "Dead letters, which need somebody's attention.")
             }
-            Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs that wait in HOLD for their time."),
-            Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs that applications published for later."),
+            Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs parked in HOLD."),
+            Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs published for later."),
             Self::ScheduleLag => gauge(
                 "carebell_schedule_lag_seconds",
                 Seconds,
                 &[],
-                "How late this worker's scheduler was when something was last due; absent until then.",
+                "Delay of this worker's scheduler when a job was last due; absent until then.",
             ),
             Self::ScheduleDue => gauge(
                 "carebell_schedule_due_timestamp_seconds",
                 Seconds,
                 &[],
-                "When this worker's scheduler last found something due, in seconds since 1970; absent until then.",
+                "When this worker's scheduler last found a job due, in seconds since 1970; absent until then.",
             ),
-            Self::GroupSize => histogram(
-                "carebell_group_size",
-                Count,
-                &["group"],
-                SIZES,
-                "How many jobs shared one statement of the database.",
-            ),
-            Self::Connections => gauge(
-                "carebell_database_connections",
-                Count,
-                &["state"],
-                "Connections to the database, by whether a statement has them.",
-            ),
+            Self::GroupSize => {
+                histogram("carebell_group_size", Count, &["group"], SIZES, "Jobs that shared one database statement.")
+            }
+            Self::Connections => {
+                gauge("carebell_database_connections", Count, &["state"], "Database connections, by state.")
+            }
             Self::ConnectionsMax => gauge(
                 "carebell_database_connections_max",
                 Count,
                 &[],
-                "The most connections to the database that this worker opens.",
+                "Most database connections that this worker opens.",
             ),
             Self::SpansLost => counter(
                 "carebell_spans_lost_total",
                 &["reason"],
-                "Spans of traces that no collector has: `queue_full`, or `not_exported` because it did not take them.",
+                "Spans lost before reaching the collector: `queue_full`, or `not_exported` if it refused them or was away.",
             ),
             Self::PartUp => {
-                gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs works: 1 or 0.")
+                gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs is up: 1 or 0.")
             }
             Self::BuildInfo => gauge("carebell_build_info", Count, &["version"], "1, with the version as a label."),
             Self::ProcessCpu => Spec {
                 unit: Seconds,
-                ..counter("process_cpu_seconds_total", &[], "Processor time that the process has used.")
+                ..counter("process_cpu_seconds_total", &[], "Processor time used by the process.")
             },
             Self::ProcessResident => {
-                gauge("process_resident_memory_bytes", Bytes, &[], "Memory of the process that is not swapped out.")
+                gauge("process_resident_memory_bytes", Bytes, &[], "Resident memory of the process.")
             }
             Self::ProcessVirtual => gauge("process_virtual_memory_bytes", Bytes, &[], "Address space of the process."),
             Self::ProcessFiles => gauge("process_open_fds", Count, &[], "Open file descriptors of the process."),

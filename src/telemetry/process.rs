@@ -1,26 +1,26 @@
-//! What the system says of this process: `/proc/self`. Elsewhere than on Linux nothing is said.
+//! Resource use of this process, from `/proc/self`. Linux only.
 
 use std::fs;
 
-/// Ticks a second in `/proc`: the same on all machines that Linux runs on today, whatever the kernel counts in itself.
+/// Ticks per second in `/proc`, the same on all current machines.
 const TICKS: f64 = 100.0;
 
-/// What is shown of a process.
+/// Resource use of a process.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Process {
-    /// Processor time used, in seconds.
+    /// Processor time in seconds.
     pub cpu: f64,
-    /// Memory that is not swapped out, in bytes.
+    /// Resident memory in bytes.
     pub resident: f64,
-    /// Address space, in bytes.
+    /// Address space in bytes.
     pub size: f64,
-    /// When it started, in seconds since 1970.
+    /// Start, in seconds since 1970.
     pub start: f64,
-    /// Open file descriptors; none where that cannot be seen.
+    /// Open file descriptors, if known.
     pub files: Option<f64>,
 }
 
-/// Looks at this process. Reads four files that the kernel writes from memory.
+/// Reads four files in `/proc`.
 #[must_use]
 pub fn look() -> Option<Process> {
     let read = |file: &str| fs::read_to_string(format!("/proc/{file}")).ok();
@@ -29,9 +29,9 @@ pub fn look() -> Option<Process> {
 }
 
 fn parse(stat: &str, status: &str, system: &str, files: Option<f64>) -> Option<Process> {
-    // The second field is the program's name in brackets, which may hold blanks.
+    // The second field, the program's name in brackets, may contain blanks.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    // proc_pid_stat(5) counts from 1: utime is 14, stime 15, starttime 22; the first of these fields is 3.
+    // proc_pid_stat(5) counts from 1: utime is 14, stime 15, starttime 22. `fields` starts with 3.
     let ticks = |field: usize| fields.get(field - 3)?.parse::<f64>().ok().map(|ticks| ticks / TICKS);
     let kilobytes = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name))?;

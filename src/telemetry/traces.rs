@@ -1,10 +1,9 @@
-//! Traces: who published a job, each run of it, what it published, and each request to a provider, as one tree of spans.
+//! Traces: one tree of spans for a job's publisher, runs, messages and requests to providers.
 //!
-//! Whether a message is traced is decided before there is a span, by the flag that it brings and the configured sampler. A
-//! message that is not traced costs a look at two bytes of its context. What connects the stages is the context that is
-//! kept with each job as text ([`context`]): it survives a crash with the plan that it is part of.
+//! Sampling is decided before any span exists, by the message's flag and the sampler. An unsampled message costs a look
+//! at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash.
 //!
-//! `opentelemetry` is named here and nowhere else.
+//! Only this module names `opentelemetry`.
 
 pub mod context;
 mod export;
@@ -37,13 +36,13 @@ struct Traces {
     spans: Option<(SdkTracerProvider, SdkTracer)>,
 }
 
-/// One for the process, as logs are.
+/// One per process.
 static TRACES: OnceLock<Traces> = OnceLock::new();
 
-/// Sets traces up for the process. A second call changes nothing. Call it within a Tokio runtime.
+/// Sets up traces once per process, within a Tokio runtime.
 ///
 /// # Errors
-/// If the exporter cannot be made of what is configured; says what is wrong, and no secret.
+/// If the exporter's configuration is invalid. The error shows no secrets.
 pub fn init(settings: &Settings) -> Result<(), String> {
     let spans = match &settings.export {
         None => None,
@@ -58,7 +57,7 @@ pub fn init(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Hands over what has not been exported yet, for no longer than `limit`. Later spans are lost.
+/// Exports the remaining spans within `limit`. Later spans are lost.
 pub async fn close(limit: Duration) {
     let Some((provider, _)) = TRACES.get().and_then(|traces| traces.spans.as_ref()) else { return };
     let provider = provider.clone();
@@ -68,26 +67,26 @@ pub async fn close(limit: Duration) {
     }
 }
 
-/// How many spans were lost: because the queue was full, or because the collector did not take them.
+/// Number of lost spans, by reason.
 #[must_use]
 pub fn lost() -> [(&'static str, u64); 2] {
     let counts = &waiting::COUNTS;
     [("queue_full", counts.dropped.load(Ordering::Relaxed)), ("not_exported", counts.refused.load(Ordering::Relaxed))]
 }
 
-/// Whether the contexts that messages bring are of interest.
+/// Whether to read the contexts of messages.
 #[must_use]
 pub fn propagates() -> bool {
     TRACES.get().is_none_or(|traces| traces.propagate)
 }
 
-/// Whether there are spans at all.
+/// Whether spans are recorded at all.
 fn is_on() -> bool {
     TRACES.get().is_some_and(|traces| traces.spans.is_some())
 }
 
-/// Begins a span, if the sampler takes it. A root has the trace id of `root`, or a random one. Answers also the context
-/// that is handed on; none where it stays what it was.
+/// Begins a span if the sampler takes it. A root has the trace id of `root`, or a random one. Also returns the context
+/// to hand on, if it changes.
 fn begin(
     name: &'static str,
     kind: &SpanKind,
@@ -103,7 +102,7 @@ fn begin(
     let mut cx = Context::new();
     match parent.map(context::parse).filter(SpanContext::is_valid) {
         Some(parent) => {
-            // Jaeger draws its graph of services by parents; the conventions ask for a link.
+            // Jaeger's service graph needs parents; the conventions ask for a link.
             if *kind == SpanKind::Consumer {
                 builder = builder.with_links(vec![Link::with_context(parent.clone())]);
             }
@@ -113,6 +112,6 @@ fn begin(
     }
     let span = builder.start_with_context(tracer, &cx);
     let handed_on = all.propagate.then(|| context::write(span.span_context()));
-    // One that is not taken has decided for all that follows.
+    // An unsampled span decides for all its descendants.
     (span.is_recording().then(|| Box::new(span)), handed_on)
 }

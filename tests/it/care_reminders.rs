@@ -6,7 +6,7 @@ use carebell::{
     clock::Clock,
     health::Health,
     jobs,
-    scheduler::{Pass, Scheduler},
+    scheduler::{Scheduler, Tally},
     store::{CareKind, PlanChanges, Store},
 };
 use chrono::{DateTime, TimeDelta, Utc};
@@ -363,7 +363,7 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
     town.clock.advance(TimeDelta::minutes(1));
     assert_eq!(town.plan().await, (1, 0));
     supply("90").await;
-    assert_eq!(town.scheduler.care_pass(10).await.unwrap(), Pass { moved: 1, ..Pass::default() });
+    assert_eq!(town.scheduler.care_pass(10).await.unwrap(), Tally { moved: 1, ..Tally::default() });
     worker.stop().await;
 }
 

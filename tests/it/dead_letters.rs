@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use async_nats::HeaderMap;
 use carebell::{
     clock::Clock,
-    dead_letter::{Change, Filter, Letter, Letters, Redrive},
+    dead_letter::{Change, Filter, Letter, Letters, Redriver},
     dev::push_service::Behaviour,
 };
 use futures::{StreamExt, stream};
@@ -139,7 +139,7 @@ async fn redrive_again(world: &World, kept: &Letter) {
     let letters = Letters::open(&world.context).await.unwrap();
     let clock = Clock::system();
     let redrive =
-        Redrive { context: &world.context, letters: &letters, store: &world.store, clock: &clock, actor: "twice" };
+        Redriver { context: &world.context, letters: &letters, store: &world.store, clock: &clock, actor: "twice" };
     let later = Letter { number: kept.number + 1000, ..kept.clone() };
     for letter in [kept, &later] {
         let sent = redrive.redrive(std::slice::from_ref(letter), &Change::default()).await.unwrap();

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use carebell::{
     clock::Clock,
     health::Health,
-    scheduler::{Pass, Scheduler},
+    scheduler::{Scheduler, Tally},
     store::Store,
 };
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
@@ -174,11 +174,11 @@ async fn a_clock_that_jumps_makes_nothing_twice() {
     let scheduler = scheduler(&world, &clock);
     assert_eq!(scheduler.pass(10).await.unwrap().published, 1);
     clock.advance(TimeDelta::minutes(-30));
-    assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default(), "back: nothing is due");
+    assert_eq!(scheduler.pass(10).await.unwrap(), Tally::default(), "back: nothing is due");
     clock.advance(TimeDelta::minutes(30) + TimeDelta::seconds(40));
     assert_eq!(scheduler.pass(10).await.unwrap().published, 4, "forward: every skipped instant");
     clock.advance(TimeDelta::seconds(-20));
-    assert_eq!(scheduler.pass(10).await.unwrap(), Pass::default());
+    assert_eq!(scheduler.pass(10).await.unwrap(), Tally::default());
     clock.advance(TimeDelta::seconds(30));
     assert_eq!(scheduler.pass(10).await.unwrap().published, 1);
     assert_eq!(published(&world).await.len(), 6);

@@ -412,7 +412,7 @@ async fn jobs_go_on_without_a_collector() {
     assert!(collector.come().await);
     world.remind("dose-8").await;
     collector.spans_once("a span", |spans| !spans.is_empty()).await;
-    world.eventually("it is back", async || worker.says("takes spans again").then_some(())).await;
+    world.eventually("it is back", async || worker.says("accepts spans again").then_some(())).await;
     drop(collector);
     world.remind("dose-9").await;
     world.ledger("dose-9").await;

@@ -41,7 +41,7 @@ async fn a_text_message_is_not_sent_again_and_its_report_settles_it() {
     let phone = &receivers.phones.first;
     let row = world.rows("news").await.remove(0);
     assert_eq!(row.ended(), ("unknown", Some("no_answer"), 0), "{row:?}");
-    assert_eq!(row.answer.as_deref(), Some("its worker was lost while it sent it"));
+    assert_eq!(row.answer.as_deref(), Some("its worker was lost while sending"));
     let told = |line: &Line| line.step().filter(|(kind, text)| kind == "deliver.sms" && text.starts_with("unknown"));
     heir.line("somebody has to look", told).await;
     let output = heir.output();

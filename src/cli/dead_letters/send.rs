@@ -123,9 +123,9 @@ impl Operation {
         Ok(Self { context, letters, store, clock: Clock::system(), actor: actor(by) })
     }
 
-    fn redrive(&self) -> redrive::Redrive<'_> {
+    fn redrive(&self) -> redrive::Redriver<'_> {
         let Self { context, letters, store, clock, actor } = self;
-        redrive::Redrive { context, letters, store, clock, actor }
+        redrive::Redriver { context, letters, store, clock, actor }
     }
 
     /// Named letters or all, narrowed by the filters.

@@ -1,10 +1,10 @@
-//! The texts of one notification: those that the job gives, or a template's, one for each language that is read.
+//! The texts of a notification, one for each language of its recipients.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::json;
+use super::fields;
 use crate::{
     job::{Context, Failure, Invalid, field},
     plan::Content,
@@ -12,31 +12,31 @@ use crate::{
     wire,
 };
 
-/// More than any language tag has.
+/// Longer than any language tag.
 const LONGEST_LOCALE: usize = 35;
 
-/// A template that a job names, and what it is to be filled in with.
+/// A job's template and variables.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Template {
     name: String,
     variables: Map<String, Value>,
-    /// Of whom none is known of; empty for the default.
+    /// For recipients whose language is unknown; empty for the default.
     locale: String,
-    /// Whether the job has a title and a body too, for a worker without this template.
-    has_stand_in: bool,
+    /// Carebell's own, named by a reminder.
+    is_own: bool,
 }
 
 impl Template {
-    /// The template of a job, if it names one. Beside a template of the producer's choice there is no other text.
+    /// The job's template, if it names one. It excludes title and body.
     pub(super) fn parse(wire: &mut wire::Notification) -> Result<Option<Self>, Invalid> {
         let (field, name) = match (wire.template.as_str(), wire.own_template.as_str()) {
             ("", "") if wire.variables.is_some() => {
-                return Err(Invalid::new("variables", "are of use only with a `template`"));
+                return Err(Invalid::new("variables", "require a `template`"));
             }
             ("", "") => return Ok(None),
             (name, "") => ("template", name.to_owned()),
             ("", name) => ("own_template", name.to_owned()),
-            _ => return Err(Invalid::new("own_template", "must be empty where `template` is given")),
+            _ => return Err(Invalid::new("own_template", "must be empty if `template` is given")),
         };
         if !templates::is_name(&name) {
             return Err(Invalid::new(
@@ -44,29 +44,21 @@ impl Template {
                 "must be 1 to 64 of the characters a-z 0-9 . _ -, the first a letter or a digit",
             ));
         }
-        let has_stand_in = field == "own_template";
-        if !has_stand_in {
-            for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
-                if !text.is_empty() {
-                    return Err(Invalid::new(field, "must be empty where `template` is given"));
-                }
+        for (field, text) in [("title", &wire.title), ("body", &wire.body)] {
+            if !text.is_empty() {
+                return Err(Invalid::new(field, "must be empty if `template` is given"));
             }
         }
         Ok(Some(Self {
             name,
-            variables: json("variables", wire.variables.take())?,
+            variables: fields::json("variables", wire.variables.take())?,
             locale: field::text("locale", &wire.locale, LONGEST_LOCALE)?,
-            has_stand_in,
+            is_own: field == "own_template",
         }))
-    }
-
-    /// Whether it is the only text.
-    pub(super) fn stands_alone(&self) -> bool {
-        !self.has_stand_in
     }
 }
 
-/// The texts of a job, made when the first of a language is to read it.
+/// The texts of a job, rendered when first needed in a language.
 pub(super) struct Texts<'a> {
     content: Content,
     filled: Option<(Filled<'a>, String)>,
@@ -78,57 +70,36 @@ impl<'a> Texts<'a> {
     pub(super) fn new(content: Content, template: Option<Template>, cx: &'a Context) -> Result<Self, Failure> {
         let filled = match template {
             None => None,
-            Some(Template { name, variables, locale, has_stand_in }) => {
-                match cx.templates.fill(&name, variables, cx.clock.now()) {
-                    Ok(filled) => Some((filled, locale)),
-                    // The worker that published it is of another version.
-                    Err(unfit) if has_stand_in => {
-                        tracing::warn!(
-                            job = cx.meta.job_id,
-                            "the job's own words are taken, in one language for all: {unfit}"
-                        );
-                        None
-                    }
-                    Err(unfit) => return Err(Failure::permanent(unfit.to_string())),
-                }
+            Some(Template { name, variables, locale, is_own }) => {
+                let filled = cx.templates.fill(&name, variables, cx.clock.now());
+                let filled = filled.map_err(|unfit| {
+                    // During a rolling upgrade, a worker of the reminder's version has the template.
+                    if is_own { Failure::retry(unfit.to_string()) } else { Failure::permanent(unfit.to_string()) }
+                });
+                Some((filled?, locale))
             }
         };
         Ok(Self { content, filled, made: BTreeMap::new() })
     }
 
-    /// The locale of the text that somebody of this locale reads; it is there from now on.
+    /// Renders the text for a locale if necessary. Returns the text's locale.
     pub(super) fn locale(&mut self, wanted: &str) -> Result<String, Failure> {
         let Some((filled, of_others)) = &self.filled else { return Ok(self.content.locale.clone()) };
         let locale = filled.locale_for(if wanted.trim().is_empty() { of_others } else { wanted });
         if !self.made.contains_key(locale) {
-            // What is wrong in one language must not keep a dose from those who read another.
+            // An error in one language must not keep a dose from readers of another.
             let text = filled.text(locale).or_else(|broken| {
-                tracing::error!("a template is broken, the default language is taken: {broken}");
+                tracing::error!("a template is broken, falling back to the default language: {broken}");
                 filled.text(templates::DEFAULT_LOCALE)
             });
-            let Text { title, body } = match text {
-                Ok(text) => text,
-                Err(_) if !self.content.title.is_empty() => {
-                    Text { title: self.content.title.clone(), body: self.content.body.clone() }
-                }
-                Err(broken) => return Err(Failure::permanent(broken.to_string())),
-            };
+            let Text { title, body } = text.map_err(|broken| Failure::permanent(broken.to_string()))?;
             self.made.insert(locale, Content { locale: locale.to_owned(), title, body, ..self.content.clone() });
         }
         Ok(locale.to_owned())
     }
 
-    /// All of them.
+    /// All rendered texts.
     pub(super) fn contents(self) -> Vec<Content> {
         if self.filled.is_none() { vec![self.content] } else { self.made.into_values().collect() }
     }
-}
-
-/// Gives a reminder the text of its template in the default language, for a worker that does not have the template.
-pub(super) fn stand_in(text: wire::Notification, cx: &Context) -> Result<wire::Notification, Failure> {
-    let variables = wire::struct_to_json(text.variables.clone().unwrap_or_default());
-    let filled = cx.templates.fill(&text.own_template, variables, cx.clock.now());
-    let filled = filled.map_err(|unfit| Failure::permanent(unfit.to_string()))?;
-    let made = filled.text(templates::DEFAULT_LOCALE).map_err(|broken| Failure::permanent(broken.to_string()))?;
-    Ok(wire::Notification { title: made.title, body: made.body, ..text })
 }

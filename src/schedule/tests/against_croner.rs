@@ -1,14 +1,11 @@
-//! Against `croner`, which does the standard thing and lets nobody choose. Where the rules mean the same, so must the
-//! instants.
+//! Compares with `croner`, which has no options. Differences:
 //!
-//! What it means otherwise, and what is done about it here:
-//!
-//! - It asks not whether the hour is a bare `*`, but whether second, minute and hour are one plain number each ("fixed
-//!   time"). Such a job it shifts out of a gap and runs at the first of a fold: our defaults. Every other it leaves out in
-//!   a gap and runs at both of a fold: our rules `skip` and `both`, or, for a bare `*`, what we do under any rule.
+//! - It shifts "fixed time" jobs (second, minute and hour are one plain number each) out of a gap and runs them at the
+//!   first of a fold: our defaults. It drops others in a gap and runs them at both of a fold: our rules `skip` and
+//!   `both`, or a bare `*` as the hour under any rule.
 //! - It gives up on a shift over more than two hours. Those are not compared.
-//! - It drops a job whose shift ends on a day that the expression does not name. Ours is moved there all the same, and
-//!   is left out of the comparison.
+//! - It drops a job if the shift ends on a day that the expression does not match. Ours is moved there, and not
+//!   compared.
 
 use croner::{Cron, JobType, errors::CronError};
 

@@ -1,5 +1,5 @@
-//! An oracle that knows nothing of searching: it steps through each minute around a change of clocks, asks the zone for
-//! the civil time, compares the fields one by one, and applies the rules to the letter.
+//! An oracle without a search: it steps through each minute around a clock change, compares field by field, and applies
+//! the rules literally.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +7,6 @@ use chrono::{Datelike, Timelike};
 
 use super::*;
 
-/// A field, read in the plainest way there is.
 fn allows(field: &str, value: u32, first: u32, last: u32) -> bool {
     field.split(',').any(|part| {
         let (range, step) = part.split_once('/').unwrap_or((part, "1"));
@@ -20,7 +19,7 @@ fn allows(field: &str, value: u32, first: u32, last: u32) -> bool {
     })
 }
 
-/// The five fields, with numbers in place of names.
+/// The five fields, with numbers for names.
 fn plain(expression: &str) -> Vec<String> {
     let mut text = expression.to_lowercase();
     let months = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
@@ -31,7 +30,7 @@ fn plain(expression: &str) -> Vec<String> {
     text.split(' ').map(ToOwned::to_owned).collect()
 }
 
-/// Whether these fields allow a civil time, given in seconds since 1970 as its own clock counts them.
+/// Whether the fields match a civil time, in seconds since 1970 by its own clock.
 fn matches(fields: &[String], civil: i64) -> bool {
     let at = DateTime::from_timestamp(civil, 0).unwrap();
     if at.second() != 0 || !allows(&fields[0], at.minute(), 0, 59) || !allows(&fields[1], at.hour(), 0, 23) {
@@ -48,12 +47,12 @@ fn matches(fields: &[String], civil: i64) -> bool {
     day && allows(&fields[3], at.month(), 1, 12)
 }
 
-/// Each step around a change of clocks, with its civil time.
+/// Each step around a clock change, with its civil time.
 struct Window {
     steps: Vec<(i64, i64)>,
     by_civil: BTreeMap<i64, Vec<i64>>,
     size: i64,
-    /// What is compared: so far from the edges that all of a fold is within.
+    /// The compared part: far enough from the edges to contain a whole fold.
     inner: std::ops::Range<i64>,
 }
 
@@ -72,7 +71,7 @@ impl Window {
         Self { steps, by_civil, size, inner: set.at - half + margin..set.at + half - margin }
     }
 
-    /// All civil times, with those that the clock skips.
+    /// All civil times, including skipped ones.
     fn matching(&self, expression: &str) -> Vec<i64> {
         let (first, last) = (self.by_civil.first_key_value().unwrap().0, self.by_civil.last_key_value().unwrap().0);
         let all = (*first..=*last).step_by(usize::try_from(self.size).unwrap());

@@ -1,15 +1,14 @@
-//! What may be written, what it means, and what is said of the rest.
+//! Accepted expressions, their meaning, and the errors for the rest.
 
 use super::*;
 
-/// The next instants in UTC, from 2026-01-01 (a Thursday) on.
+/// The next instants in UTC from 2026-01-01, a Thursday.
 fn from_2026(expression: &str, count: usize) -> Vec<String> {
     let calendar = calendar(expression, Tz::UTC, Rules::default());
     let occurrences = calendar.occurrences(utc("2026-01-01T00:00:00Z")).take(count);
     occurrences.map(|one| one.at.unwrap().format("%m-%d %H:%M:%S %a").to_string()).collect()
 }
 
-/// Alike in their first 40 instants.
 fn same(one: &str, other: &str) {
     assert_eq!(from_2026(one, 40), from_2026(other, 40), "{one} and {other}");
 }
@@ -69,7 +68,7 @@ fn mistakes_name_their_field() {
     let cases = [
         ("60 * * * *", Minute, "field 1 (minute): `60` is not between 0 and 59"),
         ("* 24 * * *", Hour, "field 2 (hour): `24`"),
-        ("0 9am * * *", Hour, "`9am` is no number; expected numbers from 0 to 23: for example `9`"),
+        ("0 9am * * *", Hour, "`9am` is not a number; expected numbers from 0 to 23: for example `9`"),
         ("0 -9 * * *", Hour, "missing"),
         ("0 9 0 * *", DayOfMonth, "field 3 (day of month): `0`"),
         ("0 9 32 * *", DayOfMonth, "`32`"),
@@ -89,11 +88,11 @@ fn mistakes_name_their_field() {
         ("0 9 1-2-3 * *", DayOfMonth, "`2-3`"),
         ("*/0 * * * *", Minute, "is 0"),
         ("*/90 * * * *", Minute, "`*/90` is more than 60; longer intervals are written like `@every 90m`"),
-        ("*/-5 * * * *", Minute, "is no whole number"),
-        ("*/ * * * *", Minute, "is no whole number"),
+        ("*/-5 * * * *", Minute, "is not a whole number"),
+        ("*/ * * * *", Minute, "is not a whole number"),
         ("5/15 * * * *", Minute, "`5/15` has a step, but no range"),
-        ("1,,2 * * * *", Minute, "nothing before, between or after its commas"),
-        (", * * * *", Minute, "nothing"),
+        ("1,,2 * * * *", Minute, "empty part before, between or after commas"),
+        (", * * * *", Minute, "empty part"),
         ("1-*/2 * * * *", Minute, "`*` stands alone"),
         ("99999999999999999999 * * * *", Minute, "is not between"),
         ("٣ * * * *", Minute, "`٣`"),
@@ -122,10 +121,10 @@ fn other_mistakes_say_what_is_expected() {
         ("0 0 9 * * * 2026", "has 7 fields"),
         ("@dayly", "did you mean `@daily`?"),
         ("@reboot", "there is no `@reboot`; expected @yearly, @annually"),
-        ("@daily 5", "`5` stands after `@daily`"),
-        ("@every", "lacks its interval"),
-        ("@every 90", "`90` is no duration"),
-        ("@every often", "`often` is no duration"),
+        ("@daily 5", "unexpected `5` after `@daily`"),
+        ("@every", "needs an interval"),
+        ("@every 90", "`90` is not a duration"),
+        ("@every often", "`often` is not a duration"),
         ("@every 0s", "whole seconds"),
         ("@every 1500ms", "whole seconds"),
         ("@every 11000d", "whole seconds from 1s to 3650d"),

@@ -1,4 +1,4 @@
-//! What holds of every expression, zone, rule and instant.
+//! Properties of every expression, zone, rule and instant.
 
 use proptest::prelude::*;
 
@@ -29,7 +29,7 @@ fn expression() -> impl Strategy<Value = String> {
     ]
 }
 
-/// Some zone and an instant, most often within two days of a change of its clock.
+/// A zone and an instant, mostly within two days of a clock change.
 pub(super) fn place() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
     let nanos = prop_oneof![Just(0_u32), 0..1_000_000_000_u32];
     (0..ZONES.len(), any::<prop::sample::Index>(), -2 * DAY..2 * DAY, FIRST..4_000_000_000_i64, nanos).prop_map(
@@ -55,7 +55,7 @@ proptest! {
         for _ in 0..8 {
             let Some(next) = calendar.next_after(last) else { break };
             prop_assert!(next > last, "{text} in {zone}: {next} after {last}");
-            // From anywhere between two instants, the second is the next.
+            // From anywhere between two instants, the second is next.
             let between = last + (next - last) / 3;
             prop_assert_eq!(calendar.next_after(between), Some(next), "{} in {}: after {}", &text, zone, between);
             last = next;

@@ -1,4 +1,4 @@
-//! Spans of civil times: the known nights, and that they have the same instants as the expressions that name these times.
+//! Spans on known nights, and compared with expressions.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,6 @@ use proptest::prelude::*;
 
 use super::{super::span, properties::place, *};
 
-/// The instants at which a zone has a time of day, within a span.
 fn instants(zone: Tz, time: NaiveTime, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     let parts = span::day_parts(zone, after, until);
     parts.iter().filter(|part| (part.first..=part.last).contains(&time)).map(|part| part.instant(time)).collect()
@@ -37,7 +36,7 @@ fn on_the_known_nights() {
     }
 }
 
-/// Apia had no 30 December 2011: what was to happen on it happens when the clock shows the 31st.
+/// Apia had no 30 December 2011: its times happen when the clock shows the 31st.
 #[test]
 fn on_a_day_that_is_lost() {
     let apia = zone("Pacific/Apia").unwrap();

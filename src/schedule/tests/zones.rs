@@ -1,4 +1,4 @@
-//! Nights that went wrong somewhere, in the zones that are known for them.
+//! Difficult nights in the zones known for them.
 
 use super::{Fold::*, Gap::*, *};
 

@@ -1,5 +1,5 @@
-//! A trace context as it is kept with each job (`Meta::trace`, the columns `trace`): the text of `traceparent`, and where
-//! there is one a blank and the text of `tracestate` (W3C Trace Context).
+//! Trace context as stored with each job (columns `trace`): the text of `traceparent`, then optionally a blank and
+//! `tracestate` (W3C Trace Context).
 
 use std::str::FromStr;
 
@@ -8,15 +8,14 @@ use opentelemetry::trace::{SpanContext, SpanId, TraceFlags, TraceId, TraceState}
 /// `version-trace-parent-flags`.
 const LENGTH: usize = 55;
 
-/// The longest `tracestate` that is handed on; W3C asks for 512 characters at least.
+/// W3C asks for at least 512 characters.
 const LONGEST_STATE: usize = 512;
 
-/// The context that two headers name. None where `traceparent` is none, which is no reason to refuse a job; a `tracestate`
-/// that is none or empty is left out.
+/// The context in two headers. An invalid `traceparent` gives `None`; an invalid or empty `tracestate` is left out.
 #[must_use]
 pub fn of_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<String> {
     let parent = traceparent.filter(|text| is_traceparent(text))?;
-    // Of a later version, what this one knows is taken.
+    // Keeps the known part of a later version.
     let mut trace = String::with_capacity(LENGTH + tracestate.map_or(0, |state| state.len() + 1));
     trace.push_str("00");
     trace.push_str(&parent[2..LENGTH]);
@@ -34,20 +33,20 @@ pub fn headers(trace: &str) -> (&str, Option<&str>) {
     trace.split_once(' ').map_or((trace, None), |(parent, state)| (parent, Some(state)))
 }
 
-/// Whether its producer keeps the trace.
+/// Whether the producer samples the trace.
 #[must_use]
 pub fn is_sampled(trace: &str) -> bool {
     let flags = trace.get(LENGTH - 2..LENGTH).and_then(|flags| u8::from_str_radix(flags, 16).ok());
     flags.is_some_and(|flags| flags & 1 == 1)
 }
 
-/// The trace's id, in hex.
+/// The trace id, in hex.
 #[must_use]
 pub fn trace_id(trace: &str) -> Option<&str> {
     trace.get(3..35)
 }
 
-/// The context as OpenTelemetry has it; an invalid one where the text is none.
+/// Invalid text gives an invalid context.
 pub(super) fn parse(trace: &str) -> SpanContext {
     let (parent, state) = headers(trace);
     let parts = || {
@@ -72,8 +71,8 @@ pub(super) fn write(context: &SpanContext) -> String {
     trace
 }
 
-/// W3C Trace Context §3.2: lower-case hex of these lengths, ids that are not zero. What a later version has more, comes
-/// behind a further `-`.
+/// W3C Trace Context §3.2: lower-case hex of these lengths, non-zero ids. Later versions may append parts after another
+/// `-`.
 fn is_traceparent(text: &str) -> bool {
     let bytes = text.as_bytes();
     let is_hex = |part: &[u8]| part.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
@@ -100,7 +99,7 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// What OpenTelemetry's own propagator reads.
+    /// OpenTelemetry's own propagator.
     fn oracle(parent: &str, state: &str) -> SpanContext {
         let headers = [("traceparent", parent), ("tracestate", state)];
         let headers: HashMap<String, String> = headers.map(|(a, b)| (a.to_owned(), b.to_owned())).into();

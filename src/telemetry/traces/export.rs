@@ -1,4 +1,4 @@
-//! The way of spans to a collector, over gRPC or HTTP: in batches, by a thread of its own.
+//! Exports spans to a collector over gRPC or HTTP, in batches, on a separate thread.
 
 use std::{collections::HashMap, fs, path::Path, thread};
 
@@ -20,10 +20,10 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use super::{
     ids::Ids,
     settings::{self, Compression, Exporter, Protocol, Settings},
-    waiting::{Bounded, Told},
+    waiting::{Bounded, LoggingExporter},
 };
 
-/// What makes spans and exports them.
+/// A provider that exports its spans.
 pub fn provider(exporter: &Exporter, settings: &Settings) -> Result<SdkTracerProvider, String> {
     let queue = exporter.queue;
     let batches = BatchConfigBuilder::default()
@@ -31,7 +31,7 @@ pub fn provider(exporter: &Exporter, settings: &Settings) -> Result<SdkTracerPro
         .with_max_export_batch_size(queue.batch)
         .with_scheduled_delay(queue.delay)
         .build();
-    let exporter = Told::new(make(exporter)?, &exporter.endpoint);
+    let exporter = LoggingExporter::new(make(exporter)?, &exporter.endpoint);
     let batching = BatchSpanProcessor::builder(exporter).with_batch_config(batches).build();
     Ok(SdkTracerProvider::builder()
         .with_resource(resource(settings))
@@ -73,7 +73,7 @@ type Made = Result<SpanExporter, opentelemetry_otlp::ExporterBuildError>;
 fn grpc(exporter: &Exporter) -> Result<Made, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in &exporter.headers.0 {
-        // Both were looked at when they were read.
+        // Both are already validated.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }
@@ -116,19 +116,19 @@ fn http(exporter: &Exporter) -> Result<Made, String> {
     Ok(builder.build())
 }
 
-/// A client that blocks its thread, which is the exporter's own. It cannot be made where a runtime runs.
+/// A client that blocks the exporter's thread. It cannot be created within a runtime.
 fn client(exporter: &Exporter) -> Result<reqwest::blocking::Client, String> {
     let roots = match &exporter.tls.roots {
         Some(file) => Some(
             reqwest::Certificate::from_pem_bundle(&read(file)?)
-                .map_err(|_| format!("{} holds no certificate in PEM form", file.display()))?,
+                .map_err(|_| format!("{} contains no PEM certificate", file.display()))?,
         ),
         None => None,
     };
     let identity = match &exporter.tls.identity {
         Some((certificate, key)) => {
             let pem = [read(certificate)?, read(key)?].concat();
-            let none = |_| format!("{} and {} are no certificate and key", certificate.display(), key.display());
+            let none = |_| format!("{} and {} are not a certificate and key", certificate.display(), key.display());
             Some(reqwest::Identity::from_pem(&pem).map_err(none)?)
         }
         None => None,
@@ -147,8 +147,8 @@ fn client(exporter: &Exporter) -> Result<reqwest::blocking::Client, String> {
         }
         builder.build()
     });
-    let made = made.join().map_err(|_| "the HTTP client of traces cannot be made".to_owned())?;
-    made.map_err(|error| format!("the HTTP client of traces cannot be made: {error}"))
+    let made = made.join().map_err(|_| "the trace exporter's HTTP client cannot be created".to_owned())?;
+    made.map_err(|error| format!("the trace exporter's HTTP client cannot be created: {error}"))
 }
 
 fn read(file: &Path) -> Result<Vec<u8>, String> {

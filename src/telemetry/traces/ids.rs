@@ -8,16 +8,16 @@ use opentelemetry::trace::{SpanId, TraceId};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 
 thread_local! {
-    /// The trace id of the next root, which the SDK lets nobody choose but the generator of ids.
+    /// The SDK only takes a root's trace id from the id generator.
     static NEXT: Cell<Option<TraceId>> = const { Cell::new(None) };
 }
 
-/// Random ids, but for a root that [`Ids::next`] has chosen one for.
+/// Random ids, except for roots chosen by [`Ids::next`].
 #[derive(Debug, Default)]
 pub struct Ids(RandomIdGenerator);
 
 impl Ids {
-    /// The next span of this thread, if it is a root, has this trace id, or a random one.
+    /// Sets the trace id of this thread's next root; `None` makes it random.
     pub fn next(trace_id: Option<[u8; 16]>) {
         NEXT.set(trace_id.map(TraceId::from_bytes));
     }
@@ -33,7 +33,7 @@ impl IdGenerator for Ids {
     }
 }
 
-/// The trace id of a message that brought none: the same each time that it is delivered, and no other message's.
+/// The trace id of a message without a context: the same for all its deliveries, and unique.
 pub fn of_message(stream: &str, sequence: i64, published: DateTime<Utc>) -> [u8; 16] {
     let mut hash = Context::new(&SHA256);
     hash.update(stream.as_bytes());

@@ -1,4 +1,4 @@
-//! What traces are configured with. `config` reads it from OpenTelemetry's own variables.
+//! Settings of traces. `config` reads them from OpenTelemetry's variables.
 
 use std::{fmt, path::PathBuf, time::Duration};
 
@@ -6,34 +6,34 @@ use reqwest::header::{HeaderName, HeaderValue};
 
 use super::context;
 
-/// All of it.
+/// All settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Whether the contexts of producers are read, and handed on.
+    /// Whether to read and hand on producers' contexts.
     pub propagate: bool,
-    /// Where spans go; nowhere in most installations.
+    /// Destination of spans; usually none.
     pub export: Option<Exporter>,
-    /// Which traces are kept.
+    /// Selects the traces to keep.
     pub sampler: Sampler,
-    /// What is said of this process, beside its name.
+    /// Attributes of this process.
     pub resource: Vec<(String, String)>,
-    /// Its name.
+    /// The service's name.
     pub service: String,
-    /// Tells this process from others of that name.
+    /// Distinguishes processes of one service.
     pub instance: String,
 }
 
-/// Which traces are kept.
+/// Selects the traces to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// Whether a producer's decision stands; then `share` is for jobs without one.
+    /// Follow a producer's decision; `share` is then for jobs without one.
     pub parent_based: bool,
     /// From 0 (none) to 1 (all).
     pub share: f64,
 }
 
 impl Sampler {
-    /// Whether a message may be sampled at all: asked before anything is made for it.
+    /// Decides before any work is done for the message.
     pub(super) fn may_sample(self, parent: Option<&str>) -> bool {
         match parent {
             Some(trace) if self.parent_based => context::is_sampled(trace),
@@ -42,26 +42,26 @@ impl Sampler {
     }
 }
 
-/// Where spans go, and how.
+/// Destination of spans.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    /// The form.
+    /// The protocol.
     pub protocol: Protocol,
-    /// The whole URL: for HTTP with its path.
+    /// The whole URL, for HTTP with its path.
     pub endpoint: String,
-    /// What is sent with each request.
+    /// Sent with each request.
     pub headers: Headers,
-    /// How long one export may take.
+    /// Limit of one export.
     pub timeout: Duration,
-    /// Whether bodies are compressed.
+    /// Compression of bodies.
     pub compression: Compression,
-    /// Whom to trust, and who we are.
+    /// Certificates.
     pub tls: Tls,
     /// The queue.
     pub queue: QueueSettings,
 }
 
-/// The forms of OTLP.
+/// OTLP protocols.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
     /// gRPC.
@@ -70,21 +70,21 @@ pub enum Protocol {
     Http,
 }
 
-/// How bodies are compressed.
+/// Compression of bodies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Compression {
-    /// Not at all.
+    /// None.
     None,
     /// gzip.
     Gzip,
 }
 
-/// Headers, which may hold secrets: their debug form shows none.
+/// Headers, hidden in debug output since they may be secret.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Headers(pub(super) Vec<(String, String)>);
 
 impl Headers {
-    /// None where one of them can be no header.
+    /// `None` if one is not a valid header.
     #[must_use]
     pub fn new(pairs: Vec<(String, String)>) -> Option<Self> {
         let valid = |(name, value): &(String, String)| {
@@ -103,18 +103,18 @@ impl fmt::Debug for Headers {
 /// PEM files.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tls {
-    /// Roots that the collector is to be signed by.
+    /// Trusted roots.
     pub roots: Option<PathBuf>,
-    /// This program's own certificate and key.
+    /// Own certificate and key.
     pub identity: Option<(PathBuf, PathBuf)>,
 }
 
-/// How spans wait.
+/// Queue of spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// The most spans that wait, those of the batch under way included.
+    /// Most waiting spans, including the batch under way.
     pub longest: usize,
-    /// The most spans of a batch.
+    /// Most spans per batch.
     pub batch: usize,
     /// How long a span waits for others.
     pub delay: Duration,

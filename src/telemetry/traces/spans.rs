@@ -1,4 +1,4 @@
-//! The spans: who publishes, each run of a message, each request to a provider.
+//! Spans for publishing, runs, and requests to providers.
 
 use std::cell::Cell;
 
@@ -18,14 +18,14 @@ use crate::{
 };
 
 task_local! {
-    /// The status of the last answer to the request under way; 0 where there was none.
+    /// The current request's last status, or 0.
     static ANSWERED: Cell<u16>;
 }
 
 /// One run of a message.
 #[derive(Debug, Default)]
 pub struct Processing {
-    /// Which attempt it is, where that is known.
+    /// The attempt, if known.
     pub attempt: Option<u32>,
     span: Option<Box<Span>>,
 }
@@ -70,27 +70,27 @@ pub fn process(
     (Processing { attempt: None, span }, trace)
 }
 
-/// How a run ended.
+/// Ending of a run.
 pub struct End<'a> {
-    /// What became of it.
+    /// Its outcome.
     pub outcome: JobOutcome,
-    /// Why, in a word.
+    /// Its reason, in a word.
     pub reason: Option<&'static str>,
-    /// What went wrong; no personal data.
+    /// Its error, without personal data.
     pub error: Option<&'a str>,
-    /// When it comes again.
+    /// When the job comes again.
     pub until: Option<DateTime<Utc>>,
 }
 
 impl Processing {
-    /// The job is held, because something that all jobs need is away.
+    /// The job is held while a needed part is away.
     pub fn held(&mut self, why: &str) {
         if let Some(span) = &mut self.span {
             span.add_event("held", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
         }
     }
 
-    /// Says how it ended. The span lasts until this is dropped.
+    /// Records the ending. The span lasts until this is dropped.
     pub fn ended(&mut self, end: &End<'_>) {
         let Some(span) = &mut self.span else { return };
         span.set_attribute(KeyValue::new(names::OUTCOME, end.outcome.name()));
@@ -119,15 +119,14 @@ impl Processing {
     }
 }
 
-/// Messages that are being published to one subject.
+/// Publishing to one subject.
 #[derive(Debug, Default)]
 pub struct Sending {
     span: Option<Box<Span>>,
     trace: Option<String>,
 }
 
-/// Begins to publish one message, or several of the same subject, for whatever has the context `parent`; for nobody, where
-/// there is none.
+/// Begins publishing messages to one subject, in the context `parent`.
 #[must_use]
 pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&str>) -> Sending {
     let (mut span, trace) = begin("send", &SpanKind::Producer, parent, None);
@@ -150,7 +149,7 @@ pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&s
 }
 
 impl Sending {
-    /// The context that the messages carry, where it is not the one that they had.
+    /// The messages' context, if it differs from the given one.
     #[must_use]
     pub fn trace(&self) -> Option<&str> {
         self.trace.as_deref()
@@ -164,14 +163,14 @@ impl Sending {
         }
     }
 
-    /// It is tried again.
+    /// Publishing is tried again.
     pub fn again(&mut self, why: &str) {
         if let Some(span) = &mut self.span {
             span.add_event("retry", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
         }
     }
 
-    /// It failed.
+    /// Publishing failed.
     pub fn failed(&mut self, why: &str) {
         if let Some(span) = &mut self.span {
             span.set_attribute(KeyValue::new(names::ERROR, "not_published"));
@@ -180,11 +179,11 @@ impl Sending {
     }
 }
 
-/// One parcel's request to a provider.
+/// One request to a provider.
 #[derive(Debug)]
 pub struct Requesting(Option<Box<Span>>);
 
-/// Begins a request for the job with the context `trace`. `server` is none where it is a user's.
+/// Begins a request in the context `trace`. `server` is `None` if it belongs to a user.
 #[must_use]
 pub fn request(trace: Option<&str>, channel: &'static str, is_http: bool, server: Option<&str>) -> Requesting {
     let Some(trace) = trace.filter(|trace| context::is_sampled(trace)) else { return Requesting(None) };
@@ -207,7 +206,7 @@ pub fn request(trace: Option<&str>, channel: &'static str, is_http: bool, server
 }
 
 impl Requesting {
-    /// Runs the request, and notes the status of its answer ([`http_status`]).
+    /// Runs the request and records its status ([`http_status`]).
     pub async fn around<T>(&mut self, request: impl Future<Output = T>) -> T {
         let Some(span) = &mut self.0 else { return request.await };
         let (answer, status) = ANSWERED
@@ -222,7 +221,7 @@ impl Requesting {
         answer
     }
 
-    /// What the answer means, and what went wrong, where it did.
+    /// Records the class of the answer, and any error.
     pub fn answered(&mut self, class: &'static str, error: Option<&str>) {
         let Some(span) = &mut self.0 else { return };
         span.set_attribute(KeyValue::new(names::ANSWER, class));
@@ -233,7 +232,7 @@ impl Requesting {
     }
 }
 
-/// The request under way was answered with this status. Costs nothing where it is not traced.
+/// Sets the current request's status. Free unless it is traced.
 pub fn http_status(status: u16) {
     let _ = ANSWERED.try_with(|answered| answered.set(status));
 }

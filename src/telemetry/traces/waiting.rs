@@ -1,4 +1,4 @@
-//! The queue of spans that wait for the collector, and what is told of one that is away.
+//! Queue of spans waiting for the collector, and log lines about its absence.
 
 use std::{
     sync::{
@@ -16,11 +16,11 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// Between two lines of the log about a collector that does not take spans.
+/// Between two log lines about an absent collector.
 const SAY_EVERY: Duration = Duration::from_mins(5);
 
-/// What became of spans, for metrics.
-pub struct Counts {
+/// Counts of spans, for metrics.
+pub struct SpanCounts {
     /// Ended and not exported yet.
     waiting: AtomicUsize,
     /// Lost because the queue was full.
@@ -29,16 +29,16 @@ pub struct Counts {
     pub refused: AtomicU64,
 }
 
-/// There is one exporter in a process.
-pub static COUNTS: Counts =
-    Counts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
+/// A process has one exporter.
+pub static COUNTS: SpanCounts =
+    SpanCounts { waiting: AtomicUsize::new(0), dropped: AtomicU64::new(0), refused: AtomicU64::new(0) };
 
-/// Lets no more spans wait than there is room for, and counts those that find none.
+/// Bounds the waiting spans, and counts those it drops.
 #[derive(Debug)]
 pub struct Bounded {
     /// Makes batches.
     pub inner: BatchSpanProcessor,
-    /// The most spans that wait, those of the batch under way included.
+    /// Most waiting spans, including the batch under way.
     pub longest: usize,
 }
 
@@ -67,23 +67,22 @@ impl SpanProcessor for Bounded {
     }
 }
 
-/// Exports, and tells of a collector that does not take spans: once, then every few minutes, and when it does again.
+/// Exports. Logs an absent collector every few minutes, and its return.
 #[derive(Debug)]
-pub struct Told {
+pub struct LoggingExporter {
     inner: OtlpExporter,
     endpoint: String,
     state: Mutex<Option<Away>>,
 }
 
-/// Since when a collector takes no spans.
+/// An absent collector.
 #[derive(Clone, Copy, Debug)]
 struct Away {
     told: Instant,
     lost: u64,
 }
 
-impl Told {
-    /// Of the exporter to this endpoint.
+impl LoggingExporter {
     pub fn new(inner: OtlpExporter, endpoint: &str) -> Self {
         Self { inner, endpoint: endpoint.to_owned(), state: Mutex::new(None) }
     }
@@ -93,7 +92,7 @@ impl Told {
         match (result, *state) {
             (Ok(()), None) => {}
             (Ok(()), Some(away)) => {
-                tracing::info!(lost = away.lost, "the collector of traces takes spans again");
+                tracing::info!(lost = away.lost, "the trace collector accepts spans again");
                 *state = None;
             }
             (Err(error), away) => {
@@ -103,9 +102,9 @@ impl Told {
                 let told = match away {
                     Some(away) if away.told.elapsed() < SAY_EVERY => away.told,
                     _ => {
-                        // A URL may have a key in it.
+                        // A URL may contain a key.
                         let why = error.to_string().replace(&self.endpoint, "the collector");
-                        tracing::warn!(lost, "spans cannot be exported, jobs go on without: {why}");
+                        tracing::warn!(lost, "spans cannot be exported, jobs continue without them: {why}");
                         Instant::now()
                     }
                 };
@@ -115,7 +114,7 @@ impl Told {
     }
 }
 
-impl SpanExporter for Told {
+impl SpanExporter for LoggingExporter {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
         let spans = batch.len();
         let result = self.inner.export(batch).await;

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, time::Duration};
 
 use carebell::{
     clock::Clock,
-    scheduler::{Pass, Scheduler, care::care_job_id},
+    scheduler::{Scheduler, Tally, care::care_job_id},
     store::{CareKind, CareReminder, PlanChanges},
 };
 use chrono::{DateTime, TimeDelta, Timelike, Utc};
@@ -42,7 +42,7 @@ async fn two_and_five_schedulers_publish_each_once() {
         }
     }
     let last = scheduler(&world, &clock);
-    while let Pass { moved: 1.., published, .. } = last.care_pass(100).await.unwrap() {
+    while let Tally { moved: 1.., published, .. } = last.care_pass(100).await.unwrap() {
         total += published;
     }
     let ids = published(&world).await;
