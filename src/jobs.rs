@@ -9,7 +9,8 @@ pub mod reminder_appointment;
 pub mod reminder_medication;
 pub mod reminder_shift;
 
-use crate::{pipeline::Registry, plan::Channel};
+use self::deliver::Deliver;
+use crate::{pipeline::Registry, plan::by};
 
 /// All kinds that this program runs.
 #[must_use]
@@ -20,12 +21,12 @@ pub fn registry() -> Registry {
         .with::<reminder_shift::ShiftReminder>()
         .with::<alert_refill::RefillAlert>()
         .with::<notification::Notification>()
-        .with::<deliver::Deliver<{ Channel::WebPush as usize }>>()
-        .with::<deliver::Deliver<{ Channel::Email as usize }>>()
-        .with::<deliver::Deliver<{ Channel::Sms as usize }>>()
-        .with::<deliver::Deliver<{ Channel::WhatsApp as usize }>>()
-        .with::<deliver::Deliver<{ Channel::Voice as usize }>>()
-        .with::<deliver::Deliver<{ Channel::Webhook as usize }>>()
+        .with::<Deliver<by::WebPush>>()
+        .with::<Deliver<by::Email>>()
+        .with::<Deliver<by::Sms>>()
+        .with::<Deliver<by::WhatsApp>>()
+        .with::<Deliver<by::Voice>>()
+        .with::<Deliver<by::Webhook>>()
         .with::<maintenance_prune::Prune>()
         .with::<maintenance_subscriptions::CleanSubscriptions>()
 }

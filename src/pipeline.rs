@@ -230,13 +230,13 @@ impl Pipeline {
 }
 
 /// The consumer file of a queue.
-fn declared(parts: &Parts, queue: Queue) -> Result<&streams::Consumer, String> {
+fn declared(parts: &Parts, queue: Queue) -> Result<&streams::DeclaredConsumer, String> {
     let missing = || format!("kind {} has no consumer {:?} in streams/", queue.kind, queue.durable());
     parts.streams.consumer(&queue).ok_or_else(missing)
 }
 
 /// When a queue waits for deliveries.
-fn pause(declared: &streams::Consumer, depth: &watch::Receiver<u64>) -> Option<Pause> {
+fn pause(declared: &streams::DeclaredConsumer, depth: &watch::Receiver<u64>) -> Option<Pause> {
     declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() })
 }
 

@@ -13,7 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
 
 pub use self::{
-    channel::Channel,
+    channel::{By, Channel, by},
     job_outcome::JobOutcome,
     maintenance::{Maintenance, Removed},
     reason::{DeadReason, Reason},

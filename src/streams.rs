@@ -56,12 +56,12 @@ impl Default for Adjustments {
 #[derive(Clone, Debug)]
 pub struct Streams {
     streams: Vec<stream::Config>,
-    consumers: Vec<Consumer>,
+    consumers: Vec<DeclaredConsumer>,
 }
 
 /// One durable pull consumer.
 #[derive(Clone, Debug)]
-pub struct Consumer {
+pub struct DeclaredConsumer {
     /// Its stream.
     pub stream: String,
     /// Its configuration on the server.
@@ -70,7 +70,7 @@ pub struct Consumer {
     pub policy: Policy,
 }
 
-impl Consumer {
+impl DeclaredConsumer {
     /// The durable's name.
     #[must_use]
     pub fn durable(&self) -> &str {
@@ -175,7 +175,7 @@ impl Streams {
 
     /// All consumers, by file name.
     #[must_use]
-    pub fn consumers(&self) -> &[Consumer] {
+    pub fn consumers(&self) -> &[DeclaredConsumer] {
         &self.consumers
     }
 
@@ -201,7 +201,7 @@ impl Streams {
 
     /// The consumer of a queue.
     #[must_use]
-    pub fn consumer(&self, queue: &Queue) -> Option<&Consumer> {
+    pub fn consumer(&self, queue: &Queue) -> Option<&DeclaredConsumer> {
         let durable = queue.durable();
         self.consumers.iter().find(|consumer| consumer.durable() == durable)
     }
@@ -271,7 +271,7 @@ fn read_consumer(
     stream: &str,
     durable: &str,
     adjustments: &Adjustments,
-) -> Result<Consumer, FileError> {
+) -> Result<DeclaredConsumer, FileError> {
     let json = parse_json(file, text)?;
     let mut config: consumer::pull::Config = parse(file, &json)?;
     refuse_unknown_keys(file, &json, &config)?;
@@ -287,7 +287,7 @@ fn read_consumer(
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
     // Above the recorded attempts, since releases and lost workers count here.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
-    Ok(Consumer { stream: stream.into(), config, policy })
+    Ok(DeclaredConsumer { stream: stream.into(), config, policy })
 }
 
 fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result<(), FileError> {
@@ -309,10 +309,10 @@ fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result
     Ok(())
 }
 
-fn check_overrides(consumers: &[Consumer], adjustments: &Adjustments) -> Result<(), FileError> {
+fn check_overrides(consumers: &[DeclaredConsumer], adjustments: &Adjustments) -> Result<(), FileError> {
     for Override { durable, .. } in &adjustments.overrides {
         if durable != "*" && !consumers.iter().any(|consumer| consumer.durable() == durable) {
-            let known: Vec<_> = consumers.iter().map(Consumer::durable).collect();
+            let known: Vec<_> = consumers.iter().map(DeclaredConsumer::durable).collect();
             let text = format!("there is no queue {durable:?}; there are {}", known.join(", "));
             return Err(FileError::Override(text));
         }

@@ -10,7 +10,7 @@ use super::{connect, failed::Failed};
 use crate::{
     clock::Clock,
     config::Source,
-    streams::{Consumer, Load, Streams},
+    streams::{DeclaredConsumer, Load, Streams},
 };
 
 /// Other streams to show, with a label.
@@ -45,7 +45,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 }
 
 struct QueueRow<'a> {
-    consumer: &'a Consumer,
+    consumer: &'a DeclaredConsumer,
     /// `None` if the consumer is not on the server.
     load: Option<Load>,
 }

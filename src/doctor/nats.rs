@@ -50,7 +50,7 @@ pub enum Depth {
 
 enum About<'a> {
     Stream(&'a str),
-    Consumer(&'a crate::streams::Consumer),
+    Consumer(&'a crate::streams::DeclaredConsumer),
     Pull,
     Ack,
     /// Calls of sweep and metrics. Without a body, those that change something are rejected.

@@ -2,7 +2,7 @@
 //!
 //! Each channel judges answers itself; their effect on the delivery is decided here.
 
-use std::time::Duration;
+use std::{marker::PhantomData, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -10,7 +10,7 @@ use crate::{
     channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sent},
     job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
-    plan::{Channel, Delivered, Plan, Reason, Receipt},
+    plan::{By, Channel, Delivered, Plan, Reason, Receipt},
     store::Claim,
     wire,
 };
@@ -21,21 +21,17 @@ const USEFUL_FOR: TimeDelta = TimeDelta::hours(24);
 /// Deliveries that wait for a provider come back spread over this time.
 const SPREAD: Duration = Duration::from_secs(2);
 
-/// A delivery by the channel of this number (`Channel::Email as usize`). The context has its claim.
+/// A delivery by one channel: `Deliver<by::Email>`. The context has its claim.
 #[derive(Debug)]
-pub struct Deliver<const CHANNEL: usize>;
+pub struct Deliver<C>(PhantomData<C>);
 
-impl<const CHANNEL: usize> Deliver<CHANNEL> {
-    const BY: Channel = Channel::ALL[CHANNEL];
-}
-
-impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
-    const KIND: Kind = Self::BY.kind();
+impl<C: By> Job for Deliver<C> {
+    const KIND: Kind = C::CHANNEL.kind();
 
     type Wire = wire::Delivery;
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
-        field::id("delivery_id", wire.delivery_id).map(|_| Self)
+        field::id("delivery_id", wire.delivery_id).map(|_| Self(PhantomData))
     }
 
     fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc> {
@@ -46,14 +42,14 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
         let Some(claim) = &cx.claim else {
             return Err(Failure::permanent("the worker runs a delivery without a claim"));
         };
-        let after_unknown = cx.channels.after_unknown(Self::BY);
+        let after_unknown = cx.channels.after_unknown(C::CHANNEL);
         if claim.unsettled && after_unknown == Some(AfterUnknown::Stop) {
             return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, "its worker was lost while sending"))));
         }
         if !claim.is_theirs {
             return Ok(Outcome::Done(Plan::receipt(Receipt {
                 state: Delivered::Failed,
-                reason: Some(if Self::BY == Channel::WebPush { "subscription_gone" } else { "address_gone" }),
+                reason: Some(if C::CHANNEL == Channel::WebPush { "subscription_gone" } else { "address_gone" }),
                 provider: NOBODY.into(),
                 provider_id: None,
                 answer: NOBODY.into(),
@@ -62,7 +58,7 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
             })));
         }
         let now = cx.clock.now();
-        let overridden = match wish(claim, Self::BY, now, cx.not_after) {
+        let overridden = match wish(claim, C::CHANNEL, now, cx.not_after) {
             Wish::Send => false,
             Wish::SendAnyway => true,
             Wish::Drop(reason) => return Ok(Outcome::Skipped(reason)),
@@ -78,9 +74,9 @@ impl<const CHANNEL: usize> Job for Deliver<CHANNEL> {
             created_at: claim.created_at,
             ttl: (cx.not_after - now).to_std().unwrap_or(Duration::ZERO),
         };
-        let sent = cx.channels.send(Self::BY, &parcel, cx.meta.trace.as_deref()).await;
+        let sent = cx.channels.send(C::CHANNEL, &parcel, cx.meta.trace.as_deref()).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs a delivery by a channel that it lacks"))?;
-        outcome(Self::BY, sent, after_unknown, overridden, cx)
+        outcome(C::CHANNEL, sent, after_unknown, overridden, cx)
     }
 }
 

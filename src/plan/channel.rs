@@ -2,7 +2,14 @@
 
 use crate::kind::Kind;
 
-/// Makes [`Channel`] from one line a channel: its name in the ledger, and from that the name of its kind.
+/// A channel as a type: the deliveries of each channel are a kind of their own.
+pub trait By: Send + Sync + 'static {
+    /// The channel.
+    const CHANNEL: Channel;
+}
+
+/// Makes [`Channel`] and the types of [`by`] from one line a channel: its name in the ledger, and from that the name of
+/// its kind.
 macro_rules! channels {
     ($($(#[$text:meta])* $channel:ident = $name:literal,)*) => {
         /// A way to reach a person.
@@ -24,6 +31,21 @@ macro_rules! channels {
             pub const fn kind(self) -> Kind {
                 Kind::delivery(match self { $(Self::$channel => concat!("deliver.", $name),)* })
             }
+        }
+
+        /// Each channel as a type.
+        pub mod by {
+            use super::{By, Channel};
+
+            $(
+                $(#[$text])*
+                #[derive(Debug)]
+                pub struct $channel;
+
+                impl By for $channel {
+                    const CHANNEL: Channel = Channel::$channel;
+                }
+            )*
         }
     };
 }

@@ -8,7 +8,7 @@ use futures::future::join_all;
 
 use super::{
     state::{Scheduler, Tally},
-    timing::{Decision, Timing},
+    timing::{Firing, Timing},
 };
 use crate::{
     checkpoint::{self, Step},
@@ -74,9 +74,9 @@ impl Scheduler {
     }
 
     /// Returns the decision and the last job's id.
-    async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Decision, Option<String>), String> {
+    async fn fire(&self, row: &ScheduleRow, now: DateTime<Utc>) -> Result<(Firing, Option<String>), String> {
         let name = &row.spec.name;
-        let Some(next) = row.next.at else { return Ok((Decision::default(), None)) };
+        let Some(next) = row.next.at else { return Ok((Firing::default(), None)) };
         // An unreadable one stays due: a newer version may have saved it.
         let timing = Timing::read(&row.spec)?;
         // A row that makes the calendar panic must not stop other schedules.
@@ -133,11 +133,11 @@ fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submiss
     }
 }
 
-fn go_on(row: &ScheduleRow, decision: Decision, job_id: Option<String>) -> Advance {
+fn go_on(row: &ScheduleRow, decision: Firing, job_id: Option<String>) -> Advance {
     let last = decision.publish.last().copied().zip(job_id);
     Advance {
         id: row.id.clone(),
-        next: if decision == Decision::default() { NextInstant::default() } else { decision.next },
+        next: if decision == Firing::default() { NextInstant::default() } else { decision.next },
         last: last.map(|(at, job_id)| PublishedInstant { at, job_id }),
         fired: i64::try_from(decision.publish.len()).unwrap_or(i64::MAX),
         missed: i64::try_from(decision.missed).unwrap_or(i64::MAX),

@@ -42,9 +42,9 @@ pub struct Timing {
     jitter: TimeDelta,
 }
 
-/// Decision about a due schedule.
+/// The instants of a due schedule that are published, and how it goes on.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Decision {
+pub struct Firing {
     /// Instants to publish, oldest first.
     pub publish: Vec<DateTime<Utc>>,
     /// Missed instants not published, at most a thousand.
@@ -115,7 +115,7 @@ impl Timing {
 
     /// Decides about a schedule whose next instant is `next`.
     #[must_use]
-    pub fn decide(&self, next: DateTime<Utc>, now: DateTime<Utc>) -> Decision {
+    pub fn decide(&self, next: DateTime<Utc>, now: DateTime<Utc>) -> Firing {
         let mut due = Vec::new();
         let mut rest = Some(next);
         // Skip to instants that may be on time.
@@ -141,7 +141,7 @@ impl Timing {
         let missed = late.len().saturating_sub(made_up.len());
         let note = (!late.is_empty()).then(|| note(late.len(), &made_up, now));
         let publish: Vec<_> = made_up.into_iter().chain(on_time).collect();
-        Decision { publish, missed, note, next: self.next(rest) }
+        Firing { publish, missed, note, next: self.next(rest) }
     }
 
     /// For counting, up to a thousand.

@@ -3,7 +3,7 @@
 use async_nats::jetstream::{self, context::ConsumerInfoErrorKind};
 use chrono::{DateTime, Utc};
 
-use super::{Consumer, ServerError, Streams, is_missing, server_error};
+use super::{DeclaredConsumer, ServerError, Streams, is_missing, server_error};
 
 /// Load of a queue.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub struct Load {
     pub oldest: Option<DateTime<Utc>>,
 }
 
-impl Consumer {
+impl DeclaredConsumer {
     /// The advisory consumer is not a queue.
     #[must_use]
     pub fn is_queue(&self) -> bool {

@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::{Consumer, Difference, Streams, compare, missing};
+use super::{DeclaredConsumer, Difference, Streams, compare, missing};
 
 /// An API error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -46,7 +46,7 @@ impl Streams {
     }
 }
 
-impl Consumer {
+impl DeclaredConsumer {
     /// `JOBS.reminder_medication`
     #[must_use]
     pub fn place(&self) -> String {
