@@ -288,7 +288,7 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
     }
 }
 
-/// Notices a lost database without jobs, and its return while consumers wait.
+/// Notices a lost database while no job needs it, and its return while consumers wait.
 async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationToken) {
     loop {
         match store.ping().await {
