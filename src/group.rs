@@ -1,7 +1,6 @@
-//! Group commit: asks that arrive while a statement is under way share the next one.
+//! Group commit: asks that arrive during a statement share the next one.
 //!
-//! A group of writes waits for the database as long as somebody waits for its answer, so that a lost database holds jobs
-//! and fails none. A group that fails on data is split until only the offender fails.
+//! Groups of writes wait for a lost database. A group refused for its data is split until only the offender fails.
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
@@ -12,18 +11,18 @@ use tokio::{
 
 use crate::{health::Health, store::StoreError, telemetry::metrics::GroupMetrics};
 
-/// The first wait after the database has not answered; doubled up to [`LONGEST_WAIT`].
+/// The first wait after a missing answer, doubled up to [`LONGEST_WAIT`].
 const FIRST_WAIT: Duration = Duration::from_millis(100);
 const LONGEST_WAIT: Duration = Duration::from_secs(5);
 
-/// How long a statement may take before it is given again. It may have gone through: every batch bears repetition.
+/// How long a statement may take before it is repeated.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The most deliveries that share one statement, and the most of all that is no more than a row each.
+/// The most asks of about one row each, such as deliveries, in a statement.
 pub const GROUP: usize = 200;
 
-/// The most jobs of the first two stages that do, each of which is many rows. By more than that, one statement takes so long
-/// that all who wait for it go in step: the database rests while they seal, and they rest while it writes.
+/// The most jobs of the first two stages in a statement. Larger batches make database and workers alternate instead of
+/// overlap.
 pub const JOBS: usize = 50;
 
 /// A statement that answers many asks at once.
@@ -33,21 +32,20 @@ pub trait Batch: Send + Sync + 'static {
     /// Its answer.
     type Answer: Send + 'static;
 
-    /// What metrics call it.
+    /// The name in metrics.
     const NAME: &'static str;
 
-    /// Whether a database that is away is waited for. Otherwise those who ask are told.
+    /// Whether asks wait for a lost database. Otherwise they are refused.
     const WAITS: bool = true;
 
-    /// How long asks gather before the next statement, where nobody waits for its answer.
+    /// The pause after a statement, for asks whose answers nobody awaits.
     const REST: Duration = Duration::ZERO;
 
-    /// Answers all asks in their order, or none. Asks whose answer was lost are put again, so the same ask twice must
-    /// have one effect.
+    /// Answers all asks in order, or none. Must be idempotent: asks are repeated if the answer is lost.
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
 }
 
-/// A batch that is one function of the store.
+/// Makes a [`Batch`] of one function of the store.
 macro_rules! batch {
     ($name:ident($label:literal $(, $constant:ident = $value:expr)?): $ask:ty => $answer:ty, $function:ident) => {
         struct $name($crate::store::Store);
@@ -69,15 +67,14 @@ macro_rules! batch {
 }
 pub(crate) use batch;
 
-/// Why one ask was refused, while its neighbours were answered.
+/// Why one ask was refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// The database refuses its data.
     Data(String),
-    /// The database answers what this program does not understand.
+    /// The database gave an unexpected answer.
     Fault(String),
-    /// The database is away. Groups of writes wait for it: only reads are refused by this, and what is asked outside of a
-    /// group.
+    /// The database is away. Groups of writes wait instead.
     Unavailable(String),
 }
 
@@ -93,7 +90,7 @@ impl From<StoreError> for Refused {
 
 type Waiting<B> = (<B as Batch>::Ask, oneshot::Sender<Result<<B as Batch>::Answer, Refused>>);
 
-/// The entrance to a batch. The task behind it ends when the last entrance is dropped.
+/// A handle to a batch's task.
 #[derive(Debug)]
 pub struct Group<B: Batch> {
     asks: mpsc::Sender<Waiting<B>>,
@@ -106,7 +103,7 @@ impl<B: Batch> Clone for Group<B> {
 }
 
 impl<B: Batch> Group<B> {
-    /// Starts the task; `limit` is the most asks that share a statement.
+    /// Starts the task. A statement has at most `limit` asks.
     #[must_use]
     pub fn start(batch: B, limit: usize, health: Arc<Health>) -> Self {
         let metrics = health.metrics().group(B::NAME);
@@ -127,10 +124,10 @@ impl<B: Batch> Group<B> {
         Self { asks }
     }
 
-    /// Asks, and waits for the answer for as long as it takes: drop the future to give up.
+    /// Asks, and waits for the answer. Drop the future to give up.
     ///
     /// # Errors
-    /// If this ask is refused. A database that is away is no error where the batch waits for it.
+    /// If this ask is refused.
     pub async fn ask(&self, ask: B::Ask) -> Result<B::Answer, Refused> {
         let (reply, answer) = oneshot::channel();
         let stopped = || Refused::Fault("the worker is stopping".into());
@@ -138,10 +135,9 @@ impl<B: Batch> Group<B> {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Tells what nobody has to wait for. It is lost where the database is away, and where the worker stops.
+    /// Asks without waiting. The ask is lost if the database is away or the worker stops.
     pub async fn tell(&self, ask: B::Ask) {
         let (reply, _) = oneshot::channel();
-        // Refused only by a worker that stops.
         let _ = self.asks.send((ask, reply)).await;
     }
 }
@@ -197,7 +193,7 @@ async fn answer<B: Batch>(
     }
 }
 
-/// The other end may have given up; that is its right.
+/// Answers an ask. Its sender may have given up.
 fn send<A>(reply: &mut Option<oneshot::Sender<Result<A, Refused>>>, answer: Result<A, Refused>) {
     if let Some(reply) = reply.take() {
         let _ = reply.send(answer);
@@ -212,7 +208,7 @@ mod tests {
 
     use super::*;
 
-    /// Squares numbers; refuses negative ones; is away as often as told.
+    /// Squares numbers, refuses negative ones, and is away `away` times.
     #[derive(Default)]
     struct Squares {
         away: Mutex<u32>,
@@ -251,7 +247,7 @@ mod tests {
         assert!(sizes.lock().unwrap().len() < 5, "fifty asks, a few statements: {:?}", sizes.lock().unwrap());
     }
 
-    /// The same for those who do not wait.
+    /// As [`Squares`], without waiting.
     struct Roots(Squares);
 
     impl Batch for Roots {
@@ -282,7 +278,7 @@ mod tests {
         let sizes = Arc::new(Mutex::new(Vec::new()));
         let group = Group::start(Squares { sizes: Arc::clone(&sizes), ..Squares::default() }, 100, Health::new());
         group.tell(3).await;
-        // In its turn, after what was told.
+        // Runs after the first.
         group.ask(4).await.unwrap();
         assert_eq!(sizes.lock().unwrap().iter().sum::<usize>(), 2);
     }

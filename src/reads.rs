@@ -1,7 +1,4 @@
-//! Grouped reads: jobs that ask in the same moment share one statement.
-//!
-//! A job reads within its own timeout, so this does not wait for a database that is away: the job is told, and held
-//! without burning an attempt.
+//! Grouped reads: concurrent jobs share a statement. Reads do not wait for a lost database: the job is held.
 
 use std::sync::Arc;
 
@@ -14,7 +11,7 @@ use crate::{
     store::{MedicationAsk, MedicationRecord, PeopleAsk, Store},
 };
 
-/// The reads of one worker. Cheap to clone.
+/// The reads of a worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
     medications: Group<Medications>,
@@ -34,8 +31,7 @@ impl Reads {
         }
     }
 
-    /// A medication, its dose at `scheduled_time`, its family, and how to reach them with a notification of the type
-    /// `kind`. `None` if it does not exist.
+    /// A medication, its dose at `scheduled_time`, and the family to notify of `kind`. `None` if it is gone.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -48,7 +44,7 @@ impl Reads {
         self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time }).await
     }
 
-    /// The users among these who exist, and how to reach them with notifications of this type.
+    /// The existing users, and how to notify them.
     ///
     /// # Errors
     /// If the database does not answer.

@@ -1,4 +1,4 @@
-//! `carebell run`: the worker, from its first connection to its last flush.
+//! `carebell run`: the worker, from first connection to last flush.
 
 use std::{
     future::Future,
@@ -42,47 +42,45 @@ use crate::{
     templates::{LoadError, Templates},
 };
 
-/// Between two looks at a server that is not there yet.
+/// The wait between attempts to start.
 const START_RETRY: Duration = Duration::from_millis(500);
 
-/// Between two looks at whether the database answers.
+/// The interval of database pings.
 const PING_EVERY: Duration = Duration::from_secs(5);
 
-/// Between two looks at whether the NATS client still runs, which asks nothing of the server. A worker whose client has
-/// ended does nothing until it is started again.
+/// The interval of checks that the NATS client runs. They ask nothing of the server.
 const CLIENT_EVERY: Duration = Duration::from_millis(500);
 
-/// How long the last words to each server may take.
+/// The most that closing a connection may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why a worker could not start, or ended. The process exits with 1.
+/// Why a worker could not start, or ended: exit code 1.
 #[derive(Debug, thiserror::Error)]
 pub enum WorkerError {
     /// A variable is missing or malformed.
     #[error("{0}")]
     Config(#[from] ConfigError),
-    /// An override of a queue is wrong.
+    /// A queue override is wrong.
     #[error("{0}")]
     Streams(#[from] FileError),
     /// A template is wrong.
     #[error("{0}")]
     Templates(#[from] LoadError),
-    /// The health port cannot be had.
+    /// The health port is not available.
     #[error("HEALTH_PORT cannot be served: {0}")]
     Port(std::io::Error),
-    /// The port of callbacks cannot be had.
+    /// The callback port is not available.
     #[error("PUBLIC_PORT cannot be served: {0}")]
     PublicPort(std::io::Error),
-    /// A server did not come up in time, or does not let the worker do what it must.
+    /// A server is missing or refuses a permission.
     #[error("{0}")]
     Start(String),
 }
 
-/// Runs until `stop`, then drains. The health port answers from the first moment, so that a start that takes long can
-/// be seen into.
+/// Runs until `stop`, then drains. The health port answers during a slow start too.
 ///
 /// # Errors
-/// If the configuration is wrong, or a server is not there within the start timeout.
+/// If the configuration is wrong, or a server is missing after the start timeout.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerError> {
     if let Some(step) = config.abort_at {
         checkpoint::abort_at(step);
@@ -154,17 +152,17 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         pipeline.drain(config.drain_timeout).await;
     }
     if let Some(scheduling) = scheduling {
-        // Cancelled at its next wait; what it had locked stays due.
+        // Cancelled at its next wait; locked schedules stay due.
         scheduling.abort();
     }
     drop((parts, effects));
-    // Both would wait for a server that is away; what they did not get is settled after its redelivery.
+    // Both would wait for a lost server. Unflushed messages are redelivered.
     if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
         warn!("the last acknowledgements could not be flushed");
     }
     closing.cancel();
     if let Some(listening) = listening {
-        // What a provider is saying at this moment is written yet: it says most things once.
+        // Finishes open reports: providers send most only once.
         let _ = timeout(CLOSE_TIMEOUT, listening.ended).await;
     }
     let _ = timeout(CLOSE_TIMEOUT, store.close()).await;
@@ -206,7 +204,7 @@ fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigEr
     sender.map_err(config::from_channel)
 }
 
-/// Receives status callbacks, where there is a port for them.
+/// Receives status callbacks, if a port is configured.
 fn listen(
     config: &Config,
     store: &Store,
@@ -223,7 +221,7 @@ fn listen(
     Ok(Some(listening))
 }
 
-/// Waits until both servers, and what is on them, pass the self-tests.
+/// Waits until both servers pass the self-tests.
 async fn start(
     config: &Config,
     streams: &Streams,
@@ -253,7 +251,7 @@ async fn start(
     }
 }
 
-/// Why a part has not come up.
+/// Why a part did not come up.
 struct GivenUp(String);
 
 fn with_others_that_are_down(mut text: String, health: &Health) -> String {
@@ -267,8 +265,7 @@ fn with_others_that_are_down(mut text: String, health: &Health) -> String {
     text
 }
 
-/// Tries again until it works, the deadline has passed, or there is nothing to wait for; a part that is down is told of
-/// once.
+/// Tries until it works, the deadline passes, or waiting cannot help.
 async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
     deadline: Instant,
     part: &'static str,
@@ -292,7 +289,7 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
     }
 }
 
-/// Notices a database that is away while no job needs it, and one that is back while all consumers wait for it.
+/// Notices a lost database while no job needs it, and its return while consumers wait.
 async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationToken) {
     loop {
         match store.ping().await {
@@ -306,8 +303,8 @@ async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationTok
     }
 }
 
-/// Notices a NATS client that has ended by itself, which it does on a message that it cannot parse. Nothing else would:
-/// it reports no disconnection, and every pull would wait for ever.
+/// Notices a NATS client that ended itself over a message that it cannot parse. It reports nothing, and every pull would
+/// wait for ever.
 async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: CancellationToken, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(CLIENT_EVERY)).await.is_some() {
         if let Ok(Err(error)) = timeout(PING_EVERY, client.flush()).await {
@@ -318,12 +315,12 @@ async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: Cance
     }
 }
 
-/// Twice the longest `ack_wait`: by then a redelivery would have finished what a lost worker had planned.
+/// Twice the longest `ack_wait`: a redelivery would have published the children by then.
 fn reconcile_age(streams: &Streams) -> Duration {
     2 * ack_wait(streams)
 }
 
-/// The longest of all queues.
+/// The longest `ack_wait` of all queues.
 fn ack_wait(streams: &Streams) -> Duration {
     streams.consumers().iter().map(|consumer| consumer.config.ack_wait).max().unwrap_or(Duration::from_secs(30))
 }

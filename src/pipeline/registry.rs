@@ -1,4 +1,4 @@
-//! The kinds that a worker can run, and how a body becomes a job of one of them.
+//! The kinds of a worker, and their decoders.
 
 use std::{collections::HashMap, future::Future, marker::PhantomData, pin::Pin, sync::Arc};
 
@@ -12,10 +12,10 @@ use crate::{
     wire,
 };
 
-/// What one kind's work will come to.
+/// A job's work under way.
 pub type Work = Pin<Box<dyn Future<Output = Result<Outcome, Failure>> + Send>>;
 
-/// A job whose kind is known only at run time.
+/// A job of any kind.
 pub trait Runnable: Send {
     /// See [`Job::default_expiry`].
     fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc>;
@@ -24,22 +24,22 @@ pub trait Runnable: Send {
     fn work(self: Box<Self>, cx: Context) -> Work;
 }
 
-/// Reads the jobs of one kind.
+/// Decodes jobs of a kind.
 pub trait Decoder: Send + Sync {
     /// Reads and checks a body.
     ///
     /// # Errors
-    /// Says what cannot be read, and where; never what the body holds.
+    /// Names problem and place, never the content.
     fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String>;
 
-    /// The body as canonical protobuf JSON, for a person to read and correct. It need not be valid as a job.
+    /// The body as canonical protobuf JSON. It need not be a valid job.
     ///
     /// # Errors
-    /// As [`Decoder::decode`], if it is not even a message of the kind.
+    /// If it is no message of the kind.
     fn to_json(&self, body: &Bytes, form: Form) -> Result<serde_json::Value, String>;
 }
 
-/// The kinds of a worker. `jobs::registry` makes it.
+/// The kinds of a worker.
 #[derive(Clone, Default)]
 pub struct Registry {
     kinds: Vec<Kind>,
@@ -55,7 +55,7 @@ impl Registry {
         self
     }
 
-    /// The kinds, in the order in which they were added.
+    /// The kinds, in order.
     #[must_use]
     pub fn kinds(&self) -> &[Kind] {
         &self.kinds

@@ -1,28 +1,27 @@
-//! What a provider reports of a delivery after it took charge of it, and what that makes of the ledger row.
+//! Provider reports about a delivery, and their effect on its ledger row.
 //!
-//! Reports come late, twice and in any order, also before the worker has recorded what it was answered. So they are
-//! ranked, and a row keeps the highest that it has had: whatever the order, it ends the same. What a worker records is
-//! below all of them, but for `sent`, which says the same as [`Report::Underway`].
+//! Reports come late, twice and in any order, even before the worker records the answer. So they are ranked, and a row
+//! keeps the highest. The worker's own records rank lowest, except `sent`, which equals [`Report::Underway`].
 
-/// What became of a message or call, as its provider has it. Ordered: a later one may only raise what is on record.
+/// A provider's report about a message or call, in rising rank.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Report {
-    /// It was taken, and is on its way.
+    /// Accepted, and on its way.
     Underway,
-    /// It ended without reaching anybody.
+    /// Reached nobody.
     Failed(Undelivered),
-    /// It reached the person's device, or the call was answered.
+    /// Reached the device, or the call was answered.
     Delivered,
 }
 
-/// How a message or call came to nothing.
+/// Why a message or call reached nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Undelivered {
-    /// A message, or a call that could not be set up.
+    /// A message, or a call that failed to connect.
     Undelivered,
-    /// A call that was called off.
+    /// A cancelled call.
     Canceled,
-    /// A line that was engaged.
+    /// The line was busy.
     Busy,
     /// Nobody answered the call.
     NoAnswer,
@@ -44,20 +43,20 @@ impl Undelivered {
 }
 
 impl Report {
-    /// The report that a ledger row of this state and reason is as good as; none where no provider has said anything.
+    /// The report that a row's state and reason correspond to; `None` before the first report.
     #[must_use]
     pub fn on_record(state: &str, reason: Option<&str>) -> Option<Self> {
         let failed = || Undelivered::ALL.into_iter().find(|how| Some(how.name()) == reason).map(Self::Failed);
         match state {
             "sent" => Some(Self::Underway),
             "delivered" => Some(Self::Delivered),
-            // With another reason it is what the worker was answered, which a provider that reports has taken back.
+            // Other reasons are the worker's own record, which a report overrides.
             "failed" => failed(),
             _ => None,
         }
     }
 
-    /// State and reason of a row after this report, where it changes them.
+    /// The new state and reason, if this report changes them.
     #[must_use]
     pub fn changes(self, state: &str, reason: Option<&str>) -> Option<(&'static str, Option<&'static str>)> {
         if Some(self) <= Self::on_record(state, reason) {
@@ -79,11 +78,11 @@ mod tests {
 
     type Row = (&'static str, Option<&'static str>);
 
-    /// What happens to a row that a worker has claimed.
+    /// An event of a claimed row.
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Told(Report),
-        /// The worker's own record, which `Store::record_deliveries` writes only while it holds the claim.
+        /// The worker's own record, written only while it holds the claim.
         Recorded(Row),
     }
 

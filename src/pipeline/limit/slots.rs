@@ -1,4 +1,4 @@
-//! The arithmetic of slots: how many to book, when each begins, and whose it is. The present is always given.
+//! The arithmetic of time slots. Callers pass the present.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -10,34 +10,33 @@ use crate::{
     store::{BookAsk, Booked},
 };
 
-/// So much time's slots are booked at once, and one at least. A process that dies takes no more with it.
+/// The span booked at once, at least one slot. A process that dies loses no more.
 pub const BOOKING: Duration = Duration::from_millis(100);
 
-/// Nothing is booked that begins later than this. Far enough for fifty processes that each book a tenth of a second.
+/// How far ahead slots are booked: enough for fifty processes.
 pub const HORIZON: Duration = Duration::from_secs(5);
 
-/// Slots of the last while that nobody booked may be made up for, so that a hesitation costs nothing.
+/// How old an unbooked slot may be to be made up.
 const SAVED: Duration = Duration::from_millis(100);
 
-/// A slot that began longer ago than this is over. With [`SAVED`], what starts within ten seconds was due within 10.5.
+/// How long a slot is valid. With [`SAVED`], ten seconds hold the starts of at most 10.5.
 const LAPSE: Duration = Duration::from_millis(400);
 
-/// What came of a booking.
+/// The result of a booking.
 #[derive(Debug, PartialEq, Eq)]
 pub enum SlotAnswer {
-    /// Slots, at least one, in order. Where they are the last of those that were booked, what they end at.
+    /// Slots in order, and the booking's end if these are its last.
     Slots(VecDeque<Instant>, Option<DateTime<Utc>>),
-    /// None; ask again after this.
+    /// No slot; ask again after this.
     Later(Duration),
 }
 
-/// How many slots one process books at once.
+/// The slots that a process books at once.
 pub fn per_booking(rate: &Rate) -> usize {
     rate.within(BOOKING).max(1)
 }
 
-/// What to ask for these bookings together: how many slots, and the statement's parameters. Of a rate so slow that a
-/// slot is longer than the horizon it is one.
+/// The number of slots for these asks, at least one, and the statement's parameters.
 pub fn book_ask(rate: &Rate, asks: &[usize]) -> (usize, BookAsk) {
     let most = rate.within(HORIZON).max(1);
     let count = asks.iter().fold(0_usize, |sum, ask| sum.saturating_add(*ask)).clamp(1, most);
@@ -45,9 +44,9 @@ pub fn book_ask(rate: &Rate, asks: &[usize]) -> (usize, BookAsk) {
     (count, BookAsk { time: rate.time_for(count), horizon: HORIZON, saved: SAVED, furthest })
 }
 
-/// Shares what was booked among those who asked, in their order.
+/// Shares booked slots among the asks, in order.
 pub fn share(rate: &Rate, asks: &[usize], count: usize, booked: &Booked, answered: Instant) -> Vec<SlotAnswer> {
-    // What is past begins now.
+    // Past slots begin now.
     let ahead = booked.ahead.to_std().unwrap_or_default();
     let begin = |number| answered + (ahead + rate.time_for(number)).saturating_sub(rate.time_for(count));
     let mut slots: VecDeque<Instant> = (0..count).filter(|_| booked.granted).map(begin).collect();
@@ -63,7 +62,7 @@ pub fn share(rate: &Rate, asks: &[usize], count: usize, booked: &Booked, answere
     asks.iter().map(answer).collect()
 }
 
-/// Slots that were booked for messages that have not come yet, and when the last ones came.
+/// Slots for expected messages, and when recent ones came.
 #[derive(Debug, Default)]
 pub struct Spare {
     slots: VecDeque<Instant>,
@@ -71,7 +70,7 @@ pub struct Spare {
 }
 
 impl Spare {
-    /// The next slot that is not over.
+    /// The next valid slot.
     pub fn take(&mut self, now: Instant) -> Option<Instant> {
         while let Some(slot) = self.slots.pop_front() {
             if is_fresh(slot, now) {
@@ -82,12 +81,12 @@ impl Spare {
         None
     }
 
-    /// Adds slots, which begin after those that are there.
+    /// Adds later slots.
     pub fn put(&mut self, slots: VecDeque<Instant>) {
         self.slots.extend(slots);
     }
 
-    /// How many are to be expected before slots that begin now are over: as many as came in so long.
+    /// The messages to expect while a slot is valid: as many as came in that span.
     pub fn expected(&mut self, now: Instant) -> usize {
         while self.taken.front().is_some_and(|taken| now.saturating_duration_since(*taken) > LAPSE) {
             self.taken.pop_front();
@@ -96,7 +95,7 @@ impl Spare {
     }
 }
 
-/// Whether a job may still be started at this slot.
+/// Whether a job may still start at this slot.
 pub fn is_fresh(slot: Instant, now: Instant) -> bool {
     now.saturating_duration_since(slot) <= LAPSE
 }

@@ -1,4 +1,4 @@
-//! The limit itself, in many workers, over a row in memory and in a time of its own.
+//! The limit in many workers, with a row in memory and paused time.
 
 use std::sync::Mutex;
 
@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 
-/// What `store/rate_limits.rs` says in SQL.
+/// `store/rate_limits.rs`, in memory.
 struct Memory {
     epoch: Instant,
     free_at: Mutex<Option<Instant>>,
@@ -18,7 +18,6 @@ struct Memory {
 
 impl Memory {
     fn new(latency: Duration) -> Arc<Self> {
-        // Far from the beginning of time, so that there is something before it.
         let epoch = Instant::now();
         Arc::new(Self { epoch, free_at: Mutex::default(), statements: Mutex::default(), latency })
     }
@@ -60,7 +59,7 @@ impl Row for Arc<Memory> {
     }
 }
 
-/// A queue and what was started of it.
+/// A queue, and its starts.
 #[derive(Default)]
 struct Town {
     waiting: Mutex<usize>,
@@ -75,7 +74,7 @@ impl Town {
         taken
     }
 
-    /// The most and the fewest starts of any ten seconds. Those that the end cuts off are not among the latter.
+    /// The most and fewest starts of any ten seconds; the fewest of whole windows only.
     fn windows(&self) -> (usize, usize) {
         let started = self.started.lock().unwrap();
         let until = |from: Instant| started.partition_point(|at| *at < from + Duration::from_secs(10));
@@ -85,7 +84,7 @@ impl Town {
     }
 }
 
-/// A consumer with ten permits, of jobs that take no time.
+/// A consumer with ten permits and instant jobs.
 fn worker(rate: &str, row: &Arc<Memory>, town: &Arc<Town>, seed: u64) -> JoinHandle<()> {
     let limit = Limit::start(Rate::parse(rate).unwrap(), Arc::clone(row), Random::seeded(seed), Health::new());
     let town = Arc::clone(town);
@@ -103,7 +102,7 @@ fn worker(rate: &str, row: &Arc<Memory>, town: &Arc<Town>, seed: u64) -> JoinHan
                 });
             }
             if taken < ahead.most() {
-                // A pull that waits is woken by the next message.
+                // The next message wakes a waiting pull.
                 let has_booked = ahead.has_booked();
                 ahead.close().await;
                 if !has_booked {
@@ -163,7 +162,7 @@ async fn an_idle_queue_asks_for_nothing_and_its_slots_do_not_add_up() {
     assert!(most <= 526 && fewest >= 495, "{fewest} to {most}");
 }
 
-/// Ten at a time, 24 or 44 a second: a queue that is idle for moments, and behind for moments.
+/// Ten at a time, 24 or 44 a second: now idle, now behind.
 #[tokio::test(start_paused = true)]
 async fn what_comes_below_the_rate_is_not_held_up_and_asks_less_often_than_it_comes() {
     for (pause_ms, workers) in [340, 160].into_iter().flat_map(|pause| [1, 2, 5].map(|workers| (pause, workers))) {
@@ -183,7 +182,7 @@ async fn what_comes_below_the_rate_is_not_held_up_and_asks_less_often_than_it_co
     }
 }
 
-/// A limit that is slow, and messages that come one by one: none waits longer than the rate asks for.
+/// A slow limit, and single messages: none waits longer than necessary.
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_not_needed_is_the_next_message_s() {
     let (row, town) = (Memory::new(Duration::from_millis(1)), Arc::<Town>::default());
@@ -195,7 +194,7 @@ async fn a_slot_that_is_not_needed_is_the_next_message_s() {
         sleep(Duration::from_secs(1)).await;
         assert_eq!(town.started.lock().unwrap().len(), before + 1, "there was a slot");
     }
-    // Two at once: the second waits for its slot, and a third that comes after that is free has its own.
+    // Two at once: the second waits for its slot. A later third has its own.
     sleep(Duration::from_mins(14)).await;
     *town.waiting.lock().unwrap() += 2;
     sleep(Duration::from_mins(11)).await;
@@ -209,7 +208,7 @@ async fn a_slot_that_is_not_needed_is_the_next_message_s() {
     worker.abort();
 }
 
-/// A pull that takes long, or a process that stands still.
+/// After a slow pull, or in a process that stood still.
 #[tokio::test(start_paused = true)]
 async fn slots_that_have_passed_are_not_made_up_for() {
     let row = Memory::new(Duration::from_millis(1));
@@ -236,7 +235,7 @@ async fn a_row_that_another_clock_or_rate_wrote_holds_nobody_up_for_long() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Workers that come and go at random, over a queue that is empty and full by turns.
+    /// Workers come and go at random; the queue is empty and full by turns.
     #[test]
     fn no_ten_seconds_have_more_than_the_rate_and_a_tenth(
         rate in prop::sample::select(vec!["50/s", "100/min", "20/s", "333/s", "60/min"]),
@@ -248,7 +247,7 @@ proptest! {
             let (row, town) = (Memory::new(Duration::from_millis(latency_ms)), Arc::<Town>::default());
             let mut workers: Vec<Option<JoinHandle<()>>> = (0..5).map(|_| None).collect();
             for (seed, (wait_ms, which, more)) in (0..).zip(changes) {
-                // A worker that is there goes in the midst of it, and one that is not comes.
+                // A running worker ends, or a missing one starts.
                 workers[which] = match workers[which].take() {
                     Some(gone) => { gone.abort(); None }
                     None => Some(worker(rate, &row, &town, seed)),
