@@ -9,11 +9,10 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{health::Health, store::StoreError, telemetry::metrics::GroupMetrics};
+use crate::{health::Health, retry::DoublingWait, store::StoreError, telemetry::metrics::GroupMetrics};
 
-/// The first wait after a missing answer, doubled up to [`LONGEST_WAIT`].
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// The waits after a missing answer.
+const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// How long a statement may take before it is repeated.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
@@ -153,7 +152,7 @@ async fn answer<B: Batch>(
     let mut replies: Vec<_> = replies.into_iter().map(Some).collect();
     let mut ranges: Vec<Range<usize>> = Vec::new();
     ranges.push(0..asks.len());
-    let mut wait = FIRST_WAIT;
+    let mut wait = WAIT;
     while let Some(range) = ranges.pop() {
         let run = timeout(STATEMENT_TIMEOUT, batch.run(&asks[range.clone()]));
         let silent = |_| Err(StoreError::Unavailable(format!("no answer within {STATEMENT_TIMEOUT:?}")));
@@ -162,7 +161,7 @@ async fn answer<B: Batch>(
             Ok(answers) => {
                 health.database_answers();
                 metrics.answered(range.len());
-                wait = FIRST_WAIT;
+                wait.reset();
                 for (reply, answer) in replies[range].iter_mut().zip(answers) {
                     send(reply, Ok(answer));
                 }
@@ -180,8 +179,7 @@ async fn answer<B: Batch>(
                 if replies[range.clone()].iter().flatten().all(oneshot::Sender::is_closed) {
                     continue;
                 }
-                sleep(wait).await;
-                wait = (wait * 2).min(LONGEST_WAIT);
+                wait.pass().await;
                 ranges.push(range);
             }
             Err(_) if range.len() > 1 => {
