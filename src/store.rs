@@ -25,7 +25,8 @@ mod upkeep;
 use std::{sync::LazyLock, time::Duration};
 
 use sqlx::{
-    Executor, PgPool, Row,
+    Executor, PgPool, Row, SqlStr,
+    migrate::{Migration, MigrationType, Migrator},
     postgres::{PgConnectOptions, PgPoolOptions, PgRow},
 };
 use tokio::time::timeout;
@@ -57,11 +58,17 @@ pub use self::{
 ///
 /// A schema that is newer is none of an older program's business: its worker runs on it, and its `migrate` leaves it be.
 /// So the pods of a rollout, and of one that is taken back, start in any order.
-static MIGRATIONS: LazyLock<sqlx::migrate::Migrator> = LazyLock::new(|| {
-    let mut migrations = sqlx::migrate!();
+static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
+    let migration = |&(number, name, sql): &(i64, &'static str, &'static str)| {
+        Migration::new(number, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
+    };
+    let mut migrations = Migrator::with_migrations(EMBEDDED.iter().map(migration).collect());
     migrations.set_ignore_missing(true);
     migrations
 });
+
+/// Number, name and text of each file in `migrations/`. Written by `build.rs`.
+const EMBEDDED: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// How statements of the groups are planned: once a connection, and by the indexes of the keys that they are given. Left
 /// alone, the planner takes a table that was empty when it looked for a small one, reads all of it for each group, and
