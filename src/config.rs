@@ -78,6 +78,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
     ("LOG_FORMAT", "text or json"),
     ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
+    ("CAREBELL_PACE", "a number from 1 to 100; only builds with debug assertions read it"),
 ];
 
 /// Where nothing else is set. Not the clients' usual `_INBOX`: whoever may subscribe to that, as most users may, could
@@ -163,6 +164,8 @@ pub struct Config {
     pub start_timeout: Duration,
     /// For tests of crashes.
     pub abort_at: Option<Step>,
+    /// For tests: fixed waits are divided by it ([`Clock::paced`](crate::clock::Clock::paced)). Defaults to 1.
+    pub pace: u32,
     /// What the worker does.
     pub duties: BTreeSet<Duty>,
 }
@@ -206,6 +209,7 @@ struct Limits {
     drain_timeout: Duration,
     start_timeout: Duration,
     abort_at: Option<Step>,
+    pace: u32,
 }
 
 /// How logs are written.
@@ -420,7 +424,14 @@ impl Source {
             drain_timeout: self.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
             start_timeout: self.duration("START_TIMEOUT", Duration::from_mins(1))?,
             abort_at: if cfg!(debug_assertions) { self.parse_with("CAREBELL_ABORT_AT", Step::parse)? } else { None },
+            pace: if cfg!(debug_assertions) { self.pace()? } else { 1 },
         })
+    }
+
+    fn pace(&self) -> Result<u32, ConfigError> {
+        let pace =
+            self.parse_with("CAREBELL_PACE", |text| text.parse().ok().filter(|pace| (1..=100).contains(pace)))?;
+        Ok(pace.unwrap_or(1))
     }
 
     fn path(&self, variable: &str) -> Result<Option<PathBuf>, ConfigError> {
@@ -457,6 +468,7 @@ impl Config {
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
             abort_at: limits.abort_at,
+            pace: limits.pace,
             duties: Duty::ALL.into(),
         })
     }
@@ -576,6 +588,7 @@ mod tests {
             ("NATS_INBOX_PREFIX", "secret."),
             ("TEMPLATES_DIR", "/no/such/secret"),
             ("CAREBELL_ABORT_AT", "secret"),
+            ("CAREBELL_PACE", "0"),
         ];
         for (variable, value) in mistakes {
             let source = Source::of(

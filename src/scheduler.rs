@@ -30,7 +30,7 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 
 /// After a pass that found what is due locked by another scheduler, and after one that could not publish all of it.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
-const STUCK_SLEEP: TimeDelta = TimeDelta::seconds(1);
+const STUCK_SLEEP: Duration = Duration::from_secs(1);
 
 /// How long a publish may take. What is locked for it, and what is due beside it, waits so long.
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(3);
@@ -105,7 +105,7 @@ impl Scheduler {
                 return;
             }
             self.health.set(SCHEDULER, Part::Down(format!("it has failed: {panic}")));
-            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+            let _ = stop.run_until_cancelled(sleep(self.clock.paced(AGAIN))).await;
         }
     }
 
@@ -148,7 +148,7 @@ impl Scheduler {
             if let Err(why) = listener {
                 tracing::warn!("changes are not heard at present, and seen within a minute: {why}");
             }
-            sleep(AGAIN).await;
+            sleep(self.clock.paced(AGAIN)).await;
         }
     }
 
@@ -169,7 +169,7 @@ impl Scheduler {
             if let Err(why) = within(self.mend(BATCH)).await {
                 tracing::warn!("schedules that are stuck, again soon: {why}");
             }
-            sleep(AGAIN).await;
+            sleep(self.clock.paced(AGAIN)).await;
         }
     }
 
@@ -193,7 +193,7 @@ impl Scheduler {
             }
             Err(why) => {
                 self.health.set(part, Part::Down(why));
-                AGAIN
+                self.clock.paced(AGAIN)
             }
         }
     }
@@ -209,9 +209,9 @@ impl Scheduler {
                 heard = None;
                 news.sooner.notify_one();
             }
-            let rest = next.unwrap_or(LOOK_AGAIN);
+            let rest = next.unwrap_or(self.clock.paced(LOOK_AGAIN));
             // Changes that are announced meanwhile are one.
-            sleep(LOOK_APART).await;
+            sleep(self.clock.paced(LOOK_APART)).await;
             tokio::select! {
                 () = sleep(rest) => {}
                 () = news.care.notified() => heard = Some(self.clock.now()),
@@ -289,7 +289,8 @@ impl Scheduler {
         }
         let next = within(async { self.store.next_reminder().await.map_err(|error| error.to_string()) }).await?;
         let until = self.until(next);
-        Ok(if stuck > 0 { until.max(STUCK_SLEEP) } else { until })
+        let stuck_sleep = TimeDelta::from_std(self.clock.paced(STUCK_SLEEP)).unwrap_or_default();
+        Ok(if stuck > 0 { until.max(stuck_sleep) } else { until })
     }
 
     /// How long until then. What is due already is another scheduler's.

@@ -29,7 +29,7 @@ use crate::clock::Clock;
 
 /// While a probe is under way, or a provider has as much as it may have at once, when a parked delivery looks again.
 /// Parking costs more than a look, and a probe may take as long as a send.
-const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// How much a provider is asked to do at once.
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +48,7 @@ impl Places {
 }
 
 /// While a probe is under way, when a queue that holds its pulls looks again.
-const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
+const PULL_AGAIN: Duration = Duration::from_secs(1);
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -242,7 +242,7 @@ impl Breaker {
             return Ok(Place { breaker: self, since: Instant::now(), _permit: permit });
         }
         self.is_quick.store(false, Relaxed);
-        Err(self.clock.now() + LOOK_AGAIN)
+        Err(self.clock.now() + self.clock.paced(LOOK_AGAIN))
     }
 
     /// Lets a send pass.
@@ -258,7 +258,7 @@ impl Breaker {
                 *inner = Inner::Probing { wait };
                 Ok(Pass { breaker: self, probe: true, reported: false })
             }
-            Inner::Probing { .. } => Err(now + LOOK_AGAIN),
+            Inner::Probing { .. } => Err(now + self.clock.paced(LOOK_AGAIN)),
         })
     }
 
@@ -281,7 +281,7 @@ impl Breaker {
             Inner::Closed(_) => Appetite::All,
             Inner::Open { until, .. } if now < until => Appetite::None(until),
             Inner::Open { .. } => Appetite::One,
-            Inner::Probing { .. } => Appetite::None(now + PULL_AGAIN),
+            Inner::Probing { .. } => Appetite::None(now + self.clock.paced(PULL_AGAIN)),
         })
     }
 
@@ -301,7 +301,7 @@ impl Breaker {
                     counts.add(health);
                     let bad = health != Health::Well && counts.are_too_bad(policy);
                     change = bad.then_some(State::Open);
-                    *inner = if bad { open(policy.first, now) } else { Inner::Closed(counts) };
+                    *inner = if bad { open(self.clock.paced(policy.first), now) } else { Inner::Closed(counts) };
                 }
                 Inner::Probing { .. } if probe && health == Health::Well => {
                     change = Some(State::Closed);
@@ -314,7 +314,7 @@ impl Breaker {
             let until = match *inner {
                 Inner::Closed(_) => None,
                 Inner::Open { until, .. } => Some(until),
-                Inner::Probing { .. } => Some(now + LOOK_AGAIN),
+                Inner::Probing { .. } => Some(now + self.clock.paced(LOOK_AGAIN)),
             };
             (until, change)
         })

@@ -45,8 +45,8 @@ impl Stuck {
         self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    fn add(&self, ids: impl Iterator<Item = String>) {
-        let until = Instant::now() + STUCK_FOR;
+    fn add(&self, ids: impl Iterator<Item = String>, wait: Duration) {
+        let until = Instant::now() + wait;
         self.lock().extend(ids.map(|id| (id, until)));
     }
 
@@ -109,7 +109,7 @@ impl Scheduler {
             tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, again soon: {why}");
         }
         pass.stuck = stuck.len();
-        self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()));
+        self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()), self.clock.paced(STUCK_FOR));
         pass.moved = moved.len();
         due.move_on(&moved).await.map_err(|error| error.to_string())?;
         Ok(pass)

@@ -43,7 +43,7 @@ pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue
             let depth = timeout(PATIENCE, streams.depth(&context, stream)).await;
             metrics.set_depth(metric, depth.ok().and_then(Result::ok).flatten());
         }
-        sleep(EVERY).await;
+        sleep(clock.paced(EVERY)).await;
     }
 }
 

@@ -345,7 +345,8 @@ fn the_readme_names_every_variable() {
     let readme = fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     for (variable, _) in config::VARIABLES {
         let documented = readme.contains(&format!("`{variable}`"));
-        assert_eq!(documented, *variable != "CAREBELL_ABORT_AT", "{variable}");
+        // These are for tests alone.
+        assert_eq!(documented, !variable.starts_with("CAREBELL_"), "{variable}");
     }
 }
 
