@@ -55,7 +55,10 @@ async fn database_like(template: &str) -> String {
     let (server, _) = SERVER
         .get_or_init(async || {
             let directory = guard::private_dir().unwrap();
-            let server = Postgres::start(&programs().await.postgres_bin, directory.path()).await.unwrap();
+            let bin = &programs().await.postgres_bin;
+            // With hundreds of databases, autovacuum would start a process several times a second.
+            let settings = [("autovacuum", "off")];
+            let server = Postgres::start_with(bin, directory.path(), &settings).await.unwrap();
             migrate(&server.url("postgres")).await;
             (server, directory)
         })
