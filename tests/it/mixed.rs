@@ -9,7 +9,7 @@ use carebell::dev::{phone_service, webhook_endpoint};
 use serde_json::json;
 use tokio::time::Instant;
 
-use crate::support::{LIMIT, Process, QUICK, Receivers, World};
+use crate::support::{LIMIT, Process, Receivers, STEADY, World};
 
 /// People who are reached the same way.
 struct Group {
@@ -158,11 +158,12 @@ fn planned() -> BTreeMap<(String, String, String), i64> {
 }
 
 #[tokio::test]
+#[ignore = "soak: 10,000 people"]
 async fn ten_thousand_people_are_reached_once_each_and_the_ledger_is_complete() {
     // Few enough at once for a busy machine to finish within `ack_wait`: redelivered messages are claimed twice.
     let overrides = [("email", 32), ("sms", 32), ("webhook", 32), ("web_push", 64)]
         .map(|(channel, places)| format!("deliver_{channel}_normal.concurrency={places}"));
-    let world = World::with_overrides(&format!("{QUICK},*.ack_wait=30s,{}", overrides.join(","))).await;
+    let world = World::with_overrides(&format!("{STEADY},{}", overrides.join(","))).await;
     let receivers = Receivers::start(&world).await;
     settle(&world, &receivers).await;
     let everyone: Vec<String> = people().map(|(_, id, _)| id).collect();
@@ -263,7 +264,7 @@ struct Outage {
 impl Outage {
     async fn new() -> Self {
         // Backoff long enough for the breaker to open before a delivery runs out of attempts.
-        let overrides = format!("{QUICK},deliver_sms_normal.backoff=fixed 5s,deliver_sms_normal.attempts=8");
+        let overrides = format!("{STEADY},deliver_sms_normal.backoff=fixed 5s,deliver_sms_normal.attempts=8");
         let world = World::with_overrides(&overrides).await;
         let receivers = Receivers::start(&world).await;
         receivers.hook(&world, "dan").await;
@@ -355,6 +356,7 @@ impl Outage {
 }
 
 #[tokio::test]
+#[ignore = "soak: 120 notifications by four channels, and an outage"]
 async fn a_provider_of_texts_that_refuses_slows_no_other_channel_and_loses_no_text() {
     let mut outage = Outage::new().await;
     let had = outage.run("503", phone_service::Behaviour::status(503)).await;
@@ -366,6 +368,7 @@ async fn a_provider_of_texts_that_refuses_slows_no_other_channel_and_loses_no_te
 /// A silent provider may have sent a text, so it is recorded as unknown and not sent again. At most the concurrency of the
 /// queue is affected before the breaker opens.
 #[tokio::test]
+#[ignore = "soak: 120 notifications by four channels, and an outage"]
 async fn a_provider_of_texts_that_is_silent_slows_no_other_channel_and_loses_no_text() {
     let mut outage = Outage::new().await;
     let had = outage.run("silence", phone_service::Behaviour::Hang).await;

@@ -63,6 +63,7 @@ async fn resident_with(deliveries: usize) -> usize {
 }
 
 #[tokio::test]
+#[ignore = "soak: 20,000 waiting deliveries"]
 async fn a_push_service_that_never_answers_costs_no_memory() {
     let few = resident_with(FEW).await;
     let many = resident_with(MANY).await;
@@ -71,6 +72,7 @@ async fn a_push_service_that_never_answers_costs_no_memory() {
 }
 
 #[tokio::test]
+#[ignore = "soak: 20,000 waiting jobs"]
 async fn a_database_that_is_away_costs_no_memory() {
     let (mut postgres, _directory) = own_postgres().await;
     let places = [("notification_critical", 10), ("notification_bulk", 4)];

@@ -439,6 +439,8 @@ async fn opentelemetrys_own_switches_are_honoured() {
         let kept = "SELECT trace FROM deliveries WHERE job_id = $1 LIMIT 1";
         let kept: String = sqlx::query_scalar(kept).bind(&job).fetch_one(&world.db).await.unwrap();
         assert!(kept.starts_with(&parent("01")), "{switch:?}: handed on as it came, {kept}");
+        // Nothing may be left for the next worker, which records traces.
+        world.queues_are_empty().await;
         assert!(worker.terminate().await.success());
     }
     let named = [
