@@ -1,15 +1,15 @@
-//! Compiles `proto/` with protox (no protoc needed), and lists the files of `streams/` and `src/templates/`.
+//! Compiles `proto/` with protox (no protoc needed), and lists the files of `migrations/`, `streams/` and
+//! `src/templates/`.
 
 use std::{env, fmt::Write, fs, path::Path, path::PathBuf};
 
 use prost_build::Config;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // `sqlx::migrate!` notices changed files but not added ones.
-    println!("cargo:rerun-if-changed=migrations");
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?);
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").ok_or("cargo sets CARGO_MANIFEST_DIR")?);
     compile_messages(&out)?;
+    list_migrations(&root.join("migrations"), &out.join("migrations.rs"))?;
     list_streams(&root.join("streams"), &out.join("streams.rs"))?;
     list_templates(&root.join("src/templates"), &out.join("templates.rs"))?;
     Ok(())
@@ -32,6 +32,22 @@ fn compile_messages(out: &Path) -> Result<(), Box<dyn std::error::Error>> {
 fn messages(descriptors: &prost_types::FileDescriptorSet) -> Vec<String> {
     let ours = descriptors.file.iter().filter(|file| file.package() == "carebell.v1");
     ours.flat_map(|file| file.message_type.iter().map(|message| format!("carebell.v1.{}", message.name()))).collect()
+}
+
+/// Writes `&[(1, "carebell", "CREATE TABLE …"), …]` from files named `<number>_<name>.sql`. sqlx's own macro would build
+/// sqlx, tokio and rustls a second time, for the compiler.
+fn list_migrations(dir: &Path, to: &Path) -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=migrations");
+    let mut entries = String::new();
+    for path in files_of(dir, "sql")? {
+        let stem = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        let Some((number, name)) = stem.split_once('_') else { continue };
+        let (number, name) = (number.parse::<i64>()?, name.replace('_', " "));
+        let text = fs::read_to_string(&path)?;
+        writeln!(entries, "    ({number}, {name:?}, {text:?}),")?;
+    }
+    fs::write(to, format!("&[\n{entries}]\n"))?;
+    Ok(())
 }
 
 /// Writes `&[("JOBS.json", "{…}"), …]`: texts rather than paths, so that clones can share a build directory.

@@ -1,16 +1,22 @@
 //! Time and randomness, which tests replace. Other files may not read them from the machine (`clippy.toml`).
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI64, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicI64, Ordering},
+    },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use rand::{Rng, RngCore, SeedableRng, rngs::StdRng};
 
-/// Wall clock in UTC.
+/// Wall clock in UTC, and the pace of fixed waits.
 #[derive(Clone, Debug)]
-pub struct Clock(Source);
+pub struct Clock {
+    source: Source,
+    pace: u32,
+}
 
 #[derive(Clone, Debug)]
 enum Source {
@@ -23,20 +29,32 @@ impl Clock {
     /// The machine's clock.
     #[must_use]
     pub fn system() -> Self {
-        Self(Source::System)
+        Self { source: Source::System, pace: 1 }
+    }
+
+    /// Divides fixed waits by `pace`, so that tests need not sit them out. Zero counts as 1, the pace of production.
+    #[must_use]
+    pub fn at_pace(self, pace: u32) -> Self {
+        Self { pace: pace.max(1), ..self }
+    }
+
+    /// A fixed wait (until the next look, scan or poll) at this clock's pace. Not for timeouts and leases.
+    #[must_use]
+    pub fn paced(&self, wait: Duration) -> Duration {
+        wait / self.pace
     }
 
     /// A clock that moves only by [`Clock::advance`].
     #[must_use]
     pub fn manual(start: DateTime<Utc>) -> Self {
-        Self(Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))))
+        Self { source: Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))), pace: 1 }
     }
 
     /// Current time, in microseconds like Postgres.
     #[must_use]
     #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
     pub fn now(&self) -> DateTime<Utc> {
-        let micros = match &self.0 {
+        let micros = match &self.source {
             Source::System => Utc::now().timestamp_micros(),
             Source::Manual(micros) => micros.load(Ordering::SeqCst),
         };
@@ -45,7 +63,7 @@ impl Clock {
 
     /// Moves a manual clock; no effect on others.
     pub fn advance(&self, by: TimeDelta) {
-        if let Source::Manual(micros) = &self.0 {
+        if let Source::Manual(micros) = &self.source {
             micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
         }
     }

@@ -63,6 +63,8 @@ pub struct Config {
     pub start_timeout: Duration,
     /// Checkpoint to abort at, in crash tests.
     pub abort_at: Option<Step>,
+    /// Divides fixed waits in tests ([`Clock::paced`](crate::clock::Clock::paced)). Defaults to 1.
+    pub pace: u32,
     /// Duties of the worker.
     pub duties: BTreeSet<Duty>,
 }
@@ -105,6 +107,7 @@ struct Limits {
     drain_timeout: Duration,
     start_timeout: Duration,
     abort_at: Option<Step>,
+    pace: u32,
 }
 
 /// Log settings.
@@ -255,7 +258,14 @@ impl Source {
             drain_timeout: self.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
             start_timeout: self.duration("START_TIMEOUT", Duration::from_mins(1))?,
             abort_at: if cfg!(debug_assertions) { self.parse_with("CAREBELL_ABORT_AT", Step::parse)? } else { None },
+            pace: if cfg!(debug_assertions) { self.pace()? } else { 1 },
         })
+    }
+
+    fn pace(&self) -> Result<u32, ConfigError> {
+        let pace =
+            self.parse_with("CAREBELL_PACE", |text| text.parse().ok().filter(|pace| (1..=100).contains(pace)))?;
+        Ok(pace.unwrap_or(1))
     }
 }
 
@@ -281,6 +291,7 @@ impl Config {
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
             abort_at: limits.abort_at,
+            pace: limits.pace,
             duties: Duty::ALL.into(),
         })
     }
@@ -333,6 +344,7 @@ mod tests {
             ("NATS_INBOX_PREFIX", "secret."),
             ("TEMPLATES_DIR", "/no/such/secret"),
             ("CAREBELL_ABORT_AT", "secret"),
+            ("CAREBELL_PACE", "0"),
         ];
         for (variable, value) in mistakes {
             let source = Source::of(

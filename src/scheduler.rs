@@ -33,7 +33,7 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 
 /// After a pass that found due rows locked, and after one that could not publish all of them.
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
-const STUCK_SLEEP: TimeDelta = TimeDelta::seconds(1);
+const STUCK_SLEEP: Duration = Duration::from_secs(1);
 
 /// Ample time for a thousand publishes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
@@ -72,7 +72,7 @@ impl Scheduler {
                 return;
             }
             self.health.set(SCHEDULER, Part::Down(format!("it panicked: {panic}")));
-            let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
+            let _ = stop.run_until_cancelled(sleep(self.clock.paced(AGAIN))).await;
         }
     }
 
@@ -115,7 +115,7 @@ impl Scheduler {
             if let Err(why) = listener {
                 tracing::warn!("notifications are unavailable, changes are seen within a minute: {why}");
             }
-            sleep(AGAIN).await;
+            sleep(self.clock.paced(AGAIN)).await;
         }
     }
 
@@ -136,7 +136,7 @@ impl Scheduler {
             if let Err(why) = within(self.mend(BATCH)).await {
                 tracing::warn!("stuck schedules cannot be retried now, trying again soon: {why}");
             }
-            sleep(AGAIN).await;
+            sleep(self.clock.paced(AGAIN)).await;
         }
     }
 
@@ -160,7 +160,7 @@ impl Scheduler {
             }
             Err(why) => {
                 self.health.set(part, Part::Down(why));
-                AGAIN
+                self.clock.paced(AGAIN)
             }
         }
     }
@@ -175,9 +175,9 @@ impl Scheduler {
                 heard = None;
                 news.sooner.notify_one();
             }
-            let rest = next.unwrap_or(LOOK_AGAIN);
+            let rest = next.unwrap_or(self.clock.paced(LOOK_AGAIN));
             // Merges changes announced meanwhile.
-            sleep(LOOK_APART).await;
+            sleep(self.clock.paced(LOOK_APART)).await;
             tokio::select! {
                 () = sleep(rest) => {}
                 () = news.care.notified() => heard = Some(self.clock.now()),
@@ -255,7 +255,8 @@ impl Scheduler {
         }
         let next = within(async { self.store.next_reminder().await.map_err(|error| error.to_string()) }).await?;
         let until = self.until(next);
-        Ok(if stuck > 0 { until.max(STUCK_SLEEP) } else { until })
+        let stuck_sleep = TimeDelta::from_std(self.clock.paced(STUCK_SLEEP)).unwrap_or_default();
+        Ok(if stuck > 0 { until.max(stuck_sleep) } else { until })
     }
 
     /// Due rows that remain belong to another scheduler.

@@ -85,7 +85,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     if let Some(step) = config.abort_at {
         checkpoint::abort_at(step);
     }
-    let clock = Clock::system();
+    let clock = Clock::system().at_pace(config.pace);
     let health = Health::new();
     let streams = Streams::embedded(&config.adjustments)?;
     let templates = Templates::load(config.templates_dir.as_deref())?;

@@ -30,10 +30,10 @@ use crate::clock::Clock;
 
 /// When a parked delivery looks again during a probe, or while all permits are taken. Parking costs more than a look,
 /// and a probe may take as long as a send.
-const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
+const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
 /// When a queue that stopped pulling looks again during a probe.
-const PULL_AGAIN: TimeDelta = TimeDelta::seconds(1);
+const PULL_AGAIN: Duration = Duration::from_secs(1);
 
 /// How much a channel or provider can take now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -124,7 +124,7 @@ impl Breaker {
     /// # Errors
     /// When to ask again, if there is none.
     pub async fn permit(&self) -> Result<Permit<'_>, DateTime<Utc>> {
-        self.permits.take().await.ok_or_else(|| self.clock.now() + LOOK_AGAIN)
+        self.permits.take().await.ok_or_else(|| self.clock.now() + self.clock.paced(LOOK_AGAIN))
     }
 
     /// Admits a send.
@@ -140,7 +140,7 @@ impl Breaker {
                 *inner = Inner::Probing { wait };
                 Ok(Pass { breaker: self, probe: true, reported: false })
             }
-            Inner::Probing { .. } => Err(now + LOOK_AGAIN),
+            Inner::Probing { .. } => Err(now + self.clock.paced(LOOK_AGAIN)),
         })
     }
 
@@ -163,7 +163,7 @@ impl Breaker {
             Inner::Closed(_) => Appetite::All,
             Inner::Open { until, .. } if now < until => Appetite::None(until),
             Inner::Open { .. } => Appetite::One,
-            Inner::Probing { .. } => Appetite::None(now + PULL_AGAIN),
+            Inner::Probing { .. } => Appetite::None(now + self.clock.paced(PULL_AGAIN)),
         })
     }
 
@@ -182,7 +182,7 @@ impl Breaker {
                     counts.add(health);
                     let bad = health != ProviderHealth::Well && counts.are_too_bad(policy);
                     change = bad.then_some(BreakerState::Open);
-                    *inner = if bad { open(policy.first, now) } else { Inner::Closed(counts) };
+                    *inner = if bad { open(self.clock.paced(policy.first), now) } else { Inner::Closed(counts) };
                 }
                 Inner::Probing { .. } if probe && health == ProviderHealth::Well => {
                     change = Some(BreakerState::Closed);
@@ -195,7 +195,7 @@ impl Breaker {
             let open_until = match *inner {
                 Inner::Closed(_) => None,
                 Inner::Open { until, .. } => Some(until),
-                Inner::Probing { .. } => Some(now + LOOK_AGAIN),
+                Inner::Probing { .. } => Some(now + self.clock.paced(LOOK_AGAIN)),
             };
             Transition { open_until, change }
         })

@@ -47,6 +47,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),
     ("LOG_FORMAT", "text or json"),
     ("CAREBELL_ABORT_AT", "the name of a checkpoint; only builds with debug assertions read it"),
+    ("CAREBELL_PACE", "a number from 1 to 100; only builds with debug assertions read it"),
 ];
 
 /// Every OpenTelemetry variable with its expected form. A test compares `docs/OPERATIONS.md`.

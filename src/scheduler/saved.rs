@@ -8,6 +8,7 @@ use futures::future::join_all;
 
 use super::{
     state::{Scheduler, Tally},
+    stuck::STUCK_FOR,
     timing::{Firing, Timing},
 };
 use crate::{
@@ -67,7 +68,7 @@ impl Scheduler {
             tracing::error!(schedule = row.spec.name, count, "schedules cannot be published, trying again soon: {why}");
         }
         pass.stuck = stuck.len();
-        self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()));
+        self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()), self.clock.paced(STUCK_FOR));
         pass.moved = moved.len();
         due.advance(&moved).await.map_err(|error| error.to_string())?;
         Ok(pass)

@@ -9,7 +9,7 @@ use std::{
 use tokio::time::Instant;
 
 /// Wait before a stuck schedule is tried again.
-const STUCK_FOR: Duration = Duration::from_secs(5);
+pub(super) const STUCK_FOR: Duration = Duration::from_secs(5);
 
 /// Schedules that could not be published, by id, with the time of their next try. They must not delay others.
 #[derive(Clone, Default)]
@@ -30,8 +30,8 @@ impl Stuck {
         self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()
     }
 
-    pub(super) fn add(&self, ids: impl Iterator<Item = String>) {
-        let until = Instant::now() + STUCK_FOR;
+    pub(super) fn add(&self, ids: impl Iterator<Item = String>, wait: Duration) {
+        let until = Instant::now() + wait;
         self.lock().extend(ids.map(|id| (id, until)));
     }
 

@@ -44,7 +44,7 @@ pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue
             };
             metrics.set_depth(metric, depth);
         }
-        sleep(EVERY).await;
+        sleep(clock.paced(EVERY)).await;
     }
 }
 

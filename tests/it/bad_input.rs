@@ -9,6 +9,7 @@ use serde_json::json;
 use crate::support::{LIMIT, Worker, World, reminder, utc_now};
 
 #[tokio::test]
+#[ignore = "soak: 10,000 recipients"]
 async fn ten_thousand_recipients_are_no_trouble() {
     let world = World::new().await;
     world.sql("INSERT INTO users (id, name) SELECT 'u' || n, 'U' FROM generate_series(1, 9996) n").await;

@@ -137,7 +137,7 @@ async fn doses_by_times_weekdays_dates_and_leads() {
     town.sql("UPDATE care_recipients SET timezone = 'America/New_York'").await;
     // Sundays and Wednesdays, March 4 to 11. The clock goes forward on the 8th.
     town.doses("metformin", "09:00,21:30:15.5", "'{3,7}', '2026-03-04', '2026-03-11', '{0,45}', 'ACTIVE'").await;
-    let ids = town.walk("2026-03-16T00:00:00Z", TimeDelta::minutes(29)).await;
+    let ids = town.walk("2026-03-16T00:00:00Z", TimeDelta::minutes(43)).await;
     let doses = [
         "2026-03-04T14:00:00Z",
         "2026-03-05T02:30:15.500Z",

@@ -278,6 +278,7 @@ async fn bury(world: &World, count: usize) {
 }
 
 #[tokio::test]
+#[ignore = "soak: 10,000 dead letters"]
 async fn ten_thousand_are_redriven_with_an_interruption_and_each_has_one_effect() {
     const COUNT: usize = 10_000;
     let world = World::new().await;

@@ -216,6 +216,7 @@ async fn an_outage_parks_mails_without_burning_attempts() {
     let busy = Mail::with(Protection::StartTls, PATIENT).await;
     busy.server.behave_always(Some(Behaviour::answer(Step::Greeting, "421 4.3.2 Shutting down")));
     for (mut mail, is_stopped) in [(refused, true), (busy, false)] {
+        mail.world = mail.world.at_pace(5);
         if is_stopped {
             mail.server.stop().await;
         }
@@ -251,6 +252,7 @@ async fn the_second_server_takes_over_and_the_first_comes_back() {
     let first = SmtpServer::start(Protection::Tls, Some(("ops", "s3cret"))).await.unwrap();
     let second = SmtpServer::start(Protection::StartTls, None).await.unwrap();
     let mut mail = Mail::of(first, PATIENT).await;
+    mail.world = mail.world.at_pace(5);
     let roots = [mail.server.ca_pem(), second.ca_pem()].concat();
     std::fs::write(&mail.variables[2].1, roots).unwrap();
     mail.variables[0].1 = format!("{},{}", mail.server.url(), second.url());

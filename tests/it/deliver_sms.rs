@@ -120,7 +120,7 @@ async fn a_wish_to_wait_is_honoured_and_burns_no_attempt() {
 
 /// An outage loses nothing, and the breaker spares the provider.
 async fn outage(fail: impl Fn(&Phones), mend: impl Fn(&Phones)) {
-    let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
+    let (world, phones) = with_phones(World::with_overrides(PATIENT).await.at_pace(5)).await;
     fail(&phones);
     let worker = Phones::worker(&world, &phones.one("SMS"), &[]);
     world.text("news", 14).await;
@@ -156,7 +156,7 @@ async fn an_outage_parks_everything_until_it_is_over() {
 
 #[tokio::test]
 async fn the_second_provider_stands_in_until_the_first_is_back() {
-    let (world, phones) = with_phones(World::with_overrides(PATIENT).await).await;
+    let (world, phones) = with_phones(World::with_overrides(PATIENT).await.at_pace(5)).await;
     phones.first.behave_always(Some(Behaviour::status(503)));
     let worker = Phones::worker(&world, &phones.both("SMS"), &[]);
     world.text("news", 14).await;

@@ -29,7 +29,7 @@ impl Scene {
 
     /// The allowed hosts are derived from the endpoint's.
     async fn of(overrides: &str, named: impl Fn(&str) -> String) -> Self {
-        let world = World::with_overrides(overrides).await;
+        let world = World::with_overrides(overrides).await.at_pace(5);
         let endpoint = WebhookEndpoint::start().await.unwrap();
         let (url, secret) = endpoint.subscribe("ana");
         hook(&world, &url, &secret).await;

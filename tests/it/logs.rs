@@ -5,7 +5,7 @@ use std::fs;
 use carebell::dev::push_service::Behaviour;
 use serde_json::{Value, json};
 
-use crate::support::{FAMILY, Process, World, reminder, utc_now};
+use crate::support::{FAMILY, Process, STEADY, World, reminder, utc_now};
 
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -140,7 +140,7 @@ fn notified(pushes: u64) -> (&'static str, &'static str, &'static str, Option<u6
 /// Each successful push has its own line only at DEBUG.
 #[tokio::test]
 async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
-    let world = World::new().await;
+    let world = World::with_overrides(STEADY).await;
     for (id, level) in [("dose", "info"), ("verbose", "info,carebell=debug")] {
         let mut worker = Process::worker(&world, &[("LOG_LEVEL", level)]);
         worker.ready().await;
@@ -167,7 +167,7 @@ async fn a_reminder_to_a_family_is_two_lines_unless_all_are_asked_for() {
 /// Failed pushes do not count as sent.
 #[tokio::test]
 async fn a_push_that_fails_has_its_line() {
-    let world = World::new().await;
+    let world = World::with_overrides(STEADY).await;
     world.push.behave_times("ana", 1, Behaviour::status(503));
     world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
     world.push.behave_always("chloe", Some(Behaviour::status(400)));

@@ -1,4 +1,12 @@
-//! Everything on real servers: nats-server, Postgres, a strict push service, and the program itself.
+//! Tests on real servers: nats-server, Postgres, a strict push service, and the program itself.
+//!
+//! - `cargo test` runs everything but the soak tests: storms, masses and outages that keep the machine busy for long. They
+//!   are marked `#[ignore = "soak: …"]`, and the summary counts them as ignored.
+//! - `cargo test -- --include-ignored` runs them too, as `.ci/run` always does; `cargo test -- --ignored` runs nothing else.
+//! - `cargo test --test it -- part_of_a_name` runs single tests.
+//!
+//! Tests mostly wait for servers, so `.cargo/config.toml` has more of them run at a time than there are cores.
+//! `RUST_TEST_THREADS` in the environment wins.
 
 // One assertion a line reads better here than an error path that cannot be tested.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -69,5 +77,6 @@ mod templates;
 mod traces;
 mod unsettled;
 mod views;
+mod waits;
 mod way;
 mod web_push;

@@ -111,7 +111,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
 
 #[tokio::test]
 async fn every_outcome_is_counted_and_nothing_personal_is_said() {
-    let world = World::new().await;
+    let world = World::new().await.at_pace(5);
     // A due schedule makes the scheduler report its lag.
     world
         .sql("UPDATE schedules SET next_at = now() - interval '2 seconds', due_at = now() - interval '2 seconds'")
@@ -239,7 +239,7 @@ fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
 
 #[tokio::test]
 async fn the_state_of_a_breaker_goes_up_and_down() {
-    let world = World::new().await;
+    let world = World::new().await.at_pace(5);
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     let host = world.push.host_port();
@@ -272,7 +272,7 @@ async fn the_state_of_a_breaker_goes_up_and_down() {
 
 #[tokio::test]
 async fn what_waits_and_for_how_long_is_shown() {
-    let world = World::new().await;
+    let world = World::new().await.at_pace(5);
     let since = utc_now();
     for number in 0..3 {
         world.remind(&format!("waits-{number}")).await;

@@ -108,7 +108,7 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
     let policy = "*.attempts=1,*.max_attempts=1,*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
     let world = World::with_overrides(policy).await;
     publish_killer(&world).await;
-    let mut workers: Vec<Process> = (0..2).map(|_| Process::worker(&world, &[])).collect();
+    let mut workers: Vec<Process> = (0..2).map(|_| Process::worker(&world, &[]).may_end()).collect();
     let mut deaths = 0;
     let mut healthy = 0;
     // In production a supervisor restarts workers.
@@ -117,7 +117,7 @@ async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_hea
             for worker in &mut workers {
                 if worker.says("the NATS client has ended") && worker.says("stopped") {
                     assert_eq!(worker.ended().await.code(), Some(1));
-                    *worker = Process::worker(&world, &[]);
+                    *worker = Process::worker(&world, &[]).may_end();
                     deaths += 1;
                     if deaths == 2 {
                         let dose = reminder("metformin", utc_now());

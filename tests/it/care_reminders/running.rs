@@ -262,6 +262,7 @@ async fn care_tables_that_cannot_be_read_hold_up_nothing_else() {
 
 /// 08:00 is everybody's dose time.
 #[tokio::test]
+#[ignore = "soak: 100,000 doses"]
 async fn a_hundred_thousand_doses_in_one_second() {
     const COUNT: i64 = 100_000;
     let world = World::new().await;
@@ -322,7 +323,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
 /// Jobs continue, but health must report it.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_are_a_part_that_is_down() {
-    let world = World::new().await;
+    let world = World::new().await.at_pace(5);
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     for (change, status, state) in [

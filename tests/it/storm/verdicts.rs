@@ -1,4 +1,4 @@
-//! The judge on histories made by hand: it must find what is wrong, and nothing else.
+//! The judge, tested on histories made by hand: it must find each violation and nothing else.
 
 use carebell::channels::web_push::Topic;
 use chrono::{DateTime, TimeDelta, Utc};
@@ -11,7 +11,7 @@ use super::engine::{
     judge::{Sort, Verdict, judge},
 };
 
-/// A notification `n` to Ana, by one push of worker 0, one second after the beginning.
+/// Notification `n` to Ana, pushed by worker 0 after one second.
 fn calm() -> History {
     let told = Told { users: ["ana".to_owned()].into(), push: true, direct: true };
     let mut history = History {

@@ -1,4 +1,4 @@
-//! A real collector of traces: what it says that it has received.
+//! A real trace collector, and the spans that it reports.
 
 use std::{
     collections::BTreeMap,
@@ -21,13 +21,13 @@ pub struct Collector {
     guarded: Option<Guarded>,
     program: PathBuf,
     ports: [u16; 2],
-    /// While it is away, its ports: bound, so that nobody else is given them, and not listened on, so that who connects is
+    /// Its ports while it is away: bound so that nobody else gets them, but not listening, so that connections are
     /// refused.
     held: Option<[TcpSocket; 2]>,
     directory: PrivateDir,
 }
 
-/// A span as the collector has received it.
+/// A span as the collector received it.
 #[derive(Clone, Debug, Default)]
 pub struct Span {
     pub trace: String,
@@ -37,12 +37,12 @@ pub struct Span {
     pub name: String,
     /// `PRODUCER`, `CONSUMER` or `CLIENT`.
     pub kind: String,
-    /// `UNSET` or `ERROR`, and its message.
+    /// `UNSET` or `ERROR`, and the message.
     pub status: (String, String),
     pub attributes: BTreeMap<String, String>,
-    /// The ids of the spans that it is linked to.
+    /// Ids of linked spans.
     pub links: Vec<String>,
-    /// Their `tracestate`.
+    /// `tracestate` of the linked spans.
     pub states: Vec<String>,
     pub events: Vec<String>,
 }
@@ -50,7 +50,7 @@ pub struct Span {
 impl Collector {
     pub async fn start() -> Self {
         let mut collector = Self::away().await;
-        // It cannot be asked which ports it was given, and two that were free a moment ago may be somebody's by now.
+        // It cannot report a port it chose itself, and a port that was free a moment ago may be taken.
         for _ in 0..5 {
             if collector.come().await {
                 return collector;
@@ -61,13 +61,13 @@ impl Collector {
         panic!("the collector does not start");
     }
 
-    /// One that is not there.
+    /// A collector that is not running yet.
     pub async fn away() -> Self {
         let (ports, held) = hold_ports();
         Self { guarded: None, program: rotel().await, ports, held: Some(held), directory: private_dir().unwrap() }
     }
 
-    /// Starts it. Answers whether it could be.
+    /// Starts it; answers whether that worked.
     pub async fn come(&mut self) -> bool {
         drop(self.held.take());
         let mut guarded = spawn(&self.program, self.directory.path(), self.ports);
@@ -84,12 +84,12 @@ impl Collector {
         format!("http://127.0.0.1:{}", self.ports[1])
     }
 
-    /// All that it has written.
+    /// Its whole log.
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 
-    /// Waits until what it has received is enough, and it is done with writing that down.
+    /// Waits until it has received enough spans and its log no longer grows.
     pub async fn spans_once(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let since = Instant::now();
         let mut before = String::new();
@@ -106,7 +106,7 @@ impl Collector {
     }
 }
 
-/// Spans under their parents: names, kinds, and what became of each.
+/// Spans under their parents: name, kind and outcome.
 pub fn tree(spans: &[Span]) -> String {
     fn write(spans: &[Span], parent: &Span, depth: usize, into: &mut String) {
         let said = |name: &str| parent.attributes.get(name).map(|value| format!("  {value}")).unwrap_or_default();
@@ -168,7 +168,7 @@ async fn is_up(guarded: &mut Guarded, ports: [u16; 2]) -> bool {
     true
 }
 
-/// Reads what it writes of each span, a line a field.
+/// Reads its log, which has a line for each field of a span.
 fn parse(output: &str) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut part = "";

@@ -1,4 +1,4 @@
-//! A world of its own for each test: a private nats-server, a database in the shared private Postgres, a push service.
+//! A world for each test: a private nats-server, a database in the shared Postgres, a push service.
 
 mod collector;
 mod phones;
@@ -11,6 +11,7 @@ mod worker;
 use std::{
     collections::BTreeMap,
     fmt::{Debug, Write},
+    sync::Mutex,
     time::Duration,
 };
 
@@ -39,39 +40,43 @@ pub use self::{
     receivers::Receivers,
     servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs, rotel},
     toolchains::{Node, Python},
-    worker::{Custom, Process, Worker},
+    worker::{Custom, Process, Watched, Worker},
 };
 
-/// Longer than anything takes on a busy machine; a test that waits this long has failed.
+/// Longer than anything takes on a busy machine: a wait that lasts this long has failed.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// Delays short enough for tests.
 pub const QUICK: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
 
-/// Says that something is not checked, for want of a tool. Where all tools are to be at hand (`CI=true`, which `.ci/run`
-/// sets) that is a failure.
+/// Delays short enough for tests, and no redelivery because a busy worker is slow.
+pub const STEADY: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=30s";
+
+/// Reports a check that is skipped because a tool is missing. With `CI=true`, which `.ci/run` sets, that is a failure.
 pub fn not_checked(why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
     eprintln!("{why}");
 }
 
-/// The same for outages: no delivery's attempts are burnt before ten others have opened the breaker.
+/// Delays for outages: long enough for ten failures to open the breaker before any delivery runs out of attempts.
 pub const PATIENT: &str = "*.backoff=fixed 2s,*.jitter=0%,*.ack_wait=2s";
 
 /// The family of the tests.
 pub const FAMILY: [&str; 4] = ["ana", "ben", "chloe", "dan"];
 
-/// The servers of one test, its family, and what is needed to look at all of them.
+/// The servers of one test, its family, and connections to inspect them.
 pub struct World {
     pub push: PushService,
     pub db: PgPool,
     pub store: Store,
     pub context: jetstream::Context,
     pub overrides: String,
+    pace: u32,
     pub keys: KeyPair,
     pub database_url: String,
     pub nats: NatsServer,
-    /// Dropped last: the servers are in it.
+    watched: Mutex<Vec<Watched>>,
+    /// Dropped last: the servers' files are in it.
     pub directory: PrivateDir,
 }
 
@@ -85,19 +90,19 @@ impl World {
         Self::on(database().await, overrides).await
     }
 
-    /// The same on a given, migrated database.
+    /// On a database that is migrated already.
     pub async fn on(database_url: String, overrides: &str) -> Self {
         Self::on_both(database_url, "", overrides).await
     }
 
-    /// The same on a NATS server with further configuration, which lets the test itself in without a name.
+    /// With more configuration for the NATS server. It must let the test in without credentials.
     pub async fn on_both(database_url: String, nats_config: &str, overrides: &str) -> Self {
         let world = Self::bare(database_url, nats_config, overrides).await;
         world.seed().await;
         world
     }
 
-    /// The same with nothing in the database: no family, no care tables needed.
+    /// With an empty database, which needs no care tables.
     pub async fn without_family(database_url: String, overrides: &str) -> Self {
         Self::bare(database_url, "", overrides).await
     }
@@ -115,13 +120,20 @@ impl World {
             store: Store::new(&database_url, 3).unwrap(),
             context,
             overrides: overrides.to_owned(),
+            pace: 1,
             keys: web_push::generate_keys().unwrap(),
             database_url,
             nats,
+            watched: Mutex::default(),
             directory,
         };
         std::fs::write(world.ca_file(), world.push.ca_pem()).unwrap();
         world
+    }
+
+    /// Fixed waits of its workers (`CAREBELL_PACE`: until the next look, scan or probe) take this part of their time.
+    pub fn at_pace(self, pace: u32) -> Self {
+        Self { pace, ..self }
     }
 
     fn ca_file(&self) -> std::path::PathBuf {
@@ -162,7 +174,7 @@ impl World {
             .unwrap();
     }
 
-    /// Runs a statement of the test's own.
+    /// Runs a statement.
     pub async fn sql(&self, statement: &str) {
         sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&self.db).await.unwrap();
     }
@@ -178,6 +190,7 @@ impl World {
             ("NATS_URL", self.nats.url()),
             ("DATABASE_URL", self.database_url.clone()),
             ("QUEUE_OVERRIDES", self.overrides.clone()),
+            ("CAREBELL_PACE", self.pace.to_string()),
             ("APP_URL", "https://app.example.org".into()),
             ("VAPID_PUBLIC_KEY", self.keys.public.clone()),
             ("VAPID_PRIVATE_KEY", self.keys.private.clone()),
@@ -190,7 +203,7 @@ impl World {
         values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Publishes as a producer does, and waits for the acknowledgement.
+    /// Publishes as a producer does and waits for the acknowledgement.
     pub async fn publish(&self, subject: &str, headers: &[(&str, &str)], body: impl Into<bytes::Bytes>) -> u64 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -211,13 +224,13 @@ impl World {
         self.publish_json("jobs.reminder.medication", job_id, &reminder("metformin", utc_now())).await
     }
 
-    /// The runs of a way, by kind: state and reason.
+    /// All runs that follow from a root job, by kind.
     pub async fn runs(&self, root_id: &str) -> BTreeMap<String, RunLine> {
         let runs = self.store.runs_of(root_id).await.unwrap();
         runs.into_iter().map(|run| (run.kind.clone(), run)).collect()
     }
 
-    /// The state and reason of a job's own run, once it has one that is not open.
+    /// State and reason of a job's run, once it has ended.
     pub async fn ended(&self, job_id: &str) -> (String, Option<String>) {
         let run = self
             .eventually(&format!("{job_id} has ended"), async || {
@@ -229,7 +242,7 @@ impl World {
         (run.state, run.reason)
     }
 
-    /// Publishes these jobs, and asserts how each ends: its state, and the reason where there is one.
+    /// Publishes these jobs and asserts the state and reason each ends with.
     pub async fn all_end(&self, subject: &str, cases: &[(Value, &str, Option<&str>)]) {
         let id = |number: usize| format!("case-{number}");
         for (number, (body, ..)) in cases.iter().enumerate() {
@@ -241,7 +254,7 @@ impl World {
         }
     }
 
-    /// The inbox rows of a way, by user, once its notification has ended.
+    /// Inbox rows of a root job by user, once its notification has ended.
     pub async fn inbox(&self, root_id: &str) -> Vec<Inboxed> {
         self.ended(&format!("{root_id}:notification")).await;
         let rows =
@@ -261,7 +274,7 @@ impl World {
         rows.iter().map(inboxed).collect()
     }
 
-    /// The ledger of a way, once every delivery of it has ended.
+    /// The ledger of a root job, once all its deliveries have ended.
     pub async fn ledger(&self, root_id: &str) -> Vec<LedgerLine> {
         self.eventually(&format!("all deliveries of {root_id} have ended"), async || {
             let lines = self.store.ledger_of(root_id).await.unwrap();
@@ -271,14 +284,14 @@ impl World {
         .await
     }
 
-    /// One delivery of a way, by user.
+    /// A user's delivery of a root job.
     pub async fn delivery_to(&self, root_id: &str, user: &str) -> LedgerLine {
         let lines = self.store.ledger_of(root_id).await.unwrap();
         lines.into_iter().find(|line| line.user_id == user).unwrap()
     }
 
-    /// Waits until no stream of jobs holds anything. One after another is looked at, and a job that moves from one to
-    /// another meanwhile is seen in none: so all are looked at twice, and nothing may have come in between.
+    /// Waits until the streams of jobs are empty. A job that moves between two looks is seen in neither stream, so two
+    /// looks in a row must find them empty and unchanged.
     pub async fn queues_are_empty(&self) {
         let mut last = None;
         self.eventually("the work queues are empty", async || {
@@ -298,8 +311,8 @@ impl World {
         .await;
     }
 
-    /// Waits until nothing is on record any more that is still to be published. That it is published is recorded later,
-    /// and no acknowledgement waits for it.
+    /// Waits until no child is left on record as unpublished. Publishing is recorded later than it happens, and no
+    /// acknowledgement waits for the record.
     pub async fn all_is_published(&self) {
         let pending = "SELECT (SELECT count(*) FROM job_children) \
                        + (SELECT count(*) FROM job_runs WHERE children_pending)";
@@ -307,7 +320,7 @@ impl World {
             .await;
     }
 
-    /// The dead letters, as they are now: subject and message.
+    /// The present dead letters: subject, headers and body.
     pub async fn dead_letters(&self) -> Vec<(String, HeaderMap, bytes::Bytes)> {
         let mut stream = self.context.get_stream("DEAD_LETTERS").await.unwrap();
         let info = stream.info().await.unwrap().state.clone();
@@ -320,7 +333,7 @@ impl World {
         letters
     }
 
-    /// Waits until there are this many dead letters, and returns them.
+    /// Waits for this many dead letters.
     pub async fn dead_letters_once(&self, count: usize) -> Vec<(String, HeaderMap, bytes::Bytes)> {
         self.eventually(&format!("{count} dead letters"), async || {
             let letters = self.dead_letters().await;
@@ -329,7 +342,7 @@ impl World {
         .await
     }
 
-    /// Waits for a dead letter with this value in a header, and returns its headers.
+    /// Waits for a dead letter with this header; answers all its headers.
     pub async fn dead_letters_with(&self, name: &str, value: &str) -> HeaderMap {
         self.eventually(&format!("a dead letter with {name}: {value}"), async || {
             let has = |headers: &HeaderMap| headers.get(name).is_some_and(|found| found.as_str() == value);
@@ -338,7 +351,7 @@ impl World {
         .await
     }
 
-    /// The reason of a job that ended before, once it is in another state.
+    /// The reason of a job's run, once it is in this state.
     pub async fn ended_again(&self, job_id: &str, state: &str) -> Option<String> {
         self.eventually(&format!("{job_id} is {state}"), async || {
             let runs = self.store.runs_of(job_id).await.unwrap();
@@ -348,12 +361,18 @@ impl World {
         .reason
     }
 
-    /// Asks again and again until there is an answer. For what has no event to wait for: rows and stream states.
+    /// Has waits fail as soon as this worker has failed.
+    pub fn watch(&self, worker: Watched) {
+        self.watched.lock().unwrap().push(worker);
+    }
+
+    /// Polls until there is an answer: for rows and stream states, which send no event. Fails after [`LIMIT`], or at once
+    /// if a worker of this world has ended by itself.
     pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
         self.eventually_within(LIMIT, what, ask).await
     }
 
-    /// The same with another limit, for what is much work.
+    /// The same with another limit, for much work.
     pub async fn eventually_within<T>(
         &self,
         limit: Duration,
@@ -365,12 +384,16 @@ impl World {
             if let Some(answer) = ask().await {
                 return answer;
             }
+            let failure = self.watched.lock().unwrap().iter().find_map(Watched::failure);
+            if let Some(why) = failure {
+                panic!("a worker has ended ({why}), so this will not happen: {what}");
+            }
             assert!(since.elapsed() < limit, "not within {limit:?}: {what}\n{}", self.describe().await);
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// What is in the database, for a test that fails.
+    /// Runs and deliveries in the database, for a test that fails.
     async fn describe(&self) -> String {
         let runs = sqlx::query("SELECT job_id, state, reason, attempts, last_error FROM job_runs ORDER BY created_at")
             .fetch_all(&self.db)
@@ -395,7 +418,7 @@ impl World {
         text
     }
 
-    /// Asserts that a way ended as it should: four inbox rows, four deliveries sent, four pushes, no two alike.
+    /// Asserts that each of the family has one inbox row, one sent delivery and one push.
     pub async fn everyone_has_it_once(&self, root_id: &str) {
         let ledger = self.ledger(root_id).await;
         let users: Vec<&str> = ledger.iter().map(|line| line.user_id.as_str()).collect();
@@ -420,7 +443,7 @@ pub struct Inboxed {
     pub data: Value,
 }
 
-/// Whether a body can be a job of this kind, and if not, what is said of it.
+/// Decodes a body as a job of this kind; the error is the message that the producer gets.
 pub fn decode(kind: &str, body: &Value) -> Result<(), String> {
     let registry = jobs::registry();
     let kind = registry.kinds().iter().find(|known| known.name == kind).unwrap();
@@ -433,7 +456,7 @@ pub fn reminder(medication_id: &str, scheduled_time: DateTime<Utc>) -> Value {
     json!({ "medicationId": medication_id, "scheduledTime": scheduled_time.to_rfc3339(), "reminderMinutes": 0 })
 }
 
-/// The present instant, as a producer would name it.
+/// The present instant.
 pub fn utc_now() -> DateTime<Utc> {
     carebell::clock::Clock::system().now()
 }
@@ -447,7 +470,7 @@ pub fn sorted<T: Ord + Debug>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// All messages of a stream that match a subject, without consuming them.
+/// The number of messages of a stream that match a subject.
 pub async fn peek(context: &jetstream::Context, stream: &str, subject: &str) -> usize {
     let stream = context.get_stream(stream).await.unwrap();
     let mut subjects = stream.info_with_subjects(subject).await.unwrap();

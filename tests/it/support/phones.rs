@@ -1,4 +1,4 @@
-//! Two providers of texts and calls, and deliveries by them.
+//! Two SMS and voice providers, and deliveries through them.
 
 use std::path::PathBuf;
 
@@ -8,17 +8,17 @@ use sqlx::Row as _;
 
 use super::{Worker, World};
 
-/// Whose number it is, nobody knows.
+/// A number that belongs to no user.
 pub const NUMBER: &str = "+4366012345678";
 
-/// Two providers, of which a worker uses one or both.
+/// Two providers; a worker uses one or both.
 pub struct Phones {
     pub first: PhoneService,
     pub second: PhoneService,
     ca_file: PathBuf,
 }
 
-/// What the ledger says of one delivery.
+/// A delivery's row in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
@@ -53,7 +53,7 @@ impl Phones {
         ]
     }
 
-    /// The same with both.
+    /// The variables with both providers.
     pub fn both(&self, channel: &str) -> Vec<(String, String)> {
         let mut variables = self.one(channel);
         variables.push((format!("{channel}_FALLBACK_URL"), self.second.url()));
@@ -61,7 +61,7 @@ impl Phones {
         variables
     }
 
-    /// A worker in this process with these variables and more.
+    /// A worker in this process with these variables.
     pub fn worker(world: &World, variables: &[(String, String)], more: &[(&str, &str)]) -> Worker {
         let own = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         Worker::with(world, &own.chain(more.iter().copied()).collect::<Vec<_>>())
@@ -83,13 +83,13 @@ impl World {
         self.publish_json("jobs.notification.normal", job_id, &body).await;
     }
 
-    /// The ledger of a way, once every delivery of it has ended, with what providers said.
+    /// The ledger of a root job with the providers' answers, once all its deliveries have ended.
     pub async fn rows(&self, root_id: &str) -> Vec<Row> {
         self.ledger(root_id).await;
         self.rows_now(root_id).await
     }
 
-    /// The same as it is now.
+    /// The ledger of a root job as it is now.
     pub async fn rows_now(&self, root_id: &str) -> Vec<Row> {
         let rows = sqlx::query(
             "SELECT id, state, reason, attempts, provider, provider_id, answer FROM deliveries WHERE job_id = $1 \
@@ -111,7 +111,7 @@ impl World {
         rows.iter().map(read).collect()
     }
 
-    /// Plans one delivery by a channel and publishes its message, as a notification would.
+    /// Plans one delivery and publishes its message, as a notification would.
     pub async fn deliver(&self, id: &str, channel: Channel, address: &str, text: (&str, &str)) {
         let subject = channel.kind().subject(Lane::Normal);
         sqlx::query(

@@ -1,4 +1,4 @@
-//! All that a family can be reached by, beside the world's push service: mail, text messages and webhooks.
+//! Receivers beside the world's push service: mail, text messages and webhooks.
 
 use carebell::dev::{
     smtp_server::{Protection, SmtpServer},
@@ -7,12 +7,12 @@ use carebell::dev::{
 
 use super::{Phones, World};
 
-/// A mail server, a provider of text messages and a webhook's endpoint.
+/// A mail server, an SMS provider and a webhook endpoint.
 pub struct Receivers {
     pub mail: SmtpServer,
     pub phones: Phones,
     pub hooks: WebhookEndpoint,
-    /// What a worker needs to know of them.
+    /// The variables that a worker needs for them.
     pub variables: Vec<(String, String)>,
 }
 
@@ -36,13 +36,13 @@ impl Receivers {
         Self { mail, phones, hooks, variables }
     }
 
-    /// The variables, and more, as processes take them.
+    /// The variables and more, as processes take them.
     pub fn with<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let own = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         own.chain(more.iter().copied()).collect()
     }
 
-    /// Gives a user a webhook, which the endpoint knows by the name of the user.
+    /// Gives a user a webhook; the endpoint knows it by the user's name.
     pub async fn hook(&self, world: &World, user: &str) {
         let (url, secret) = self.hooks.subscribe(user);
         sqlx::query("INSERT INTO user_addresses (user_id, channel, address, secrets) VALUES ($1, 'webhook', $2, $3)")
@@ -54,7 +54,7 @@ impl Receivers {
             .unwrap();
     }
 
-    /// That nobody broke a rule of theirs.
+    /// Asserts that no receiver rejected a request.
     pub fn are_content(&self, world: &World) {
         assert_eq!(world.push.rejected(), []);
         assert_eq!(self.mail.violations(), [""; 0]);

@@ -1,20 +1,20 @@
-//! Roles of Postgres with what the files of `helm/servers` grant, and no more.
+//! Postgres roles with exactly the grants of `helm/servers`.
 
 use std::path::Path;
 
 use super::World;
 
-/// A role of one test, to be dropped with [`Role::drop`].
+/// A role of one test. Drop it with [`Role::drop`].
 pub struct Role {
     pub name: String,
-    /// The world's database, as this role.
+    /// URL of the world's database as this role.
     pub url: String,
-    /// Privileges, each with the tables that it is granted on, separated by `, `.
+    /// Privileges, each with its tables separated by `, `.
     pub grants: Vec<(String, String)>,
 }
 
 impl World {
-    /// A role that was granted what `helm/servers/<file>.sql` has.
+    /// A role with the grants of `helm/servers/<file>.sql`.
     pub async fn role_with(&self, file: &str) -> Role {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("helm/servers/{file}.sql"));
         let text = std::fs::read_to_string(path).unwrap();
@@ -34,7 +34,7 @@ impl World {
 }
 
 impl Role {
-    /// Roles are the server's, which tests share.
+    /// Roles belong to the server, which tests share.
     pub async fn drop(self, world: &World) {
         world.sql(&format!("DROP OWNED BY {}", self.name)).await;
         world.sql(&format!("DROP ROLE {}", self.name)).await;

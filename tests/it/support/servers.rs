@@ -1,4 +1,4 @@
-//! Programs and the shared Postgres: found, fetched and started once for all tests of a run.
+//! Programs and the shared Postgres: found or fetched, and started once per test run.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -20,7 +20,7 @@ pub async fn programs() -> &'static Programs {
     PROGRAMS.get_or_init(async || dev::find(|text| eprintln!("{text}")).await.unwrap()).await
 }
 
-/// A nats-server that is too old; none on a machine that cannot fetch it.
+/// An unsupported, older nats-server; `None` if it cannot be fetched.
 pub async fn old_nats_server() -> Option<std::path::PathBuf> {
     let search = dev::search(|text| eprintln!("{text}"));
     let fetched = dev::programs::fetch_nats(&search, concat!("\n", include_str!("old-nats-server.txt"))).await;
@@ -33,12 +33,12 @@ pub async fn rotel() -> std::path::PathBuf {
     dev::programs::fetch_rotel(&search, concat!("\n", include_str!("rotel.txt"))).await.unwrap()
 }
 
-/// A migrated database of its own in the shared server.
+/// A new, migrated database in the shared server.
 pub async fn database() -> String {
     database_like("postgres").await
 }
 
-/// The same without the care tables: for an application that brings its own.
+/// A database without the care tables, for an application that brings its own.
 pub async fn database_without_care_tables() -> String {
     let url = database_like("template0").await;
     let store = Store::new(&url, 1).unwrap();
@@ -55,13 +55,16 @@ async fn database_like(template: &str) -> String {
     let (server, _) = SERVER
         .get_or_init(async || {
             let directory = guard::private_dir().unwrap();
-            let server = Postgres::start(&programs().await.postgres_bin, directory.path()).await.unwrap();
+            let bin = &programs().await.postgres_bin;
+            // With hundreds of databases, autovacuum would start a process several times a second.
+            let settings = [("autovacuum", "off")];
+            let server = Postgres::start_with(bin, directory.path(), &settings).await.unwrap();
             migrate(&server.url("postgres")).await;
             (server, directory)
         })
         .await;
     let name = format!("test_{}", NUMBER.fetch_add(1, Ordering::SeqCst));
-    // A template must not be in use, so databases are made one at a time, over a connection to another one.
+    // Postgres copies a template only while nobody is connected to it: one at a time, from another database.
     let _guard = TEMPLATE.lock().await;
     let mut connection = PgConnection::connect(&server.url("template1")).await.unwrap();
     let statement = format!("CREATE DATABASE {name} TEMPLATE {template}");
@@ -70,7 +73,7 @@ async fn database_like(template: &str) -> String {
     server.url(&name)
 }
 
-/// A server of its own, for tests that stop it. The directory outlives the server.
+/// A private server, for tests that stop it. Keep the directory until the server is gone.
 pub async fn own_postgres() -> (Postgres, PrivateDir) {
     let directory = guard::private_dir().unwrap();
     let server = Postgres::start(&programs().await.postgres_bin, directory.path()).await.unwrap();

@@ -1,5 +1,5 @@
-//! Python and Node with what the programs of `docs/producers/` need: installed once, with the machine's own pip and
-//! npm, into the target directory, from the pins and checksums that stand beside the programs.
+//! Python and Node with the packages of `docs/producers/`: installed once into the target directory by the machine's
+//! pip and npm, from the pins and checksums beside the programs.
 
 use std::{
     fs::{self, File},
@@ -14,14 +14,14 @@ use tokio::process::Command as AsyncCommand;
 const PRODUCERS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/producers");
 const PROTO: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/proto");
 
-/// Python with `docs/producers/python/requirements.txt`, and the messages as Python.
+/// Python with `docs/producers/python/requirements.txt` and the generated messages.
 pub struct Python {
     packages: PathBuf,
     generated: tempfile::TempDir,
 }
 
 impl Python {
-    /// None where there is no python3 with pip that is new enough; says so.
+    /// `None`, with a message, if there is no recent python3 with pip.
     pub fn find() -> Option<Self> {
         let about = "import sys, sysconfig, importlib.util as u; \
                      has_pip = any(u.find_spec(name) for name in ('pip', 'ensurepip')); \
@@ -44,7 +44,7 @@ impl Python {
             if answer("python3", &["-m", "pip", "--version"]).is_some() {
                 return succeed(&mut install(Path::new("python3")));
             }
-            // Debian ships Python without pip, and `ensurepip` with the package for virtual environments.
+            // Debian ships Python without pip, but `ensurepip` comes with its package for virtual environments.
             let venv = tempfile::tempdir().unwrap();
             succeed(Command::new("python3").args(["-m", "venv"]).arg(venv.path()));
             succeed(&mut install(&venv.path().join("bin/python")));
@@ -76,7 +76,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// None where there is no node with npm that is new enough; says so.
+    /// `None`, with a message, if there is no recent node with npm.
     pub fn find() -> Option<Self> {
         let about = "if (parseInt(process.versions.node) < 20) process.exit(1); \
                      console.log(process.version, process.platform, process.arch)";
@@ -94,7 +94,7 @@ impl Node {
             let mut npm = Command::new("npm");
             succeed(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work));
         });
-        // A module finds its packages by where it lies.
+        // A module finds its packages by its own location.
         let project = tempfile::tempdir().unwrap();
         for name in ["package.json", "remind.mjs"] {
             fs::copy(source.join(name), project.path().join(name)).unwrap();
@@ -110,7 +110,7 @@ impl Node {
         command
     }
 
-    /// Runs a text of JavaScript with these arguments.
+    /// Runs JavaScript with these arguments.
     pub fn evaluate(&self, program: &str, arguments: &[&str]) -> AsyncCommand {
         let mut command = AsyncCommand::new("node");
         command.args(["--input-type=module", "--eval", program, "--"]).args(arguments).current_dir(&self.project);
@@ -118,12 +118,12 @@ impl Node {
     }
 }
 
-/// Said also of a test that passes: the harness keeps what the macros print to itself.
+/// Bypasses the harness, which hides output of the print macros from tests that pass.
 fn say(text: &str) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// What a program prints; none if it is not there or does not end well.
+/// A program's output; `None` if it is missing or fails.
 fn answer(program: &str, args: &[&str]) -> Option<String> {
     let output = Command::new(program).args(args).output().ok()?;
     output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
@@ -135,7 +135,7 @@ fn succeed(command: &mut Command) {
     assert!(output.status.success(), "{command:?}: {}\n{said}{errors}", output.status);
 }
 
-/// A directory that is filled once for each key. One that was filled half is never seen: it is renamed when it is done.
+/// A directory that is filled once per key, and renamed to its name only when it is complete.
 fn cached(name: &str, key: impl Hash, fill: impl FnOnce(&Path)) -> PathBuf {
     let mut hasher = DefaultHasher::new();
     key.hash(&mut hasher);
@@ -145,7 +145,7 @@ fn cached(name: &str, key: impl Hash, fill: impl FnOnce(&Path)) -> PathBuf {
     let lock = File::create(cache.join(format!("{name}.lock"))).unwrap();
     lock.lock().unwrap();
     if !home.exists() {
-        // Left by a run that was killed: whoever holds the lock is alone.
+        // May be left by a run that was killed; the lock excludes any other.
         let work = cache.join(format!(".{name}"));
         let _ = fs::remove_dir_all(&work);
         fs::create_dir(&work).unwrap();

@@ -1,12 +1,12 @@
-//! Workers: in this process, or as the program itself.
+//! Workers, in this process or as the program itself, and the watch that a world keeps on them.
 
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     process::ExitStatus,
     sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -34,6 +34,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, World};
 
+/// A worker that a world watches, so that a wait for its work fails as soon as the worker has.
+pub enum Watched {
+    /// Holds the error or panic that ended the worker.
+    Task(Arc<OnceLock<String>>),
+    Process {
+        pid: u32,
+        log_file: PathBuf,
+        /// The test itself ended the process or asked about its end.
+        end_is_expected: Arc<AtomicBool>,
+    },
+}
+
+impl Watched {
+    /// Why the worker ended by itself. Kills and aborts at a checkpoint are the test's own doing and don't count.
+    pub fn failure(&self) -> Option<String> {
+        match self {
+            Self::Task(failure) => failure.get().cloned(),
+            Self::Process { pid, log_file, end_is_expected } => {
+                if end_is_expected.load(Ordering::Relaxed) || Path::new(&format!("/proc/{pid}")).exists() {
+                    return None;
+                }
+                let log = std::fs::read_to_string(log_file).ok()?;
+                log.lines().rev().find(|line| line.starts_with("carebell: ")).map(ToOwned::to_owned)
+            }
+        }
+    }
+}
+
 /// A worker in this process.
 pub struct Worker {
     stop: CancellationToken,
@@ -51,8 +79,7 @@ impl Worker {
         Self::of(world, more, &[Duty::Pipeline, Duty::DeadLetters, Duty::Scheduler])
     }
 
-    /// Starts one that publishes nothing by itself: for tests of what becomes of the jobs that they publish, whose care
-    /// tables a scheduler would read too.
+    /// Starts one without a scheduler, which would publish reminders of its own from the care tables.
     pub fn without_scheduler(world: &World) -> Self {
         Self::of(world, &[], &[Duty::Pipeline, Duty::DeadLetters])
     }
@@ -64,7 +91,16 @@ impl Worker {
         let mut config = Config::from_source(&Source::of(environment)).unwrap();
         config.duties = duties.iter().copied().collect();
         let stop = CancellationToken::new();
-        let task = tokio::spawn(worker::run(config, stop.clone()));
+        let run = tokio::spawn(worker::run(config, stop.clone()));
+        let failure = Arc::new(OnceLock::new());
+        world.watch(Watched::Task(Arc::clone(&failure)));
+        let task = tokio::spawn(async move {
+            let ended = run.await.unwrap_or_else(|panic| Err(WorkerError::Start(panic.to_string())));
+            if let Err(why) = &ended {
+                let _ = failure.set(why.to_string());
+            }
+            ended
+        });
         Self { stop, task }
     }
 
@@ -81,6 +117,7 @@ pub struct Process {
     log_file: PathBuf,
     log: Log,
     lines: Vec<Line>,
+    end_is_expected: Arc<AtomicBool>,
 }
 
 impl Process {
@@ -88,7 +125,13 @@ impl Process {
     pub fn worker(world: &World, more: &[(&str, &str)]) -> Self {
         let mut environment = world.environment();
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Self::start(&["run"], &environment, world.directory.path())
+        let process = Self::start(&["run"], &environment, world.directory.path());
+        world.watch(Watched::Process {
+            pid: process.guarded.pid(),
+            log_file: process.log_file.clone(),
+            end_is_expected: Arc::clone(&process.end_is_expected),
+        });
+        process
     }
 
     pub fn start(args: &[&str], environment: &BTreeMap<String, String>, directory: &Path) -> Self {
@@ -107,78 +150,90 @@ impl Process {
             stop: StopSignal::Terminate,
         })
         .unwrap();
-        Self { guarded, log: Log::open(&log_file).unwrap(), log_file, lines: Vec::new() }
+        let log = Log::open(&log_file).unwrap();
+        Self { guarded, log, log_file, lines: Vec::new(), end_is_expected: Arc::default() }
     }
 
-    /// What it writes its log to.
+    /// For a process that may end by itself: waits of its world do not fail then.
+    pub fn may_end(self) -> Self {
+        self.end_is_expected.store(true, Ordering::Relaxed);
+        self
+    }
+
+    /// Its log file.
     pub fn log_file(&self) -> &Path {
         &self.log_file
     }
 
-    /// Whether it has ended, by itself or not.
+    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
+        self.end_is_expected.store(true, Ordering::Relaxed);
         self.guarded.ended().is_some()
     }
 
     /// Waits for it to end.
     pub async fn ended(&mut self) -> ExitStatus {
+        self.end_is_expected.store(true, Ordering::Relaxed);
         timeout(LIMIT, self.guarded.wait()).await.unwrap_or_else(|_| panic!("it goes on:\n{}", self.guarded.output()))
     }
 
-    /// SIGTERM, and waits for the end.
+    /// Sends SIGTERM and waits for the end.
     pub async fn terminate(&mut self) -> ExitStatus {
         let pid = self.guarded.pid().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.ended().await
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL.
     pub async fn kill(&mut self) {
+        self.end_is_expected.store(true, Ordering::Relaxed);
         self.guarded.kill().await;
     }
 
-    /// The most memory that it has had, in kB.
+    /// Its peak resident memory, in kB.
     pub fn peak_memory_kb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.guarded.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Its memory that is not swapped out, in bytes.
+    /// Its resident memory, in bytes.
     pub fn resident(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.guarded.pid())).unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// Everything it has written.
+    /// Its whole log.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log_file).unwrap()).into_owned()
     }
 
-    /// Whether it has written this.
+    /// Whether its log contains this.
     pub fn says(&self, text: &str) -> bool {
         self.output().contains(text)
     }
 
-    /// Waits for a line of its log that answers.
+    /// Waits for a log line that `find` answers.
     pub async fn line<T>(&mut self, what: &str, find: impl Fn(&Line) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
+            // Asked first: lines written before the end are read before the wait fails.
+            let is_over = self.guarded.ended().is_some() || since.elapsed() > LIMIT;
             self.lines.extend(self.log.new_lines());
             if let Some(found) = self.lines.iter().find_map(&find) {
                 return found;
             }
-            assert!(since.elapsed() < LIMIT, "no line says that {what}:\n{}", self.output());
+            assert!(!is_over, "no line says that {what}:\n{}", self.output());
             sleep(Duration::from_millis(10)).await;
         }
     }
 
-    /// Waits until it says that it is ready.
+    /// Waits until it logs that it is ready.
     pub async fn ready(&mut self) {
         self.line("it is ready", |line| line.is_ready().then_some(())).await;
     }
 
-    /// Status and body of one of its health endpoints.
+    /// Status and body of a health endpoint.
     pub async fn get(&mut self, path: &str) -> (u16, String) {
         let port = self.line("health is served", Line::health_port).await;
         let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap();
@@ -186,7 +241,7 @@ impl Process {
     }
 }
 
-/// A pipeline of kinds of the test's own, on the world's servers.
+/// A pipeline with the test's own kinds, on the world's servers.
 pub struct Custom {
     pipeline: Pipeline,
 }
@@ -196,12 +251,12 @@ impl Custom {
         Self::at(world, registry, Clock::system())
     }
 
-    /// The same by a clock of the test's own. What the server stamps is still by its own.
+    /// With the test's own clock. Stamps of the server keep following the system's.
     pub fn at(world: &World, registry: Registry, clock: Clock) -> Self {
         Self::sending(world, registry, clock, Vec::new())
     }
 
-    /// The same with channels.
+    /// With channels.
     pub fn sending(world: &World, registry: Registry, clock: Clock, senders: Vec<Arc<dyn Sender>>) -> Self {
         let (health, random) = (Health::new(), Random::system());
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);

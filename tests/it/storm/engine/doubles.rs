@@ -1,8 +1,8 @@
-//! Pushes that arrived more than once, and why.
+//! Explains pushes that arrived more than once.
 //!
-//! A push is open from the claim of its delivery until its outcome is on record. What happens to its worker or to the
-//! servers in that time may keep the outcome from being recorded, or the worker from being believed alive; then the
-//! push is sent again, which no sender can avoid. A second push that no such fault explains is a mistake of Carebell's.
+//! A push is open from the claim of its delivery until its outcome is on record. A fault of its worker or of a server in
+//! that time may lose the outcome, or the worker's claim. The push is then sent again, which no sender can avoid. A second
+//! push without such a fault is a bug.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -15,22 +15,22 @@ use super::{
     judge::{Finding, Sort},
 };
 
-/// A push is claimed at most this long before it is accepted: the timeout of a delivery.
+/// Longest time from claim to acceptance: the timeout of a delivery.
 pub const LONGEST_SEND: TimeDelta = TimeDelta::seconds(5);
 
-/// How many pushes came again, by what explains it.
+/// Number of repeated pushes, by explanation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Doubles {
     pub all: usize,
-    /// The worker that had sent the earlier one was killed before it had recorded that.
+    /// The worker of the earlier push was killed before it recorded the outcome.
     pub by_worker_kill: usize,
-    /// NATS was killed while the earlier one was open: the server had forgotten that a worker had it.
+    /// NATS was killed while the earlier push was open and forgot that a worker had the message.
     pub by_nats_outage: usize,
-    /// Postgres was away while the earlier one was open.
+    /// Postgres was down while the earlier push was open.
     pub by_postgres_outage: usize,
 }
 
-/// Looks at each delivery's pushes.
+/// Judges the pushes of each delivery.
 pub fn judge(history: &History) -> (Doubles, Vec<Finding>) {
     let by_topic: HashMap<String, &Delivery> =
         history.deliveries.iter().map(|delivery| (Topic::of(&delivery.id).to_string(), delivery)).collect();
@@ -68,7 +68,7 @@ fn unexplained(text: String) -> Finding {
     Finding { sort: Sort::UnexplainedPush, text }
 }
 
-/// The fault that explains why `second` was sent though `first` had been accepted; the surest first.
+/// The likeliest fault to explain why `second` was sent after `first` was accepted.
 fn explanation(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> Option<Target> {
     let open = Open::of(history, delivery, first, second);
     let explains = |target: Target| history.faults.iter().any(|fault| fault.target == target && open.meets(fault));
@@ -84,7 +84,7 @@ struct Open {
 impl Open {
     fn of(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> Self {
         let words = history.words.get(&(first.worker, delivery.id.clone()));
-        // The log is written after the record: what it says has ended is recorded by then.
+        // A worker logs after it records: a logged outcome is on record.
         let word = words.into_iter().flatten().find(|word| word.began <= first.at && first.at <= word.at);
         match word {
             Some(word) => Self { since: word.began, until: word.at.min(second.at) },
@@ -97,7 +97,7 @@ impl Open {
     }
 }
 
-/// Everything that is known of a pair, for whoever has to find out why.
+/// All details of a pair, for the report.
 fn describe(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> String {
     let words: Vec<String> = history
         .words

@@ -1,4 +1,4 @@
-//! What goes wrong: workers and servers are killed, and the push service misbehaves.
+//! Faults: kills of workers and servers, and misbehaviour of the push service.
 
 use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
@@ -18,10 +18,10 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Settings;
 use crate::support::{Process, utc_now};
 
-/// What is killed.
+/// A process that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    /// One worker process, by its number.
+    /// A worker process, by number.
     Worker(usize),
     Nats,
     Postgres,
@@ -31,22 +31,22 @@ pub enum Target {
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub target: Target,
-    /// Just before the signal.
+    /// Instant just before the signal.
     pub from: DateTime<Utc>,
-    /// When the process was gone; for a server, when its successor answered.
+    /// When the worker was gone, or the restarted server answered.
     pub until: DateTime<Utc>,
 }
 
-/// A kill that is to be.
+/// A planned kill.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
     pub after: Duration,
     target: Sort,
-    /// Postgres is killed, or stopped as by an administrator.
+    /// Whether Postgres is killed, or else shut down.
     hard: bool,
-    /// Which of the workers.
+    /// Index of the worker.
     which: usize,
-    /// How long a server stays away before it is started again.
+    /// Downtime of a server before its restart.
     away: Duration,
 }
 
@@ -57,17 +57,17 @@ enum Sort {
     Postgres,
 }
 
-/// What kills may meet.
+/// The processes that a storm kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Victims {
-    /// Of ten kills, seven meet a worker, two NATS and one Postgres, in a random order.
+    /// Of ten kills seven hit a worker, two NATS and one Postgres, in random order.
     All,
     Workers,
     Nats,
     Postgres,
 }
 
-/// Kills at random instants.
+/// Draws kills at random instants.
 pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
     let Settings { kills: count, workers, span, outage, .. } = *settings;
     let mut sorts: Vec<Sort> = (0..count)
@@ -93,12 +93,12 @@ pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
         .collect()
 }
 
-/// The worker processes, each with a VAPID subject of its own, by which the push service knows them apart.
+/// The worker processes. The push service tells them apart by their VAPID subjects.
 pub struct Fleet {
     environment: BTreeMap<String, String>,
     directory: PathBuf,
     running: Vec<(usize, Process)>,
-    /// The log of every worker there was, by its number.
+    /// Log of every worker so far, by number.
     pub logs: Vec<PathBuf>,
 }
 
@@ -124,7 +124,7 @@ impl Fleet {
         (number, worker)
     }
 
-    /// SIGKILL for one, and a new one in its place at once.
+    /// Kills one and replaces it at once.
     async fn kill(&mut self, which: usize) -> usize {
         let (number, ref mut worker) = self.running[which];
         worker.kill().await;
@@ -132,7 +132,7 @@ impl Fleet {
         number
     }
 
-    /// Ends all in good order. Answers the numbers of those that did not end well, or ended before they were told.
+    /// Stops all; answers the numbers of those that failed, or had ended before.
     pub async fn stop(&mut self) -> Vec<usize> {
         let mut bad = Vec::new();
         for (number, worker) in &mut self.running {
@@ -149,12 +149,12 @@ pub fn subject(worker: usize) -> String {
     format!("mailto:worker-{worker}@example.org")
 }
 
-/// Which worker a VAPID subject names.
+/// The worker that a VAPID subject names.
 pub fn worker_of(subject: &str) -> Option<usize> {
     subject.strip_prefix("mailto:worker-")?.strip_suffix("@example.org")?.parse().ok()
 }
 
-/// Kills what was planned, one after the other.
+/// Carries out the planned kills, one after the other.
 pub async fn strike(
     planned: &[Planned],
     start: Instant,
@@ -192,13 +192,13 @@ pub async fn strike(
 }
 
 impl Fault {
-    /// How long it took.
+    /// Its duration.
     pub fn millis(&self) -> i64 {
         (self.until - self.from).num_milliseconds()
     }
 }
 
-/// Lets the push service answer some pushes badly, until the span is over.
+/// Makes the push service fail some pushes until the span is over.
 pub async fn blow(push: &PushService, browsers: &[String], start: Instant, span: Duration, rng: &mut StdRng) {
     let mut after = Duration::ZERO;
     while after < span {
@@ -213,7 +213,7 @@ pub async fn blow(push: &PushService, browsers: &[String], start: Instant, span:
     }
 }
 
-/// Ends the subscriptions that are to end, one after the other. The first half has ended before the storm.
+/// Ends subscriptions: half of them before the storm, the others one by one during it.
 pub async fn unsubscribe(push: &PushService, ended: &[String], start: Instant, span: Duration) {
     let (before, during) = ended.split_at(ended.len() / 2);
     for name in before {

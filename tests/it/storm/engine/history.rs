@@ -1,4 +1,4 @@
-//! What happened, as data: what was asked for, what is on record, what arrived, what went wrong. The judge sees no more.
+//! The events of a storm as data: requests, records, arrivals, faults. The judge sees nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,23 +18,23 @@ use super::{
 };
 use crate::support::World;
 
-/// Everything that the judge needs to know of a storm.
+/// All that the judge knows of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub jobs: Vec<Asked>,
-    /// The browsers of each user that took pushes all the time.
+    /// Browsers of each user that were subscribed all the time.
     pub live: BTreeMap<String, Vec<String>>,
     /// By job id.
     pub runs: HashMap<String, Run>,
     /// Root and user of each inbox row.
     pub inbox: Vec<(String, String)>,
     pub deliveries: Vec<Delivery>,
-    /// The reasons of the dead letters, by job id and by the mark of the storm's own jobs.
+    /// Reasons of dead letters, by job id and by the storm's mark.
     pub letters: HashMap<String, BTreeSet<String>>,
-    /// The pushes that were accepted, in their order.
+    /// Accepted pushes, in order.
     pub pushes: Vec<Push>,
     pub faults: Vec<Fault>,
-    /// What workers wrote to their logs of deliveries, by worker and delivery.
+    /// Log lines about deliveries, by worker and delivery.
     pub words: HashMap<(usize, String), Vec<Word>>,
 }
 
@@ -45,7 +45,7 @@ pub struct Asked {
     pub expected: Expected,
     /// When it could first run.
     pub ready: DateTime<Utc>,
-    /// Whether the server was to publish it later.
+    /// Whether it was scheduled for later.
     pub scheduled: bool,
 }
 
@@ -65,11 +65,11 @@ pub struct Delivery {
     pub browser: String,
     pub state: String,
     pub reason: Option<String>,
-    /// For people: how often it was claimed, and under which sequence and delivery count last.
+    /// For the report: number of claims, and sequence and delivery count of the last.
     pub fence: String,
 }
 
-/// A push that was accepted.
+/// An accepted push.
 #[derive(Clone, Debug)]
 pub struct Push {
     pub browser: String,
@@ -78,17 +78,17 @@ pub struct Push {
     pub at: DateTime<Utc>,
 }
 
-/// A line of a worker's log that tells how a delivery ended there.
+/// A line of a worker's log with the outcome of a delivery.
 #[derive(Clone, Debug)]
 pub struct Word {
     pub at: DateTime<Utc>,
-    /// When the worker began with it.
+    /// When the worker began the delivery.
     pub began: DateTime<Utc>,
     pub outcome: String,
 }
 
 impl History {
-    /// Reads what is on record and what arrived. The storm is over: nothing changes any more.
+    /// Reads records and arrivals. Call it when the storm is over.
     pub async fn read(&mut self, world: &World, logs: &[PathBuf]) {
         self.read_rows(world).await;
         for (_, headers, _) in world.dead_letters().await {
@@ -133,7 +133,7 @@ impl History {
     }
 
     fn read_log(&mut self, worker: usize, log: &PathBuf) {
-        // A worker that is killed may leave half a line; that one says nothing.
+        // A killed worker may leave half a line, which is skipped.
         for line in BufReader::new(File::open(log).unwrap()).split(b'\n').map_while(Result::ok) {
             let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
             if let Some((delivery, word)) = word(&line) {
@@ -150,7 +150,7 @@ fn word(line: &Value) -> Option<(String, Word)> {
     }
     let at: DateTime<Utc> = text("timestamp")?.parse().ok()?;
     let took = line.get("ms").and_then(Value::as_i64).unwrap_or(0);
-    // Counted in whole milliseconds, so it began up to one earlier.
+    // Durations are whole milliseconds, so it may have begun one earlier.
     let began = at - TimeDelta::milliseconds(took + 1);
     Some((text("job")?.to_owned(), Word { at, began, outcome: text("outcome")?.to_owned() }))
 }

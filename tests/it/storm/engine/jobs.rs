@@ -1,4 +1,4 @@
-//! What is published: jobs of all kinds, each with what must become of it.
+//! The published jobs, of all kinds, each with its expected outcome.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,30 +15,29 @@ use super::{
     scene::{Family, Scene},
 };
 
-/// What must become of a job.
+/// Expected outcome of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// It is done, and these users have it in their inboxes.
+    /// Done, with a row in the inbox of these users.
     Done(Told),
-    /// One of the jobs of this number is done, the others are `already_sent`.
+    /// One of the jobs with this number is done, the others are `already_sent`.
     Rival(usize, Told),
-    /// Nobody is told, for this reason.
+    /// Skipped for this reason.
     Skipped(&'static str),
-    /// It came too late.
     Expired,
-    /// It is dead, for this reason, and has its dead letter.
+    /// Dead for this reason, with a dead letter.
     Dead(&'static str),
-    /// Its headers cannot be read, so that nothing but a dead letter can tell of it.
+    /// A dead letter only, because its headers cannot be read.
     Letter,
 }
 
-/// Who is told, and how.
+/// Recipients of a job and how they are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub users: BTreeSet<String>,
-    /// Whether their browsers are told too.
+    /// Whether pushes are sent too.
     pub push: bool,
-    /// Whether the job itself is the notification, and not a reminder that one follows from.
+    /// Whether the job is a notification, not a reminder.
     pub direct: bool,
 }
 
@@ -49,12 +48,12 @@ pub struct Job {
     pub subject: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
-    /// When it is published, counted from the storm's beginning: twice or thrice under the same id, by some producers.
+    /// Times of publishing since the storm began; up to three under the same id.
     pub sends: Vec<Duration>,
-    /// How long after that it is due, where it is scheduled.
+    /// Delay of a scheduled job.
     pub delay: Option<Duration>,
     pub expected: Expected,
-    /// The family and the id of a medication that is to be in the database, and short.
+    /// Family and id of a medication that must be in the database and run low.
     pub shortage: Option<(usize, String)>,
 }
 
@@ -64,25 +63,25 @@ pub struct Drawing<'a> {
     rng: &'a mut StdRng,
     settings: &'a Settings,
     jobs: Vec<Job>,
-    /// Numbers reminders, so that no two are the same by chance.
+    /// Number of reminders so far, which keeps them distinct.
     reminders: usize,
     rivals: usize,
 }
 
-/// A kind's subject, its body, and what must become of it.
+/// A job before it has an id and headers.
 struct Draft {
     subject: String,
     body: Value,
     expected: Expected,
 }
 
-/// As many jobs as the settings ask for, to be published within their span.
+/// Draws as many jobs as the settings ask for.
 pub fn draw(scene: &Scene, settings: &Settings, rng: &mut StdRng) -> Vec<Job> {
     let mut drawing = Drawing { scene, rng, settings, jobs: Vec::new(), reminders: 0, rivals: 0 };
     while drawing.jobs.len() < settings.jobs {
         drawing.draw_one();
     }
-    // Of several for one reminder, the last may be too many.
+    // The last draw may add several rivals.
     drawing.jobs.truncate(settings.jobs);
     drawing.jobs
 }
@@ -126,8 +125,7 @@ impl Drawing<'_> {
         Expected::Done(Told { users: family.members.iter().cloned().collect(), push: true, direct: false })
     }
 
-    /// A lead in minutes, which is a week at most, and the round of leads that it belongs to: together another for each
-    /// reminder.
+    /// A lead in minutes, at most a week, and a round: each reminder gets another pair.
     fn next_lead(&mut self) -> (i32, usize) {
         self.reminders += 1;
         let round = self.reminders / 10_000;
@@ -191,7 +189,7 @@ impl Drawing<'_> {
         }
     }
 
-    /// Different jobs for one and the same reminder.
+    /// Several jobs for the same reminder.
     fn rivals(&mut self) {
         self.rivals += 1;
         let count = self.rng.random_range(2..=3);
@@ -234,7 +232,7 @@ impl Drawing<'_> {
         Draft { subject: format!("jobs.{kind}"), body: body.clone(), expected: Expected::Skipped(reason) }
     }
 
-    /// Any job that would be done, if it were not too late.
+    /// A job that expired before it was published.
     fn late(&mut self) {
         let mut draft = if self.rng.random_bool(0.5) { self.medication() } else { self.notification() };
         draft.expected = Expected::Expired;
@@ -243,7 +241,7 @@ impl Drawing<'_> {
         self.jobs.last_mut().unwrap().headers.push(("Carebell-Not-After", past));
     }
 
-    /// A body that is no message, or lacks a field, or a form that is unknown.
+    /// An invalid body, a missing field or an unknown content type.
     fn undecodable(&mut self) {
         let mut draft = self.medication();
         draft.expected = Expected::Dead("undecodable");
@@ -291,15 +289,15 @@ impl Drawing<'_> {
         let mut headers = vec![
             ("Carebell-Job-Id", id.clone()),
             ("Content-Type", content_type.to_owned()),
-            // What tells of a job whose id cannot be read.
+            // Identifies a job whose id cannot be read.
             (super::MARK, id.clone()),
         ];
         let delay = self
             .rng
             .random_ratio(self.settings.scheduled, 100)
             .then(|| Duration::from_millis(self.rng.random_range(50..3000)));
-        // A message id would keep a schedule that is published again from replacing the first. Without one, the server
-        // stores what is published twice twice.
+        // With a message id, a schedule published again would not replace the first. Without one, the server stores a job
+        // that is published twice twice.
         if delay.is_none() && self.rng.random_bool(0.6) {
             headers.push(("Nats-Msg-Id", id.clone()));
         }
@@ -331,7 +329,7 @@ fn shift(id: &str, scene: &Scene, minutes: i32) -> Value {
     json!({ "shiftId": id, "startTime": scene.begins.to_rfc3339(), "reminderMinutes": minutes })
 }
 
-/// The body as protobuf, where it is the message that its subject asks for.
+/// The body as protobuf, if it is a valid message of its subject.
 fn protobuf(subject: &str, body: &Value) -> Option<Bytes> {
     fn encoded<M: Message + Default + ReflectMessage>(body: &Value) -> Option<Bytes> {
         let message: M = wire::from_json(body.to_string().as_bytes()).ok()?;

@@ -1,4 +1,4 @@
-//! Compares what happened with what had to happen.
+//! Compares outcomes with expectations.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -15,27 +15,27 @@ use super::{
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub findings: Vec<Finding>,
-    /// Jobs and deliveries that died as `exhausted` or `crashed`, with their dead letters. Not lost, for a person sees
-    /// them; not wanted either.
+    /// Jobs and deliveries that are dead as `exhausted` or `crashed`. Not wanted, but not lost either: people see their
+    /// dead letters.
     pub given_up: usize,
     pub doubles: Doubles,
 }
 
-/// One thing that must not be.
+/// A violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub sort: Sort,
     pub text: String,
 }
 
-/// What must not be.
+/// The kinds of violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
-    /// A job, an inbox row or a delivery that is not there, or has not ended as it must.
+    /// A job, inbox row or delivery is missing or ended unexpectedly.
     Lost,
-    /// An inbox row that should not be there.
+    /// An unexpected inbox row.
     DoubledRow,
-    /// A push that came again, or to somebody who was not to be told, without a fault that explains it.
+    /// A repeated or misdirected push that no fault explains.
     UnexplainedPush,
 }
 
@@ -68,7 +68,7 @@ pub fn judge(history: &History) -> Verdict {
 struct Court<'a> {
     history: &'a History,
     verdict: Verdict,
-    /// Who must have been told, by root, as far as the jobs' own ends allow it.
+    /// Expected recipients by root, of jobs that ended as expected.
     told: HashMap<&'a str, &'a Told>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// The first of them that is done is the one; if none is, the last is asked why. One that was given up owns nothing.
+    /// The first that is done wins. If none is, the last one is reported. A job that was given up owns nothing.
     fn rivals(&mut self, rivals: &[(&'a Asked, &'a Told)]) {
         let is_done = |id: &str| self.history.runs.get(id).is_some_and(|run| run.state == "done");
         let winner = rivals.iter().position(|(asked, _)| is_done(&asked.id)).unwrap_or(rivals.len() - 1);
@@ -120,7 +120,7 @@ impl<'a> Court<'a> {
         self.ended(id, state, reason);
     }
 
-    /// Whether a job has ended as it must. One that was given up is counted as that, and has not.
+    /// Whether a job ended as expected. A job that was given up did not, and is counted.
     fn ended(&mut self, id: &str, state: &str, reason: Option<&str>) -> bool {
         let Some(run) = self.history.runs.get(id) else {
             self.verdict.find(Sort::Lost, format!("{id} has no record; expected {state}"));
@@ -155,7 +155,7 @@ impl<'a> Court<'a> {
         }
         let history = self.history;
         for (root, user) in &history.inbox {
-            // One that is taken out is not there for a second row.
+            // Removed, so that a second row is not expected.
             if !missing.remove(&(root.as_str(), user.as_str())) {
                 self.verdict.find(Sort::DoubledRow, format!("{user} has {root} in the inbox, once too often"));
             }

@@ -1,8 +1,7 @@
-//! The storm: jobs of all kinds are published while workers, NATS and Postgres are killed at random instants and the
-//! push service misbehaves. Afterwards every job must have ended as it had to, and every push that came twice must be
-//! explained by a fault.
+//! The storm publishes jobs of all kinds while workers, NATS and Postgres are killed at random and the push service
+//! misbehaves. Afterwards every job must have ended as expected, and a fault must explain every push that came twice.
 //!
-//! `cargo test` runs a short one, `cargo bench --bench storm` one of any length; both include this.
+//! Shared by the short storm of the tests and by `cargo bench --bench storm`, which runs one of any length.
 
 pub mod doubles;
 pub mod faults;
@@ -31,58 +30,55 @@ use self::{
 };
 use crate::support::{World, own_postgres};
 
-/// The header by which a dead letter is known whose job id cannot be read.
+/// Header that identifies the dead letter of a job whose id cannot be read.
 pub const MARK: &str = "Storm-Job";
 
-/// Delays of milliseconds, and attempts enough that a push service that answers badly now and then exhausts nothing. An
-/// `ack_wait` that no worker exceeds because the machine is busy: of that the judge knows nothing.
+/// Delays of milliseconds, and enough attempts to survive the push service's bad answers. A busy machine must not exceed
+/// `ack_wait`: the judge doesn't know that fault.
 const OVERRIDES: &str = "*.attempts=10,*.max_attempts=10,*.backoff=fixed 50ms,*.jitter=50%,*.ack_wait=6s,*.timeout=5s";
 
-/// How long nothing may happen at the end before the storm counts as over with whatever is left. Longer than a claim's
-/// lease and two sweeps.
+/// Without progress for this long, the storm is over and is judged as it stands. Longer than a claim's lease and two
+/// sweeps.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// How heavy a storm is. All that is random in it follows from the seed, but not how the processes run beside each
-/// other.
+/// How heavy a storm is. The seed determines everything random except how the processes interleave.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub jobs: usize,
     pub kills: usize,
     pub seed: u64,
     pub workers: usize,
-    /// In which jobs are published and kills happen.
+    /// Duration of publishing and kills.
     pub span: Duration,
-    /// The longest time that a killed server stays away, drawn for each kill. Zero: it is started again at once.
+    /// Longest downtime of a killed server, drawn for each kill. Zero restarts it at once.
     pub outage: Duration,
-    /// How many of a hundred jobs are scheduled for later.
+    /// Percentage of jobs that are scheduled for later.
     pub scheduled: u32,
-    /// What is killed.
     pub victims: Victims,
-    /// Told how it goes.
+    /// Receives progress messages.
     pub say: fn(&str),
 }
 
-/// What came of a storm.
+/// Outcome of a storm.
 #[derive(Debug)]
 pub struct Report {
     pub settings: Settings,
     pub verdict: Verdict,
     pub faults: Vec<Fault>,
     pub recovery: Recovery,
-    /// Pushes accepted, doubled ones too.
+    /// Accepted pushes, doubled ones included.
     pub pushes: usize,
     /// Requests that broke a rule of Web Push.
     pub rejected: Vec<RejectedRequest>,
     /// How often the producer had to publish again.
     pub published_again: usize,
-    /// Workers that ended though nobody had killed them, or did not end when they were told to.
+    /// Workers that ended without a kill, or not in good order.
     pub bad_ends: Vec<usize>,
-    /// From the last publish until nothing was open.
+    /// From the last publish until no work was open.
     pub drain: Duration,
     pub took: Duration,
 }
 
-/// Everything that runs.
 struct Storm {
     settings: Settings,
     world: World,
@@ -94,7 +90,7 @@ struct Storm {
     rng: StdRng,
 }
 
-/// Lets it blow, waits until it is over, and judges.
+/// Runs a storm until its work is done, and judges it.
 pub async fn run(settings: Settings) -> Report {
     let began = Instant::now();
     let mut storm = Storm::brew(settings).await;
@@ -136,7 +132,7 @@ impl Storm {
         Self { settings, world, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
     }
 
-    /// Publishes, kills and misbehaves at the same time.
+    /// Publishes, kills and misbehaves concurrently.
     async fn blow(&mut self) -> (Published, Vec<Fault>) {
         let Settings { span, say, .. } = self.settings;
         let planned = faults::draw(&self.settings, &mut self.rng);
@@ -157,7 +153,7 @@ impl Storm {
         (published, faults)
     }
 
-    /// Waits until nothing is open, for as long as anything still happens.
+    /// Waits until no work is open, as long as there is progress.
     async fn calm_down(&self) {
         let mut last = None;
         let mut changed = Instant::now();
@@ -183,7 +179,7 @@ impl Storm {
         }
     }
 
-    /// What is not at its end yet: messages by stream, rows by table. None while a server does not answer.
+    /// Open work: messages by stream, rows by table. `None` while a server doesn't answer.
     async fn open_work(&self) -> Option<BTreeMap<String, i64>> {
         let mut open = BTreeMap::new();
         for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
@@ -224,12 +220,12 @@ impl Storm {
 }
 
 impl Report {
-    /// Whether nothing is lost, nothing doubled without a reason, and all ended as it should.
+    /// Whether nothing was lost, doubled without a reason, or ended unexpectedly.
     pub fn is_clean(&self) -> bool {
         self.complaints().is_empty()
     }
 
-    /// What went wrong, a line each.
+    /// Everything that went wrong, one line each.
     pub fn complaints(&self) -> Vec<String> {
         let findings = self.verdict.findings.iter().map(ToString::to_string);
         let rejected = self.rejected.iter().map(|request| format!("{request:?}"));

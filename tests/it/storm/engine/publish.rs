@@ -1,4 +1,4 @@
-//! The producer: publishes each job at its time, and again until the server has acknowledged it.
+//! The producer: publishes each job at its time, and again until the server acknowledges it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,26 +15,26 @@ use tokio::{
 use super::jobs::Job;
 use crate::support::utc_now;
 
-/// How long an acknowledgement may take before the job is published again.
+/// Time to wait for an acknowledgement before publishing again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What became of the publishing.
+/// Outcome of publishing.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// By the job's number: when each could first run. Every job is acknowledged, or the storm does not end.
+    /// When each job could first run, by number. All are acknowledged, or the storm doesn't end.
     pub ready: Vec<DateTime<Utc>>,
-    /// How often something had to be published again.
+    /// Number of repeated publishes.
     pub again: usize,
 }
 
-/// A connection that comes back as soon as its server does.
+/// A connection that reconnects as soon as its server is back.
 pub async fn connect(url: &str) -> jetstream::Context {
     let options = ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
     let client = options.connect(url).await.unwrap();
     jetstream::context::ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client)
 }
 
-/// Publishes all, at their times after `start`.
+/// Publishes all jobs at their times after `start`.
 pub async fn publish(context: jetstream::Context, jobs: Arc<Vec<Job>>, start: Instant) -> Published {
     let mut tasks = JoinSet::new();
     for number in 0..jobs.len() {
@@ -56,7 +56,7 @@ pub async fn publish(context: jetstream::Context, jobs: Arc<Vec<Job>>, start: In
     published
 }
 
-/// Answers when the job can run, and how often it was published in vain.
+/// Answers when the job can run, and the number of failed publishes.
 async fn insist(context: &jetstream::Context, job: &Job) -> (DateTime<Utc>, usize) {
     let mut again = 0;
     loop {

@@ -1,4 +1,4 @@
-//! How long nothing arrived after a fault, while there was work.
+//! Time without arrivals after a fault, while there was work.
 
 use std::collections::HashMap;
 
@@ -10,16 +10,16 @@ use super::{
     history::{History, Push},
 };
 
-/// The longest times in milliseconds, by what was killed.
+/// Longest times in milliseconds, by victim.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Recovery {
     pub worker: i64,
     pub nats: i64,
     pub postgres: i64,
-    /// From when a job could run until the first push that followed from it.
+    /// From when a job could run to its first push.
     pub slowest: i64,
-    /// The same of jobs that the server was to publish later. After its restart it takes up what streams source from
-    /// each other when it looks at them next, which it does every ten seconds.
+    /// The same for scheduled jobs. A restarted server resumes sourcing between streams at its next check, every ten
+    /// seconds.
     pub slowest_scheduled: i64,
 }
 
@@ -62,8 +62,8 @@ impl Recovery {
     }
 }
 
-/// From the kill to the next push; counted only from when that push's job could run, where nothing else waited. After
-/// the kill of a server, what was just being sent still arrives, so the first push after its return counts.
+/// From the kill to the next push, or from when that push's job could run if no other job waited. Pushes in flight still
+/// arrive after a server is killed, so there the first push after its return counts.
 fn after(history: &History, fault: &Fault, ready: impl Fn(&Push) -> DateTime<Utc>) -> Option<i64> {
     let counts = match fault.target {
         Target::Worker(_) => fault.from,

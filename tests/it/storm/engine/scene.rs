@@ -1,5 +1,5 @@
-//! Who there is: families, their members, the members' browsers, and the care records that jobs are about. Everything
-//! stays as it is during the storm, so that what must become of each job is known beforehand.
+//! Families, members, browsers and the care records that jobs refer to. They don't change during the storm, so the
+//! outcome of each job is known beforehand.
 
 use std::collections::BTreeMap;
 
@@ -8,37 +8,35 @@ use rand::{Rng, rngs::StdRng};
 
 use crate::support::{World, utc_now};
 
-/// Families; each has a care recipient, a medication, an appointment, and a shift for each member.
+/// Number of families. Each has a care recipient, a medication, appointments, and shifts for each member.
 const FAMILIES: usize = 8;
 
-/// Appointments of each family and shifts of each member: each can be reminded of with some ten thousand lead times.
+/// Appointments per family and shifts per member. Each allows some ten thousand lead times.
 pub const ROUNDS: usize = 20;
 
-/// How a browser takes pushes.
+/// State of a browser's subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Browser {
-    /// It takes them.
     Live,
-    /// It was unsubscribed, before the storm or during it: 410.
+    /// Unsubscribed before or during the storm: answers 410.
     Ended,
 }
 
-/// One family, by its number; users are `u<family>-<member>`.
+/// A family; its users are `u<family>-<member>`.
 #[derive(Clone, Debug)]
 pub struct Family {
     pub number: usize,
     pub members: Vec<String>,
 }
 
-/// Everybody, and when it began.
 #[derive(Clone, Debug)]
 pub struct Scene {
     pub families: Vec<Family>,
-    /// The browsers of each user, by the name of the subscription.
+    /// Browsers of each user, by subscription name.
     pub browsers: BTreeMap<String, Vec<(String, Browser)>>,
-    /// An instant of the past that doses were due at and given at.
+    /// A past instant at which doses were due and given.
     pub given: DateTime<Utc>,
-    /// When appointments and shifts begin. Late enough that none begins during the storm.
+    /// Start of appointments and shifts, after any storm.
     pub begins: DateTime<Utc>,
 }
 
@@ -57,13 +55,13 @@ impl Scene {
         Self { families, browsers, given: now - TimeDelta::minutes(10), begins: now + TimeDelta::hours(6) }
     }
 
-    /// The names of the browsers of one sort.
+    /// Names of the browsers in this state.
     pub fn browsers(&self, which: Browser) -> Vec<String> {
         let all = self.browsers.values().flatten();
         all.filter(|(_, browser)| *browser == which).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Writes everything into the world's database and push service.
+    /// Writes the scene into the world's database and push service.
     pub async fn set(&self, world: &World) {
         for family in &self.families {
             self.set_family(world, family).await;
@@ -127,8 +125,8 @@ impl Scene {
         }
     }
 
-    /// A medication of a family that runs out: there is one for each shortage, since a family is told once of each. It
-    /// names no threshold, so that the schedulers of the workers do not tell of it themselves.
+    /// A medication that runs low, one for each shortage. It has no threshold, so that the workers' schedulers don't
+    /// announce it themselves.
     pub async fn set_shortage(world: &World, family: usize, id: &str) {
         world
             .sql(&format!(
@@ -139,7 +137,7 @@ impl Scene {
     }
 }
 
-/// Most users have one browser, some several or none, and some of these have ended.
+/// Most users have one browser, some have several or none, and some of these have ended.
 fn draw_browsers(user: &str, rng: &mut StdRng) -> Vec<(String, Browser)> {
     let count = match rng.random_range(0..20) {
         0 => 0,
