@@ -51,7 +51,7 @@ async fn those_of_users_who_are_gone_are_removed_unless_it_looks_like_a_mistake(
         why.starts_with("nothing is removed: 11 of 25 subscriptions belong to no row of `users`, and at most 10"),
         "{why}"
     );
-    assert!(why.contains("see that `users` is whole") && why.ends_with("\"mostRemoved\": 11"), "{why}");
+    assert!(why.contains("check that `users` is complete") && why.ends_with("\"mostRemoved\": 11"), "{why}");
     subscriptions(&world, "ben", 950, 2.0).await;
     subscriptions(&world, "lost", 40, 2.0).await;
     world.publish_json(CLEAN, "large-share", &json!({})).await;
