@@ -1,8 +1,6 @@
-//! The channels, as the ledger names them.
-
 use crate::kind::Kind;
 
-/// Makes [`Channel`] from one line a channel: its name in the ledger, and from that the name of its kind.
+/// Makes [`Channel`] and the names of its kinds.
 macro_rules! channels {
     ($($(#[$text:meta])* $channel:ident = $name:literal,)*) => {
         /// A way to reach a person.
@@ -10,16 +8,16 @@ macro_rules! channels {
         pub enum Channel { $($(#[$text])* $channel,)* }
 
         impl Channel {
-            /// All channels, in the order of their numbers.
+            /// In the order of their numbers.
             pub const ALL: [Self; [$($name),*].len()] = [$(Self::$channel),*];
 
-            /// The name in the ledger, in metric labels and in `deliver.<channel>`.
+            /// In the ledger, in metric labels and in `deliver.<channel>`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$channel => $name,)* }
             }
 
-            /// The kind of job that sends by this channel.
+            /// The kind that sends by it.
             #[must_use]
             pub const fn kind(self) -> Kind {
                 Kind::delivery(match self { $(Self::$channel => concat!("deliver.", $name),)* })
@@ -50,7 +48,7 @@ impl Channel {
         Self::ALL.into_iter().find(|channel| channel.name() == name)
     }
 
-    /// The channel that a kind of delivery sends by.
+    /// The channel of a kind of delivery.
     #[must_use]
     pub fn of(kind: Kind) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| channel.kind() == kind)

@@ -1,28 +1,28 @@
-//! What a provider reports of a delivery after it took charge of it, and what that makes of the ledger row.
+//! A provider's report on an accepted delivery, and its effect on the ledger row.
 //!
-//! Reports come late, twice and in any order, also before the worker has recorded what it was answered. So they are
-//! ranked, and a row keeps the highest that it has had: whatever the order, it ends the same. What a worker records is
-//! below all of them, but for `sent`, which says the same as [`Report::Underway`].
+//! Reports come late, twice and in any order, even before the worker's own record. So they are ranked, and a row keeps
+//! the highest: whatever the order, it ends the same. A worker's record ranks below all of them, except that `sent`
+//! equals [`Report::Underway`].
 
-/// What became of a message or call, as its provider has it. Ordered: a later one may only raise what is on record.
+/// A provider's report on a message or call. A report takes effect only if it ranks above the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Report {
-    /// It was taken, and is on its way.
+    /// On its way.
     Underway,
-    /// It ended without reaching anybody.
+    /// Ended without reaching anybody.
     Failed(Undelivered),
-    /// It reached the person's device, or the call was answered.
+    /// It reached the device, or the call was answered.
     Delivered,
 }
 
-/// How a message or call came to nothing.
+/// Why a message or call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Undelivered {
     /// A message, or a call that could not be set up.
     Undelivered,
-    /// A call that was called off.
+    /// A cancelled call.
     Canceled,
-    /// A line that was engaged.
+    /// The line was busy.
     Busy,
     /// Nobody answered the call.
     NoAnswer,
@@ -44,20 +44,20 @@ impl Undelivered {
 }
 
 impl Report {
-    /// The report that a ledger row of this state and reason is as good as; none where no provider has said anything.
+    /// The report equivalent to a ledger row. None if no provider has reported.
     #[must_use]
     pub fn on_record(state: &str, reason: Option<&str>) -> Option<Self> {
         let failed = || Undelivered::ALL.into_iter().find(|how| Some(how.name()) == reason).map(Self::Failed);
         match state {
             "sent" => Some(Self::Underway),
             "delivered" => Some(Self::Delivered),
-            // With another reason it is what the worker was answered, which a provider that reports has taken back.
+            // Any other reason is the worker's record, which a report supersedes.
             "failed" => failed(),
             _ => None,
         }
     }
 
-    /// State and reason of a row after this report, where it changes them.
+    /// State and reason after this report, if it changes them.
     #[must_use]
     pub fn changes(self, state: &str, reason: Option<&str>) -> Option<(&'static str, Option<&'static str>)> {
         if Some(self) <= Self::on_record(state, reason) {
@@ -79,11 +79,10 @@ mod tests {
 
     type Row = (&'static str, Option<&'static str>);
 
-    /// What happens to a row that a worker has claimed.
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Told(Report),
-        /// The worker's own record, which `Store::record_deliveries` writes only while it holds the claim.
+        /// The worker's record. `Store::record_deliveries` writes it only while it holds the claim.
         Recorded(Row),
     }
 
