@@ -1,5 +1,3 @@
-//! One push, and the headers that follow from it.
-
 use std::{fmt, time::Duration};
 
 use aws_lc_rs::digest;
@@ -18,7 +16,7 @@ pub struct Push<'a> {
     pub auth: &'a str,
     /// At most [`MAX_PLAINTEXT`](super::MAX_PLAINTEXT) bytes.
     pub payload: &'a [u8],
-    /// How long to keep it for an offline browser; whole seconds, rounded down.
+    /// How long to keep it for an offline browser, in whole seconds.
     pub ttl: Duration,
     /// Whether to wake the device.
     pub urgency: Urgency,
