@@ -1,4 +1,4 @@
-//! Queue of spans waiting for the collector, and log lines about its absence.
+//! Queue of spans for the collector, and log lines about its absence.
 
 use std::{
     sync::{
@@ -38,7 +38,7 @@ pub static COUNTS: SpanCounts =
 pub struct Bounded {
     /// Makes batches.
     pub inner: BatchSpanProcessor,
-    /// Most waiting spans, including the batch under way.
+    /// Most waiting spans, with the batch under way.
     pub longest: usize,
 }
 
