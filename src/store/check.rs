@@ -10,6 +10,7 @@ use super::{
     error::StoreError,
 };
 
+/// SQLSTATE.
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.

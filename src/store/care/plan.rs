@@ -80,6 +80,7 @@ pub struct PlanChanges {
 }
 
 impl PlanChanges {
+    /// The sum.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { added: self.added + other.added, removed: self.removed + other.removed }
