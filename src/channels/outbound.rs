@@ -17,7 +17,7 @@ use super::SettingsError;
 /// Error text of a timeout.
 pub const TIMEOUT: &str = "timeout";
 
-/// Bytes read of a response. Providers send about 1 KiB.
+/// Bytes read of a response; usually about 1 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
 
 /// Limit for connecting.

@@ -15,7 +15,7 @@ pub struct RunLine {
     pub job_id: String,
     /// Kind.
     pub kind: String,
-    /// `RunRecord::state`.
+    /// As in `RunRecord::state`.
     pub state: String,
     /// Reason of the state.
     pub reason: Option<String>,

@@ -111,7 +111,7 @@ impl Metrics {
         metrics
     }
 
-    /// The handles of a queue.
+    /// Handles of a queue.
     #[must_use]
     pub fn queue(&self, queue: Queue) -> QueueMetrics {
         let labels = labels(queue);
@@ -137,13 +137,13 @@ impl Metrics {
         }
     }
 
-    /// The handle of a group.
+    /// Handle of a group.
     #[must_use]
     pub fn group(&self, name: &str) -> GroupMetrics {
         GroupMetrics(self.histogram(Metric::GroupSize, &[name]))
     }
 
-    /// The handle of callbacks with one fate.
+    /// Handle of callbacks with one fate.
     #[must_use]
     pub fn callbacks(&self, fate: &str) -> CallbackMetrics {
         CallbackMetrics(self.counter(Metric::Callbacks, &[fate]))

@@ -51,7 +51,7 @@ pub struct Account {
 /// Sender of messages and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A telephone number, a short code, or up to eleven letters and digits.
+    /// Telephone number, short code, or up to eleven letters and digits.
     From(String),
     /// Id `MG…` of a pool of senders at the provider.
     Service(String),

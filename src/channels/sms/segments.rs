@@ -89,7 +89,7 @@ pub fn split(text: &str) -> Vec<&str> {
     ranges(text, Alphabet::of(text)).into_iter().map(|range| &text[range]).collect()
 }
 
-/// Number of segments; 1 for an empty text.
+/// Segments; at least 1.
 #[must_use]
 pub fn count(text: &str) -> usize {
     ranges(text, Alphabet::of(text)).len()

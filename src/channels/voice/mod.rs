@@ -16,7 +16,7 @@ pub enum Call {}
 /// Characters of the instructions; limit of the API.
 const LONGEST: usize = 4000;
 
-/// Characters, about a minute. Nobody listens longer.
+/// Characters, about a minute.
 const LONGEST_SPOKEN: usize = 900;
 
 /// Languages every provider reads. The first of each is used if no region is named.

@@ -8,11 +8,11 @@ use super::Redacted;
 /// One push to one subscription.
 #[derive(Clone, Copy)]
 pub struct Push<'a> {
-    /// URL at the push service. A secret.
+    /// URL. A secret.
     pub endpoint: &'a str,
-    /// The browser's public key, base64.
+    /// Public key, base64.
     pub p256dh: &'a str,
-    /// Secret shared with the browser, base64.
+    /// Shared secret, base64.
     pub auth: &'a str,
     /// At most [`MAX_PLAINTEXT`](super::MAX_PLAINTEXT) bytes.
     pub payload: &'a [u8],

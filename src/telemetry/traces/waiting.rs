@@ -16,7 +16,7 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// Between two log lines about an absent collector.
+/// Between log lines about an absent collector.
 const SAY_EVERY: Duration = Duration::from_mins(5);
 
 /// Counts of spans, for metrics.
