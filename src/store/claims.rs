@@ -101,7 +101,7 @@ pub struct Claim {
     pub lane: Lane,
     /// Recorded failures.
     pub attempts: i32,
-    /// Claims, including this one.
+    /// Number of claims, including this one.
     pub claims: i32,
     /// When it was planned.
     pub created_at: DateTime<Utc>,

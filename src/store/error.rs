@@ -5,7 +5,7 @@ pub enum StoreError {
     /// Away, read-only or without the schema. The statement may succeed once that is fixed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// A conflicting transaction. Try again at once.
+    /// A conflicting transaction. Try again soon.
     #[error("the database is busy: {0}")]
     Busy(String),
     /// The data is refused.

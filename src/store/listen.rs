@@ -22,7 +22,7 @@ impl Store {
 }
 
 impl Listener {
-    /// The channel of the next announcement. None after a reconnect, which may have missed some.
+    /// The channel of the next announcement. None after a reconnect: some may have been missed.
     pub async fn hear(&mut self) -> Result<Option<String>, StoreError> {
         Ok(self.0.try_recv().await?.map(|heard| heard.channel().to_owned()))
     }

@@ -39,9 +39,9 @@ static PLAN_REFILLS: NamedSql = NamedSql::with(PLAN, &[("wanted_and_new", REFILL
 /// The time span that is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon {
-    /// Present.
+    /// Now.
     pub now: DateTime<Utc>,
-    /// Earlier due times were handled by an earlier pass.
+    /// Reminders due up to this instant were handled by an earlier pass.
     pub since: DateTime<Utc>,
     /// Jobs for doses and starts up to this instant have expired.
     pub oldest: DateTime<Utc>,
