@@ -136,7 +136,7 @@ pub struct ShiftRecord {
 }
 
 impl Store {
-    /// Medications with families and states of doses, in the order asked.
+    /// Medications, in the order asked.
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
         let statement = sqlx::query(person!(
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
@@ -184,7 +184,7 @@ impl Store {
         Ok(found)
     }
 
-    /// A medication with its supply and family.
+    /// A medication's supply.
     pub async fn supply(&self, id: &str) -> Result<Option<SupplyRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT m.name, m.dosage, m.is_active, m.current_supply, m.refill_at, \
@@ -210,7 +210,7 @@ impl Store {
         }))
     }
 
-    /// An appointment with the family.
+    /// An appointment.
     pub async fn appointment(&self, id: &str) -> Result<Option<AppointmentRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT a.starts_at, a.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \

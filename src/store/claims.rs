@@ -156,7 +156,7 @@ impl Store {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or(Claimed::Missing)).collect())
     }
 
-    /// Why rows were not claimed. Rare, hence a second statement.
+    /// Rare, hence a second statement.
     async fn explain_refusals(&self, asks: &[ClaimAsk], answers: &mut [Option<Claimed>]) -> Result<(), StoreError> {
         let refused: Vec<usize> = (0..asks.len()).filter(|index| answers[*index].is_none()).collect();
         if refused.is_empty() {

@@ -26,7 +26,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes dead deliveries claimable again and forgets their failures. Leaves others.
+    /// Makes dead deliveries claimable again, without their failures.
     pub async fn revive_deliveries(
         &self,
         ids: &[&str],

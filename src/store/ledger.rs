@@ -179,7 +179,7 @@ impl Store {
     }
 }
 
-/// Successful direct sends, grouped by outcome. Omits small groups.
+/// Successful direct sends by outcome. Omits small groups.
 fn alike<'e>(entries: &[&'e LedgerEntry]) -> Vec<Vec<&'e LedgerEntry>> {
     let mut groups: Vec<(&Receipt, DateTime<Utc>, Vec<&LedgerEntry>)> = Vec::new();
     for entry in entries.iter().copied() {

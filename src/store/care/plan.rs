@@ -109,7 +109,7 @@ pub struct Supply {
 }
 
 impl CarePlan {
-    /// Time zones and leads of all doses. A missing time zone is empty.
+    /// Time zones (perhaps empty) and leads of all doses.
     pub async fn zones_and_leads(&mut self) -> Result<Vec<(String, i32)>, StoreError> {
         let rows = sqlx::query_as(
             "SELECT DISTINCT COALESCE(r.timezone, ''), l.lead_minutes FROM medication_schedules s \
