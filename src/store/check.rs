@@ -33,7 +33,7 @@ const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
-/// A connection for checks.
+/// A connection.
 #[derive(Debug)]
 pub struct Probe {
     connection: PgConnection,

@@ -85,7 +85,7 @@ impl Trail {
     }
 }
 
-/// A line of the ledger.
+/// A ledger line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerLine {
     /// `deliveries.id`, also its job id.
