@@ -1,9 +1,9 @@
-//! Ways to reach a person. A channel consists of a folder here, its consumers
-//! `streams/DELIVERIES.deliver_<channel>_*.json`, and one test file (`docs/ADDING_A_CHANNEL.md`).
+//! Ways to reach a person. A channel is a folder here, its consumers `streams/DELIVERIES.deliver_<channel>_*.json`, and
+//! one test file (`docs/ADDING_A_CHANNEL.md`).
 //!
-//! A channel names the provider for a parcel ([`Sender::provider`]), sends it ([`Sender::send`]), and judges the
-//! response ([`Answer`]). This module picks the provider, keeps its circuit breaker, and handles outages.
-//! `jobs/deliver.rs` decides the consequences for the delivery.
+//! A channel names a parcel's provider ([`Sender::provider`]), sends it ([`Sender::send`]), and judges the response
+//! ([`Answer`]). This module picks the provider, keeps its circuit breaker, and handles outages. `jobs/deliver.rs`
+//! decides the consequences.
 
 mod answer;
 pub mod breaker;
@@ -49,7 +49,7 @@ use crate::{
 /// Push services are few, but each webhook host has a breaker.
 const MOST_BREAKERS: usize = 1000;
 
-/// A provider that asks for a longer wait is passed over for another.
+/// A provider that asks for a longer wait is passed over.
 const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Outcome of a parcel.
@@ -57,12 +57,12 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub enum Sent {
     /// A provider was asked.
     Answered {
-        /// Its name.
+        /// Name.
         provider: String,
-        /// Its answer.
+        /// Answer.
         answer: Answer,
     },
-    /// All its providers are down. Burns no attempt.
+    /// All providers are down. Burns no attempt.
     Closed {
         /// Earliest retry.
         until: DateTime<Utc>,
@@ -116,9 +116,9 @@ impl Channels {
         self.guarded.get(&channel).map(|guarded| guarded.sender.after_unknown())
     }
 
-    /// Sends a parcel through the first provider whose breaker admits it. If that provider turns out to be down, and
-    /// did not accept it, the next is tried; otherwise a probing parcel would wait as long as the outage lasts. `None`
-    /// if the channel is not configured. `trace` is the context of the delivery's run.
+    /// Sends a parcel through the first provider whose breaker admits it. If that one is down and did not accept it,
+    /// the next is tried; otherwise a probing parcel would wait out the outage. `None` if the channel is not
+    /// configured. `trace` is the context of the delivery's run.
     pub async fn send(&self, channel: Channel, parcel: &Parcel<'_>, trace: Option<&str>) -> Option<Sent> {
         let guarded = self.guarded.get(&channel)?;
         // The shortest of the requested waits.
@@ -189,7 +189,7 @@ impl Channels {
         best.unwrap_or(Appetite::All)
     }
 
-    /// State of each breaker, by channel and provider. Excludes webhooks: their hosts belong to users.
+    /// State of each breaker. Excludes webhooks: their hosts belong to users.
     #[must_use]
     pub fn breakers(&self) -> BTreeMap<(Channel, String), BreakerState> {
         let mut states = BTreeMap::new();
@@ -251,14 +251,14 @@ impl Attempt<'_> {
             _ => {}
         }
         match (&answer, open_until) {
-            // A known outage burns no attempt. `Unknown` stays: the parcel may have been accepted.
+            // A known outage burns no attempt. `Unknown` stays: it may have been accepted.
             (Answer::Down { .. }, Some(until)) => Sent::Closed { until },
             _ => Sent::Answered { provider: name, answer },
         }
     }
 }
 
-/// Webhook hosts are left out: they may hold personal data.
+/// Omits webhook hosts, which may hold personal data.
 fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting {
     let server = (channel != Channel::Webhook && provider != NOBODY).then_some(provider);
     traces::request(trace, channel.name(), channel != Channel::Email, server)

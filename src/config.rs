@@ -1,4 +1,4 @@
-//! Configuration: read once from the environment and a TOML file, then typed.
+//! Configuration from the environment and a TOML file, typed.
 //!
 //! The environment wins. Keys in the file are variable names in lower case (`nats_url = "nats://…"`).
 
@@ -57,9 +57,9 @@ pub struct Config {
     pub templates_dir: Option<PathBuf>,
     /// Port of the health endpoints; 0 for any free one.
     pub health_port: u16,
-    /// How long to wait for jobs when stopping.
+    /// Wait for jobs when stopping.
     pub drain_timeout: Duration,
-    /// How long to wait for servers when starting.
+    /// Wait for servers when starting.
     pub start_timeout: Duration,
     /// Checkpoint to abort at, in crash tests.
     pub abort_at: Option<Step>,
@@ -69,7 +69,7 @@ pub struct Config {
     pub duties: BTreeSet<Duty>,
 }
 
-/// A duty of a worker, which processes may share.
+/// A duty of a worker; processes may share them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Duty {
     /// Pulls and runs jobs, and publishes what lost workers left.
@@ -134,7 +134,7 @@ impl Source {
     /// URL of the database. Holds a password.
     ///
     /// # Errors
-    /// If missing or not a Postgres URL.
+    /// Missing or not a Postgres URL.
     pub fn database_url(&self) -> Result<String, ConfigError> {
         let url = self.require("DATABASE_URL")?;
         let scheme = Url::parse(url).map(|url| url.scheme().to_owned()).unwrap_or_default();
@@ -215,10 +215,10 @@ impl Source {
         self.parse_with("APP_URL", |text| Url::parse(text).ok())
     }
 
-    /// Directory of more templates, which `templates` checks.
+    /// Directory of more templates.
     ///
     /// # Errors
-    /// If the directory does not exist.
+    /// The directory does not exist.
     pub fn templates_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
         match self.get("TEMPLATES_DIR").map(PathBuf::from) {
             Some(path) if !path.is_dir() => Err(error("TEMPLATES_DIR", "names a directory that does not exist")),

@@ -1,8 +1,7 @@
-//! Self-tests of a worker's surroundings, for `carebell doctor`. Starting workers test NATS and Postgres with the same
-//! messages.
+//! Self-tests of a worker's surroundings, for `carebell doctor` and starting workers.
 //!
-//! The checks change nothing. Permissions are tested with messages that every server refuses for another reason, so
-//! only a missing permission looks different.
+//! They change nothing. Permissions are tested with messages that every server refuses for another reason, so that a
+//! missing permission looks different.
 
 mod check;
 mod clocks;
@@ -43,10 +42,10 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
     checks
 }
 
-/// The gravest reaction to these checks, with its failures in words. Harmless failures are logged.
+/// The gravest reaction to these checks, with failures in words. Logs harmless ones.
 ///
 /// # Errors
-/// If the worker must wait or exit.
+/// The worker must wait or exit.
 pub fn at_start(checks: &[Check]) -> Result<(), (AtStart, String)> {
     for consequence in [AtStart::Exit, AtStart::Wait] {
         let failed = checks.iter().filter(|check| check.is_failure() && check.item.at_start() == consequence);

@@ -1,8 +1,8 @@
 //! Performs the decisions of jobs: commits plans, publishes what follows, records outcomes.
 //!
-//! The order is the promise. One commit holds the run and everything that follows from it; then the children are
-//! published; only then does `pipeline::settle` acknowledge the message. A stop between two steps is finished by the
-//! redelivery of the same sequence, or by [`reconcile`].
+//! One commit holds the run and everything that follows from it; then the children are published; only then does
+//! `pipeline::settle` acknowledge the message. The redelivery of the same sequence, or [`reconcile`], finishes after a
+//! stop between two steps.
 
 mod admission;
 mod commit;
@@ -39,9 +39,9 @@ pub struct Effects {
     store: Store,
     context: jetstream::Context,
     clock: Clock,
-    /// This worker's name in claims, different from all others.
+    /// Unique name in claims.
     worker: Arc<str>,
-    /// The age of a claim whose worker has been silent for an `ack_wait`: half of that.
+    /// Age of a claim whose worker counts as dead: half an `ack_wait`.
     patience: TimeDelta,
     look_ups: Group<LookUps>,
     commits: Group<Commits>,
@@ -85,13 +85,13 @@ impl Effects {
         Self { patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX), ..self }
     }
 
-    /// `JetStream`, for messages that belong to no plan.
+    /// For messages that belong to no plan.
     #[must_use]
     pub fn context(&self) -> &jetstream::Context {
         &self.context
     }
 
-    /// The present instant.
+    /// The present.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {
         self.clock.now()
@@ -103,7 +103,7 @@ impl Effects {
         &self.store
     }
 
-    /// The grouped reads of jobs.
+    /// Grouped reads.
     #[must_use]
     pub fn reads(&self) -> &Reads {
         &self.reads

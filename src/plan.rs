@@ -1,4 +1,4 @@
-//! A job's decision as data: rows to write and messages to publish. `work` makes it, `effects` performs it.
+//! A job's decision as data: `work` makes it, `effects` performs it.
 
 mod channel;
 mod job_outcome;
@@ -25,43 +25,43 @@ use crate::{
     person::{People, PushTarget},
 };
 
-/// Everything that follows from one job. Written in one commit, then published.
+/// Everything that follows from one job.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Plan {
-    /// The reminder that must not be sent twice, whichever job asks for it.
+    /// The reminder that must not be sent twice.
     pub mark: Option<Mark>,
-    /// The state of a medication's supply that the job found.
+    /// State of a medication's supply.
     pub shortage: Option<Shortage>,
-    /// The texts of inbox rows and deliveries, one for each language among the recipients.
+    /// Texts of inbox rows and deliveries, one per language.
     pub contents: Vec<Content>,
-    /// The inbox rows, one per user.
+    /// One per user.
     pub inbox: Vec<InboxRow>,
-    /// The ledger rows, one per recipient × channel × address.
+    /// One per recipient × channel × address.
     pub deliveries: Vec<PlannedDelivery>,
-    /// The pushes among them that may be sent directly, by delivery id.
+    /// Pushes that may be sent directly, by delivery id.
     pub push_targets: HashMap<String, PushTarget>,
-    /// The job of the next stage. At most one: all that follows carries the root's id, and a root has one text.
+    /// The next stage's job. At most one: all that follows carries the root's id, and a root has one text.
     pub next: Option<NextJob>,
-    /// The end of the delivery that this job was.
+    /// End of the delivery that this job was.
     pub receipt: Option<Receipt>,
-    /// The result of the work, if it is worth keeping: `job_runs.result`.
+    /// `job_runs.result`, if worth keeping.
     pub result: Option<Value>,
 }
 
 impl Plan {
-    /// A plan of one job of a later stage, guarded by a mark.
+    /// One job of a later stage, guarded by a mark.
     #[must_use]
     pub fn next(mark: Mark, next: NextJob) -> Self {
         Self { mark: Some(mark), next: Some(next), ..Self::default() }
     }
 
-    /// A plan that only records how a delivery ended.
+    /// Only records how a delivery ended.
     #[must_use]
     pub fn receipt(receipt: Receipt) -> Self {
         Self { receipt: Some(receipt), ..Self::default() }
     }
 
-    /// The outcome of a job with this plan.
+    /// Outcome of a job with this plan.
     #[must_use]
     pub fn outcome(&self) -> JobOutcome {
         match self.receipt.as_ref().map(|receipt| receipt.state) {
@@ -75,54 +75,54 @@ impl Plan {
 /// One reminder for one instant of one care record. The first job that commits it owns it; any other is `already_sent`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mark {
-    /// The care record's id.
+    /// Care record.
     pub record_id: String,
-    /// The instant of the dose, appointment or shift.
+    /// Instant of the dose, appointment or shift.
     pub instant: DateTime<Utc>,
-    /// How long before that instant the reminder goes out.
+    /// Minutes between reminder and instant.
     pub lead_minutes: i32,
 }
 
-/// The shortage of a medication. Like a [`Mark`], it belongs to the first job that commits it; unlike one, it ends.
+/// A medication's shortage. Like a [`Mark`], it belongs to the first job that commits it; unlike one, it ends.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Shortage {
-    /// The supply is low, and this job tells of it. If another job already has, this one is `already_sent`.
+    /// The supply is low. If another job has reported it, this one is `already_sent`.
     Found {
-        /// The medication's id.
+        /// Medication.
         medication_id: String,
-        /// The supply at which a shortage begins.
+        /// Threshold.
         refill_at: i32,
     },
     /// Closes the shortage reported by `told_by`. Later shortages are unaffected.
     Over {
-        /// The medication's id.
+        /// Medication.
         medication_id: String,
         /// The job that owns the shortage.
         told_by: String,
     },
 }
 
-/// A text for a person, and the page that a tap opens.
+/// A text for a person.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Content {
-    /// The language, as in `users.locale`; empty if it is nobody's in particular.
+    /// As in `users.locale`; empty if no particular one.
     pub locale: String,
     /// `notifications.type`.
     pub kind: String,
-    /// The headline.
+    /// Headline.
     pub title: String,
-    /// The text.
+    /// Text.
     pub body: String,
-    /// A path of the application, or an absolute URL.
+    /// Opened by a tap: a path of the application, or an absolute URL.
     pub url: Option<String>,
-    /// The application's own data, handed back with the notification.
+    /// Application's own data.
     pub data: Map<String, Value>,
     /// Notifications with the same tag replace each other on the device.
     pub tag: Option<String>,
 }
 
 impl Content {
-    /// Title and body on lines of their own, for channels without a headline.
+    /// Title and body on separate lines, for channels without a headline.
     #[must_use]
     pub fn words(&self) -> String {
         if self.body.is_empty() { self.title.clone() } else { format!("{}\n{}", self.title, self.body) }
@@ -132,65 +132,65 @@ impl Content {
 /// A new inbox row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct InboxRow {
-    /// The row's id.
+    /// Row id.
     pub id: String,
-    /// The owner of the inbox.
+    /// Owner of the inbox.
     pub user_id: String,
-    /// The language of its text, one of the plan's.
+    /// Language, one of the plan's.
     pub locale: String,
 }
 
 /// A new ledger row.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedDelivery {
-    /// The row's id.
+    /// Row id.
     pub id: String,
-    /// The recipient; empty for a raw e-mail address or telephone number.
+    /// Empty for a raw e-mail address or telephone number.
     pub user_id: String,
-    /// The channel.
+    /// Channel.
     pub channel: Channel,
-    /// The address: the id of a subscription (Web Push) or of a webhook, otherwise the address itself.
+    /// Id of a subscription (Web Push) or webhook, otherwise the address itself.
     pub address: String,
-    /// The language of its text, one of the plan's.
+    /// Language, one of the plan's.
     pub locale: String,
-    /// The lane.
+    /// Lane.
     pub lane: Lane,
-    /// Whether the job named the channel, which overrides the recipient's own choice.
+    /// Whether the job named the channel, which overrides the recipient's choice.
     pub named: bool,
-    /// Why it is only recorded and never sent.
+    /// Why it is only recorded.
     pub unsent: Option<Unsent>,
 }
 
-/// Why a delivery that a job asked for cannot be sent.
+/// Why a requested delivery cannot be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
     /// The channel is not configured: `failed`, `no_channel`.
     NoChannel,
     /// The recipient has no address: `failed`, `no_address`.
     NoAddress,
-    /// A raw address that none of the named channels reaches: `skipped`, `not_named`.
+    /// None of the named channels reaches this raw address: `skipped`, `not_named`.
     NotNamed,
-    /// The channel needs the recipient's consent, which is missing: `skipped`, `not_opted_in`.
+    /// The recipient has not consented to the channel: `skipped`, `not_opted_in`.
     NotOptedIn,
 }
 
-/// A job of a later stage, to be published or run in place.
+/// A job of a later stage, to publish or run in place.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NextJob {
-    /// Its kind.
+    /// Kind.
     pub kind: Kind,
-    /// Its lane.
+    /// Lane.
     pub lane: Lane,
-    /// Appended to the root id to make its job id, for example `notification`.
+    /// Appended to the root id for its job id, for example `notification`.
     pub suffix: &'static str,
-    /// Its protobuf body.
+    /// Protobuf body.
     pub body: Vec<u8>,
-    /// The recipients, if the planning job has read all of them. They are not part of the message.
+    /// Recipients, if the planning job has read all. Not part of the message.
     pub recipients: Option<People>,
 }
 
 impl NextJob {
-    /// Its job id.
+    /// Job id.
     #[must_use]
     pub fn job_id(&self, root_id: &str) -> String {
         format!("{root_id}:{}", self.suffix)

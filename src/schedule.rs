@@ -1,5 +1,4 @@
-//! Recurring schedules: an expression, a time zone, and rules for hours that its clock skips or repeats
-//! (`docs/SCHEDULES.md`).
+//! Recurring schedules: an expression, a time zone, and rules for skipped and repeated hours (`docs/SCHEDULES.md`).
 //!
 //! Pure: no clock, no database. [`Expression`] matches civil times, [`Calendar`] turns them into instants.
 
@@ -35,7 +34,7 @@ use self::{
     search::{Found, Position, Search},
 };
 
-/// Schedules end at 2100-01-01T00:00:00Z: the built-in tz database has no clock changes after it.
+/// 2100-01-01T00:00:00Z: the built-in tz database has no clock changes after it.
 pub const END: DateTime<Utc> = unix(4_102_444_800);
 
 /// The `cron` crate starts with 1970, which no zone enters earlier.
@@ -48,12 +47,12 @@ const fn unix(seconds: i64) -> DateTime<Utc> {
     }
 }
 
-/// One occurrence in a preview.
+/// An occurrence in a preview.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
     /// `None` if dropped.
     pub at: Option<DateTime<Tz>>,
-    /// The civil time asked for; the first one if several move to one instant.
+    /// The civil time asked for; the first if several move to one instant.
     pub local: NaiveDateTime,
     /// Effect of a rule on it.
     pub note: Option<Note>,

@@ -35,10 +35,10 @@ const LONGEST_SLEEP: TimeDelta = TimeDelta::seconds(30);
 const SHORTEST_SLEEP: TimeDelta = TimeDelta::milliseconds(100);
 const STUCK_SLEEP: Duration = Duration::from_secs(1);
 
-/// Ample time for a thousand publishes.
+/// Ample for a thousand publishes.
 const STEP_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Ample time for a hundred thousand doses. Bounds the wait for a foreign lock.
+/// Ample for a hundred thousand doses. Bounds the wait for a foreign lock.
 const LOOK_TIMEOUT: Duration = Duration::from_mins(5);
 
 /// After a failure of database or server.
@@ -53,7 +53,6 @@ const LOOK_AGAIN: Duration = Duration::from_secs(5);
 /// Schedules or reminders per transaction.
 const BATCH: usize = 1000;
 
-/// Signals between the scheduler's tasks.
 #[derive(Default)]
 struct News {
     /// A saved schedule may be due earlier.
@@ -92,7 +91,7 @@ impl Scheduler {
         stop.run_until_cancelled(Box::pin(all)).await;
     }
 
-    /// Listens for database notifications on one connection.
+    /// Listens on one connection.
     async fn listen(&self, news: &News) {
         loop {
             self.health.database_up().await;
@@ -119,7 +118,6 @@ impl Scheduler {
         }
     }
 
-    /// Publishes schedules whenever one is due or changed.
     async fn publish_saved(&self, news: &News) {
         loop {
             let rest = self.rest_after(SCHEDULER, self.saved_turn().await);
@@ -140,7 +138,6 @@ impl Scheduler {
         }
     }
 
-    /// Publishes care reminders whenever one is due.
     async fn publish_care(&self, news: &News) {
         loop {
             let rest = self.rest_after(CARE_REMINDERS, self.care_turn().await);
@@ -186,7 +183,7 @@ impl Scheduler {
     }
 
     /// Skips the look if someone looked within the last minute and after `heard`. Returns the time until the next one,
-    /// or `None` while another scheduler is looking.
+    /// or `None` while another scheduler looks.
     async fn look_if_needed(&self, heard: Option<DateTime<Utc>>) -> Result<Option<Duration>, String> {
         let looked_at = self.store.care_looked_at().await.map_err(|error| error.to_string())?;
         let since = looked_at.map(|looked_at| self.clock.now() - looked_at);
@@ -200,7 +197,7 @@ impl Scheduler {
         Ok(planned.map(|_| LOOK_EVERY.to_std().unwrap_or_default()))
     }
 
-    /// Also records whether the care tables are readable. `None` if not.
+    /// `None` if the care tables are unreadable, which it records.
     async fn look_once(&self, heard: Option<DateTime<Utc>>) -> Option<Duration> {
         let looked = timeout(LOOK_TIMEOUT, self.look_if_needed(heard)).await;
         match looked.unwrap_or_else(|_| Err(format!("no answer within {LOOK_TIMEOUT:?}"))) {

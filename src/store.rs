@@ -1,12 +1,10 @@
 //! All SQL. Nothing else names `sqlx`.
 //!
-//! `database` holds the connections; each other file holds the statements of a family of tables. Statements with many
-//! parameters are in `store/sql/` and name them (`named_sql`). Writes take groups: one statement for many jobs, which share
-//! the cost of a commit (see `group.rs`).
+//! `database` holds the connections; each other file holds the statements of some tables. Statements with many
+//! parameters are in `store/sql/` (`named_sql`). Writes take groups of jobs, which share a commit (`group.rs`).
 //!
-//! # Errors
-//! Each function fails with a [`StoreError`] if the database does not answer or refuses the statement. Nothing is written
-//! then, unless the function says otherwise.
+//! Functions fail with a [`StoreError`] if the database does not answer or refuses the statement. Unless a function
+//! says otherwise, it then wrote nothing.
 
 #![expect(clippy::missing_errors_doc, reason = "the errors are the same everywhere: see above")]
 

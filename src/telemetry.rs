@@ -15,7 +15,6 @@ use crate::config::LogConfig;
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    // A second call, as in tests, changes nothing.
     let _ = if config.json {
         builder.json().flatten_event(true).with_current_span(false).try_init()
     } else {

@@ -1,13 +1,11 @@
-//! Judged outcome of a send, the same for all channels.
-
 use std::time::Duration;
 
 use super::breaker::ProviderHealth;
 
-/// Outcome of one send. Texts hold no address, key or content.
+/// Judged outcome of a send, for all channels. Texts hold no address, key or content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// The provider accepted it.
+    /// Accepted by the provider.
     Accepted {
         /// Short form, such as `201`.
         answer: String,
@@ -37,14 +35,14 @@ pub enum Answer {
         /// Whether it timed out.
         timed_out: bool,
     },
-    /// No response, so it may have been accepted. Counts against the breaker as silence.
+    /// No response; it may have been accepted. Counts against the breaker as silence.
     Unknown {
         /// Cause.
         why: String,
     },
     /// A retry can't help.
     Permanent {
-        /// Cause, and who has to fix it.
+        /// Cause and remedy.
         why: String,
     },
     /// The address no longer exists or has opted out. It is marked or removed.

@@ -1,4 +1,4 @@
-//! Circuit breaker of one provider: it stops sends to a provider that is down, and probes until it is back.
+//! Circuit breaker of one provider: stops sends while it is down, and probes until it is back.
 //!
 //! ```text
 //! closed ── too many failures, or silence ──► open ── its time is over ──► half-open ── a probe succeeds ──► closed
@@ -6,7 +6,7 @@
 //!                                               └── the probe fails: longer ──┘
 //! ```
 //!
-//! Each process has breakers of its own, so a send asks nobody first.
+//! Each process has its own breakers, so a send asks nobody first.
 
 mod concurrency;
 mod policy;
@@ -28,14 +28,13 @@ pub use self::{
 };
 use crate::clock::Clock;
 
-/// When a parked delivery looks again during a probe, or while all permits are taken. Parking costs more than a look,
-/// and a probe may take as long as a send.
+/// When a parked delivery looks again during a probe, or while all permits are taken. Parking costs more than a look.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
-/// When a queue that stopped pulling looks again during a probe.
+/// When a stopped queue looks again during a probe.
 const PULL_AGAIN: Duration = Duration::from_secs(1);
 
-/// How much a channel or provider can take now.
+/// Present capacity of a channel or provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appetite {
     /// No limit.
@@ -68,7 +67,7 @@ impl BreakerState {
         }
     }
 
-    /// Value in `/metrics`: the higher, the worse.
+    /// Value in `/metrics`; higher is worse.
     #[must_use]
     pub const fn level(self) -> f64 {
         match self {
@@ -94,7 +93,7 @@ enum Inner {
     Probing { wait: Duration },
 }
 
-/// Permission for one send. Dropped without a report, it leaves the state unchanged.
+/// Permission for one send. If dropped without a report, nothing changes.
 #[must_use]
 pub struct Pass<'a> {
     breaker: &'a Breaker,
@@ -105,9 +104,9 @@ pub struct Pass<'a> {
 /// Effect of a reported send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transition {
-    /// How long the breaker is open now.
+    /// End of the open state.
     pub open_until: Option<DateTime<Utc>>,
-    /// Its new state, if this send changed it.
+    /// New state, if changed.
     pub change: Option<BreakerState>,
 }
 
@@ -119,10 +118,10 @@ impl Breaker {
         Self { policy, clock, inner, permits: Permits::new(concurrency) }
     }
 
-    /// Takes a permit. Waits for one if the provider is quick.
+    /// Takes a permit, waiting for a quick provider.
     ///
     /// # Errors
-    /// When to ask again, if there is none.
+    /// When to ask again.
     pub async fn permit(&self) -> Result<Permit<'_>, DateTime<Utc>> {
         self.permits.take().await.ok_or_else(|| self.clock.now() + self.clock.paced(LOOK_AGAIN))
     }
@@ -130,7 +129,7 @@ impl Breaker {
     /// Admits a send.
     ///
     /// # Errors
-    /// When to ask again, if it is refused.
+    /// When to ask again.
     pub fn admit(&self) -> Result<Pass<'_>, DateTime<Utc>> {
         let now = self.clock.now();
         self.with(|inner| match *inner {
@@ -155,7 +154,7 @@ impl Breaker {
         })
     }
 
-    /// How much its provider can take now.
+    /// Present capacity of its provider.
     #[must_use]
     pub fn appetite(&self) -> Appetite {
         let now = self.clock.now();

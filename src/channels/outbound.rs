@@ -17,7 +17,7 @@ use super::SettingsError;
 /// Error text of a timeout.
 pub const TIMEOUT: &str = "timeout";
 
-/// Bytes read of a response. Providers send about 1 KiB.
+/// Bytes read of a response; usually about 1 KiB.
 pub const MAX_BODY: usize = 64 * 1024;
 
 /// Limit for connecting.
@@ -34,12 +34,12 @@ pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
         .connect_timeout(CONNECT_TIMEOUT)
 }
 
-/// Client for hosts named by users: https to public addresses only. The `named` hosts may have any address.
+/// Client for hosts named by users: https to public addresses only, except for the `named` hosts.
 pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
     to_provider(roots).https_only(true).dns_resolver(PublicOnly::new(named))
 }
 
-/// Whether a URL of the operator is allowed: https, or http to this machine (tests, `carebell dev`).
+/// Whether the operator's URL is allowed: https, or http to this machine (tests, `carebell dev`).
 #[must_use]
 pub fn may_be_asked(url: &Url) -> bool {
     let is_loopback = match url.host() {
@@ -51,7 +51,7 @@ pub fn may_be_asked(url: &Url) -> bool {
     url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
 }
 
-/// Roots in the PEM file of this variable. Fails if it can't be read or holds none.
+/// Roots in the PEM file of this variable.
 pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
     let error = |why: &str| {
         let file = file.display();
@@ -62,7 +62,7 @@ pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, Se
     if roots.is_empty() { Err(error("holds no certificate")) } else { Ok(roots) }
 }
 
-/// Error for a client that can't be built: the machine has no roots of its own.
+/// Error if the machine has no roots of its own.
 #[must_use]
 pub fn no_roots(variable: &'static str) -> SettingsError {
     SettingsError::new(
@@ -72,7 +72,7 @@ pub fn no_roots(variable: &'static str) -> SettingsError {
     )
 }
 
-/// Up to `most` bytes of a response's body; fewer if the connection broke.
+/// Up to `most` bytes of a body; fewer if the connection broke.
 pub async fn body(mut response: Response, most: usize) -> Vec<u8> {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {

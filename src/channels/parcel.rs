@@ -1,5 +1,3 @@
-//! A message to an address, as channels get it.
-
 use std::{fmt, time::Duration};
 
 use chrono::{DateTime, Utc};
@@ -11,7 +9,7 @@ use crate::{kind::Lane, plan::Content};
 pub struct Parcel<'a> {
     /// `deliveries.id`, constant across sends.
     pub id: &'a str,
-    /// Id of the published job.
+    /// Published job.
     pub root_id: &'a str,
     /// Recipient's address.
     pub address: Address<'a>,
@@ -23,11 +21,11 @@ pub struct Parcel<'a> {
     pub lane: Lane,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
-    /// Time left until it is useless.
+    /// Time until it is useless.
     pub ttl: Duration,
 }
 
-/// Destination of a parcel. `Debug` hides it.
+/// Destination. `Debug` hides it.
 #[derive(Clone, Copy)]
 pub enum Address<'a> {
     /// Web Push subscription of a browser.

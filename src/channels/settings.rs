@@ -1,5 +1,3 @@
-//! Errors in the settings of a channel.
-
 use std::{borrow::Cow, fmt};
 
 /// A missing or malformed setting. The text never repeats a key or password.
@@ -10,12 +8,12 @@ pub struct SettingsError {
 }
 
 impl SettingsError {
-    /// The text names the problem or the expected value.
+    /// `expected` is the problem or the expected value.
     pub fn new(variable: impl Into<Cow<'static, str>>, expected: impl Into<String>) -> Self {
         Self { variable: variable.into(), expected: expected.into() }
     }
 
-    /// The environment variable to fix.
+    /// The variable to fix.
     pub fn variable(&self) -> &str {
         &self.variable
     }

@@ -25,7 +25,6 @@ pub(super) fn error(variable: &str, what: &str) -> ConfigError {
     ConfigError { variable: variable.into(), problem: format!("{what}; expected {expected}") }
 }
 
-/// Converts an error of a channel's settings.
 #[expect(clippy::needless_pass_by_value, reason = "it is used as `map_err(from_channel)`")]
 pub(crate) fn from_channel(problem: SettingsError) -> ConfigError {
     let text = problem.to_string();

@@ -1,5 +1,3 @@
-//! Providers of text messages, `WhatsApp` messages and calls, and their callback URL.
-
 use super::{
     error::{ConfigError, error, from_channel},
     source::Source,
@@ -103,10 +101,10 @@ impl Source {
         }
     }
 
-    /// Public URL for providers' callbacks.
+    /// Public URL for callbacks.
     ///
     /// # Errors
-    /// If it is malformed.
+    /// Malformed.
     pub fn public_url(&self) -> Result<Option<PublicUrl>, ConfigError> {
         self.parse_with("PUBLIC_URL", PublicUrl::parse)
     }
@@ -114,7 +112,7 @@ impl Source {
     /// Port for status callbacks, if received.
     ///
     /// # Errors
-    /// If malformed, or set without `PUBLIC_URL`, which callback signatures cover.
+    /// Malformed, or set without `PUBLIC_URL`, which callback signatures cover.
     pub fn public_port(&self) -> Result<Option<u16>, ConfigError> {
         let port = self.parse_with("PUBLIC_PORT", |text| text.parse().ok())?;
         if port.is_some() && self.get("PUBLIC_URL").is_none() {

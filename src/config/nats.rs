@@ -16,9 +16,9 @@ pub const INBOX_PREFIX: &str = "_INBOX_carebell";
 pub enum NatsUser {
     /// A user.
     Password {
-        /// Name of the user.
+        /// Name.
         name: String,
-        /// Password of the user.
+        /// Password.
         password: String,
     },
     /// A token.
@@ -74,7 +74,7 @@ impl Source {
     }
 }
 
-/// Splits a NATS URL, whose scheme is optional, into server and user or token.
+/// Splits a NATS URL, perhaps without scheme, into server and user or token.
 fn nats_server(text: &str) -> Option<(String, Option<NatsUser>)> {
     let text = text.trim();
     let url = if text.contains("://") { Url::parse(text) } else { Url::parse(&format!("nats://{text}")) };

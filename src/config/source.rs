@@ -1,5 +1,3 @@
-//! Values of variables, from the environment and a TOML file.
-
 use std::{
     collections::HashMap,
     path::{Path, PathBuf},
@@ -12,7 +10,7 @@ use super::{
     variables::known,
 };
 
-/// Values of the environment and the file.
+/// Values of variables, from the environment and a TOML file.
 #[derive(Clone, Default)]
 pub struct Source {
     environment: HashMap<String, String>,
@@ -23,7 +21,7 @@ impl Source {
     /// Reads the environment, and a TOML file if named.
     ///
     /// # Errors
-    /// If the file is unreadable or has unknown keys.
+    /// The file is unreadable or has unknown keys.
     pub fn read(file: Option<&Path>) -> Result<Self, ConfigError> {
         let environment = std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))

@@ -23,7 +23,7 @@ pub enum Item {
     NatsClock,
     /// The server answers, accepts the credentials and is writable.
     Database,
-    /// Carebell's own tables are current.
+    /// Carebell's tables are current.
     Schema,
     /// The care tables have all required columns.
     CareTables,
@@ -41,7 +41,7 @@ pub enum Item {
     MailServers,
 }
 
-/// A starting worker's reaction to a failed check.
+/// A starting worker's reaction to a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtStart {
     /// Wait until it passes or the start timeout ends.
@@ -108,16 +108,16 @@ pub enum CheckResult {
     Ok(String),
     /// Works, but needs attention.
     Warn {
-        /// The finding.
+        /// Finding.
         what: String,
-        /// The remedy.
+        /// Remedy.
         advice: String,
     },
     /// Does not work.
     Fail {
-        /// The problem.
+        /// Problem.
         what: String,
-        /// The remedy.
+        /// Remedy.
         advice: String,
     },
     /// Skipped, with the reason.
@@ -127,9 +127,9 @@ pub enum CheckResult {
 /// One check and its result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Check {
-    /// The item checked.
+    /// Item.
     pub item: Item,
-    /// The result.
+    /// Result.
     pub outcome: CheckResult,
 }
 
@@ -169,7 +169,7 @@ impl Check {
         }
     }
 
-    /// As one JSON object.
+    /// As a JSON object.
     #[must_use]
     pub fn to_json(&self) -> Value {
         let (result, detail, advice) = match &self.outcome {
@@ -206,7 +206,6 @@ pub enum Egress {
     Offline,
 }
 
-/// The start of a long list.
 pub(super) fn some(list: &[String]) -> String {
     const SHOWN: usize = 5;
     let shown = list[..list.len().min(SHOWN)].join("; ");

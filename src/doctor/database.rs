@@ -11,7 +11,6 @@ use crate::{
     store::{Probe, Store, StoreError},
 };
 
-/// All checks of the database.
 const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
 
 const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";

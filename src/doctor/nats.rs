@@ -1,5 +1,3 @@
-//! Checks of NATS and its streams.
-
 use chrono::TimeDelta;
 
 use super::{

@@ -1,5 +1,3 @@
-//! Whether a job may run, according to its records.
-
 use std::{sync::Arc, time::Duration};
 
 use chrono::{DateTime, TimeDelta, Utc};
@@ -18,15 +16,15 @@ use crate::{
 pub enum Admission {
     /// It may.
     Run(Admitted),
-    /// It ended before, in this state. Nothing is left to do.
+    /// It ended in this state.
     Ended(String),
-    /// It was recorded as dead under this message, which still has to be dead-lettered.
+    /// Recorded as dead under this message, which still has to be dead-lettered.
     Dead(Death),
     /// It has to wait.
     Wait(DateTime<Utc>, Reason),
-    /// It ends the workers that run it.
+    /// It kills its workers.
     Crashing {
-        /// Failures recorded so far.
+        /// Recorded failures.
         attempts: u32,
     },
 }
@@ -34,21 +32,20 @@ pub enum Admission {
 /// A job that may run.
 #[derive(Clone, Debug)]
 pub struct Admitted {
-    /// Failures recorded so far.
+    /// Recorded failures.
     pub attempts: u32,
-    /// The claimed ledger row, if the job is a delivery.
+    /// The claimed ledger row of a delivery.
     pub claim: Option<Box<Claim>>,
-    /// When the job was first recorded.
+    /// First record.
     pub first: DateTime<Utc>,
 }
 
 impl Admitted {
-    /// A job without a record.
     fn new(meta: &Meta) -> Self {
         Self { attempts: 0, claim: None, first: meta.position.published }
     }
 
-    /// A delivery that is claimed.
+    /// A claimed delivery.
     #[must_use]
     pub fn claimed(claim: Box<Claim>) -> Self {
         Self { attempts: count(claim.attempts), first: claim.created_at, claim: Some(claim) }
@@ -58,21 +55,21 @@ impl Admitted {
 /// Why a job is dead, for its dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Death {
-    /// The reason.
+    /// Reason.
     pub reason: DeadReason,
-    /// The last failure's message.
+    /// Last error.
     pub error: String,
-    /// Failures recorded.
+    /// Recorded failures.
     pub attempts: u32,
-    /// When the job was first recorded.
+    /// First record.
     pub first: DateTime<Utc>,
 }
 
 impl Effects {
-    /// Decides whether a job may run. A delivery is claimed by this.
+    /// Decides whether a job may run; claims it if it is a delivery.
     ///
     /// # Errors
-    /// If the look-up is refused.
+    /// The look-up was refused.
     pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
         match meta.kind.stage {
             Stage::Delivery => self.claim(meta, ack_wait).await,
@@ -81,9 +78,9 @@ impl Effects {
         }
     }
 
-    /// Whether a job runs without a look at its record. A first delivery almost never has one; if it does, the commit
-    /// notices, and after a failure [`Self::look_up`] tells which attempt it was. Maintenance works before its commit,
-    /// so it is always looked up.
+    /// Whether a job runs without a look-up. A first delivery almost never has a record; if it does, the commit
+    /// notices, and after a failure [`Self::look_up`] tells the attempt. Maintenance works before its commit, so it is
+    /// always looked up.
     #[must_use]
     pub fn takes_for_new(meta: &Meta) -> bool {
         matches!(meta.kind.stage, Stage::Reminder | Stage::Notification)
@@ -91,16 +88,16 @@ impl Effects {
             && !meta.resumed
     }
 
-    /// Looks up a run's record. If the run has ended under this very message, its unpublished children are published.
+    /// Looks up a run. Publishes unpublished children if it ended under this message.
     ///
     /// # Errors
-    /// If the look-up is refused.
+    /// The look-up was refused.
     pub async fn look_up(&self, meta: &Meta) -> Result<Admission, Refused> {
         self.look_up_and(meta, false).await
     }
 
-    /// As [`Self::look_up`]. With `gives_up_claims`, this worker first releases the claims of an unfinished run: nobody
-    /// sends its pushes.
+    /// As [`Self::look_up`]. With `gives_up_claims`, this worker first releases the claims of an unfinished run, whose
+    /// pushes nobody sends.
     pub(super) async fn look_up_and(&self, meta: &Meta, gives_up_claims: bool) -> Result<Admission, Refused> {
         let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
         let Some(record) = record else {
@@ -121,10 +118,10 @@ impl Effects {
                 attempts,
                 first: record.created_at,
             })),
-            // A worker parked it once more and was lost before the ack: the message itself went on, and died.
+            // Parked again by a worker that was lost before its ack: the message went on, and died.
             "dead" if meta.resumed => Ok(Admission::Ended(record.state)),
             "dead" if meta.position.delivered > CRASHES => Ok(Admission::Crashing { attempts: 0 }),
-            // Published again after it died: it has had no effect yet, so it runs with its attempts at zero.
+            // Published again after its death, without effects so far: attempts start at zero.
             "dead" => Ok(Admission::Run(Admitted::new(meta))),
             _ => {
                 if let Some(job_id) = self.unfinished(&record, meta).await? {
@@ -139,8 +136,8 @@ impl Effects {
         }
     }
 
-    /// The run that this message has ended but whose children may be unpublished: the message's own, or that of the
-    /// notification planned with it.
+    /// The run that this message ended with children that may be unpublished: its own, or that of the notification
+    /// planned with it.
     async fn unfinished(&self, record: &RunRecord, meta: &Meta) -> Result<Option<String>, Refused> {
         if !is_of(record, meta) {
             return Ok(None);
@@ -186,7 +183,7 @@ impl Effects {
     }
 }
 
-/// Whether a record was written under this very message.
+/// Whether this message wrote the record.
 fn is_of(record: &RunRecord, meta: &Meta) -> bool {
     record.stream == meta.position.stream && record.sequence == meta.position.sequence
 }

@@ -1,5 +1,3 @@
-//! Carries out plans: one commit, then its children published.
-
 use std::{collections::HashSet, sync::Arc};
 
 use chrono::{DateTime, Utc};
@@ -15,26 +13,26 @@ use crate::{
     wire,
 };
 
-/// A notification that is committed with its reminder.
+/// A notification committed with its reminder.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PlannedNotification {
-    /// Its identity.
+    /// Identity.
     pub meta: Meta,
-    /// Its plan.
+    /// Plan.
     pub plan: Plan,
 }
 
-/// The result of [`Effects::commit_and_claim`].
+/// Result of [`Effects::commit_and_claim`].
 #[derive(Debug)]
 pub struct CarriedOut {
-    /// The result of the commit.
+    /// Result of the commit.
     pub committed: Committed,
-    /// Whether the notification that was planned with a reminder was written.
+    /// Whether the notification planned with a reminder was written.
     pub followed: bool,
-    /// The messages of the deliveries that this worker has claimed. Each is published only if somebody else has to send
-    /// it; then [`Effects::note_published`] ends the run that planned them.
+    /// Messages of the deliveries that this worker claimed. Publish one only if somebody else has to send it;
+    /// [`Effects::note_published`] then ends the run.
     pub claimed: Vec<Child>,
-    /// The messages that are published in any case.
+    /// Messages to publish in any case.
     pub others: Vec<Child>,
 }
 
@@ -42,21 +40,21 @@ impl Effects {
     /// Carries out a plan: one commit, then its children published.
     ///
     /// # Errors
-    /// If the database refuses the plan's data; then nothing was written.
+    /// The database refuses the data; nothing was written.
     pub async fn carry_out(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Result<Committed, Refused> {
         if meta.kind.stage == Stage::Delivery {
             checkpoint::reached(Step::Sent);
             return self.record_receipt(meta, plan.receipt).await;
         }
-        // Boxed: a delivery's state need not be as large as a commit's.
+        // Boxed to keep a delivery's state smaller than a commit's.
         Box::pin(self.end_run(meta, not_after, RunState::Done, None, plan)).await
     }
 
-    /// Commits a plan, together with a notification that was planned with it, and claims `pushes`, which this worker
-    /// is about to send. Publishes nothing: that is left to the caller.
+    /// Commits a plan and the notification planned with it, and claims `pushes`, which this worker sends. Leaves
+    /// publishing to the caller.
     ///
-    /// `pushes` are delivery ids. `None` means that another task of this worker may be sending them; then no claim is
-    /// given up either.
+    /// `pushes` are delivery ids. `None` if another task of this worker may be sending them; then it gives up no claim
+    /// either.
     ///
     /// # Errors
     /// As [`Self::carry_out`].
@@ -78,7 +76,6 @@ impl Effects {
         let mut commit = self.commit_of(meta, not_after, plan);
         if let Some(PlannedNotification { meta, plan }) = notification {
             commit.next = Some(Box::new(Commit { direct: claims, ..self.commit_of(&meta, not_after, plan) }));
-            // It needs no message.
             commit.children.clear();
         } else {
             commit.direct = claims;
@@ -87,7 +84,7 @@ impl Effects {
         let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         if committed == Committed::Duplicate {
-            // Perhaps this very message committed it and the answer was lost: then nobody sends what it claimed.
+            // If this message committed it and the answer was lost, nobody sends the claimed pushes.
             self.look_up_and(meta, gives_up_claims).await?;
         }
         let is_written = committed == Committed::Fresh && (followed || !is_combined);
@@ -99,10 +96,10 @@ impl Effects {
         Ok(CarriedOut { committed, followed, claimed, others })
     }
 
-    /// Gives up claims of direct sends, and publishes the messages by which others send them.
+    /// Gives up claims of direct sends, and publishes their messages for others to send.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// The database does not answer.
     pub async fn give_up_claims(&self, job_id: &str, carried_out: CarriedOut) -> Result<(), Refused> {
         self.store.release_direct(job_id, &self.worker).await?;
         let CarriedOut { mut claimed, others, .. } = carried_out;
@@ -130,7 +127,7 @@ impl Effects {
         match committed {
             Committed::Fresh => self.publish(&meta.job_id, &children).await,
             Committed::MarkTaken => {}
-            // Perhaps this very message committed it and the answer was lost: then its children are unpublished.
+            // If this message committed it and the answer was lost, its children are unpublished.
             Committed::Duplicate => drop(self.look_up(meta).await?),
         }
         Ok(committed)
@@ -150,7 +147,7 @@ impl Effects {
         }
     }
 
-    /// Publishes the children of a committed run, and notes that they are published.
+    /// Publishes all children of a committed run.
     pub async fn publish(&self, job_id: &str, children: &[Child]) {
         if children.is_empty() {
             return;
@@ -159,7 +156,7 @@ impl Effects {
         self.note_published(job_id).await;
     }
 
-    /// Publishes some of a run's children; others are still under way.
+    /// Publishes some children; others are still under way.
     pub async fn publish_some(&self, children: &[Child]) {
         publish::children(&self.context, children).await;
     }
@@ -167,20 +164,19 @@ impl Effects {
     /// Notes that a run has no children left to publish.
     pub async fn note_published(&self, job_id: &str) {
         checkpoint::reached(Step::Published);
-        // The note only saves the reconciler work. The job neither waits for it nor fails with it.
+        // The note only saves the reconciler work, so the job does not depend on it.
         self.published.tell(job_id.to_owned()).await;
     }
 
-    /// The children of a committed run that may be unpublished.
+    /// Children of a committed run that may be unpublished.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// The database does not answer.
     pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
         Ok(self.store.pending_children(job_id, self.clock.now() - self.patience).await?)
     }
 }
 
-/// The message of a plan's next job.
 fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> {
     let next = plan.next.as_ref()?;
     Some(Child {
@@ -193,7 +189,7 @@ fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> 
     })
 }
 
-/// The messages of a plan's deliveries, without those that are never sent.
+/// Messages of a plan's deliveries, without those that are never sent.
 fn deliveries_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Child> {
     let sent = plan.deliveries.iter().filter(|row| row.unsent.is_none());
     let message = |row: &PlannedDelivery| Child {

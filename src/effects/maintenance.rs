@@ -1,5 +1,5 @@
-//! Maintains Carebell's own tables. The work is long and nobody waits for it, so it runs in batches of one transaction
-//! each, and rests after each batch for as long as the batch took: the pipeline keeps the database.
+//! Maintains Carebell's own tables, in batches of one transaction each. It rests after a batch for as long as the batch
+//! took, so that the pipeline keeps the database.
 
 use std::time::Duration;
 
@@ -15,15 +15,15 @@ use crate::{
     store::{Committed, PruneCursor, RunState, Store, StoreError},
 };
 
-/// The most that one batch may take. It usually takes some ten milliseconds; longer means a lost connection.
+/// Limit of one batch. It usually takes some ten milliseconds; longer means a lost connection.
 const BATCH_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Effects {
-    /// Carries out maintenance for no longer than `limit`, then commits the run. The next job does the rest. A stop in
-    /// between loses only the count: the redelivery continues.
+    /// Carries out maintenance within `limit`, then commits the run. The next job does the rest. A stop in between
+    /// loses only the count: the redelivery continues.
     ///
     /// # Errors
-    /// If the database does not answer. Rows that were removed stay removed.
+    /// The database does not answer. Removed rows stay removed.
     pub async fn maintain(
         &self,
         meta: &Meta,
@@ -44,7 +44,6 @@ impl Effects {
     }
 }
 
-/// The batches of one job.
 struct Batches<'a> {
     store: &'a Store,
     until: Instant,
@@ -64,7 +63,7 @@ impl Batches<'_> {
             if page.roots.is_empty() {
                 continue;
             }
-            // A notification to very many people is more than one batch.
+            // A notification to very many people needs several batches.
             loop {
                 let (deliveries, more) = self.batch(store.remove_deliveries(&page.roots, before, dead_before)).await?;
                 self.note("deliveries", deliveries);
@@ -111,7 +110,7 @@ impl Batches<'_> {
         Ok(())
     }
 
-    /// Runs one batch, then rests for as long as it took.
+    /// Runs a batch, then rests for as long as it took.
     async fn batch<T>(&self, work: impl Future<Output = Result<T, StoreError>>) -> Result<T, Refused> {
         let since = Instant::now();
         let silent = |_| StoreError::Unavailable(format!("no answer within {BATCH_TIMEOUT:?}"));
@@ -120,13 +119,12 @@ impl Batches<'_> {
         Ok(answer)
     }
 
-    /// Counts the rows that a batch removed.
     fn note(&mut self, table: &str, rows: u64) {
         self.removed.add(table, rows);
         checkpoint::reached(Step::Maintained);
     }
 
-    /// Whether time has run out. If so, notes that rows may be left.
+    /// Whether time has run out. Then notes that rows may be left.
     fn time_is_up(&mut self) -> bool {
         self.removed.unfinished |= Instant::now() >= self.until;
         self.removed.unfinished

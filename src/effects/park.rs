@@ -1,7 +1,7 @@
 //! Parking: a job is published to the stream HOLD for later, and its message is acknowledged.
 //!
-//! A parked job frees its permit and its place in ack-pending. It comes back as a new message with a delivery count of
-//! one, so no number of waits exhausts it. Its recorded failures stay on record.
+//! This frees its permit and its place in ack-pending. It comes back as a new message with a delivery count of one, so
+//! no number of waits exhausts it. Its recorded failures stay.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
@@ -14,37 +14,37 @@ use crate::{
     store::Child,
 };
 
-/// The first token of every parked job's subject, with its dot.
+/// First token of a parked job's subject, with its dot.
 pub const PREFIX: &str = "hold.";
 
 /// Whether a job is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Parked {
-    /// It is.
+    /// Parked.
     Yes,
-    /// It cannot be: with the headers of a parked job it exceeds the stream's message size.
+    /// Not parked: with its headers it exceeds the stream's message size.
     TooLarge,
 }
 
-/// A job to be parked.
+/// A job to park.
 pub struct Parking<'a> {
-    /// Its identity.
+    /// Identity.
     pub meta: &'a Meta,
-    /// When it expires.
+    /// Expiry.
     pub not_after: DateTime<Utc>,
-    /// The subject that it comes back on, behind `resume.`.
+    /// Subject that it comes back on, after `resume.`.
     pub subject: &'a str,
-    /// The headers of its message.
+    /// Message headers.
     pub headers: Option<&'a HeaderMap>,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
     /// When it comes back.
     pub until: DateTime<Utc>,
 }
 
 impl Parking<'_> {
-    /// Publishes the job for its instant, and waits for the acknowledgement. Safe to repeat: the subject belongs to this
-    /// message, and a later schedule on it replaces an earlier one.
+    /// Publishes the job for its instant, and waits for the acknowledgement. Safe to repeat: the subject belongs to
+    /// this message, and a later schedule replaces an earlier one.
     pub async fn park(self, context: &jetstream::Context) -> Parked {
         let Self { meta, not_after, subject, headers, body, until } = self;
         let mut resumed = HeaderMap::new();
@@ -56,7 +56,7 @@ impl Parking<'_> {
                 }
             }
         }
-        // The defaults of these would differ for the resumed message.
+        // The resumed message would have other defaults.
         resumed.insert(header::JOB_ID, meta.job_id.as_str());
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
@@ -74,7 +74,7 @@ impl Parking<'_> {
     }
 }
 
-/// Parks a delivery that was sent directly and has no message: `child` is the one that it would have.
+/// Parks a direct send, which has no message: `child` is the one it would have.
 pub async fn park_child(context: &jetstream::Context, meta: &Meta, child: &Child, until: DateTime<Utc>) -> Parked {
     let mut headers = HeaderMap::new();
     publish::set_trace(&mut headers, child.trace.as_deref());

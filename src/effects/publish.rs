@@ -1,4 +1,4 @@
-//! Publishes the messages that follow from a job, and awaits their acknowledgements.
+//! Publishes messages, and waits for acknowledgements.
 
 use std::{error::Error as _, time::Duration};
 
@@ -20,41 +20,41 @@ use crate::{
     telemetry::traces::{self, context},
 };
 
-/// Headers that Carebell sets or reads (`docs/ARCHITECTURE.md` lists them).
+/// Headers of Carebell (`docs/ARCHITECTURE.md`).
 pub mod header {
-    /// The job's id.
+    /// Job id.
     pub const JOB_ID: &str = "Carebell-Job-Id";
-    /// The root id: that of the job an application published.
+    /// Id of the job that an application published.
     pub const ROOT_ID: &str = "Carebell-Root-Id";
-    /// RFC 3339: when the job stops being of use.
+    /// RFC 3339: expiry of the job.
     pub const NOT_AFTER: &str = "Carebell-Not-After";
-    /// The job's own number of attempts.
+    /// The job's number of attempts.
     pub const ATTEMPTS: &str = "Carebell-Attempts";
-    /// The job's own wait between attempts.
+    /// The job's wait between attempts.
     pub const BACKOFF: &str = "Carebell-Backoff";
-    /// The job's own timeout.
+    /// The job's timeout.
     pub const TIMEOUT: &str = "Carebell-Timeout";
-    /// The body's format.
+    /// Format of the body.
     pub const CONTENT_TYPE: &str = "Content-Type";
     /// W3C trace context.
     pub const TRACEPARENT: &str = "traceparent";
     /// Vendor data of the trace context.
     pub const TRACESTATE: &str = "tracestate";
-    /// Publish dedupe, and the job id if no other is given.
+    /// Publish dedupe; the job id if no other is given.
     pub const MSG_ID: &str = "Nats-Msg-Id";
-    /// `@at <RFC 3339>`: when the server fires a scheduled message.
+    /// `@at <RFC 3339>`: when the server fires the message.
     pub const SCHEDULE: &str = "Nats-Schedule";
-    /// Where the fired message goes.
+    /// Destination of the fired message.
     pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-    /// On a fired message: the subject of its schedule.
+    /// On a fired message: subject of its schedule.
     pub const SCHEDULER: &str = "Nats-Scheduler";
 }
 
-/// The waits after a publish that was not acknowledged.
+/// Waits after unacknowledged publishes.
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(200), Duration::from_secs(10));
 
-/// Publishes the children of a run and waits until the server has acknowledged all of them, however long that takes: a
-/// lost server or a full stream holds the job. Drop the future to give up; unacknowledged children stay planned.
+/// Publishes a run's children and waits until all are acknowledged, however long: a lost server or a full stream holds
+/// the job. Drop the future to give up; unacknowledged children stay planned.
 pub async fn children(context: &jetstream::Context, children: &[Child]) {
     let mut left: Vec<&Child> = children.iter().collect();
     let mut spans = Spans::begin(children);
@@ -77,7 +77,7 @@ pub async fn children(context: &jetstream::Context, children: &[Child]) {
     }
 }
 
-/// One span per subject among the children whose trace is sampled. Allocates nothing if there is none.
+/// A span per subject among the sampled children. Allocates nothing without them.
 struct Spans(Vec<(String, traces::Sending)>);
 
 impl Spans {
@@ -94,7 +94,7 @@ impl Spans {
         spans
     }
 
-    /// The context of the span that publishes a child.
+    /// Context of the span that publishes a child.
     fn of(&self, child: &Child) -> Option<&str> {
         self.0.iter().find(|(subject, _)| *subject == child.subject)?.1.trace()
     }
@@ -134,7 +134,7 @@ async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option
     published.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Publishes one message and waits for its acknowledgement.
+/// Publishes a message and waits for its acknowledgement.
 ///
 /// # Errors
 /// The refusal, or that no acknowledgement came.
@@ -148,7 +148,7 @@ pub async fn send(
     context.send_publish(subject.to_owned(), message).await?.await
 }
 
-/// Repeats [`send`] until the message is acknowledged. A message that is already there counts as acknowledged.
+/// Repeats [`send`] until acknowledged. A duplicate counts as acknowledged.
 pub async fn insist(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) {
     let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
@@ -159,7 +159,7 @@ pub async fn insist(context: &jetstream::Context, subject: &str, headers: Header
     }
 }
 
-/// As [`insist`], but gives up on a message that exceeds its stream's size. Returns whether it is published.
+/// As [`insist`], but gives up on a message that exceeds its stream's size. False if it does.
 pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) -> bool {
     let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
@@ -172,7 +172,7 @@ pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, head
 }
 
 async fn again_soon(subject: &str, error: &PublishError, wait: &mut DoublingWait) {
-    // The subject's last tokens are ids; its first says enough.
+    // The first token is enough; the last are ids.
     let stream = subject.split('.').next().unwrap_or_default();
     tracing::warn!("publishing to {stream}.*, again soon: {error}");
     wait.pass().await;
@@ -184,8 +184,8 @@ pub fn error_code(error: &PublishError) -> Option<ErrorCode> {
     error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
 }
 
-/// A message's job id: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream and
-/// sequence. The producer's text is not checked here.
+/// A message's job id: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream
+/// and sequence. Unvalidated.
 #[must_use]
 pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> String {
     let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);

@@ -1,5 +1,4 @@
-//! The net under publishing: publishes children that were committed and never published because both the worker and its
-//! message were lost.
+//! Publishes committed children that were never published because the worker and its message were lost.
 
 use std::time::Duration;
 
@@ -10,22 +9,22 @@ use tokio_util::sync::CancellationToken;
 use super::Effects;
 use crate::clock::Clock;
 
-/// The most that publishing the children of one run may take.
+/// Limit for the children of one run.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Publishes the children of runs that have been pending for longer than `age`. Returns the number of such runs.
+/// Publishes children of runs that have been pending for longer than `age`. Returns the number of runs.
 ///
-/// Safe beside a worker that is still publishing them: every child has its own job id and is carried out once.
+/// Safe beside a worker that publishes them too: job ids make every child run once.
 ///
 /// # Errors
-/// If the database does not answer; the next pass tries again.
+/// The database does not answer; the next pass tries again.
 pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<usize, String> {
     let before = clock.now() - age;
     let runs = effects.store().runs_with_old_children(before).await.map_err(|error| error.to_string())?;
     for job_id in &runs {
         let children = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
         if children.is_empty() {
-            // Everything was published; only the note is missing.
+            // All are published; only the note is missing.
             effects
                 .store()
                 .children_published(std::slice::from_ref(job_id))
@@ -38,7 +37,7 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
             children = children.len(),
             "publishing the messages that a lost worker had planned"
         );
-        // A run that cannot be published must not hold up the others.
+        // An unpublishable run must not hold up the others.
         if timeout(PATIENCE, effects.publish(job_id, &children)).await.is_err() {
             tracing::error!(job = job_id, "its planned messages cannot be published, again in a while");
         }

@@ -1,4 +1,4 @@
-//! Records the outcomes of jobs that carry out no plan, and the outcomes of deliveries.
+//! Records outcomes of deliveries, and of jobs without a plan.
 
 use std::{sync::Arc, time::Duration};
 
@@ -15,15 +15,15 @@ use crate::{
     store::{Committed, FailedRun, LedgerEntry, LedgerRecord, RunState, Verdict},
 };
 
-/// The wait between two attempts to record an outcome that the database does not take.
+/// Wait before recording again.
 const RECORD_AGAIN: Duration = Duration::from_secs(1);
 
 /// Whether an outcome is on record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// It is.
+    /// On record.
     Yes,
-    /// It is not: the job has ended, or another worker took it because this one was silent for too long.
+    /// Not on record: the job has ended, or another worker took it because this one was silent.
     Superseded,
 }
 
@@ -37,7 +37,7 @@ impl Effects {
     /// Carries out a plan, which may be empty, and records that nobody is told.
     ///
     /// # Errors
-    /// If the database refuses it.
+    /// The database refuses it.
     pub async fn skip(
         &self,
         meta: &Meta,
@@ -57,10 +57,10 @@ impl Effects {
         Ok(Written::from_answer(committed != Committed::Duplicate))
     }
 
-    /// Records a failure, or that the job is given back unfinished.
+    /// Records a failure or release.
     ///
     /// # Errors
-    /// If the database refuses it.
+    /// The database refuses it.
     pub async fn record(&self, meta: &Meta, verdict: Verdict) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
             return self.record_delivery(meta, LedgerRecord::Verdict(verdict)).await;
@@ -71,10 +71,10 @@ impl Effects {
         Ok(Written::from_answer(written))
     }
 
-    /// Records that the job waits until an instant.
+    /// Records a wait.
     ///
     /// # Errors
-    /// If the database refuses it.
+    /// The database refuses it.
     pub async fn record_wait(&self, meta: &Meta, until: DateTime<Utc>, reason: Reason) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
             return self.record_delivery(meta, LedgerRecord::Held(until, reason.name())).await;
@@ -82,10 +82,10 @@ impl Effects {
         self.record(meta, Verdict::Released).await
     }
 
-    /// Records that a message ends its workers. A delivery is not claimed for that.
+    /// Records that a message kills its workers, without claiming a delivery.
     ///
     /// # Errors
-    /// If the database does not answer.
+    /// The database does not answer.
     pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
             self.store.record_crashed_delivery(&self.claim_ask(meta, Duration::ZERO), error).await?;
@@ -94,7 +94,7 @@ impl Effects {
         self.record(meta, Verdict::Dead { error: error.into(), reason: DeadReason::Crashed }).await
     }
 
-    /// Records how a send ended, however long that takes: a delivery without a recorded outcome would be sent again.
+    /// Records how a send ended, however long that takes: without a record it would be sent again.
     pub(super) async fn record_receipt(&self, meta: &Meta, receipt: Option<Receipt>) -> Result<Committed, Refused> {
         let Some(receipt) = receipt else { return Ok(Committed::Fresh) };
         let mut told = Once::new();

@@ -1,5 +1,4 @@
-//! Closes shortages that are over. Applications publish an alert when a supply is low, but nothing when it is refilled,
-//! so no job would notice.
+//! Closes shortages that are over. Applications publish an alert for a low supply, but nothing for a refill.
 
 use std::time::Duration;
 
@@ -8,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::store::Store;
 
-/// How often supplies are checked. Shorter than any supply lasts, so that no refill is missed.
+/// Shorter than any supply lasts, so that no refill is missed.
 const EVERY: Duration = Duration::from_mins(1);
 
 /// Checks every minute until `stop`. Safe in any number of workers.

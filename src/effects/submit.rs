@@ -1,5 +1,5 @@
-//! What producers do: publish a job, at once or for later. For `carebell publish`, `carebell dev` and tests; producers in
-//! other languages do the same by the headers alone.
+//! Publishes jobs now or for later, for `carebell publish`, `carebell dev` and tests. Producers in other languages only
+//! need the headers.
 
 use async_nats::{
     HeaderMap,
@@ -11,65 +11,64 @@ use chrono::{DateTime, Utc};
 use super::publish::{self, header, rfc3339};
 use crate::telemetry::traces;
 
-/// What publishes jobs.
+/// Publishes jobs.
 pub type Producer = jetstream::Context;
 
-/// The longest id that a producer may choose for a job.
+/// Longest id that a producer may choose.
 pub const LONGEST_JOB_ID: usize = 128;
 
-/// Whether a text can be the id of a job: 1 to `longest` of the characters `A-Z a-z 0-9 _ : . -`.
+/// Whether a text can be a job id: 1 to `longest` of the characters `A-Z a-z 0-9 _ : . -`.
 #[must_use]
 pub fn is_job_id(text: &str, longest: usize) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
     (1..=longest).contains(&text.len()) && text.chars().all(allowed)
 }
 
-/// A job to be published.
+/// A job to publish.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// Where it goes: `jobs.<kind…>`.
+    /// `jobs.<kind…>`.
     pub subject: String,
-    /// Its id.
+    /// Job id.
     pub job_id: String,
-    /// Its body.
+    /// Body.
     pub body: Bytes,
-    /// The body's form, for `Content-Type`.
+    /// `Content-Type`.
     pub content_type: &'static str,
-    /// When it stops being of use, where that is not the kind's default.
+    /// Expiry. Defaults to the kind's.
     pub not_after: Option<DateTime<Utc>>,
-    /// When it is due, where that is later. A second submission of the same job id replaces the first.
+    /// When it is due. Defaults to now. A second submission of the same job id replaces the first.
     pub at: Option<DateTime<Utc>>,
 }
 
-/// Where a job went.
+/// A published job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Submitted {
-    /// The subject it was published to.
+    /// Subject.
     pub subject: String,
-    /// The stream that has it.
+    /// Stream.
     pub stream: String,
-    /// Its sequence there.
+    /// Sequence in the stream.
     pub sequence: u64,
-    /// Whether the stream had this message already.
+    /// Whether the stream had it already.
     pub duplicate: bool,
 }
 
-/// A job that is to be published by the server, later.
+/// A job that the server publishes later.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delayed {
-    /// When, as its producer wrote it: `@at <RFC 3339>`.
+    /// `@at <RFC 3339>`, as its producer wrote it.
     pub schedule: String,
-    /// Where it then goes: `due.<kind…>`.
+    /// `due.<kind…>`.
     pub target: String,
 }
 
-/// The stream of delayed jobs.
 const SCHEDULED: &str = "SCHEDULED";
 
-/// The delayed job of this id. None where there is none: it is due already, or was never delayed.
+/// The delayed job of this id. None if it is due already or was never delayed.
 ///
 /// # Errors
-/// If the server does not answer.
+/// The server does not answer.
 pub async fn delayed(context: &Producer, job_id: &str) -> Result<Option<Delayed>, String> {
     let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
     match stream.get_last_raw_message_by_subject(&format!("sched.{job_id}")).await {
@@ -82,46 +81,46 @@ pub async fn delayed(context: &Producer, job_id: &str) -> Result<Option<Delayed>
     }
 }
 
-/// Takes a delayed job back. Answers whether there was one.
+/// Takes a delayed job back. False if there was none.
 ///
 /// # Errors
-/// If the server does not answer.
+/// The server does not answer.
 pub async fn cancel(context: &Producer, job_id: &str) -> Result<bool, String> {
     let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
     let purged = stream.purge().filter(format!("sched.{job_id}")).await.map_err(|error| error.to_string())?;
     Ok(purged.purged > 0)
 }
 
-/// Why a job is not known to be published.
+/// Why a job may not be published.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NotSubmitted {
-    /// As many jobs wait in its queue as the stream allows. Nothing was published.
+    /// Its queue is full. Nothing was published.
     #[error(
         "the queue {subject} is full, because workers are behind or stopped: nothing was published; publish it again \
          later under the same job id, {job_id}"
     )]
     QueueFull {
-        /// The queue's subject.
+        /// Subject of the queue.
         subject: String,
-        /// The job's id.
+        /// Job id.
         job_id: String,
     },
-    /// The server has no storage left for any stream. Nothing was published.
+    /// The server has no storage left. Nothing was published.
     #[error(
         "the NATS server has no storage left for JetStream: nothing was published; publish it again later under the \
          same job id, {job_id}"
     )]
     NoStorage {
-        /// The job's id.
+        /// Job id.
         job_id: String,
     },
-    /// Another refusal; or no answer, and then nobody knows whether it was published.
+    /// Another refusal, or no answer: it may have been published.
     #[error("{0}")]
     Other(String),
 }
 
 impl NotSubmitted {
-    /// What a refusal of a publish means.
+    /// Interprets a refusal.
     #[must_use]
     pub fn new(error: &PublishError, subject: &str, job_id: String) -> Self {
         match publish::error_code(error) {
@@ -133,7 +132,7 @@ impl NotSubmitted {
         }
     }
 
-    /// Whether the same publish is taken once there is room again.
+    /// Whether the same publish works once there is room.
     #[must_use]
     pub fn wants_room(&self) -> bool {
         match self {
@@ -146,7 +145,7 @@ impl NotSubmitted {
 /// Publishes a job and waits for the acknowledgement.
 ///
 /// # Errors
-/// What the server says, or that it says nothing.
+/// The server's refusal or silence.
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
     let mut span = traces::send(&job.subject, Some(&job.job_id), 1, None);
     let mut headers = HeaderMap::new();

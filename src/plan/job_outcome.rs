@@ -1,11 +1,9 @@
-//! The outcome of a run, in one word.
-
-/// The outcome of a run: the word in its log line, and a metric label.
+/// Outcome of a run: the word in its log line, and a metric label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum JobOutcome {
-    /// Carried out. A delivery was sent.
+    /// Carried out.
     Done,
-    /// The address of a delivery no longer exists.
+    /// A delivery's address no longer exists.
     Failed,
     /// A delivery may have been sent.
     Unknown,
@@ -13,22 +11,22 @@ pub enum JobOutcome {
     Skipped,
     /// Too late to be of use.
     Expired,
-    /// It had ended before.
+    /// Ended before.
     Duplicate,
-    /// It failed, and is tried again.
+    /// Failed; tried again.
     Retry,
-    /// It waits; no attempt is burnt.
+    /// Waits; no attempt is burnt.
     Waits,
-    /// It is given up.
+    /// Given up.
     Dead,
-    /// Another worker has it now.
+    /// Taken by another worker.
     Superseded,
-    /// The worker stops and gives it back.
+    /// Given back by a stopping worker.
     Released,
 }
 
 impl JobOutcome {
-    /// All outcomes, in the order of their numbers.
+    /// In the order of their numbers.
     pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Failed,

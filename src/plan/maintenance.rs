@@ -1,5 +1,3 @@
-//! Maintenance of Carebell's own tables, as data.
-
 use std::{
     collections::BTreeMap,
     fmt::{self, Display, Formatter},
@@ -8,15 +6,15 @@ use std::{
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
-/// A task on Carebell's own tables. It may touch millions of rows, so it runs in batches before the run's commit and
-/// not inside it. Running it again continues where it stopped.
+/// A task on Carebell's own tables. It may touch millions of rows, so it runs in batches before the run's commit.
+/// Repeating it continues the work.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Maintenance {
-    /// Remove rows that have ended and have not changed since.
+    /// Remove rows that ended before.
     Prune {
-        /// The cutoff.
+        /// Cutoff.
         before: DateTime<Utc>,
-        /// The cutoff for dead jobs.
+        /// Cutoff for dead jobs.
         dead_before: DateTime<Utc>,
     },
     /// Remove these Web Push subscriptions if their users still do not exist.
@@ -26,12 +24,12 @@ pub enum Maintenance {
     },
 }
 
-/// The rows that maintenance has removed: the result of its run.
+/// Removed rows: the result of maintenance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
-    /// Rows, by table.
+    /// By table.
     pub removed: BTreeMap<String, u64>,
-    /// Whether time ran out first. The next job does the rest.
+    /// Whether time ran out; the next job does the rest.
     pub unfinished: bool,
 }
 

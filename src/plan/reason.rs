@@ -1,5 +1,3 @@
-//! Reasons: why a job was skipped, waits or is dead. Stored in records and used as metric labels.
-
 /// Why a job was skipped, or waits: `job_runs.reason` and `deliveries.reason`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
@@ -11,7 +9,7 @@ pub enum Reason {
     Cancelled,
     /// The appointment or shift is completed.
     Over,
-    /// The appointment or shift has another start time now, and a reminder of its own.
+    /// The appointment or shift has a new start time, with its own reminder.
     Moved,
     /// The dose was given.
     AlreadyGiven,
@@ -19,7 +17,7 @@ pub enum Reason {
     AlreadySkipped,
     /// Another job sent this reminder.
     AlreadySent,
-    /// There is nobody to tell.
+    /// Nobody to tell.
     NoRecipients,
     /// The supply is above the refill threshold, or unknown.
     Restocked,
@@ -27,7 +25,7 @@ pub enum Reason {
     Expired,
     /// The provider asked to come back later.
     RetryLater,
-    /// The last attempt failed, and the next is due later.
+    /// The last attempt failed; the next is due later.
     Retry,
     /// The recipient no longer wants this channel.
     OptedOut,
@@ -35,12 +33,12 @@ pub enum Reason {
     QuietHours,
     /// Another worker is sending this delivery.
     InFlight,
-    /// The provider is down: its circuit breaker is open.
+    /// The provider's circuit breaker is open.
     ProviderDown,
 }
 
 impl Reason {
-    /// The stored token.
+    /// As stored.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -68,20 +66,20 @@ impl Reason {
 /// Why a job was dead-lettered: `Carebell-Dead-Reason`, and the `reason` of its record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DeadReason {
-    /// Trying again cannot help.
+    /// A retry can't help.
     Permanent,
     /// The last attempt failed.
     Exhausted,
-    /// It repeatedly ended the worker that ran it.
+    /// It repeatedly killed its worker.
     Crashed,
-    /// Its body or headers cannot be read.
+    /// Unreadable body or headers.
     Undecodable,
     /// No consumer covers its subject.
     UnknownKind,
 }
 
 impl DeadReason {
-    /// The token in the header and in the record.
+    /// As in header and record.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -93,7 +91,7 @@ impl DeadReason {
         }
     }
 
-    /// The reason with this token.
+    /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind]

@@ -1,26 +1,24 @@
-//! The end of a delivery, for the ledger.
-
 /// The end of a delivery, for the ledger.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Receipt {
-    /// The final state of the row.
+    /// Final state.
     pub state: Delivered,
     /// Why it was not sent.
     pub reason: Option<&'static str>,
-    /// Who answered: a provider's name, or the host.
+    /// A provider's name or host.
     pub provider: String,
-    /// The provider's own message id, by which its status can be asked.
+    /// Provider's message id.
     pub provider_id: Option<String>,
-    /// The answer in short, for example `201`.
+    /// Short form, for example `201`.
     pub answer: String,
-    /// Whether the address is gone for good and is to be removed.
+    /// Whether to remove the address.
     pub address_gone: bool,
-    /// Whether it was sent in the person's quiet hours because it is critical.
+    /// Whether it was sent in quiet hours because it is critical.
     pub overrode_quiet_hours: bool,
 }
 
 impl Receipt {
-    /// A send that may have been accepted. It cannot be called back, so it is not repeated: a person has to look.
+    /// A send that may have been accepted. It is not repeated: a person has to look.
     #[must_use]
     pub fn unknown(provider: &str, why: &str) -> Self {
         Self {
@@ -40,8 +38,8 @@ impl Receipt {
 pub enum Delivered {
     /// Accepted by the provider.
     Sent,
-    /// Refused, and by nobody's mistake: the subscription has ended, for example.
+    /// Refused through nobody's mistake, for example because the subscription ended.
     Failed,
-    /// Nobody knows whether it was accepted. Sending again might reach the person twice.
+    /// Possibly accepted. A retry might reach the person twice.
     Unknown,
 }

@@ -1,20 +1,21 @@
-//! Provider reports about a delivery, and their effect on its ledger row.
+//! A provider's report on an accepted delivery, and its effect on the ledger row.
 //!
-//! Reports come late, twice and in any order, even before the worker records the answer. So they are ranked, and a row
-//! keeps the highest. The worker's own records rank lowest, except `sent`, which equals [`Report::Underway`].
+//! Reports come late, twice and in any order, even before the worker's own record. So they are ranked, and a row keeps
+//! the highest: whatever the order, it ends the same. A worker's record ranks below all of them, except that `sent`
+//! equals [`Report::Underway`].
 
-/// A provider's report about a message or call, in rising rank.
+/// A provider's report on a message or call. A report takes effect only if it ranks above the record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Report {
-    /// Accepted, and on its way.
+    /// On its way.
     Underway,
-    /// Reached nobody.
+    /// Ended without reaching anybody.
     Failed(Undelivered),
-    /// Reached the device, or the call was answered.
+    /// It reached the device, or the call was answered.
     Delivered,
 }
 
-/// Why a message or call reached nobody.
+/// Why a message or call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Undelivered {
     /// A message, or a call that failed to connect.
@@ -43,20 +44,20 @@ impl Undelivered {
 }
 
 impl Report {
-    /// The report that a row's state and reason correspond to; `None` before the first report.
+    /// The report equivalent to a ledger row. None if no provider has reported.
     #[must_use]
     pub fn on_record(state: &str, reason: Option<&str>) -> Option<Self> {
         let failed = || Undelivered::ALL.into_iter().find(|how| Some(how.name()) == reason).map(Self::Failed);
         match state {
             "sent" => Some(Self::Underway),
             "delivered" => Some(Self::Delivered),
-            // Other reasons are the worker's own record, which a report overrides.
+            // Any other reason is the worker's record, which a report supersedes.
             "failed" => failed(),
             _ => None,
         }
     }
 
-    /// The new state and reason, if this report changes them.
+    /// State and reason after this report, if it changes them.
     #[must_use]
     pub fn changes(self, state: &str, reason: Option<&str>) -> Option<(&'static str, Option<&'static str>)> {
         if Some(self) <= Self::on_record(state, reason) {
@@ -78,11 +79,10 @@ mod tests {
 
     type Row = (&'static str, Option<&'static str>);
 
-    /// An event of a claimed row.
     #[derive(Clone, Copy, Debug)]
     enum Event {
         Told(Report),
-        /// The worker's own record, written only while it holds the claim.
+        /// The worker's record. `Store::record_deliveries` writes it only while it holds the claim.
         Recorded(Row),
     }
 

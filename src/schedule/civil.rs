@@ -1,8 +1,8 @@
 //! Wraps the `cron` crate, which gets civil time as if it were UTC: given a zone, it would drop skipped times and
 //! double repeated ones.
 //!
-//! In its dialect seconds come first, Sunday is 1, 0 is refused, and a day must match both day-of-month and
-//! day-of-week. So it gets plain lists of numbers, and two schedules when either field is enough.
+//! Its seconds come first, Sunday is 1, 0 is refused, and a day must match both day-of-month and day-of-week. So it
+//! gets lists of numbers, and two schedules when either field is enough.
 
 use std::fmt::Write as _;
 
@@ -11,11 +11,10 @@ use cron::Schedule;
 
 use super::values::Values;
 
-/// Civil times that an expression matches.
 #[derive(Clone, Debug)]
 pub(super) struct Civil {
     schedule: Schedule,
-    /// The days of the week, if both they and days of the month (in `schedule`) are restricted.
+    /// The days of the week, if days of the month (in `schedule`) are restricted too.
     or: Option<Schedule>,
 }
 

@@ -1,5 +1,3 @@
-//! Parses the expressions that people write.
-
 use std::{
     fmt::{Display, Formatter, Result as FmtResult},
     str::FromStr,
@@ -16,7 +14,7 @@ use super::{
     values::Values,
 };
 
-/// A valid expression that fires at least once.
+/// An expression that fires at least once.
 #[derive(Clone, Debug)]
 pub struct Expression {
     text: String,
@@ -25,10 +23,9 @@ pub struct Expression {
 
 #[derive(Clone, Debug)]
 pub(super) enum When {
-    /// By the wall clock.
     Civil {
         times: Box<Civil>,
-        /// The hour is a bare `*`: elapsed time rather than an hour of the day.
+        /// The hour is a bare `*`: elapsed time, not an hour of the day.
         every_hour: bool,
     },
     /// By time elapsed since the schedule's start.
@@ -58,7 +55,7 @@ impl Expression {
     /// `docs/SCHEDULES.md`.
     ///
     /// # Errors
-    /// If it is none of these, or can never fire (30 February). The error names the field and the expected values.
+    /// None of these, or never fires (30 February). Names the field and the expected values.
     pub fn parse(text: &str) -> Result<Self, ExpressionError> {
         let words: Vec<&str> = text.split_whitespace().collect();
         let when = match words.first() {

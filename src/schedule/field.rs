@@ -1,5 +1,3 @@
-//! The six fields of an expression.
-
 use std::ops::RangeInclusive;
 
 /// A field, in the order of an expression.
@@ -37,10 +35,10 @@ const MONTHS: [&str; 12] = [
 const WEEKDAYS: [&str; 7] = ["sunday", "monday", "tuesday", "wednesday", "thursday", "friday", "saturday"];
 
 impl Field {
-    /// All six, in order.
+    /// In order.
     pub const ALL: [Self; 6] = [Self::Second, Self::Minute, Self::Hour, Self::DayOfMonth, Self::Month, Self::DayOfWeek];
 
-    /// As used in messages.
+    /// For messages.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -70,7 +68,7 @@ impl Field {
         }
     }
 
-    /// Expected values, with examples, for messages.
+    /// Expected values, for messages.
     pub(super) fn expected(self) -> String {
         let (names, examples) = match self {
             Self::Second | Self::Minute => ("", "`0`, `0,30`, `10-20` or `*/5`"),
@@ -83,7 +81,6 @@ impl Field {
         format!("expected numbers from {} to {}{names}: for example {examples}", bounds.start(), bounds.end())
     }
 
-    /// The number of a name, in full or its first three letters.
     pub(super) fn named(self, word: &str) -> Option<u32> {
         let (names, first): (&[&str], u32) = match self {
             Self::Month => (&MONTHS, 1),

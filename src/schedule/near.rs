@@ -1,5 +1,3 @@
-//! Suggestions for misspelt words.
-
 /// The closest candidate, if only a few letters differ.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Bounds the table, which grows with the square of the length.
@@ -13,7 +11,6 @@ pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a s
     distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, near)| near)
 }
 
-/// Edit distance (Levenshtein).
 fn distance(from: &[char], to: &str) -> usize {
     let mut row: Vec<usize> = (0..=from.len()).collect();
     for (line, letter) in to.chars().enumerate() {

@@ -1,5 +1,3 @@
-//! Quiet hours: a span of the day by a zone's clock.
-
 use chrono::{DateTime, Days, NaiveDateTime, NaiveTime, TimeZone, Utc, offset::LocalResult};
 use chrono_tz::Tz;
 
@@ -7,8 +5,8 @@ use super::zone::{FARTHEST, View};
 
 /// The end of the quiet hours around `now`, if any. They last over midnight unless `to` is after `from`.
 ///
-/// They begin the first time the clock shows `from` and end the last time it shows `to`. A skipped time stands for the
-/// end of its gap.
+/// They begin the first time the clock shows `from` and end the last time it shows `to`. The end of a gap stands for
+/// its skipped times.
 #[must_use]
 pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();
@@ -61,7 +59,6 @@ mod tests {
             ("22:00", "07:00", "2027-03-02T06:00:00Z", None),
             ("13:00", "15:00", "2027-03-01T12:30:00Z", Some("2027-03-01T14:00:00Z")),
             ("13:00", "15:00", "2027-03-01T22:30:00Z", None),
-            // An hour less in spring, an hour more in autumn.
             ("22:00", "07:00", "2027-03-27T22:00:00Z", Some("2027-03-28T05:00:00Z")),
             ("22:00", "07:00", "2027-10-30T22:00:00Z", Some("2027-10-31T06:00:00Z")),
             // End in the skipped hour: at its end.

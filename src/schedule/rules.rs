@@ -1,5 +1,3 @@
-//! Rules for civil times that the clock skips or repeats.
-
 /// Rule for civil times that the clock skips.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Gap {

@@ -12,7 +12,7 @@ use super::{
     zone::{ClockChange, FARTHEST, View, civil},
 };
 
-/// How far ahead one step answers. Anything farther is approached first.
+/// How far ahead one step looks. It approaches anything farther first.
 const REACH: TimeDelta = TimeDelta::hours(48);
 
 /// Distance after an approach: within reach of the next step, but before any civil time of the old offset.
@@ -26,11 +26,10 @@ pub(super) struct Search<'a> {
     pub(super) rules: Rules,
     /// Match every tick of elapsed time: both of a fold, none of a gap.
     pub(super) every_hour: bool,
-    /// Report dropped times too.
     pub(super) with_dropped: bool,
 }
 
-/// Progress of a search: everything up to it has been found.
+/// Everything up to it has been found.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Position {
     after: DateTime<Utc>,

@@ -1,5 +1,4 @@
-//! The inverse of a search: all times of day whose instants lie within a span. Lets a database find due times among
-//! very many.
+//! The inverse of a search: all times of day whose instants lie within a span. A database finds due times by it.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
 use chrono_tz::Tz;
@@ -9,15 +8,15 @@ use super::zone::{ClockChange, FARTHEST, View, civil};
 /// Times of one day that share an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DayPart {
-    /// The day, in the zone.
+    /// In the zone.
     pub day: NaiveDate,
-    /// The first time.
+    /// First time.
     pub first: NaiveTime,
-    /// The last time, inclusive, to the microsecond.
+    /// Last time, inclusive, to the microsecond.
     pub last: NaiveTime,
     /// How far the zone's clock is ahead of UTC.
     pub offset: TimeDelta,
-    /// No instant is earlier: the end of the gap, for skipped times.
+    /// Lower bound of instants: the end of the gap, for skipped times.
     pub not_before: DateTime<Utc>,
 }
 
@@ -50,7 +49,7 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
             }
             Some(ClockChange { at, before, after: offset }) => {
                 // Civil times before the clock's reading at the change use the old offset, others the new one. That
-                // clamps skipped times to the change and leaves repeated ones out.
+                // clamps skipped times to the change and omits repeated ones.
                 let clock = civil(at, before);
                 if from < at {
                     let first = civil(from, before) + MICROSECOND;

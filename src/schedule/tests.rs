@@ -1,5 +1,3 @@
-//! Known zones and nights; two oracles; properties.
-
 mod against_croner;
 mod by_minutes;
 mod dialect;
@@ -59,7 +57,6 @@ fn preview(expression: &str, zone_name: &str, (gap, fold): (Gap, Fold), from: &s
     text
 }
 
-/// Removes the source's indentation.
 fn lines(text: &str) -> String {
     text.trim().lines().flat_map(|line| [line.trim(), "\n"]).collect()
 }
@@ -112,7 +109,6 @@ fn random(name: &str) -> StdRng {
     StdRng::seed_from_u64(seed)
 }
 
-/// An expression with times and days near a clock change.
 fn expression_near(set: Set, random: &mut StdRng) -> String {
     let clock = DateTime::from_timestamp(set.at + [set.before, set.after].choose(random).unwrap(), 0).unwrap();
     let near = |random: &mut StdRng| (clock + TimeDelta::minutes(random.random_range(-100..100))).time();
@@ -191,7 +187,7 @@ fn the_end_is_the_end_of_2099() {
     assert_eq!(every.next_after(DateTime::<Utc>::MAX_UTC), None);
 }
 
-/// Asserts nothing: debug builds are some twenty times slower than release builds.
+/// Asserts nothing: debug builds are some twenty times slower.
 #[test]
 fn the_cost_of_the_next_instant_is_printed() {
     let start = utc("2026-03-01T00:00:00Z");

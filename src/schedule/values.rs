@@ -1,11 +1,8 @@
-//! Parses the values of one field.
-
 use super::{
     error::{ExpressionError, shown},
     field::Field,
 };
 
-/// Values that a field allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Values {
     /// One bit per value.
@@ -15,7 +12,6 @@ pub(super) struct Values {
 }
 
 impl Values {
-    /// For expressions without seconds.
     pub(super) const ZERO: Self = Self { set: 1, unrestricted: false };
 
     /// `number` is the field's position, from 1.
@@ -36,7 +32,6 @@ impl Values {
     }
 }
 
-/// Parses `*`, `5`, `1-5`, `*/2` or `10-20/5` into bits.
 fn parse_part(field: Field, part: &str) -> Result<u64, String> {
     if part.is_empty() {
         return Err("it has an empty part before, between or after commas".into());
@@ -89,7 +84,6 @@ fn parse_step(field: Field, part: &str, step: &str) -> Result<usize, String> {
     }
 }
 
-/// A number within the field's bounds, or a name.
 fn value(field: Field, text: &str) -> Result<u32, String> {
     let bounds = field.bounds();
     if let Some(number) = field.named(text).or(digits(text).filter(|number| bounds.contains(number))) {

@@ -1,5 +1,3 @@
-//! Time zones: names and clock changes.
-
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
@@ -16,7 +14,7 @@ pub struct ZoneError {
 /// Parses an IANA name.
 ///
 /// # Errors
-/// If it is unknown. Suggests a similar one.
+/// Unknown. Suggests a similar one.
 pub fn zone(name: &str) -> Result<Tz, ZoneError> {
     name.parse().map_err(|_| {
         let hint = suggestion(name).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
@@ -55,7 +53,6 @@ pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
     at.naive_utc() + offset
 }
 
-/// The offsets of a zone over a few days.
 #[derive(Debug)]
 pub(super) struct View {
     /// In force at its beginning.
@@ -66,7 +63,6 @@ pub(super) struct View {
 /// A clock set forward or back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ClockChange {
-    /// The first instant under the new offset.
     pub(super) at: DateTime<Utc>,
     pub(super) before: TimeDelta,
     pub(super) after: TimeDelta,

@@ -1,7 +1,7 @@
-//! Reminders that follow from the care tables: doses, appointments, shifts, and shortages.
+//! Reminders planned from the care tables: doses, appointments, shifts and shortages.
 //!
 //! One scheduler at a time looks at the care tables, each minute or after a change, and plans what is due soon.
-//! Whichever scheduler locks a due reminder first publishes it.
+//! Whichever locks a due reminder first publishes it.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ use crate::{
 /// Between two looks if no change is announced.
 pub(super) const LOOK_EVERY: TimeDelta = TimeDelta::minutes(1);
 
-/// How far ahead reminders are planned. Covers an outage of the care tables this long.
+/// How far ahead reminders are planned: covers an outage of the care tables this long.
 const AHEAD: TimeDelta = TimeDelta::minutes(15);
 
 /// For appointments and shifts: one moved to within its lead has been planned before, or is new.
@@ -39,11 +39,10 @@ const OF_USE: TimeDelta = TimeDelta::days(1);
 const KEPT: TimeDelta = TimeDelta::days(2);
 
 impl Scheduler {
-    /// Brings the plan in line with the care tables. `None` while another scheduler does. Public for tests with their
-    /// own clock.
+    /// Brings the plan in line with the care tables. `None` while another scheduler does. Public for tests.
     ///
     /// # Errors
-    /// If the database does not answer, or a care table is unreadable. The plan is unchanged then.
+    /// The database does not answer, or a care table is unreadable. The plan is unchanged.
     pub async fn plan_care(&self) -> Result<Option<PlanChanges>, String> {
         let began = Instant::now();
         let Some(mut plan) = self.store.plan_care().await.map_err(|error| error.to_string())? else {
@@ -68,10 +67,10 @@ impl Scheduler {
         Ok(Some(planned))
     }
 
-    /// Publishes at most `limit` due reminders of each kind and marks them. Public for tests with their own clock.
+    /// Publishes at most `limit` due reminders of each kind and marks them. Public for tests.
     ///
     /// # Errors
-    /// If the database does not answer. Unmarked reminders stay due.
+    /// The database does not answer. Unmarked reminders stay due.
     pub async fn care_pass(&self, limit: usize) -> Result<Tally, String> {
         let mut all = Tally::default();
         // Separate passes: one kind's full queue does not hold up the others.
@@ -137,7 +136,7 @@ impl Scheduler {
         Ok(pass)
     }
 
-    /// Returns whether it was published.
+    /// False if it was not published.
     async fn remind(&self, reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Result<bool, String> {
         // A late "in an hour" is pointless once the dose itself is announced.
         if reminder.overtaken {
@@ -169,7 +168,7 @@ fn horizon(now: DateTime<Utc>, looked_at: Option<DateTime<Utc>>) -> Horizon {
     }
 }
 
-/// Times of day with reminders due after `from` and within the horizon, for each zone and lead.
+/// Times of day with reminders due after `from` and within the horizon, by zone and lead.
 fn dose_times(pairs: &[(String, i32)], from: DateTime<Utc>, horizon: &Horizon) -> Vec<DoseTimes> {
     let mut times = Vec::new();
     for (zone, lead_minutes) in pairs {
@@ -215,7 +214,7 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<B
 }
 
 /// Job id of a reminder, the same for every publisher. A refill's contains the time the shortage was seen, since a
-/// medication may run out twice a day. A hash replaces invalid job ids.
+/// medication may run out twice a day. A hash replaces invalid ids.
 #[must_use]
 pub fn care_job_id(reminder: &CareReminder) -> String {
     let rfc3339 = |at: DateTime<Utc>| at.to_rfc3339_opts(SecondsFormat::AutoSi, true);

@@ -1,5 +1,3 @@
-//! Publishes saved schedules and moves them on.
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
@@ -18,16 +16,14 @@ use crate::{
 };
 
 impl Scheduler {
-    /// Publishes at most `limit` due schedules, without stuck ones, and moves them on. Public for tests with their own
-    /// clock.
+    /// Publishes at most `limit` due schedules, without stuck ones, and moves them on. Public for tests.
     ///
     /// # Errors
-    /// If the database does not answer. All stay due.
+    /// The database does not answer. All stay due.
     pub async fn pass(&self, limit: usize) -> Result<Tally, String> {
         self.pass_of(limit, &self.stuck.ids(), None).await
     }
 
-    /// Retries stuck schedules.
     pub(super) async fn mend(&self, limit: usize) -> Result<Tally, String> {
         let mut ready = self.stuck.ready();
         ready.truncate(limit);
@@ -40,7 +36,7 @@ impl Scheduler {
     async fn pass_of(&self, limit: usize, without: &[String], only: Option<&[String]>) -> Result<Tally, String> {
         let now = self.clock.now();
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
-        // Any not found were moved on, paused, deleted, or locked elsewhere.
+        // Those not found were moved on, paused, deleted, or locked elsewhere.
         if let Some(only) = only {
             self.stuck.remove(only.iter().map(String::as_str));
         }
@@ -97,7 +93,7 @@ impl Scheduler {
         Ok((decision, last))
     }
 
-    /// Id of a job published outside its schedule's instants.
+    /// Id of a job outside its schedule's instants.
     #[must_use]
     pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
         format!("schedule:{}:now:{unique}", row.spec.name)
@@ -106,7 +102,7 @@ impl Scheduler {
     /// Publishes a schedule's job now, outside its instants.
     ///
     /// # Errors
-    /// If the publish is not confirmed.
+    /// The publish is not confirmed.
     pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
         let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
         self.publish(job).await

@@ -1,5 +1,3 @@
-//! A scheduler's parts, and the result of its passes.
-
 use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
@@ -34,11 +32,11 @@ pub struct Tally {
     pub seen: usize,
     /// Schedules or reminders moved on.
     pub moved: usize,
-    /// Those still due because publishing failed.
+    /// Still due because publishing failed.
     pub stuck: usize,
     /// Jobs published.
     pub published: usize,
-    /// Largest delay among them.
+    /// Largest delay.
     pub lag: TimeDelta,
 }
 

@@ -1,5 +1,3 @@
-//! Schedules that could not be published.
-
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,7 +22,6 @@ impl Stuck {
         self.lock().keys().cloned().collect()
     }
 
-    /// Those to try again now.
     pub(super) fn ready(&self) -> Vec<String> {
         let now = Instant::now();
         self.lock().iter().filter(|(_, until)| **until <= now).map(|(id, _)| id.clone()).collect()

@@ -49,9 +49,9 @@ pub struct Firing {
     pub publish: Vec<DateTime<Utc>>,
     /// Missed instants not published, at most a thousand.
     pub missed: usize,
-    /// Describes the handling of missed ones.
+    /// How missed ones were handled.
     pub note: Option<String>,
-    /// Its next instant.
+    /// Next instant.
     pub next: NextInstant,
 }
 
@@ -144,7 +144,7 @@ impl Timing {
         Firing { publish, missed, note, next: self.next(rest) }
     }
 
-    /// For counting, up to a thousand.
+    /// Up to a thousand.
     fn some_between(&self, from: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
         let following = std::iter::successors(Some(from), |at| self.after(*at));
         following.take_while(|at| *at < until).take(COUNTED).collect()
@@ -246,7 +246,6 @@ mod tests {
         text.parse().unwrap()
     }
 
-    /// The decision at `now` for a schedule due at 09:00.
     fn back_at(spec: &ScheduleSpec, now: &str) -> (Vec<String>, usize, Option<String>, Option<DateTime<Utc>>) {
         let decision = Timing::read(spec).unwrap().decide(at("2026-02-02T09:00:00Z"), at(now));
         let clock = |at: &DateTime<Utc>| at.format("%d %H:%M:%S").to_string();
@@ -314,7 +313,6 @@ mod tests {
     }
 
     proptest! {
-        /// A scheduler that always runs misses nothing.
         #[test]
         fn who_is_there_misses_nothing(jitter in 0i64..2_000, minutes in 1u32..10, which in 0..3_usize) {
             let rule = ["skip", "latest", "all"][which];

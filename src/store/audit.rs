@@ -9,17 +9,17 @@ use super::{database::Store, error::StoreError};
 /// One manual action.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AuditEntry {
-    /// The instant.
+    /// Time.
     pub at: DateTime<Utc>,
-    /// The acting person.
+    /// Who acted.
     pub actor: String,
-    /// The action, for example `dead_letter.redriven`.
+    /// For example `dead_letter.redriven`.
     pub action: String,
-    /// The job acted on.
+    /// Job.
     pub job_id: Option<String>,
-    /// Its root job.
+    /// Root job.
     pub root_id: Option<String>,
-    /// Further ids and reasons, never text written by one person to another.
+    /// Further ids and reasons; no personal text.
     pub detail: Value,
 }
 
@@ -30,7 +30,7 @@ impl Store {
         insert(&mut connection, entries).await
     }
 
-    /// Actions on a job and on all that followed from it, oldest first.
+    /// Actions on a job and its descendants, oldest first.
     pub async fn audit_of(&self, root_id: &str) -> Result<Vec<AuditEntry>, StoreError> {
         let rows = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log WHERE root_id = $1 OR job_id = $1 ORDER BY at, id",
@@ -41,7 +41,7 @@ impl Store {
         rows.iter().map(read).collect()
     }
 
-    /// The last action on a dead letter, by its number.
+    /// The last action on the dead letter `number`.
     pub async fn audit_of_letter(&self, number: u64) -> Result<Option<AuditEntry>, StoreError> {
         let row = sqlx::query(
             "SELECT at, actor, action, job_id, root_id, detail FROM audit_log \

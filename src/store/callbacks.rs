@@ -1,4 +1,4 @@
-//! Delivery reports: outcomes that a provider reports after it accepted a message.
+//! Delivery reports, which a provider sends after it accepted a message.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -13,17 +13,17 @@ static RECORD_REPORT: NamedSql = NamedSql::new(include_str!("sql/record_report.s
 pub struct Reported {
     /// `deliveries.id`.
     pub id: String,
-    /// Its channel.
+    /// Channel.
     pub channel: Channel,
-    /// The outcome.
+    /// Outcome.
     pub report: Report,
-    /// The provider.
+    /// Provider.
     pub provider: String,
     /// The provider's id of the message.
     pub provider_id: String,
-    /// The provider's words: `deliveries.answer` if the delivery failed, or if there is no other answer.
+    /// The provider's words: `deliveries.answer` if the delivery failed or has no other answer.
     pub words: String,
-    /// The instant.
+    /// Time.
     pub now: DateTime<Utc>,
 }
 
@@ -32,18 +32,18 @@ pub struct Reported {
 pub enum Noted {
     /// The delivery now has this state.
     Changed(&'static str),
-    /// An equivalent outcome is already on record.
+    /// An equivalent outcome was on record.
     Known,
-    /// The ledger has no such delivery on this channel.
+    /// This channel has no such delivery.
     Missing,
 }
 
 impl Store {
     /// Records a provider's report. Reports may come twice, in any order, and before the worker records the provider's
-    /// answer. The ledger row ends the same ([`Report`]).
+    /// answer; the row ends the same ([`Report`]).
     ///
-    /// A worker that still holds the claim counts as having recorded its outcome: `record_deliveries` does not overwrite
-    /// the report. A delivery that waits for another attempt is not claimed again: its message finds it ended.
+    /// `record_deliveries` does not overwrite the report. A delivery that waits for another attempt is not claimed
+    /// again.
     pub async fn record_report(&self, reported: &Reported) -> Result<Noted, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let row = sqlx::query("SELECT state, reason FROM deliveries WHERE id = $1 AND channel = $2 FOR UPDATE")

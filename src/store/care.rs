@@ -1,7 +1,5 @@
-//! The care tables, read only.
-//!
-//! An application with other tables puts views of these names over them. So this file and those below it name no column
-//! that `migrations/care.sql` does not have.
+//! The care tables, read only. Applications with other tables provide views of these names, so name no column that
+//! `migrations/care.sql` lacks.
 
 pub(super) mod columns;
 mod plan;
@@ -22,41 +20,41 @@ use crate::person::People;
 /// A question about one dose.
 #[derive(Clone, Debug)]
 pub struct MedicationAsk {
-    /// The type of its notification, for the family's preferences.
+    /// Notification type, for the family's preferences.
     pub kind: &'static str,
     /// `medications.id`.
     pub id: String,
-    /// When it is due.
+    /// When the dose is due.
     pub scheduled_time: DateTime<Utc>,
 }
 
 /// A medication, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MedicationRecord {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// For example `500 mg`.
     pub dosage: String,
     /// Whether it is still taken.
     pub is_active: bool,
-    /// The person who takes it.
+    /// Who takes it.
     pub care_recipient_id: String,
     /// That person's name.
     pub care_recipient_name: String,
-    /// That person's time zone: an IANA name, unless the application holds something else.
+    /// That person's IANA time zone, unvalidated.
     pub timezone: String,
-    /// The users of the family, sorted.
+    /// Users of the family, sorted.
     pub family: Vec<String>,
-    /// The family members who exist, and how to reach them.
+    /// Existing family members, and how to reach them.
     pub people: People,
-    /// The state of the dose in the log.
+    /// State of the dose.
     pub dose: DoseState,
 }
 
 /// State of a dose in `medication_logs`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DoseState {
-    /// Nothing that settles it.
+    /// Neither given nor skipped.
     Open,
     /// GIVEN.
     Given,
@@ -67,7 +65,7 @@ pub enum DoseState {
 /// A medication, for a refill alert.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SupplyRecord {
-    /// Its name.
+    /// Name.
     pub name: String,
     /// For example `500 mg`.
     pub dosage: String,
@@ -75,37 +73,37 @@ pub struct SupplyRecord {
     pub is_active: bool,
     /// Doses left, if known.
     pub current_supply: Option<i32>,
-    /// Doses left at which a refill is due, if set.
+    /// Refill threshold, if set.
     pub refill_at: Option<i32>,
-    /// The person who takes it.
+    /// Who takes it.
     pub care_recipient_id: String,
     /// That person's name.
     pub care_recipient_name: String,
-    /// The users of the family, sorted.
+    /// Users of the family, sorted.
     pub family: Vec<String>,
-    /// The job that reported its current shortage, if there is one.
+    /// The job that reported its current shortage.
     pub told_by: Option<String>,
 }
 
-/// The common part of appointments and shifts.
+/// Common part of appointments and shifts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Event {
-    /// Its start.
+    /// Start.
     pub starts_at: DateTime<Utc>,
-    /// Its status.
+    /// Status.
     pub status: EventStatus,
-    /// The person it is for.
+    /// Care recipient.
     pub care_recipient_id: String,
     /// That person's name.
     pub care_recipient_name: String,
-    /// That person's time zone: an IANA name, unless the application holds something else.
+    /// That person's IANA time zone, unvalidated.
     pub timezone: String,
 }
 
 /// Status of an appointment or shift, for a reminder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventStatus {
-    /// It takes place: SCHEDULED, CONFIRMED and any other value.
+    /// SCHEDULED, CONFIRMED or any other value.
     Ahead,
     /// COMPLETED.
     Completed,
@@ -116,29 +114,29 @@ pub enum EventStatus {
 /// An appointment, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AppointmentRecord {
-    /// Its time, status and person.
+    /// Time, status and person.
     pub event: Event,
-    /// Its title.
+    /// Title.
     pub title: String,
-    /// Its location, if known.
+    /// Location, if known.
     pub location: Option<String>,
-    /// The users of the family, sorted.
+    /// Users of the family, sorted.
     pub family: Vec<String>,
 }
 
 /// A caregiver's shift, for a reminder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShiftRecord {
-    /// Its time, status and person.
+    /// Time, status and person.
     pub event: Event,
-    /// Its end.
+    /// End.
     pub ends_at: DateTime<Utc>,
-    /// The user who has the shift, if it is assigned.
+    /// Assigned user.
     pub user_id: Option<String>,
 }
 
 impl Store {
-    /// Medications with their families and the state of their doses, in the order asked. None if one does not exist.
+    /// Medications, in the order asked.
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
         let statement = sqlx::query(person!(
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
@@ -186,7 +184,7 @@ impl Store {
         Ok(found)
     }
 
-    /// A medication with its supply and its family. None if it does not exist.
+    /// A medication's supply.
     pub async fn supply(&self, id: &str) -> Result<Option<SupplyRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT m.name, m.dosage, m.is_active, m.current_supply, m.refill_at, \
@@ -212,7 +210,7 @@ impl Store {
         }))
     }
 
-    /// An appointment with the family. None if it does not exist.
+    /// An appointment.
     pub async fn appointment(&self, id: &str) -> Result<Option<AppointmentRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT a.starts_at, a.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
@@ -232,7 +230,7 @@ impl Store {
         }))
     }
 
-    /// A caregiver's shift. None if it does not exist.
+    /// A caregiver's shift.
     pub async fn shift(&self, id: &str) -> Result<Option<ShiftRecord>, StoreError> {
         let row = sqlx::query(
             "SELECT s.starts_at, s.status, r.id AS recipient_id, r.name AS recipient_name, r.timezone, \
@@ -251,7 +249,6 @@ impl Store {
     }
 }
 
-/// The columns `starts_at`, `status`, `recipient_id`, `recipient_name` and `timezone` of a row.
 fn event(row: &PgRow) -> Result<Event, StoreError> {
     Ok(Event {
         starts_at: row.try_get("starts_at")?,

@@ -1,20 +1,19 @@
-//! `care_reminders`: reminders that follow from the care tables. `care/plan.rs` plans them.
+//! `care_reminders`: reminders planned from the care tables (`care/plan.rs`).
 
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Row, Transaction};
 
 use super::{database::Store, error::StoreError};
 
-/// The NOTIFY channel for changes of care data, written by applications.
+/// NOTIFY channel for changes of care data, written by applications.
 pub const CARE_CHANGED: &str = "carebell_care";
 
-/// The part of `scheduler_state` kept here.
 const PART: &str = "care";
 
-/// Advisory lock of the planning transaction. An arbitrary number that nothing else is likely to use.
+/// Advisory lock of the planning transaction: an arbitrary number.
 const PLANNING: i64 = 0x6361_7265_6265_6c6c;
 
-/// Kinds of reminders that follow from care records.
+/// Kinds planned from care records.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum CareKind {
     /// A dose.
@@ -28,10 +27,10 @@ pub enum CareKind {
 }
 
 impl CareKind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Self; 4] = [Self::Medication, Self::Appointment, Self::Shift, Self::Refill];
 
-    /// The kind of its jobs.
+    /// The job kind.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -43,45 +42,45 @@ impl CareKind {
     }
 }
 
-/// Kinds that this version knows. During an upgrade, a newer version may plan others; these are left to it.
+/// A newer version may plan other kinds during an upgrade; these are left to it.
 const NAMES: &[&str] =
     &[CareKind::Medication.name(), CareKind::Appointment.name(), CareKind::Shift.name(), CareKind::Refill.name()];
 
 /// A reminder that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CareReminder {
-    /// Its kind.
+    /// Kind.
     pub kind: CareKind,
-    /// The medication, appointment or shift.
+    /// Id of the medication, appointment or shift.
     pub record_id: String,
-    /// The dose, the start, or the day of a refill.
+    /// The dose, the start, or a refill's day.
     pub instant: DateTime<Utc>,
-    /// Its lead, in minutes.
+    /// Lead in minutes.
     pub lead_minutes: i32,
     /// When it is due.
     pub due_at: DateTime<Utc>,
-    /// Whether a later reminder of the same instant is due too.
+    /// Whether a later reminder of the same instant is also due.
     pub overtaken: bool,
 }
 
-/// Due reminders, locked for this scheduler. Dropping it leaves them unchanged.
+/// Due reminders, locked for this scheduler. Dropping it changes nothing.
 pub struct DueReminders {
     pub(super) transaction: Transaction<'static, Postgres>,
-    /// The reminders, the longest due first.
+    /// Longest due first.
     pub rows: Vec<CareReminder>,
 }
 
-/// The exclusive right to plan, and a plan that takes effect as a whole. Dropping it changes nothing.
+/// The exclusive right to plan. Takes effect as a whole; dropping it changes nothing.
 pub struct CarePlan {
     pub(super) transaction: Transaction<'static, Postgres>,
-    /// The last complete pass. None before the first.
+    /// Last complete pass.
     pub looked_at: Option<DateTime<Utc>>,
-    /// When the oldest unpublished reminder of a dose was due.
+    /// Due time of the oldest unpublished dose.
     pub oldest_due: Option<DateTime<Utc>>,
 }
 
 impl Store {
-    /// Starts planning. None while another scheduler does.
+    /// Starts planning, unless another scheduler does.
     pub async fn plan_care(&self) -> Result<Option<CarePlan>, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let is_ours: bool = sqlx::query_scalar("SELECT pg_try_advisory_xact_lock($1)")
@@ -91,8 +90,8 @@ impl Store {
         if !is_ours {
             return Ok(None);
         }
-        // The statements compare whole tables. With old statistics, as after a morning's peak, the planner takes them for
-        // short and would compare each row with each. Compiling such statements takes longer than running them.
+        // With old statistics, the planner takes these tables for short and would compare each row with each. Compiling
+        // the statements takes longer than running them.
         sqlx::query("SELECT set_config('enable_nestloop', 'off', true), set_config('jit', 'off', true)")
             .execute(&mut *transaction)
             .await?;
@@ -108,13 +107,13 @@ impl Store {
         Ok(Some(CarePlan { transaction, looked_at, oldest_due }))
     }
 
-    /// The last complete pass over the care tables. None before the first.
+    /// The last complete pass over the care tables.
     pub async fn care_looked_at(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let looked_at = sqlx::query_scalar("SELECT looked_at FROM scheduler_state WHERE part = $1").bind(PART);
         Ok(looked_at.fetch_optional(&self.pool).await?)
     }
 
-    /// Locks due reminders of a kind, the longest due first. Skips those locked by another scheduler.
+    /// Locks due reminders, longest due first. Skips those locked by another scheduler.
     pub async fn due_reminders(
         &self,
         kind: CareKind,
@@ -148,7 +147,7 @@ impl Store {
         Ok(DueReminders { transaction, rows: due })
     }
 
-    /// When the next reminder is due. None if none is planned.
+    /// When the next reminder is due.
     pub async fn next_reminder(&self) -> Result<Option<DateTime<Utc>>, StoreError> {
         let next = sqlx::query_scalar(
             "SELECT min((SELECT min(due_at) FROM care_reminders c WHERE c.kind = k.kind AND c.published_at IS NULL)) \
@@ -159,7 +158,7 @@ impl Store {
 }
 
 impl DueReminders {
-    /// Marks some of the rows as published. The others stay due.
+    /// Marks these rows as published. The others stay due.
     pub async fn publish(mut self, rows: &[CareReminder], now: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE care_reminders c SET published_at = $1 \
@@ -181,7 +180,7 @@ impl DueReminders {
 }
 
 impl CarePlan {
-    /// Commits the plan: a complete pass was made now. Deletes published reminders of instants before `oldest`.
+    /// Commits a complete pass. Deletes published reminders of instants before `oldest`.
     pub async fn finish(mut self, now: DateTime<Utc>, oldest: DateTime<Utc>) -> Result<(), StoreError> {
         sqlx::query("DELETE FROM care_reminders WHERE kind = ANY($1) AND instant < $2 AND published_at IS NOT NULL")
             .bind(NAMES)

@@ -1,4 +1,4 @@
-//! Checks of the database before a worker relies on it, over a connection of their own.
+//! Checks of the database before a worker relies on it.
 
 use chrono::{DateTime, Utc};
 use sqlx::{ConnectOptions, PgConnection, Row, error::DatabaseError};
@@ -10,10 +10,10 @@ use super::{
     error::StoreError,
 };
 
-/// SQLSTATE of a missing table.
+/// SQLSTATE.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Carebell's own tables, with the privileges that a worker's role needs. `FOR UPDATE` needs UPDATE too.
+/// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
 const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -33,7 +33,7 @@ const OWN_TABLES: [(&str, &[&str]); 16] = [
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
-/// One connection, for examining the server.
+/// A connection.
 #[derive(Debug)]
 pub struct Probe {
     connection: PgConnection,
@@ -44,24 +44,21 @@ pub struct Probe {
 pub struct ServerFacts {
     /// For example `18.3`.
     pub version: String,
-    /// Whether it is a standby, or set to read-only.
+    /// Whether it is a standby or read-only.
     pub is_read_only: bool,
 }
 
 /// Deficiencies of the care tables.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lacks {
-    /// Missing tables and columns, and columns of another type, in words.
+    /// Missing and mistyped columns, and missing tables.
     pub care: Vec<String>,
     /// Tables that the role may not read.
     pub unreadable: Vec<String>,
 }
 
 impl Store {
-    /// Connects once, outside the pool. The pool would retry silently if the server refuses.
-    ///
-    /// # Errors
-    /// The reason why there is no connection.
+    /// Connects once, outside the pool, which would retry silently if the server refuses.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
         let connect = self.pool.connect_options();
         let connected = timeout(PING_TIMEOUT, connect.connect()).await;
@@ -72,7 +69,7 @@ impl Store {
 }
 
 impl Probe {
-    /// Version, and whether it is read-only.
+    /// Reads version and mode.
     pub async fn facts(&mut self) -> Result<ServerFacts, StoreError> {
         let row = self
             .one(
@@ -90,10 +87,7 @@ impl Probe {
         Ok(self.one("SELECT clock_timestamp() AS now").await?.try_get("now")?)
     }
 
-    /// The version of Carebell's own tables.
-    ///
-    /// # Errors
-    /// If migrations are missing. Names the version found and the version needed.
+    /// The schema version. The error for missing migrations names the versions found and needed.
     pub async fn schema(&mut self) -> Result<i64, StoreError> {
         let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
             .fetch_one(&mut self.connection)
@@ -109,7 +103,7 @@ impl Probe {
         Ok(found)
     }
 
-    /// Compares the care tables, or the views over them, with the columns that are read.
+    /// Compares the care tables or views with the columns that are read.
     pub async fn care_tables(&mut self) -> Result<Lacks, StoreError> {
         let (tables, columns): (Vec<&str>, Vec<&str>) =
             COLUMNS.iter().map(|wanted| (wanted.table, wanted.column)).unzip();
@@ -147,8 +141,8 @@ impl Probe {
         Ok(lacks)
     }
 
-    /// Privileges that the role lacks on Carebell's own tables, as `UPDATE on deliveries`. Missing tables are found by
-    /// [`schema`](Self::schema).
+    /// Privileges that the role lacks on Carebell's tables, as `UPDATE on deliveries`. [`schema`](Self::schema) finds
+    /// missing tables.
     pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {
         let asked = OWN_TABLES.iter().flat_map(|(table, needs)| needs.iter().map(move |need| (*table, *need)));
         let (tables, privileges): (Vec<&str>, Vec<&str>) = asked.unzip();

@@ -1,7 +1,7 @@
-//! Claims: the right to send one delivery, and all that is needed to send it.
+//! Claims: the right to send one delivery.
 //!
-//! A delivery is claimed before it is sent, and the claim is also the read. Its fence (worker, stream sequence, delivery
-//! count) keeps a worker that was taken for dead from overwriting its successor.
+//! The claim also reads all that is needed to send. Its fence (worker, stream sequence, delivery count) keeps a worker
+//! that was taken for dead from overwriting its successor.
 
 use std::{collections::HashMap, fmt, sync::Arc};
 
@@ -21,14 +21,13 @@ use crate::{kind::Lane, meta::NO_MESSAGE, person::Subscription, plan::Content, p
 
 static CLAIM_DELIVERIES: NamedSql = NamedSql::new(include_str!("sql/claim_deliveries.sql"));
 
-/// Lease of a claim. A claim under another sequence counts as abandoned after it. Longer than any send may take.
+/// Lease of a claim. After it, another sequence may claim. Longer than any send.
 pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
 
-/// Wait of a message whose delivery is being sent by another worker. Sends take seconds at most, so the delivery has
-/// usually ended by then.
+/// Wait while another worker sends the delivery. Sends take seconds at most.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
 
-/// Deliveries of the same sequence with nothing recorded, after which the message counts as one that kills its workers.
+/// Deliveries of one sequence with nothing recorded, after which the message counts as killing its workers.
 pub const CRASHES: i64 = 5;
 
 rows! {
@@ -47,16 +46,16 @@ rows! {
 pub struct ClaimAsk {
     /// `deliveries.id`.
     pub id: String,
-    /// The stream sequence of its message.
+    /// Stream sequence of its message.
     pub sequence: i64,
-    /// The server's delivery count.
+    /// Delivery count.
     pub delivered: i64,
-    /// The worker that asks.
+    /// Asking worker.
     pub worker: Arc<str>,
-    /// Age at which another worker's claim by the same message counts as a dead worker's: half an `ack_wait`. An earlier
-    /// redelivery comes from a server that lost a delivery in a crash; the other worker is alive.
+    /// Age at which another worker's claim by the same message counts as dead: half an `ack_wait`. A redelivery before
+    /// that comes from a server that lost delivery counts in a crash; the other worker is alive.
     pub patience: TimeDelta,
-    /// The instant.
+    /// Time.
     pub now: DateTime<Utc>,
 }
 
@@ -65,48 +64,48 @@ pub struct ClaimAsk {
 pub enum Claimed {
     /// This worker sends it.
     Taken(Box<Claim>),
-    /// It has ended, in this state.
+    /// It ended in this state.
     Ended(String),
-    /// It was recorded as dead under this very message, which still has to be dead-lettered.
+    /// Recorded as dead under this message, which still has to be dead-lettered.
     Dead {
         /// `deliveries.reason`.
         reason: String,
-        /// The last error.
+        /// Last error.
         error: String,
         /// Recorded failures.
         attempts: i32,
     },
-    /// It is held, or another worker is sending it: ask again at this instant.
+    /// Held, or sent by another worker: ask again then.
     Busy(DateTime<Utc>),
-    /// Its message was delivered again and again with nothing recorded: it kills the workers that run it.
+    /// Delivered repeatedly with nothing recorded: it kills its workers.
     Crashing {
         /// Recorded failures.
         attempts: i32,
     },
-    /// The ledger has no such row.
+    /// No such row.
     Missing,
 }
 
-/// A claimed delivery, with all that is needed to send it.
+/// A claimed delivery, ready to send.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Claim {
     /// `deliveries.id`.
     pub id: String,
-    /// The root job.
+    /// Root job.
     pub root_id: String,
     /// The recipient; empty for a raw address.
     pub user_id: String,
     /// `deliveries.address`.
     pub address: String,
-    /// Its lane.
+    /// Lane.
     pub lane: Lane,
-    /// Recorded failures so far.
+    /// Recorded failures.
     pub attempts: i32,
     /// Number of claims, including this one.
     pub claims: i32,
     /// When it was planned.
     pub created_at: DateTime<Utc>,
-    /// The text to send, shared by the deliveries of a notification.
+    /// The text, shared by a notification's deliveries.
     pub content: Arc<Content>,
     /// The Web Push subscription, if it still exists.
     pub subscription: Option<Subscription>,
@@ -114,11 +113,11 @@ pub struct Claim {
     pub webhook: Option<Webhook>,
     /// Whether the address still belongs to the recipient and is not known to be gone.
     pub is_theirs: bool,
-    /// Whether the job named the channel, so that the recipient's choice does not count.
+    /// Whether the job named the channel, which overrides the recipient's choice.
     pub named: bool,
-    /// Whether an earlier claim has no known outcome: it may have been sent.
+    /// Whether an earlier claim may have sent it.
     pub unsettled: bool,
-    /// The recipient's current preferences.
+    /// Recipient's current preferences.
     pub preferences: Preferences,
     /// `users.locale`; empty if unknown.
     pub locale: String,
@@ -127,7 +126,7 @@ pub struct Claim {
 /// A user's webhook. Both parts are secrets.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Webhook {
-    /// URL of its requests.
+    /// URL.
     pub url: String,
     /// Signing secrets, separated by blanks.
     pub secrets: String,
@@ -140,8 +139,7 @@ impl fmt::Debug for Webhook {
 }
 
 impl Store {
-    /// Claims deliveries for sending. Answers in the order asked. If a group asks twice for a row, the first ask claims it
-    /// and the second is busy.
+    /// Claims deliveries. Answers in the order asked. If a group asks twice for a row, the second ask is busy.
     pub async fn claim_deliveries(&self, asks: &[ClaimAsk]) -> Result<Vec<Claimed>, StoreError> {
         let order = first_of_each(asks, |ask| &ask.id);
         let rows = self.keyed.fetch_all(claim(order.iter().map(|index| &asks[*index]))?).await?;
@@ -158,7 +156,7 @@ impl Store {
         Ok(answers.into_iter().map(|answer| answer.unwrap_or(Claimed::Missing)).collect())
     }
 
-    /// Finds out why rows were not claimed. Rare, so it is a second statement.
+    /// Rare, hence a second statement.
     async fn explain_refusals(&self, asks: &[ClaimAsk], answers: &mut [Option<Claimed>]) -> Result<(), StoreError> {
         let refused: Vec<usize> = (0..asks.len()).filter(|index| answers[*index].is_none()).collect();
         if refused.is_empty() {
@@ -249,7 +247,7 @@ fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
         "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
-        // A direct send that died had no message until now.
+        // A dead direct send had no message until now.
         "dead" if same_message || claim_seq == Some(NO_MESSAGE) => Claimed::Dead {
             reason: row.try_get::<Option<String>, _>("reason")?.unwrap_or_default(),
             error: row.try_get::<Option<String>, _>("answer")?.unwrap_or_default(),

@@ -1,4 +1,4 @@
-//! A run to commit, with all that follows from it, and the outcome.
+//! A run to commit with its effects, and the outcome.
 
 use std::{collections::HashSet, sync::Arc};
 
@@ -11,14 +11,14 @@ use crate::{meta::Meta, plan::Plan};
 pub enum RunState {
     /// Its plan was committed.
     Done,
-    /// There was nothing to do.
+    /// Nothing to do.
     Skipped,
-    /// It came too late.
+    /// Too late.
     Expired,
 }
 
 impl RunState {
-    /// As stored in `job_runs.state`.
+    /// `job_runs.state`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -29,40 +29,40 @@ impl RunState {
     }
 }
 
-/// A run to be written, with all that follows from it.
+/// A run to write, with its effects.
 #[derive(Clone, Debug)]
 pub struct Commit {
-    /// The job.
+    /// Job.
     pub meta: Meta,
-    /// How its run ended.
+    /// How it ended.
     pub state: RunState,
-    /// Why, if it was skipped.
+    /// Why it was skipped.
     pub reason: Option<&'static str>,
-    /// The rows to write.
+    /// Rows to write.
     pub plan: Plan,
-    /// The job of the next stage, if it is published as a message.
+    /// The next stage's job, if published as a message.
     pub children: Vec<Child>,
-    /// The notification planned with this reminder. It is written only if the reminder is, and takes effect.
+    /// The notification planned with this reminder. Written only if the reminder is written and not skipped.
     pub next: Option<Box<Commit>>,
-    /// Expiry that the deliveries inherit.
+    /// Expiry of the deliveries.
     pub not_after: DateTime<Utc>,
-    /// The deliveries that this worker claims for sending them directly.
+    /// Deliveries that this worker sends directly.
     pub direct: Option<DirectClaims>,
-    /// The instant of the commit.
+    /// Time.
     pub now: DateTime<Utc>,
 }
 
 /// Claims of direct sends, made as the deliveries are planned.
 #[derive(Clone, Debug)]
 pub struct DirectClaims {
-    /// The claiming worker.
+    /// Claiming worker.
     pub worker: Arc<str>,
     /// `deliveries.id`.
     pub ids: HashSet<String>,
 }
 
 impl Commit {
-    /// Whether messages follow from it: children, or deliveries, even if these are sent directly in the end.
+    /// Whether it has children or deliveries, even if these are sent directly in the end.
     pub(super) fn publishes(&self) -> bool {
         !self.children.is_empty() || self.plan.deliveries.iter().any(|delivery| delivery.unsent.is_none())
     }
@@ -73,9 +73,9 @@ impl Commit {
 pub struct CommitOutcome {
     /// Outcome of the run.
     pub committed: Committed,
-    /// Whether the notification planned with the run was written. It is not if it had ended before.
+    /// Whether the notification planned with it was written: false if that had ended before.
     pub followed: bool,
-    /// The deliveries claimed by this commit. A delivery planned before is not among them.
+    /// Deliveries claimed by this commit; none planned before.
     pub claimed: HashSet<String>,
 }
 
@@ -88,27 +88,27 @@ impl CommitOutcome {
 /// Outcome of a run's commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Committed {
-    /// It was written: publish the children.
+    /// Written: publish the children.
     Fresh,
-    /// Another job owns the mark. The run is written as skipped, and nothing follows from it.
+    /// Another job owns the mark: the run was written as skipped, without effects.
     MarkTaken,
-    /// The job id was committed before under another sequence. Nothing was written.
+    /// The job id was committed under another sequence: nothing was written.
     Duplicate,
 }
 
-/// A message that a run planned. Kept until it is known to be published.
+/// A planned message. Kept until it is published.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Child {
-    /// Its job id, which is also its `Nats-Msg-Id`.
+    /// Job id, also its `Nats-Msg-Id`.
     pub job_id: String,
-    /// The root job.
+    /// Root job.
     pub root_id: String,
-    /// Its subject.
+    /// Subject.
     pub subject: String,
-    /// Its protobuf body.
+    /// Protobuf body.
     pub body: Vec<u8>,
     /// `Carebell-Not-After`.
     pub not_after: DateTime<Utc>,
-    /// Its trace context (`telemetry::traces::context`).
+    /// Trace context (`telemetry::traces::context`).
     pub trace: Option<String>,
 }

@@ -1,8 +1,7 @@
-//! Commits the decisions of stages 1 and 2, many jobs in one statement.
+//! Commits of stages 1 and 2: many jobs in one statement.
 //!
-//! One commit holds a run, its stream sequence, its marks, its rows and its planned children. A reminder and the
-//! notification planned with it are one commit too. It is one statement, since each round trip to the database costs more
-//! than most of the work in it.
+//! One commit holds a run, its stream sequence, marks, rows and planned children, and a notification planned with it.
+//! It is one statement because round trips cost more than most of the work in it.
 
 mod rows;
 
@@ -25,22 +24,22 @@ use super::{
 const TEMPLATE: &str = include_str!("sql/commit.sql");
 const REPLACE_UNFINISHED: &str = include_str!("sql/replace_unfinished.sql");
 
-/// The usual form. It does not look for texts, inbox and ledger rows that are there already: a new run hardly ever has any.
+/// The usual form. It does not look for existing texts, inbox and ledger rows: a new run hardly ever has any.
 static COMMIT: NamedSql =
     NamedSql::with(TEMPLATE, &[("replace_unfinished", REPLACE_UNFINISHED), ("if_there_already", "")]);
 
-/// The form for a second job of a root that tells the same people something. Rows that are there already stay as they are.
+/// The form for a second job of a root with the same recipients. Keeps existing rows.
 static COMMIT_BESIDE: NamedSql = NamedSql::with(
     TEMPLATE,
     &[("replace_unfinished", REPLACE_UNFINISHED), ("if_there_already", "ON CONFLICT DO NOTHING")],
 );
 
 impl Store {
-    /// Writes runs with all that follows from them. Answers in the order asked.
+    /// Writes runs with their effects. Answers in the order asked.
     ///
     /// # Errors
-    /// After any error the same group may be committed again: rows already written come out as duplicates of themselves.
-    /// After [`StoreError::Data`], split the group: a single commit may be at fault.
+    /// After any error, the same group may be committed again: written rows come out as duplicates. After
+    /// [`StoreError::Data`], split the group: a single commit may be at fault.
     pub async fn commit(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, StoreError> {
         let mut outcomes: Vec<Option<CommitOutcome>> = commits.iter().map(|_| None).collect();
         let mut left = in_order(commits);
@@ -58,7 +57,7 @@ impl Store {
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(CommitOutcome::duplicate)).collect())
     }
 
-    /// One statement; one transaction if shortages are opened or closed.
+    /// One statement; a transaction if shortages are opened or closed.
     async fn commit_batch(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
         let mut connection = self.keyed.take().await?;
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
@@ -84,15 +83,15 @@ impl Store {
     }
 }
 
-/// The first commit of each job, ordered by key: groups of two workers lock rows in the same order and cannot deadlock.
+/// First commit of each job, ordered by key: two workers' groups lock rows in the same order and cannot deadlock.
 fn in_order(commits: &[Commit]) -> Vec<usize> {
     let mut order = first_of_each(commits, |commit| &commit.meta.job_id);
     order.sort_by(|a, b| commits[*a].meta.job_id.cmp(&commits[*b].meta.job_id));
     order
 }
 
-/// Commits of one statement. It does not see its own writes, so commits of the same mark go into separate batches. So do
-/// a notification and the reminder that plans it.
+/// Commits of one statement. It does not see its own writes, so a batch has no two commits of one mark, and not both a
+/// notification and the reminder that plans it.
 #[derive(Default)]
 struct Batch<'a> {
     marks: HashSet<(&'static str, &'a str, DateTime<Utc>, i32)>,
@@ -100,7 +99,7 @@ struct Batch<'a> {
 }
 
 impl<'a> Batch<'a> {
-    /// Adds a commit, unless it has to wait for the next batch.
+    /// False if the commit needs the next batch.
     fn add(&mut self, commit: &'a Commit) -> bool {
         let Commit { meta, plan, next, .. } = commit;
         let next = next.as_ref().map(|next| next.meta.job_id.as_str());
@@ -117,15 +116,13 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// Ids of the rows that one statement wrote.
+/// Ids of written rows.
 struct Written {
-    /// Runs.
     runs: HashSet<String>,
-    /// Runs that take effect: something may follow from them.
+    /// Runs with effects.
     effective: HashSet<String>,
-    /// Runs of the notifications planned with those.
+    /// Runs of notifications planned with those.
     followed: HashSet<String>,
-    /// Claimed deliveries.
     claimed: HashSet<String>,
 }
 
@@ -160,14 +157,14 @@ impl Written {
     }
 }
 
-/// Whether a text, inbox row or ledger row is there already. A mark that is there is [`StoreError::Busy`] instead.
+/// Whether a text, inbox row or ledger row exists already. For an existing mark the error is [`StoreError::Busy`].
 fn is_there_already(error: &sqlx::Error) -> bool {
     let Some(error) = error.as_database_error().filter(|error| error.is_unique_violation()) else { return false };
     matches!(error.table(), Some("contents" | "notifications" | "deliveries"))
 }
 
 fn statement<'q>(sql: &'static NamedSql, commits: &[&'q Commit]) -> Result<Statement<'q>, StoreError> {
-    // The runs with texts and deliveries: a planned notification in place of its reminder.
+    // The runs with texts and deliveries: a planned notification replaces its reminder.
     let plans: Vec<&'q Commit> = commits.iter().map(|commit| commit.next.as_deref().unwrap_or(commit)).collect();
     let commits = || commits.iter().copied();
     let plans_of = || plans.iter().copied();

@@ -1,4 +1,4 @@
-//! The connection pools and the schema.
+//! Connection pools and the schema.
 
 use std::{sync::LazyLock, time::Duration};
 
@@ -14,10 +14,8 @@ use super::{
     keyed::{ACQUIRE_TIMEOUT, Keyed},
 };
 
-/// Carebell's own tables.
-///
-/// An older worker runs on a newer schema, and its `migrate` leaves that alone. So the pods of a rollout or rollback start
-/// in any order.
+/// An older worker runs on a newer schema, and its `migrate` leaves that alone: pods of a rollout or rollback start in
+/// any order.
 pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
     let migration = |&(number, name, sql): &(i64, &'static str, &'static str)| {
         Migration::new(number, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
@@ -30,39 +28,34 @@ pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
 /// Number, name and text of each file in `migrations/`. Written by `build.rs`.
 const EMBEDDED: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
-/// Settings of the connections for grouped statements: each is planned once, by the indexes of its keys.
+/// Settings for grouped statements: each is planned once, by the indexes of its keys.
 ///
-/// By default the planner takes a table that was empty when it last looked for a small one, reads all of it for each
-/// group, and plans the statement again and again. A plan by keys costs the same for any table size and any statistics.
-/// `jit` is off because it is chosen by cost estimates, which these settings distort.
+/// Otherwise the planner takes a table that it last saw empty for a small one, scans it for each group, and plans again
+/// and again. `jit` is off because it is chosen by cost estimates, which these settings distort.
 const KEYED: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
                      SET enable_mergejoin = off; SET jit = off";
 
-/// Upper bound of connections for grouped statements: the number of groups usually busy at once, plus one.
+/// Upper bound of connections for grouped statements: the groups usually busy at once, plus one.
 const MOST_KEYED: u32 = 6;
 
-/// Timeout of a ping.
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Postgres, through two connection pools. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
     pub(super) pool: PgPool,
-    /// Only for statements that look up each row by a key: see [`KEYED`].
+    /// Only for statements that find each row by a key ([`KEYED`]).
     pub(super) keyed: Keyed,
 }
 
 impl Store {
-    /// A pool for `url`, without connecting yet.
-    ///
-    /// # Errors
-    /// If the URL is not a Postgres URL. The text does not repeat it: it may hold a password.
+    /// A pool for `url`, not connected yet. Errors omit the URL: it may hold a password.
     pub fn new(url: &str, connections: u32) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(|_| {
             StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
         })?;
         let options = options.application_name("carebell");
-        // A worker that freezes keeps rows locked for no longer than this.
+        // A frozen worker keeps rows locked for no longer.
         let idle = "SET idle_in_transaction_session_timeout = '30s'";
         let pool = |connections: u32, settings: String| {
             PgPoolOptions::new()
@@ -88,27 +81,25 @@ impl Store {
         Ok(())
     }
 
-    /// Creates or updates Carebell's own tables. Idempotent; several processes may run it at once.
-    ///
-    /// # Errors
-    /// If a migration fails. Migrations applied before it stay.
+    /// Creates or updates Carebell's tables. Idempotent; several processes may run it at once. Migrations before a
+    /// failed one stay.
     pub async fn migrate(&self) -> Result<(), StoreError> {
         Ok(MIGRATIONS.run(&self.pool).await?)
     }
 
-    /// Creates the care tables that do not exist yet. Views of the same names are left alone.
+    /// Creates missing care tables. Leaves views of these names alone.
     pub async fn create_care_tables(&self) -> Result<(), StoreError> {
         self.pool.execute(include_str!("../../migrations/care.sql")).await?;
         Ok(())
     }
 
-    /// Closes all connections, after the statements under way.
+    /// Closes all connections after their current statements.
     pub async fn close(&self) {
         self.pool.close().await;
         self.keyed.close().await;
     }
 
-    /// Counts of connections: in use, idle, and the upper bound.
+    /// Connections in use, idle, and the limit.
     #[must_use]
     pub fn connections(&self) -> [u32; 3] {
         let [mut open, mut idle, mut most] = [0_u32; 3];
@@ -120,7 +111,7 @@ impl Store {
         [open.saturating_sub(idle), idle, most]
     }
 
-    /// The pool, for tests and `carebell dev`. They write the care tables, which this program only reads.
+    /// The pool, for tests and `carebell dev`, which write the care tables.
     #[must_use]
     pub fn pool(&self) -> &PgPool {
         &self.pool

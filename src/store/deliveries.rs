@@ -1,5 +1,4 @@
 //! `deliveries`: changes of state by others than the sender, and messages left to publish.
-//! `commits.rs` plans deliveries, `claims.rs` claims them and `ledger.rs` records their outcomes.
 
 use chrono::{DateTime, Utc};
 use prost::Message;
@@ -9,7 +8,7 @@ use super::{claims::ClaimAsk, commit::Child, database::Store, error::StoreError}
 use crate::{meta::NO_MESSAGE, wire};
 
 impl Store {
-    /// Records a delivery as dead that was never claimed, because its message kills its workers.
+    /// Records an unclaimed delivery as dead because its message kills its workers.
     pub async fn record_crashed_delivery(&self, ask: &ClaimAsk, error: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET state = 'dead', reason = 'crashed', answer = $2, claim_seq = $3, \
@@ -27,7 +26,7 @@ impl Store {
         Ok(())
     }
 
-    /// Makes dead deliveries claimable again, with all their failures forgotten. Others stay as they are.
+    /// Makes dead deliveries claimable again, without their failures.
     pub async fn revive_deliveries(
         &self,
         ids: &[&str],
@@ -49,10 +48,7 @@ impl Store {
         Ok(())
     }
 
-    /// Gives up this worker's claims on direct sends of a run, which it does not send after all.
-    ///
-    /// # Errors
-    /// If the database does not answer. Other workers then wait for the end of the lease.
+    /// Gives up this worker's claims on a run's direct sends. If that fails, others wait for the end of the lease.
     pub async fn release_direct(&self, run_id: &str, worker: &str) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET recorded_delivery = claim_delivery \
@@ -67,8 +63,8 @@ impl Store {
         Ok(())
     }
 
-    /// Messages of deliveries that a run planned and that nobody has claimed yet, and of its direct sends. Direct sends
-    /// claimed before `claimed_before` are released: their worker counts as dead.
+    /// Messages of a run's unclaimed deliveries and direct sends. Releases direct sends claimed before
+    /// `claimed_before`, whose worker counts as dead.
     pub(super) async fn pending_deliveries(
         &self,
         run_id: &str,

@@ -1,23 +1,23 @@
-//! The demo family of `carebell dev`. Written only to its private database.
+//! The demo family of `carebell dev`, in its private database only.
 
 use super::{database::Store, error::StoreError};
 
-/// A user of the demo and their addresses.
+/// A user and their addresses.
 #[derive(Clone, Debug)]
 pub struct DemoMember {
-    /// Their id and name.
+    /// Id and name.
     pub name: String,
-    /// The push endpoint.
+    /// Push endpoint.
     pub endpoint: String,
-    /// The browser's public key.
+    /// Browser's public key.
     pub p256dh: String,
-    /// The shared secret.
+    /// Shared secret.
     pub auth: String,
-    /// A second channel that they chose beside Web Push.
+    /// A second channel beside Web Push.
     pub beside: Option<DemoAddress>,
 }
 
-/// A second address of a user of the demo.
+/// A second address.
 #[derive(Clone, Debug)]
 pub enum DemoAddress {
     /// E-mail.
@@ -26,20 +26,16 @@ pub enum DemoAddress {
     Sms(String),
     /// Webhook.
     Webhook {
-        /// Its URL.
+        /// URL.
         url: String,
-        /// Its signing secret.
+        /// Signing secret.
         secret: String,
     },
 }
 
 impl Store {
-    /// A family of these members, who care for Rose. Rose takes the medication `metformin`, of which little is left, and has
-    /// the appointment `checkup` tomorrow at 09:00 UTC. The medication has no refill threshold: its alert is published by
-    /// hand and does not disturb the doses that the demo counts.
-    ///
-    /// # Errors
-    /// If the database does not answer, or already has the family.
+    /// Creates a family that cares for Rose. She takes `metformin`, which runs low, and has the appointment `checkup`
+    /// tomorrow at 09:00 UTC. Without a refill threshold, no alert disturbs the doses that the demo counts.
     pub async fn seed_demo(&self, members: &[DemoMember]) -> Result<(), StoreError> {
         let mut transaction = self.pool.begin().await?;
         sqlx::query("INSERT INTO families (id) VALUES ('the-browns')").execute(&mut *transaction).await?;

@@ -1,19 +1,17 @@
-//! Errors of the database, by their remedy.
-
-/// An error of the database, by its remedy. Texts hold SQLSTATE codes and names of tables and constraints, never values:
-/// those may be personal.
+/// A database error, by its remedy. Texts hold SQLSTATE codes and names of tables and constraints, never values, which
+/// may be personal.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// Away, read-only or without the schema. The statement may succeed once somebody has fixed that.
+    /// Away, read-only or without the schema. The statement may succeed once that is fixed.
     #[error("the database is not available: {0}")]
     Unavailable(String),
-    /// A conflicting transaction. The statement succeeds in a moment.
+    /// A conflicting transaction. Try again soon.
     #[error("the database is busy: {0}")]
     Busy(String),
-    /// The data itself is refused.
+    /// The data is refused.
     #[error("the database refuses the data: {0}")]
     Data(String),
-    /// An answer that this program does not understand.
+    /// An unexpected answer.
     #[error("the database gives an unexpected answer: {0}")]
     Fault(String),
 }
@@ -38,10 +36,10 @@ impl From<sqlx::Error> for StoreError {
         let code = database.code().unwrap_or_default().into_owned();
         let place = database.constraint().or(database.table()).map(|name| format!(" at {name}")).unwrap_or_default();
         let text = format!("SQLSTATE {code}{place}");
-        // The first two characters are the class (Postgres manual, appendix A). Only bad data is a job's own fault. A
+        // The first two characters are the class (Postgres manual, appendix A). Only bad data is a job's fault; a
         // changed password or a failover to a read-only server is not.
         match code.get(..2) {
-            // Two groups wrote the same mark at once. On the next try, the refused group finds it.
+            // Two groups wrote the same mark. The refused one finds it on the next try.
             Some("23") if database.constraint() == Some("reminder_marks_pkey") => Self::Busy(text),
             Some("22" | "23" | "54") => Self::Data(text),
             Some("40" | "55") => Self::Busy(text),

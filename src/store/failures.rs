@@ -1,4 +1,4 @@
-//! `job_runs`: failures, releases and deaths. `commits.rs` writes the runs that succeed.
+//! `job_runs`: failures, releases and deaths.
 
 use std::collections::HashSet;
 
@@ -18,14 +18,14 @@ use crate::{meta::Meta, plan::DeadReason};
 
 static RECORD_RUN_FAILURES: NamedSql = NamedSql::new(include_str!("sql/record_run_failures.sql"));
 
-/// A failure, or a release at shutdown, to be recorded.
+/// A failure, or a release at shutdown.
 #[derive(Clone, Debug)]
 pub struct FailedRun {
-    /// The job.
+    /// Job.
     pub meta: Meta,
-    /// Its consequence for the job.
+    /// Verdict.
     pub verdict: Verdict,
-    /// The instant.
+    /// Time.
     pub now: DateTime<Utc>,
 }
 
@@ -70,14 +70,14 @@ impl<'q> FailureRow<'q> {
 }
 
 impl Store {
-    /// Records failures and releases. Answers in the order asked whether each is on record: it is not if the job has
-    /// ended meanwhile. The same record twice counts once.
+    /// Records failures and releases. Answers in the order asked whether each is on record: false if the job has ended
+    /// meanwhile. The same record twice counts once.
     pub async fn record_run_failures(&self, failed: &[FailedRun]) -> Result<Vec<bool>, StoreError> {
         let mut order = first_of_each(failed, |failed| &failed.meta.job_id);
         order.sort_by(|a, b| failed[*a].meta.job_id.cmp(&failed[*b].meta.job_id));
         let rows = self.keyed.fetch_all(record(order.iter().map(|index| &failed[*index]))?).await?;
         let mut written: HashSet<String> = rows.iter().map(|row| row.try_get("job_id")).collect::<Result<_, _>>()?;
-        // A death on record under this very message is this worker's own, written before its answer was lost.
+        // A death recorded under this message is this worker's own, whose answer was lost.
         let unsure = failed.iter().filter(|failed| !written.contains(&failed.meta.job_id));
         let unsure: Vec<RunAsk> = unsure.map(|failed| RunAsk { job_id: failed.meta.job_id.clone() }).collect();
         if !unsure.is_empty() {
@@ -89,7 +89,7 @@ impl Store {
         Ok(failed.iter().map(|failed| written.contains(&failed.meta.job_id)).collect())
     }
 
-    /// Records as dead a run or delivery that the server no longer delivers. Answers false if it had ended otherwise.
+    /// Records as dead a run or delivery that the server no longer delivers. False if it had ended otherwise.
     pub async fn give_up(
         &self,
         job_id: &str,

@@ -8,76 +8,76 @@ use sqlx::Row;
 
 use super::{audit::AuditEntry, database::Store, error::StoreError};
 
-/// One line of `job_runs`.
+/// A line of `job_runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunLine {
-    /// The job's id.
+    /// Job id.
     pub job_id: String,
-    /// Its kind.
+    /// Kind.
     pub kind: String,
-    /// `open`, `done`, `skipped`, `expired` or `dead`.
+    /// As in `RunRecord::state`.
     pub state: String,
-    /// The reason of the state.
+    /// Reason of the state.
     pub reason: Option<String>,
     /// Recorded failures.
     pub attempts: i32,
-    /// The last error.
+    /// Last error.
     pub last_error: Option<String>,
-    /// Its result, if it has one.
+    /// Result, if any.
     pub result: Option<Value>,
-    /// The stream of its message.
+    /// Stream of its message.
     pub stream: String,
-    /// The message's sequence there.
+    /// Sequence in that stream.
     pub stream_seq: i64,
-    /// When it was first recorded.
+    /// First record.
     pub created_at: DateTime<Utc>,
-    /// When it was last written.
+    /// Last write.
     pub updated_at: DateTime<Utc>,
 }
 
-/// A job that a run planned and that is not known to be published.
+/// A planned job not known to be published.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PlannedLine {
-    /// The run.
+    /// Run.
     pub run_id: String,
-    /// The planned job.
+    /// Job.
     pub job_id: String,
 }
 
-/// One inbox row, without its text.
+/// An inbox row, without text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxLine {
-    /// The recipient.
+    /// Recipient.
     pub user_id: String,
-    /// When it was written.
+    /// When written.
     pub created_at: DateTime<Utc>,
     /// When the user saw it in the list.
     pub seen_at: Option<DateTime<Utc>>,
-    /// When the user opened it.
+    /// When opened.
     pub read_at: Option<DateTime<Utc>>,
-    /// When the user put it away.
+    /// When put away.
     pub archived_at: Option<DateTime<Utc>>,
 }
 
-/// All records of a root job and of the jobs that followed from it. Holds ids, and no text written by a person.
+/// All records of a root job and its descendants: ids, no personal text.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trail {
-    /// The root: the job that an application published.
+    /// The job that an application published.
     pub root_id: String,
-    /// The runs, oldest first.
+    /// Oldest first.
     pub runs: Vec<RunLine>,
-    /// Jobs still to be published.
+    /// Jobs to publish.
     pub planned: Vec<PlannedLine>,
-    /// The inbox rows, by user.
+    /// By user.
     pub inbox: Vec<InboxLine>,
-    /// The deliveries, in the order of planning.
+    /// In the order of planning.
     pub deliveries: Vec<LedgerLine>,
-    /// Manual actions on any of them.
+    /// Manual actions.
     pub audit: Vec<AuditEntry>,
 }
 
 impl Trail {
-    /// The trail of a job without records.
+    /// An empty trail.
     #[must_use]
     pub fn of(root_id: &str) -> Self {
         let root_id = root_id.to_owned();
@@ -85,55 +85,55 @@ impl Trail {
     }
 }
 
-/// One line of the ledger.
+/// A ledger line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LedgerLine {
-    /// `deliveries.id`, which is also the id of its job.
+    /// `deliveries.id`, also its job id.
     pub id: String,
-    /// The notification job that planned it.
+    /// Notification's run.
     pub run_id: String,
     /// The recipient; empty for a raw address.
     pub user_id: String,
-    /// The channel.
+    /// Channel.
     pub channel: String,
-    /// The state.
+    /// State.
     pub state: String,
-    /// The reason of the state.
+    /// Reason of the state.
     pub reason: Option<String>,
     /// Whether it was sent in quiet hours because it is critical.
     pub overrode_quiet_hours: bool,
     /// Recorded failures.
     pub attempts: i32,
-    /// Number of claims.
+    /// Claims.
     pub claims: i32,
     /// Recorded failures, oldest first.
     pub failures: Vec<AttemptLine>,
-    /// The provider: a push service's host, or a name.
+    /// A push service's host, or a name.
     pub provider: Option<String>,
-    /// The provider's id of the message.
+    /// Provider's message id.
     pub provider_id: Option<String>,
-    /// The provider's answer.
+    /// Provider's answer.
     pub answer: Option<String>,
     /// When the provider accepted it.
     pub sent_at: Option<DateTime<Utc>>,
-    /// When the provider reported its delivery.
+    /// When the provider reported delivery.
     pub delivered_at: Option<DateTime<Utc>>,
-    /// End of the wait, if it is held.
+    /// When a hold ends.
     pub held_until: Option<DateTime<Utc>>,
-    /// Its expiry.
+    /// Expiry.
     pub not_after: DateTime<Utc>,
-    /// When it was planned.
+    /// When planned.
     pub created_at: DateTime<Utc>,
-    /// When it was last written.
+    /// Last write.
     pub updated_at: DateTime<Utc>,
 }
 
-/// One recorded failure of a delivery.
+/// A recorded failure.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttemptLine {
-    /// The instant.
+    /// Time.
     pub at: DateTime<Utc>,
-    /// The error.
+    /// Error.
     pub answer: String,
 }
 
@@ -142,16 +142,16 @@ pub struct AttemptLine {
 pub struct TrailTotals {
     /// Inbox rows.
     pub inbox_rows: i64,
-    /// Deliveries planned.
+    /// Planned deliveries.
     pub deliveries: i64,
-    /// Deliveries that have ended, successfully or not.
+    /// Ended deliveries, successful or not.
     pub ended: i64,
-    /// Web Pushes that were accepted.
+    /// Accepted Web Pushes.
     pub pushes_sent: i64,
 }
 
 impl Store {
-    /// The trail of a job, by its id or that of any job that followed from it. None without records.
+    /// The trail of a job, by its id or any descendant's.
     pub async fn trail_of(&self, id: &str) -> Result<Option<Trail>, StoreError> {
         let root: Option<String> = sqlx::query_scalar(
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
@@ -206,7 +206,7 @@ impl Store {
         Ok(lines)
     }
 
-    /// The runs of a root, oldest first.
+    /// Runs of a root, oldest first.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT job_id, kind, state, reason, attempts, last_error, result, stream, stream_seq, created_at, \
@@ -235,7 +235,7 @@ impl Store {
         Ok(lines)
     }
 
-    /// The deliveries of a root, in the order of planning.
+    /// Deliveries of a root, in the order of planning.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, run_id, user_id, channel, state, reason, overrode_quiet_hours, attempts, claims, provider, provider_id, \

@@ -1,8 +1,8 @@
-//! Connections for grouped statements, which look up rows by keys.
+//! Connections for grouped statements.
 //!
-//! The pool pings a connection before and after each use. That makes three round trips per statement, two of them
-//! pointless while groups follow each other within milliseconds. So a connection that a group has just used is kept
-//! outside the pool. One that has rested is pinged first. One that has failed, or was kept for long, returns to the pool.
+//! The pool pings a connection before and after each use: two needless round trips while groups follow each other
+//! within milliseconds. So connections in steady use are kept outside the pool. A rested one is pinged first. A failed
+//! or old one returns to the pool.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -22,28 +22,26 @@ use tokio::{
 
 use super::error::StoreError;
 
-/// A statement with its values.
 pub(super) type Statement<'q> = Query<'q, Postgres, PgArguments>;
 
 /// Wait for a connection after which the database counts as away.
 pub(super) const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Time after its last use for which a connection counts as alive. A server takes longer to restart.
+/// A connection counts as alive for this long after its last use. A server takes longer to restart.
 const ALIVE: Duration = Duration::from_millis(500);
 
-/// Time for which a connection is kept from the pool, which closes old connections.
+/// Time outside the pool, which closes old connections.
 const KEPT: Duration = Duration::from_mins(5);
 
-/// A pool, and its connections in steady use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct Keyed {
     pool: PgPool,
-    /// One permit per connection of the pool. Its holder finds a connection, either resting or in the pool.
+    /// One per connection of the pool: its holder finds a connection, resting or in the pool.
     permits: Arc<Semaphore>,
     resting: Arc<Resting>,
 }
 
-/// Connections kept from the pool and not in use.
+/// Kept connections not in use.
 #[derive(Debug, Default)]
 struct Resting(Mutex<Vec<KeptConnection>>);
 
@@ -55,7 +53,7 @@ impl Resting {
 
 impl Drop for Resting {
     fn drop(&mut self) {
-        // The pool may be dropped too, outside a runtime: returning a connection to it would spawn a task.
+        // The pool may be dropped too, outside a runtime: returning a connection would spawn a task.
         for kept in self.all().drain(..) {
             drop(kept.connection.detach());
         }
@@ -70,7 +68,7 @@ struct KeptConnection {
 }
 
 impl KeptConnection {
-    /// Itself, unless it is closed or was kept for long.
+    /// None if closed or kept too long.
     async fn alive(mut self) -> Option<Self> {
         if self.used.elapsed() >= ALIVE {
             let answer = timeout(ACQUIRE_TIMEOUT, self.connection.ping()).await;
@@ -84,7 +82,7 @@ impl KeptConnection {
     }
 }
 
-/// A connection in use. Dropped, it returns to the pool, which checks its state.
+/// A connection in use. If dropped, it returns to the pool, which checks it.
 pub(super) struct InUse<'a> {
     keyed: &'a Keyed,
     kept: KeptConnection,
@@ -101,20 +99,17 @@ impl Keyed {
         &self.pool
     }
 
-    /// Number of idle connections.
     pub fn idle(&self) -> usize {
         self.pool.num_idle() + self.resting.all().len()
     }
 
-    /// Closes all connections; those in use after their statements.
     pub async fn close(&self) {
-        // No connection is kept from now on.
+        // From now on, none is kept.
         self.permits.close();
         self.resting.all().clear();
         self.pool.close().await;
     }
 
-    /// A connection.
     pub async fn take(&self) -> Result<InUse<'_>, StoreError> {
         let permit = timeout(ACQUIRE_TIMEOUT, self.permits.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)?;
         let permit = permit.map_err(|_| sqlx::Error::PoolClosed)?;
@@ -129,7 +124,6 @@ impl Keyed {
         Ok(InUse { keyed: self, kept: KeptConnection { connection, since: now, used: now }, _permit: permit })
     }
 
-    /// Fetches the rows of a statement.
     pub async fn fetch_all(&self, statement: Statement<'_>) -> Result<Vec<PgRow>, StoreError> {
         let mut connection = self.take().await?;
         let rows = statement.fetch_all(connection.get()).await?;
@@ -137,7 +131,6 @@ impl Keyed {
         Ok(rows)
     }
 
-    /// Runs a statement without an answer.
     pub async fn execute(&self, statement: Statement<'_>) -> Result<(), StoreError> {
         let mut connection = self.take().await?;
         statement.execute(connection.get()).await?;
@@ -151,10 +144,10 @@ impl InUse<'_> {
         &mut self.kept.connection
     }
 
-    /// Keeps the connection for the next statement: it is in a good state.
+    /// Keeps the connection, which is in a good state.
     pub fn keep(mut self) {
         self.kept.used = Instant::now();
-        // Before the permit is dropped with `self`.
+        // Before `self` drops the permit.
         let mut resting = self.keyed.resting.all();
         if !self.keyed.permits.is_closed() {
             resting.push(self.kept);

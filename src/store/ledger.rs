@@ -21,26 +21,26 @@ use crate::{
 static RECORD_DELIVERIES: NamedSql = NamedSql::new(include_str!("sql/record_deliveries.sql"));
 static RECORD_DIRECT_SENDS: NamedSql = NamedSql::new(include_str!("sql/record_direct_sends.sql"));
 
-/// From this number on, direct sends with the same outcome are recorded together. Most of a group have the same outcome.
+/// From this number on, equal direct sends are recorded together.
 const LEAST_ALIKE: usize = 3;
 
-/// Direct sends within this time are recorded as sent at one instant. A group may have waited for the database longer.
+/// Direct sends within this time get one `sent_at`. Groups may have waited longer for the database.
 const SAME_TIME: TimeDelta = TimeDelta::milliseconds(250);
 
-/// The outcome of a delivery, as its worker records it.
+/// The outcome of a delivery.
 #[derive(Clone, Debug)]
 pub struct LedgerEntry {
     /// `deliveries.id`.
     pub id: String,
-    /// The stream sequence of its message.
+    /// Stream sequence of its message.
     pub sequence: i64,
-    /// The server's delivery count.
+    /// Delivery count.
     pub delivered: i64,
-    /// The worker.
+    /// Worker.
     pub worker: Arc<str>,
-    /// The outcome.
+    /// Outcome.
     pub record: LedgerRecord,
-    /// The instant.
+    /// Time.
     pub now: DateTime<Utc>,
 }
 
@@ -49,18 +49,17 @@ pub struct LedgerEntry {
 pub enum LedgerRecord {
     /// The provider answered.
     Receipt(Receipt),
-    /// It is too late, or would be.
+    /// Too late now, or by the end of its hold.
     Expired(&'static str),
-    /// There was nothing to send.
+    /// Nothing to send.
     Skipped(&'static str),
-    /// It waits until an instant. No attempt is burnt.
+    /// Waits until an instant. No attempt is burnt.
     Held(DateTime<Utc>, &'static str),
-    /// It failed, or is given back.
+    /// Failed or released.
     Verdict(Verdict),
 }
 
 rows! {
-    /// The columns that a record sets.
     struct OutcomeRow<'q> {
         id: &'q str,
         sequence: i64,
@@ -133,11 +132,11 @@ impl<'q> OutcomeRow<'q> {
 }
 
 impl Store {
-    /// Records outcomes. Answers whether each is on record: it is not if another worker has claimed the delivery since,
-    /// unless the send succeeded, which is always recorded. The same record twice counts once.
+    /// Records outcomes. Answers whether each is on record: false if another worker has claimed the delivery since,
+    /// unless the send succeeded. The same record twice counts once.
     ///
     /// # Errors
-    /// After any error the same group may be recorded again.
+    /// After any error, the same group may be recorded again.
     pub async fn record_deliveries(&self, entries: &[LedgerEntry]) -> Result<Vec<bool>, StoreError> {
         self.record_overrides(entries).await?;
         let mut order = first_of_each(entries, |entry| &entry.id);
@@ -159,8 +158,8 @@ impl Store {
         Ok(rows.iter().map(|row| row.try_get("id")).collect::<Result<_, _>>()?)
     }
 
-    /// Records which deliveries were sent in quiet hours. This comes before their outcome, so that no outcome lacks it. It
-    /// applies to any state of the row and to any later claim.
+    /// Records which deliveries were sent in quiet hours, in any state and under any claim. Comes before the outcomes,
+    /// so that none lacks it.
     async fn record_overrides(&self, entries: &[LedgerEntry]) -> Result<(), StoreError> {
         let overrode =
             |entry: &&LedgerEntry| matches!(&entry.record, LedgerRecord::Receipt(of) if of.overrode_quiet_hours);
@@ -180,7 +179,7 @@ impl Store {
     }
 }
 
-/// Direct sends that went well, grouped by outcome. Small groups are left out.
+/// Successful direct sends by outcome. Omits small groups.
 fn alike<'e>(entries: &[&'e LedgerEntry]) -> Vec<Vec<&'e LedgerEntry>> {
     let mut groups: Vec<(&Receipt, DateTime<Utc>, Vec<&LedgerEntry>)> = Vec::new();
     for entry in entries.iter().copied() {
@@ -197,7 +196,6 @@ fn alike<'e>(entries: &[&'e LedgerEntry]) -> Vec<Vec<&'e LedgerEntry>> {
     groups.into_iter().map(|(.., group)| group).filter(|group| group.len() >= LEAST_ALIKE).collect()
 }
 
-/// Records direct sends with the outcome of the first.
 fn direct_sends<'q>(entries: &[&'q LedgerEntry]) -> Result<Statement<'q>, StoreError> {
     let ids: Vec<&str> = entries.iter().map(|entry| entry.id.as_str()).collect();
     let outcome = OutcomeRow::of(entries[0]);
@@ -215,7 +213,6 @@ fn direct_sends<'q>(entries: &[&'q LedgerEntry]) -> Result<Statement<'q>, StoreE
         .statement()
 }
 
-/// Records each outcome by itself.
 fn outcomes<'q>(entries: &[&'q LedgerEntry]) -> Result<Statement<'q>, StoreError> {
     RECORD_DELIVERIES.bind().rows("outcomes", entries.iter().map(|entry| OutcomeRow::of(entry))).statement()
 }

@@ -1,4 +1,4 @@
-//! LISTEN/NOTIFY: announcements of changes.
+//! LISTEN/NOTIFY.
 
 use sqlx::postgres::{PgListener, PgPoolOptions};
 
@@ -11,7 +11,7 @@ use super::{
 pub struct Listener(PgListener);
 
 impl Store {
-    /// Listens on these channels, over a connection of its own outside the pool.
+    /// Listens over a connection outside the pool.
     pub async fn listen(&self, channels: &[&str]) -> Result<Listener, StoreError> {
         let options = self.pool.connect_options().as_ref().clone();
         let own = PgPoolOptions::new().max_connections(1).acquire_timeout(PING_TIMEOUT).connect_lazy_with(options);
@@ -22,7 +22,7 @@ impl Store {
 }
 
 impl Listener {
-    /// Waits for an announcement and answers its channel. None after a reconnect: announcements may have been missed.
+    /// The channel of the next announcement. None after a reconnect: some may have been missed.
     pub async fn hear(&mut self) -> Result<Option<String>, StoreError> {
         Ok(self.0.try_recv().await?.map(|heard| heard.channel().to_owned()))
     }

@@ -1,28 +1,25 @@
-//! Removal of old rows. Each function is one short, repeatable transaction. It skips rows that are locked, and others
-//! wait for one batch at most.
+//! Removal of old rows. Each function is one short, repeatable transaction that skips locked rows.
 //!
-//! The rows of a root go in this order: its deliveries, then its runs and its texts together. So a text is only gone when
-//! its run is, and a delivery never lacks its text.
+//! Of a root, deliveries go first, then runs and texts together, so that no delivery lacks its text.
 
 use chrono::{DateTime, Utc};
 use sqlx::{AssertSqlSafe, Row};
 
 use super::{database::Store, error::StoreError};
 
-/// Runs examined per page.
 const PAGE: usize = 1000;
 
-/// Upper bound of deliveries, marks or subscriptions per statement.
+/// Deliveries, marks or subscriptions per statement.
 const BATCH: usize = 2000;
 
-/// A run that ended before `$2`, or `$3` if it is dead.
+/// A run that ended before `$2`, or `$3` if dead.
 const RUN_IS_OVER: &str = "r.state <> 'open' AND NOT r.children_pending \
     AND r.updated_at < CASE r.state WHEN 'dead' THEN $3 ELSE $2 END";
-/// A delivery that ended before `$2`, or `$3` if it is dead.
+/// A delivery that ended before `$2`, or `$3` if dead.
 const DELIVERY_IS_OVER: &str = "d.state NOT IN ('pending', 'held', 'sending') \
     AND d.updated_at < CASE d.state WHEN 'dead' THEN $3 ELSE $2 END";
 
-/// Position of pruning among the runs, which are examined in the order of their creation.
+/// Position among the runs, in the order of their creation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PruneCursor {
     created_at: DateTime<Utc>,
@@ -37,25 +34,25 @@ impl PruneCursor {
     }
 }
 
-/// Roots of one page, with nothing left to do.
+/// Finished roots of one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedRoots {
-    /// The roots.
+    /// Roots.
     pub roots: Vec<String>,
     /// Begin of the next page; none after the last.
     pub next: Option<PruneCursor>,
 }
 
 impl Store {
-    /// The next roots with nothing left to do: all runs and deliveries have ended and were last written before `before`,
-    /// or `dead_before` if dead, and no shortage refers to them.
+    /// The next finished roots. All their runs and deliveries ended and were last written before `before`, or
+    /// `dead_before` if dead, and no shortage refers to them.
     pub async fn finished_roots(
         &self,
         from: &PruneCursor,
         before: DateTime<Utc>,
         dead_before: DateTime<Utc>,
     ) -> Result<FinishedRoots, StoreError> {
-        // Subqueries with LIMIT instead of EXISTS, which may hash a whole table. Only the shortages are few enough for that.
+        // Subqueries with LIMIT, as EXISTS may hash a whole table. Only shortages are few enough for that.
         let text = format!(
             "SELECT p.created_at, p.job_id, p.root_id, \
                     (SELECT 1 FROM job_runs r WHERE r.root_id = p.root_id AND NOT ({RUN_IS_OVER}) LIMIT 1) IS NULL \
@@ -90,7 +87,7 @@ impl Store {
         Ok(FinishedRoots { roots, next })
     }
 
-    /// Removes one batch of deliveries of these roots. Answers how many, and whether more may be left.
+    /// Removes a batch of these roots' deliveries. Answers their number, and whether more may be left.
     pub async fn remove_deliveries(
         &self,
         roots: &[String],
@@ -107,7 +104,7 @@ impl Store {
         Ok((removed, removed >= BATCH as u64))
     }
 
-    /// Removes the runs and texts of those roots that have no deliveries left. Answers how many of each.
+    /// Removes runs and texts of roots without deliveries. Answers how many of each.
     pub async fn remove_runs(
         &self,
         roots: &[String],
@@ -136,7 +133,7 @@ impl Store {
         Ok((runs, contents))
     }
 
-    /// Removes one batch of marks of instants before `before`. Answers how many, and from which instant more may be left.
+    /// Removes a batch of marks of instants before `before`. Answers how many, and from where more may be left.
     pub async fn remove_marks(
         &self,
         from: DateTime<Utc>,
@@ -156,8 +153,8 @@ impl Store {
         Ok((instants.len() as u64, more))
     }
 
-    /// Removes one batch of raw addresses that are gone and were last written before `before`. Answers how many, and
-    /// whether more may be left.
+    /// Removes a batch of raw addresses that are gone, last written before `before`. Answers how many, and whether more
+    /// may be left.
     pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
         let text = format!(
             "DELETE FROM user_addresses WHERE ctid = ANY(ARRAY( \
@@ -168,8 +165,8 @@ impl Store {
         Ok((removed, removed >= BATCH as u64))
     }
 
-    /// Removes one batch of these subscriptions, unless their users exist by now. Answers how many were removed and how
-    /// many examined.
+    /// Removes a batch of these subscriptions unless their users exist by now. Answers how many were removed and
+    /// examined.
     pub async fn remove_orphaned_subscriptions(&self, ids: &[String]) -> Result<(u64, usize), StoreError> {
         let ids = &ids[..ids.len().min(BATCH)];
         let removed = sqlx::query(

@@ -1,17 +1,14 @@
-//! Statements in `.sql` files whose parameters have names.
+//! Statements in `.sql` files with named parameters.
 //!
-//! A statement takes lists of rows and single values. A row is a struct made by [`rows!`]; each of its columns is sent as
-//! one array. The file names them in braces:
+//! A row is a struct made by [`rows!`]; each column of a list of rows is sent as one
+//! array. The file names them in braces:
 //!
-//! | in the file | in Rust | becomes |
-//! |---|---|---|
-//! | `FROM {runs}` | `.rows("runs", …)` | `FROM unnest($1::TEXT[], $2::INT8[]) AS runs(job_id, stream_seq)` |
-//! | `{runs.job_id}` | the same | `$1::TEXT[]` |
-//! | `{lease}` | `.value("lease", …)` | `$3::INTERVAL` |
-//! | `{on_conflict}` | [`NamedSql::with`] | a part of the text |
+//! - `FROM {runs}`, bound by `.rows("runs", …)`, becomes
+//!   `FROM unnest($1::TEXT[], $2::INT8[]) AS runs(job_id, stream_seq)`, and `{runs.job_id}` becomes `$1::TEXT[]`.
+//! - `{lease}`, bound by `.value("lease", …)`, becomes `$3::INTERVAL`.
+//! - `{on_conflict}` may be a part of the text ([`NamedSql::with`]).
 //!
-//! Numbers and types follow from the bound values, so they cannot disagree with them. The text is filled in at the first
-//! use of a statement; after that, names cost nothing.
+//! Numbers and types follow from the bound values. The text is filled in once, at a statement's first use.
 
 use std::{fmt::Write, sync::OnceLock};
 
@@ -19,7 +16,6 @@ use sqlx::{Arguments, Encode, Postgres, Type, TypeInfo, error::BoxDynError, post
 
 use super::{error::StoreError, keyed::Statement};
 
-/// A statement with named parameters.
 pub(super) struct NamedSql {
     template: &'static str,
     parts: &'static [(&'static str, &'static str)],
@@ -27,7 +23,6 @@ pub(super) struct NamedSql {
 }
 
 impl NamedSql {
-    /// A statement from a file.
     pub const fn new(template: &'static str) -> Self {
         Self::with(template, &[])
     }
@@ -37,7 +32,6 @@ impl NamedSql {
         Self { template, parts, text: OnceLock::new() }
     }
 
-    /// Starts binding.
     pub fn bind(&'static self) -> Bound {
         let parameters = if self.text.get().is_none() { Some(Vec::new()) } else { None };
         Bound { sql: self, arguments: PgArguments::default(), refused: None, parameters }
@@ -46,7 +40,7 @@ impl NamedSql {
     /// The text with numbered parameters.
     ///
     /// # Panics
-    /// If the names in the file and in Rust differ. A unit test of each statement finds that.
+    /// If the file and the code name different parameters. Each statement has a unit test for that.
     fn fill(&self, parameters: &[Parameter]) -> String {
         let mut text = one_line(self.template);
         for (name, part) in self.parts {
@@ -68,7 +62,7 @@ impl NamedSql {
     }
 }
 
-/// A parameter: a column of a list of rows, or a single value, which is its own list.
+/// A column of a list of rows, or a single value, which is its own list.
 struct Parameter {
     list: &'static str,
     name: &'static str,
@@ -85,7 +79,6 @@ impl Parameter {
     }
 }
 
-/// Values bound to a statement so far.
 pub(super) struct Bound {
     sql: &'static NamedSql,
     arguments: PgArguments,
@@ -95,19 +88,16 @@ pub(super) struct Bound {
 }
 
 impl Bound {
-    /// Binds a list of rows.
     pub fn rows<R: Rows>(mut self, list: &'static str, rows: impl IntoIterator<Item = R>) -> Self {
         R::bind(rows.into_iter().collect(), list, &mut self);
         self
     }
 
-    /// Binds a single value.
     pub fn value<'t, T: Encode<'t, Postgres> + Type<Postgres>>(mut self, name: &'static str, value: T) -> Self {
         self.add(name, name, value);
         self
     }
 
-    /// Binds one parameter.
     pub fn add<'t, T: Encode<'t, Postgres> + Type<Postgres>>(
         &mut self,
         list: &'static str,
@@ -123,8 +113,6 @@ impl Bound {
         }
     }
 
-    /// The statement with its values.
-    ///
     /// # Errors
     /// If a value cannot be encoded, for example an interval in nanoseconds.
     pub fn statement<'q>(self) -> Result<Statement<'q>, StoreError> {
@@ -136,9 +124,9 @@ impl Bound {
     }
 }
 
-/// Rows whose columns are bound as arrays. Implemented by [`rows!`].
+/// Rows bound as arrays, by [`rows!`].
 pub(super) trait Rows: Sized {
-    /// Binds the columns in the order of the fields.
+    /// In the order of the fields.
     fn bind(rows: Vec<Self>, list: &'static str, to: &mut Bound);
 }
 
@@ -165,7 +153,6 @@ macro_rules! rows {
 }
 pub(super) use rows;
 
-/// `unnest` of the columns of a list.
 fn unnest(list: &str, parameters: &[Parameter]) -> String {
     let columns = || parameters.iter().filter(|parameter| parameter.list == list);
     let placeholders: Vec<&str> = columns().map(|column| column.placeholder.as_str()).collect();
@@ -173,7 +160,7 @@ fn unnest(list: &str, parameters: &[Parameter]) -> String {
     format!("unnest({}) AS {list}({})", placeholders.join(", "), names.join(", "))
 }
 
-/// The text without comments and line breaks: it is the key of the cache of prepared statements.
+/// Without comments and line breaks: the text is the cache key of prepared statements.
 fn one_line(sql: &str) -> String {
     let lines = sql.lines().map(|line| line.split("--").next().unwrap_or_default().trim());
     let mut text = String::with_capacity(sql.len());

@@ -1,4 +1,4 @@
-//! `users`, `user_addresses` and `preferences`: existing users, their addresses and their preferences.
+//! `users`, `user_addresses` and `preferences`.
 
 use chrono::NaiveTime;
 use serde_json::Value;
@@ -11,14 +11,13 @@ use crate::{
     preferences::{self, Preferences, QuietHours},
 };
 
-/// Characters trimmed from the addresses of `users`, here and in `sql/claim_deliveries.sql`.
+/// Trimmed from addresses in `users`, here and in `sql/claim_deliveries.sql`.
 const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
 
-/// Upper bound of an address in bytes. Anything longer is no address and does not fit into an index.
+/// Longest address in bytes. Longer ones do not fit into an index.
 const LONGEST: usize = 320;
 
-/// A statement that reads, beside other columns, the columns of a [`Person`] for each user `u`. `q.type` is the type of the
-/// notification.
+/// Reads the columns of a [`Person`] for each user `u`, beside others. `q.type` is the notification type.
 macro_rules! person {
     ($select:literal, $from:literal) => {
         concat!(
@@ -41,16 +40,16 @@ macro_rules! person {
 }
 pub(super) use person;
 
-/// A question about the recipients of one notification.
+/// Recipients of one notification.
 #[derive(Clone, Debug)]
 pub struct PeopleAsk {
-    /// The recipients.
+    /// Recipients.
     pub user_ids: Vec<String>,
-    /// The type of the notification, which selects their preferences.
+    /// Notification type, which selects preferences.
     pub kind: String,
 }
 
-/// Reads a person from the columns of [`person`].
+/// Reads the columns of [`person`].
 pub(super) fn read_person(row: &PgRow) -> Result<Person, StoreError> {
     let email: Option<String> = row.try_get("email")?;
     let phone: Option<String> = row.try_get("phone")?;
@@ -86,13 +85,13 @@ pub(super) fn read_person(row: &PgRow) -> Result<Person, StoreError> {
     })
 }
 
-/// The column `channels` of `preferences`.
+/// `preferences.channels`.
 pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreError> {
     let names: Option<Vec<String>> = row.try_get("channels")?;
     Ok(names.map(|names| names.iter().filter_map(|name| preferences::channel(name)).collect()))
 }
 
-/// The columns `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `timezone` of `users`.
+/// `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `users.timezone`.
 pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreError> {
     let from: Option<NaiveTime> = row.try_get("quiet_from")?;
     let to: Option<NaiveTime> = row.try_get("quiet_to")?;
@@ -111,7 +110,7 @@ fn read_subscriptions(row: &PgRow) -> Result<Vec<(String, Subscription)>, StoreE
 }
 
 impl Store {
-    /// The users that exist, in the order asked.
+    /// Existing users, in the order asked.
     pub async fn people(&self, asks: &[PeopleAsk]) -> Result<Vec<People>, StoreError> {
         let users =
             || (1_i64..).zip(asks).flat_map(|(position, ask)| ask.user_ids.iter().map(move |id| (position, id, ask)));

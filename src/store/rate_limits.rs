@@ -1,4 +1,4 @@
-//! `rate_limits`: bookings of the limited queues, by the database's clock, which all processes share.
+//! `rate_limits`: bookings of rate-limited queues, by the database's clock, which all processes share.
 
 use std::time::Duration;
 
@@ -7,35 +7,34 @@ use sqlx::Row;
 
 use super::{database::Store, error::StoreError};
 
-/// A request to book the next time slots of a queue, all or none.
+/// A booking of a queue's next time slots, all or none.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BookAsk {
-    /// Length of all slots together.
+    /// Length of all slots.
     pub time: Duration,
     /// Latest begin of the first slot, from now.
     pub horizon: Duration,
-    /// Age up to which unused slots may be made up for.
+    /// Age up to which unused slots can be made up for.
     pub saved: Duration,
-    /// Latest possible booking, from now. A row beyond it was written by another clock or under another rate, and is cut
-    /// to this.
+    /// Latest booking, from now. Later rows come from another clock or rate and are cut to this.
     pub furthest: Duration,
 }
 
 /// Outcome of a booking.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Booked {
-    /// Whether the slots were granted.
+    /// Whether it was granted.
     pub granted: bool,
-    /// End of the bookings. Granted slots end here.
+    /// End of all bookings, and of the granted slots.
     pub free_at: DateTime<Utc>,
-    /// The same, relative to the database's clock. Negative if past.
+    /// The same, from now by the database's clock. Negative if past.
     pub ahead: TimeDelta,
 }
 
 impl Store {
-    /// Books the next slots of a queue. One short statement: no caller holds the row while it works or dies.
+    /// Books slots in one short statement, so that no caller holds the row while it works or dies.
     pub async fn book_slots(&self, queue: &str, ask: &BookAsk) -> Result<Booked, StoreError> {
-        // The clock is read under the lock of the row, so that it never goes back between callers.
+        // Reads the clock under the row's lock, so that it never goes back between callers.
         let row = sqlx::query(
             "INSERT INTO rate_limits AS r (queue, free_at, asked_at, granted) \
              SELECT $1::text, now + $2::interval, now, true FROM (SELECT clock_timestamp() AS now) AS clock \
@@ -60,7 +59,7 @@ impl Store {
         })
     }
 
-    /// Gives back slots that end at `free_at`, unless later slots were booked since.
+    /// Gives back slots that end at `free_at`, unless later ones were booked since.
     pub async fn give_slots_back(&self, queue: &str, free_at: DateTime<Utc>, time: Duration) -> Result<(), StoreError> {
         sqlx::query("UPDATE rate_limits SET free_at = free_at - $3::interval WHERE queue = $1 AND free_at = $2")
             .bind(queue)
@@ -72,7 +71,7 @@ impl Store {
     }
 }
 
-/// In whole microseconds: the encoding refuses anything finer.
+/// In microseconds: the encoding refuses anything finer.
 fn interval(time: Duration) -> TimeDelta {
     TimeDelta::microseconds(i64::try_from(time.as_micros()).unwrap_or(i64::MAX))
 }

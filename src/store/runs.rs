@@ -1,4 +1,4 @@
-//! `job_runs` and `job_children`: look-ups of runs, and the messages that they have left to publish.
+//! `job_runs` and `job_children`: look-ups, and unpublished messages.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::meta::NO_MESSAGE;
 /// A question about one job.
 #[derive(Clone, Debug)]
 pub struct RunAsk {
-    /// The job's id.
+    /// Job id.
     pub job_id: String,
 }
 
@@ -22,24 +22,24 @@ pub struct RunRecord {
     pub state: String,
     /// Why it was skipped or is dead.
     pub reason: Option<String>,
-    /// The stream of `sequence`.
+    /// Stream of `sequence`.
     pub stream: String,
-    /// The sequence under which the state was written.
+    /// Sequence under which the state was written.
     pub sequence: i64,
     /// Recorded failures.
     pub attempts: i32,
-    /// The server's delivery count at the last failure or release of that sequence.
+    /// Delivery count at the last failure or release of that sequence.
     pub recorded_delivery: i64,
-    /// The last error.
+    /// Last error.
     pub last_error: Option<String>,
     /// Whether children may be unpublished.
     pub children_pending: bool,
-    /// When the job was first recorded.
+    /// First record.
     pub created_at: DateTime<Utc>,
 }
 
 impl Store {
-    /// The records of jobs, in the order asked.
+    /// Records of jobs, in the order asked.
     pub async fn look_up_runs(&self, asks: &[RunAsk]) -> Result<Vec<Option<RunRecord>>, StoreError> {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
         let statement = sqlx::query(
@@ -67,7 +67,7 @@ impl Store {
         Ok(asks.iter().map(|ask| found.get(&ask.job_id).cloned()).collect())
     }
 
-    /// Messages that a committed run planned and that may be unpublished. Direct sends count if they were claimed before
+    /// Messages that a committed run planned and that may be unpublished. Includes direct sends claimed before
     /// `claimed_before`.
     pub async fn pending_children(
         &self,
@@ -95,7 +95,7 @@ impl Store {
         Ok(children)
     }
 
-    /// The notification planned in the same commit as this root's reminder, if it has messages left to publish.
+    /// The notification planned with this root's reminder, if it has messages to publish.
     pub async fn pending_combined_run(&self, root_id: &str) -> Result<Option<String>, StoreError> {
         let found = sqlx::query_scalar(
             "SELECT job_id FROM job_runs WHERE root_id = $1 AND stream_seq = $2 AND children_pending",
@@ -105,7 +105,7 @@ impl Store {
 
     /// Records that all children of these runs are published.
     pub async fn children_published(&self, job_ids: &[String]) -> Result<Vec<()>, StoreError> {
-        // Without waiting for the disk. If a crash loses the record, reconciliation finds it out.
+        // Without waiting for the disk. If a crash loses the record, reconciliation repairs it.
         let statement = sqlx::query(
             "WITH soon AS (SELECT set_config('synchronous_commit', 'off', true)), \
              gone AS (DELETE FROM job_children WHERE job_id = ANY($1)) \
@@ -115,7 +115,7 @@ impl Store {
         Ok(vec![(); job_ids.len()])
     }
 
-    /// Runs whose children have been pending since before `before`.
+    /// Runs with children pending since before `before`.
     pub async fn runs_with_old_children(&self, before: DateTime<Utc>) -> Result<Vec<String>, StoreError> {
         let ids = sqlx::query_scalar(
             "SELECT job_id FROM job_runs WHERE children_pending AND updated_at < $1 ORDER BY updated_at LIMIT 1000",

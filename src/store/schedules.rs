@@ -1,4 +1,4 @@
-//! `schedules`: saved schedules, and when each is next due.
+//! `schedules`: saved schedules.
 
 mod types;
 
@@ -17,7 +17,7 @@ use super::{
 static SAVE_SCHEDULE: NamedSql = NamedSql::new(include_str!("sql/save_schedule.sql"));
 static ADVANCE_SCHEDULES: NamedSql = NamedSql::new(include_str!("sql/advance_schedules.sql"));
 
-/// The NOTIFY channel for changes of schedules.
+/// NOTIFY channel for changes of schedules.
 pub const CHANGED: &str = "carebell_schedules";
 
 rows! {
@@ -33,10 +33,10 @@ rows! {
     }
 }
 
-/// Due schedules, locked for this scheduler. Dropping it leaves them unchanged.
+/// Due schedules, locked for this scheduler. Dropping it changes nothing.
 pub struct DueSchedules {
     transaction: Transaction<'static, Postgres>,
-    /// The schedules.
+    /// Schedules.
     pub rows: Vec<ScheduleRow>,
 }
 
@@ -45,8 +45,8 @@ const COLUMNS: &str = "id, name, kind, lane, payload, expression, zone, gap, fol
     missed_count, last_note, created_at, created_by, changed_at, changed_by";
 
 impl Store {
-    /// Saves a schedule and records it in the audit log. With `replace`, a schedule of that name is replaced; it keeps its
-    /// id and its counts. Answers whether it was saved.
+    /// Saves a schedule and audits it. With `replace`, one of that name is replaced but keeps its id and counts.
+    /// Answers whether it was saved.
     pub async fn save_schedule(
         &self,
         id: &str,
@@ -64,7 +64,7 @@ impl Store {
         Ok(saved)
     }
 
-    /// Pauses or resumes a schedule. Answers whether it exists.
+    /// Pauses or resumes a schedule. False if there is none.
     pub async fn pause_schedule(
         &self,
         name: &str,
@@ -92,7 +92,7 @@ impl Store {
         Ok(true)
     }
 
-    /// Deletes a schedule. Answers whether it existed.
+    /// Deletes a schedule. False if there was none.
     pub async fn delete_schedule(&self, name: &str, act: &AuditEntry) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let deleted =
@@ -105,7 +105,7 @@ impl Store {
         Ok(true)
     }
 
-    /// One schedule, by name.
+    /// The schedule of this name.
     pub async fn schedule(&self, name: &str) -> Result<Option<ScheduleRow>, StoreError> {
         let row = sqlx::query(sqlx::AssertSqlSafe(format!("SELECT {COLUMNS} FROM schedules WHERE name = $1")))
             .bind(name)
@@ -114,15 +114,14 @@ impl Store {
         row.as_ref().map(read).transpose()
     }
 
-    /// The schedules of one owner or of all, ordered by name.
+    /// Schedules of one owner or all, by name.
     pub async fn schedules(&self, owner: Option<&str>) -> Result<Vec<ScheduleRow>, StoreError> {
         let text = format!("SELECT {COLUMNS} FROM schedules WHERE $1::text IS NULL OR owner = $1 ORDER BY name");
         let rows = sqlx::query(sqlx::AssertSqlSafe(text)).bind(owner).fetch_all(&self.pool).await?;
         rows.iter().map(read).collect()
     }
 
-    /// Locks due schedules, the longest due first. Skips those locked by another scheduler, those in `without`, and those
-    /// not in `only` if it is given.
+    /// Locks due schedules, longest due first. Skips those locked by another scheduler, in `without`, or not in `only`.
     pub async fn due_schedules(
         &self,
         now: DateTime<Utc>,
@@ -146,7 +145,7 @@ impl Store {
         Ok(DueSchedules { transaction, rows })
     }
 
-    /// When the next schedule is due: of all, and of all but those in `without`.
+    /// When the next schedule is due.
     pub async fn next_schedule(&self, without: &[String]) -> Result<NextDue, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT min(due_at) FROM schedules WHERE NOT paused AND due_at IS NOT NULL) AS all_due, \
@@ -160,7 +159,7 @@ impl Store {
 }
 
 impl DueSchedules {
-    /// Moves schedules to their next instants. Those not named stay due.
+    /// Moves schedules to their next instants. Others stay due.
     pub async fn advance(mut self, advances: &[Advance]) -> Result<(), StoreError> {
         advance(advances)?.execute(&mut *self.transaction).await?;
         self.transaction.commit().await?;
@@ -217,7 +216,7 @@ fn advance(advances: &[Advance]) -> Result<Statement<'_>, StoreError> {
     ADVANCE_SCHEDULES.bind().rows("advances", rows).statement()
 }
 
-/// Records the action in the audit log and wakes the schedulers.
+/// Audits the action and wakes the schedulers.
 async fn announce(transaction: &mut Transaction<'_, Postgres>, act: &AuditEntry) -> Result<(), StoreError> {
     audit::insert(transaction, std::slice::from_ref(act)).await?;
     sqlx::query("SELECT pg_notify($1, '')").bind(CHANGED).execute(&mut **transaction).await?;

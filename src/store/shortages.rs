@@ -7,8 +7,7 @@ use sqlx::{PgConnection, Row};
 use super::{commit::Commit, error::StoreError};
 use crate::plan::Shortage;
 
-/// Opens and closes shortages. Answers the jobs whose shortage another job has reported, after turning their runs into
-/// skipped ones.
+/// Opens and closes shortages. Turns runs whose shortage another job has reported into skipped ones, and answers these.
 pub(super) async fn record_shortages(
     connection: &mut PgConnection,
     commits: &[&Commit],
@@ -22,8 +21,8 @@ pub(super) async fn record_shortages(
             None => {}
         }
     }
-    // Opened first: a job that found a shortage before it was over belongs to the old one. Groups with opposite findings
-    // on the same medications can deadlock. Postgres then refuses one of them, and it is tried again.
+    // Opened first: a job that found a shortage before it was over belongs to the old one. Groups with opposite
+    // findings can deadlock; Postgres refuses one, which is tried again.
     let taken = open_shortages(connection, &found).await?;
     close_shortages(connection, &over).await?;
     Ok(taken)
@@ -41,8 +40,8 @@ async fn open_shortages(
     for (commit, medication_id, refill_at) in found {
         first.entry(medication_id.as_str()).or_insert((commit, refill_at));
     }
-    // A shortage passes to the next job if its notification came to nothing. The update locks the existing row, so the
-    // owner read is the current one.
+    // A shortage passes to the next job if its notification came to nothing. The update locks the row, so the owner
+    // read is current.
     let rows = sqlx::query(
         "INSERT INTO refill_shortages AS s (medication_id, refill_at, job_id, opened_at) \
          SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[]) \
@@ -79,7 +78,7 @@ async fn open_shortages(
     Ok(taken)
 }
 
-/// Closes shortages, each only if it is still the one that was seen.
+/// Closes shortages that are still the ones that were seen.
 async fn close_shortages(connection: &mut PgConnection, over: &[(&str, &str)]) -> Result<(), StoreError> {
     if over.is_empty() {
         return Ok(());

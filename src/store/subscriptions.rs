@@ -1,4 +1,4 @@
-//! `push_subscriptions`: the browsers of users.
+//! `push_subscriptions`: browsers of users.
 
 use chrono::{DateTime, Utc};
 use sqlx::Row;
@@ -8,16 +8,16 @@ use super::{database::Store, error::StoreError};
 /// Counts of subscriptions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Orphans {
-    /// Subscriptions whose user does not exist.
+    /// Those whose user does not exist.
     pub orphans: i64,
-    /// All subscriptions.
+    /// All of them.
     pub subscriptions: i64,
-    /// Whether there is any user at all.
+    /// Whether any user exists.
     pub has_users: bool,
 }
 
 impl Store {
-    /// Counts all subscriptions, and those created before `before` whose user does not exist.
+    /// Counts subscriptions, and those created before `before` whose user does not exist.
     pub async fn count_orphaned_subscriptions(&self, before: DateTime<Utc>) -> Result<Orphans, StoreError> {
         let row = sqlx::query(
             "SELECT (SELECT count(*) FROM push_subscriptions) AS subscriptions, EXISTS (SELECT FROM users) AS has_users, \
@@ -34,7 +34,7 @@ impl Store {
         })
     }
 
-    /// Ids of at most `most` subscriptions created before `before` whose user does not exist.
+    /// At most `most` ids of subscriptions created before `before` whose user does not exist.
     pub async fn orphaned_subscriptions(&self, before: DateTime<Utc>, most: i64) -> Result<Vec<String>, StoreError> {
         let ids = sqlx::query_scalar(
             "SELECT s.id FROM push_subscriptions s WHERE s.created_at < $1 \

@@ -1,7 +1,5 @@
 //! Metrics of a worker. Recording takes a few atomic additions on prepared handles; only reasons are looked up by
-//! label.
-//!
-//! No other file names `prometheus`.
+//! label. No other file names `prometheus`.
 
 use std::{
     collections::BTreeMap,
@@ -31,7 +29,7 @@ pub const NO_LANE: &str = "none";
 /// Classes of answers in `carebell_deliveries_total`.
 pub const ANSWERS: [&str; 7] = ["accepted", "later", "retry", "down", "unknown", "permanent", "gone"];
 
-/// All metrics of one process. Cheap to clone.
+/// Metrics of one process. Cheap to clone.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
@@ -76,12 +74,12 @@ pub struct GroupMetrics(Histogram);
 #[derive(Clone, Debug)]
 pub struct CallbackMetrics(Counter);
 
-/// Load of one queue, as the server reports it.
+/// Load of one queue, from the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueState {
-    /// Messages not delivered yet.
+    /// Undelivered messages.
     pub waiting: u64,
-    /// Messages delivered and not settled.
+    /// Delivered, unsettled messages.
     pub in_flight: u64,
     /// Open pulls.
     pub pulls: u64,
@@ -113,7 +111,7 @@ impl Metrics {
         metrics
     }
 
-    /// The handles of a queue.
+    /// Handles of a queue.
     #[must_use]
     pub fn queue(&self, queue: Queue) -> QueueMetrics {
         let labels = labels(queue);
@@ -139,13 +137,13 @@ impl Metrics {
         }
     }
 
-    /// The handle of a group.
+    /// Handle of a group.
     #[must_use]
     pub fn group(&self, name: &str) -> GroupMetrics {
         GroupMetrics(self.histogram(Metric::GroupSize, &[name]))
     }
 
-    /// The handle of callbacks with one fate.
+    /// Handle of callbacks with one fate.
     #[must_use]
     pub fn callbacks(&self, fate: &str) -> CallbackMetrics {
         CallbackMetrics(self.counter(Metric::Callbacks, &[fate]))
@@ -175,7 +173,7 @@ impl Metrics {
         self.set_or_remove(metric, &[], depth.map(count));
     }
 
-    /// All metrics in Prometheus text format 0.0.4.
+    /// Prometheus text format 0.0.4.
     #[must_use]
     pub fn text(&self, present: &Present) -> String {
         let filling = self.0.filling.lock().unwrap_or_else(PoisonError::into_inner);
@@ -189,7 +187,6 @@ impl Metrics {
     }
 
     fn fill(&self, present: &Present) {
-        // Removes breakers that no longer exist.
         if let Family::Gauge(breakers) = self.family(Metric::BreakerState) {
             breakers.reset();
         }
@@ -275,7 +272,7 @@ impl fmt::Debug for Metrics {
 }
 
 impl QueueMetrics {
-    /// Counts a message that was begun, with its time in the queue if it is the first delivery.
+    /// Counts a message, with its time in the queue on the first delivery.
     pub fn begun(&self, waited: Option<Duration>) {
         self.consumed.inc();
         if let Some(waited) = waited {
@@ -298,7 +295,7 @@ impl QueueMetrics {
 }
 
 impl ProviderMetrics {
-    /// Counts an answer of one of the classes [`ANSWERS`].
+    /// Counts an answer of a class in [`ANSWERS`].
     pub fn answered(&self, class: &str, took: Duration) {
         self.duration.observe(took.as_secs_f64());
         if let Some((_, counter)) = self.answers.iter().find(|(answer, _)| *answer == class) {
@@ -320,9 +317,9 @@ impl CallbackMetrics {
         self.0.inc();
     }
 
-    /// The count so far.
     #[must_use]
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "only `add` changes it")]
+    /// The count so far.
     pub fn count(&self) -> u64 {
         self.0.get() as u64
     }

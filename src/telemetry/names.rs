@@ -1,4 +1,4 @@
-//! Every metric. A test compares `docs/METRICS.md` with this file.
+//! Every metric. A test compares `docs/METRICS.md`.
 //!
 //! Names follow OpenTelemetry's messaging conventions in Prometheus form, else begin with `carebell_`. Process metrics
 //! are named as in Prometheus client libraries.
@@ -77,17 +77,17 @@ pub enum Metric {
 /// Description of a metric.
 #[derive(Clone, Copy, Debug)]
 pub struct Spec {
-    /// Its name.
+    /// Name.
     pub name: &'static str,
-    /// Its type.
+    /// Type.
     pub r#type: Type,
-    /// Its unit.
+    /// Unit.
     pub unit: Unit,
-    /// Label names. Values are bounded by configuration and code, and never personal.
+    /// Label names. Values are bounded and never personal.
     pub labels: &'static [&'static str],
     /// Upper bounds of a histogram's buckets.
     pub buckets: &'static [f64],
-    /// Its meaning in one sentence.
+    /// Meaning.
     pub help: &'static str,
 }
 
@@ -122,7 +122,7 @@ const fn histogram(
 }
 
 impl Metric {
-    /// All of them, in order of declaration.
+    /// In order of declaration.
     pub const ALL: [Self; 31] = [
         Self::Consumed,
         Self::ProcessDuration,

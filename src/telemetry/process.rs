@@ -1,11 +1,9 @@
-//! Resource use of this process, from `/proc/self`. Linux only.
-
 use std::fs;
 
 /// Ticks per second in `/proc`, the same on all current machines.
 const TICKS: f64 = 100.0;
 
-/// Resource use of a process.
+/// Resource use of this process. Linux only.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Process {
     /// Processor time in seconds.

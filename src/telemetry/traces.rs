@@ -1,9 +1,7 @@
 //! Traces: one tree of spans for a job's publisher, runs, messages and requests to providers.
 //!
-//! Sampling is decided before any span exists, by the message's flag and the sampler. An unsampled message costs a look
-//! at two bytes. The context is stored with each job as text ([`context`]), so it survives a crash.
-//!
-//! Only this module names `opentelemetry`.
+//! Sampling is decided before any span exists. An unsampled message costs a look at two bytes. The context is stored
+//! with each job as text ([`context`]), so it survives a crash. Only this module names `opentelemetry`.
 
 pub mod context;
 mod export;
@@ -36,13 +34,12 @@ struct Traces {
     spans: Option<(SdkTracerProvider, SdkTracer)>,
 }
 
-/// One per process.
 static TRACES: OnceLock<Traces> = OnceLock::new();
 
 /// Sets up traces once per process, within a Tokio runtime.
 ///
 /// # Errors
-/// If the exporter's configuration is invalid. The error shows no secrets.
+/// The exporter's configuration is invalid. Shows no secrets.
 pub fn init(settings: &Settings) -> Result<(), String> {
     let spans = match &settings.export {
         None => None,
@@ -57,7 +54,7 @@ pub fn init(settings: &Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Exports the remaining spans within `limit`. Later spans are lost.
+/// Exports the remaining spans within `limit`. Loses later ones.
 pub async fn close(limit: Duration) {
     let Some((provider, _)) = TRACES.get().and_then(|traces| traces.spans.as_ref()) else { return };
     let provider = provider.clone();
@@ -74,13 +71,12 @@ pub fn lost() -> [(&'static str, u64); 2] {
     [("queue_full", counts.dropped.load(Ordering::Relaxed)), ("not_exported", counts.refused.load(Ordering::Relaxed))]
 }
 
-/// Whether to read the contexts of messages.
+/// Whether to read contexts of messages.
 #[must_use]
 pub fn propagates() -> bool {
     TRACES.get().is_none_or(|traces| traces.propagate)
 }
 
-/// Whether spans are recorded at all.
 fn is_on() -> bool {
     TRACES.get().is_some_and(|traces| traces.spans.is_some())
 }

@@ -113,7 +113,7 @@ async fn a_job_that_is_held_is_one_line() {
     let held = |line: &Value| line["job"] == "dose" && line["message"].as_str().unwrap().starts_with("held");
     world.eventually("it is held", async || lines(&worker).iter().any(held).then_some(())).await;
     // Jobs look again each second. Three failures of the scheduler take longer.
-    let failures = |line: &&Value| line["message"].as_str().unwrap().starts_with("the care tables cannot be looked at");
+    let failures = |line: &&Value| line["message"].as_str().unwrap().starts_with("the care tables cannot be read");
     world
         .eventually("seconds have passed", async || (lines(&worker).iter().filter(failures).count() >= 3).then_some(()))
         .await;

@@ -412,7 +412,10 @@ async fn what_cannot_be_is_refused() {
     for later in [["--delay", "5m"], ["--at", &at]] {
         let args = [&["publish", "maintenance.prune", "--json", "{}"], &later[..]].concat();
         let (well, _, error) = carebell(&world, &args, &[]).await;
-        assert!(!well && error.contains("maintenance.prune cannot be delayed: schedule it with `carebell schedules add`"), "{error}");
+        assert!(
+            !well && error.contains("maintenance.prune cannot be delayed: schedule it with `carebell schedules add`"),
+            "{error}"
+        );
     }
     let (well, said, error) = carebell(&world, &["publish", "maintenance.prune", "--json", "{}"], &[]).await;
     assert!(well && said.contains("to jobs.maintenance.prune"), "{said}{error}");

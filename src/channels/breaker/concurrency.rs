@@ -1,5 +1,3 @@
-//! Limits the sends in flight to one provider.
-
 use std::{
     sync::atomic::{AtomicBool, Ordering::Relaxed},
     time::Duration,
@@ -13,10 +11,10 @@ use tokio::{
 /// Limit of concurrent sends to one provider.
 #[derive(Clone, Copy, Debug)]
 pub struct Concurrency {
-    /// Sends in flight at once.
+    /// Most sends in flight.
     pub limit: usize,
-    /// How long a further send waits for a permit, holding one of its queue. It doesn't wait if the last waiter gave
-    /// up, or if the last send took longer than this, so that a slow provider can't hold up the queue.
+    /// How long a send waits for a permit, holding one of its queue. It doesn't wait if the last waiter gave up or the
+    /// last send took longer than this, so that a slow provider can't hold up the queue.
     pub wait: Duration,
 }
 
@@ -25,12 +23,11 @@ impl Concurrency {
     pub const UNLIMITED: Self = Self { limit: usize::MAX, wait: Duration::from_secs(1) };
 }
 
-/// The permits of one provider.
 #[derive(Debug)]
 pub(super) struct Permits {
     free: Semaphore,
     wait: Duration,
-    /// Whether waiting for a permit is worthwhile.
+    /// Whether waiting is worthwhile.
     is_quick: AtomicBool,
 }
 
@@ -49,7 +46,6 @@ impl Permits {
         Self { free, wait, is_quick: AtomicBool::new(true) }
     }
 
-    /// Takes a permit. Waits for one if the provider is quick.
     pub(super) async fn take(&self) -> Option<Permit<'_>> {
         let wait = if self.is_quick.load(Relaxed) { self.wait } else { Duration::ZERO };
         if let Ok(Ok(permit)) = timeout(wait, self.free.acquire()).await {

@@ -1,11 +1,9 @@
-//! Thresholds of a circuit breaker.
-
 use std::time::Duration;
 
 /// When a breaker opens, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct BreakerPolicy {
-    /// Period over which sends are counted. As two halves are kept, it covers between half and all of it.
+    /// Period over which sends are counted. Two halves are kept, so it covers between half and all of it.
     pub window: Duration,
     /// Minimum sends for judging by share.
     pub least: u32,

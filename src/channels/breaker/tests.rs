@@ -1,5 +1,3 @@
-//! Opening, probing and closing, and the limit of sends in flight.
-
 use proptest::prelude::*;
 
 use super::*;

@@ -1,5 +1,3 @@
-//! Counts the recent sends to a provider.
-
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::BreakerPolicy;
@@ -15,7 +13,7 @@ pub enum ProviderHealth {
     Silent,
 }
 
-/// Sends in this half of the window and in the previous one.
+/// Sends in this half of the window and the previous one.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
     since: DateTime<Utc>,
@@ -30,7 +28,6 @@ impl Counts {
         Self { since, sends: [0; 2], failures: [0; 2], failing_in_a_row: 0, silent_in_a_row: 0 }
     }
 
-    /// Starts a new half if the current one is over.
     pub fn roll(&mut self, half: TimeDelta, now: DateTime<Utc>) {
         let age = now - self.since;
         if age >= half * 2 || age < TimeDelta::zero() {

@@ -1,6 +1,6 @@
-//! Judges the replies of a mail server (RFC 5321 §4.2, RFC 3463).
+//! Judges replies of a mail server (RFC 5321 §4.2, RFC 3463).
 //!
-//! A server's text may repeat the address or subject, so only the code, the enhanced code and the command are kept.
+//! Only the code, the enhanced code and the command are kept: texts may repeat the address or subject.
 
 use std::{fmt, time::Duration};
 
@@ -81,9 +81,9 @@ pub struct Reply {
     code: u16,
     /// Enhanced code (RFC 2034), if it agrees with the code.
     enhanced: Option<(u16, u16)>,
-    /// The text is not about the recipient.
+    /// Not about the recipient.
     elsewhere: bool,
-    /// The text says that the mailbox doesn't exist.
+    /// Says that the mailbox doesn't exist.
     names_the_mailbox: bool,
 }
 
@@ -119,7 +119,6 @@ impl Reply {
     }
 }
 
-/// `550 5.1.1`
 impl fmt::Display for Reply {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.code)?;
@@ -179,8 +178,8 @@ impl Trouble {
         let why = self.in_short();
         match self {
             Self::Refused { step, reply } => judge(step, reply, why),
-            // Applies even after the final dot, when the mail may have been accepted: a resent mail has the same
-            // Message-ID, so it is shown once. Hence an outage burns no attempt.
+            // Even after the final dot, when the mail may have been accepted: a resent mail has the same Message-ID, so
+            // it is shown once. Hence an outage burns no attempt.
             Self::Lost { .. } => Answer::Down { why, after: None, timed_out: false },
             Self::Silent { .. } => Answer::Down { why, after: None, timed_out: true },
             Self::NoSmtpUtf8 => Answer::Permanent { why },
@@ -194,8 +193,7 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
     }
     let down = |why| Answer::Down { why, after: None, timed_out: false };
     match (step, reply.code) {
-        // Affects every mail. A changed password is ours to fix, so deliveries wait for the breaker, and the errors
-        // name the cause.
+        // Affects every mail. A changed password is ours to fix, so deliveries wait for the breaker.
         (Step::Connect | Step::Auth, _) | (_, 421) => down(why),
         _ if reply.wants_another_user() => down(why),
         // This mail's own fault: too large, or an unknown parameter.
@@ -223,8 +221,7 @@ pub fn accepted(text: &str) -> Answer {
     Answer::Accepted { answer: "250".into(), provider_id: queue_id(text) }
 }
 
-/// The server's queue id: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`, `Ok 010201`. The format is free, so only plausible
-/// ids are taken.
+/// The server's queue id: `2.0.0 Ok: queued as 4XyZ`, `OK id=1tA-0`, `Ok 010201`. Only plausible ids are taken.
 fn queue_id(text: &str) -> Option<String> {
     let lower = text.to_ascii_lowercase();
     let behind = |word: &str| lower.find(word).map(|at| &text[at + word.len()..]);

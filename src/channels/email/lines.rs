@@ -2,7 +2,7 @@
 //!
 //! lettre (as of 0.11.23) keeps bytes read beyond a reply when TLS begins. An attacker on the path could append
 //! plaintext to the STARTTLS reply, and lettre would take it for replies inside TLS (CVE-2011-0411 is the same fault in
-//! servers). Reading bytewise buffers nothing, so injected bytes break the handshake.
+//! servers). Without a buffer, injected bytes break the handshake.
 
 use std::{
     io,

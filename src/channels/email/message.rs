@@ -1,4 +1,4 @@
-//! Writes a mail: headers, and the text as plain text and HTML (RFC 2046 §5.1.4).
+//! Writes a mail as plain text and HTML (RFC 2046 §5.1.4).
 //!
 //! Every send of a delivery has the same date and `Message-ID`, so mail programs show duplicates once.
 
@@ -45,7 +45,7 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// Fails only if a template is malformed, which a test rules out.
+    /// Fails only if a template is malformed, which a test excludes.
     pub fn new(from: Mailbox, app_url: Option<Url>) -> Result<Self, minijinja::Error> {
         let mut templates = Environment::new();
         templates.set_auto_escape_callback(|name| if name == HTML { AutoEscape::Html } else { AutoEscape::None });
@@ -130,7 +130,7 @@ fn breaks(c: char) -> bool {
     c.is_control() || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Date of planning. Header dates end in 9999.
+/// Date of planning, up to 9999.
 fn date(parcel: &Parcel<'_>) -> SystemTime {
     const LAST: u64 = 253_402_300_799;
     let seconds = u64::try_from(parcel.created_at.timestamp()).unwrap_or(0).min(LAST);
@@ -198,7 +198,6 @@ mod tests {
         writer.write(&parcel(content, locale), &"ana@example.org".parse().unwrap()).unwrap()
     }
 
-    /// Subject, text and HTML, parsed by another library.
     fn read(message: &str) -> (String, String, String) {
         let mail = MessageParser::new().parse(message.as_bytes()).unwrap();
         assert_eq!((mail.parts.len(), mail.text_body_count(), mail.html_body_count()), (3, 1, 1), "{message}");

@@ -1,10 +1,8 @@
 //! E-mail: one delivery is one mail to one address, by SMTP (RFC 5321) over TLS.
 //!
-//! `message.rs` writes the mail (templates `message.txt` and `message.html`). `server.rs` hands it to a server of
-//! `SMTP_URL`, over a connection from `pool.rs`. `answer.rs` judges the reply. A second server takes over while the
-//! first one's breaker is open.
-//!
-//! A mail that is sent again is identical to the byte.
+//! `message.rs` writes the mail, `server.rs` hands it to a server of `SMTP_URL` over a connection from `pool.rs`, and
+//! `answer.rs` judges the reply. A second server takes over while the first one's breaker is open. A resent mail is
+//! identical to the byte.
 //!
 //! Addresses, subjects, texts, passwords and server texts (which may repeat them) never leave this module. Its errors
 //! show codes, and it logs nothing.
@@ -56,7 +54,7 @@ impl Email {
         Ok(Self { writer, servers })
     }
 
-    /// Checks each server without sending a mail. Returns their names, with an error if unreachable.
+    /// Checks each server without a mail. Returns names, with an error if unreachable.
     pub async fn reach(&self) -> Vec<(String, Option<String>)> {
         join_all(self.servers.iter().map(async |server| {
             let failed = server.reach(REACH_TIMEOUT).await.err();

@@ -1,8 +1,8 @@
 //! Idle SMTP connections.
 //!
 //! lettre's pool takes a connection back from an abandoned send, so the next mail would read the previous replies.
-//! Sends must be abandoned, since lettre limits only the time for connecting
-//! (<https://github.com/lettre/lettre/issues/1027>). Here a send owns its connection, and returns it only at its end.
+//! Sends must be abandoned, since lettre limits only connecting (<https://github.com/lettre/lettre/issues/1027>). Here
+//! a send owns its connection, and returns it only at its end.
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 /// Servers close idle connections after five minutes (RFC 5321 §4.5.3.2.7), firewalls sooner.
 const KEPT_FOR: Duration = Duration::from_mins(1);
 
-/// Covers both queues of a process.
+/// For both queues of a process.
 const MOST_KEPT: usize = 20;
 
 const QUIT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,7 +53,7 @@ impl Pool {
         self.kept().connections.clear();
     }
 
-    /// Removes expired connections. Also returns whether any are left to watch.
+    /// Removes expired connections. Also answers whether any are left.
     fn take_old(&self) -> (Vec<AsyncSmtpConnection>, bool) {
         let mut kept = self.kept();
         let fresh = kept.connections.partition_point(|(since, _)| since.elapsed() >= KEPT_FOR);

@@ -1,5 +1,3 @@
-//! [`Sender`] for e-mail.
-
 use std::borrow::Cow;
 
 use futures::{FutureExt, future::BoxFuture};
@@ -20,7 +18,6 @@ impl Sender for Email {
         AfterUnknown::SendAgain
     }
 
-    /// Host of a server in `SMTP_URL`.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         if to(parcel).is_err() {
             return (rank == 0).then_some(Cow::Borrowed(NOBODY));
@@ -55,7 +52,7 @@ impl Sender for Email {
     }
 }
 
-/// The recipient. An invalid address is an error that gets it marked, so it isn't tried with each mail.
+/// An invalid address is an error that gets it marked, so it isn't tried with each mail.
 fn to(parcel: &Parcel<'_>) -> Result<lettre::Address, String> {
     let Address::Plain(address) = parcel.address else { return Err("the address is not an e-mail address".into()) };
     settings::address(address).map_err(|why| format!("the address {why}"))

@@ -30,7 +30,7 @@ use crate::channels::SettingsError;
 /// Limit for connecting, TLS and authentication.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Limit for a kept connection to prove itself alive: a firewall that forgot it drops everything.
+/// A firewall that forgot a kept connection drops everything.
 const RESET_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Both send the password itself: only over TLS, or to this machine.
@@ -61,7 +61,7 @@ enum Tls {
 }
 
 impl Server {
-    /// Connects to nothing. `name` is used in the ledger; `limit` bounds one mail.
+    /// Connects to nothing. `limit` bounds one mail.
     pub fn new(
         server: &SmtpServer,
         name: String,
@@ -123,7 +123,7 @@ impl Server {
             if ask(&mut connection, Step::Connect, patience, Rset, &[250]).await.is_ok() {
                 return Ok(connection);
             }
-            // The server restarted, or a firewall dropped us, so the others are dead too.
+            // The server restarted, or a firewall dropped us: the others are dead too.
             self.pool.clear();
         }
         self.open(until).await
@@ -230,7 +230,7 @@ fn expect(step: Step, response: Response, expected: &[u16]) -> Result<Response, 
     Err(Trouble::Lost { step, why: "the server's replies are out of order".into() })
 }
 
-/// Classifies lettre's error without its text, which may hold an address.
+/// Without lettre's text, which may hold an address.
 fn trouble(step: Step, error: &Error) -> Trouble {
     if let Some(code) = error.status() {
         let text = error.source().map(ToString::to_string).unwrap_or_default();

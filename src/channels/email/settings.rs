@@ -1,5 +1,3 @@
-//! Settings of the channel. Errors name the variable to fix.
-
 use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
 
 use lettre::{Address, message::Mailbox};
@@ -9,7 +7,7 @@ use url::{Host, Url};
 use crate::channels::SettingsError;
 
 /// Default limit of one mail. Ends before the queues' timeout of 30 s, which would tell nothing about the server. (RFC
-/// 5321 §4.5.3.2 recommends minutes; a job can't wait that long.)
+/// 5321 §4.5.3.2 recommends minutes, too long for a job.)
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
 const MOST_SERVERS: usize = 2;
@@ -19,16 +17,16 @@ const LONGEST_ADDRESS: usize = 254;
 
 const LONGEST_NAME: usize = 100;
 
-/// Settings of the e-mail channel.
+/// Settings of the e-mail channel. Errors name the variable to fix.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// `SMTP_URL`: the server, and its fallback if there is one.
+    /// `SMTP_URL`: the server, and perhaps a fallback.
     pub servers: Vec<SmtpServer>,
     /// `SMTP_FROM`: the sender.
     pub from: Mailbox,
     /// `SMTP_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `APP_URL`: base of relative links. Without it, they are left out.
+    /// `APP_URL`: base of relative links, which are left out without it.
     pub app_url: Option<Url>,
     /// Limit of one mail: connecting, authentication and all replies.
     pub timeout: Duration,
@@ -54,7 +52,7 @@ pub enum Security {
     Tls,
     /// Mandatory STARTTLS (RFC 3207): `smtp://`.
     StartTls,
-    /// None, allowed only to this machine: `smtp://127.0.0.1?tls=none`.
+    /// None, only to this machine: `smtp://127.0.0.1?tls=none`.
     None,
 }
 
@@ -147,7 +145,7 @@ fn host(url: &Url) -> Option<String> {
     match url.host()? {
         Host::Ipv4(address) => Some(address.to_string()),
         Host::Ipv6(address) => Some(address.to_string()),
-        // `url` has not validated the host, since it doesn't know the scheme.
+        // Not validated by `url`, which doesn't know the scheme.
         Host::Domain(name) => match Host::parse(name).ok()? {
             Host::Domain(name) => Some(name.trim_end_matches('.').to_owned()).filter(|name| !name.is_empty()),
             other => Some(other.to_string()),
@@ -197,8 +195,8 @@ fn unquoted(name: &str) -> String {
     inner.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
-/// Reads an address. An internationalised domain becomes ASCII (RFC 5891). The error ends a sentence, and doesn't
-/// repeat the address.
+/// Reads an address; an internationalised domain becomes ASCII (RFC 5891). The error ends a sentence without the
+/// address.
 pub(super) fn address(text: &str) -> Result<Address, &'static str> {
     if text.len() > LONGEST_ADDRESS {
         return Err("is longer than 254 bytes");

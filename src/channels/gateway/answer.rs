@@ -79,7 +79,6 @@ fn permanent(said: &str) -> Answer {
     Answer::Permanent { why: format!("refuses the message ({said})") }
 }
 
-/// Twilio's codes of unusable numbers.
 pub fn gone(code: u64) -> Option<&'static str> {
     match code {
         // Invalid 'To' number; not valid for a call; not a mobile number.
@@ -89,7 +88,6 @@ pub fn gone(code: u64) -> Option<&'static str> {
     }
 }
 
-/// Whether this is a plausible message id.
 pub fn is_id(text: &str) -> bool {
     (1..=LONGEST_ID).contains(&text.len())
         && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte))

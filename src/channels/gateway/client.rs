@@ -1,5 +1,3 @@
-//! HTTP client of the providers.
-
 use std::{path::Path, time::Duration};
 
 use reqwest::{
@@ -22,7 +20,7 @@ const CA_FILE: &str = "PROVIDER_CA_FILE";
 /// Limit of a reachability check.
 const REACH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Shorter than servers keep idle connections: a request may be lost on one that is closing.
+/// Shorter than servers keep idle connections: a request may be lost on a closing one.
 const POOL_IDLE: Duration = Duration::from_secs(20);
 
 const VERSION: &str = "2010-04-01";
@@ -39,17 +37,17 @@ pub struct Reply {
     pub body: Vec<u8>,
 }
 
-/// No response. The texts repeat nothing of the request.
+/// No response. Texts repeat nothing of the request.
 #[derive(Debug)]
 pub enum NoReply {
-    /// The request certainly didn't go out: no host, connection or TLS.
+    /// Certainly not sent: no host, connection or TLS.
     NotSent { why: String, timed_out: bool },
-    /// At least part of the request went out.
+    /// At least part of it was sent.
     Lost(String),
 }
 
 impl Client {
-    /// `limit` bounds one request including its response; connecting may take 5 s of it.
+    /// `limit` bounds one request with its response; connecting may take 5 s of it.
     pub fn new(ca_file: Option<&Path>, limit: Duration) -> Result<Self, SettingsError> {
         let roots = ca_file.map(|file| roots(CA_FILE, file)).transpose()?.unwrap_or_default();
         let http = to_provider(roots)
@@ -80,8 +78,8 @@ impl Client {
         Ok(reply(response).await)
     }
 
-    /// Whether a provider seems healthy. 404, 405 and 501 only mean that this resource is missing. A refused account
-    /// loses no messages. So only failures and silence count.
+    /// Whether a provider seems healthy. Only failures and silence count: 404, 405 and 501 mean a missing resource, and
+    /// a refused account loses no messages.
     pub async fn is_well(&self, account: &Account) -> bool {
         self.look(account).await.is_ok_and(|status| !is_failure(status))
     }

@@ -7,10 +7,10 @@
 //! 3. posts it (`client.rs`), with a status callback URL if there is a `PUBLIC_URL`;
 //! 4. judges the response (`answer.rs`).
 //!
-//! A [`Receiver`] checks status callbacks (`receiver.rs`, `signature.rs`).
+//! A [`Receiver`] checks status callbacks.
 //!
-//! Numbers, texts and tokens never leave this module. Its errors hold at most an HTTP status and the provider's numeric
-//! code, and it logs nothing.
+//! Numbers, texts and tokens never leave this module. Its errors hold at most a status and the provider's numeric code,
+//! and it logs nothing.
 
 mod answer;
 mod client;
@@ -47,12 +47,12 @@ pub trait Medium: Send + Sync + 'static {
     fn compose(parcel: &Parcel<'_>, link: Option<&str>) -> Composed;
 }
 
-/// Result of composing a parcel.
+/// A composed request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Composed {
-    /// Form fields beside those common to all channels.
+    /// Form fields of this channel.
     pub fields: Vec<(&'static str, String)>,
-    /// Note for the ledger, beside the provider's answer.
+    /// Note for the ledger.
     pub note: Option<String>,
 }
 
@@ -132,8 +132,8 @@ impl<M: Medium> fmt::Debug for Gateway<M> {
     }
 }
 
-/// Checks each provider without sending. Returns their names, with an error if unreachable. Fails if `PROVIDER_CA_FILE`
-/// is invalid.
+/// Checks each provider without sending. Returns names, with an error if unreachable. Fails if `PROVIDER_CA_FILE` is
+/// invalid.
 pub async fn reach(settings: &Settings) -> Result<Vec<(String, Option<String>)>, SettingsError> {
     let client = Client::new(settings.ca_file.as_deref(), settings.timeout)?;
     let looks = settings.accounts.iter().map(async |account| (account.name.clone(), client.reach(account).await.err()));

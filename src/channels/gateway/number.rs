@@ -1,5 +1,3 @@
-//! Telephone numbers.
-
 /// Whether this is an E.164 number: `+`, then 7 to 15 digits, not beginning with 0. Only a provider knows if it is in
 /// use.
 ///

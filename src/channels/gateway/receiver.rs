@@ -1,11 +1,9 @@
-//! Authenticates and parses status callbacks.
-
 use std::{collections::BTreeMap, fmt};
 
 use super::{PublicUrl, Settings, answer::is_id, signature::is_right};
 use crate::plan::{Channel, Report, Undelivered};
 
-/// Authenticates the status callbacks of all channels.
+/// Authenticates status callbacks.
 #[derive(Clone)]
 pub struct Receiver {
     public_url: PublicUrl,
@@ -16,11 +14,11 @@ pub struct Receiver {
 /// One status callback.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Callback {
-    /// Id of the message or call at the provider.
+    /// Provider's id of the message or call.
     pub provider_id: String,
-    /// Reported outcome.
+    /// Outcome.
     pub report: Report,
-    /// The provider's status and numeric code: `undelivered, error 30003`.
+    /// Status and numeric code: `undelivered, error 30003`.
     pub words: String,
 }
 
@@ -81,7 +79,7 @@ impl fmt::Debug for Receiver {
 }
 
 impl Callback {
-    /// Parses the fields of a callback. The error names the missing or invalid field.
+    /// Parses the fields of a callback.
     pub fn read(channel: Channel, parameters: &[(String, String)]) -> Result<Self, Malformed> {
         let field = |name: &str| parameters.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str());
         let (id, status) = if channel == Channel::Voice {

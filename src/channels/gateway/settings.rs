@@ -1,5 +1,3 @@
-//! Settings of a channel. Errors name the variable to fix.
-
 use std::{fmt, path::PathBuf, time::Duration};
 
 use percent_encoding::percent_decode_str;
@@ -11,25 +9,25 @@ use crate::{
     plan::Channel,
 };
 
-/// Default limit of one request. Two, one per provider, fit into the queues' 30 s.
+/// Default limit of one request. Two fit into the queues' 30 s, one per provider.
 pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// Settings of one channel.
+/// Settings of one channel. Errors name the variable to fix.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The channel.
+    /// Channel.
     pub channel: Channel,
-    /// One or two providers, the preferred one first.
+    /// One or two, the preferred first.
     pub accounts: Vec<Account>,
-    /// Policy for messages whose outcome is unknown.
+    /// Policy for unknown outcomes.
     pub after_unknown: AfterUnknown,
     /// `PROVIDER_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
-    /// `PUBLIC_URL`: where providers reach this process. Without it, no status callbacks are requested.
+    /// `PUBLIC_URL`: where providers reach this process. Without it, no callbacks are requested.
     pub public_url: Option<PublicUrl>,
-    /// `APP_URL`: base of relative links. Without it, they are left out.
+    /// `APP_URL`: base of relative links, which are left out without it.
     pub app_url: Option<Url>,
-    /// Limit of one request, including connecting and the response.
+    /// Limit of one request with connecting and the response.
     pub timeout: Duration,
 }
 
@@ -53,15 +51,15 @@ pub struct Account {
 /// Sender of messages and calls.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// A telephone number, a short code, or up to eleven letters and digits.
+    /// Telephone number, short code, or up to eleven letters and digits.
     From(String),
     /// Id `MG…` of a pool of senders at the provider.
     Service(String),
 }
 
 impl Account {
-    /// Reads an account (`https://AccountSid:AuthToken@api.twilio.com`) and its sender. The error names the malformed
-    /// variable, never its value.
+    /// Reads an account (`https://AccountSid:AuthToken@api.twilio.com`) and its sender. The error names the variable,
+    /// never its value.
     pub fn parse(
         channel: Channel,
         (variable, url): (&'static str, &str),
@@ -131,7 +129,6 @@ impl Origin {
         }
     }
 
-    /// As a form field.
     pub(super) fn field(&self, prefix: &str) -> (&'static str, String) {
         match self {
             Self::From(from) => ("From", format!("{prefix}{from}")),
@@ -145,7 +142,7 @@ impl Origin {
 pub struct PublicUrl(String);
 
 impl PublicUrl {
-    /// Accepts an https URL, optionally with a path, without user, query and fragment.
+    /// An https URL, perhaps with a path, without user, query and fragment.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let url = Url::parse(text).ok().filter(may_be_asked)?;

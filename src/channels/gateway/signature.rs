@@ -42,8 +42,8 @@ pub fn signature(token: &str, url: &str, parameters: &[(String, String)]) -> Str
     STANDARD.encode(hmac::sign(&key(token), &signed(url, parameters)))
 }
 
-/// Verifies a signature in constant time. Some senders add a default port to the signed URL, or drop its port, so both
-/// forms are accepted.
+/// Verifies a signature in constant time, with and without the port: some senders add a default port to the signed URL,
+/// or drop its port.
 pub fn is_right(token: &str, url: &str, parameters: &[(String, String)], signature: &str) -> bool {
     let Ok(signature) = STANDARD.decode(signature) else { return false };
     let key = key(token);
@@ -51,7 +51,6 @@ pub fn is_right(token: &str, url: &str, parameters: &[(String, String)], signatu
     right(url) || other_forms(url).iter().any(|url| right(url))
 }
 
-/// The URL with its port dropped, or with the default port added.
 fn other_forms(url: &str) -> Vec<String> {
     let Some((scheme, rest)) = url.split_once("://") else { return Vec::new() };
     let (place, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));

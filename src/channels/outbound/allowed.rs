@@ -1,5 +1,3 @@
-//! Hosts named by the operator.
-
 use std::fmt;
 
 use url::{Host, Url};
@@ -17,7 +15,7 @@ pub struct AllowedHost {
 }
 
 impl AllowedHost {
-    /// Reads the comma-separated variable; skips blanks and empty parts. The error shows the first invalid part.
+    /// Reads the comma-separated variable. The error shows the first invalid part.
     pub fn list(variable: &'static str, text: &str) -> Result<Vec<Self>, SettingsError> {
         let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
         parts.map(|part| Self::parse(part).ok_or_else(|| broken(variable, part))).collect()

@@ -1,4 +1,4 @@
-//! DNS resolution to public addresses only. The client connects to exactly these, so a second lookup can't differ.
+//! Resolves to public addresses only. The client connects to exactly these, so a second lookup can't differ.
 
 use std::{
     fmt, io,
@@ -54,8 +54,7 @@ impl From<NoPublicAddress> for io::Error {
     }
 }
 
-/// Whether an address is public (IANA's special-purpose registries, RFC 6890). Unwraps IPv6 forms that embed an IPv4
-/// address.
+/// Whether an address is public (IANA's special-purpose registries, RFC 6890). Unwraps embedded IPv4 addresses.
 pub fn is_public(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_public_v4(v4),

@@ -1,5 +1,3 @@
-//! Retry-After (RFC 9110 §10.2.3).
-
 use std::time::Duration;
 
 use chrono::{DateTime, NaiveDateTime, Utc};
@@ -7,7 +5,7 @@ use chrono::{DateTime, NaiveDateTime, Utc};
 /// Longer waits are cut to this.
 const MAX_WAIT: Duration = Duration::from_hours(24);
 
-/// Parses `Retry-After`: seconds, or a date in any of its three forms. Between 1 s and 24 h.
+/// Parses `Retry-After` (RFC 9110 §10.2.3): seconds, or a date in any of three forms. Between 1 s and 24 h.
 pub fn retry_after(value: &str, now: DateTime<Utc>) -> Option<Duration> {
     let value = value.trim();
     let wait = if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

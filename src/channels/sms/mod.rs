@@ -1,7 +1,4 @@
-//! Text messages.
-//!
-//! Phones reassemble the segments of a long message, so one delivery is one message of at most [`segments::MOST`]
-//! segments.
+//! Text messages, of at most [`segments::MOST`] segments, which phones reassemble.
 
 pub mod segments;
 
@@ -18,7 +15,7 @@ pub type Sms = Gateway<Text>;
 #[derive(Debug)]
 pub enum Text {}
 
-/// Seconds; the API's maximum validity of a message for a phone that is off.
+/// Seconds; the API's longest validity for a phone that is off.
 const LONGEST_VALIDITY: u64 = 14_400;
 
 impl Medium for Text {

@@ -1,11 +1,11 @@
-//! Encoding of a text, in GSM 03.38 (3GPP TS 23.038 §6.2.1) or UCS-2, and its number of segments.
+//! Encoding of a text, in GSM 03.38 (3GPP TS 23.038 §6.2.1) or UCS-2, and its segments.
 //!
-//! Each segment is paid for, so a long text is shortened to [`MOST`] segments. (The only crate for this,
-//! `sms_splitter`, is unreleased since 2022 and can't shorten.)
+//! Each segment is paid for, so a long text is shortened to [`MOST`]. (The only crate, `sms_splitter`, is unreleased
+//! since 2022 and can't shorten.)
 
 use std::ops::Range;
 
-/// Maximum segments: about 600 characters in GSM, 260 in UCS-2.
+/// Most segments: about 600 characters in GSM, 260 in UCS-2.
 pub const MOST: usize = 4;
 
 /// Characters of one septet.
@@ -15,7 +15,7 @@ const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ
 /// Characters of two septets: an escape and the extension table.
 const EXTENSION: &str = "\u{c}^{}\\[~]|€";
 
-/// Typographic punctuation, one of which would turn 160 characters from one segment into three.
+/// Typographic punctuation: one would turn 160 characters from one segment into three.
 const PLAIN: [(char, &str); 13] = [
     ('\u{2018}', "'"),
     ('\u{2019}', "'"),
@@ -83,13 +83,13 @@ fn septets(c: char) -> Option<usize> {
     }
 }
 
-/// Splits a text into segments, and no character. One of two units that doesn't fit moves to the next segment.
+/// Splits a text into segments, never within a character.
 #[must_use]
 pub fn split(text: &str) -> Vec<&str> {
     ranges(text, Alphabet::of(text)).into_iter().map(|range| &text[range]).collect()
 }
 
-/// Number of segments; 1 for an empty text.
+/// Segments; at least 1.
 #[must_use]
 pub fn count(text: &str) -> usize {
     ranges(text, Alphabet::of(text)).len()
@@ -148,13 +148,12 @@ pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     }
     let cut = |at: usize| format!("{}{}{end}", text[..at].trim_end(), alphabet.ellipsis());
     let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
-    // With the alphabet of the whole text the count is monotonic, so a binary search works.
+    // The count is monotonic with the whole text's alphabet, so a binary search works.
     let fitting = places.partition_point(|at| ranges(&cut(*at), alphabet).len() <= most);
     let longest = fitting.checked_sub(1).map_or(0, |index| places[index]);
     cut(at_a_word(&text, longest))
 }
 
-/// End of the last word before a position, if near.
 fn at_a_word(text: &str, place: usize) -> usize {
     const FAR: usize = 30;
     if text[place..].starts_with(char::is_whitespace) {
@@ -232,7 +231,7 @@ mod tests {
         assert_eq!(fit("Metformin now", Some(&endless), MOST), "Metformin now");
     }
 
-    /// Independent count, unit by unit, as a network would.
+    /// An independent count, unit by unit.
     fn reckoned(text: &str) -> usize {
         let gsm = text.chars().all(|c| BASIC.contains(c) || EXTENSION.contains(c));
         let sizes: Vec<usize> = text
@@ -275,7 +274,6 @@ mod tests {
             let (only, each) = alphabet.room();
             let room = if parts.len() == 1 { only } else { each };
             for part in &parts {
-                // Neither surrogate pairs nor escapes are split.
                 prop_assert!(part.chars().map(|c| alphabet.size(c)).sum::<usize>() <= room);
             }
             prop_assert_eq!(count(&text), parts.len());

@@ -16,7 +16,7 @@ pub enum Call {}
 /// Characters of the instructions; limit of the API.
 const LONGEST: usize = 4000;
 
-/// Characters, about a minute. Nobody listens longer.
+/// Characters, about a minute.
 const LONGEST_SPOKEN: usize = 900;
 
 /// Languages every provider reads. The first of each is used if no region is named.
@@ -30,7 +30,7 @@ impl Medium for Call {
     const CHANNEL: Channel = Channel::Voice;
     const RESOURCE: &'static str = "Calls.json";
 
-    /// A link can't be heard, so it is left out.
+    /// A link can't be heard.
     fn compose(parcel: &Parcel<'_>, _link: Option<&str>) -> Composed {
         let instructions = instructions(&parcel.content.words(), language(parcel.locale));
         Composed { fields: vec![("Twiml", instructions)], note: None }
@@ -47,7 +47,7 @@ fn language(locale: &str) -> Option<&'static str> {
     exact.or_else(near).copied()
 }
 
-/// Instructions of the call (`TwiML`): read the text, pause, read it again.
+/// `TwiML`: read the text, pause, read it again.
 fn instructions(text: &str, language: Option<&str>) -> String {
     // Ends each line as a sentence.
     let spoken: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
@@ -57,7 +57,7 @@ fn instructions(text: &str, language: Option<&str>) -> String {
     loop {
         let say = format!("<Say{language}>{}</Say>", escaped(&text::shorten(&spoken, most)));
         let whole = format!("<Response>{say}<Pause length=\"1\"/>{say}</Response>");
-        // Escaped characters can take several each.
+        // An escaped character can take several.
         if whole.chars().count() <= LONGEST || most < 2 {
             return whole;
         }

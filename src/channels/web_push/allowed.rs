@@ -1,5 +1,3 @@
-//! Allowed push services: those of common browsers, and those named by the operator.
-
 use url::Host;
 
 use super::EndpointRefused;
@@ -16,7 +14,7 @@ const BUILT_IN: [&str; 5] = [
 
 pub const HTTPS_PORT: u16 = 443;
 
-/// Built-in push services and those of the operator.
+/// Allowed push services: built in, and named by the operator.
 #[derive(Clone, Debug, Default)]
 pub struct AllowList {
     named: Vec<AllowedHost>,

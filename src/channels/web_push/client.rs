@@ -41,15 +41,15 @@ pub struct Client {
 pub struct Reply {
     pub status: u16,
     pub retry_after: Option<String>,
-    /// Start of an error's body, if it holds no secret.
+    /// Start of an error's body, without secrets.
     pub why: Option<String>,
 }
 
-/// No response. The text repeats nothing of the request.
+/// No response. Repeats nothing of the request.
 pub struct NoReply(pub String);
 
 impl Client {
-    /// `limit` bounds one exchange up to the response's status; connecting may take 5 s of it.
+    /// `limit` bounds one exchange up to the status; connecting may take 5 s of it.
     pub fn new(
         allowed: &AllowList,
         ca_file: Option<&Path>,
@@ -70,8 +70,8 @@ impl Client {
 
     /// Sends one request and reads the response.
     ///
-    /// `make` builds the request when its turn has come, so that its TTL is current. Waiting for a permit doesn't count
-    /// against the limit: the 100 exchanges ahead are bounded by it themselves.
+    /// `make` builds the request on its turn, so that its TTL is current. Waiting for a permit doesn't count against
+    /// the limit, which bounds the 100 exchanges ahead too.
     pub async fn exchange<E>(
         &self,
         endpoint: &Endpoint,
@@ -84,7 +84,7 @@ impl Client {
             let request = make()?;
             let mut response = pin!(self.respond(&host, request));
             if alone.is_some() {
-                // Perhaps only this response is late. Let the next request go first after half of the limit.
+                // Perhaps only this response is late. Let the next request go after half of the limit.
                 if let Ok(response) = timeout(self.limit / 2, response.as_mut()).await {
                     return Ok(response);
                 }
@@ -99,7 +99,6 @@ impl Client {
         })
     }
 
-    /// Checks that an origin answers at all.
     pub async fn reach(&self, origin: &str) -> Result<(), NoReply> {
         match timeout(REACH_TIMEOUT, self.http.head(origin).send()).await {
             Ok(Ok(_)) => Ok(()),
@@ -127,7 +126,7 @@ async fn reply(response: Response, endpoint: &Endpoint) -> Reply {
     http_status(status);
     let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()).map(str::to_owned);
     let accepted = response.status().is_success();
-    // An unread body costs an HTTP/1.1 connection. An endless body must not fail an accepted push, so it has its own
+    // An unread body costs an HTTP/1.1 connection. An endless one must not fail an accepted push, so it has its own
     // limit.
     let body = timeout(BODY_TIMEOUT, outbound::body(response, MAX_BODY)).await.unwrap_or_default();
     let why = if accepted { None } else { reason(&body, endpoint.url()) };

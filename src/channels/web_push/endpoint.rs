@@ -18,10 +18,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// Validates an endpoint against the allow list.
-    ///
-    /// It must be a plain `https://host[:port]/…`. Forms that the URL standard would repair (blanks, backslashes,
-    /// missing or doubled slashes, other alphabets) are refused: no browser sends them.
+    /// Validates an endpoint: a plain `https://host[:port]/…` on the allow list. Forms that the URL standard would
+    /// repair (blanks, backslashes, missing or doubled slashes, other alphabets) are refused: no browser sends them.
     pub fn parse(text: &str, allowed: &AllowList) -> Result<Self, EndpointRefused> {
         if text.len() > MAX_LENGTH {
             return Err(EndpointRefused::TooLong);
@@ -76,7 +74,7 @@ impl fmt::Display for Endpoint {
     }
 }
 
-/// Printable form of an endpoint: its host and 48 bits of its SHA-256. Enough to identify it, not to send to it.
+/// Printable endpoint: its host and 48 bits of its SHA-256. Enough to identify it, not to send to it.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Redacted(String);
 

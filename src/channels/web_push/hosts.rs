@@ -1,7 +1,7 @@
 //! State per push service: pushes in flight, and whether a connection is open.
 //!
-//! HTTP/2 multiplexes pushes over one connection, but simultaneous first requests would each open one. So until a
-//! connection is known to be open, one request goes alone.
+//! HTTP/2 multiplexes pushes over one connection, but simultaneous first requests would each open one. So until one is
+//! known to be open, one request goes alone.
 
 use std::{
     collections::HashMap,
@@ -19,7 +19,7 @@ pub const MAX_IN_FLIGHT: usize = 100;
 /// Wildcard hosts are unbounded, since subscribers report them.
 const MAX_IDLE: usize = 256;
 
-/// How long a connection is trusted after a response. Shorter than the pool keeps idle ones.
+/// Trust in a connection after a response. Shorter than the pool keeps idle ones.
 const TRUSTED_FOR: TimeDelta = TimeDelta::seconds(60);
 
 pub struct Hosts {
@@ -77,7 +77,7 @@ impl Host {
         self.permits.acquire().await.ok() // Never closed.
     }
 
-    /// Returns at once while a connection is open. Otherwise one at a time, with a guard: the caller goes alone.
+    /// Returns at once while a connection is open. Otherwise one caller at a time, with a guard.
     pub async fn turn(&self) -> Option<MutexGuard<'_, ()>> {
         if self.is_connected() {
             return None;

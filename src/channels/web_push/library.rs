@@ -1,7 +1,6 @@
 //! The only file that uses the `web-push` crate, and only to sign VAPID tokens (RFC 8292).
 //!
-//! Its encryption signs every message anew. Its requests use an older `http` version (a test compares them with ours).
-//! Its clients have no timeouts.
+//! Its encryption signs every message anew, its requests use an older `http` version, and its clients have no timeouts.
 
 use web_push::{PartialVapidSignatureBuilder, SubscriptionInfo, VapidSignatureBuilder};
 
@@ -52,7 +51,6 @@ mod tests {
     };
 
     proptest! {
-        /// Our requests equal those of the library.
         #[test]
         fn the_library_makes_the_same_request(
             path in "[a-zA-Z0-9_/:-]{1,80}",

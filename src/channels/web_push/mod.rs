@@ -3,7 +3,8 @@
 //! [`WebPush::payload`] turns a [`Note`] into JSON for all browsers (`payload.rs`). [`WebPush::send`] then
 //!
 //! 1. validates the endpoint (`endpoint.rs`) against the allowed push services (`allowed.rs`), so that subscribers
-//!    can't aim our requests at the internal network;
+//!    can't aim
+//!    our requests at the internal network;
 //! 2. encrypts the payload for that browser (`seal.rs`, RFC 8291);
 //! 3. signs in with a token (`vapid.rs`, RFC 8292), one per push service and half a day;
 //! 4. posts it (`request.rs`) over the one connection to that push service (`client.rs`, `hosts.rs`);
@@ -112,15 +113,13 @@ impl WebPush {
         Err(first.unwrap_or_default())
     }
 
-    /// JSON of a notification, at most [`MAX_PAYLOAD`] bytes; links are resolved against `APP_URL`.
+    /// JSON of at most [`MAX_PAYLOAD`] bytes; links are resolved against `APP_URL`.
     pub fn payload(&self, note: &Note<'_>) -> Vec<u8> {
         payload::build(note, self.app.as_ref())
     }
 
     /// Sends one push. Takes at most the timeout plus a second (twice that after a 401), plus the time of 100 others
-    /// ahead at the same push service.
-    ///
-    /// A future dropped early leaves open whether the push was accepted.
+    /// ahead at the same push service. If the future is dropped, the push may have been accepted.
     pub async fn send(&self, push: &Push<'_>) -> PushOutcome {
         self.try_send(push).await.unwrap_or_else(|never_sent| never_sent)
     }
@@ -149,7 +148,7 @@ impl WebPush {
         let make = || {
             request(&Envelope {
                 endpoint,
-                // Waiting must not carry the push past the job's expiry.
+                // Waiting must not carry the push past its expiry.
                 ttl: push.ttl.saturating_sub(started.elapsed()),
                 urgency: push.urgency,
                 topic: &push.topic,

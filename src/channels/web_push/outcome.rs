@@ -1,5 +1,3 @@
-//! Judges the responses of push services.
-
 use std::{fmt, time::Duration};
 
 /// Wait after a 429 or 406 without Retry-After.
@@ -8,7 +6,7 @@ pub const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Bytes of a body that are read.
 pub const MAX_BODY: usize = 512;
 
-/// Outcome of one push. `why` is for people and holds no endpoint, key or token.
+/// Outcome of one push. `why` holds no endpoint, key or token.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PushOutcome {
     /// 2xx.
@@ -16,30 +14,30 @@ pub enum PushOutcome {
         /// Mostly 201.
         status: u16,
     },
-    /// 404 or 410: the subscription is dead.
+    /// The subscription is dead.
     Gone {
         /// 404 or 410.
         status: u16,
     },
-    /// 403: the subscription was made with another key. Permanent.
+    /// The subscription was made with another key. Permanent.
     Forbidden {
         /// 403.
         status: u16,
-        /// The service's text.
+        /// Service's text.
         why: String,
     },
     /// 401, even with a fresh token. Permanent, and ours to fix (keys, clock).
     Unauthorized {
         /// 401.
         status: u16,
-        /// The service's text.
+        /// Service's text.
         why: String,
     },
     /// 400, redirects and unknown statuses: permanent, and ours to fix.
     Rejected {
         /// HTTP status.
         status: u16,
-        /// The service's text.
+        /// Service's text.
         why: String,
     },
     /// 413, or too long to be sent. Permanent, and ours to fix.
@@ -65,7 +63,7 @@ pub enum PushOutcome {
     },
     /// Endpoint not allowed, or invalid keys: permanent, not sent.
     BadSubscription {
-        /// The fault.
+        /// Fault.
         why: String,
     },
 }
@@ -86,7 +84,7 @@ impl PushOutcome {
         }
     }
 
-    /// Stable name for metrics and records.
+    /// Name for metrics and records.
     pub fn label(&self) -> &'static str {
         match self {
             Self::Accepted { .. } => "accepted",
@@ -101,7 +99,7 @@ impl PushOutcome {
         }
     }
 
-    /// HTTP status, if there was a response.
+    /// HTTP status, if any.
     pub fn status(&self) -> Option<u16> {
         match self {
             Self::Accepted { status }

@@ -29,7 +29,7 @@ pub struct Note<'a> {
     pub title: &'a str,
     /// Text, cut to the remaining room.
     pub body: &'a str,
-    /// Click target: a path (resolved against `APP_URL`) or absolute URL.
+    /// Click target: an absolute URL, or a path resolved against `APP_URL`.
     pub url: Option<&'a str>,
     /// Notifications with the same tag replace each other on a device.
     pub tag: &'a str,
@@ -58,10 +58,10 @@ impl App {
     }
 }
 
-/// Builds the JSON, at most [`MAX_PAYLOAD`] bytes.
+/// Builds at most [`MAX_PAYLOAD`] bytes of JSON.
 ///
-/// The declarative half needs an absolute http or https link and is left out without one. To save room, the body is
-/// shortened, then the duplicate data is dropped, then all data but `type`, then the declarative half.
+/// The declarative half needs an absolute http or https link. To save room, the body is shortened, then the duplicate
+/// data is dropped, then all data but `type`, then the declarative half.
 pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
     let title = shorten(note.title, MAX_TITLE);
     let tag = shorten(note.tag, MAX_TAG);
@@ -96,7 +96,7 @@ struct Payload<'a> {
     declarative: Option<Declarative<'a>>,
 }
 
-/// Works without a service worker, so its links must be absolute.
+/// Works without a service worker, so links must be absolute.
 #[derive(Serialize)]
 struct Declarative<'a> {
     web_push: u16,
@@ -194,7 +194,6 @@ fn shorten(text: &str, room: usize) -> String {
     kept
 }
 
-/// Bytes inside a JSON string, without the quotes.
 fn json_len(text: &str) -> usize {
     text.chars().map(escaped_len).sum()
 }

@@ -1,5 +1,3 @@
-//! One push, and the headers that follow from it.
-
 use std::{fmt, time::Duration};
 
 use aws_lc_rs::digest;
@@ -10,15 +8,15 @@ use super::Redacted;
 /// One push to one subscription.
 #[derive(Clone, Copy)]
 pub struct Push<'a> {
-    /// URL at the push service. A secret.
+    /// URL. A secret.
     pub endpoint: &'a str,
-    /// The browser's public key, base64.
+    /// Public key, base64.
     pub p256dh: &'a str,
-    /// Secret shared with the browser, base64.
+    /// Shared secret, base64.
     pub auth: &'a str,
     /// At most [`MAX_PLAINTEXT`](super::MAX_PLAINTEXT) bytes.
     pub payload: &'a [u8],
-    /// How long to keep it for an offline browser; whole seconds, rounded down.
+    /// How long to keep it for an offline browser, in whole seconds.
     pub ttl: Duration,
     /// Whether to wake the device.
     pub urgency: Urgency,

@@ -1,5 +1,3 @@
-//! Reasons to refuse an endpoint.
-
 /// Bytes. The longest known endpoints (WNS) have less than 1,100.
 pub const MAX_LENGTH: usize = 2048;
 
@@ -9,7 +7,7 @@ pub enum EndpointRefused {
     /// Longer than any push service makes them.
     #[error("the endpoint is longer than {MAX_LENGTH} bytes")]
     TooLong,
-    /// No plain `https://host[:port]/…`, or unescaped characters.
+    /// Not a plain `https://host[:port]/…`, or unescaped characters.
     #[error("the endpoint is not a URL as push services make them")]
     Malformed,
     /// Not `https` (RFC 8030 §8).

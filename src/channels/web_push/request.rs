@@ -1,5 +1,3 @@
-//! The request of RFC 8030 §5.
-
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -19,10 +17,10 @@ const TOPIC: HeaderName = HeaderName::from_static("topic");
 
 pub struct Envelope<'a> {
     pub endpoint: &'a Endpoint,
-    /// `TTL` (RFC 8030 §5.2): whole seconds, at most four weeks.
+    /// Whole seconds (RFC 8030 §5.2), at most four weeks.
     pub ttl: Duration,
     pub urgency: Urgency,
-    /// `Topic` (RFC 8030 §5.4).
+    /// RFC 8030 §5.4.
     pub topic: &'a Topic,
     pub body: &'a Bytes,
     pub authorization: &'a str,

@@ -1,4 +1,4 @@
-//! Message encryption (RFC 8291): only the subscribed browser can read a push, its push service can't.
+//! Message encryption (RFC 8291): a push service can't read its pushes.
 //!
 //! A push is one record of the `aes128gcm` content coding (RFC 8188) under a fresh key.
 
@@ -103,7 +103,7 @@ fn seal_with(
     Ok(body)
 }
 
-/// Both steps of RFC 5869.
+/// RFC 5869.
 fn expand<const N: usize>(salt: &[u8], secret: &[u8], info: &[&[u8]]) -> Result<[u8; N], SealError> {
     struct Length(usize);
     impl KeyType for Length {

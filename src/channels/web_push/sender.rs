@@ -1,5 +1,3 @@
-//! [`Sender`] for Web Push.
-
 use std::{borrow::Cow, time::Duration};
 
 use futures::{FutureExt, future::BoxFuture};
@@ -27,7 +25,6 @@ impl Sender for WebPush {
         Concurrency { limit: MAX_IN_FLIGHT, wait: Duration::from_secs(8) }
     }
 
-    /// Host of the push service.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Subscription { endpoint, .. } = parcel.address else { return None };
         let endpoint = Endpoint::parse(endpoint, &self.allowed);

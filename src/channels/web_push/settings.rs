@@ -1,5 +1,3 @@
-//! Settings of the channel.
-
 use std::{path::PathBuf, time::Duration};
 
 use url::Url;
@@ -23,7 +21,7 @@ pub struct Settings {
     pub ca_file: Option<PathBuf>,
     /// `APP_URL`: base of relative links. Without it, payloads lack the declarative half.
     pub app_url: Option<Url>,
-    /// Limit of one push: connecting, the request and the response's status.
+    /// Limit of one push, up to the response's status.
     pub timeout: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! VAPID (RFC 8292): the sender's key pair, and the signed tokens that prove it, one per push service.
+//! VAPID (RFC 8292): the sender's key pair, and signed tokens, one per push service.
 //!
 //! Signing costs more than encrypting and sending. A token is valid for any number of messages to its origin, so it is
 //! kept until shortly before it expires.
@@ -110,7 +110,7 @@ impl Vapid {
         self.token(origin, |_| true)
     }
 
-    /// Replaces a token that the push service refused, once for all senders that used it.
+    /// Replaces a refused token, once for all senders that used it.
     pub fn renew(&self, origin: &str, refused: &Arc<str>) -> Result<Arc<str>, Unusable> {
         self.token(origin, |kept| !Arc::ptr_eq(kept, refused))
     }
@@ -139,7 +139,6 @@ impl Vapid {
     }
 }
 
-/// Whether this is a `mailto:` or `https:` URL with a full host name.
 fn is_contact(subject: &str) -> bool {
     let is_name = |host: &str| host.contains('.') && host.split('.').all(|label| !label.is_empty());
     if subject.len() > 512 || !subject.bytes().all(|byte| byte.is_ascii_graphic() && !b"<>\"\\,".contains(&byte)) {
@@ -170,7 +169,6 @@ mod tests {
         Clock::manual("2026-03-29T00:30:00Z".parse().unwrap())
     }
 
-    /// Claims, verified by another library.
     fn claims(vapid: &Vapid, authorization: &str) -> Value {
         let (token, key) = authorization.strip_prefix("vapid t=").unwrap().split_once(", k=").unwrap();
         assert_eq!(key, vapid.public_key());

@@ -1,7 +1,7 @@
 //! Webhooks: one signed HTTP request to a user's endpoint, by Standard Webhooks 1.0.
 //!
 //! Every send of a delivery has the same JSON body and `webhook-id`, so the endpoint can deduplicate.
-//! `webhook-signature` holds a signature per secret, so that secrets can be rotated.
+//! `webhook-signature` holds a signature per secret, for rotation.
 //!
 //! Endpoints are user input: https only, to a public address found by the connection's own resolver, without redirects.
 
@@ -60,7 +60,6 @@ pub struct Webhook {
     clock: Clock,
 }
 
-/// Body of a request.
 #[derive(Serialize)]
 struct Body<'a> {
     /// Event type by Standard Webhooks: `carebell.notification`.
@@ -92,7 +91,6 @@ impl Webhook {
         Ok(Self { http, settings, clock })
     }
 
-    /// Parses and checks an endpoint.
     fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
         let url =
             Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is not a URL")?;
@@ -106,7 +104,7 @@ impl Webhook {
         let port = url.port_or_known_default().unwrap_or_default();
         let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
         let is_public = match host {
-            // The resolver checks the addresses of a name. An allowed name may have any, so it needs its exact port.
+            // The resolver checks a name's addresses. An allowed name may have any, so it needs its exact port.
             Host::Domain(_) => !self.settings.allowed_hosts.iter().any(|allowed| allowed.has(&host)),
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
@@ -176,7 +174,6 @@ impl Sender for Webhook {
         AfterUnknown::SendAgain
     }
 
-    /// Host of the endpoint.
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Webhook { url, .. } = parcel.address else { return None };
         let host = self.endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
@@ -198,8 +195,7 @@ impl Sender for Webhook {
     }
 }
 
-/// By Standard Webhooks: 2xx is success, 410 unsubscribes, anything else may be retried. Redirects are not followed:
-/// they could lead anywhere.
+/// By Standard Webhooks, 2xx is success, 410 unsubscribes, anything else may be retried. Redirects could lead anywhere.
 fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
     let why = || format!("answered {}", status.as_u16());
     match status.as_u16() {

@@ -6,8 +6,8 @@ use base64::{Engine, engine::general_purpose::STANDARD};
 /// Bytes of a key: shorter ones are guessable, longer ones a mistake.
 const KEY_LENGTH: std::ops::RangeInclusive<usize> = 24..=64;
 
-/// Value of `webhook-signature`: one signature per secret, separated by blanks. Fails without a secret, or if one is
-/// not `whsec_` and 24 to 64 bytes as base64.
+/// One signature per secret, separated by blanks. Fails without a secret, or if one is not `whsec_` and 24 to 64 bytes
+/// as base64.
 pub fn sign_with_all(secrets: &str, id: &str, timestamp: i64, body: &[u8]) -> Result<String, &'static str> {
     let keys = secrets.split_whitespace().map(key).collect::<Result<Vec<_>, _>>()?;
     if keys.is_empty() {

@@ -29,7 +29,7 @@ impl Medium for Message {
     }
 }
 
-/// Cuts the text so that the link stays whole; a link over half of the limit is dropped.
+/// Cuts the text to keep the link whole; drops a link over half of the limit.
 fn body(text: &str, link: Option<&str>) -> String {
     let end = link.map(|link| format!("\n{link}")).filter(|end| end.chars().count() <= LONGEST / 2);
     let end = end.unwrap_or_default();

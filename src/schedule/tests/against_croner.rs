@@ -1,11 +1,11 @@
 //! Compares with `croner`, which has no options. Differences:
 //!
 //! - It shifts "fixed time" jobs (second, minute and hour are one plain number each) out of a gap and runs them at the
-//!   first of a fold: our defaults. It drops others in a gap and runs them at both of a fold: our rules `skip` and
-//!   `both`, or a bare `*` as the hour under any rule.
-//! - It gives up on a shift over more than two hours. Those are not compared.
-//! - It drops a job if the shift ends on a day that the expression does not match. Ours is moved there, and not
-//!   compared.
+//!   first
+//!   of a fold: our defaults. It drops others in a gap and runs them at both of a fold: our rules `skip` and `both`, or
+//!   a bare `*` as the hour under any rule.
+//! - It gives up on a shift over more than two hours. Not compared.
+//! - It drops a job if the shift ends on a day that the expression does not match. Ours is moved there. Not compared.
 
 use croner::{Cron, JobType, errors::CronError};
 

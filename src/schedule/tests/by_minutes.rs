@@ -1,5 +1,4 @@
-//! An oracle without a search: it steps through each minute around a clock change, compares field by field, and applies
-//! the rules literally.
+//! An oracle without a search: it steps through each minute around a clock change and applies the rules literally.
 
 use std::collections::BTreeMap;
 
@@ -30,7 +29,6 @@ fn plain(expression: &str) -> Vec<String> {
     text.split(' ').map(ToOwned::to_owned).collect()
 }
 
-/// Whether the fields match a civil time, in seconds since 1970 by its own clock.
 fn matches(fields: &[String], civil: i64) -> bool {
     let at = DateTime::from_timestamp(civil, 0).unwrap();
     if at.second() != 0 || !allows(&fields[0], at.minute(), 0, 59) || !allows(&fields[1], at.hour(), 0, 23) {
@@ -47,12 +45,11 @@ fn matches(fields: &[String], civil: i64) -> bool {
     day && allows(&fields[3], at.month(), 1, 12)
 }
 
-/// Each step around a clock change, with its civil time.
 struct Window {
     steps: Vec<(i64, i64)>,
     by_civil: BTreeMap<i64, Vec<i64>>,
     size: i64,
-    /// The compared part: far enough from the edges to contain a whole fold.
+    /// Far enough from the edges to contain a whole fold.
     inner: std::ops::Range<i64>,
 }
 
@@ -71,7 +68,6 @@ impl Window {
         Self { steps, by_civil, size, inner: set.at - half + margin..set.at + half - margin }
     }
 
-    /// All civil times, including skipped ones.
     fn matching(&self, expression: &str) -> Vec<i64> {
         let (first, last) = (self.by_civil.first_key_value().unwrap().0, self.by_civil.last_key_value().unwrap().0);
         let all = (*first..=*last).step_by(usize::try_from(self.size).unwrap());

@@ -1,5 +1,3 @@
-//! Accepted expressions, their meaning, and the errors for the rest.
-
 use super::*;
 
 /// The next instants in UTC from 2026-01-01, a Thursday.

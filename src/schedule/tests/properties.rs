@@ -1,5 +1,3 @@
-//! Properties of every expression, zone, rule and instant.
-
 use proptest::prelude::*;
 
 use super::*;
@@ -55,7 +53,6 @@ proptest! {
         for _ in 0..8 {
             let Some(next) = calendar.next_after(last) else { break };
             prop_assert!(next > last, "{text} in {zone}: {next} after {last}");
-            // From anywhere between two instants, the second is next.
             let between = last + (next - last) / 3;
             prop_assert_eq!(calendar.next_after(between), Some(next), "{} in {}: after {}", &text, zone, between);
             last = next;

@@ -1,5 +1,3 @@
-//! Difficult nights in the zones known for them.
-
 use super::{Fold::*, Gap::*, *};
 
 #[test]

@@ -1,8 +1,7 @@
-//! The columns of the care tables that are read.
-
 use self::ColumnKind::{Boolean, Date, Instant, Integer, Integers, Text, Times};
 
-/// Every column of the care tables that is read. `carebell doctor` and each start of a worker compare it with the database.
+/// Every column of the care tables that is read. `carebell doctor` and each worker's start compare it with the
+/// database.
 pub const COLUMNS: &[CareColumn] = &[
     read("users", "id", Text),
     read("users", "email", Text),
@@ -60,7 +59,7 @@ pub struct CareColumn {
     pub kind: ColumnKind,
 }
 
-/// The type that a column of a care table must have.
+/// The type that a care column must have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ColumnKind {
     Text,
@@ -71,12 +70,11 @@ pub enum ColumnKind {
     Date,
     /// Times of day in the care recipient's time zone.
     Times,
-    /// With time zone. Without one, the hour of a dose would depend on the server's settings.
+    /// With time zone; without one, a dose's hour would depend on the server's settings.
     Instant,
 }
 
 impl ColumnKind {
-    /// As Postgres names it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -89,7 +87,7 @@ impl ColumnKind {
         }
     }
 
-    /// Whether a column of the type `found` can be read as this.
+    /// Whether a column of type `found` is readable as this.
     pub fn takes(self, found: &str) -> bool {
         match self {
             Self::Text => ["text", "character varying", "character", "citext", "name"].contains(&found),

@@ -1,8 +1,7 @@
 //! Planning of reminders from the care tables.
 //!
-//! One statement for each kind compares the wanted reminders with the planned ones, so that none of a hundred thousand
-//! schedules leaves the database. Only civil times are computed outside: the database's own time zones follow another rule
-//! for lost and repeated hours.
+//! One statement per kind compares wanted with planned reminders, so that a hundred thousand schedules stay in the
+//! database. Only civil times are computed outside: Postgres has another rule for lost and repeated hours.
 
 use std::collections::HashMap;
 
@@ -24,7 +23,6 @@ const DOSES: &str = include_str!("../sql/plan_doses.sql");
 const EVENTS: &str = include_str!("../sql/plan_events.sql");
 const REFILLS: &str = include_str!("../sql/plan_refills.sql");
 
-/// Reminders that are not published and not wanted.
 const NOT_WANTED: &str = "c.published_at IS NULL AND NOT EXISTS (SELECT FROM wanted w \
     WHERE w.instant = c.instant AND w.record_id = c.record_id AND w.lead_minutes = c.lead_minutes)";
 
@@ -38,41 +36,41 @@ static PLAN_SHIFTS: NamedSql =
     NamedSql::with(PLAN, &[("wanted_and_new", EVENTS), ("event_table", "caregiver_shifts"), ("is_stale", NOT_WANTED)]);
 static PLAN_REFILLS: NamedSql = NamedSql::with(PLAN, &[("wanted_and_new", REFILLS), ("is_stale", RESTOCKED)]);
 
-/// The span for which reminders are planned.
+/// The time span that is planned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Horizon {
-    /// The present.
+    /// Now.
     pub now: DateTime<Utc>,
-    /// Reminders due at or before this instant were seen by an earlier pass, or did not exist then.
+    /// Reminders due up to this instant were handled by an earlier pass.
     pub since: DateTime<Utc>,
-    /// Doses and starts at or before this instant are ignored: all jobs for them have expired.
+    /// Jobs for doses and starts up to this instant have expired.
     pub oldest: DateTime<Utc>,
-    /// Reminders due until then are planned.
+    /// Latest due time planned.
     pub until: DateTime<Utc>,
     /// Appointments and shifts that begin until then are planned too, so that a move is noticed.
     pub known_until: DateTime<Utc>,
 }
 
-/// The part of a day in one time zone in which doses with this lead are planned.
+/// Part of a day in one time zone in which doses with this lead are planned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DoseTimes {
-    /// The time zone, as in `care_recipients.timezone`.
+    /// `care_recipients.timezone`.
     pub zone: String,
-    /// The lead of the reminders.
+    /// Lead of the reminders.
     pub lead_minutes: i32,
-    /// The local day.
+    /// Local day.
     pub day: NaiveDate,
     /// First time of day.
     pub first: NaiveTime,
     /// Last time of day, inclusive.
     pub last: NaiveTime,
-    /// Offset from UTC in seconds, positive to the east.
+    /// UTC offset in seconds, positive to the east.
     pub offset: i32,
     /// Lower bound of the instants.
     pub not_before: DateTime<Utc>,
 }
 
-/// Changes that a pass over the care tables made to the planned reminders.
+/// Changes to the planned reminders by one pass.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PlanChanges {
     /// Reminders added.
@@ -82,7 +80,7 @@ pub struct PlanChanges {
 }
 
 impl PlanChanges {
-    /// The sum of both.
+    /// The sum.
     #[must_use]
     pub fn and(self, other: Self) -> Self {
         Self { added: self.added + other.added, removed: self.removed + other.removed }
@@ -106,12 +104,12 @@ rows! {
 pub struct Supply {
     /// Doses left.
     pub left: i32,
-    /// Its threshold.
+    /// Threshold.
     pub refill_at: i32,
 }
 
 impl CarePlan {
-    /// The time zones and leads of all doses. A missing time zone is empty.
+    /// Time zones (perhaps empty) and leads of all doses.
     pub async fn zones_and_leads(&mut self) -> Result<Vec<(String, i32)>, StoreError> {
         let rows = sqlx::query_as(
             "SELECT DISTINCT COALESCE(r.timezone, ''), l.lead_minutes FROM medication_schedules s \
@@ -134,22 +132,21 @@ impl CarePlan {
         Ok(appointments.and(shifts))
     }
 
-    /// Closes the shortages that are over. Then plans alerts for medications that run low: one for each shortage and day
-    /// until the family is told.
+    /// Closes ended shortages. Then plans an alert per shortage and day until the family is told.
     pub async fn plan_refills(&mut self, now: DateTime<Utc>) -> Result<PlanChanges, StoreError> {
         close_ended_shortages(&mut self.transaction).await?;
         self.change(refills(now)?).await
     }
 
     async fn change(&mut self, statement: Statement<'_>) -> Result<PlanChanges, StoreError> {
-        // Not prepared, so that it is planned for these very lists. A generic plan would guess that they are short.
+        // Not prepared: a generic plan would guess that these lists are short.
         let row = statement.persistent(false).fetch_one(&mut *self.transaction).await?;
         read(&row)
     }
 }
 
 impl DueReminders {
-    /// Supplies of the medications that run low, by id.
+    /// Supplies of medications that run low, by id.
     pub async fn supplies(&mut self) -> Result<HashMap<String, Supply>, StoreError> {
         let ids: Vec<&str> =
             self.rows.iter().filter(|row| row.kind == CareKind::Refill).map(|row| row.record_id.as_str()).collect();

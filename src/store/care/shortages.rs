@@ -1,18 +1,15 @@
-//! Shortages that the care tables show to be over.
-
 use sqlx::PgConnection;
 
 use super::super::{database::Store, error::StoreError};
 
 impl Store {
-    /// Closes the shortages of medications that are no longer short or no longer exist. Answers how many. A shortage that
-    /// a job is about to write is left for the next time.
+    /// Closes the shortages of medications that are no longer short or no longer exist, and counts them. Skips those
+    /// that a job is about to write.
     pub async fn close_ended_shortages(&self) -> Result<u64, StoreError> {
         close_ended_shortages(&mut *self.pool.acquire().await?).await
     }
 }
 
-/// The same within a transaction.
 pub(super) async fn close_ended_shortages(connection: &mut PgConnection) -> Result<u64, StoreError> {
     let closed = sqlx::query(
         "WITH ended AS (SELECT s.medication_id FROM refill_shortages s \

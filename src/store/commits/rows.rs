@@ -1,4 +1,4 @@
-//! The rows of `sql/commit.sql`.
+//! Rows of `sql/commit.sql`.
 
 use chrono::{DateTime, Utc};
 use serde_json::{Map, Value};
@@ -11,7 +11,6 @@ use super::super::{
 use crate::plan::{Content, InboxRow as Inbox, PlannedDelivery, Unsent};
 
 rows! {
-    /// A run, with its mark if it has one.
     pub struct RunRow<'q> {
         job_id: &'q str,
         root_id: &'q str,
@@ -30,7 +29,6 @@ rows! {
 }
 
 rows! {
-    /// A message to publish.
     pub struct ChildRow<'q> {
         run_id: &'q str,
         job_id: &'q str,
@@ -57,7 +55,6 @@ rows! {
 }
 
 rows! {
-    /// The text of a notification in one language.
     pub struct ContentRow<'q> {
         run_id: &'q str,
         root_id: &'q str,
@@ -73,7 +70,7 @@ rows! {
 }
 
 rows! {
-    /// An inbox row. `content` is the position of its text among the [`ContentRow`]s, counted from 1.
+    /// `content` is the position of its text among the [`ContentRow`]s, counted from 1.
     pub struct InboxRow<'q> {
         run_id: &'q str,
         id: &'q str,
@@ -83,7 +80,7 @@ rows! {
 }
 
 rows! {
-    /// A delivery. `worker` is set if that worker sends it directly.
+    /// `worker` is set if that worker sends it directly.
     pub struct LedgerRow<'q> {
         id: &'q str,
         root_id: &'q str,
@@ -174,7 +171,7 @@ impl<'q> ContentRow<'q> {
 }
 
 impl<'q> InboxRow<'q> {
-    /// The inbox rows of all commits. Their contents are counted in the order of the commits, as [`ContentRow`]s are.
+    /// Contents are counted in the order of the commits, as [`ContentRow`]s are.
     pub fn all(commits: &[&'q Commit]) -> Vec<Self> {
         let mut rows = Vec::with_capacity(commits.iter().map(|commit| commit.plan.inbox.len()).sum());
         let mut contents_before = 0;

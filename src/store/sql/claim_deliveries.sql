@@ -1,4 +1,4 @@
--- Claims deliveries for sending, and reads all that is needed to send them.
+-- Claims deliveries, and reads all that is needed to send them.
 
 WITH locked AS (
     SELECT asks.*, d.state, d.claim_seq, d.claim_delivery, d.claimed_by
@@ -7,8 +7,8 @@ WITH locked AS (
     FOR UPDATE OF d
 ),
 
--- `recorded_delivery` counts within one sequence. A server that lost delivery counts in a crash counts anew: an outcome on
--- record under the same count then belongs to an earlier delivery, and says nothing about the one claimed here.
+-- `recorded_delivery` counts within one sequence. A server that lost delivery counts in a crash starts again, so an
+-- outcome on record under the same count belongs to an earlier delivery.
 claimed AS (
     UPDATE deliveries d SET
         state = 'sending',
@@ -27,17 +27,17 @@ claimed AS (
         d.state = 'pending'
         OR (d.state = 'held' AND (COALESCE(d.held_until <= l.now, true) OR d.not_after <= l.now))
         OR (d.state = 'sending' AND CASE
-            -- Another delivery of the same message: its claim is over, or was made by a worker that seems dead.
+            -- The same message again: its claim is over, or its worker seems dead.
             WHEN d.claim_seq = l.sequence THEN
                 d.claim_delivery <= l.delivered
                 AND ((d.claim_delivery, d.claimed_by) = (l.delivered, l.worker)
                      OR d.recorded_delivery >= d.claim_delivery
                      OR d.claimed_at < l.now - l.patience)
-            -- Another message, or a direct send: its lease has run out, or the direct send was released.
+            -- Another message, or a direct send: the lease has run out, or the direct send was released.
             ELSE d.claimed_at < l.now - {lease}
                  OR (d.claim_seq = 0 AND d.recorded_delivery >= d.claim_delivery)
             END))
-      -- A message delivered again and again with nothing recorded kills its workers.
+      -- A message delivered repeatedly with nothing recorded kills its workers.
       AND l.delivered - CASE WHEN d.claim_seq = l.sequence THEN d.recorded_delivery ELSE 0 END <= {crashes}
     RETURNING d.id, d.job_id, d.user_id, d.channel, d.address, d.lane, d.attempts, d.claims, d.created_at, d.locale,
               d.named,

@@ -1,11 +1,10 @@
--- Writes runs with everything that follows from them: marks, children, the runs planned with them, texts, inbox rows and
--- ledger rows.
+-- Writes runs with their effects: marks, children, runs planned with them, texts, inbox rows and ledger rows.
 --
--- A row that follows from a run is written only if the run is. `(… IN (SELECT …)) IS TRUE` is answered from a hash table;
--- a join of the statement's own rows would compare each with each.
+-- A row is written only if its run is. `(… IN (SELECT …)) IS TRUE` uses a hash table; a join would compare each row
+-- with each.
 
 -- A mark owned by another job turns the run into a skipped one. `LIMIT 1` looks up each mark by its key, whatever the
--- planner believes of the table.
+-- planner's statistics say.
 WITH asked AS (
     SELECT runs.*, mark.job_id AS owner, mark.job_id <> runs.job_id AS taken
     FROM {runs}
@@ -32,7 +31,7 @@ effective AS (
     SELECT asked.* FROM asked
     WHERE asked.taken IS NOT TRUE AND (asked.job_id IN (SELECT job_id FROM written)) IS TRUE
 ),
--- Two groups may write the same mark at once. One is refused, tries again and finds the mark (`StoreError::Busy`).
+-- If two groups write the same mark, one is refused, tries again and finds it (`StoreError::Busy`).
 marked AS (
     INSERT INTO reminder_marks (kind, record_id, instant, lead_minutes, job_id, created_at)
     SELECT kind, record_id, instant, lead_minutes, job_id, now FROM effective
@@ -47,7 +46,7 @@ planned_children AS (
     ON CONFLICT DO NOTHING
 ),
 
--- Notifications planned in the same commit as their reminder.
+-- Notifications planned with their reminder.
 followed AS (
     INSERT INTO job_runs AS r (
         job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
@@ -58,7 +57,7 @@ followed AS (
     RETURNING job_id
 ),
 
--- Texts, inbox rows and ledger rows of all of these runs.
+-- Runs with texts, inbox rows and ledger rows.
 plans AS (
     SELECT job_id FROM effective UNION ALL SELECT job_id FROM followed
 ),
@@ -69,7 +68,7 @@ texts AS (
     WHERE (contents.run_id IN (SELECT job_id FROM plans)) IS TRUE
     {if_there_already}
 ),
--- An inbox row holds a copy of its text. The text is sent once; `content` is its position, counted from 1.
+-- Inbox rows copy their text. It is sent once; `content` is its position, counted from 1.
 inboxed AS (
     INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at)
     SELECT inbox.id, ({contents.root_id})[content], inbox.user_id, ({contents.kind})[content],

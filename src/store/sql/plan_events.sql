@@ -1,4 +1,4 @@
--- Appointments or shifts. If a planned record is moved to a future instant whose leads have all passed, its last lead is
+-- Appointments or shifts. If a planned record moves to a future instant whose leads have all passed, its last lead is
 -- due now.
 wanted AS MATERIALIZED (
     SELECT DISTINCT e.id AS record_id, e.starts_at AS instant, l.lead_minutes,

@@ -1,6 +1,4 @@
--- Compares the planned reminders of one kind with the wanted ones: deletes the stale and inserts the new. Reminders that
--- are being published are left alone.
---
+-- Compares planned with wanted reminders of one kind: deletes the stale, inserts the new, skips those being published.
 -- `wanted_and_new` defines `wanted` (record_id, instant, lead_minutes) and `new` (the same, and due_at).
 
 WITH {wanted_and_new},

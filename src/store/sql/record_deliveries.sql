@@ -1,14 +1,14 @@
--- Records outcomes of claimed deliveries, each with values of its own.
+-- Records outcomes of claimed deliveries, each with its own values.
 
 WITH locked AS (
-    -- Locked rows are read as they are then: a provider's report may have been written while this waited.
+    -- A locked row is read as it is then: a provider's report may have been written during the wait.
     SELECT outcomes.*, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by, d.user_id, d.channel, d.address
     FROM {outcomes} JOIN deliveries d USING (id)
     ORDER BY d.id
     FOR UPDATE OF d
 ),
 
--- Addresses that are gone: subscriptions are deleted, webhooks and other addresses marked.
+-- Addresses that are gone: subscriptions are deleted, others marked.
 ended_subscriptions AS (
     SELECT s.id FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
     WHERE locked.gone
@@ -33,7 +33,7 @@ marked_webhooks AS (
     WHERE locked.gone AND locked.channel = 'webhook' AND w.id = locked.address
 ),
 
--- The fence: only the holder of the claim writes, except that a successful send is always recorded.
+-- The fence: only the claim's holder writes, except that a successful send is always recorded.
 written AS (
     UPDATE deliveries d SET
         state = l.state,

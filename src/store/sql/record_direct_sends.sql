@@ -1,4 +1,4 @@
--- Records direct sends with the same outcome, by the worker that claimed them. No row needs values of its own.
+-- Records direct sends with the same outcome, by the worker that claimed them.
 UPDATE deliveries SET
     state = {state},
     reason = {reason},

@@ -1,4 +1,4 @@
--- Records a provider's report. A worker that holds the claim counts as having recorded its outcome.
+-- Records a provider's report, also for a worker that still holds the claim.
 UPDATE deliveries SET
     state = {state},
     held_until = NULL,

@@ -1,5 +1,5 @@
--- Records failures and releases of runs. A run that has ended is left alone, except that a dead one may run again under
--- another sequence: then its attempts start anew. The same record twice counts once.
+-- Records failures and releases of runs. Leaves ended runs alone, except that a dead one may run again under another
+-- sequence, with its attempts reset. The same record twice counts once.
 INSERT INTO job_runs AS r (
     job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, reason, last_error, created_at,
     updated_at)

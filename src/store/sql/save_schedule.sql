@@ -1,4 +1,4 @@
--- Saves a schedule. One of that name is replaced if `replace` is set; it keeps its id, its counts and its creation.
+-- Saves a schedule. With `replace`, one of that name is replaced but keeps its id, counts and creation.
 INSERT INTO schedules (
     id, name, kind, lane, payload, expression, zone, gap, fold, missed, missed_limit, missed_seconds, jitter_seconds,
     expiry_seconds, starts_at, ends_at, paused, owner, next_at, due_at, created_at, created_by, changed_at, changed_by)

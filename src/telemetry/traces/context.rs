@@ -11,7 +11,7 @@ const LENGTH: usize = 55;
 /// W3C asks for at least 512 characters.
 const LONGEST_STATE: usize = 512;
 
-/// The context in two headers. An invalid `traceparent` gives `None`; an invalid or empty `tracestate` is left out.
+/// The context in two headers. An invalid `traceparent` gives `None`; an invalid or empty `tracestate` is omitted.
 #[must_use]
 pub fn of_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Option<String> {
     let parent = traceparent.filter(|text| is_traceparent(text))?;
@@ -27,7 +27,7 @@ pub fn of_headers(traceparent: Option<&str>, tracestate: Option<&str>) -> Option
     Some(trace)
 }
 
-/// The texts of `traceparent` and `tracestate`.
+/// Texts of `traceparent` and `tracestate`.
 #[must_use]
 pub fn headers(trace: &str) -> (&str, Option<&str>) {
     trace.split_once(' ').map_or((trace, None), |(parent, state)| (parent, Some(state)))
@@ -59,7 +59,6 @@ pub(super) fn parse(trace: &str) -> SpanContext {
     parts().unwrap_or_else(SpanContext::empty_context)
 }
 
-/// The text of a context.
 pub(super) fn write(context: &SpanContext) -> String {
     let flags = context.trace_flags() & TraceFlags::SAMPLED;
     let mut trace = format!("00-{}-{}-{flags:02x}", context.trace_id(), context.span_id());
@@ -99,7 +98,6 @@ mod tests {
 
     const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    /// OpenTelemetry's own propagator.
     fn oracle(parent: &str, state: &str) -> SpanContext {
         let headers = [("traceparent", parent), ("tracestate", state)];
         let headers: HashMap<String, String> = headers.map(|(a, b)| (a.to_owned(), b.to_owned())).into();

@@ -1,4 +1,4 @@
-//! Exports spans to a collector over gRPC or HTTP, in batches, on a separate thread.
+//! Exports spans over gRPC or HTTP, in batches, on a separate thread.
 
 use std::{collections::HashMap, fs, path::Path, thread};
 
@@ -23,7 +23,6 @@ use super::{
     waiting::{Bounded, LoggingExporter},
 };
 
-/// A provider that exports its spans.
 pub fn provider(exporter: &Exporter, settings: &Settings) -> Result<SdkTracerProvider, String> {
     let queue = exporter.queue;
     let batches = BatchConfigBuilder::default()
@@ -73,7 +72,7 @@ type Made = Result<SpanExporter, opentelemetry_otlp::ExporterBuildError>;
 fn grpc(exporter: &Exporter) -> Result<Made, String> {
     let mut headers = HeaderMap::new();
     for (name, value) in &exporter.headers.0 {
-        // Both are already validated.
+        // Already validated.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
             headers.insert(name, value);
         }

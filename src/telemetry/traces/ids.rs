@@ -1,5 +1,3 @@
-//! Ids of traces and spans.
-
 use std::cell::Cell;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -33,7 +31,7 @@ impl IdGenerator for Ids {
     }
 }
 
-/// The trace id of a message without a context: the same for all its deliveries, and unique.
+/// Trace id of a message without a context: unique, and the same for all its deliveries.
 pub fn of_message(stream: &str, sequence: i64, published: DateTime<Utc>) -> [u8; 16] {
     let mut hash = Context::new(&SHA256);
     hash.update(stream.as_bytes());

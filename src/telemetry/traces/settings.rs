@@ -1,23 +1,21 @@
-//! Settings of traces. `config` reads them from OpenTelemetry's variables.
-
 use std::{fmt, path::PathBuf, time::Duration};
 
 use reqwest::header::{HeaderName, HeaderValue};
 
 use super::context;
 
-/// All settings.
+/// All settings, from OpenTelemetry's variables.
 #[derive(Clone, Debug)]
 pub struct Settings {
     /// Whether to read and hand on producers' contexts.
     pub propagate: bool,
-    /// Destination of spans; usually none.
+    /// Destination of spans.
     pub export: Option<Exporter>,
     /// Selects the traces to keep.
     pub sampler: Sampler,
     /// Attributes of this process.
     pub resource: Vec<(String, String)>,
-    /// The service's name.
+    /// Service's name.
     pub service: String,
     /// Distinguishes processes of one service.
     pub instance: String,
@@ -26,14 +24,13 @@ pub struct Settings {
 /// Selects the traces to keep.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampler {
-    /// Follow a producer's decision; `share` is then for jobs without one.
+    /// Follow a producer's decision; `share` is for jobs without one.
     pub parent_based: bool,
     /// From 0 (none) to 1 (all).
     pub share: f64,
 }
 
 impl Sampler {
-    /// Decides before any work is done for the message.
     pub(super) fn may_sample(self, parent: Option<&str>) -> bool {
         match parent {
             Some(trace) if self.parent_based => context::is_sampled(trace),
@@ -45,7 +42,7 @@ impl Sampler {
 /// Destination of spans.
 #[derive(Clone, Debug)]
 pub struct Exporter {
-    /// The protocol.
+    /// Protocol.
     pub protocol: Protocol,
     /// The whole URL, for HTTP with its path.
     pub endpoint: String,
@@ -57,7 +54,7 @@ pub struct Exporter {
     pub compression: Compression,
     /// Certificates.
     pub tls: Tls,
-    /// The queue.
+    /// Queue.
     pub queue: QueueSettings,
 }
 
@@ -112,7 +109,7 @@ pub struct Tls {
 /// Queue of spans.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueSettings {
-    /// Most waiting spans, including the batch under way.
+    /// Most waiting spans, with the batch under way.
     pub longest: usize,
     /// Most spans per batch.
     pub batch: usize,

@@ -1,5 +1,3 @@
-//! Spans for publishing, runs, and requests to providers.
-
 use std::cell::Cell;
 
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -25,15 +23,15 @@ task_local! {
 /// One run of a message.
 #[derive(Debug, Default)]
 pub struct Processing {
-    /// The attempt, if known.
+    /// Attempt, if known.
     pub attempt: Option<u32>,
     span: Option<Box<Span>>,
 }
 
-/// Begins the span of a run. `ids` are job id and root id, if they can be read; `size` is the body's, in bytes; `parent`
-/// is the context that the job brought. Also returns the context for everything that follows, if that is a new one.
+/// Begins the span of a run. `ids` are job id and root id, if readable; `size` is the body's, in bytes; `parent` is the
+/// context that the job brought. Also returns the context for everything that follows, if new.
 ///
-/// A message without a context gets a trace of its own, and the same one on each redelivery.
+/// A message without a context gets its own trace, the same on each redelivery.
 #[must_use]
 pub fn process(
     queue: Queue,
@@ -72,18 +70,18 @@ pub fn process(
 
 /// Ending of a run.
 pub struct End<'a> {
-    /// Its outcome.
+    /// Outcome.
     pub outcome: JobOutcome,
-    /// Its reason, in a word.
+    /// Reason, in a word.
     pub reason: Option<&'static str>,
-    /// Its error, without personal data.
+    /// Error, without personal data.
     pub error: Option<&'a str>,
     /// When the job comes again.
     pub until: Option<DateTime<Utc>>,
 }
 
 impl Processing {
-    /// The job is held while a needed part is away.
+    /// The job is held while a part is away.
     pub fn held(&mut self, why: &str) {
         if let Some(span) = &mut self.span {
             span.add_event("held", vec![KeyValue::new(names::EXCEPTION, why.to_owned())]);
@@ -126,7 +124,7 @@ pub struct Sending {
     trace: Option<String>,
 }
 
-/// Begins publishing messages to one subject, in the context `parent`.
+/// Begins publishing to one subject, in the context `parent`.
 #[must_use]
 pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&str>) -> Sending {
     let (mut span, trace) = begin("send", &SpanKind::Producer, parent, None);
@@ -149,7 +147,7 @@ pub fn send(subject: &str, job: Option<&str>, messages: usize, parent: Option<&s
 }
 
 impl Sending {
-    /// The messages' context, if it differs from the given one.
+    /// The messages' context, if it differs.
     #[must_use]
     pub fn trace(&self) -> Option<&str> {
         self.trace.as_deref()

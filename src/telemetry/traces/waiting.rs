@@ -1,4 +1,4 @@
-//! Queue of spans waiting for the collector, and log lines about its absence.
+//! Queue of spans for the collector, and log lines about its absence.
 
 use std::{
     sync::{
@@ -16,7 +16,7 @@ use opentelemetry_sdk::{
     trace::{BatchSpanProcessor, Span, SpanData, SpanExporter, SpanProcessor},
 };
 
-/// Between two log lines about an absent collector.
+/// Between log lines about an absent collector.
 const SAY_EVERY: Duration = Duration::from_mins(5);
 
 /// Counts of spans, for metrics.
@@ -38,7 +38,7 @@ pub static COUNTS: SpanCounts =
 pub struct Bounded {
     /// Makes batches.
     pub inner: BatchSpanProcessor,
-    /// Most waiting spans, including the batch under way.
+    /// Most waiting spans, with the batch under way.
     pub longest: usize,
 }
 
