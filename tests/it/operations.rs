@@ -2,7 +2,7 @@
 
 use crate::{
     cli::carebell,
-    support::{FAMILY, Process, STEADY, World},
+    support::{FAMILY, Process, World},
 };
 
 #[tokio::test]
@@ -29,7 +29,7 @@ async fn an_older_program_runs_on_a_newer_schema_and_leaves_it_as_it_is() {
 async fn deliveries_whose_messages_were_lost_are_sent_after_the_statements_of_the_document() {
     let doc = include_str!("../../docs/OPERATIONS.md");
     let statements = doc.split("```sql").nth(1).unwrap().split("```").next().unwrap();
-    let world = World::with_overrides(STEADY).await;
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=6s").await;
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     world.remind("lost").await;
