@@ -81,7 +81,7 @@ pub enum DirectEnd {
 }
 
 /// A notification whose pushes are under way, until this is dropped.
-struct UnderWay {
+pub struct UnderWay {
     all: Arc<Mutex<HashSet<String>>>,
     job_id: String,
 }
@@ -97,6 +97,12 @@ impl Reserved {
     #[must_use]
     pub fn ids(&self) -> HashSet<String> {
         self.tickets.keys().cloned().collect()
+    }
+
+    /// Frees the permits. The notification counts as under way until the result is dropped.
+    #[must_use]
+    pub fn without_permits(self) -> UnderWay {
+        self.under_way
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
 };
 
 /// The wait of a job that cannot run because the database is away.
-const HOLD: Duration = Duration::from_secs(1);
+const HELD_FOR: Duration = Duration::from_secs(1);
 
 /// How long data read before a commit stays valid: a database that was away in between may have changed.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
@@ -58,7 +58,7 @@ pub enum Origin<'a> {
     Direct(&'a Child, DateTime<Utc>),
 }
 
-/// The ways to save messages between the stages: for jobs of the first two stages.
+/// Shortcuts past a message between two stages: combined commits and direct sends. Only for the first two stages.
 pub struct Shortcuts {
     /// Plans notifications with their reminders.
     pub combined: Combined,
@@ -87,7 +87,7 @@ impl Run {
             Origin::Message(mut pulled) => {
                 let position = &pulled.position;
                 let waited = || (runner.clock.now() - position.published).to_std().unwrap_or_default();
-                // A redelivery has waited for something else.
+                // A redelivery's wait was not for a free worker.
                 runner.metrics.begun((position.delivered == 1).then(waited));
                 let mut meta = pulled.meta();
                 let span = pulled.begin_span(meta.as_mut().map_err(|invalid| &*invalid));
@@ -133,7 +133,7 @@ impl Run {
     /// Decodes, attempts and performs, again while the database is away.
     async fn decide(&mut self) -> Ending {
         let Self { runner, shortcuts, message: Some(message), meta, span, .. } = self else {
-            // Only messages are decided about here.
+            // Unreachable: only a run with a message is decided.
             return Ending::new(JobOutcome::Superseded, Disposition::Leave);
         };
         let meta = match meta {
@@ -162,12 +162,12 @@ impl Run {
             match performed {
                 Ok(ending) => return ending,
                 Err(Refused::Data(why) | Refused::Fault(why) | Refused::Unavailable(why)) => {
-                    // Once, and not each second: health tells which part is down.
+                    // Logged once, not each second: health shows which part is down.
                     if told.is_first() {
                         warn!(job = meta.job_id, kind = %meta.kind, "held, no attempt burnt: {why}");
                         span.held(&why);
                     }
-                    sleep(HOLD).await;
+                    sleep(HELD_FOR).await;
                 }
             }
         }
@@ -204,8 +204,8 @@ impl Run {
         runner.metrics.ended(outcome, self.started.elapsed(), reason, attempts);
     }
 
-    /// Ends a notification that was planned with its reminder. It was written if the reminder was, unless it had ended
-    /// before.
+    /// Ends a notification that was planned with its reminder. It was written with the reminder, unless it had already
+    /// ended through its own message.
     async fn end_with_reminder(mut self, reminder: Committed, followed: bool, pushes: Option<usize>) {
         let ending = match reminder {
             Committed::Fresh if followed => {
@@ -220,7 +220,8 @@ impl Run {
         self.end(ending).await;
     }
 
-    /// Closes the span of a run that has no line and no count: its message repeats it, or there is no such job.
+    /// Closes the span of a run that gets no log line and no count: its message will repeat it, or the job does not
+    /// exist.
     fn close(&mut self, ending: &Ending) {
         ending.close(&mut self.span, self.runner.clock.now());
     }
@@ -248,7 +249,9 @@ async fn perform(
             let outcome = plan.outcome();
             let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
             let (committed, pushes) = match shortcuts {
-                Some(shortcuts) => Box::pin(carry_out(runner, shortcuts, meta, not_after, plan, read)).await?,
+                Some(shortcuts) => {
+                    Box::pin(carry_out_with_shortcuts(runner, shortcuts, meta, not_after, plan, read)).await?
+                }
                 None => (effects.carry_out(meta, not_after, plan).await?, None),
             };
             Ok(match committed {
@@ -289,7 +292,7 @@ async fn perform(
 /// Carries out the plan of a reminder or a notification with as few messages as possible: a reminder's notification is
 /// planned and committed with it, and pushes are sent directly. Returns also the number of pushes sent, if that belongs
 /// to this job's own log line.
-async fn carry_out(
+async fn carry_out_with_shortcuts(
     runner: &Arc<Runner>,
     shortcuts: &Arc<Shortcuts>,
     meta: &Meta,
@@ -299,12 +302,12 @@ async fn carry_out(
 ) -> Result<(Committed, Option<usize>), Refused> {
     let effects = &runner.effects;
     let mut draft = shortcuts.combined.draft(meta, not_after, &mut plan).await;
-    let (of, planned) = match &mut draft {
+    let (planner, pushing) = match &mut draft {
         Some(Draft { meta, plan, .. }) => (&*meta, plan),
         None => (meta, &mut plan),
     };
-    let reserved = shortcuts.direct.reserve(of, planned, read).await;
-    let job_id = of.job_id.clone();
+    let reserved = shortcuts.direct.reserve(planner, pushing, read).await;
+    let job_id = planner.job_id.clone();
     if reserved.is_none() && draft.is_none() {
         return Ok((effects.carry_out(meta, not_after, plan).await?, None));
     }
@@ -322,7 +325,7 @@ async fn carry_out(
     let mut pushes = None;
     match reserved.filter(|_| !carried_out.claimed.is_empty()) {
         Some(reserved) if runner.clock.now() - read > FRESH => {
-            drop(reserved);
+            let _under_way = reserved.without_permits();
             effects.give_up_claims(&job_id, carried_out).await?;
         }
         Some(reserved) => {
@@ -350,7 +353,7 @@ async fn carry_out(
 fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFuture<'static, DirectEnd> {
     Box::pin(async move {
         let mut run = Run::begin(&runner, None, Origin::Direct(&child, claim.created_at));
-        // This program made the body.
+        // Decoding cannot fail: this program made the body.
         let (Ok(job), Ok(meta)) = (runner.decoder.decode(&Bytes::from(child.body.clone()), Form::Protobuf), &run.meta)
         else {
             return DirectEnd::NeedsMessage;
@@ -371,7 +374,7 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
             return DirectEnd::NeedsMessage;
         };
         let (end, until) = match &ending.disposition {
-            // On record as dead. Its message tells of that and is buried: a dead letter says where it was.
+            // On record as dead. Its message is published and buried, because a dead letter names its stream and subject.
             Disposition::Dead(_) => {
                 run.close(&ending);
                 return DirectEnd::NeedsMessage;
@@ -415,7 +418,7 @@ async fn maintain(
     }
 }
 
-/// Some time after the deadline. A message that is not settled by then is settled after its redelivery.
+/// Returns a short time after the deadline. A message not settled by then is settled after its redelivery.
 async fn out_of_time(runner: &Runner) {
     runner.deadline.cancelled().await;
     sleep(RELEASE_TIMEOUT).await;

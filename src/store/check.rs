@@ -100,7 +100,24 @@ impl Probe {
         if found < wanted {
             return Err(StoreError::Fault(format!("the schema is at version {found}, this program needs {wanted}")));
         }
+        self.same_migrations().await?;
         Ok(found)
+    }
+
+    /// Refuses a schema whose migrations have our numbers and another content, as unreleased builds made them.
+    async fn same_migrations(&mut self) -> Result<(), StoreError> {
+        let applied: Vec<(i64, Vec<u8>)> =
+            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations").fetch_all(&mut self.connection).await?;
+        for (version, checksum) in applied {
+            let other = MIGRATIONS.iter().find(|known| known.version == version && *known.checksum != *checksum);
+            if other.is_some() {
+                return Err(StoreError::Fault(format!(
+                    "migration {version} of the schema is not this program's: an unreleased build made it; create the \
+                     database anew and run `carebell migrate`"
+                )));
+            }
+        }
+        Ok(())
     }
 
     /// Compares the care tables or views with the columns that are read.

@@ -26,6 +26,14 @@ async fn an_older_program_runs_on_a_newer_schema_and_leaves_it_as_it_is() {
 }
 
 #[tokio::test]
+async fn a_schema_that_an_unreleased_build_made_is_refused_in_words() {
+    let world = World::new().await;
+    world.sql("UPDATE _sqlx_migrations SET checksum = '\\x00' WHERE version = 1").await;
+    let (well, said, error) = carebell(&world, &["doctor"], &[]).await;
+    assert!(!well && said.contains("migration 1 of the schema is not this program's"), "{said}{error}");
+}
+
+#[tokio::test]
 async fn deliveries_whose_messages_were_lost_are_sent_after_the_statements_of_the_document() {
     let doc = include_str!("../../docs/OPERATIONS.md");
     let statements = doc.split("```sql").nth(1).unwrap().split("```").next().unwrap();
