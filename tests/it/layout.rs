@@ -17,7 +17,7 @@ mod circles;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What a part must not name, with the reason.
+/// Names forbidden in a part, with the reason.
 const FORBIDDEN: &[(&[&str], &str, &str)] = &[
     (&["clock", "kind", "plan", "policy", "wire", "text", "checkpoint"], "crate::store", "the vocabulary stands alone"),
     (
