@@ -1,4 +1,5 @@
-//! The rules of the source tree: which way imports go, and that kinds, consumers, tests and docs are the same set.
+//! The rules of the source tree: which way imports go, that links lead somewhere, and that kinds, consumers, tests and
+//! docs are the same set.
 
 use std::{
     collections::BTreeSet,
@@ -14,6 +15,7 @@ use carebell::{
 };
 
 mod circles;
+mod links;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
