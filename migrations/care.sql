@@ -1,6 +1,6 @@
 -- The care tables as Carebell reads them, for an application that has none of its own (`carebell migrate
 -- --care-tables`), for `carebell dev` and for tests. An application with other tables puts views of these names over
--- them instead. Carebell never writes to them. What is marked `-- not read yet` may be left out of views.
+-- them instead. Carebell never writes to them. Views may leave out columns marked `-- not read yet`.
 
 CREATE TABLE IF NOT EXISTS users (
     id       text PRIMARY KEY,

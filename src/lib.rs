@@ -5,11 +5,12 @@
 //!
 //! 1. [`pipeline`] pulls a message from the consumer of its kind and lane, and decodes it with the [`wire`] types;
 //! 2. [`effects`] decides whether it may run;
-//! 3. its kind, one of [`jobs`], decides in [`job::Job::work`] and returns a [`plan::Plan`];
-//! 4. [`effects`] commits the plan through [`store`] and publishes its children. A delivery is sent by [`channels`];
+//! 3. its kind, one of [`jobs`], decides in [`job::Job::work`] and returns a [`plan::Plan`]; a delivery's `work` also
+//!    sends, through [`channels`];
+//! 4. [`effects`] commits the plan through [`store`] and publishes its children;
 //! 5. [`pipeline`] settles the message. [`dead_letter`] keeps jobs that failed for good.
 //!
-//! `docs/ARCHITECTURE.md` draws this path file by file. The modules below are the four floors of the house.
+//! `docs/ARCHITECTURE.md` draws this path file by file. The modules below are grouped in four layers.
 
 // The program: commands, configuration, the worker around everything, and servers for tests.
 pub mod cli;
@@ -38,7 +39,7 @@ pub mod streams;
 pub mod telemetry;
 pub mod templates;
 
-// The vocabulary: types and small tools that the other floors share.
+// The vocabulary: types and small tools that the other layers share.
 pub mod checkpoint;
 pub mod clock;
 pub mod job;

@@ -1,4 +1,4 @@
-//! pull → decode → guard → work → effects → settle. `run.rs` is the way of one job from beginning to end.
+//! pull → decode → admit → work → judge → effects → settle. `run.rs` follows one job from beginning to end.
 //!
 //! Only this module pulls, and only `settle.rs` acknowledges.
 

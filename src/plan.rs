@@ -174,7 +174,7 @@ pub enum Unsent {
     NotOptedIn,
 }
 
-/// A job of a later stage, to publish or run in place.
+/// A job of a later stage, to be published, or planned by the same worker.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NextJob {
     /// Kind.

@@ -1,4 +1,4 @@
-/// Every variable with its expected form. A test compares the README.
+/// Every variable with its expected form. A test compares `docs/CONFIGURATION.md`.
 pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_URL", "nats://host:4222 or tls://user:password@host:4222, separated by commas"),
     ("NATS_CREDS", "the path of a .creds file"),
@@ -50,7 +50,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("CAREBELL_PACE", "a number from 1 to 100; only builds with debug assertions read it"),
 ];
 
-/// Every OpenTelemetry variable with its expected form. A test compares `docs/OPERATIONS.md`.
+/// Every OpenTelemetry variable with its expected form. A test compares `docs/CONFIGURATION.md`.
 /// `OTEL_EXPORTER_OTLP_TRACES_…` wins over `OTEL_EXPORTER_OTLP_…`.
 pub const OTEL_VARIABLES: &[(&str, &str)] = &[
     ("OTEL_SDK_DISABLED", "true or false"),

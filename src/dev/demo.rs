@@ -295,7 +295,7 @@ impl Demo {
              terminal:\n\
              \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled; its jobs come back after 30 s\n\
              \x20 . {}   # then publish a job of your own:\n\
-             \x20 cargo run -q -- publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
+             \x20 carebell publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
             self.worker.pid(),
             path.display(),
         );

@@ -1,4 +1,4 @@
-//! The mail servers are signed in to; no mail is sent.
+//! Signs in to the mail servers; sends no mail.
 
 use super::check::{Check, Egress, Item};
 use crate::{channels::email::Email, config::Source};

@@ -1,7 +1,7 @@
 //! Parking: a job is published to the stream HOLD for later, and its message is acknowledged.
 //!
-//! This frees its permit and its place in ack-pending. It comes back as a new message with a delivery count of one, so
-//! no number of waits exhausts it. Its recorded failures stay.
+//! A parked job frees its permit and leaves `max_ack_pending`. It comes back as a new message with a delivery count of
+//! one, so no number of waits exhausts it. Its recorded failures stay.
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;

@@ -1,5 +1,5 @@
-//! Publishes jobs now or for later, for `carebell publish`, `carebell dev` and tests. Producers in other languages only
-//! need the headers.
+//! The producer's side: publishes a job, now or for later, for `carebell publish`, `carebell dev` and tests. Producers
+//! in other languages only need the headers.
 
 use async_nats::{
     HeaderMap,
@@ -11,7 +11,7 @@ use chrono::{DateTime, Utc};
 use super::publish::{self, header, rfc3339};
 use crate::telemetry::traces;
 
-/// Publishes jobs.
+/// The connection that publishes jobs.
 pub type Producer = jetstream::Context;
 
 /// Longest id that a producer may choose.
@@ -120,7 +120,7 @@ pub enum NotSubmitted {
 }
 
 impl NotSubmitted {
-    /// Interprets a refusal.
+    /// The meaning of a refused publish.
     #[must_use]
     pub fn new(error: &PublishError, subject: &str, job_id: String) -> Self {
         match publish::error_code(error) {
@@ -145,7 +145,7 @@ impl NotSubmitted {
 /// Publishes a job and waits for the acknowledgement.
 ///
 /// # Errors
-/// The server's refusal or silence.
+/// The server's refusal, or its silence.
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
     let mut span = traces::send(&job.subject, Some(&job.job_id), 1, None);
     let mut headers = HeaderMap::new();

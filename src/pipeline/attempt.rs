@@ -107,7 +107,7 @@ async fn not_admitted(
     admission: Admission,
 ) -> Result<Ending, Refused> {
     Ok(match admission {
-        // Both callers run admitted jobs.
+        // Unreachable: both callers handle `Run` themselves.
         Admission::Run(_) => Ending::new(JobOutcome::Superseded, Disposition::Leave),
         Admission::Ended(state) => Ending::new(JobOutcome::Duplicate, Disposition::Done).because(state),
         Admission::Dead(death) => Ending::new(JobOutcome::Dead, Disposition::Dead(death)),

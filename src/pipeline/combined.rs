@@ -1,8 +1,9 @@
 //! The combined commit: the worker that has a reminder also plans its notification, and both are written in one commit
 //! with no message between them.
 //!
-//! The notification stays a job of its own, with an id, a recorded run, a span, a log line and its place in the counts.
-//! It gets a message instead if its queue has a rate or is paused, if the reminder is a redelivery, or if planning fails.
+//! The notification stays a job of its own, with an id, a recorded run, a span, a log line and counts in the metrics.
+//! It gets a message instead if its queue has a rate or is paused, if the reminder is redelivered, or if planning
+//! fails.
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 

@@ -16,7 +16,7 @@ use crate::{
 /// The log target of the one line a run: filters of `LOG_LEVEL` name it.
 const TARGET: &str = "carebell::pipeline::run";
 
-/// What becomes of a message. Everything that has to be on record by then is on record.
+/// How a message ends. All that must be on record by then is on record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Disposition {
     /// The job is finished: acknowledge the message.
@@ -76,8 +76,8 @@ impl Ending {
         Self { reason: Some(reason), ..self.because(reason.name()) }
     }
 
-    /// Leaves the message alone if another worker's word counts. A run that has ended only needs its acknowledgement; a
-    /// delivery that another worker has claimed is that worker's to settle.
+    /// Leaves the message to another worker if that one has taken the delivery; a run that has already ended only needs
+    /// its acknowledgement.
     pub(super) fn if_written(self, meta: &Meta, written: Written) -> Self {
         match written {
             Written::Yes => self,

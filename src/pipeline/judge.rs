@@ -142,7 +142,7 @@ mod tests {
                 (6, Decision::RetrySoon(_, wait)) => {
                     prop_assert!(!last, "no more attempts than the policy has");
                     let wait = TimeDelta::from_std(wait).unwrap();
-                    prop_assert!(wait <= LONGEST_NAK, "a NAK holds a place");
+                    prop_assert!(wait <= LONGEST_NAK, "a NAK counts in max_ack_pending");
                     let early = TimeDelta::seconds(i64::try_from(asked).unwrap()) > wait;
                     prop_assert!(!early || now + wait >= back, "sooner than asked for only to expire");
                 }

@@ -45,7 +45,7 @@ const FAULT_WAIT: Duration = Duration::from_secs(1);
 /// The most bookings that share a statement.
 const GROUP: usize = 100;
 
-/// The place where a queue's slots are booked: the database, or memory in tests.
+/// Where a queue's slots are booked: the database, or memory in tests.
 pub trait Row: Send + Sync + 'static {
     /// Books slots.
     fn book(&self, ask: &BookAsk) -> impl Future<Output = Result<Booked, StoreError>> + Send;
@@ -175,7 +175,7 @@ impl<R: Row> Limit<R> {
                     }
                     return (slots, end);
                 }
-                // Later than it says, by a random time: everybody who waits was told the same.
+                // Plus a random wait, since all who wait got the same answer.
                 Ok(SlotAnswer::Later(wait)) => wait + slots::HORIZON.mul_f64(0.5 * self.0.random.fraction()),
                 Err(refused) => {
                     tracing::error!("slots cannot be booked, again soon: {refused:?}");

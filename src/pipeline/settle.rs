@@ -1,4 +1,4 @@
-//! The one place that tells the server what becomes of a message.
+//! Tells the server how each message ends. No other file does.
 
 use async_nats::jetstream::AckKind;
 

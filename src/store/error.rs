@@ -39,7 +39,7 @@ impl From<sqlx::Error> for StoreError {
         // The first two characters are the class (Postgres manual, appendix A). Only bad data is a job's fault; a
         // changed password or a failover to a read-only server is not.
         match code.get(..2) {
-            // Two groups wrote the same mark. The refused one finds it on the next try.
+            // Two groups wrote the same mark concurrently. The refused one is repeated and finds it.
             Some("23") if database.constraint() == Some("reminder_marks_pkey") => Self::Busy(text),
             Some("22" | "23" | "54") => Self::Data(text),
             Some("40" | "55") => Self::Busy(text),

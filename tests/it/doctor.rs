@@ -420,8 +420,8 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
     world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
     world.sql("NOTIFY carebell_schedules").await;
-    let tended = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
-    world.eventually("both are done", async || (world.count(tended).await == 2).then_some(())).await;
+    let maintained = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
+    world.eventually("both are done", async || (world.count(maintained).await == 2).then_some(())).await;
     world.queues_are_empty().await;
     assert!(world.count("SELECT count(*) FROM rate_limits").await > 0, "a rate was held");
     assert!(!worker.output().contains("SQLSTATE"), "{}", worker.output());

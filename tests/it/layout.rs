@@ -1,4 +1,5 @@
-//! The rules of the source tree: which way imports go, and that kinds, consumers, tests and docs are the same set.
+//! The rules of the source tree: which way imports go, that links lead somewhere, and that kinds, consumers, tests and
+//! docs are the same set.
 
 use std::{
     collections::BTreeSet,
@@ -14,10 +15,11 @@ use carebell::{
 };
 
 mod circles;
+mod links;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
-/// What a part must not name, with the reason.
+/// Names forbidden in a part, with the reason.
 const FORBIDDEN: &[(&[&str], &str, &str)] = &[
     (&["clock", "kind", "plan", "policy", "wire", "text", "checkpoint"], "crate::store", "the vocabulary stands alone"),
     (

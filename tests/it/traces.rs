@@ -236,8 +236,8 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     world.sql("UPDATE schedules SET next_at = now(), due_at = now() WHERE name = 'carebell.subscriptions'").await;
     world.sql("NOTIFY carebell_schedules").await;
     world.ledger("later").await;
-    let tended = "SELECT count(*) FROM job_runs WHERE kind = 'maintenance.subscriptions' AND state = 'done'";
-    world.eventually("maintenance is done", async || (world.count(tended).await == 1).then_some(())).await;
+    let maintained = "SELECT count(*) FROM job_runs WHERE kind = 'maintenance.subscriptions' AND state = 'done'";
+    world.eventually("maintenance is done", async || (world.count(maintained).await == 1).then_some(())).await;
     world.queues_are_empty().await;
     assert!(worker.terminate().await.success());
 

@@ -108,7 +108,7 @@ struct Operation {
 struct Selection {
     /// Oldest first.
     numbers: Vec<u64>,
-    /// Requested letters that are gone, with their fate.
+    /// Requested letters that are gone, each with how it ended.
     done_before: Vec<String>,
 }
 

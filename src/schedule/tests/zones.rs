@@ -1,3 +1,5 @@
+//! Nights with clock changes, in the zones where they are hardest.
+
 use super::{Fold::*, Gap::*, *};
 
 #[test]
