@@ -12,7 +12,7 @@ pub const NO_MESSAGE: i64 = 0;
 
 /// The position of a message in its stream.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Position {
+pub struct StreamPosition {
     /// The stream.
     pub stream: String,
     /// The stream sequence; [`NO_MESSAGE`] if the job has no message.
@@ -35,7 +35,7 @@ pub struct Meta {
     /// The job's lane.
     pub lane: Lane,
     /// The position of its message.
-    pub position: Position,
+    pub position: StreamPosition,
     /// Whether the job was parked and this message brings it back.
     pub resumed: bool,
     /// When the job expires, if a header says so.
@@ -55,7 +55,7 @@ impl Meta {
             root_id: ids.root,
             kind: queue.kind,
             lane: queue.lane.unwrap_or(Lane::Critical),
-            position: Position { stream: stream.to_owned(), sequence: NO_MESSAGE, delivered: 1, published: now },
+            position: StreamPosition { stream: stream.to_owned(), sequence: NO_MESSAGE, delivered: 1, published: now },
             resumed: false,
             not_after: Some(not_after),
             trace: None,

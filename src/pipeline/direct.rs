@@ -61,7 +61,7 @@ struct Ticket {
 }
 
 /// The direct sends of one notification. While this lives, a redelivery skips them.
-pub struct Sent {
+pub struct SentDirectly {
     /// How many pushes were sent.
     pub count: usize,
     /// The messages of the pushes that need one.
@@ -169,7 +169,7 @@ impl DirectSends {
         reserved: Reserved,
         claimed: &[Child],
         send: fn(Arc<Runner>, Child, Box<Claim>) -> BoxFuture<'static, DirectEnd>,
-    ) -> Sent {
+    ) -> SentDirectly {
         let Reserved { mut tickets, under_way } = reserved;
         let under_way = Arc::new(under_way);
         let mut running = FuturesUnordered::new();
@@ -201,7 +201,7 @@ impl DirectSends {
         };
         let _ = timeout(PATIENCE, in_time).await;
         let need_message = claimed.iter().filter(|child| need_message.contains(&*child.job_id)).cloned().collect();
-        Sent { count, need_message, _under_way: under_way }
+        SentDirectly { count, need_message, _under_way: under_way }
     }
 }
 

@@ -24,7 +24,7 @@ pub enum Disposition {
     /// The job failed and runs again after this short wait.
     Retry(Duration),
     /// The job waits in the stream HOLD.
-    Park(Box<Parked>),
+    Park(Box<ParkedJob>),
     /// The job is dead: copy the message to the dead letters, then terminate it.
     Dead(Death),
     /// Another worker has the message and settles it.
@@ -35,7 +35,7 @@ pub enum Disposition {
 
 /// A job that is to be parked.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parked {
+pub struct ParkedJob {
     /// The job.
     pub meta: Meta,
     /// When it expires.
@@ -46,7 +46,7 @@ pub struct Parked {
 
 impl Disposition {
     pub(super) fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self::Park(Box::new(Parked { meta: meta.clone(), not_after, until }))
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until }))
     }
 }
 

@@ -52,7 +52,7 @@ pub fn judge(
         Ok(Outcome::Done(plan)) => Decision::CarryOut(plan),
         Ok(Outcome::Skipped(reason)) => Decision::Skip(reason, Plan::default()),
         Ok(Outcome::SkippedWith(reason, plan)) => Decision::Skip(reason, plan),
-        Ok(Outcome::Maintenance(upkeep)) => Decision::Maintain(upkeep),
+        Ok(Outcome::Maintenance(task)) => Decision::Maintain(task),
         Ok(Outcome::Wait(until, reason)) => Decision::Wait(parked_until(until, now, not_after), reason),
         Err(Failure::Unavailable { why }) => Decision::Hold(why),
         Err(Failure::Permanent { why }) => Decision::Die(why, DeadReason::Permanent),

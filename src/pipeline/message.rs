@@ -18,7 +18,7 @@ use crate::{
     },
     job::Invalid,
     kind::{Lane, Queue},
-    meta::{Meta, Position},
+    meta::{Meta, StreamPosition},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
 };
@@ -40,7 +40,7 @@ pub struct Pulled {
     message: jetstream::Message,
     queue: Queue,
     /// Its position, known even if the headers cannot be read.
-    pub position: Position,
+    pub position: StreamPosition,
 }
 
 impl Pulled {
@@ -49,7 +49,7 @@ impl Pulled {
     #[must_use]
     pub fn new(message: jetstream::Message, queue: Queue) -> Option<Self> {
         let info = message.info().ok()?;
-        let position = Position {
+        let position = StreamPosition {
             stream: info.stream.to_owned(),
             sequence: i64::try_from(info.stream_sequence).unwrap_or(i64::MAX),
             delivered: info.delivered,

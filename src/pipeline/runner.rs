@@ -24,7 +24,7 @@ use crate::{
     effects::{Death, Effects, Refused},
     job::{Context, Failure, Outcome},
     kind::Queue,
-    meta::{Meta, Position},
+    meta::{Meta, StreamPosition},
     plan::{Channel, DeadReason, JobOutcome, Plan, Receipt},
     policy::Policy,
     store::{Claim, Verdict},
@@ -148,7 +148,7 @@ impl Runner {
     }
 
     /// The message cannot be read. It is recorded if its id can be, and kept in the dead letters in any case.
-    pub(super) async fn undecodable(&self, position: &Position, meta: Option<&Meta>, why: &str) -> Ending {
+    pub(super) async fn undecodable(&self, position: &StreamPosition, meta: Option<&Meta>, why: &str) -> Ending {
         if let Some(meta) = meta {
             let verdict = Verdict::Dead { error: why.to_owned(), reason: DeadReason::Undecodable };
             if let Err(refused) = self.effects.record(meta, verdict).await {

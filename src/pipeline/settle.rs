@@ -3,7 +3,7 @@
 use async_nats::jetstream::AckKind;
 
 use super::{
-    ending::{Disposition, Parked},
+    ending::{Disposition, ParkedJob},
     message::Pulled,
 };
 use crate::{
@@ -22,7 +22,7 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
         Disposition::Done => message.acknowledge(AckKind::Ack).await,
         Disposition::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Disposition::Park(parked) => {
-            let Parked { meta, not_after, until } = &*parked;
+            let ParkedJob { meta, not_after, until } = &*parked;
             let (subject, headers, body) = (message.subject(), message.headers(), message.body().clone());
             let parking = Parking { meta, not_after: *not_after, subject, headers, body, until: *until };
             match Box::pin(parking.park(effects.context())).await {

@@ -58,12 +58,12 @@ impl Store {
     }
 
     /// One statement; a transaction if shortages are opened or closed.
-    async fn commit_batch(&self, commits: &[&Commit]) -> Result<Written, StoreError> {
+    async fn commit_batch(&self, commits: &[&Commit]) -> Result<WrittenRows, StoreError> {
         let mut connection = self.keyed.take().await?;
         if commits.iter().all(|commit| commit.plan.shortage.is_none()) {
-            let written = match Written::by(connection.get(), statement(&COMMIT, commits)?).await {
+            let written = match WrittenRows::by(connection.get(), statement(&COMMIT, commits)?).await {
                 Err(error) if is_there_already(&error) => {
-                    Written::by(connection.get(), statement(&COMMIT_BESIDE, commits)?).await
+                    WrittenRows::by(connection.get(), statement(&COMMIT_BESIDE, commits)?).await
                 }
                 written => written,
             }?;
@@ -71,7 +71,7 @@ impl Store {
             return Ok(written);
         }
         let mut transaction = connection.get().begin().await?;
-        let mut written = Written::by(&mut transaction, statement(&COMMIT_BESIDE, commits)?).await?;
+        let mut written = WrittenRows::by(&mut transaction, statement(&COMMIT_BESIDE, commits)?).await?;
         let is_effective = |commit: &&&Commit| written.effective.contains(&commit.meta.job_id);
         let effective: Vec<&Commit> = commits.iter().filter(is_effective).copied().collect();
         for job_id in record_shortages(&mut transaction, &effective).await? {
@@ -117,7 +117,7 @@ impl<'a> Batch<'a> {
 }
 
 /// Ids of written rows.
-struct Written {
+struct WrittenRows {
     runs: HashSet<String>,
     /// Runs with effects.
     effective: HashSet<String>,
@@ -126,7 +126,7 @@ struct Written {
     claimed: HashSet<String>,
 }
 
-impl Written {
+impl WrittenRows {
     async fn by(connection: &mut PgConnection, statement: Statement<'_>) -> Result<Self, sqlx::Error> {
         let row = statement.fetch_one(connection).await?;
         let column = |name| {

@@ -2,7 +2,7 @@
 
 use carebell::{
     kind::{Kind, Lane},
-    meta::{Meta, Position},
+    meta::{Meta, StreamPosition},
     plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt, Shortage},
     policy::Wishes,
     store::{
@@ -26,7 +26,7 @@ pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         root_id: job_id.into(),
         kind: Kind::reminder("reminder.medication"),
         lane: Lane::Critical,
-        position: Position { stream: "JOBS".into(), sequence, delivered, published: utc_now() },
+        position: StreamPosition { stream: "JOBS".into(), sequence, delivered, published: utc_now() },
         resumed: false,
         not_after: None,
         trace: None,

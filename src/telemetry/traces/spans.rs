@@ -11,7 +11,7 @@ use tokio::task_local;
 use super::{begin, context, ids, is_on, names};
 use crate::{
     kind::{Lane, Queue},
-    meta::Position,
+    meta::StreamPosition,
     plan::JobOutcome,
 };
 
@@ -35,7 +35,7 @@ pub struct Processing {
 #[must_use]
 pub fn process(
     queue: Queue,
-    position: &Position,
+    position: &StreamPosition,
     ids: Option<(&str, &str)>,
     size: usize,
     parent: Option<&str>,
