@@ -60,8 +60,8 @@ struct Home {
 
 impl Postgres {
     /// Makes a cluster in `dir` and starts it with the programs in `bin`. Root runs it as `nobody`, who must be able
-    /// to enter `dir` (see `guard::private_dir`);
-    /// programs out of reach are copied there.
+    /// to enter `dir` (see `guard::private_dir`).
+    /// Programs out of reach are copied there.
     ///
     /// # Errors
     /// If it does not start, with the end of its log.
