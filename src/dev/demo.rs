@@ -36,7 +36,7 @@ use crate::{
 
 const NEXT_EVERY: Duration = Duration::from_secs(30);
 
-/// The one deviation from the defaults: failed text messages retry sooner, to show an outage to its end.
+/// The one deviation from the defaults: quick retries of texts, to show an outage to its end.
 const SOONER: (&str, &str, &str) = ("deliver_sms_normal", "backoff", "fixed 5s");
 
 /// Time limit of `--once`.
@@ -196,7 +196,6 @@ impl Demo {
     async fn show_trace(&self, job_id: &str) {
         let since = Instant::now();
         while since.elapsed() < TRACE_PATIENCE {
-            // Reminder, notification, and each delivery.
             if let Some(tree) = self.traces.tree(job_id, 2 + DELIVERIES) {
                 self.say("trace", "each span with its start and duration, below its parent");
                 self.screen.show(tree.trim_end());
@@ -207,7 +206,6 @@ impl Demo {
         self.say("trace", "is incomplete");
     }
 
-    /// Whether family and ledger have it all.
     async fn has_arrived(&self, job_id: &str) -> bool {
         let arrivals = self.receivers.arrivals();
         if arrivals.pushes < MEMBERS || [arrivals.mails, arrivals.texts, arrivals.hooks].contains(&0) {
@@ -217,7 +215,6 @@ impl Demo {
         usize::try_from(totals.ended).is_ok_and(|ended| ended >= DELIVERIES)
     }
 
-    /// Prints new steps; restarts a killed worker.
     async fn show_news(&mut self) -> Result<(), DemoError> {
         self.show_steps().await;
         if let Some(status) = self.worker.restart_if_ended()? {

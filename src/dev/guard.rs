@@ -1,7 +1,7 @@
 //! Child processes that never outlive this one, and directories that never outlive them.
 //!
 //! A killed parent cannot clean up, and `PR_SET_PDEATHSIG` needs unsafe code. So each server runs under a small shell
-//! that reads from a pipe of this process. When the process ends in any way, the pipe closes and the shell stops the
+//! that reads from a pipe of this process. The pipe closes when the process ends in any way, and the shell stops the
 //! server.
 
 use std::{

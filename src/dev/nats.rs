@@ -19,8 +19,7 @@ use super::{
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 
-/// A nats-server on a free loopback port, with its store in a given directory. It ends when dropped or with this
-/// process.
+/// A nats-server on a free loopback port. It ends when dropped or with this process.
 #[derive(Debug)]
 pub struct NatsServer {
     program: PathBuf,
@@ -164,8 +163,8 @@ async fn launch(
     }
 }
 
-/// From a file of this very process: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not parse and is
-/// read again.
+/// From a file of this process: `{"nats":["nats://127.0.0.1:4222"]}`. A half-written file does not parse and is read
+/// again.
 fn listening_port(ports: &Path, pid: u32) -> Option<u16> {
     let ending = format!("_{pid}.ports");
     let mut files = fs::read_dir(ports).ok()?.flatten();

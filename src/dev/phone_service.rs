@@ -1,8 +1,8 @@
 //! A strict provider of text messages, `WhatsApp` messages and calls on loopback, for `carebell dev` and tests.
 //!
-//! It speaks the API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA ([`PhoneService::ca_pem`]). It
-//! refuses unknown and repeated fields, invalid numbers and malformed instructions. It can misbehave, and send status
-//! callbacks with right or wrong signatures.
+//! It speaks the API of [`gateway`](crate::channels::gateway) over HTTPS with its own CA ([`PhoneService::ca_pem`]).
+//! It refuses unknown and repeated fields, invalid numbers and malformed instructions. It can misbehave and send
+//! status callbacks.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

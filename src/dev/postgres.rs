@@ -39,7 +39,7 @@ const SETTINGS: [(&str, &str); 7] = [
 /// Some messages are compared below. `initdb` would spend time guessing the time zone.
 const ENVIRONMENT: [(&str, &str); 2] = [("LC_ALL", "C"), ("TZ", "UTC")];
 
-/// A Postgres on a free loopback port, superuser `postgres` without password, UTF-8. It ends when dropped or with this
+/// A Postgres on a free loopback port, superuser `postgres` without password. It ends when dropped or with this
 /// process.
 #[derive(Debug)]
 pub struct Postgres {
@@ -59,8 +59,9 @@ struct Home {
 }
 
 impl Postgres {
-    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Root runs it as `nobody`, who must be able to
-    /// enter `dir` (see `guard::private_dir`); programs out of reach are copied there.
+    /// Makes a cluster in `dir` and starts it with the programs in `bin`. Root runs it as `nobody`, who must be able
+    /// to enter `dir` (see `guard::private_dir`).
+    /// Programs out of reach are copied there.
     ///
     /// # Errors
     /// If it does not start, with the end of its log.
@@ -194,14 +195,13 @@ impl Home {
         }
     }
 
-    /// From the file for `pg_ctl`: process id in line 1, state in line 8. A stranger might answer on the port.
+    /// Process id in line 1, state in line 8. A stranger might answer on the port.
     fn says_ready(&self, pid: u32) -> bool {
         let text = fs::read_to_string(self.directory.join("data/postmaster.pid")).unwrap_or_default();
         let mut lines = text.lines().map(str::trim);
         lines.next() == Some(pid.to_string().as_str()) && lines.nth(6) == Some("ready")
     }
 
-    /// Gives the other user the server's directory, and programs within reach.
     async fn let_user_in(&mut self, dir: &Path) -> Result<(), DevError> {
         let Some(user) = self.user else { return Ok(()) };
         chown(&self.directory, Some(user.uid), Some(user.gid)).map_err(DevError::file("give away", &self.directory))?;

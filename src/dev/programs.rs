@@ -193,7 +193,6 @@ impl Installable {
         self.cached(search, tried).await
     }
 
-    /// From the cache, after fetching it if necessary. `tried` lists earlier attempts.
     async fn cached(&self, search: &Search, mut tried: String) -> Result<PathBuf, DevError> {
         let pin = Pin::of(self.package, self.requirements);
         let home = search.cache.join(pin.directory());
@@ -245,8 +244,7 @@ impl Installable {
         complete.map(Path::to_owned).ok_or_else(|| refuse(format!("{beside} is not beside it")))
     }
 
-    /// Installs the package into a temporary directory, then renames it, so that it is never incomplete. Returns
-    /// `tried`.
+    /// Renames a complete temporary directory, so that the package is never incomplete. Returns `tried`.
     async fn fetch(&self, search: &Search, pin: &Pin, home: &Path, mut tried: String) -> Result<String, DevError> {
         let cache = search.cache.as_path();
         fs::create_dir_all(cache).map_err(DevError::file("make the cache directory", cache))?;
@@ -278,7 +276,7 @@ impl Installable {
     }
 }
 
-/// Tries python's own pip, then that of a fresh virtual environment, because Debian ships Python without pip.
+/// Tries python's own pip, then a virtual environment's: Debian ships Python without pip.
 async fn pip_install(search: &Search, pin: &Pin, work: &Path, log: &Path) -> Result<(), Vec<String>> {
     let Some(python) = on_path(search.path.as_deref(), "python3").into_iter().next() else {
         return Err(vec!["fetching: there is no python3 on PATH".to_owned()]);
@@ -317,8 +315,8 @@ async fn run_logged(mut command: Command, what: &str, log: &Path) -> Result<(), 
     if output.status.success() { Ok(()) } else { Err(format!("{what}: {}", complaint(&output))) }
 }
 
-/// The most telling line: the last one marked as an error, else the last on standard error, else the first on standard
-/// output. Of network failures, pip's warning has the cause.
+/// The last line marked as an error, else the last on standard error, else the first on standard output. For network
+/// failures, pip's warning has the cause.
 fn complaint(output: &Output) -> String {
     let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     let mut lines = errors.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -340,7 +338,7 @@ fn on_path(path: Option<&OsStr>, name: &str) -> Vec<PathBuf> {
     directories.filter(|directory| directory.is_absolute()).map(|d| d.join(name)).filter(|p| p.is_file()).collect()
 }
 
-/// Major and minor version in `nats-server: v2.15.1`, `postgres (PostgreSQL) 15.18 (Debian …)`, `… 19beta1`.
+/// From `nats-server: v2.15.1`, `postgres (PostgreSQL) 15.18 (Debian …)`, `… 19beta1`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let word = text.split_whitespace().map(|word| word.trim_start_matches('v'));
     let word = word.into_iter().find(|word| word.starts_with(|first: char| first.is_ascii_digit()))?;
@@ -368,7 +366,6 @@ fn remove_leftovers(cache: &Path, prefix: &str) {
     }
 }
 
-/// A package's entry in `requirements.txt`.
 struct Pin {
     package: &'static str,
     version: &'static str,

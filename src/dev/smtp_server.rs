@@ -1,8 +1,8 @@
 //! A strict mail server on loopback, for tests.
 //!
-//! It speaks SMTP (RFC 5321) with TLS, STARTTLS or neither, and optionally a password. It refuses commands out of order
-//! or too long, line ends other than CRLF, unknown parameters and missing headers. Server libraries can refuse, but
-//! neither fall silent nor hang up between a mail and its answer.
+//! It speaks SMTP (RFC 5321) with TLS, STARTTLS or neither, and optionally a password. It refuses commands out of
+//! order or too long, line ends other than CRLF, unknown parameters and missing headers. Unlike server libraries, it
+//! can fall silent or hang up between a mail and its answer.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -233,7 +233,6 @@ fn hold(address: SocketAddr) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// Accepts connections until stopped, then closes them all.
 async fn serve(
     listener: TcpListener,
     protection: Protection,

@@ -1,4 +1,4 @@
-//! Tells the worker's log as steps of a reminder.
+//! Tells a worker's log as steps of a reminder.
 
 use std::{
     fs::File,

@@ -41,8 +41,8 @@ pub struct Decided {
     pub policy: Policy,
 }
 
-/// One attempt. Rare paths are boxed: the state of a run is as large as the largest future it awaits, and is copied where
-/// it begins.
+/// One attempt. Boxes rare paths: a run's state is as large as the largest future it awaits, and is copied where it
+/// begins.
 ///
 /// # Errors
 /// If the database refuses an answer; the caller waits and attempts again.
@@ -61,7 +61,7 @@ pub async fn attempt(
     }
 }
 
-/// An attempt at a job that may run.
+/// Attempts a job that may run.
 ///
 /// # Errors
 /// As [`attempt`].
@@ -75,7 +75,7 @@ pub async fn attempt_admitted(
     let Admitted { mut attempts, claim, mut first } = admitted;
     let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.position.published));
     span.attempt = Some(attempts + 1);
-    // A send that may have happened is not too late: its channel's rule says how it ends.
+    // A send that may have happened is not too late: its channel's rule decides its end.
     let may_be_sent = claim.as_ref().is_some_and(|claim| claim.unsettled) && runner.stops_after_unknown();
     let read = runner.clock.now();
     if read >= not_after && !may_be_sent {
@@ -99,7 +99,6 @@ pub async fn attempt_admitted(
     Ok(Attempted::Decided(Box::new(Decided { decision, attempts, first, not_after, read, policy })))
 }
 
-/// The end of a job that may not run.
 async fn not_admitted(
     runner: &Runner,
     meta: &Meta,

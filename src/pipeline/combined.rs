@@ -1,9 +1,8 @@
-//! The combined commit: the worker that has a reminder also plans its notification, and both are written in one commit
-//! with no message between them.
+//! The combined commit: a reminder's worker also plans its notification, and writes both in one commit with no message
+//! between them.
 //!
-//! The notification stays a job of its own, with an id, a recorded run, a span, a log line and counts in the metrics.
-//! It gets a message instead if its queue has a rate or is paused, if the reminder is redelivered, or if planning
-//! fails.
+//! The notification keeps its own id, recorded run, span, log line and metrics. It gets a message instead if its queue
+//! has a rate or is paused, the reminder is redelivered, or planning fails.
 
 use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc};
 
@@ -33,7 +32,7 @@ pub struct NotificationQueue {
     pub pause: Option<Pause>,
 }
 
-/// A notification that is planned and not committed.
+/// A planned, uncommitted notification.
 pub struct Draft {
     /// Runs jobs of its queue.
     pub runner: Arc<Runner>,
@@ -54,7 +53,7 @@ impl Combined {
         Self(queues.into_iter().filter_map(|queue| Some((queue.runner.queue.lane?, queue))).collect())
     }
 
-    /// Plans the notification that a reminder's plan asks for. `None` if it needs a message.
+    /// Plans the notification that a reminder asks for. `None` if it needs a message.
     pub async fn draft(&self, reminder: &Meta, not_after: DateTime<Utc>, plan: &mut Plan) -> Option<Draft> {
         let started = Instant::now();
         if reminder.kind.stage != Stage::Reminder || !Effects::takes_for_new(reminder) || plan.shortage.is_some() {
@@ -76,7 +75,7 @@ impl Combined {
     }
 }
 
-/// Runs the notification's work. `None` on any failure: its message then repeats the work and reports the error.
+/// `None` on any failure: the notification's message repeats the work and reports the error.
 async fn work(runner: &Runner, job: &NextJob, cx: Context) -> Option<Plan> {
     let body = Bytes::from(job.body.clone());
     let work = async { runner.decoder.decode(&body, Form::Protobuf).ok()?.work(cx).await.ok() };

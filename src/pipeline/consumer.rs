@@ -22,13 +22,12 @@ use super::{
 };
 use crate::{channels::Appetite, health::Health, plan::Channel, retry::DoublingWait};
 
-/// How long the server holds a pull open while there is nothing to deliver.
+/// How long the server holds an empty pull open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
 /// How much longer the answer may take before the pull counts as lost.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
-/// The waits after a failed pull.
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(100), Duration::from_secs(5));
 
 /// The shortest interval between two looks at open breakers.
@@ -58,12 +57,12 @@ pub struct Consumer {
     pub pause: Option<Pause>,
     /// The queue's rate.
     pub limit: Option<Limit>,
-    /// The most messages of one pull. A pull holds as many permits while it waits.
+    /// The most messages of one pull; a waiting pull holds as many permits.
     pub most: usize,
 }
 
 impl Consumer {
-    /// Pulls and runs until told to stop. A lost server is waited for.
+    /// Pulls and runs until told to stop. Waits for a lost server.
     pub async fn run(self) {
         let mut wait = WAIT;
         while !self.stop.is_cancelled() {
@@ -77,7 +76,6 @@ impl Consumer {
         }
     }
 
-    /// Looks the consumer up, then pulls until something goes wrong or the worker stops.
     async fn pull_until_error(&self) -> Result<(), String> {
         let found = self.context.get_consumer_from_stream(self.runner.queue.durable(), &self.runner.stream);
         let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
@@ -105,8 +103,8 @@ impl Consumer {
         }
     }
 
-    /// Takes some permits. While many jobs run, a single free permit is not worth a pull, so this waits a short time for a
-    /// quarter of all permits.
+    /// While many jobs run, a single free permit is not worth a pull, so this waits briefly for a quarter of all
+    /// permits.
     async fn permits(&self) -> Result<OwnedSemaphorePermit, String> {
         let quarter = u32::try_from(self.most.min(self.runner.policy.concurrency) / 4).unwrap_or(1).max(1);
         let permits = &self.runner.permits;
@@ -116,8 +114,8 @@ impl Consumer {
         }
     }
 
-    /// Waits while all providers that this queue sends by are known to be down. What waits in the queue is not parked,
-    /// and costs nothing.
+    /// Waits while all providers of this queue are known to be down. Messages in the queue are not parked and cost
+    /// nothing.
     async fn provider_up(&self) {
         while let Appetite::None(until) = self.appetite() {
             let wait = (until - self.runner.clock.now()).to_std().unwrap_or_default();
@@ -129,7 +127,7 @@ impl Consumer {
         Channel::of(self.runner.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
     }
 
-    /// One pull, for as many messages as there are permits and as the rate lets start.
+    /// Pulls as many messages as permits and rate allow.
     async fn pull(
         &self,
         consumer: &PullConsumer,
@@ -192,7 +190,7 @@ impl Consumer {
         }
     }
 
-    /// Gives back messages that arrived and were not begun, so that another worker gets them immediately.
+    /// Gives back messages that were not begun, so that another worker gets them immediately.
     fn give_back(&self, mut batch: pull::Batch) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
             if let Some(message) = Pulled::new(message, self.runner.queue) {
@@ -203,7 +201,6 @@ impl Consumer {
     }
 }
 
-/// The report of a pull that is neither answered nor refused.
 const SILENT: &str = "the server does not answer";
 
 fn show(error: impl std::fmt::Display) -> String {

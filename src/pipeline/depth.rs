@@ -1,5 +1,5 @@
-//! The backlog of deliveries. While it is long, notifications that are in no hurry stay in their own lane, where they hold
-//! up nobody.
+//! The backlog of deliveries. While it is long, notifications in no hurry stay in their own lane, where they hold up
+//! nobody.
 
 use std::time::Duration;
 
@@ -13,10 +13,9 @@ use crate::{
     plan::Channel,
 };
 
-/// The interval between two looks at the queues.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
-/// The number of failed looks in a row after which nobody pauses.
+/// The failed looks in a row after which nobody pauses.
 const PATIENCE: u32 = 10;
 
 /// A queue of deliveries.
@@ -55,8 +54,8 @@ impl Pause {
     }
 }
 
-/// Follows the number of messages waiting in these queues. Retries that wait for their time are not counted. Nobody pauses
-/// on an unknown number, and the backlog of a provider that is down does not count: it holds up no other channel.
+/// Follows the number of messages waiting in these queues, without retries that wait for their time. Nobody pauses on
+/// an unknown number. The backlog of a provider that is down does not count: it holds up no other channel.
 pub fn follow(
     context: jetstream::Context,
     channels: Channels,

@@ -1,9 +1,9 @@
 //! Direct sends: the worker that plans a push sends it, if a permit is free.
 //!
-//! The commit writes such deliveries as claimed, and they have no message. The job's own message is acknowledged only
-//! when each push is finished or has its message after all, so that after a crash the redelivery publishes the missing
-//! messages. Nothing else differs: the same permits, the same work, the same records. A push that fails, waits or takes
-//! long goes on by its message, as deliveries of other channels do from the start.
+//! The commit writes such deliveries as claimed, without a message. The job's message is acknowledged only when each
+//! push is finished or has its message, so that after a crash the redelivery publishes the missing ones. Permits, work
+//! and records are the same. A push that fails, waits or takes long goes on by its message, as other channels'
+//! deliveries do from the start.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -28,11 +28,11 @@ use crate::{
     store::{Child, Claim},
 };
 
-/// How long a notification waits for its pushes. A slower push gets its message, so that a slow push service does not
-/// hold up notifications.
+/// How long a notification waits for its pushes. A slower push gets its message, so that a slow push service holds up
+/// no notification.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// How long a notification waits for permits. With a slow push service no more time than this is lost.
+/// How long a notification waits for permits. A slow push service costs no more time than this.
 const PERMIT_WAIT: Duration = Duration::from_millis(100);
 
 /// The most permits that a notification waits for.
@@ -53,7 +53,6 @@ pub struct Reserved {
     under_way: UnderWay,
 }
 
-/// A push with a permit, and the claim that the commit writes for it.
 struct Ticket {
     runner: Arc<Runner>,
     claim: Box<Claim>,
@@ -74,13 +73,13 @@ pub struct SentDirectly {
 pub enum DirectEnd {
     /// The push was sent.
     Sent,
-    /// It was not sent, or waits. That is on record and has a log line of its own.
+    /// Not sent, or waiting. It is on record, with its own log line.
     Recorded,
     /// It needs its message.
     NeedsMessage,
 }
 
-/// A notification whose pushes are under way, until this is dropped.
+/// Marks a notification's pushes as under way until dropped.
 pub struct UnderWay {
     all: Arc<Mutex<HashSet<String>>>,
     job_id: String,
@@ -120,8 +119,8 @@ impl DirectSends {
         self.queues.get(&queue.lane?).filter(|runner| runner.queue == queue)
     }
 
-    /// Reserves the pushes of a plan that may be sent directly, as far as there are permits. `None` if the plan has none,
-    /// or if the same notification is under way already. `read` is the earliest time any input was read.
+    /// Reserves a plan's pushes as far as there are permits. `None` if there are none to reserve, or the notification
+    /// is under way already. `read` is the earliest time any input was read.
     pub async fn reserve(&self, meta: &Meta, plan: &mut Plan, read: DateTime<Utc>) -> Option<Reserved> {
         let targets = std::mem::take(&mut plan.push_targets);
         if targets.is_empty() {
@@ -137,7 +136,6 @@ impl DirectSends {
         is_first.then(|| UnderWay { all: Arc::clone(&self.under_way), job_id: job_id.to_owned() })
     }
 
-    /// The pushes that get a permit, by delivery id.
     async fn tickets(
         &self,
         meta: &Meta,
@@ -162,8 +160,8 @@ impl DirectSends {
         tickets
     }
 
-    /// Sends the claimed pushes, each by `send` in a task of its own, and waits for them for a second. Permits of pushes
-    /// that were not claimed become free.
+    /// Sends each claimed push by `send` in its own task, and waits a second for them. Frees permits of unclaimed
+    /// pushes.
     pub async fn send(
         &self,
         reserved: Reserved,
@@ -187,7 +185,7 @@ impl DirectSends {
             running.push(is_done.map(move |end| (child, end)));
         }
         drop(tickets);
-        // A push that is not finished in time gets its message, which finds it in flight and looks again.
+        // An unfinished push gets its message, which finds it in flight and looks again.
         let mut need_message: HashSet<&str> = claimed.iter().map(|child| child.job_id.as_str()).collect();
         let mut count = 0;
         let in_time = async {
@@ -205,8 +203,8 @@ impl DirectSends {
     }
 }
 
-/// Takes up to `wanted` permits. A family's permits are waited for: while pushes flow, that takes some milliseconds and
-/// costs less than messages that would wait for the same permits.
+/// Waits for a family's permits: while pushes flow, that takes milliseconds and costs less than messages that wait for
+/// the same permits.
 async fn permits(runner: &Runner, wanted: usize) -> Option<OwnedSemaphorePermit> {
     let wanted = u32::try_from(wanted.min(runner.policy.concurrency)).unwrap_or(u32::MAX);
     if wanted <= MOST_WAITED_FOR
@@ -218,7 +216,6 @@ async fn permits(runner: &Runner, wanted: usize) -> Option<OwnedSemaphorePermit>
     Arc::clone(&runner.permits).try_acquire_many_owned(free).ok()
 }
 
-/// The claim that the commit writes for a planned push.
 fn claim(
     meta: &Meta,
     delivery: &PlannedDelivery,

@@ -1,4 +1,4 @@
-//! The end of a run: its disposition, its log line and its span.
+//! Ends of runs: dispositions, log lines and spans.
 
 use std::time::Duration;
 
@@ -13,10 +13,10 @@ use crate::{
     telemetry::traces::{End, Processing, context},
 };
 
-/// The log target of the one line a run: filters of `LOG_LEVEL` name it.
+/// Target of the one line a run, named by filters of `LOG_LEVEL`.
 const TARGET: &str = "carebell::pipeline::run";
 
-/// How a message ends. All that must be on record by then is on record.
+/// How a message ends. Everything needed is already on record.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Disposition {
     /// The job is finished: acknowledge the message.
@@ -29,7 +29,7 @@ pub enum Disposition {
     Dead(Death),
     /// Another worker has the message and settles it.
     Leave,
-    /// This worker stops; another may have the message at once.
+    /// This worker stops: another may have the message at once.
     Release,
 }
 
@@ -50,16 +50,14 @@ impl Disposition {
     }
 }
 
-/// The end of a run, for its log line, its span, the metrics and its message.
+/// The end of a run.
 pub struct Ending {
     pub(super) disposition: Disposition,
     pub(super) outcome: JobOutcome,
     pub(super) why: Option<String>,
-    /// Why it was skipped or waits, as a metric label.
     pub(super) reason: Option<Reason>,
-    /// The number of attempts, if this was the last.
     pub(super) attempts: Option<u32>,
-    /// The number of pushes that were sent directly.
+    /// Pushes sent directly.
     pub(super) pushes: Option<usize>,
 }
 
@@ -76,8 +74,8 @@ impl Ending {
         Self { reason: Some(reason), ..self.because(reason.name()) }
     }
 
-    /// Leaves the message to another worker if that one has taken the delivery; a run that has already ended only needs
-    /// its acknowledgement.
+    /// Leaves the message to the worker that took the delivery, if any. A run that has already ended only needs its
+    /// acknowledgement.
     pub(super) fn if_written(self, meta: &Meta, written: Written) -> Self {
         match written {
             Written::Yes => self,
@@ -88,7 +86,6 @@ impl Ending {
         }
     }
 
-    /// The reason as a metric label.
     pub(super) fn label(&self) -> Option<&'static str> {
         match &self.disposition {
             Disposition::Dead(death) => Some(death.reason.name()),
@@ -96,7 +93,6 @@ impl Ending {
         }
     }
 
-    /// The attempts, for the metrics.
     pub(super) fn attempts(&self) -> Option<u32> {
         match &self.disposition {
             Disposition::Dead(death) => Some(death.attempts),
@@ -104,7 +100,6 @@ impl Ending {
         }
     }
 
-    /// Ends the span.
     pub(super) fn close(&self, span: &mut Processing, now: DateTime<Utc>) {
         let (reason, mut error, mut until) = (self.label(), self.why.as_deref(), None);
         match &self.disposition {
@@ -116,7 +111,6 @@ impl Ending {
         span.ended(&End { outcome: self.outcome, reason, error, until });
     }
 
-    /// Writes the run's one log line.
     pub(super) fn log(&self, run: &Logged<'_>) {
         let &Self { ref disposition, outcome, ref why, pushes, .. } = self;
         let Logged { queue, sequence, delivered, meta, attempt, took } = *run;
@@ -159,13 +153,12 @@ impl Ending {
     }
 }
 
-/// A run, as its log line names it.
 #[derive(Clone, Copy)]
 pub(super) struct Logged<'a> {
     pub(super) queue: Queue,
     pub(super) sequence: i64,
     pub(super) delivered: i64,
-    /// Missing if the headers cannot be read.
+    /// Missing if the headers are unreadable.
     pub(super) meta: Option<&'a Meta>,
     pub(super) attempt: Option<u32>,
     pub(super) took: Duration,

@@ -14,8 +14,8 @@ use crate::{
 /// The shortest wait of a parked job.
 const SHORTEST_PARKED: TimeDelta = TimeDelta::seconds(1);
 
-/// The longest wait that is left to a NAK. A message that waits so counts against the consumer's `max_ack_pending`; longer
-/// waits are parked, so that the outage of one push service does not fill that up and stop the queue.
+/// The longest wait left to a NAK. Such a message counts against `max_ack_pending`; longer waits are parked, so that
+/// the outage of one push service does not stop the queue.
 const LONGEST_NAK: TimeDelta = TimeDelta::seconds(10);
 
 /// The decision about one attempt.
@@ -39,7 +39,7 @@ pub enum Decision {
     Hold(String),
 }
 
-/// Decides what follows from `result`. `recorded` is the number of failures on record. Each result has one consequence.
+/// Decides the one consequence of `result`. `recorded` is the number of failures on record.
 pub fn judge(
     result: Result<Outcome, Failure>,
     recorded: u32,
@@ -72,13 +72,12 @@ pub fn judge(
     }
 }
 
-/// When a parked job comes back. A job that would expire first comes back when it expires, and is recorded as expired. An
-/// instant in the past would bring it back immediately, over and over, so there is a shortest wait.
+/// When a parked job comes back: at its expiry at the latest, to be recorded as expired. A past instant would bring it
+/// back over and over, so there is a shortest wait.
 pub fn parked_until(wished: DateTime<Utc>, now: DateTime<Utc>, not_after: DateTime<Utc>) -> DateTime<Utc> {
     wished.min(latest(not_after)).max(now + SHORTEST_PARKED)
 }
 
-/// Just after the expiry. No job needs to come back later than that.
 fn latest(not_after: DateTime<Utc>) -> DateTime<Utc> {
     not_after.checked_add_signed(SHORTEST_PARKED).unwrap_or(not_after)
 }

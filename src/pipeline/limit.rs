@@ -1,12 +1,11 @@
 //! Holds a queue to its rate, across processes.
 //!
 //! A time slot is an instant at which one job may start. The database keeps one row per queue: how far its slots are
-//! booked. A process books the slots of a tenth of a second in one statement ([`Store::book_slots`]) and starts a job at
-//! each. The slots of all processes add up to exactly the rate, without a statement per message. See
-//! `docs/DECISIONS.md`.
+//! booked. A process books a tenth of a second of slots in one statement ([`Store::book_slots`]) and starts a job at
+//! each. All processes together reach exactly the rate, without a statement per message. See `docs/DECISIONS.md`.
 //!
-//! While slots are free, messages are pulled first, and slots are booked for them and for a few that will likely follow:
-//! an idle queue books nothing. When the queue is behind, slots are booked first, and when the first slot begins, as many
+//! While slots are free, messages are pulled first, then slots are booked for them and a few that likely follow: an
+//! idle queue books nothing. When the queue is behind, slots are booked first, and when the first begins, as many
 //! messages are pulled as there are slots: none waits in memory, counted as delivered.
 
 mod slots;
@@ -36,7 +35,7 @@ use crate::{
     store::{BookAsk, Booked, Store, StoreError},
 };
 
-/// The longest wait between two looks at a row: another clock or another rate may have written it.
+/// The longest wait between two looks at a row: another clock or rate may have written it.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The wait after an invalid answer. (The group waits for a database that is away.)
@@ -45,7 +44,7 @@ const FAULT_WAIT: Duration = Duration::from_secs(1);
 /// The most bookings that share a statement.
 const GROUP: usize = 100;
 
-/// Where a queue's slots are booked: the database, or memory in tests.
+/// Where slots are booked: the database, or memory in tests.
 pub trait Row: Send + Sync + 'static {
     /// Books slots.
     fn book(&self, ask: &BookAsk) -> impl Future<Output = Result<Booked, StoreError>> + Send;
@@ -107,17 +106,17 @@ struct Shared<R: Row> {
     row: Arc<R>,
     bookings: Group<Bookings<R>>,
     random: Random,
-    /// Whether slots are booked before messages are pulled. True at first: a worker that keeps restarting pulls only
-    /// messages that it can start, since each pull counts as a delivery.
+    /// Whether slots are booked before pulling. True at first: each pull counts as a delivery, so a worker that keeps
+    /// restarting pulls only messages that it can start.
     is_behind: AtomicBool,
     /// Pulled messages without a slot.
     in_hand: watch::Sender<usize>,
-    /// Spare slots for them. Locked by the message that books for itself and for those behind it.
+    /// Spare slots for them, locked by the message that books for those behind it too.
     spare: Mutex<Spare>,
 }
 
 impl<R: Row> Limit<R> {
-    /// The limit of the queue whose row this is.
+    /// For the queue of this row.
     #[must_use]
     pub fn start(rate: Rate, row: R, random: Random, health: Arc<Health>) -> Self {
         let row = Arc::new(row);
@@ -133,8 +132,8 @@ impl<R: Row> Limit<R> {
         }))
     }
 
-    /// Returns when messages may be pulled: no message still waits for a slot, and if the queue is behind, the first booked
-    /// slot begins. `most` is the number of messages that could run.
+    /// Returns when messages may be pulled: none waits for a slot, and if the queue is behind, the first booked slot
+    /// begins. `most` is the number of messages that could run.
     pub async fn ahead(&self, most: usize) -> Ahead<R> {
         // The sender lives as long as `self`, so this cannot fail.
         let _ = self.0.in_hand.subscribe().wait_for(|count| *count == 0).await;
@@ -150,8 +149,8 @@ impl<R: Row> Limit<R> {
         Ahead { limit: self.clone(), most, has_booked: !slots.is_empty(), slots, end }
     }
 
-    /// A slot for a message in hand. One booking serves all of them and those expected in a moment; otherwise messages
-    /// that come one by one would cost a statement each.
+    /// A slot for a message in hand. One booking serves all of them and those expected soon: messages that come singly
+    /// would cost a statement each.
     async fn slot(&self) -> Option<Instant> {
         let mut spare = self.0.spare.lock().await;
         let now = Instant::now();
@@ -165,7 +164,7 @@ impl<R: Row> Limit<R> {
         spare.take(Instant::now())
     }
 
-    /// Books up to `most` slots, however long it takes until there are any.
+    /// Books up to `most` slots, and waits for them.
     async fn book(&self, most: usize) -> (VecDeque<Instant>, Option<DateTime<Utc>>) {
         loop {
             let wait = match self.0.bookings.ask(most).await {
@@ -204,13 +203,13 @@ impl<R: Row> Ahead<R> {
         self.most
     }
 
-    /// Whether slots are booked. They pass, so a pull must not wait for messages.
+    /// Whether slots are booked. They pass, so a pull must not wait.
     #[must_use]
     pub fn has_booked(&self) -> bool {
         self.has_booked
     }
 
-    /// The time slot of a message that came: the next booked one, or one that is booked for it.
+    /// The next booked slot, or one booked for this message.
     pub fn slot(&mut self) -> TimeSlot<R> {
         let now = Instant::now();
         while let Some(slot) = self.slots.pop_front() {
@@ -221,7 +220,7 @@ impl<R: Row> Ahead<R> {
         TimeSlot { limit: self.limit.clone(), slot: None, in_hand: Some(InHand::new(&self.limit.0.in_hand)) }
     }
 
-    /// The server has no more messages: gives the remaining slots back. The queue is no longer behind.
+    /// No messages are left: gives the remaining slots back. The queue is no longer behind.
     pub async fn close(self) {
         if !self.has_booked || self.slots.is_empty() {
             return;
@@ -263,7 +262,6 @@ impl<R: Row> TimeSlot<R> {
     }
 }
 
-/// Counts a message without a slot.
 struct InHand(watch::Sender<usize>);
 
 impl InHand {

@@ -44,8 +44,8 @@ pub struct Pulled {
 }
 
 impl Pulled {
-    /// Wraps a message that a consumer of `queue` pulled. `None` if it has no `JetStream` reply subject, which every
-    /// message of a consumer has.
+    /// Wraps a message pulled for `queue`. `None` without a `JetStream` reply subject, which every consumer's message
+    /// has.
     #[must_use]
     pub fn new(message: jetstream::Message, queue: Queue) -> Option<Self> {
         let info = message.info().ok()?;
@@ -101,8 +101,7 @@ impl Pulled {
         Ok(Meta { not_after, wishes, ..self.identity()? })
     }
 
-    /// As [`Self::meta`], without the job's own policy: the identity under which a job with an unreadable header is
-    /// recorded.
+    /// [`Self::meta`] without the job's own policy, to record a job with an unreadable header.
     ///
     /// # Errors
     /// If its ids themselves cannot be read.
@@ -124,8 +123,8 @@ impl Pulled {
         })
     }
 
-    /// Begins the span of this run, if its trace is kept. Everything that follows from the job gets its context from the
-    /// span; a message without a context gets it too, for when it is parked or dead.
+    /// Begins the span of this run, if its trace is kept. All that follows from the job continues it; a message
+    /// without a context gets it too, for when it is parked or dead.
     pub fn begin_span(&mut self, meta: Result<&mut Meta, &Invalid>) -> Processing {
         let ids = meta.as_ref().ok().map(|meta| (meta.job_id.as_str(), meta.root_id.as_str()));
         let unread;
@@ -148,7 +147,6 @@ impl Pulled {
         span
     }
 
-    /// A header of the job's own policy.
     fn wish<T>(
         &self,
         name: &'static str,
@@ -181,16 +179,15 @@ impl Pulled {
         Lifeline { client: self.message.context.client(), reply: self.message.reply.clone() }
     }
 
-    /// Sends an acknowledgement. Only `settle` calls this. If it is lost, the message comes back and its record ends it.
+    /// Only `settle` calls this. If the acknowledgement is lost, the message comes back and its record ends it.
     pub(super) async fn acknowledge(self, kind: AckKind) {
         if let Err(error) = self.message.ack_with(kind).await {
             tracing::warn!(sequence = self.position.sequence, "an acknowledgement could not be sent: {error}");
         }
     }
 
-    /// Terminates the message, with a reason that the server's advisory repeats.
-    ///
-    /// The client's `Term` carries no reason, so this publishes the protocol text itself (ADR-15).
+    /// Terminates the message, with a reason that the server's advisory repeats. The client's `Term` carries none, so
+    /// this publishes the protocol text (ADR-15).
     pub(super) async fn terminate(self, reason: &str) {
         let Some(reply) = self.message.reply.clone() else { return };
         let text = format!("+TERM {reason}");
@@ -207,7 +204,7 @@ pub struct Lifeline {
 }
 
 impl Lifeline {
-    /// Restarts the message's `ack_wait` at this interval, for as long as the future is polled.
+    /// Restarts `ack_wait` at this interval while the future is polled.
     pub async fn keep(self, every: Duration) -> Infallible {
         let mut ticks = interval_at(Instant::now() + every, every);
         loop {

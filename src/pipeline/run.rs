@@ -34,10 +34,10 @@ use crate::{
     telemetry::traces::{self, Processing},
 };
 
-/// The wait of a job that cannot run because the database is away.
+/// The wait of a job while the database is away.
 const HELD_FOR: Duration = Duration::from_secs(1);
 
-/// How long data read before a commit stays valid: a database that was away in between may have changed.
+/// How long data read before a commit stays valid: it may have changed while the database was away.
 const FRESH: TimeDelta = TimeDelta::seconds(5);
 
 /// How a job reached its run.
@@ -54,11 +54,11 @@ pub enum Origin<'a> {
         /// When planning began.
         started: Instant,
     },
-    /// Sent directly: a push that is claimed and has no message. This is the message that it would have.
+    /// Sent directly: a claimed push, with the message that it would have.
     Direct(&'a Child, DateTime<Utc>),
 }
 
-/// Shortcuts past a message between two stages: combined commits and direct sends. Only for the first two stages.
+/// Combined commits and direct sends, which skip messages.
 pub struct Shortcuts {
     /// Plans notifications with their reminders.
     pub combined: Combined,
@@ -66,7 +66,7 @@ pub struct Shortcuts {
     pub direct: DirectSends,
 }
 
-/// A job that is being run. Dropping it settles nothing: the server delivers its message again.
+/// A running job. Dropping it settles nothing: the server redelivers its message.
 pub struct Run {
     runner: Arc<Runner>,
     shortcuts: Option<Arc<Shortcuts>>,
@@ -117,7 +117,7 @@ impl Run {
         Self { runner, shortcuts, message, meta, span, started, is_counted }
     }
 
-    /// Runs a message to its end. It stays this worker's until it is settled.
+    /// Runs a message to its end, and keeps it this worker's until settled.
     pub async fn run(mut self) {
         let Some(lifeline) = self.message.as_ref().map(Pulled::lifeline) else { return };
         let runner = Arc::clone(&self.runner);
@@ -130,7 +130,7 @@ impl Run {
         self.end(ending).await;
     }
 
-    /// Decodes, attempts and performs, again while the database is away.
+    /// Decides and performs; repeats while the database is away.
     async fn decide(&mut self) -> Ending {
         let Self { runner, shortcuts, message: Some(message), meta, span, .. } = self else {
             // Unreachable: only a run with a message is decided.
@@ -173,7 +173,6 @@ impl Run {
         }
     }
 
-    /// Ends the run: its span, its log line, its message and its counts.
     async fn end(mut self, ending: Ending) {
         self.close(&ending);
         let took = self.started.elapsed();
@@ -204,8 +203,7 @@ impl Run {
         runner.metrics.ended(outcome, self.started.elapsed(), reason, attempts);
     }
 
-    /// Ends a notification that was planned with its reminder. It was written with the reminder, unless it had already
-    /// ended through its own message.
+    /// Ends a notification planned and written with its reminder, unless it had already ended through its own message.
     async fn end_with_reminder(mut self, reminder: Committed, followed: bool, pushes: Option<usize>) {
         let ending = match reminder {
             Committed::Fresh if followed => {
@@ -220,14 +218,12 @@ impl Run {
         self.end(ending).await;
     }
 
-    /// Closes the span of a run that gets no log line and no count: its message will repeat it, or the job does not
-    /// exist.
+    /// Closes a span without log line or count: the message will repeat the run, or the job does not exist.
     fn close(&mut self, ending: &Ending) {
         ending.close(&mut self.span, self.runner.clock.now());
     }
 }
 
-/// Begins the span of a job that this process planned and that has no message.
 fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Invalid>, Processing) {
     let ids = Some((meta.job_id.as_str(), meta.root_id.as_str()));
     let (span, trace) = traces::process(runner.queue, &meta.position, ids, size, meta.trace.as_deref());
@@ -235,7 +231,6 @@ fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Resul
     (Ok(meta), span)
 }
 
-/// Performs a decision.
 async fn perform(
     runner: &Arc<Runner>,
     shortcuts: Option<&Arc<Shortcuts>>,
@@ -289,9 +284,8 @@ async fn perform(
     }
 }
 
-/// Carries out the plan of a reminder or a notification with as few messages as possible: a reminder's notification is
-/// planned and committed with it, and pushes are sent directly. Returns also the number of pushes sent, if that belongs
-/// to this job's own log line.
+/// Plans and commits a reminder's notification with it, and sends pushes directly. Also returns the pushes sent, if
+/// they belong to this job's log line.
 async fn carry_out_with_shortcuts(
     runner: &Arc<Runner>,
     shortcuts: &Arc<Shortcuts>,
@@ -349,7 +343,7 @@ async fn carry_out_with_shortcuts(
     Ok((committed, pushes))
 }
 
-/// Runs a push that is claimed and has no message; `child` is the message that it would have.
+/// Runs a claimed push; `child` is the message that it would have.
 fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFuture<'static, DirectEnd> {
     Box::pin(async move {
         let mut run = Run::begin(&runner, None, Origin::Direct(&child, claim.created_at));
@@ -399,7 +393,7 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
     })
 }
 
-/// Maintenance, within the timeout. A stopping worker does not wait for it: the next one continues.
+/// Runs within the timeout. A stopping worker does not wait: the next one continues.
 async fn maintain(
     runner: &Runner,
     meta: &Meta,
@@ -418,13 +412,13 @@ async fn maintain(
     }
 }
 
-/// Returns a short time after the deadline. A message not settled by then is settled after its redelivery.
+/// Returns shortly after the deadline. A message unsettled by then is settled after its redelivery.
 async fn out_of_time(runner: &Runner) {
     runner.deadline.cancelled().await;
     sleep(RELEASE_TIMEOUT).await;
 }
 
-/// Holds a message until its time, and keeps it this worker's meanwhile. False if the worker stops first.
+/// Keeps a message this worker's until its time. False if the worker stops first.
 pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output = ()>) -> bool {
     tokio::select! {
         biased;

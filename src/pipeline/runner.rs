@@ -1,4 +1,4 @@
-//! Everything that the jobs of one queue run with.
+//! The resources of one queue's jobs.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -32,7 +32,7 @@ use crate::{
     templates::Templates,
 };
 
-/// Everything that the jobs of one queue run with.
+/// The resources of one queue's jobs.
 pub struct Runner {
     /// The queue.
     pub queue: Queue,
@@ -74,7 +74,7 @@ impl Runner {
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
     }
 
-    /// Everything that a job's work may use.
+    /// The resources of one job's work.
     pub fn context(&self, meta: &Meta, not_after: DateTime<Utc>, claim: Option<Box<Claim>>) -> Context {
         Context {
             meta: meta.clone(),
@@ -90,10 +90,10 @@ impl Runner {
         }
     }
 
-    /// Runs a job's work within a time limit. A panic ends this attempt and nothing else.
+    /// Runs a job's work within a time limit. A panic ends only this attempt.
     ///
     /// # Errors
-    /// The job's own failure, or that it was broken off.
+    /// The job's own failure, or its interruption.
     pub async fn work(&self, job: Box<dyn Runnable>, cx: Context, limit: Duration) -> Result<Outcome, Failure> {
         let work = AssertUnwindSafe(async { job.work(cx).await }).catch_unwind();
         match timeout(limit, work).await {
@@ -104,7 +104,7 @@ impl Runner {
         }
     }
 
-    /// Work that was broken off has failed, but its message may have been sent.
+    /// Interrupted work has failed, but its message may have been sent.
     fn broken_off(&self, why: String) -> Result<Outcome, Failure> {
         if self.stops_after_unknown() {
             return Ok(Outcome::Done(Plan::receipt(Receipt::unknown(NOBODY, &why))));
@@ -112,26 +112,24 @@ impl Runner {
         Err(Failure::retry(why))
     }
 
-    /// Whether a send of this queue that may have been accepted is never repeated.
+    /// Whether a possibly accepted send of this queue is never repeated.
     pub fn stops_after_unknown(&self) -> bool {
         let rule = Channel::of(self.queue.kind).and_then(|channel| self.channels.after_unknown(channel));
         rule == Some(AfterUnknown::Stop)
     }
 }
 
-/// The most that a stopping worker spends on recording that it gives a job back.
+/// The most time to record that a stopping worker gives a job back.
 pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Endings that are recorded first.
 impl Runner {
-    /// The job is dead.
     pub(super) async fn die(&self, meta: &Meta, death: Death) -> Result<Ending, Refused> {
         let verdict = Verdict::Dead { error: death.error.clone(), reason: death.reason };
         let written = self.effects.record(meta, verdict).await?;
         Ok(Ending::new(JobOutcome::Dead, Disposition::Dead(death)).if_written(meta, written))
     }
 
-    /// The job has repeatedly ended its worker.
     pub(super) async fn crashed(&self, meta: &Meta, attempts: u32) -> Result<Ending, Refused> {
         let delivered = meta.position.delivered;
         let error = format!("delivered {delivered} times with nothing recorded: it ends the workers that run it");
@@ -140,14 +138,14 @@ impl Runner {
         Ok(Ending::new(JobOutcome::Dead, Disposition::Dead(death)).if_written(meta, written))
     }
 
-    /// The database refuses the job's data, which no retry mends.
+    /// No retry mends data that the database refuses.
     pub(super) async fn refused(&self, meta: &Meta, why: &str) -> Result<Ending, Refused> {
         let error = format!("the database refuses the job's data: {why}");
         let first = meta.position.published;
         self.die(meta, Death { reason: DeadReason::Permanent, error, attempts: 1, first }).await
     }
 
-    /// The message cannot be read. It is recorded if its id can be, and kept in the dead letters in any case.
+    /// An unreadable message: recorded if its id can be read, and kept in the dead letters in any case.
     pub(super) async fn undecodable(&self, position: &StreamPosition, meta: Option<&Meta>, why: &str) -> Ending {
         if let Some(meta) = meta {
             let verdict = Verdict::Dead { error: why.to_owned(), reason: DeadReason::Undecodable };
@@ -160,7 +158,7 @@ impl Runner {
         Ending::new(JobOutcome::Dead, Disposition::Dead(death))
     }
 
-    /// The worker stops and gives the job back. That this is no crash is recorded, if that is quickly done.
+    /// Gives a job back. Records that this is no crash, if that is quickly done.
     pub(super) async fn release(&self, meta: Option<&Meta>) -> Ending {
         if let Some(meta) = meta {
             let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;

@@ -15,8 +15,7 @@ use crate::{
     },
 };
 
-/// Settles a message. It consumes the message, so none is settled twice, and matches every disposition, so none is
-/// forgotten.
+/// Settles a message. Consumes it, so none is settled twice; matches every disposition, so none is forgotten.
 pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects) {
     match disposition {
         Disposition::Done => message.acknowledge(AckKind::Ack).await,
@@ -34,7 +33,7 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
             }
         }
         Disposition::Dead(death) => {
-            // A terminated message leaves a work queue at once, so the copy must be acknowledged first.
+            // A terminated message leaves a work queue at once, so its copy must be acknowledged first.
             Box::pin(dead_letter::bury(effects.context(), &body_of(&message, effects), &death)).await;
             message.terminate(&dead_letter::one_line(&format!("{}: {}", death.reason.name(), death.error))).await;
         }

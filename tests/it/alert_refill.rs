@@ -8,7 +8,7 @@ use crate::support::{FAMILY, LIMIT, Process, Worker, World, decode};
 const SUBJECT: &str = "jobs.alert.refill";
 
 fn alert(id: &str, refill_at: i32) -> Value {
-    // The worker looks the supply up itself and ignores the job's number.
+    // The worker ignores the job's number.
     json!({ "medicationId": id, "currentSupply": 7777, "refillAt": refill_at })
 }
 

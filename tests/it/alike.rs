@@ -137,7 +137,7 @@ fn told() -> impl Strategy<Value = Told> {
     })
 }
 
-/// A group of the cases that the rules name. Random groups complement it.
+/// The cases that the rules name; random groups complement it.
 fn mixed() -> Vec<Told> {
     let told = |before, word| Told { before, worker: "one", word, after: 0, times: 1 };
     let other = Word::Sent { provider: "other.example", answer: "201", overrode: false, named: false };
@@ -156,7 +156,7 @@ fn mixed() -> Vec<Told> {
     group
 }
 
-/// Brings deliveries to their `before` states. Ids begin with `set`.
+/// Ids begin with `set`.
 async fn make(store: &Store, set: &str, group: &[Told], now: DateTime<Utc>) -> Vec<String> {
     let ids: Vec<String> = (0..group.len()).map(|number| format!("{set}-{number:02}")).collect();
     let plan = |(id, told): (&String, &Told)| -> Commit {

@@ -1,5 +1,4 @@
-//! Bad input gets a clear error, is kept, and harms nothing else. (More in `deliver_web_push`, `streams`, `cli` and
-//! `outages`.)
+//! Bad input gets a clear error, is kept, and harms nothing else.
 
 use carebell::{jobs, pipeline::Form};
 use futures::future::join_all;

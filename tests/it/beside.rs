@@ -43,7 +43,7 @@ fn fresh(claimed: &[&str]) -> CommitOutcome {
     CommitOutcome { committed: Committed::Fresh, followed: false, claimed }
 }
 
-/// Commits again whenever the group collides with another.
+/// Commits again when the group collides with another.
 async fn put(store: &Store, group: &[Commit]) -> Vec<CommitOutcome> {
     loop {
         match store.commit(group).await {

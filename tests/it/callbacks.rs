@@ -60,7 +60,6 @@ async fn a_report_reaches_the_ledger_and_a_forgery_does_not() {
     assert!(worker.terminate().await.success());
 }
 
-/// A callback listener, and one text that has been sent.
 struct Scene {
     world: World,
     phones: Phones,
@@ -198,7 +197,6 @@ enum Event {
     Recorded(LedgerRecord),
 }
 
-/// All permutations.
 fn orders(events: &[Event]) -> Vec<Vec<Event>> {
     if events.len() < 2 {
         return vec![events.to_vec()];

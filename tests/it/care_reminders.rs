@@ -53,7 +53,7 @@ impl Town {
         self.sql(&format!("INSERT INTO medications VALUES ('{name}', '{name}', 'X', '1 mg')")).await;
     }
 
-    /// Adds a schedule. `more` holds weekdays, start, end, leads and status.
+    /// `more` holds weekdays, start, end, leads and status.
     async fn doses(&self, medication: &str, times: &str, more: &str) {
         let more = if more.is_empty() { "'{}', '2000-01-01', NULL, '{0}', 'ACTIVE'" } else { more };
         let id = self.world.count("SELECT count(*) FROM medication_schedules").await;
@@ -74,7 +74,7 @@ impl Town {
         (added, removed)
     }
 
-    /// Plans and publishes at `now`. Returns the new ids without `care:reminder.`.
+    /// Plans and publishes. Returns the new ids without `care:reminder.`.
     async fn arrive(&self, now: &str) -> Vec<String> {
         self.clock.advance(at(now) - self.clock.now());
         self.plan().await;
@@ -90,7 +90,7 @@ impl Town {
         sorted(ids.into_iter().map(|id| id.replace("care:reminder.", "").replace("care:", "")).collect())
     }
 
-    /// Advances in steps. Returns all ids published on the way.
+    /// Returns all ids published on the way.
     async fn walk(&self, until: &str, step: TimeDelta) -> Vec<String> {
         let mut ids = Vec::new();
         while self.clock.now() < at(until) {
@@ -149,7 +149,6 @@ async fn doses_by_times_weekdays_dates_and_leads() {
     let expected: Vec<_> =
         doses.iter().flat_map(|dose| [45, 0].map(|lead| format!("medication:metformin:{dose}:{lead}"))).collect();
     assert_eq!(ids, expected);
-    // Rows published long ago are removed.
     assert_eq!(town.world.count("SELECT count(*) FROM care_reminders").await, 0);
     let body = town.world.context.get_stream("JOBS").await.unwrap().get_raw_message(1).await.unwrap();
     assert_eq!(body.subject.as_str(), "jobs.reminder.medication");
@@ -275,7 +274,7 @@ async fn appointments_and_shifts_are_followed() {
     // A lead that was already past is not announced.
     assert_eq!(ids, ["appointment:near:2026-03-02T08:30:00Z:10", "shift:s:2026-03-02T12:00:00Z:60"]);
 
-    // Postponed by an hour: the reminders move.
+    // Postponed by an hour.
     town.sql("UPDATE appointments SET starts_at = '2026-03-03T16:00:00Z' WHERE id = 'a'").await;
     assert_eq!(town.plan().await, (3, 3));
     assert_eq!(town.arrive("2026-03-02T15:59:00Z").await, NOTHING);
@@ -376,7 +375,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.plan().await, (6, 0), "08:10; the leads of 08:40; and four of appointments");
     town.sql("UPDATE appointments SET status = 'CANCELLED' WHERE id = 'off'").await;
     let ids = town.arrive("2026-03-02T09:00:00Z").await;
-    // Each dose once, by its latest missed reminder. Earlier leads are of no more use.
+    // Each dose once, by its latest missed reminder.
     let expected = [
         "appointment:a:2026-03-02T09:30:00Z:45",
         "medication:metformin:2026-03-02T08:10:00Z:0",
@@ -387,7 +386,7 @@ async fn after_an_hour_without_schedulers() {
     assert_eq!(town.scheduler.health.schedule_lag(), Some(TimeDelta::minutes(50)));
     assert_eq!(town.arrive("2026-03-02T09:20:00Z").await.len(), 2);
 
-    // After a month, doses of the last day still become jobs. Older ones do not.
+    // After a month, only doses of the last day become jobs.
     assert_eq!(town.arrive("2026-04-02T09:20:00Z").await.len(), 3);
     assert_eq!(town.arrive("2026-04-02T09:21:00Z").await, NOTHING);
 }
@@ -428,7 +427,7 @@ async fn what_cannot_be_published_stays_planned() {
     assert_eq!(town.plan().await, (0, 1), "and can still be called off");
 }
 
-/// One queue is full. The other kinds continue past its stuck reminders.
+/// The other kinds continue past its stuck reminders.
 #[tokio::test]
 async fn a_full_queue_holds_up_no_other_kind() {
     let town = Town::at("2026-03-02T08:00:00Z").await;

@@ -29,8 +29,8 @@ fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
     group.keys().cloned().collect()
 }
 
-/// Add a new variable to `helm/carebell/values.schema.json`: to `secret.values` if it is secret, to `files` if it names
-/// a file, else to `config`. `helm/docs` does the rest.
+/// Add a new variable to `helm/carebell/values.schema.json`: secrets to `secret.values`, names of files to `files`,
+/// others to `config`. `helm/docs` does the rest.
 #[test]
 fn every_variable_can_be_set() {
     let text = fs::read_to_string(Path::new(ROOT).join("helm/carebell/values.schema.json")).unwrap();

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Worker, World, own_postgres, reminder, utc_now};
 
-/// Runs a command. Returns its success, stdout and stderr.
+/// Returns success, stdout and stderr.
 pub async fn carebell(world: &World, args: &[&str], more: &[(&str, &str)]) -> (bool, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_carebell"));
     command.env_clear().envs(world.environment()).envs(more.iter().copied()).args(args);

@@ -79,7 +79,7 @@ async fn a_notification_whose_queue_has_a_rate_has_a_message() {
 #[tokio::test]
 async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
     const SLOW: usize = 12;
-    // With one at a time, the pull that is open at the pause lets one more through at most.
+    // The pull that is open at the pause lets at most one more through.
     let critical = "notification_critical.pause_above=3,notification_critical.concurrency=1";
     let world = World::with_overrides(&format!("{QUICK},deliver_web_push_normal.concurrency=1,{critical}")).await;
     // Slow enough to stay behind throughout the test.
@@ -98,7 +98,6 @@ async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
         doses += 1;
         id
     };
-    // Reminds one by one until the worker reports the pause.
     while !worker.says("pausing: deliveries are behind") {
         let id = remind().await;
         let through = async || {
@@ -172,12 +171,11 @@ async fn a_reminder_that_is_published_again_after_it_was_done_writes_nothing() {
     worker.stop().await;
 }
 
-/// A second message of a reminder ends nothing that the first began.
 #[tokio::test]
 async fn a_reminder_that_is_published_again_while_its_pushes_are_sent_has_none_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push opens the connection, so the others do not wait for it.
+    // The first push opens the connection.
     let first = json!({ "recipients": [{ "userId": "ben" }], "title": "News" });
     world.publish_json("jobs.notification.normal", "first", &first).await;
     world.push.wait_for(1, crate::support::LIMIT).await.unwrap();
@@ -342,7 +340,7 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
     assert_eq!(store.pending_combined_run("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 
-/// Groups that write the same rows in different orders succeed, and each row is written once.
+/// Groups that write the same rows in different orders.
 #[tokio::test]
 async fn groups_that_cross_end_well() {
     const ROOTS: usize = 30;
@@ -351,7 +349,6 @@ async fn groups_that_cross_end_well() {
     let reminders: Vec<Commit> = roots.iter().map(|root| both(root, 1)).collect();
     let notifications: Vec<Commit> = roots.iter().map(|root| notification(root, 2)).collect();
     let put = async |group: Vec<Commit>| {
-        // Repeats a refused group.
         loop {
             match store.commit(&group).await {
                 Err(carebell::store::StoreError::Busy(_)) => {}

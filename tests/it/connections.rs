@@ -1,5 +1,4 @@
-//! Connections of grouped statements: every waiter gets one, broken ones are detected, abandoned ones return no stale
-//! answer.
+//! Connections of grouped statements: every waiter gets one, broken ones are detected, no answer is stale.
 
 use carebell::{
     plan::{Plan, Shortage},
@@ -34,7 +33,7 @@ async fn somebody_waits(db: &PgPool) {
     timeout(LIMIT, asking).await.expect("a statement waits for a lock");
 }
 
-/// Terminates the store's backends and returns their number.
+/// Returns the number of terminated backends.
 async fn terminate(db: &PgPool) -> usize {
     let ended = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity \
                  WHERE datname = current_database() AND application_name = 'carebell'";
@@ -241,7 +240,6 @@ async fn a_store_is_closed_when_the_statement_under_way_has_ended() {
     let found = tokio::spawn(async move { state(&asking, "a").await });
     somebody_waits(&db).await;
     let closed = tokio::spawn(async move { closing.close().await });
-    // New statements are refused once closing has begun.
     let refused = async { while !matches!(store.ping().await, Err(StoreError::Unavailable(_))) {} };
     timeout(LIMIT, refused).await.expect("the store is closing");
     held.rollback().await.unwrap();

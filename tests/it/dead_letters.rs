@@ -134,7 +134,7 @@ async fn a_dead_delivery_is_redriven_counts_afresh_and_has_one_effect() {
     assert!(!well && error.contains("there is no dead letter 99"), "{error}");
 }
 
-/// Redrives a letter again, within and beyond the server's dedupe window.
+/// Within and beyond the server's dedupe window.
 async fn redrive_again(world: &World, kept: &Letter) {
     let letters = Letters::open(&world.context).await.unwrap();
     let clock = Clock::system();
@@ -253,7 +253,6 @@ async fn a_rate_is_kept() {
     assert_eq!((&left[0]["job_id"], &left[1]["job_id"]), (&json!("job-12"), &json!("job-11")), "the oldest go first");
 }
 
-/// Publishes dead letters as workers do.
 async fn bury(world: &World, count: usize) {
     let body = bytes::Bytes::from(to_ana("Hello").to_string());
     let published = stream::iter(1..=count).map(|number| {

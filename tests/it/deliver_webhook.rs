@@ -195,7 +195,7 @@ async fn no_host_is_in_logs_and_dead_letters() {
     scene.end().await;
 }
 
-/// The error must contain neither name, since users choose both.
+/// Users choose both names.
 #[tokio::test]
 async fn a_certificate_for_another_name_is_told_without_either() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();

@@ -64,7 +64,7 @@ async fn what_has_no_place_has_a_message() {
 async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     let world = World::new().await;
     let worker = Worker::start(&world);
-    // The first push opens the connection, so the others do not wait for it.
+    // The first push opens the connection.
     world.remind("first").await;
     world.everyone_has_it_once("first").await;
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));

@@ -203,7 +203,7 @@ async fn users_of_nats() {
     world.everyone_has_it_once("with-least").await;
     world.dead_letters_once(1).await;
     world.queues_are_empty().await;
-    // They suffice for its metrics too, so the alert on dead letters works.
+    // They suffice for its metrics too.
     let seen = ["carebell_dead_letters 1", "carebell_parked_jobs 0", "carebell_delayed_jobs 0"];
     let looked_at = async || {
         let text = worker.get("/metrics").await.1;
@@ -416,7 +416,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     assert!(ledger.iter().any(|line| line.reason.as_deref() == Some("subscription_gone")), "{ledger:?}");
     assert_eq!(world.count("SELECT count(*) FROM push_subscriptions").await, 3);
     a_shortage_is_found(&world).await;
-    // The due schedules and the maintenance they publish.
+    // Due schedules, and the maintenance they publish.
     world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
     world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
     world.sql("NOTIFY carebell_schedules").await;

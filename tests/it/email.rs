@@ -26,7 +26,6 @@ fn settings(urls: &str) -> Settings {
     Settings::parse(urls, "Carebell <care@example.org>").unwrap()
 }
 
-/// A channel that also trusts the server's root.
 fn trusting(server: &SmtpServer, mut settings: Settings) -> Email {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let mut file = tempfile::NamedTempFile::new().unwrap();
@@ -39,7 +38,7 @@ fn channel(server: &SmtpServer) -> Email {
     trusting(server, settings(&server.url()))
 }
 
-/// A channel with a timeout fit for a test.
+/// With a short timeout.
 fn impatient(server: &SmtpServer) -> Email {
     trusting(server, Settings { timeout: Duration::from_secs(2), ..settings(&server.url()) })
 }

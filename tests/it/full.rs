@@ -22,12 +22,11 @@ fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News", "channels": ["CHANNEL_IN_APP"] })
 }
 
-/// A reminder with an instant of its own.
 fn dose(number: i64) -> Value {
     reminder("metformin", utc_now() - TimeDelta::minutes(number))
 }
 
-/// Publishes a delayed job. It replaces an earlier one with the same id.
+/// Replaces an earlier job with the same id.
 async fn schedule(world: &World, kind: &str, job_id: &str, at: DateTime<Utc>, body: &Value) {
     let (at, target) = (format!("@at {}", at.to_rfc3339()), format!("due.{kind}"));
     let headers = [

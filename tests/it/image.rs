@@ -1,5 +1,5 @@
-//! The container image: its recipe, its last stages, and a worker in it. The base image is unavailable here, so the
-//! program is the tests' own. (`helm/check` lints the recipe.)
+//! The container image: its recipe, its last stages, and a worker in it. The program is the tests' own, since the base
+//! image is unavailable here. (`helm/check` lints the recipe.)
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -20,7 +20,7 @@ use crate::support::{LIMIT, World};
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const USER: &str = "65532:65532";
 
-/// Instructions of each stage, with continued lines joined.
+/// Joins continued lines.
 fn stages() -> Vec<Vec<(String, String)>> {
     let text = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
     let lines: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with('#')).collect();
@@ -59,7 +59,6 @@ fn dependencies_are_built_of_the_manifest_alone() {
     let directory = tempfile::tempdir().unwrap();
     let build = directory.path().join("build");
     empty_sources(&build);
-    // Every target of the manifest exists.
     let metadata = ["metadata", "--no-deps", "--offline", "--locked", "--format-version", "1"];
     said(Command::new(env!("CARGO")).args(metadata).current_dir(&build));
 }
@@ -105,7 +104,7 @@ fn the_build_is_given_all_that_it_reads() {
     }
 }
 
-/// Runs a command that must succeed, and returns its output.
+/// Output of a command that must succeed.
 fn said(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
@@ -275,7 +274,7 @@ async fn a_worker_runs_in_the_image_and_writes_nothing() {
     assert_eq!(files(&root).len(), before, "it has left a file");
 }
 
-/// Lists every dependency at its locked version, and nothing else.
+/// At its locked version, and nothing else.
 #[test]
 fn the_bill_of_materials_has_each_dependency() {
     let cargo = || Command::new(env!("CARGO"));

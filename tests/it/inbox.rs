@@ -12,7 +12,7 @@ fn doc() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INBOX.md")).unwrap()
 }
 
-/// Code blocks of a language, by the name in their first comment.
+/// Code blocks by the name in their first comment.
 fn blocks(language: &str, comment: &str) -> BTreeMap<String, String> {
     let (doc, fence) = (doc(), format!("\n```{language}\n{comment} "));
     let blocks = doc.split(&fence).skip(1);
@@ -84,8 +84,8 @@ async fn each_statement_is_answered_from_an_index_and_reads_little() {
     let of_user = "'user-7'".to_owned();
     let page = format!("{of_user}, 20");
     let marked = format!("{of_user}, '{{{}}}'", ids.join(","));
-    // Parameters, the required index if any, and the most entries to read. Marks may read all hundred rows, and
-    // rollbacks leave entries.
+    // Parameters, the required index if any, and the most entries to read. Marks may read all hundred rows; rollbacks
+    // leave entries.
     let statements = [
         ("unread count", of_user.clone(), "notifications_unread", 100.0),
         ("unread list", page.clone(), "notifications_unread", 20.0),

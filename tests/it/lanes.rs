@@ -77,7 +77,7 @@ async fn bulk_does_not_starve_while_critical_has_a_backlog() {
 #[tokio::test]
 async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     const FIRST: usize = 20;
-    // With one at a time, the pull that is open at the pause lets one more through at most.
+    // The pull that is open at the pause lets at most one more through.
     let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
@@ -91,7 +91,6 @@ async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     let behind =
         async || (world.count("SELECT count(*) FROM deliveries WHERE state <> 'sent'").await > 8).then_some(());
     world.eventually("deliveries are behind", behind).await;
-    // Publishes one by one until the worker reports the pause.
     let mut passed = 0;
     while !worker.says("pausing: deliveries are behind") {
         let id = format!("second-{passed}");

@@ -1,5 +1,5 @@
-//! The rules of the source tree: which way imports go, that links lead somewhere, and that kinds, consumers, tests and
-//! docs are the same set.
+//! The rules of the source tree: directions of imports, working links, and kinds, consumers, tests and docs as one
+//! set.
 
 use std::{
     collections::BTreeSet,
@@ -73,15 +73,14 @@ const MAY_IMPORT: &[(&str, &[&str])] = &[(
     &["checkpoint", "clock", "effects::submit", "health", "kind", "schedule", "scheduler", "store", "text", "wire"],
 )];
 
-/// A source file: the part it belongs to (`pipeline` for `src/pipeline.rs` and all below `src/pipeline/`) and its
-/// lines of code.
+/// A source file: its part (`pipeline` for `src/pipeline.rs` and all below `src/pipeline/`) and its lines of code.
 struct Source {
     path: PathBuf,
     part: String,
     code: Vec<String>,
 }
 
-/// The files of `src/`, each with its text and its path below `src/`.
+/// Each file of `src/`: its path below it, and its text.
 fn rust_files() -> Vec<(PathBuf, String)> {
     fn walk(directory: &Path, into: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(directory).unwrap() {
@@ -109,7 +108,7 @@ fn sources() -> Vec<Source> {
     rust_files().into_iter().map(source).collect()
 }
 
-/// The paths that a file names in code, one a line, with the braces of `use` trees spelt out.
+/// The paths that code names, one a line, with `use` trees spelt out.
 fn code(text: &str) -> Vec<String> {
     let code: String =
         text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
@@ -164,7 +163,6 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// Every breach of the rules in these sources.
 fn breaches(sources: &[Source]) -> Vec<String> {
     let mut found = Vec::new();
     for source in sources {
@@ -322,7 +320,7 @@ fn each_consumer_filters_the_subject_of_its_queue() {
     }
 }
 
-/// A kind that is not sourced would wait for ever once it is delayed or parked.
+/// A kind that is not sourced would wait forever once delayed or parked.
 #[test]
 fn each_queue_of_jobs_gets_back_what_was_delayed_or_parked() {
     let text = fs::read_to_string(Path::new(ROOT).join("streams/JOBS.json")).unwrap();
@@ -389,8 +387,8 @@ fn every_file_that_the_docs_name_is_there() {
     }
 }
 
-/// The example of a guide is a diff: what it shows as being there is there, in its order, and a migration that it adds
-/// comes after those that are there.
+/// A guide's example is a diff: the file has its context lines in order, and an added migration comes after the
+/// existing ones.
 #[test]
 fn the_guides_fit_the_files_that_they_change() {
     let migrations: Vec<String> = fs::read_dir(Path::new(ROOT).join("migrations"))

@@ -1,12 +1,11 @@
 //! Tests on real servers: nats-server, Postgres, a strict push service, and the program itself.
 //!
-//! - `cargo test` runs everything but the soak tests: storms, masses and outages that keep the machine busy for long. They
-//!   are marked `#[ignore = "soak: …"]`, and the summary counts them as ignored.
-//! - `cargo test -- --include-ignored` runs them too, as `.ci/run` always does; `cargo test -- --ignored` runs nothing else.
+//! - `cargo test` skips the soak tests: long storms, masses and outages, marked `#[ignore = "soak: …"]`.
+//! - `cargo test -- --include-ignored` runs them too, as `.ci/run` always does.
 //! - `cargo test --test it -- part_of_a_name` runs single tests.
 //!
-//! Tests mostly wait for servers, so `.cargo/config.toml` has more of them run at a time than there are cores.
-//! `RUST_TEST_THREADS` in the environment wins.
+//! Tests mostly wait, so `.cargo/config.toml` runs more at a time than there are cores. `RUST_TEST_THREADS` in the
+//! environment wins.
 
 // One assertion a line reads better here than an error path that cannot be tested.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]

@@ -92,7 +92,7 @@ fn set(ids: &[&str]) -> BTreeSet<String> {
 #[tokio::test]
 async fn what_is_over_and_old_is_removed_and_nothing_else() {
     let world = World::new().await;
-    // Far from the servers' clocks, so only the injected clock can count.
+    // Far from the servers' clocks: only the injected clock can count.
     let now = utc_now() + TimeDelta::days(1000);
     for (id, state, days, more) in [
         ("done", "done", [91.0, 91.0], ""),

@@ -212,7 +212,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
 
-/// Checks types, labels, and that the values of labels are bounded.
+/// Checks types, labels, and that label values are bounded.
 fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;

@@ -11,15 +11,15 @@ use tokio::time::Instant;
 
 use crate::support::{LIMIT, Process, Receivers, STEADY, World};
 
-/// People who are reached the same way.
+/// People reached the same way.
 struct Group {
-    /// Their number. Receivers refuse one in a hundred for good.
+    /// Receivers refuse one in a hundred for good.
     people: usize,
-    /// `preferences.channels`; `None` if they chose nothing.
+    /// `None` if they chose nothing.
     choice: Option<&'static str>,
     /// Their addresses: `push`, `email`, `phone`, `webhook`.
     addresses: &'static [&'static str],
-    /// Their deliveries, with the reason of refused ones.
+    /// With the reason of refused ones.
     deliveries: &'static [(&'static str, &'static str)],
 }
 
@@ -60,7 +60,7 @@ const GROUPS: [Group; 9] = [
     Group { people: 100, choice: Some("{whatsapp}"), addresses: &["phone"], deliveries: &[("whatsapp", "no_channel")] },
 ];
 
-/// Number of people of a group whom the provider refuses.
+/// Number of refused people in a group.
 fn refused(group: &Group) -> usize {
     group.people / 100
 }
@@ -233,7 +233,6 @@ const ROUNDS: usize = 40;
 struct Latencies([Vec<f64>; 3]);
 
 impl Latencies {
-    /// Median of each channel.
     fn medians(&mut self) -> [f64; 3] {
         self.0.each_mut().map(|took| {
             took.sort_by(f64::total_cmp);
@@ -252,12 +251,11 @@ impl Latencies {
     }
 }
 
-/// A family, each reached by another channel, and a provider that will fail.
+/// A family reached by different channels, and a provider that will fail.
 struct Outage {
     world: World,
     receivers: Receivers,
     worker: Process,
-    /// Number of published notifications.
     came: usize,
 }
 
@@ -281,7 +279,7 @@ impl Outage {
         Self { world, receivers, worker, came: 0 }
     }
 
-    /// Publishes notifications one by one to the family, and waits for everything but the text message.
+    /// Publishes one by one, and waits for everything but the text message.
     async fn notify(&mut self, what: &str) -> Latencies {
         let mut took = [Vec::new(), Vec::new(), Vec::new()];
         for number in 0..ROUNDS {
@@ -304,7 +302,7 @@ impl Outage {
         Latencies(took)
     }
 
-    /// Notifies the family while the SMS provider fails; answers how many texts it had accepted before.
+    /// Answers how many texts the provider had accepted before it failed.
     async fn run(&mut self, name: &str, behaviour: phone_service::Behaviour) -> usize {
         self.notify("warm").await;
         let mut before = self.notify("calm").await;
@@ -313,11 +311,11 @@ impl Outage {
         assert_eq!(had, 2 * ROUNDS);
         phone.behave_always(Some(behaviour));
         let mut during = self.notify("storm").await;
-        // All have arrived while the provider is still down: none waited for it.
+        // None waited for the provider, which is still down.
         assert_eq!(self.receivers.phones.first.counts().accepted, had, "no text message was taken meanwhile");
         println!("{name}: median/p95 before: {}", before.figures());
         println!("{name}: median/p95 during: {}", during.figures());
-        // The bound allows for a busy machine: waiting for the provider would take seconds.
+        // Allows for a busy machine: waiting for the provider would take seconds.
         for (before, during) in before.medians().into_iter().zip(during.medians()) {
             assert!(during <= 5.0 * before + 500.0, "{name}: {during} ms as against {before} ms before");
         }
@@ -327,7 +325,7 @@ impl Outage {
         had
     }
 
-    /// Number of texts of the outage by state, once all deliveries have ended.
+    /// Texts of the outage by state, once all have ended.
     async fn texts(&self) -> BTreeMap<String, usize> {
         let mut states = BTreeMap::new();
         for number in 0..ROUNDS {
@@ -365,8 +363,8 @@ async fn a_provider_of_texts_that_refuses_slows_no_other_channel_and_loses_no_te
     outage.end().await;
 }
 
-/// A silent provider may have sent a text, so it is recorded as unknown and not sent again. At most the concurrency of the
-/// queue is affected before the breaker opens.
+/// A silent provider may have sent a text: it is recorded as unknown and not sent again. At most the queue's
+/// concurrency is affected before the breaker opens.
 #[tokio::test]
 #[ignore = "soak: 120 notifications by four channels, and an outage"]
 async fn a_provider_of_texts_that_is_silent_slows_no_other_channel_and_loses_no_text() {

@@ -15,7 +15,7 @@ const MANY: usize = 20_000;
 /// Concurrency of `deliver_web_push_normal`, below the limit for one push service.
 const PLACES: usize = 64;
 
-/// Memory that waiting jobs may cost, in bytes. Holding all of them would take many times as much.
+/// Bytes that waiting jobs may cost. Holding all of them would take many times as much.
 const SLACK: usize = 24 << 20;
 
 async fn unsettled(world: &World, durable: &str, stream: &str) -> usize {
@@ -23,7 +23,7 @@ async fn unsettled(world: &World, durable: &str, stream: &str) -> usize {
     consumer.cached_info().num_ack_pending
 }
 
-/// Memory of a worker while this many deliveries wait for a push service that never answers.
+/// Memory of a worker while deliveries wait for a silent push service.
 async fn resident_with(deliveries: usize) -> usize {
     let world = World::with_overrides(&format!("*.ack_wait=5s,deliver_web_push_normal.concurrency={PLACES}")).await;
     world.push.behave_always("ana", Some(Behaviour::Hang));
@@ -48,7 +48,7 @@ async fn resident_with(deliveries: usize) -> usize {
     world.push.drop_connections();
     world.push.wait_until(LIMIT, |counts| counts.open == 0).await.unwrap();
 
-    // Answer the first request: until a connection stands, a worker sends only one or two at once.
+    // Until a connection stands, a worker sends only one or two at once.
     world.push.behave("ana", Behaviour::status(503));
     let worker = Process::worker(&world, &[]);
     world.push.wait_until(LIMIT, |counts| counts.open == PLACES).await.unwrap();

@@ -43,7 +43,6 @@ fn the_programs_shown_are_the_files() {
     assert!(!lock.contains("\"resolved\""), "the lock file holds checksums, and no addresses");
 }
 
-/// Runs a producer and returns its output.
 async fn run(url: &str, mut producer: Command, args: &[&str]) -> String {
     let output = producer.args(args).env("NATS_URL", url).stdin(Stdio::null()).output().await.unwrap();
     let [said, errors] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
@@ -248,7 +247,7 @@ async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() 
     }
 }
 
-/// Publishes a raw request and returns the server's error code.
+/// Returns the server's error code.
 async fn refused(world: &World, subject: &str, headers: &[(&str, &str)], size: usize) -> i64 {
     let mut map = HeaderMap::new();
     for (name, value) in headers {
@@ -330,7 +329,7 @@ async fn asked(python: &Python, texts: &[(String, String)]) -> Vec<Option<Value>
     answers
 }
 
-/// Asserts that both read a text alike. Returns our JSON, or None if refused.
+/// Returns our JSON, or None if both refuse the text.
 fn agreed<M>(text: &str, theirs: Option<&Value>) -> Option<String>
 where
     M: Message + Default + ReflectMessage + PartialEq + std::fmt::Debug,

@@ -24,13 +24,11 @@ fn readme() -> String {
     fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap()
 }
 
-/// The blocks of a language, in order.
 fn blocks(language: &str) -> Vec<String> {
     let fence = format!("\n```{language}\n");
     readme().split(&fence).skip(1).map(|part| part.split("\n```").next().unwrap().to_owned()).collect()
 }
 
-/// The only block of a language.
 fn program(language: &str) -> String {
     let blocks = blocks(language);
     assert_eq!(blocks.len(), 1, "README.md has one program in {language}");
@@ -43,8 +41,8 @@ fn the_readme_is_at_most_160_lines() {
     assert!(lines <= 160, "{lines} lines");
 }
 
-/// A reader's machine: a `PATH` with a stand-in for cargo, which installs the program that was built for the tests, and a
-/// second terminal whose environment lasts from block to block.
+/// A `PATH` whose stand-in for cargo installs the tests' program, and a second terminal that keeps its environment
+/// between blocks.
 struct Reader {
     home: PrivateDir,
 }
@@ -79,7 +77,7 @@ impl Reader {
         bash
     }
 
-    /// Runs a block in the second terminal. Returns its output.
+    /// In the second terminal. Returns the output.
     async fn run(&self, block: &str) -> String {
         let state = self.path("environment");
         let script = format!("[ ! -e {state} ] || . {state}\n{block}\nexport -p > {state}", state = state.display());
@@ -90,7 +88,6 @@ impl Reader {
         said
     }
 
-    /// Waits until a job has ended as `done`.
     async fn done(&self, job: &str) {
         self.run(&format!("until carebell jobs show {job} | grep -q 'done at'; do sleep 0.1; done")).await;
     }
@@ -103,7 +100,7 @@ struct Dev {
 }
 
 impl Dev {
-    /// Runs the block that starts `carebell dev`, and waits until it names its environment file.
+    /// Waits until `carebell dev` names its environment file.
     async fn start(reader: &Reader, block: &str) -> Self {
         let mut bash = reader.bash(block);
         let mut process = bash.process_group(0).stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
@@ -192,7 +189,6 @@ async fn publishes(mut program: Command, url: &str) {
     assert!(output.status.success(), "{program:?}:\n{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// The steps and spans in the picture.
 fn shown_steps() -> BTreeSet<String> {
     let picture = fs::read_to_string(Path::new(ROOT).join("docs/dev.svg")).unwrap();
     let steps: BTreeSet<String> = [r#"<tspan class="step">"#, r#"<tspan class="good">"#]

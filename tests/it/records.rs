@@ -160,7 +160,6 @@ pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> Claim
     ask_by("one", id, sequence, delivered, now)
 }
 
-/// As `ask`, by this worker.
 pub fn ask_by(worker: &str, id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
     ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, now }
 }
@@ -176,7 +175,6 @@ fn entry(id: &str, sequence: i64, delivered: i64, record: LedgerRecord) -> Ledge
     entry_by("one", id, sequence, delivered, record, utc_now())
 }
 
-/// As `entry`, by this worker.
 pub fn entry_by(
     worker: &str,
     id: &str,

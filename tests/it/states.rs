@@ -84,13 +84,12 @@ fn event() -> impl Strategy<Value = (i64, Event)> {
     (0..50_i64, event)
 }
 
-/// Expected row of the ledger.
 #[derive(Clone, Debug)]
 struct Row {
     state: &'static str,
     attempts: i32,
     claims: i32,
-    /// Owner of the claim: sequence, delivery count and worker.
+    /// Sequence, delivery count and worker.
     fence: Option<(i64, i64, &'static str)>,
     claimed_at: DateTime<Utc>,
     /// Delivery count at the last report.
@@ -103,7 +102,6 @@ impl Row {
         !["pending", "held", "sending"].contains(&self.state)
     }
 
-    /// Whether the claim is taken.
     fn claim(&mut self, worker: &'static str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> bool {
         let own = self.fence.filter(|fence| fence.0 == sequence);
         let old = self.claimed_at < now - PATIENCE;
@@ -241,7 +239,6 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// Expected run.
 #[derive(Clone, Debug)]
 struct Run {
     state: &'static str,
@@ -250,7 +247,7 @@ struct Run {
     recorded: i64,
 }
 
-/// Applies a report. Returns whether it is on record.
+/// Returns whether the report is on record.
 fn said(run: &mut Option<Run>, sequence: i64, delivered: i64, burnt: i32, state: &'static str) -> bool {
     let fresh = Run { state, attempts: burnt, sequence, recorded: delivered };
     let Some(known) = run else {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use self::engine::{Settings, faults::Victims};
 
-/// Variable with the seed, to repeat a storm that failed.
+/// Variable with the seed of a storm to repeat.
 const SEED: &str = "STORM_SEED";
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -60,7 +60,7 @@ fn is_said(line: &str) -> bool {
     line.starts_with("->") || ["Name", "Status message"].iter().any(|field| line.starts_with(field))
 }
 
-/// Whether a text has this word by itself: `manager` does not have `ana`.
+/// `manager` does not contain the word `ana`.
 fn has_word(text: &str, word: &str) -> bool {
     let is_letter = |c: Option<char>| c.is_some_and(char::is_alphabetic);
     text.match_indices(word)

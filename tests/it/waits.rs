@@ -1,4 +1,4 @@
-//! The tests' own waits: one that cannot succeed any more fails at once, and names the reason.
+//! The tests' own waits: a hopeless one fails at once and names the reason.
 
 use std::{
     any::Any,
@@ -15,7 +15,7 @@ use crate::support::{Process, Worker, World};
 /// Far below `LIMIT`, which a wait takes that does not notice.
 const SOON: Duration = Duration::from_secs(20);
 
-/// A directory of templates, one of which names a variable that its kind does not have.
+/// Templates, one of which names an unknown variable.
 fn misspelt(world: &World) -> PathBuf {
     let directory = world.directory.path().join("templates");
     std::fs::create_dir_all(directory.join("de")).unwrap();
@@ -24,7 +24,6 @@ fn misspelt(world: &World) -> PathBuf {
     directory
 }
 
-/// The message of a wait that fails.
 async fn failure<T>(wait: impl Future<Output = T>) -> String {
     let since = Instant::now();
     let panic: Box<dyn Any + Send> = AssertUnwindSafe(wait).catch_unwind().await.err().expect("the wait fails");
@@ -60,7 +59,7 @@ async fn a_wait_for_a_line_of_a_process_that_has_ended_fails_at_once() {
     assert!(text.contains("unknown variable `begins_at`"), "{text}");
 }
 
-/// A worker that the test stops or kills has not failed: another one may do the work.
+/// Another worker may do the work.
 #[tokio::test]
 async fn a_worker_that_the_test_ends_is_no_failure() {
     let world = World::new().await;
@@ -74,7 +73,6 @@ async fn a_worker_that_the_test_ends_is_no_failure() {
     heir.stop().await;
 }
 
-/// Tests that are ignored are soak tests, and continuous integration runs them.
 #[test]
 fn nothing_is_ignored_but_soak_tests_which_ci_runs() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));

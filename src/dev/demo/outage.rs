@@ -104,7 +104,7 @@ impl Demo {
         })
     }
 
-    /// Publishes notifications one by one, waiting for all but the text messages.
+    /// Publishes one by one, waiting for all but the text messages.
     async fn notify(&mut self, stop: &CancellationToken, what: &str) -> Result<Medians, DemoError> {
         let recipients = json!(["ana", "ben", "chloe", "dan"].map(|user| json!({ "userId": user })));
         let mut took = [const { Vec::new() }; 3];

@@ -63,7 +63,7 @@ impl DemoWorker {
         self.process.output()
     }
 
-    /// Starts another worker if this one has ended, whose status is returned.
+    /// Starts another worker if this one has ended; returns its status.
     pub fn restart_if_ended(&mut self) -> Result<Option<ExitStatus>, DemoError> {
         let Some(status) = self.process.ended() else { return Ok(None) };
         if self.started.elapsed() < QUICK_END {

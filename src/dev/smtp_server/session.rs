@@ -206,7 +206,7 @@ impl<'a, S: AsyncRead + AsyncWrite + Unpin> Session<'a, S> {
         self.say(&format!("250 2.0.0 Ok: queued as {id}")).await
     }
 
-    /// Meets planned behaviour, or applies `then` and gives the usual answer.
+    /// Misbehaves as planned, or applies `then` and gives the usual answer.
     async fn go_on(&mut self, step: Step, reply: &str, then: impl FnOnce(&mut Self)) -> io::Result<AfterCommand> {
         if let Some(next) = self.instead(step).await? {
             return Ok(next);

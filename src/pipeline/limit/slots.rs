@@ -86,7 +86,7 @@ impl Spare {
         self.slots.extend(slots);
     }
 
-    /// The messages to expect while a slot is valid: as many as came in that span.
+    /// As many messages as came while a slot was valid.
     pub fn expected(&mut self, now: Instant) -> usize {
         while self.taken.front().is_some_and(|taken| now.saturating_duration_since(*taken) > LAPSE) {
             self.taken.pop_front();

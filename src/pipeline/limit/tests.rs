@@ -182,7 +182,7 @@ async fn what_comes_below_the_rate_is_not_held_up_and_asks_less_often_than_it_co
     }
 }
 
-/// A slow limit, and single messages: none waits longer than necessary.
+/// None waits longer than necessary.
 #[tokio::test(start_paused = true)]
 async fn a_slot_that_is_not_needed_is_the_next_message_s() {
     let (row, town) = (Memory::new(Duration::from_millis(1)), Arc::<Town>::default());
@@ -235,7 +235,7 @@ async fn a_row_that_another_clock_or_rate_wrote_holds_nobody_up_for_long() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Workers come and go at random; the queue is empty and full by turns.
+    /// Workers come and go; the queue is empty and full by turns.
     #[test]
     fn no_ten_seconds_have_more_than_the_rate_and_a_tenth(
         rate in prop::sample::select(vec!["50/s", "100/min", "20/s", "333/s", "60/min"]),

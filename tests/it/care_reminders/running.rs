@@ -237,7 +237,7 @@ async fn a_storm_of_announcements_is_about_a_look_a_second() {
     }
 }
 
-/// Broken views hold up nothing else, and are read again once repaired.
+/// They are read again once repaired.
 #[tokio::test]
 async fn care_tables_that_cannot_be_read_hold_up_nothing_else() {
     let world = World::new().await;

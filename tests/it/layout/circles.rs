@@ -1,7 +1,7 @@
 //! No circles: files of `src/` that import each other, directly or through others.
 //!
-//! A file imports another if it names an item that the other defines. A facade's `pub use` of its own children is not an
-//! import: a name that goes through it counts as an import of the file that defines it. Unit tests do not count.
+//! A file imports another if it names an item that the other defines. A facade's `pub use` of its own children is no
+//! import: the name counts as an import of the defining file. Unit tests do not count.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
@@ -18,11 +18,10 @@ type Imports = BTreeMap<Module, String>;
 
 #[derive(Default)]
 struct File {
-    /// The items that it defines.
     defines: HashSet<String>,
-    /// The names that it exports from elsewhere, with their paths.
+    /// Names exported from elsewhere, with their paths.
     exports: HashMap<String, String>,
-    /// The paths that it names, except for exports of its own children.
+    /// Named paths, except exports of its own children.
     names: Vec<String>,
 }
 
@@ -35,7 +34,7 @@ fn module(path: &Path) -> Module {
     segments
 }
 
-/// The code without comments and without the unit tests at its end.
+/// Without comments and without the unit tests at its end.
 fn code(text: &str) -> String {
     let text = text.split("#[cfg(test)]\nmod ").next().unwrap_or_default();
     text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n")
@@ -101,7 +100,7 @@ impl House {
         Self { files: texts.into_iter().map(|(module, text)| (module, read(&text))).collect() }
     }
 
-    /// The module that a path leads to, and the item that it names there.
+    /// The module that a path leads to, and the item named there.
     fn resolve(&self, from: &Module, path: &str) -> Option<(Module, Option<String>)> {
         let mut segments: Vec<&str> = path.split("::").filter(|segment| !segment.is_empty()).collect();
         let mut at = match *segments.first()? {
@@ -139,7 +138,7 @@ impl House {
         Some((at, None))
     }
 
-    /// The module that defines what a path names: exports are followed.
+    /// The module that defines a path's item; follows exports.
     fn definer(&self, from: &Module, path: &str) -> Option<Module> {
         let (mut module, mut item) = self.resolve(from, path)?;
         for _ in 0..8 {
@@ -225,10 +224,10 @@ fn a_circle_is_found() {
         ]),
         3
     );
-    // A child that takes from its parent what the parent defines, while the parent uses the child.
+    // A child uses an item of its parent, which uses the child.
     let child = ("a::b", "use super::Shared;\npub struct B;");
     assert_eq!(circle(&[("a", "mod b;\nuse self::b::B;\npub struct Shared(B);"), child]), 2);
-    // A facade only hands on; a path through it leads to the file that defines the item.
+    // A path through a facade leads to the defining file.
     let facade = "mod b;\nmod c;\npub use self::{b::B, c::Shared};";
     assert_eq!(circle(&[("a", facade), child, ("a::c", "pub struct Shared;")]), 0);
     assert_eq!(circle(&[("a", facade), child, ("a::c", "use super::B;\npub struct Shared;")]), 2);

@@ -16,18 +16,15 @@ use super::{LIMIT, rotel};
 
 const LOG: &str = "rotel.log";
 
-/// A collector.
 pub struct Collector {
     guarded: Option<Guarded>,
     program: PathBuf,
     ports: [u16; 2],
-    /// Its ports while it is away: bound so that nobody else gets them, but not listening, so that connections are
-    /// refused.
+    /// Its ports while it is away: bound but not listening, so that connections are refused.
     held: Option<[TcpSocket; 2]>,
     directory: PrivateDir,
 }
 
-/// A span as the collector received it.
 #[derive(Clone, Debug, Default)]
 pub struct Span {
     pub trace: String,
@@ -40,9 +37,8 @@ pub struct Span {
     /// `UNSET` or `ERROR`, and the message.
     pub status: (String, String),
     pub attributes: BTreeMap<String, String>,
-    /// Ids of linked spans.
     pub links: Vec<String>,
-    /// `tracestate` of the linked spans.
+    /// `tracestate` of the links.
     pub states: Vec<String>,
     pub events: Vec<String>,
 }
@@ -50,7 +46,7 @@ pub struct Span {
 impl Collector {
     pub async fn start() -> Self {
         let mut collector = Self::away().await;
-        // It cannot report a port it chose itself, and a port that was free a moment ago may be taken.
+        // It cannot report a port it chose itself, and a free port may be taken.
         for _ in 0..5 {
             if collector.come().await {
                 return collector;
@@ -61,13 +57,12 @@ impl Collector {
         panic!("the collector does not start");
     }
 
-    /// A collector that is not running yet.
     pub async fn away() -> Self {
         let (ports, held) = hold_ports();
         Self { guarded: None, program: rotel().await, ports, held: Some(held), directory: private_dir().unwrap() }
     }
 
-    /// Starts it; answers whether that worked.
+    /// Answers whether it started.
     pub async fn come(&mut self) -> bool {
         drop(self.held.take());
         let mut guarded = spawn(&self.program, self.directory.path(), self.ports);
@@ -84,12 +79,11 @@ impl Collector {
         format!("http://127.0.0.1:{}", self.ports[1])
     }
 
-    /// Its whole log.
     pub fn output(&self) -> String {
         std::fs::read_to_string(self.directory.path().join(LOG)).unwrap_or_default()
     }
 
-    /// Waits until it has received enough spans and its log no longer grows.
+    /// Waits for enough spans and a log that no longer grows.
     pub async fn spans_once(&self, what: &str, enough: impl Fn(&[Span]) -> bool) -> Vec<Span> {
         let since = Instant::now();
         let mut before = String::new();
@@ -168,7 +162,7 @@ async fn is_up(guarded: &mut Guarded, ports: [u16; 2]) -> bool {
     true
 }
 
-/// Reads its log, which has a line for each field of a span.
+/// The log has a line for each field of a span.
 fn parse(output: &str) -> Vec<Span> {
     let mut spans: Vec<Span> = Vec::new();
     let mut part = "";

@@ -43,28 +43,27 @@ pub use self::{
     worker::{Custom, Process, Watched, Worker},
 };
 
-/// Longer than anything takes on a busy machine: a wait that lasts this long has failed.
+/// A wait this long has failed, even on a busy machine.
 pub const LIMIT: Duration = Duration::from_secs(40);
 
 /// Delays short enough for tests.
 pub const QUICK: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
 
-/// Delays short enough for tests, and no redelivery because a busy worker is slow.
+/// Short delays, and no redelivery because a busy worker is slow.
 pub const STEADY: &str = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=30s";
 
-/// Reports a check that is skipped because a tool is missing. With `CI=true`, which `.ci/run` sets, that is a failure.
+/// A check is skipped because a tool is missing. With `CI=true`, which `.ci/run` sets, that is a failure.
 pub fn not_checked(why: &str) {
     assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "{why}");
     eprintln!("{why}");
 }
 
-/// Delays for outages: long enough for ten failures to open the breaker before any delivery runs out of attempts.
+/// Long enough for ten failures to open the breaker before any delivery runs out of attempts.
 pub const PATIENT: &str = "*.backoff=fixed 2s,*.jitter=0%,*.ack_wait=2s";
 
-/// The family of the tests.
 pub const FAMILY: [&str; 4] = ["ana", "ben", "chloe", "dan"];
 
-/// The servers of one test, its family, and connections to inspect them.
+/// The servers of one test, and its family.
 pub struct World {
     pub push: PushService,
     pub db: PgPool,
@@ -90,12 +89,12 @@ impl World {
         Self::on(database().await, overrides).await
     }
 
-    /// On a database that is migrated already.
+    /// On a migrated database.
     pub async fn on(database_url: String, overrides: &str) -> Self {
         Self::on_both(database_url, "", overrides).await
     }
 
-    /// With more configuration for the NATS server. It must let the test in without credentials.
+    /// `nats_config` must let the test in without credentials.
     pub async fn on_both(database_url: String, nats_config: &str, overrides: &str) -> Self {
         let world = Self::bare(database_url, nats_config, overrides).await;
         world.seed().await;
@@ -131,7 +130,7 @@ impl World {
         world
     }
 
-    /// Fixed waits of its workers (`CAREBELL_PACE`: until the next look, scan or probe) take this part of their time.
+    /// Sets `CAREBELL_PACE` of its workers, which shortens their fixed waits.
     pub fn at_pace(self, pace: u32) -> Self {
         Self { pace, ..self }
     }
@@ -154,13 +153,12 @@ impl World {
         }
     }
 
-    /// A user with one push subscription, both called `name`.
+    /// A user and a push subscription, both called `name`.
     pub async fn user(&self, name: &str) {
         sqlx::query("INSERT INTO users (id, name) VALUES ($1, $1)").bind(name).execute(&self.db).await.unwrap();
         self.subscribe(name, name).await;
     }
 
-    /// A push subscription called `name` for a user.
     pub async fn subscribe(&self, name: &str, user_id: &str) {
         let subscription = self.push.subscribe(name);
         sqlx::query("INSERT INTO push_subscriptions (id, user_id, endpoint, p256dh, auth) VALUES ($1, $2, $3, $4, $5)")
@@ -174,17 +172,15 @@ impl World {
             .unwrap();
     }
 
-    /// Runs a statement.
     pub async fn sql(&self, statement: &str) {
         sqlx::query(sqlx::AssertSqlSafe(statement.to_owned())).execute(&self.db).await.unwrap();
     }
 
-    /// One number from the database.
     pub async fn count(&self, query: &str) -> i64 {
         sqlx::query_scalar(sqlx::AssertSqlSafe(query.to_owned())).fetch_one(&self.db).await.unwrap()
     }
 
-    /// The variables that a worker of this world runs with.
+    /// Variables for a worker of this world.
     pub fn environment(&self) -> BTreeMap<String, String> {
         let values = [
             ("NATS_URL", self.nats.url()),
@@ -203,7 +199,7 @@ impl World {
         values.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
     }
 
-    /// Publishes as a producer does and waits for the acknowledgement.
+    /// Waits for the acknowledgement.
     pub async fn publish(&self, subject: &str, headers: &[(&str, &str)], body: impl Into<bytes::Bytes>) -> u64 {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
@@ -213,7 +209,6 @@ impl World {
         ack.await.unwrap().sequence
     }
 
-    /// Publishes a job as JSON under a job id.
     pub async fn publish_json(&self, subject: &str, job_id: &str, body: &Value) -> u64 {
         let headers = [("Carebell-Job-Id", job_id), ("Content-Type", "application/json")];
         self.publish(subject, &headers, body.to_string()).await
@@ -224,7 +219,7 @@ impl World {
         self.publish_json("jobs.reminder.medication", job_id, &reminder("metformin", utc_now())).await
     }
 
-    /// All runs that follow from a root job, by kind.
+    /// All runs of a root job, by kind.
     pub async fn runs(&self, root_id: &str) -> BTreeMap<String, RunLine> {
         let runs = self.store.runs_of(root_id).await.unwrap();
         runs.into_iter().map(|run| (run.kind.clone(), run)).collect()
@@ -242,7 +237,7 @@ impl World {
         (run.state, run.reason)
     }
 
-    /// Publishes these jobs and asserts the state and reason each ends with.
+    /// Publishes jobs and asserts their final state and reason.
     pub async fn all_end(&self, subject: &str, cases: &[(Value, &str, Option<&str>)]) {
         let id = |number: usize| format!("case-{number}");
         for (number, (body, ..)) in cases.iter().enumerate() {
@@ -284,14 +279,12 @@ impl World {
         .await
     }
 
-    /// A user's delivery of a root job.
     pub async fn delivery_to(&self, root_id: &str, user: &str) -> LedgerLine {
         let lines = self.store.ledger_of(root_id).await.unwrap();
         lines.into_iter().find(|line| line.user_id == user).unwrap()
     }
 
-    /// Waits until the streams of jobs are empty. A job that moves between two looks is seen in neither stream, so two
-    /// looks in a row must find them empty and unchanged.
+    /// Two looks in a row must find the streams empty and unchanged: a job moving between them is in neither.
     pub async fn queues_are_empty(&self) {
         let mut last = None;
         self.eventually("the work queues are empty", async || {
@@ -311,8 +304,7 @@ impl World {
         .await;
     }
 
-    /// Waits until no child is left on record as unpublished. Publishing is recorded later than it happens, and no
-    /// acknowledgement waits for the record.
+    /// Waits until every child is recorded as published. No acknowledgement waits for that record.
     pub async fn all_is_published(&self) {
         let pending = "SELECT (SELECT count(*) FROM job_children) \
                        + (SELECT count(*) FROM job_runs WHERE children_pending)";
@@ -320,7 +312,7 @@ impl World {
             .await;
     }
 
-    /// The present dead letters: subject, headers and body.
+    /// Subject, headers and body of each.
     pub async fn dead_letters(&self) -> Vec<(String, HeaderMap, bytes::Bytes)> {
         let mut stream = self.context.get_stream("DEAD_LETTERS").await.unwrap();
         let info = stream.info().await.unwrap().state.clone();
@@ -333,7 +325,6 @@ impl World {
         letters
     }
 
-    /// Waits for this many dead letters.
     pub async fn dead_letters_once(&self, count: usize) -> Vec<(String, HeaderMap, bytes::Bytes)> {
         self.eventually(&format!("{count} dead letters"), async || {
             let letters = self.dead_letters().await;
@@ -342,7 +333,7 @@ impl World {
         .await
     }
 
-    /// Waits for a dead letter with this header; answers all its headers.
+    /// Waits for a dead letter with this header, and returns its headers.
     pub async fn dead_letters_with(&self, name: &str, value: &str) -> HeaderMap {
         self.eventually(&format!("a dead letter with {name}: {value}"), async || {
             let has = |headers: &HeaderMap| headers.get(name).is_some_and(|found| found.as_str() == value);
@@ -351,7 +342,7 @@ impl World {
         .await
     }
 
-    /// The reason of a job's run, once it is in this state.
+    /// Waits for this state and returns the reason.
     pub async fn ended_again(&self, job_id: &str, state: &str) -> Option<String> {
         self.eventually(&format!("{job_id} is {state}"), async || {
             let runs = self.store.runs_of(job_id).await.unwrap();
@@ -361,18 +352,18 @@ impl World {
         .reason
     }
 
-    /// Has waits fail as soon as this worker has failed.
+    /// Waits fail as soon as this worker has failed.
     pub fn watch(&self, worker: Watched) {
         self.watched.lock().unwrap().push(worker);
     }
 
-    /// Polls until there is an answer: for rows and stream states, which send no event. Fails after [`LIMIT`], or at once
-    /// if a worker of this world has ended by itself.
+    /// Polls until there is an answer. Fails after [`LIMIT`], or at once if a worker of this world has ended by
+    /// itself.
     pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFnMut() -> Option<T>) -> T {
         self.eventually_within(LIMIT, what, ask).await
     }
 
-    /// The same with another limit, for much work.
+    /// For much work.
     pub async fn eventually_within<T>(
         &self,
         limit: Duration,
@@ -393,7 +384,7 @@ impl World {
         }
     }
 
-    /// Runs and deliveries in the database, for a test that fails.
+    /// Runs and deliveries, for a test that fails.
     async fn describe(&self) -> String {
         let runs = sqlx::query("SELECT job_id, state, reason, attempts, last_error FROM job_runs ORDER BY created_at")
             .fetch_all(&self.db)
@@ -443,7 +434,7 @@ pub struct Inboxed {
     pub data: Value,
 }
 
-/// Decodes a body as a job of this kind; the error is the message that the producer gets.
+/// The error is the message that the producer gets.
 pub fn decode(kind: &str, body: &Value) -> Result<(), String> {
     let registry = jobs::registry();
     let kind = registry.kinds().iter().find(|known| known.name == kind).unwrap();
@@ -451,12 +442,10 @@ pub fn decode(kind: &str, body: &Value) -> Result<(), String> {
     decoder.decode(&body.to_string().into(), Form::Json).map(drop)
 }
 
-/// A reminder as canonical JSON.
 pub fn reminder(medication_id: &str, scheduled_time: DateTime<Utc>) -> Value {
     json!({ "medicationId": medication_id, "scheduledTime": scheduled_time.to_rfc3339(), "reminderMinutes": 0 })
 }
 
-/// The present instant.
 pub fn utc_now() -> DateTime<Utc> {
     carebell::clock::Clock::system().now()
 }
@@ -470,7 +459,7 @@ pub fn sorted<T: Ord + Debug>(mut items: Vec<T>) -> Vec<T> {
     items
 }
 
-/// The number of messages of a stream that match a subject.
+/// Number of messages that match a subject.
 pub async fn peek(context: &jetstream::Context, stream: &str, subject: &str) -> usize {
     let stream = context.get_stream(stream).await.unwrap();
     let mut subjects = stream.info_with_subjects(subject).await.unwrap();

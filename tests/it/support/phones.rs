@@ -11,14 +11,12 @@ use super::{Worker, World};
 /// A number that belongs to no user.
 pub const NUMBER: &str = "+4366012345678";
 
-/// Two providers; a worker uses one or both.
 pub struct Phones {
     pub first: PhoneService,
     pub second: PhoneService,
     ca_file: PathBuf,
 }
 
-/// A delivery's row in the ledger.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub id: String,
@@ -44,7 +42,7 @@ impl Phones {
         Self { first, second, ca_file }
     }
 
-    /// The variables of a channel (`SMS`, `WHATSAPP`, `VOICE`) with the first provider only.
+    /// Variables of a channel (`SMS`, `WHATSAPP`, `VOICE`) with the first provider.
     pub fn one(&self, channel: &str) -> Vec<(String, String)> {
         vec![
             (format!("{channel}_PROVIDER_URL"), self.first.url()),
@@ -53,7 +51,7 @@ impl Phones {
         ]
     }
 
-    /// The variables with both providers.
+    /// With both providers.
     pub fn both(&self, channel: &str) -> Vec<(String, String)> {
         let mut variables = self.one(channel);
         variables.push((format!("{channel}_FALLBACK_URL"), self.second.url()));
@@ -61,7 +59,6 @@ impl Phones {
         variables
     }
 
-    /// A worker in this process with these variables.
     pub fn worker(world: &World, variables: &[(String, String)], more: &[(&str, &str)]) -> Worker {
         let own = variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         Worker::with(world, &own.chain(more.iter().copied()).collect::<Vec<_>>())
@@ -69,13 +66,11 @@ impl Phones {
 }
 
 impl World {
-    /// One notification to this many telephone numbers.
     pub async fn text(&self, job_id: &str, numbers: usize) {
         let numbers: Vec<_> = (0..numbers).map(|number| format!("{NUMBER}{number}")).collect();
         self.text_to(job_id, &numbers).await;
     }
 
-    /// One notification to these telephone numbers.
     pub async fn text_to(&self, job_id: &str, numbers: &[String]) {
         let recipients: Vec<_> = numbers.iter().map(|number| json!({ "phone": number })).collect();
         let body =
@@ -83,13 +78,12 @@ impl World {
         self.publish_json("jobs.notification.normal", job_id, &body).await;
     }
 
-    /// The ledger of a root job with the providers' answers, once all its deliveries have ended.
+    /// Waits until all deliveries of a root job have ended.
     pub async fn rows(&self, root_id: &str) -> Vec<Row> {
         self.ledger(root_id).await;
         self.rows_now(root_id).await
     }
 
-    /// The ledger of a root job as it is now.
     pub async fn rows_now(&self, root_id: &str) -> Vec<Row> {
         let rows = sqlx::query(
             "SELECT id, state, reason, attempts, provider, provider_id, answer FROM deliveries WHERE job_id = $1 \
@@ -111,7 +105,7 @@ impl World {
         rows.iter().map(read).collect()
     }
 
-    /// Plans one delivery and publishes its message, as a notification would.
+    /// Plans one delivery and publishes its message.
     pub async fn deliver(&self, id: &str, channel: Channel, address: &str, text: (&str, &str)) {
         let subject = channel.kind().subject(Lane::Normal);
         sqlx::query(

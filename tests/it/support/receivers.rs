@@ -7,12 +7,11 @@ use carebell::dev::{
 
 use super::{Phones, World};
 
-/// A mail server, an SMS provider and a webhook endpoint.
 pub struct Receivers {
     pub mail: SmtpServer,
     pub phones: Phones,
     pub hooks: WebhookEndpoint,
-    /// The variables that a worker needs for them.
+    /// For a worker.
     pub variables: Vec<(String, String)>,
 }
 
@@ -36,13 +35,12 @@ impl Receivers {
         Self { mail, phones, hooks, variables }
     }
 
-    /// The variables and more, as processes take them.
     pub fn with<'a>(&'a self, more: &[(&'a str, &'a str)]) -> Vec<(&'a str, &'a str)> {
         let own = self.variables.iter().map(|(name, value)| (name.as_str(), value.as_str()));
         own.chain(more.iter().copied()).collect()
     }
 
-    /// Gives a user a webhook; the endpoint knows it by the user's name.
+    /// The endpoint knows the webhook by the user's name.
     pub async fn hook(&self, world: &World, user: &str) {
         let (url, secret) = self.hooks.subscribe(user);
         sqlx::query("INSERT INTO user_addresses (user_id, channel, address, secrets) VALUES ($1, 'webhook', $2, $3)")
@@ -54,7 +52,6 @@ impl Receivers {
             .unwrap();
     }
 
-    /// Asserts that no receiver rejected a request.
     pub fn are_content(&self, world: &World) {
         assert_eq!(world.push.rejected(), []);
         assert_eq!(self.mail.violations(), [""; 0]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::World;
 
-/// A role of one test. Drop it with [`Role::drop`].
+/// Drop it with [`Role::drop`].
 pub struct Role {
     pub name: String,
     /// URL of the world's database as this role.

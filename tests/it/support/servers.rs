@@ -27,18 +27,17 @@ pub async fn old_nats_server() -> Option<std::path::PathBuf> {
     fetched.map_err(|why| eprintln!("without an old nats-server: {why}")).ok()
 }
 
-/// A collector of traces.
 pub async fn rotel() -> std::path::PathBuf {
     let search = dev::search(|text| eprintln!("{text}"));
     dev::programs::fetch_rotel(&search, concat!("\n", include_str!("rotel.txt"))).await.unwrap()
 }
 
-/// A new, migrated database in the shared server.
+/// New and migrated, in the shared server.
 pub async fn database() -> String {
     database_like("postgres").await
 }
 
-/// A database without the care tables, for an application that brings its own.
+/// For an application that brings its own.
 pub async fn database_without_care_tables() -> String {
     let url = database_like("template0").await;
     let store = Store::new(&url, 1).unwrap();

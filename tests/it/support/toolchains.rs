@@ -21,7 +21,7 @@ pub struct Python {
 }
 
 impl Python {
-    /// `None`, with a message, if there is no recent python3 with pip.
+    /// `None` without a recent python3 with pip.
     pub fn find() -> Option<Self> {
         let about = "import sys, sysconfig, importlib.util as u; \
                      has_pip = any(u.find_spec(name) for name in ('pip', 'ensurepip')); \
@@ -56,7 +56,6 @@ impl Python {
         Some(Self { packages, generated })
     }
 
-    /// Runs a Python program.
     pub fn run(&self, program: &Path) -> AsyncCommand {
         let paths = std::env::join_paths([&self.packages, self.generated.path()]).unwrap();
         let mut command = AsyncCommand::new("python3");
@@ -64,7 +63,6 @@ impl Python {
         command
     }
 
-    /// Runs the producer.
     pub fn producer(&self) -> AsyncCommand {
         self.run(&Path::new(PRODUCERS).join("python/remind.py"))
     }
@@ -76,7 +74,7 @@ pub struct Node {
 }
 
 impl Node {
-    /// `None`, with a message, if there is no recent node with npm.
+    /// `None` without a recent node with npm.
     pub fn find() -> Option<Self> {
         let about = "if (parseInt(process.versions.node) < 20) process.exit(1); \
                      console.log(process.version, process.platform, process.arch)";
@@ -103,14 +101,12 @@ impl Node {
         Some(Self { project })
     }
 
-    /// Runs the producer.
     pub fn producer(&self) -> AsyncCommand {
         let mut command = AsyncCommand::new("node");
         command.arg(self.project.path().join("remind.mjs"));
         command
     }
 
-    /// Runs JavaScript with these arguments.
     pub fn evaluate(&self, program: &str, arguments: &[&str]) -> AsyncCommand {
         let mut command = AsyncCommand::new("node");
         command.args(["--input-type=module", "--eval", program, "--"]).args(arguments).current_dir(&self.project);

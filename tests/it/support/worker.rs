@@ -1,4 +1,4 @@
-//! Workers, in this process or as the program itself, and the watch that a world keeps on them.
+//! Workers in this process or in processes of their own, and the watch on them.
 
 use std::{
     collections::BTreeMap,
@@ -34,20 +34,20 @@ use tokio_util::sync::CancellationToken;
 
 use super::{LIMIT, World};
 
-/// A worker that a world watches, so that a wait for its work fails as soon as the worker has.
+/// A watched worker: waits for its work fail as soon as it has.
 pub enum Watched {
-    /// Holds the error or panic that ended the worker.
+    /// The error or panic that ended it.
     Task(Arc<OnceLock<String>>),
     Process {
         pid: u32,
         log_file: PathBuf,
-        /// The test itself ended the process or asked about its end.
+        /// The test ended the process or asked about its end.
         end_is_expected: Arc<AtomicBool>,
     },
 }
 
 impl Watched {
-    /// Why the worker ended by itself. Kills and aborts at a checkpoint are the test's own doing and don't count.
+    /// Kills and aborts at a checkpoint are the test's own doing and don't count.
     pub fn failure(&self) -> Option<String> {
         match self {
             Self::Task(failure) => failure.get().cloned(),
@@ -62,24 +62,21 @@ impl Watched {
     }
 }
 
-/// A worker in this process.
 pub struct Worker {
     stop: CancellationToken,
     task: JoinHandle<Result<(), WorkerError>>,
 }
 
 impl Worker {
-    /// Starts one with the world's variables.
     pub fn start(world: &World) -> Self {
         Self::with(world, &[])
     }
 
-    /// Starts one with further variables.
     pub fn with(world: &World, more: &[(&str, &str)]) -> Self {
         Self::of(world, more, &[Duty::Pipeline, Duty::DeadLetters, Duty::Scheduler])
     }
 
-    /// Starts one without a scheduler, which would publish reminders of its own from the care tables.
+    /// A scheduler would publish reminders of its own from the care tables.
     pub fn without_scheduler(world: &World) -> Self {
         Self::of(world, &[], &[Duty::Pipeline, Duty::DeadLetters])
     }
@@ -104,14 +101,13 @@ impl Worker {
         Self { stop, task }
     }
 
-    /// Stops it in good order.
     pub async fn stop(self) {
         self.stop.cancel();
         timeout(LIMIT, self.task).await.expect("a worker stops in time").unwrap().unwrap();
     }
 }
 
-/// The program itself, in a process of its own.
+/// The program itself.
 pub struct Process {
     guarded: Guarded,
     log_file: PathBuf,
@@ -121,7 +117,6 @@ pub struct Process {
 }
 
 impl Process {
-    /// `carebell run` with the world's variables and some more.
     pub fn worker(world: &World, more: &[(&str, &str)]) -> Self {
         let mut environment = world.environment();
         environment.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -154,61 +149,54 @@ impl Process {
         Self { guarded, log, log_file, lines: Vec::new(), end_is_expected: Arc::default() }
     }
 
-    /// For a process that may end by itself: waits of its world do not fail then.
+    /// Waits don't fail when this process ends by itself.
     pub fn may_end(self) -> Self {
         self.end_is_expected.store(true, Ordering::Relaxed);
         self
     }
 
-    /// Its log file.
     pub fn log_file(&self) -> &Path {
         &self.log_file
     }
 
-    /// Whether it has ended.
     pub fn has_ended(&mut self) -> bool {
         self.end_is_expected.store(true, Ordering::Relaxed);
         self.guarded.ended().is_some()
     }
 
-    /// Waits for it to end.
     pub async fn ended(&mut self) -> ExitStatus {
         self.end_is_expected.store(true, Ordering::Relaxed);
         timeout(LIMIT, self.guarded.wait()).await.unwrap_or_else(|_| panic!("it goes on:\n{}", self.guarded.output()))
     }
 
-    /// Sends SIGTERM and waits for the end.
+    /// Sends SIGTERM and waits.
     pub async fn terminate(&mut self) -> ExitStatus {
         let pid = self.guarded.pid().to_string();
         assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
         self.ended().await
     }
 
-    /// Sends SIGKILL.
     pub async fn kill(&mut self) {
         self.end_is_expected.store(true, Ordering::Relaxed);
         self.guarded.kill().await;
     }
 
-    /// Its peak resident memory, in kB.
     pub fn peak_memory_kb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.guarded.pid())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
 
-    /// Its resident memory, in bytes.
+    /// In bytes.
     pub fn resident(&self) -> usize {
         let pages = std::fs::read_to_string(format!("/proc/{}/statm", self.guarded.pid())).unwrap();
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
-    /// Its whole log.
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log_file).unwrap()).into_owned()
     }
 
-    /// Whether its log contains this.
     pub fn says(&self, text: &str) -> bool {
         self.output().contains(text)
     }
@@ -217,7 +205,7 @@ impl Process {
     pub async fn line<T>(&mut self, what: &str, find: impl Fn(&Line) -> Option<T>) -> T {
         let since = Instant::now();
         loop {
-            // Asked first: lines written before the end are read before the wait fails.
+            // Asked first, so that lines written before the end are read.
             let is_over = self.guarded.ended().is_some() || since.elapsed() > LIMIT;
             self.lines.extend(self.log.new_lines());
             if let Some(found) = self.lines.iter().find_map(&find) {
@@ -228,7 +216,6 @@ impl Process {
         }
     }
 
-    /// Waits until it logs that it is ready.
     pub async fn ready(&mut self) {
         self.line("it is ready", |line| line.is_ready().then_some(())).await;
     }
@@ -241,7 +228,7 @@ impl Process {
     }
 }
 
-/// A pipeline with the test's own kinds, on the world's servers.
+/// A pipeline with the test's own kinds.
 pub struct Custom {
     pipeline: Pipeline,
 }
@@ -251,12 +238,11 @@ impl Custom {
         Self::at(world, registry, Clock::system())
     }
 
-    /// With the test's own clock. Stamps of the server keep following the system's.
+    /// With the test's own clock. Server stamps follow the system's.
     pub fn at(world: &World, registry: Registry, clock: Clock) -> Self {
         Self::sending(world, registry, clock, Vec::new())
     }
 
-    /// With channels.
     pub fn sending(world: &World, registry: Registry, clock: Clock, senders: Vec<Arc<dyn Sender>>) -> Self {
         let (health, random) = (Health::new(), Random::system());
         let effects = Effects::start(&world.store, world.context.clone(), clock.clone(), &health);

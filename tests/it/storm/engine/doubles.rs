@@ -1,8 +1,7 @@
 //! Explains pushes that arrived more than once.
 //!
-//! A push is open from the claim of its delivery until its outcome is on record. A fault of its worker or of a server in
-//! that time may lose the outcome, or the worker's claim. The push is then sent again, which no sender can avoid. A second
-//! push without such a fault is a bug.
+//! A push is open from its claim until its outcome is on record. A fault in that time may lose the outcome or the
+//! claim, so the push is sent again, which no sender can avoid. Any other second push is a bug.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,15 +21,14 @@ pub const LONGEST_SEND: TimeDelta = TimeDelta::seconds(5);
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Doubles {
     pub all: usize,
-    /// The worker of the earlier push was killed before it recorded the outcome.
+    /// The worker was killed before it recorded the earlier push.
     pub by_worker_kill: usize,
-    /// NATS was killed while the earlier push was open and forgot that a worker had the message.
+    /// NATS was killed while the earlier push was open, and forgot who had the message.
     pub by_nats_outage: usize,
     /// Postgres was down while the earlier push was open.
     pub by_postgres_outage: usize,
 }
 
-/// Judges the pushes of each delivery.
 pub fn judge(history: &History) -> (Doubles, Vec<Finding>) {
     let by_topic: HashMap<String, &Delivery> =
         history.deliveries.iter().map(|delivery| (Topic::of(&delivery.id).to_string(), delivery)).collect();
@@ -68,7 +66,7 @@ fn unexplained(text: String) -> Finding {
     Finding { sort: Sort::UnexplainedPush, text }
 }
 
-/// The likeliest fault to explain why `second` was sent after `first` was accepted.
+/// The fault that explains why `second` was sent.
 fn explanation(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> Option<Target> {
     let open = Open::of(history, delivery, first, second);
     let explains = |target: Target| history.faults.iter().any(|fault| fault.target == target && open.meets(fault));
@@ -97,7 +95,6 @@ impl Open {
     }
 }
 
-/// All details of a pair, for the report.
 fn describe(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> String {
     let words: Vec<String> = history
         .words

@@ -18,35 +18,32 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::Settings;
 use crate::support::{Process, utc_now};
 
-/// A process that was killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Target {
-    /// A worker process, by number.
+    /// By number.
     Worker(usize),
     Nats,
     Postgres,
 }
 
-/// One kill.
 #[derive(Clone, Copy, Debug)]
 pub struct Fault {
     pub target: Target,
-    /// Instant just before the signal.
+    /// Just before the signal.
     pub from: DateTime<Utc>,
     /// When the worker was gone, or the restarted server answered.
     pub until: DateTime<Utc>,
 }
 
-/// A planned kill.
 #[derive(Clone, Copy, Debug)]
 pub struct Planned {
     pub after: Duration,
     target: Sort,
-    /// Whether Postgres is killed, or else shut down.
+    /// Whether Postgres is killed, not shut down.
     hard: bool,
     /// Index of the worker.
     which: usize,
-    /// Downtime of a server before its restart.
+    /// Downtime of a server.
     away: Duration,
 }
 
@@ -57,17 +54,15 @@ enum Sort {
     Postgres,
 }
 
-/// The processes that a storm kills.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Victims {
-    /// Of ten kills seven hit a worker, two NATS and one Postgres, in random order.
+    /// Seven of ten are workers, two NATS, one Postgres.
     All,
     Workers,
     Nats,
     Postgres,
 }
 
-/// Draws kills at random instants.
 pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
     let Settings { kills: count, workers, span, outage, .. } = *settings;
     let mut sorts: Vec<Sort> = (0..count)
@@ -93,17 +88,16 @@ pub fn draw(settings: &Settings, rng: &mut StdRng) -> Vec<Planned> {
         .collect()
 }
 
-/// The worker processes. The push service tells them apart by their VAPID subjects.
+/// The worker processes, told apart by their VAPID subjects.
 pub struct Fleet {
     environment: BTreeMap<String, String>,
     directory: PathBuf,
     running: Vec<(usize, Process)>,
-    /// Log of every worker so far, by number.
+    /// By worker number.
     pub logs: Vec<PathBuf>,
 }
 
 impl Fleet {
-    /// Starts `count` workers and waits until they are ready.
     pub async fn start(environment: BTreeMap<String, String>, directory: PathBuf, count: usize) -> Self {
         let mut fleet = Self { environment, directory, running: Vec::new(), logs: Vec::new() };
         for _ in 0..count {
@@ -124,7 +118,7 @@ impl Fleet {
         (number, worker)
     }
 
-    /// Kills one and replaces it at once.
+    /// Replaces it at once.
     async fn kill(&mut self, which: usize) -> usize {
         let (number, ref mut worker) = self.running[which];
         worker.kill().await;
@@ -132,7 +126,7 @@ impl Fleet {
         number
     }
 
-    /// Stops all; answers the numbers of those that failed, or had ended before.
+    /// Answers the numbers of workers that failed or had already ended.
     pub async fn stop(&mut self) -> Vec<usize> {
         let mut bad = Vec::new();
         for (number, worker) in &mut self.running {
@@ -144,17 +138,14 @@ impl Fleet {
     }
 }
 
-/// The `VAPID_SUBJECT` of a worker.
 pub fn subject(worker: usize) -> String {
     format!("mailto:worker-{worker}@example.org")
 }
 
-/// The worker that a VAPID subject names.
 pub fn worker_of(subject: &str) -> Option<usize> {
     subject.strip_prefix("mailto:worker-")?.strip_suffix("@example.org")?.parse().ok()
 }
 
-/// Carries out the planned kills, one after the other.
 pub async fn strike(
     planned: &[Planned],
     start: Instant,
@@ -192,13 +183,12 @@ pub async fn strike(
 }
 
 impl Fault {
-    /// Its duration.
     pub fn millis(&self) -> i64 {
         (self.until - self.from).num_milliseconds()
     }
 }
 
-/// Makes the push service fail some pushes until the span is over.
+/// Fails some pushes until the span is over.
 pub async fn blow(push: &PushService, browsers: &[String], start: Instant, span: Duration, rng: &mut StdRng) {
     let mut after = Duration::ZERO;
     while after < span {
@@ -213,7 +203,7 @@ pub async fn blow(push: &PushService, browsers: &[String], start: Instant, span:
     }
 }
 
-/// Ends subscriptions: half of them before the storm, the others one by one during it.
+/// Half before the storm, the others during it.
 pub async fn unsubscribe(push: &PushService, ended: &[String], start: Instant, span: Duration) {
     let (before, during) = ended.split_at(ended.len() / 2);
     for name in before {

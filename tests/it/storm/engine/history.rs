@@ -1,4 +1,4 @@
-//! The events of a storm as data: requests, records, arrivals, faults. The judge sees nothing else.
+//! The events of a storm as data. The judge sees nothing else.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -18,34 +18,32 @@ use super::{
 };
 use crate::support::World;
 
-/// All that the judge knows of a storm.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub jobs: Vec<Asked>,
-    /// Browsers of each user that were subscribed all the time.
+    /// Browsers of each user that stayed subscribed.
     pub live: BTreeMap<String, Vec<String>>,
     /// By job id.
     pub runs: HashMap<String, Run>,
-    /// Root and user of each inbox row.
+    /// Root and user.
     pub inbox: Vec<(String, String)>,
     pub deliveries: Vec<Delivery>,
-    /// Reasons of dead letters, by job id and by the storm's mark.
+    /// By job id and by the storm's mark.
     pub letters: HashMap<String, BTreeSet<String>>,
-    /// Accepted pushes, in order.
+    /// Accepted, in order.
     pub pushes: Vec<Push>,
     pub faults: Vec<Fault>,
-    /// Log lines about deliveries, by worker and delivery.
+    /// By worker and delivery.
     pub words: HashMap<(usize, String), Vec<Word>>,
 }
 
-/// A job that was published and acknowledged.
+/// A published and acknowledged job.
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub id: String,
     pub expected: Expected,
     /// When it could first run.
     pub ready: DateTime<Utc>,
-    /// Whether it was scheduled for later.
     pub scheduled: bool,
 }
 
@@ -65,11 +63,10 @@ pub struct Delivery {
     pub browser: String,
     pub state: String,
     pub reason: Option<String>,
-    /// For the report: number of claims, and sequence and delivery count of the last.
+    /// For the report: claims, and sequence and delivery count of the last.
     pub fence: String,
 }
 
-/// An accepted push.
 #[derive(Clone, Debug)]
 pub struct Push {
     pub browser: String,
@@ -78,17 +75,16 @@ pub struct Push {
     pub at: DateTime<Utc>,
 }
 
-/// A line of a worker's log with the outcome of a delivery.
+/// A logged outcome of a delivery.
 #[derive(Clone, Debug)]
 pub struct Word {
     pub at: DateTime<Utc>,
-    /// When the worker began the delivery.
     pub began: DateTime<Utc>,
     pub outcome: String,
 }
 
 impl History {
-    /// Reads records and arrivals. Call it when the storm is over.
+    /// Call it when the storm is over.
     pub async fn read(&mut self, world: &World, logs: &[PathBuf]) {
         self.read_rows(world).await;
         for (_, headers, _) in world.dead_letters().await {
@@ -133,7 +129,7 @@ impl History {
     }
 
     fn read_log(&mut self, worker: usize, log: &PathBuf) {
-        // A killed worker may leave half a line, which is skipped.
+        // A killed worker may leave half a line.
         for line in BufReader::new(File::open(log).unwrap()).split(b'\n').map_while(Result::ok) {
             let Ok(line) = serde_json::from_slice::<Value>(&line) else { continue };
             if let Some((delivery, word)) = word(&line) {

@@ -15,55 +15,50 @@ use super::{
     scene::{Family, Scene},
 };
 
-/// Expected outcome of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Expected {
-    /// Done, with a row in the inbox of these users.
+    /// With inbox rows of these users.
     Done(Told),
-    /// One of the jobs with this number is done, the others are `already_sent`.
+    /// One job with this number is done, the others are `already_sent`.
     Rival(usize, Told),
-    /// Skipped for this reason.
     Skipped(&'static str),
     Expired,
-    /// Dead for this reason, with a dead letter.
+    /// With a dead letter.
     Dead(&'static str),
-    /// A dead letter only, because its headers cannot be read.
+    /// Only a dead letter: the headers cannot be read.
     Letter,
 }
 
-/// Recipients of a job and how they are reached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
     pub users: BTreeSet<String>,
     /// Whether pushes are sent too.
     pub push: bool,
-    /// Whether the job is a notification, not a reminder.
+    /// A notification, not a reminder.
     pub direct: bool,
 }
 
-/// A job to be published, perhaps several times.
 #[derive(Clone, Debug)]
 pub struct Job {
     pub id: String,
     pub subject: String,
     pub headers: Vec<(&'static str, String)>,
     pub body: Bytes,
-    /// Times of publishing since the storm began; up to three under the same id.
+    /// Since the storm began; up to three under the same id.
     pub sends: Vec<Duration>,
-    /// Delay of a scheduled job.
+    /// Of a scheduled job.
     pub delay: Option<Duration>,
     pub expected: Expected,
-    /// Family and id of a medication that must be in the database and run low.
+    /// Family and id of a medication that must run low.
     pub shortage: Option<(usize, String)>,
 }
 
-/// Draws jobs for a scene.
 pub struct Drawing<'a> {
     scene: &'a Scene,
     rng: &'a mut StdRng,
     settings: &'a Settings,
     jobs: Vec<Job>,
-    /// Number of reminders so far, which keeps them distinct.
+    /// Keeps reminders distinct.
     reminders: usize,
     rivals: usize,
 }
@@ -75,7 +70,6 @@ struct Draft {
     expected: Expected,
 }
 
-/// Draws as many jobs as the settings ask for.
 pub fn draw(scene: &Scene, settings: &Settings, rng: &mut StdRng) -> Vec<Job> {
     let mut drawing = Drawing { scene, rng, settings, jobs: Vec::new(), reminders: 0, rivals: 0 };
     while drawing.jobs.len() < settings.jobs {
@@ -125,7 +119,7 @@ impl Drawing<'_> {
         Expected::Done(Told { users: family.members.iter().cloned().collect(), push: true, direct: false })
     }
 
-    /// A lead in minutes, at most a week, and a round: each reminder gets another pair.
+    /// A lead in minutes and a round; each reminder gets another pair.
     fn next_lead(&mut self) -> (i32, usize) {
         self.reminders += 1;
         let round = self.reminders / 10_000;
@@ -296,8 +290,8 @@ impl Drawing<'_> {
             .rng
             .random_ratio(self.settings.scheduled, 100)
             .then(|| Duration::from_millis(self.rng.random_range(50..3000)));
-        // With a message id, a schedule published again would not replace the first. Without one, the server stores a job
-        // that is published twice twice.
+        // With a message id, a schedule published again would not replace the first. Without one, the server stores a
+        // repeated job twice.
         if delay.is_none() && self.rng.random_bool(0.6) {
             headers.push(("Nats-Msg-Id", id.clone()));
         }

@@ -11,24 +11,20 @@ use super::{
     jobs::{Expected, Told},
 };
 
-/// The judgement of one storm.
 #[derive(Debug, Default)]
 pub struct Verdict {
     pub findings: Vec<Finding>,
-    /// Jobs and deliveries that are dead as `exhausted` or `crashed`. Not wanted, but not lost either: people see their
-    /// dead letters.
+    /// Jobs and deliveries dead as `exhausted` or `crashed`: unwanted, but kept as dead letters.
     pub given_up: usize,
     pub doubles: Doubles,
 }
 
-/// A violation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
     pub sort: Sort,
     pub text: String,
 }
 
-/// The kinds of violation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Sort {
     /// A job, inbox row or delivery is missing or ended unexpectedly.
@@ -55,7 +51,6 @@ impl Verdict {
     }
 }
 
-/// Judges a storm.
 pub fn judge(history: &History) -> Verdict {
     let mut court = Court { history, verdict: Verdict::default(), told: HashMap::new() };
     court.jobs();
@@ -93,7 +88,7 @@ impl<'a> Court<'a> {
         }
     }
 
-    /// The first that is done wins. If none is, the last one is reported. A job that was given up owns nothing.
+    /// The first that is done wins. If none is, the last is reported. A job that was given up owns nothing.
     fn rivals(&mut self, rivals: &[(&'a Asked, &'a Told)]) {
         let is_done = |id: &str| self.history.runs.get(id).is_some_and(|run| run.state == "done");
         let winner = rivals.iter().position(|(asked, _)| is_done(&asked.id)).unwrap_or(rivals.len() - 1);
@@ -120,7 +115,7 @@ impl<'a> Court<'a> {
         self.ended(id, state, reason);
     }
 
-    /// Whether a job ended as expected. A job that was given up did not, and is counted.
+    /// Whether a job ended as expected. Counts jobs that were given up.
     fn ended(&mut self, id: &str, state: &str, reason: Option<&str>) -> bool {
         let Some(run) = self.history.runs.get(id) else {
             self.verdict.find(Sort::Lost, format!("{id} has no record; expected {state}"));

@@ -1,7 +1,7 @@
-//! The storm publishes jobs of all kinds while workers, NATS and Postgres are killed at random and the push service
-//! misbehaves. Afterwards every job must have ended as expected, and a fault must explain every push that came twice.
+//! The storm publishes jobs of all kinds while workers, NATS and Postgres are killed and the push service misbehaves.
+//! Afterwards every job must have ended as expected, and a fault must explain every repeated push.
 //!
-//! Shared by the short storm of the tests and by `cargo bench --bench storm`, which runs one of any length.
+//! Shared by the tests and by `cargo bench --bench storm`.
 
 pub mod doubles;
 pub mod faults;
@@ -30,47 +30,43 @@ use self::{
 };
 use crate::support::{World, own_postgres};
 
-/// Header that identifies the dead letter of a job whose id cannot be read.
+/// Identifies the dead letter of a job whose id cannot be read.
 pub const MARK: &str = "Storm-Job";
 
-/// Delays of milliseconds, and enough attempts to survive the push service's bad answers. A busy machine must not exceed
+/// Short delays, and enough attempts to survive the push service's bad answers. A busy machine must not exceed
 /// `ack_wait`: the judge doesn't know that fault.
 const OVERRIDES: &str = "*.attempts=10,*.max_attempts=10,*.backoff=fixed 50ms,*.jitter=50%,*.ack_wait=6s,*.timeout=5s";
 
-/// Without progress for this long, the storm is over and is judged as it stands. Longer than a claim's lease and two
-/// sweeps.
+/// The storm ends after this long without progress. Longer than a claim's lease and two sweeps.
 const PATIENCE: Duration = Duration::from_secs(150);
 
-/// How heavy a storm is. The seed determines everything random except how the processes interleave.
+/// The seed determines everything random except how the processes interleave.
 #[derive(Clone, Copy, Debug)]
 pub struct Settings {
     pub jobs: usize,
     pub kills: usize,
     pub seed: u64,
     pub workers: usize,
-    /// Duration of publishing and kills.
+    /// Of publishing and kills.
     pub span: Duration,
-    /// Longest downtime of a killed server, drawn for each kill. Zero restarts it at once.
+    /// Longest downtime of a killed server; zero restarts it at once.
     pub outage: Duration,
-    /// Percentage of jobs that are scheduled for later.
+    /// Percentage scheduled for later.
     pub scheduled: u32,
     pub victims: Victims,
-    /// Receives progress messages.
     pub say: fn(&str),
 }
 
-/// Outcome of a storm.
 #[derive(Debug)]
 pub struct Report {
     pub settings: Settings,
     pub verdict: Verdict,
     pub faults: Vec<Fault>,
     pub recovery: Recovery,
-    /// Accepted pushes, doubled ones included.
+    /// Including doubled ones.
     pub pushes: usize,
-    /// Requests that broke a rule of Web Push.
     pub rejected: Vec<RejectedRequest>,
-    /// How often the producer had to publish again.
+    /// By the producer.
     pub published_again: usize,
     /// Workers that ended without a kill, or not in good order.
     pub bad_ends: Vec<usize>,
@@ -90,7 +86,6 @@ struct Storm {
     rng: StdRng,
 }
 
-/// Runs a storm until its work is done, and judges it.
 pub async fn run(settings: Settings) -> Report {
     let began = Instant::now();
     let mut storm = Storm::brew(settings).await;
@@ -132,7 +127,6 @@ impl Storm {
         Self { settings, world, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
     }
 
-    /// Publishes, kills and misbehaves concurrently.
     async fn blow(&mut self) -> (Published, Vec<Fault>) {
         let Settings { span, say, .. } = self.settings;
         let planned = faults::draw(&self.settings, &mut self.rng);
@@ -153,7 +147,7 @@ impl Storm {
         (published, faults)
     }
 
-    /// Waits until no work is open, as long as there is progress.
+    /// Waits until no work is open, while there is progress.
     async fn calm_down(&self) {
         let mut last = None;
         let mut changed = Instant::now();
@@ -179,7 +173,7 @@ impl Storm {
         }
     }
 
-    /// Open work: messages by stream, rows by table. `None` while a server doesn't answer.
+    /// Messages by stream, rows by table. `None` while a server doesn't answer.
     async fn open_work(&self) -> Option<BTreeMap<String, i64>> {
         let mut open = BTreeMap::new();
         for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
@@ -220,12 +214,11 @@ impl Storm {
 }
 
 impl Report {
-    /// Whether nothing was lost, doubled without a reason, or ended unexpectedly.
     pub fn is_clean(&self) -> bool {
         self.complaints().is_empty()
     }
 
-    /// Everything that went wrong, one line each.
+    /// One line each.
     pub fn complaints(&self) -> Vec<String> {
         let findings = self.verdict.findings.iter().map(ToString::to_string);
         let rejected = self.rejected.iter().map(|request| format!("{request:?}"));

@@ -15,26 +15,23 @@ use tokio::{
 use super::jobs::Job;
 use crate::support::utc_now;
 
-/// Time to wait for an acknowledgement before publishing again.
+/// For an acknowledgement, before publishing again.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// Outcome of publishing.
 #[derive(Debug, Default)]
 pub struct Published {
-    /// When each job could first run, by number. All are acknowledged, or the storm doesn't end.
+    /// When each job could first run, by number.
     pub ready: Vec<DateTime<Utc>>,
-    /// Number of repeated publishes.
     pub again: usize,
 }
 
-/// A connection that reconnects as soon as its server is back.
+/// Reconnects as soon as the server is back.
 pub async fn connect(url: &str) -> jetstream::Context {
     let options = ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
     let client = options.connect(url).await.unwrap();
     jetstream::context::ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client)
 }
 
-/// Publishes all jobs at their times after `start`.
 pub async fn publish(context: jetstream::Context, jobs: Arc<Vec<Job>>, start: Instant) -> Published {
     let mut tasks = JoinSet::new();
     for number in 0..jobs.len() {

@@ -18,8 +18,7 @@ pub struct Recovery {
     pub postgres: i64,
     /// From when a job could run to its first push.
     pub slowest: i64,
-    /// The same for scheduled jobs. A restarted server resumes sourcing between streams at its next check, every ten
-    /// seconds.
+    /// For scheduled jobs: a restarted server resumes sourcing at its next check, every ten seconds.
     pub slowest_scheduled: i64,
 }
 
@@ -62,8 +61,8 @@ impl Recovery {
     }
 }
 
-/// From the kill to the next push, or from when that push's job could run if no other job waited. Pushes in flight still
-/// arrive after a server is killed, so there the first push after its return counts.
+/// From the kill, or from when the job could run if none waited, to the next push. Pushes in flight still arrive after
+/// a server is killed, so there the first push after its return counts.
 fn after(history: &History, fault: &Fault, ready: impl Fn(&Push) -> DateTime<Utc>) -> Option<i64> {
     let counts = match fault.target {
         Target::Worker(_) => fault.from,

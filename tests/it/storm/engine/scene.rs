@@ -1,5 +1,4 @@
-//! Families, members, browsers and the care records that jobs refer to. They don't change during the storm, so the
-//! outcome of each job is known beforehand.
+//! Families and their care records. They don't change during the storm, so each job's outcome is known beforehand.
 
 use std::collections::BTreeMap;
 
@@ -8,21 +7,20 @@ use rand::{Rng, rngs::StdRng};
 
 use crate::support::{World, utc_now};
 
-/// Number of families. Each has a care recipient, a medication, appointments, and shifts for each member.
+/// Each has a care recipient, a medication, appointments, and shifts for each member.
 const FAMILIES: usize = 8;
 
 /// Appointments per family and shifts per member. Each allows some ten thousand lead times.
 pub const ROUNDS: usize = 20;
 
-/// State of a browser's subscription.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Browser {
     Live,
-    /// Unsubscribed before or during the storm: answers 410.
+    /// Answers 410.
     Ended,
 }
 
-/// A family; its users are `u<family>-<member>`.
+/// Its users are `u<family>-<member>`.
 #[derive(Clone, Debug)]
 pub struct Family {
     pub number: usize,
@@ -34,9 +32,9 @@ pub struct Scene {
     pub families: Vec<Family>,
     /// Browsers of each user, by subscription name.
     pub browsers: BTreeMap<String, Vec<(String, Browser)>>,
-    /// A past instant at which doses were due and given.
+    /// When past doses were due and given.
     pub given: DateTime<Utc>,
-    /// Start of appointments and shifts, after any storm.
+    /// Of appointments and shifts, after any storm.
     pub begins: DateTime<Utc>,
 }
 
@@ -55,13 +53,11 @@ impl Scene {
         Self { families, browsers, given: now - TimeDelta::minutes(10), begins: now + TimeDelta::hours(6) }
     }
 
-    /// Names of the browsers in this state.
     pub fn browsers(&self, which: Browser) -> Vec<String> {
         let all = self.browsers.values().flatten();
         all.filter(|(_, browser)| *browser == which).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Writes the scene into the world's database and push service.
     pub async fn set(&self, world: &World) {
         for family in &self.families {
             self.set_family(world, family).await;
@@ -125,8 +121,7 @@ impl Scene {
         }
     }
 
-    /// A medication that runs low, one for each shortage. It has no threshold, so that the workers' schedulers don't
-    /// announce it themselves.
+    /// A medication that runs low. It has no threshold, so that schedulers don't announce it themselves.
     pub async fn set_shortage(world: &World, family: usize, id: &str) {
         world
             .sql(&format!(
@@ -137,7 +132,7 @@ impl Scene {
     }
 }
 
-/// Most users have one browser, some have several or none, and some of these have ended.
+/// Most users have one browser; some have several, none, or ended ones.
 fn draw_browsers(user: &str, rng: &mut StdRng) -> Vec<(String, Browser)> {
     let count = match rng.random_range(0..20) {
         0 => 0,
