@@ -242,9 +242,16 @@ impl Drop for PrivateDir {
 /// # Errors
 /// If the temporary directory is not writable.
 pub fn private_dir() -> Result<PrivateDir, DevError> {
-    let system = std::env::temp_dir();
-    let directory = tempfile::Builder::new().prefix("carebell-").tempdir_in(&system);
-    let directory = directory.map_err(DevError::file("make a directory in", &system))?;
+    private_dir_in(&std::env::temp_dir())
+}
+
+/// As [`private_dir`], but not in the system's temporary directory.
+///
+/// # Errors
+/// If `parent` is not writable.
+pub fn private_dir_in(parent: &Path) -> Result<PrivateDir, DevError> {
+    let directory = tempfile::Builder::new().prefix("carebell-").tempdir_in(parent);
+    let directory = directory.map_err(DevError::file("make a directory in", parent))?;
     let path = directory.path().to_owned();
     let mode = fs::Permissions::from_mode(0o755);
     fs::set_permissions(&path, mode).map_err(DevError::file("open to other users", &path))?;

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 
 use chrono::TimeDelta;
 use proptest::prelude::*;
-use tokio::task::JoinHandle;
+use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use super::*;
 
@@ -59,14 +59,24 @@ impl Row for Arc<Memory> {
     }
 }
 
+/// How long an empty pull is held open.
+const PULL: Duration = Duration::from_secs(30);
+
 /// A queue, and its starts.
 #[derive(Default)]
 struct Town {
     waiting: Mutex<usize>,
+    /// As from the server, a message wakes one waiting pull.
+    arrived: Notify,
     started: Mutex<Vec<Instant>>,
 }
 
 impl Town {
+    fn publish(&self, more: usize) {
+        *self.waiting.lock().unwrap() += more;
+        (0..more.min(10)).for_each(|_| self.arrived.notify_one());
+    }
+
     fn take(&self, most: usize) -> usize {
         let mut waiting = self.waiting.lock().unwrap();
         let taken = most.min(*waiting);
@@ -106,7 +116,7 @@ fn worker(rate: &str, row: &Arc<Memory>, town: &Arc<Town>, seed: u64) -> JoinHan
                 let has_booked = ahead.has_booked();
                 ahead.close().await;
                 if !has_booked {
-                    sleep(Duration::from_millis(10)).await;
+                    let _ = timeout(PULL, town.arrived.notified()).await;
                 }
             }
         }
@@ -123,7 +133,7 @@ async fn a_backlog_is_worked_off_at_the_rate_and_asks_once_for_five() {
         ("500/s", 2, 4950, 5100),
     ] {
         let (row, town) = (Memory::new(Duration::from_millis(2)), Arc::<Town>::default());
-        *town.waiting.lock().unwrap() = 100_000;
+        town.publish(100_000);
         let workers: Vec<_> = (0..workers).map(|seed| worker(rate, &row, &town, seed)).collect();
         sleep(Duration::from_secs(31)).await;
         workers.iter().for_each(JoinHandle::abort);
@@ -139,7 +149,7 @@ async fn a_backlog_is_worked_off_at_the_rate_and_asks_once_for_five() {
 #[tokio::test(start_paused = true)]
 async fn more_workers_than_the_horizon_has_room_for_share_it() {
     let (row, town) = (Memory::new(Duration::from_millis(1)), Arc::<Town>::default());
-    *town.waiting.lock().unwrap() = 100_000;
+    town.publish(100_000);
     let workers: Vec<_> = (0..120).map(|seed| worker("50/s", &row, &town, seed)).collect();
     sleep(Duration::from_secs(31)).await;
     workers.iter().for_each(JoinHandle::abort);
@@ -155,7 +165,7 @@ async fn an_idle_queue_asks_for_nothing_and_its_slots_do_not_add_up() {
     let workers: Vec<_> = (0..5).map(|seed| worker("50/s", &row, &town, seed)).collect();
     sleep(Duration::from_mins(10)).await;
     assert_eq!(*row.statements.lock().unwrap(), 10, "each worker has asked once, and given back");
-    *town.waiting.lock().unwrap() = 2000;
+    town.publish(2000);
     sleep(Duration::from_secs(21)).await;
     workers.iter().for_each(JoinHandle::abort);
     let (most, fewest) = town.windows();
@@ -171,7 +181,7 @@ async fn what_comes_below_the_rate_is_not_held_up_and_asks_less_often_than_it_co
         sleep(Duration::from_secs(1)).await;
         let mut most_behind = 0;
         for published in 1..=900 {
-            *town.waiting.lock().unwrap() += 1;
+            town.publish(1);
             sleep(Duration::from_millis(if published % 10 == 0 { pause_ms } else { 7 })).await;
             most_behind = most_behind.max(published - town.started.lock().unwrap().len());
         }
@@ -189,20 +199,20 @@ async fn a_slot_that_is_not_needed_is_the_next_message_s() {
     let worker = worker("5/h", &row, &town, 1);
     for _ in 0..4 {
         sleep(Duration::from_mins(14)).await;
-        *town.waiting.lock().unwrap() += 1;
+        town.publish(1);
         let before = town.started.lock().unwrap().len();
         sleep(Duration::from_secs(1)).await;
         assert_eq!(town.started.lock().unwrap().len(), before + 1, "there was a slot");
     }
     // Two at once: the second waits for its slot. A later third has its own.
     sleep(Duration::from_mins(14)).await;
-    *town.waiting.lock().unwrap() += 2;
+    town.publish(2);
     sleep(Duration::from_mins(11)).await;
     assert_eq!(town.started.lock().unwrap().len(), 5);
     sleep(Duration::from_secs(70)).await;
     assert_eq!(town.started.lock().unwrap().len(), 6);
     sleep(Duration::from_mins(13)).await;
-    *town.waiting.lock().unwrap() += 1;
+    town.publish(1);
     sleep(Duration::from_secs(1)).await;
     assert_eq!(town.started.lock().unwrap().len(), 7);
     worker.abort();
@@ -225,7 +235,7 @@ async fn slots_that_have_passed_are_not_made_up_for() {
 async fn a_row_that_another_clock_or_rate_wrote_holds_nobody_up_for_long() {
     let (row, town) = (Memory::new(Duration::from_millis(1)), Arc::<Town>::default());
     *row.free_at.lock().unwrap() = Some(Instant::now() + Duration::from_hours(5));
-    *town.waiting.lock().unwrap() = 10;
+    town.publish(10);
     let worker = worker("50/s", &row, &town, 1);
     sleep(Duration::from_secs(12)).await;
     assert_eq!(town.started.lock().unwrap().len(), 10);
@@ -252,7 +262,7 @@ proptest! {
                     Some(gone) => { gone.abort(); None }
                     None => Some(worker(rate, &row, &town, seed)),
                 };
-                *town.waiting.lock().unwrap() += more;
+                town.publish(more);
                 sleep(Duration::from_millis(wait_ms)).await;
             }
             workers.iter().flatten().for_each(JoinHandle::abort);

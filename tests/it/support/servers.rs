@@ -1,6 +1,9 @@
 //! Programs and the shared Postgres: found or fetched, and started once per test run.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicUsize, Ordering},
+};
 
 use carebell::{
     dev::{
@@ -12,7 +15,34 @@ use carebell::{
     store::Store,
 };
 use sqlx::{Connection, Executor, PgConnection};
-use tokio::sync::{Mutex, OnceCell};
+use tokio::{
+    process::Command,
+    sync::{Mutex, OnceCell},
+};
+
+/// Settings of the shared server, whose data nobody needs after a crash.
+const SHARED: [(&str, &str); 5] = [
+    // It would start a process several times a second.
+    ("autovacuum", "off"),
+    ("full_page_writes", "off"),
+    ("wal_level", "minimal"),
+    ("max_wal_senders", "0"),
+    ("checkpoint_timeout", "1h"),
+];
+
+/// In kilobytes: a database per test, and their log.
+const ROOM: u64 = 8 << 20;
+
+/// Memory, where there is room for the databases of all tests; else the temporary directory.
+async fn fast_place() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let free = Command::new("df").args(["-Pk"]).arg(memory).output().await;
+    let free = free.ok().filter(|df| df.status.success()).and_then(|df| {
+        let table = String::from_utf8(df.stdout).ok()?;
+        table.lines().nth(1)?.split_whitespace().nth(3)?.parse::<u64>().ok()
+    });
+    if free.is_some_and(|free| free > ROOM) { memory.to_owned() } else { std::env::temp_dir() }
+}
 
 /// Finds or fetches the programs, once.
 pub async fn programs() -> &'static Programs {
@@ -53,11 +83,9 @@ async fn database_like(template: &str) -> String {
 
     let (server, _) = SERVER
         .get_or_init(async || {
-            let directory = guard::private_dir().unwrap();
+            let directory = guard::private_dir_in(&fast_place().await).unwrap();
             let bin = &programs().await.postgres_bin;
-            // With hundreds of databases, autovacuum would start a process several times a second.
-            let settings = [("autovacuum", "off")];
-            let server = Postgres::start_with(bin, directory.path(), &settings).await.unwrap();
+            let server = Postgres::start_with(bin, directory.path(), &SHARED).await.unwrap();
             migrate(&server.url("postgres")).await;
             (server, directory)
         })
