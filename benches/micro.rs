@@ -254,7 +254,7 @@ impl Ground {
             tag: Some("dose-medication-1".into()),
         };
         let meta = Meta {
-            job_id: format!("{root}:notification"),
+            job_id: format!("{root}~notification"),
             root_id: root,
             kind: Notification::KIND,
             lane: Lane::Critical,

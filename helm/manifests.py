@@ -166,7 +166,7 @@ class Release:
         """One per queue, except maintenance."""
         found = {(t["metadata"]["stream"], t["metadata"]["consumer"]) for t in scaled["spec"]["triggers"]}
         queues = {tuple(path.name.split(".")[:2]) for path in STREAMS.glob("*.*.json")}
-        wanted = {queue for queue in queues if queue[0] in ("JOBS", "DELIVERIES") and not queue[1].startswith("maintenance_")}
+        wanted = {queue for queue in queues if queue[0] in ("JOBS", "WORK", "DELIVERIES") and not queue[1].startswith("maintenance_")}
         self.promise(found == wanted, scaled, f"triggers differ from streams/: {sorted(found ^ wanted)}")
 
     def check_hooks(self):

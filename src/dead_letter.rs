@@ -16,13 +16,13 @@ use async_nats::{
         self,
         message::StreamMessage,
         response::Response,
-        stream::{DeleteStatus, Stream},
+        stream::{DeleteStatus, LastRawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 pub use self::{
     letters::{Filter, Letter, Letters},
@@ -32,11 +32,15 @@ use crate::{
     checkpoint::{self, Step},
     effects::{
         Death, Effects,
-        publish::{header, insist, job_id, rfc3339},
+        publish::{header, insist_if_empty, rfc3339},
     },
-    kind::Lane,
+    intake::{self, job_id},
+    kind::{JOBS, Lane, WORK},
+    meta::default_id,
     plan::DeadReason,
 };
+
+const STREAM: &str = "DEAD_LETTERS";
 
 /// Headers of a dead letter, beside the job's own.
 pub mod dead_header {
@@ -56,6 +60,8 @@ pub mod dead_header {
     pub const SEQUENCE: &str = "Carebell-Dead-Seq";
     /// Its subject there.
     pub const SUBJECT: &str = "Carebell-Dead-Subject";
+    /// Headers that the client cannot parse, in base64.
+    pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
 }
 
 /// Headers of a redriven job, and of its next dead letter.
@@ -68,6 +74,9 @@ pub mod lineage_header {
 
 /// Limit for burying a stored message.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// After a failed look at a subject.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// In bytes.
 const LONGEST_ERROR: usize = 1024;
@@ -82,10 +91,12 @@ pub struct DeadJob {
     pub sequence: i64,
     /// Its subject there.
     pub subject: String,
-    /// The job id, if readable.
+    /// The job id, if it names one that it may.
     pub job_id: Option<String>,
     /// Its headers.
     pub headers: Option<HeaderMap>,
+    /// Its headers as bytes in base64, if the client cannot parse them.
+    pub raw_headers: Option<String>,
     /// Its body.
     pub payload: Bytes,
     /// Time of death.
@@ -95,17 +106,20 @@ pub struct DeadJob {
 /// Waits until the server has the dead letter, however long that takes.
 pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
+    let is_foreign = intake::is_intake(&body.stream);
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
-        // The server would obey `Nats-` headers.
+        // The server would obey `Nats-` headers, and a redrive those that only Carebell sets.
         let text: &str = name.as_ref();
-        if !text.starts_with("Nats-") {
+        if !text.starts_with("Nats-") && (!is_foreign || intake::is_kept(text)) {
             for value in values {
                 headers.append(name.clone(), value.clone());
             }
         }
     }
-    if let Some(job_id) = &body.job_id {
-        headers.insert(header::JOB_ID, job_id.as_str());
+    let job_id = body.job_id.clone().unwrap_or_else(|| default_id(&body.stream, body.sequence));
+    headers.insert(header::JOB_ID, job_id.as_str());
+    if let Some(raw) = &body.raw_headers {
+        headers.insert(dead_header::RAW_HEADERS, raw.as_str());
     }
     headers.insert(dead_header::REASON, death.reason.name());
     headers.insert(dead_header::ERROR, one_line(&death.error).as_str());
@@ -115,15 +129,41 @@ pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     headers.insert(dead_header::STREAM, body.stream.as_str());
     headers.insert(dead_header::SEQUENCE, body.sequence.to_string().as_str());
     headers.insert(dead_header::SUBJECT, body.subject.as_str());
-    headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
     let subject = format!("dead.{}.{}.{}", body.kind, body.stream, body.sequence);
-    insist(context, &subject, headers, body.payload.clone()).await;
+    while !insist_if_empty(context, &subject, headers.clone(), body.payload.clone()).await {
+        match is_buried(context, &subject, body).await {
+            Ok(true) => break,
+            Ok(false) => {}
+            Err(why) => {
+                tracing::warn!(subject, "the letter in a dead letter's place cannot be read, again soon: {why}");
+                sleep(AGAIN).await;
+            }
+        }
+    }
     checkpoint::reached(Step::Buried);
+}
+
+/// Whether the letter at this subject is that of this job. One that is not is removed: a producer can have the server's
+/// acknowledgements sent to any subject (the reply subject of its publish).
+async fn is_buried(context: &jetstream::Context, subject: &str, body: &DeadJob) -> Result<bool, String> {
+    let stream = context.get_stream_no_info(STREAM).await.map_err(|error| error.to_string())?;
+    let found = match stream.get_last_raw_message_by_subject(subject).await {
+        Ok(found) => found,
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => return Ok(false),
+        Err(error) => return Err(error.to_string()),
+    };
+    let says = |name, value: &str| found.headers.get(name).is_some_and(|found| found.as_str() == value);
+    if says(dead_header::STREAM, &body.stream) && says(dead_header::SEQUENCE, &body.sequence.to_string()) {
+        return Ok(true);
+    }
+    tracing::error!(subject, "Carebell did not write the message in a dead letter's place: removing it");
+    take_out(context, STREAM, found.sequence).await?;
+    Ok(false)
 }
 
 /// The kind in a subject, without prefix and lane.
 fn kind_of(subject: &str) -> &str {
-    let kind = subject.strip_prefix("jobs.").or(subject.strip_prefix("due.")).unwrap_or(subject);
+    let kind = [JOBS, WORK, "due."].iter().find_map(|prefix| subject.strip_prefix(prefix)).unwrap_or(subject);
     match kind.rsplit_once('.') {
         Some((kind, lane)) if Lane::parse(lane).is_some() => kind,
         _ => kind,
@@ -143,10 +183,11 @@ async fn bury_stored(
     let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
     let body = DeadJob {
         kind: kind_of(&subject).to_owned(),
-        job_id: Some(job_id(Some(&message.headers), &name, sequence)),
+        job_id: job_id(Some(&message.headers), &name, sequence).ok(),
         stream: name,
         sequence,
         headers: Some(message.headers),
+        raw_headers: None,
         payload: message.payload,
         last: now,
         subject,
@@ -156,7 +197,7 @@ async fn bury_stored(
         tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, trying again later");
         return;
     }
-    if let Err(error) = take_out(context, stream, message.sequence).await {
+    if let Err(error) = take_out(context, &body.stream, message.sequence).await {
         // Another worker was faster, or the next pass deletes it.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
     }
@@ -164,8 +205,8 @@ async fn bury_stored(
 
 /// Unlike the client, does not overwrite the message's bytes: that syncs a whole block and stalls the stream for some
 /// 10 ms. Compaction removes them later.
-async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) -> Result<(), String> {
-    let subject = format!("STREAM.MSG.DELETE.{}", stream.cached_info().config.name);
+async fn take_out(context: &jetstream::Context, stream: &str, sequence: u64) -> Result<(), String> {
+    let subject = format!("STREAM.MSG.DELETE.{stream}");
     let answer: Result<Response<DeleteStatus>, _> =
         context.request(subject, &json!({ "seq": sequence, "no_erase": true })).await;
     match answer.map_err(|error| error.to_string())? {
@@ -177,7 +218,9 @@ async fn take_out(context: &jetstream::Context, stream: &Stream, sequence: u64) 
 /// Ends a message that the server no longer delivers. If its job has ended, only deletes it.
 async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, delivered: u64) -> Result<(), String> {
     let name = stream.cached_info().config.name.clone();
-    let job = job_id(Some(&message.headers), &name, i64::try_from(message.sequence).unwrap_or(i64::MAX));
+    let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
+    // Under another's id it would end the other's job.
+    let job = job_id(Some(&message.headers), &name, sequence).unwrap_or_else(|_| default_id(&name, sequence));
     let error = format!("delivered {delivered} times, the most that its consumer allows");
     let given_up = effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
     if given_up.map_err(|error| error.to_string())? {
@@ -185,7 +228,7 @@ async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, d
         let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or_default();
         let death = Death { reason: DeadReason::Exhausted, error, attempts: 0, first };
         bury_stored(effects.context(), stream, message, &death, effects.now()).await;
-    } else if let Err(error) = take_out(effects.context(), stream, message.sequence).await {
+    } else if let Err(error) = take_out(effects.context(), &name, message.sequence).await {
         tracing::debug!(job, "a message whose job has ended was not deleted: {error}");
     }
     Ok(())

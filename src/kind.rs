@@ -2,6 +2,12 @@
 
 use std::fmt;
 
+/// Begins the subjects of jobs that applications publish.
+pub const JOBS: &str = "jobs.";
+
+/// Begins the subjects of jobs of the first two stages that Carebell publishes.
+pub const WORK: &str = "work.";
+
 /// A kind of job. Subject, durable, file name and metric label follow from its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Kind {
@@ -38,40 +44,50 @@ pub enum Lane {
 }
 
 impl Kind {
-    /// A first-stage kind: one queue, `jobs.<name>`.
+    /// A first-stage kind: one queue.
     #[must_use]
     pub const fn reminder(name: &'static str) -> Self {
         Self { name, stage: Stage::Reminder, lanes: &[] }
     }
 
-    /// A second-stage kind: three queues, `jobs.<name>.<lane>`.
+    /// A second-stage kind: three queues.
     #[must_use]
     pub const fn notification(name: &'static str) -> Self {
         Self { name, stage: Stage::Notification, lanes: &[Lane::Critical, Lane::Normal, Lane::Bulk] }
     }
 
-    /// A third-stage kind: two queues, `deliver.<channel>.<lane>`. `name` begins with `deliver.`.
+    /// A third-stage kind: two queues. `name` begins with `deliver.`.
     #[must_use]
     pub const fn delivery(name: &'static str) -> Self {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
     }
 
-    /// A maintenance kind: one queue, `jobs.<name>`.
+    /// A maintenance kind: one queue.
     #[must_use]
     pub const fn maintenance(name: &'static str) -> Self {
         Self { name, stage: Stage::Maintenance, lanes: &[] }
     }
 
-    /// Whether `streams/JOBS.json` sources this kind from the delayed jobs. Maintenance has schedules instead.
+    /// Whether applications publish this kind, and may delay it. Maintenance has schedules, deliveries are planned.
     #[must_use]
-    pub const fn can_be_delayed(&self) -> bool {
-        !matches!(self.stage, Stage::Maintenance | Stage::Delivery)
+    pub const fn is_published(&self) -> bool {
+        matches!(self.stage, Stage::Reminder | Stage::Notification)
     }
 
-    /// The subject in `lane`, or in the next more urgent lane of this kind.
+    /// The subject in `lane`, or in the next more urgent lane of this kind, of jobs that Carebell publishes.
     #[must_use]
     pub fn subject(&self, lane: Lane) -> String {
-        let prefix = if self.stage == Stage::Delivery { "" } else { "jobs." };
+        // The name of a delivery's kind is its subject.
+        self.subject_after(if self.stage == Stage::Delivery { "" } else { WORK }, lane)
+    }
+
+    /// As [`Self::subject`], of jobs that an application publishes.
+    #[must_use]
+    pub fn intake_subject(&self, lane: Lane) -> String {
+        self.subject_after(JOBS, lane)
+    }
+
+    fn subject_after(&self, prefix: &str, lane: Lane) -> String {
         match self.lane_for(lane) {
             Some(lane) => format!("{prefix}{}.{lane}", self.name),
             None => format!("{prefix}{}", self.name),
@@ -124,7 +140,7 @@ impl fmt::Display for Lane {
     }
 }
 
-/// One durable pull consumer.
+/// The jobs of one kind, or of one lane of it. Each stream that holds some has a durable pull consumer of this name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Queue {
     /// The kind.
@@ -134,6 +150,18 @@ pub struct Queue {
 }
 
 impl Queue {
+    /// The subject of the queue's jobs that Carebell publishes.
+    #[must_use]
+    pub fn subject(&self) -> String {
+        self.kind.subject(self.lane.unwrap_or(Lane::Critical))
+    }
+
+    /// The subject of the queue's jobs that an application publishes.
+    #[must_use]
+    pub fn intake_subject(&self) -> String {
+        self.kind.intake_subject(self.lane.unwrap_or(Lane::Critical))
+    }
+
     /// The durable's name, also in its file name in `streams/`.
     #[must_use]
     pub fn durable(&self) -> String {
@@ -149,11 +177,13 @@ mod tests {
     #[test]
     fn names_follow_from_the_kind() {
         let reminder = Kind::reminder("reminder.medication");
-        assert_eq!(reminder.subject(Lane::Critical), "jobs.reminder.medication");
+        assert_eq!(reminder.subject(Lane::Critical), "work.reminder.medication");
+        assert_eq!(reminder.intake_subject(Lane::Critical), "jobs.reminder.medication");
         assert_eq!(reminder.queues().iter().map(Queue::durable).collect::<Vec<_>>(), ["reminder_medication"]);
 
         let notification = Kind::notification("notification");
-        assert_eq!(notification.subject(Lane::Bulk), "jobs.notification.bulk");
+        assert_eq!(notification.subject(Lane::Bulk), "work.notification.bulk");
+        assert_eq!(notification.intake_subject(Lane::Normal), "jobs.notification.normal");
 
         let delivery = Kind::delivery("deliver.web_push");
         assert_eq!(delivery.subject(Lane::Critical), "deliver.web_push.critical");

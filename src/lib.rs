@@ -32,6 +32,7 @@ pub mod scheduler;
 // The outside: people, Postgres, NATS, the texts, and what is measured.
 pub mod channels;
 pub mod group;
+pub mod intake;
 pub mod nats;
 pub mod reads;
 pub mod store;
@@ -42,6 +43,7 @@ pub mod templates;
 // The vocabulary: types and small tools that the other layers share.
 pub mod checkpoint;
 pub mod clock;
+pub mod header;
 pub mod job;
 pub mod kind;
 pub mod meta;

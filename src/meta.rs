@@ -72,3 +72,34 @@ pub struct Ids {
     /// See [`Meta::root_id`].
     pub root: String,
 }
+
+/// In ids that Carebell makes; a producer may not use it, so none of its ids can be mistaken for one.
+pub const OWN: char = '~';
+
+/// Longest id that a producer may choose, in bytes.
+pub const LONGEST_JOB_ID: usize = 128;
+
+/// Longest id that Carebell makes: a producer's and a short suffix.
+pub const LONGEST_OWN_ID: usize = 192;
+
+/// Whether a producer may choose this id: 1 to 128 of the characters `A-Z a-z 0-9 _ : . -`.
+#[must_use]
+pub fn is_job_id(text: &str) -> bool {
+    (1..=LONGEST_JOB_ID).contains(&text.len()) && text.chars().all(in_job_id)
+}
+
+/// Whether Carebell or a producer can have made this id.
+#[must_use]
+pub fn is_any_id(text: &str) -> bool {
+    (1..=LONGEST_OWN_ID).contains(&text.len()) && text.chars().all(|c| in_job_id(c) || c == OWN)
+}
+
+fn in_job_id(c: char) -> bool {
+    c.is_ascii_alphanumeric() || "_:.-".contains(c)
+}
+
+/// The id of a message that names none.
+#[must_use]
+pub fn default_id(stream: &str, sequence: i64) -> String {
+    format!("{stream}{OWN}{sequence}")
+}

@@ -105,42 +105,48 @@ impl Pipeline {
                 continue;
             }
             for queue in kind.queues() {
-                let consumer = pipeline.consumer(parts, queue, &shortcuts, &depth)?;
-                pipeline.consumers.spawn(consumer.run());
+                for consumer in pipeline.consumers_of(parts, queue, &shortcuts, &depth)? {
+                    pipeline.consumers.spawn(consumer.run());
+                }
             }
         }
         Ok(pipeline)
     }
 
-    fn consumer(
+    /// A consumer for each stream that holds jobs of the queue. They share its permits; a rate they share by its row, as
+    /// the processes do.
+    fn consumers_of(
         &self,
         parts: &Parts,
         queue: Queue,
         shortcuts: &Arc<Shortcuts>,
         depth: &watch::Receiver<u64>,
-    ) -> Result<Consumer, String> {
-        let declared = declared(parts, queue)?;
+    ) -> Result<Vec<Consumer>, String> {
         let has_shortcuts = matches!(queue.kind.stage, Stage::Reminder | Stage::Notification);
         let (runner, most) = match shortcuts.direct.runner(queue) {
             // A pull holds permits while it waits, so it leaves most of them to direct sends.
             Some(runner) => (Arc::clone(runner), (runner.policy.concurrency / 8).max(1)),
             None => (self.runner(parts, queue)?, LARGEST_PULL),
         };
-        let limit = declared.policy.rate.map(|rate| {
-            let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
-            Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
-        });
-        Ok(Consumer {
+        let declared = parts.streams.consumers_of(&queue);
+        let streams = declared.len();
+        let consumer = |declared: &streams::DeclaredConsumer| Consumer {
             context: parts.context.clone(),
-            runner,
+            stream: declared.stream.clone(),
+            streams,
+            runner: Arc::clone(&runner),
             shortcuts: has_shortcuts.then(|| Arc::clone(shortcuts)),
             health: Arc::clone(&parts.health),
             jobs: self.jobs.clone(),
             stop: self.stop.clone(),
             pause: pause(declared, depth),
-            limit,
+            limit: declared.policy.rate.map(|rate| {
+                let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
+                Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
+            }),
             most,
-        })
+        };
+        Ok(declared.into_iter().map(consumer).collect())
     }
 
     /// The runner of a queue.
@@ -229,7 +235,7 @@ impl Pipeline {
     }
 }
 
-/// The consumer file of a queue.
+/// The consumer of a queue's jobs that Carebell publishes. Others have the same policy.
 fn declared(parts: &Parts, queue: Queue) -> Result<&streams::DeclaredConsumer, String> {
     let missing = || format!("kind {} has no consumer {:?} in streams/", queue.kind, queue.durable());
     parts.streams.consumer(&queue).ok_or_else(missing)

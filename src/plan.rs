@@ -22,6 +22,7 @@ pub use self::{
 };
 use crate::{
     kind::{Kind, Lane},
+    meta::OWN,
     person::{People, PushTarget},
 };
 
@@ -193,6 +194,6 @@ impl NextJob {
     /// Job id.
     #[must_use]
     pub fn job_id(&self, root_id: &str) -> String {
-        format!("{root_id}:{}", self.suffix)
+        format!("{root_id}{OWN}{}", self.suffix)
     }
 }

@@ -19,6 +19,7 @@ pub use self::{
     look::{LookError, written_at},
 };
 use crate::{
+    intake::is_intake,
     kind::Queue,
     policy::{Policy, PolicyError},
 };
@@ -199,11 +200,17 @@ impl Streams {
         sourced
     }
 
-    /// The consumer of a queue.
+    /// The consumer of the jobs of a queue that Carebell publishes.
     #[must_use]
     pub fn consumer(&self, queue: &Queue) -> Option<&DeclaredConsumer> {
+        self.consumers_of(queue).into_iter().find(|consumer| !is_intake(&consumer.stream))
+    }
+
+    /// The consumers of a queue, one in each stream that holds its jobs.
+    #[must_use]
+    pub fn consumers_of(&self, queue: &Queue) -> Vec<&DeclaredConsumer> {
         let durable = queue.durable();
-        self.consumers.iter().find(|consumer| consumer.durable() == durable)
+        self.consumers.iter().filter(|consumer| consumer.durable() == durable).collect()
     }
 
     /// Creates and updates everything. Returns the names.

@@ -17,6 +17,7 @@ use crate::{
     effects::submit::{self, Delayed},
     jobs,
     kind::Stage,
+    meta::is_any_id,
     plan::Removed,
     store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Trail},
 };
@@ -78,8 +79,8 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 
 fn check_id(id: &str) -> Result<(), Failed> {
     // Ids of children are longer.
-    if !submit::is_job_id(id, 2 * submit::LONGEST_JOB_ID) {
-        return Err(Failed(format!("{id:?} is not a job id: allowed are A-Z a-z 0-9 _ : . -")));
+    if !is_any_id(id) {
+        return Err(Failed(format!("{id:?} is not a job id: allowed are A-Z a-z 0-9 _ : . - ~")));
     }
     Ok(())
 }

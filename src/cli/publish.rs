@@ -23,9 +23,10 @@ use super::{
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{LONGEST_JOB_ID, NotSubmitted, Submission, is_job_id, submit},
+    effects::submit::{NotSubmitted, Submission, submit},
     jobs,
     kind::{Kind, Lane},
+    meta::is_job_id,
     pipeline::{Form, Registry},
 };
 
@@ -269,7 +270,7 @@ impl Checker {
         if wanted.lane.is_some() && wanted.kind.lanes.is_empty() {
             return Err(format!("{} has no lanes: omit the lane", wanted.kind));
         }
-        if wanted.at.is_some() && !wanted.kind.can_be_delayed() {
+        if wanted.at.is_some() && !wanted.kind.is_published() {
             return Err(format!(
                 "{} cannot be delayed: schedule it with `carebell schedules add`, or run it now without --delay and \
                  --at",
@@ -280,8 +281,13 @@ impl Checker {
         let not_after = wanted.not_after.unwrap_or_else(|| job.default_expiry(published));
         let job_id = wanted.job_id.unwrap_or_else(|| self.random.uuid(self.clock.now()).to_string());
         check_job_id(&job_id)?;
+        let lane = wanted.lane.unwrap_or(Lane::Normal);
         let submission = Submission {
-            subject: wanted.kind.subject(wanted.lane.unwrap_or(Lane::Normal)),
+            subject: if wanted.kind.is_published() {
+                wanted.kind.intake_subject(lane)
+            } else {
+                wanted.kind.subject(lane)
+            },
             job_id,
             body: wanted.body,
             content_type: "application/json",
@@ -304,7 +310,7 @@ impl Checker {
 /// Acceptable to workers, and a valid subject suffix.
 fn check_job_id(id: &str) -> Result<(), String> {
     let token = !id.starts_with('.') && !id.ends_with('.') && !id.contains("..");
-    if is_job_id(id, LONGEST_JOB_ID) && token {
+    if is_job_id(id) && token {
         return Ok(());
     }
     Err("the job id must be 1 to 128 of the characters A-Z a-z 0-9 _ : . - with no empty part between dots".into())

@@ -30,10 +30,18 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     let Command::List { json } = command;
     let streams = Streams::embedded(&source.adjustments()?)?;
     let context = connect::jetstream(source).await?;
-    let mut queues = Vec::new();
+    let mut queues: Vec<QueueRow<'_>> = Vec::new();
     for consumer in streams.consumers().iter().filter(|consumer| consumer.is_queue()) {
-        queues.push(QueueRow { consumer, load: consumer.load(&context).await? });
+        let load = consumer.load(&context).await?;
+        match queues.iter_mut().find(|row| row.consumer.durable() == consumer.durable()) {
+            Some(row) => {
+                row.load = row.load.zip(load).map(|(one, other)| one.and(other));
+                row.streams.push(&consumer.stream);
+            }
+            None => queues.push(QueueRow { consumer, streams: vec![&consumer.stream], load }),
+        }
     }
+    queues.sort_by_key(|row| row.consumer.durable());
     let mut others = Vec::new();
     for (stream, label) in OTHERS {
         others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
@@ -44,9 +52,11 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     Ok(())
 }
 
+/// A queue, with its load in all its streams.
 struct QueueRow<'a> {
     consumer: &'a DeclaredConsumer,
-    /// `None` if the consumer is not on the server.
+    streams: Vec<&'a str>,
+    /// `None` if a consumer is not on the server.
     load: Option<Load>,
 }
 
@@ -58,11 +68,12 @@ struct StreamRow {
 }
 
 fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> Value {
-    let queue = |QueueRow { consumer, load }: &QueueRow<'_>| {
+    let queue = |QueueRow { consumer, streams, load }: &QueueRow<'_>| {
         let policy = &consumer.policy;
         json!({
             "queue": consumer.durable(),
             "stream": consumer.stream,
+            "streams": streams,
             "subject": consumer.config.filter_subject,
             "on_server": load.is_some(),
             "waiting": load.map(|load| load.waiting),
@@ -96,7 +107,7 @@ fn table(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> S
         "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}  rate",
         "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
     );
-    for QueueRow { consumer, load } in queues {
+    for QueueRow { consumer, load, .. } in queues {
         let policy = &consumer.policy;
         let number =
             |read: fn(&Load) -> u64| load.as_ref().map_or_else(|| "?".to_owned(), |load| read(load).to_string());

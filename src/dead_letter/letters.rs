@@ -15,13 +15,8 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt;
 use tokio::time::timeout;
 
-use super::{dead_header, lineage_header, take_out};
-use crate::{
-    effects::publish::{header, job_id},
-    plan::DeadReason,
-};
-
-const STREAM: &str = "DEAD_LETTERS";
+use super::{STREAM, dead_header, lineage_header, take_out};
+use crate::{header, meta::default_id, plan::DeadReason};
 
 /// Limit for the next letter, and the silence after which the server is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -186,7 +181,7 @@ impl Letters {
     /// # Errors
     /// If the server does not answer.
     pub async fn remove(&self, number: u64) -> Result<(), String> {
-        let removed = take_out(&self.context, &self.stream, number).await;
+        let removed = take_out(&self.context, STREAM, number).await;
         self.is_out(number, removed).await
     }
 
@@ -217,7 +212,8 @@ fn read(number: u64, subject: &str, headers: HeaderMap, body: Bytes) -> Option<L
     };
     let mut tokens = subject.strip_prefix("dead.")?.rsplitn(3, '.');
     let (sequence, stream, kind) = (tokens.next()?.parse().ok()?, tokens.next()?, tokens.next()?);
-    let job_id = job_id(Some(&headers), stream, i64::try_from(sequence).unwrap_or(i64::MAX));
+    let unnamed = || default_id(stream, i64::try_from(sequence).unwrap_or(i64::MAX));
+    let job_id = text(header::JOB_ID).unwrap_or_else(unnamed);
     // A list has no bodies; the server reports their size.
     let listed = text("Nats-Msg-Size").and_then(|size| size.parse().ok());
     Some(Letter {

@@ -17,6 +17,7 @@ use crate::{
         publish::{self, header, rfc3339},
         submit::NotSubmitted,
     },
+    kind::{JOBS, WORK},
     plan::DeadReason,
     store::{AuditEntry, Store},
     telemetry::traces,
@@ -93,7 +94,11 @@ impl Redriver<'_> {
 
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
-        let subject = &letter.original_subject;
+        // The letter's headers were checked, so it comes back as Carebell's own.
+        let subject = &match letter.original_subject.strip_prefix(JOBS) {
+            Some(kind) => format!("{WORK}{kind}"),
+            None => letter.original_subject.clone(),
+        };
         let mut headers = headers(letter, change);
         let mut span = traces::send(subject, Some(&letter.job_id), 1, publish::trace(&headers).as_deref());
         publish::set_trace(&mut headers, span.trace());

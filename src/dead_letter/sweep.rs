@@ -12,7 +12,8 @@ use tokio_util::sync::CancellationToken;
 use super::{bury_stored, exhausted};
 use crate::{
     clock::Clock,
-    effects::{Death, Effects},
+    effects::{Death, Effects, park, publish},
+    header,
     plan::DeadReason,
     streams::Streams,
 };
@@ -61,9 +62,32 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         covered.extend(declared.map(|consumer| consumer.config.filter_subject.clone()));
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
+    found += mend_parked(context, clock.now()).await?;
     for (name, covered) in streams.sourced("due.") {
         let stream = context.get_stream(&name).await.map_err(show)?;
         found += sweep(context, &stream, "due.>", &covered, before, clock.now()).await?;
+    }
+    Ok(found)
+}
+
+/// Parks jobs again that something else has replaced: a schedule fires only if it is the last message of its subject,
+/// and a producer can have the server's acknowledgements sent to any subject (the reply subject of its publish).
+/// Returns the number of such subjects.
+async fn mend_parked(context: &jetstream::Context, now: DateTime<Utc>) -> Result<usize, String> {
+    let stream = context.get_stream(park::STREAM).await.map_err(show)?;
+    let subjects = stream.info_with_subjects(park::SUBJECTS).await.map_err(show)?;
+    let subjects: Vec<(String, usize)> = subjects.try_collect().await.map_err(show)?;
+    let mut found = 0;
+    // The server keeps one message of a subject with a schedule.
+    for (subject, _) in subjects.iter().filter(|(_, messages)| *messages > 1).take(LIMIT) {
+        let Some(parked) = old_message(&stream, subject, 1, now).await else { continue };
+        tracing::error!(subject, "Carebell did not write the last message of a parked job's subject: parking it again");
+        if parked.headers.get(header::SCHEDULE).is_some() {
+            publish::send(context, subject, parked.headers, parked.payload).await.map_err(show)?;
+        } else {
+            super::take_out(context, park::STREAM, parked.sequence).await?;
+        }
+        found += 1;
     }
     Ok(found)
 }

@@ -1,10 +1,7 @@
 //! Buries messages whose headers the NATS client cannot parse: each delivery ends the client that gets it. The API's
 //! JSON has the headers as bytes.
 
-use async_nats::{
-    HeaderMap,
-    jetstream::{self, stream::Stream},
-};
+use async_nats::jetstream::{self, stream::Stream};
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
@@ -12,9 +9,6 @@ use serde_json::json;
 
 use super::{DeadJob, PATIENCE, bury, kind_of, take_out};
 use crate::{effects::Death, plan::DeadReason};
-
-/// The headers of an unreadable message, in base64.
-pub const RAW_HEADERS: &str = "Carebell-Dead-Raw-Headers";
 
 /// Part of `$JS.API.STREAM.MSG.GET` (ADR-17).
 #[derive(Debug, Deserialize)]
@@ -47,14 +41,13 @@ pub(super) async fn bury_unreadable(
     let Some(raw) = asked.map_err(|error| error.to_string())?.message else {
         return Err("the server does not return the message".into());
     };
-    let mut headers = HeaderMap::new();
-    headers.insert(RAW_HEADERS, raw.hdrs.unwrap_or_default().as_str());
     let body = DeadJob {
         kind: kind_of(&raw.subject).to_owned(),
         stream: name,
         sequence: i64::try_from(raw.seq).unwrap_or(i64::MAX),
         job_id: None,
-        headers: Some(headers),
+        headers: None,
+        raw_headers: Some(raw.hdrs.unwrap_or_default()),
         payload: STANDARD.decode(raw.data.unwrap_or_default()).unwrap_or_default().into(),
         last: now,
         subject: raw.subject,
@@ -65,5 +58,5 @@ pub(super) async fn bury_unreadable(
     tokio::time::timeout(PATIENCE, bury(context, &body, &death))
         .await
         .map_err(|_| "the dead letter cannot be published")?;
-    take_out(context, stream, sequence).await
+    take_out(context, &body.stream, sequence).await
 }

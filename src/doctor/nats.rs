@@ -29,10 +29,10 @@ const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_S
 
 /// API calls of `dead_letter` and metrics, beside pulls.
 const LOOKED_AT: [(&str, &[&str]); 4] = [
-    ("STREAM.INFO", &["JOBS", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
-    ("CONSUMER.LIST", &["JOBS", "DELIVERIES"]),
-    ("STREAM.MSG.GET", &["JOBS", "DELIVERIES", "SCHEDULED"]),
-    ("STREAM.MSG.DELETE", &["JOBS", "DELIVERIES", "SCHEDULED"]),
+    ("STREAM.INFO", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
+    ("CONSUMER.LIST", &["JOBS", "WORK", "DELIVERIES"]),
+    ("STREAM.MSG.GET", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
+    ("STREAM.MSG.DELETE", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
 ];
 
 const APPLY: &str = "run `carebell streams apply`";
@@ -173,13 +173,13 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         (About::Publish(stream), PermissionProbe { header: Some(FOR_NO_STREAM), ..probe(subject, "") })
     };
     for kind in jobs::registry().kinds() {
-        let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
+        let home = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "WORK" };
         // Earlier stages or the scheduler may publish any kind.
         let lanes = kind.queues().into_iter().map(|queue| queue.lane.unwrap_or(Lane::Normal));
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
     }
-    list.extend(["JOBS", "DELIVERIES"].map(|home| publish("HOLD", format!("hold.{home}.0"))));
+    list.extend(["JOBS", "WORK", "DELIVERIES"].map(|home| publish("HOLD", format!("hold.{home}.0"))));
     list
 }
 

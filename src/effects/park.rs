@@ -14,8 +14,14 @@ use crate::{
     store::Child,
 };
 
+/// The stream of parked jobs.
+pub const STREAM: &str = "HOLD";
+
 /// First token of a parked job's subject, with its dot.
 pub const PREFIX: &str = "hold.";
+
+/// The subjects of parked jobs.
+pub const SUBJECTS: &str = "hold.>";
 
 /// Whether a job is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

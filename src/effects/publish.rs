@@ -14,41 +14,12 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 
+pub use crate::header;
 use crate::{
     retry::DoublingWait,
     store::Child,
     telemetry::traces::{self, context},
 };
-
-/// Headers of Carebell (`docs/ARCHITECTURE.md`).
-pub mod header {
-    /// Job id.
-    pub const JOB_ID: &str = "Carebell-Job-Id";
-    /// Id of the job that an application published.
-    pub const ROOT_ID: &str = "Carebell-Root-Id";
-    /// RFC 3339: expiry of the job.
-    pub const NOT_AFTER: &str = "Carebell-Not-After";
-    /// The job's number of attempts.
-    pub const ATTEMPTS: &str = "Carebell-Attempts";
-    /// The job's wait between attempts.
-    pub const BACKOFF: &str = "Carebell-Backoff";
-    /// The job's timeout.
-    pub const TIMEOUT: &str = "Carebell-Timeout";
-    /// Format of the body.
-    pub const CONTENT_TYPE: &str = "Content-Type";
-    /// W3C trace context.
-    pub const TRACEPARENT: &str = "traceparent";
-    /// Vendor data of the trace context.
-    pub const TRACESTATE: &str = "tracestate";
-    /// Publish dedupe; the job id if no other is given.
-    pub const MSG_ID: &str = "Nats-Msg-Id";
-    /// `@at <RFC 3339>`: when the server fires the message.
-    pub const SCHEDULE: &str = "Nats-Schedule";
-    /// Destination of the fired message.
-    pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
-    /// On a fired message: subject of its schedule.
-    pub const SCHEDULER: &str = "Nats-Scheduler";
-}
 
 /// Waits after unacknowledged publishes.
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -148,18 +119,20 @@ pub async fn send(
     context.send_publish(subject.to_owned(), message).await?.await
 }
 
-/// Repeats [`send`] until acknowledged. A duplicate counts as acknowledged.
-pub async fn insist(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) {
+/// Repeats [`send`] to a subject that must be empty until acknowledged. False if a message is there already.
+pub async fn insist_if_empty(context: &jetstream::Context, subject: &str, mut headers: HeaderMap, body: Bytes) -> bool {
+    headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, "0");
     let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
         if error.kind() == PublishErrorKind::WrongLastSequence {
-            return;
+            return false;
         }
         again_soon(subject, &error, &mut wait).await;
     }
+    true
 }
 
-/// As [`insist`], but gives up on a message that exceeds its stream's size. False if it does.
+/// Repeats [`send`] until acknowledged, but gives up on a message that exceeds its stream's size. False if it does.
 pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, headers: HeaderMap, body: Bytes) -> bool {
     let mut wait = WAIT;
     while let Err(error) = send(context, subject, headers.clone(), body.clone()).await {
@@ -182,16 +155,6 @@ async fn again_soon(subject: &str, error: &PublishError, wait: &mut DoublingWait
 #[must_use]
 pub fn error_code(error: &PublishError) -> Option<ErrorCode> {
     error.source()?.downcast_ref::<jetstream::Error>().map(jetstream::Error::error_code)
-}
-
-/// A message's job id: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else stream
-/// and sequence. Unvalidated.
-#[must_use]
-pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> String {
-    let header = |name: &str| headers.and_then(|headers| headers.get(name)).map(async_nats::HeaderValue::as_str);
-    let given = header(header::JOB_ID).or_else(|| header(header::MSG_ID));
-    let given = given.or_else(|| header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched.")));
-    given.map_or_else(|| format!("{stream}-{sequence}"), ToOwned::to_owned)
 }
 
 /// RFC 3339 in UTC with microseconds.

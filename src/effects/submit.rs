@@ -9,25 +9,15 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::publish::{self, header, rfc3339};
-use crate::telemetry::traces;
+use crate::{kind::JOBS, telemetry::traces};
 
 /// The connection that publishes jobs.
 pub type Producer = jetstream::Context;
 
-/// Longest id that a producer may choose.
-pub const LONGEST_JOB_ID: usize = 128;
-
-/// Whether a text can be a job id: 1 to `longest` of the characters `A-Z a-z 0-9 _ : . -`.
-#[must_use]
-pub fn is_job_id(text: &str, longest: usize) -> bool {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_:.-".contains(c);
-    (1..=longest).contains(&text.len()) && text.chars().all(allowed)
-}
-
 /// A job to publish.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// `jobs.<kind…>`.
+    /// `jobs.<kind…>` of a producer, `work.<kind…>` of Carebell.
     pub subject: String,
     /// Job id.
     pub job_id: String,
@@ -162,7 +152,7 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, No
         }
         Some(at) => {
             // No message id: it would keep a changed schedule of the same job from replacing the first.
-            let due = job.subject.replacen("jobs.", "due.", 1);
+            let due = job.subject.replacen(JOBS, "due.", 1);
             span.due(at);
             headers.insert(header::SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
             headers.insert(header::SCHEDULE_TARGET, due.as_str());

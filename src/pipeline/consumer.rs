@@ -1,4 +1,5 @@
-//! Pulls the messages of one queue: first permits, then as many messages as there are permits, limited by the queue's rate.
+//! Pulls the messages of one queue from one stream: first permits, then as many messages as there are permits, limited
+//! by the queue's rate.
 
 use std::{sync::Arc, time::Duration};
 
@@ -39,10 +40,20 @@ const GATHER: Duration = Duration::from_millis(5);
 /// The most messages of one pull.
 pub const LARGEST_PULL: usize = 500;
 
-/// The loop of one queue.
+/// How long it does so if other streams' consumers may need its permits.
+const SHARED_PULL_EXPIRES: Duration = Duration::from_millis(100);
+
+/// The part of a queue's permits that a pull from an idle stream holds, if other streams hold jobs of the queue too.
+const IDLE_PART: usize = 16;
+
+/// The loop of one queue and stream.
 pub struct Consumer {
     /// `JetStream`.
     pub context: jetstream::Context,
+    /// The stream to pull from.
+    pub stream: String,
+    /// The number of streams that hold jobs of the queue.
+    pub streams: usize,
     /// Runs the queue's jobs.
     pub runner: Arc<Runner>,
     /// For jobs of the first two stages.
@@ -77,9 +88,10 @@ impl Consumer {
     }
 
     async fn pull_until_error(&self) -> Result<(), String> {
-        let found = self.context.get_consumer_from_stream(self.runner.queue.durable(), &self.runner.stream);
+        let found = self.context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream);
         let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
         let consumer: PullConsumer = consumer.map_err(show)?;
+        let mut was_full = false;
         loop {
             let leave = async {
                 // Jobs pulled while the database is away would only be held, and counted as delivered.
@@ -88,7 +100,7 @@ impl Consumer {
                     pause.over(self.runner.queue).await;
                 }
                 self.provider_up().await;
-                let held = self.permits().await?;
+                let held = self.permits(self.most(was_full)).await?;
                 let ahead = match &self.limit {
                     Some(limit) => {
                         Some(limit.ahead(self.runner.permits.available_permits() + held.num_permits()).await)
@@ -99,14 +111,32 @@ impl Consumer {
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
             let (held, ahead) = leave?;
-            self.pull(&consumer, held, ahead).await?;
+            was_full = self.pull(&consumer, held, ahead, was_full).await?;
         }
+    }
+
+    /// The most messages of a pull. A waiting pull holds permits that the queue's other streams may need: so where there
+    /// are others, it holds few, and the one after a full pull does not wait.
+    fn most(&self, was_full: bool) -> usize {
+        if was_full || self.streams == 1 {
+            return self.most;
+        }
+        (self.runner.policy.concurrency / IDLE_PART).clamp(1, self.most)
+    }
+
+    /// How long the server holds an empty pull open.
+    fn expires(&self, was_full: bool) -> Option<Duration> {
+        if self.streams == 1 {
+            return Some(PULL_EXPIRES);
+        }
+        let few = self.runner.policy.concurrency < 2 * self.streams;
+        (!was_full).then_some(if few { SHARED_PULL_EXPIRES } else { PULL_EXPIRES })
     }
 
     /// While many jobs run, a single free permit is not worth a pull, so this waits briefly for a quarter of all
     /// permits.
-    async fn permits(&self) -> Result<OwnedSemaphorePermit, String> {
-        let quarter = u32::try_from(self.most.min(self.runner.policy.concurrency) / 4).unwrap_or(1).max(1);
+    async fn permits(&self, most: usize) -> Result<OwnedSemaphorePermit, String> {
+        let quarter = u32::try_from(most.min(self.runner.policy.concurrency) / 4).unwrap_or(1).max(1);
         let permits = &self.runner.permits;
         match timeout(GATHER, Arc::clone(permits).acquire_many_owned(quarter)).await {
             Ok(held) => held.map_err(show),
@@ -127,15 +157,18 @@ impl Consumer {
         Channel::of(self.runner.queue.kind).map_or(Appetite::All, |channel| self.runner.channels.appetite(channel))
     }
 
-    /// Pulls as many messages as permits and rate allow.
+    /// Pulls as many messages as permits and rate allow. Returns whether it got all it asked for; `was_full`: whether the
+    /// last pull did.
     async fn pull(
         &self,
         consumer: &PullConsumer,
         mut held: OwnedSemaphorePermit,
         mut ahead: Option<Ahead>,
-    ) -> Result<(), String> {
+        was_full: bool,
+    ) -> Result<bool, String> {
         let permits = &self.runner.permits;
-        let most = ahead.as_ref().map_or(self.most, Ahead::most).min(self.most);
+        let most = self.most(was_full);
+        let most = ahead.as_ref().map_or(most, Ahead::most).min(most);
         let most = if self.appetite() == Appetite::One { 1 } else { most };
         let more = permits.available_permits().min(most.saturating_sub(held.num_permits()));
         if let Ok(count) = u32::try_from(more)
@@ -148,7 +181,10 @@ impl Consumer {
         let mut connections = self.health.connections();
         let pull = consumer.fetch().max_messages(held.num_permits());
         // Without an expiry the server answers immediately with the messages it has.
-        let pull = if ahead.as_ref().is_some_and(Ahead::has_booked) { pull } else { pull.expires(PULL_EXPIRES) };
+        let pull = match self.expires(was_full) {
+            Some(expires) if !ahead.as_ref().is_some_and(Ahead::has_booked) => pull.expires(expires),
+            _ => pull,
+        };
         let batch = pull.messages();
         let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
         loop {
@@ -157,16 +193,16 @@ impl Consumer {
                 next = timeout(PULL_EXPIRES + PULL_GRACE, batch.next()) => next.map_err(|_| SILENT)?,
                 () = self.stop.cancelled() => {
                     self.give_back(batch);
-                    return Ok(());
+                    return Ok(false);
                 }
                 // A restarted server has forgotten this pull.
-                _ = connections.changed() => return Ok(()),
+                _ = connections.changed() => return Ok(false),
             };
             let Some(message) = next else {
                 if let Some(ahead) = ahead {
                     ahead.close().await;
                 }
-                return Ok(());
+                return Ok(held.num_permits() == 0);
             };
             let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.runner.queue))
             else {

@@ -11,20 +11,15 @@ use chrono::{DateTime, Utc};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
-    effects::{
-        park,
-        publish::{self, header},
-        submit::{LONGEST_JOB_ID, is_job_id},
-    },
+    effects::{park, publish},
+    header,
+    intake::{self, Unreadable},
     job::Invalid,
     kind::{Lane, Queue},
     meta::{Meta, StreamPosition},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
 };
-
-/// A child's id is the producer's id and a short suffix.
-const LONGEST_CHILD_ID: usize = 160;
 
 /// The format of a body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,8 +82,13 @@ impl Pulled {
     /// Reads the headers.
     ///
     /// # Errors
-    /// Names the header that cannot be read.
-    pub fn meta(&self) -> Result<Meta, Invalid> {
+    /// Names the header that cannot be read, or that its writer may not set.
+    pub fn meta(&self) -> Result<Meta, Unreadable> {
+        intake::check(&self.position.stream, self.headers())?;
+        Ok(self.read_headers()?)
+    }
+
+    fn read_headers(&self) -> Result<Meta, Invalid> {
         let not_after = match self.header(header::NOT_AFTER) {
             None => None,
             Some(text) => Some(parse_instant(text)?),
@@ -106,18 +106,18 @@ impl Pulled {
     /// # Errors
     /// If its ids themselves cannot be read.
     pub fn identity(&self) -> Result<Meta, Invalid> {
-        let root = self.header(header::ROOT_ID).map(|id| check_id(header::ROOT_ID, id, LONGEST_JOB_ID)).transpose()?;
-        let longest = if root.is_some() { LONGEST_CHILD_ID } else { LONGEST_JOB_ID };
-        let job_id = publish::job_id(self.headers(), &self.position.stream, self.position.sequence);
-        let job_id = check_id(header::JOB_ID, &job_id, longest)?;
+        let stream = &self.position.stream;
+        let job_id = intake::job_id(self.headers(), stream, self.position.sequence)?;
+        let root_id = intake::root_id(self.headers(), stream)?.unwrap_or_else(|| job_id.clone());
+        let resumed = self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX));
         Ok(Meta {
             wishes: Wishes::default(),
-            root_id: root.unwrap_or_else(|| job_id.clone()),
+            root_id,
             job_id,
             kind: self.queue.kind,
             lane: self.queue.lane.unwrap_or(Lane::Critical),
             position: self.position.clone(),
-            resumed: self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX)),
+            resumed: resumed && !intake::is_intake(stream),
             not_after: None,
             trace: self.headers().and_then(publish::trace),
         })
@@ -125,7 +125,7 @@ impl Pulled {
 
     /// Begins the span of this run, if its trace is kept. All that follows from the job continues it; a message
     /// without a context gets it too, for when it is parked or dead.
-    pub fn begin_span(&mut self, meta: Result<&mut Meta, &Invalid>) -> Processing {
+    pub fn begin_span(&mut self, meta: Result<&mut Meta, &Unreadable>) -> Processing {
         let ids = meta.as_ref().ok().map(|meta| (meta.job_id.as_str(), meta.root_id.as_str()));
         let unread;
         let brought = if let Ok(meta) = &meta {
@@ -219,13 +219,6 @@ impl Lifeline {
 
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
-
-fn check_id(header: &'static str, id: &str, longest: usize) -> Result<String, Invalid> {
-    if is_job_id(id, longest) {
-        return Ok(id.to_owned());
-    }
-    Err(Invalid::new(header, format!("must be 1 to {longest} of the characters A-Z a-z 0-9 _ : . -")))
-}
 
 fn parse_instant(text: &str) -> Result<DateTime<Utc>, Invalid> {
     DateTime::parse_from_rfc3339(text)

@@ -26,9 +26,9 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
-    job::Invalid,
+    intake::Unreadable,
     meta::{Ids, Meta, NO_MESSAGE},
-    plan::{JobOutcome, Maintenance, Plan, Reason},
+    plan::{DeadReason, JobOutcome, Maintenance, Plan, Reason},
     retry::Once,
     store::{Child, Claim, Committed, Verdict},
     telemetry::traces::{self, Processing},
@@ -71,7 +71,7 @@ pub struct Run {
     runner: Arc<Runner>,
     shortcuts: Option<Arc<Shortcuts>>,
     message: Option<Pulled>,
-    meta: Result<Meta, Invalid>,
+    meta: Result<Meta, Unreadable>,
     span: Processing,
     started: Instant,
     is_counted: bool,
@@ -138,9 +138,9 @@ impl Run {
         };
         let meta = match meta {
             Ok(meta) => &*meta,
-            Err(invalid) => {
+            Err(unreadable) => {
                 let known = message.identity().ok();
-                return runner.undecodable(&message.position, known.as_ref(), &invalid.to_string()).await;
+                return runner.unreadable(&message.position, known.as_ref(), unreadable).await;
             }
         };
         let mut told = Once::new();
@@ -148,7 +148,10 @@ impl Run {
             let form = message.form().map_err(|invalid| invalid.to_string());
             let job = match form.and_then(|form| runner.decode(message.body(), form)) {
                 Ok(job) => job,
-                Err(why) => return runner.undecodable(&message.position, Some(meta), &why).await,
+                Err(why) => {
+                    let unreadable = Unreadable { reason: DeadReason::Undecodable, why };
+                    return runner.unreadable(&message.position, Some(meta), &unreadable).await;
+                }
             };
             let performed = match attempt(runner, meta, job, span).await {
                 Ok(Attempted::Decided(decided)) => perform(runner, shortcuts.as_ref(), meta, decided).await,
@@ -224,7 +227,7 @@ impl Run {
     }
 }
 
-fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Invalid>, Processing) {
+fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Unreadable>, Processing) {
     let ids = Some((meta.job_id.as_str(), meta.root_id.as_str()));
     let (span, trace) = traces::process(runner.queue, &meta.position, ids, size, meta.trace.as_deref());
     meta.trace = trace.or(meta.trace);

@@ -22,6 +22,7 @@ use crate::{
     channels::{AfterUnknown, Channels, NOBODY},
     clock::{Clock, Random},
     effects::{Death, Effects, Refused},
+    intake::Unreadable,
     job::{Context, Failure, Outcome},
     kind::Queue,
     meta::{Meta, StreamPosition},
@@ -146,15 +147,20 @@ impl Runner {
     }
 
     /// An unreadable message: recorded if its id can be read, and kept in the dead letters in any case.
-    pub(super) async fn undecodable(&self, position: &StreamPosition, meta: Option<&Meta>, why: &str) -> Ending {
+    pub(super) async fn unreadable(
+        &self,
+        position: &StreamPosition,
+        meta: Option<&Meta>,
+        unreadable: &Unreadable,
+    ) -> Ending {
+        let Unreadable { reason, why } = unreadable;
         if let Some(meta) = meta {
-            let verdict = Verdict::Dead { error: why.to_owned(), reason: DeadReason::Undecodable };
+            let verdict = Verdict::Dead { error: why.clone(), reason: *reason };
             if let Err(refused) = self.effects.record(meta, verdict).await {
-                warn!(job = meta.job_id, "an undecodable job is not on record: {refused:?}");
+                warn!(job = meta.job_id, "an unreadable job is not on record: {refused:?}");
             }
         }
-        let (error, first) = (why.to_owned(), position.published);
-        let death = Death { reason: DeadReason::Undecodable, error, attempts: 1, first };
+        let death = Death { reason: *reason, error: why.clone(), attempts: 1, first: position.published };
         Ending::new(JobOutcome::Dead, Disposition::Dead(death))
     }
 

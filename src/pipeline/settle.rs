@@ -11,7 +11,6 @@ use crate::{
     effects::{
         Effects,
         park::{self, Parking},
-        publish,
     },
 };
 
@@ -22,7 +21,9 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
         Disposition::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Disposition::Park(parked) => {
             let ParkedJob { meta, not_after, until } = &*parked;
-            let (subject, headers, body) = (message.subject(), message.headers(), message.body().clone());
+            // From here on it is Carebell's own, whoever published it.
+            let subject = message.queue().subject();
+            let (subject, headers, body) = (subject.as_str(), message.headers(), message.body().clone());
             let parking = Parking { meta, not_after: *not_after, subject, headers, body, until: *until };
             match Box::pin(parking.park(effects.context())).await {
                 park::Parked::Yes => message.acknowledge(AckKind::Ack).await,
@@ -48,8 +49,9 @@ fn body_of(message: &Pulled, effects: &Effects) -> dead_letter::DeadJob {
         stream: message.position.stream.clone(),
         sequence: message.position.sequence,
         subject: message.subject().to_owned(),
-        job_id: Some(publish::job_id(message.headers(), &message.position.stream, message.position.sequence)),
+        job_id: message.identity().ok().map(|meta| meta.job_id),
         headers: message.headers().cloned(),
+        raw_headers: None,
         payload: message.body().clone(),
         last: effects.now(),
     }

@@ -12,6 +12,7 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
+    kind::WORK,
     store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
 
@@ -96,7 +97,7 @@ impl Scheduler {
     /// Id of a job outside its schedule's instants.
     #[must_use]
     pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
-        format!("schedule:{}:now:{unique}", row.spec.name)
+        format!("schedule~{}:now:{unique}", row.spec.name)
     }
 
     /// Publishes a schedule's job now, outside its instants.
@@ -112,13 +113,13 @@ impl Scheduler {
 /// Job id of an instant, the same for every publisher.
 #[must_use]
 pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
-    format!("schedule:{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    format!("schedule~{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submission {
     let lane = spec.lane.as_ref().map(|lane| format!(".{lane}")).unwrap_or_default();
     Submission {
-        subject: format!("jobs.{}{lane}", spec.kind),
+        subject: format!("{WORK}{}{lane}", spec.kind),
         job_id,
         body: Bytes::from(spec.payload.to_string()),
         content_type: "application/json",

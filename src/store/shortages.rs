@@ -46,7 +46,7 @@ async fn open_shortages(
         "INSERT INTO refill_shortages AS s (medication_id, refill_at, job_id, opened_at) \
          SELECT * FROM unnest($1::text[], $2::int[], $3::text[], $4::timestamptz[]) \
          ON CONFLICT (medication_id) DO UPDATE SET refill_at = EXCLUDED.refill_at, \
-             job_id = CASE WHEN EXISTS (SELECT FROM job_runs n WHERE n.job_id = s.job_id || ':notification' \
+             job_id = CASE WHEN EXISTS (SELECT FROM job_runs n WHERE n.job_id = s.job_id || '~notification' \
                                         AND n.state IN ('expired', 'skipped', 'dead')) \
                            THEN EXCLUDED.job_id ELSE s.job_id END \
          RETURNING s.medication_id, s.job_id",

@@ -57,6 +57,20 @@ impl DeclaredConsumer {
     }
 }
 
+impl Load {
+    /// The load of a queue that is in two streams.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let oldest = self.oldest.into_iter().chain(other.oldest).min();
+        Self {
+            waiting: self.waiting + other.waiting,
+            in_flight: self.in_flight + other.in_flight,
+            pulls: self.pulls + other.pulls,
+            oldest,
+        }
+    }
+}
+
 impl Streams {
     /// Number of messages in a stream, or `None` if the server lacks it.
     ///

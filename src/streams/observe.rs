@@ -1,6 +1,10 @@
 //! Measures the load of each queue every few seconds, for metrics only. Unreadable values are omitted.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
 
 use async_nats::jetstream::{self, consumer};
 use chrono::{DateTime, Utc};
@@ -56,23 +60,33 @@ async fn look_at_queues(
     metrics: &Metrics,
     clock: &Clock,
 ) -> bool {
-    let mut found: HashMap<String, consumer::Info> = HashMap::new();
-    for stream in streams.work_queues() {
-        if let Ok(Some(infos)) = timeout(PATIENCE, consumers(context, &stream)).await {
-            found.extend(infos.into_iter().map(|info| (info.name.clone(), info)));
+    let mut found: HashMap<(String, String), consumer::Info> = HashMap::new();
+    let places: BTreeSet<&String> =
+        queues.iter().flat_map(|queue| streams.consumers_of(queue)).map(|consumer| &consumer.stream).collect();
+    for stream in places {
+        if let Ok(Some(infos)) = timeout(PATIENCE, consumers(context, stream)).await {
+            found.extend(infos.into_iter().map(|info| ((stream.clone(), info.name.clone()), info)));
         }
     }
     let mut sees_all = true;
     for queue in queues {
-        let declared = streams.consumer(queue);
-        let state = match (declared, declared.and_then(|declared| found.get(declared.durable()))) {
-            (Some(declared), Some(info)) => {
-                Some(state(context, &declared.stream, &declared.config.filter_subject, info, clock).await)
-            }
-            _ => None,
-        };
-        sees_all &= state.is_some();
-        metrics.set_queue(*queue, state);
+        let mut sum = Some(QueueState { oldest: Some(Duration::ZERO), ..QueueState::default() });
+        for declared in streams.consumers_of(queue) {
+            let info = found.get(&(declared.stream.clone(), declared.durable().to_owned()));
+            let (Some(known), Some(info)) = (sum, info) else {
+                sum = None;
+                break;
+            };
+            let state = state(context, &declared.stream, &declared.config.filter_subject, info, clock).await;
+            sum = Some(QueueState {
+                waiting: known.waiting + state.waiting,
+                in_flight: known.in_flight + state.in_flight,
+                pulls: known.pulls + state.pulls,
+                oldest: known.oldest.zip(state.oldest).map(|(one, other)| one.max(other)),
+            });
+        }
+        sees_all &= sum.is_some();
+        metrics.set_queue(*queue, sum);
     }
     sees_all
 }

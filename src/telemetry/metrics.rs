@@ -75,7 +75,7 @@ pub struct GroupMetrics(Histogram);
 pub struct CallbackMetrics(Counter);
 
 /// Load of one queue, from the server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
     /// Undelivered messages.
     pub waiting: u64,

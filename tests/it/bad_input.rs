@@ -161,9 +161,8 @@ proptest! {
 #[tokio::test]
 async fn random_headers_end_somewhere_and_stop_nobody() {
     use proptest::{strategy::ValueTree, test_runner::TestRunner};
-    const USUAL: [(&str, &str); 9] = [
+    const USUAL: [(&str, &str); 8] = [
         ("Carebell-Job-Id", "job-1"),
-        ("Carebell-Root-Id", "root-1"),
         ("Carebell-Not-After", "2099-01-01T00:00:00Z"),
         ("Carebell-Attempts", "2"),
         ("Carebell-Backoff", "fixed 1s"),

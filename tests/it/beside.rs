@@ -182,7 +182,7 @@ async fn people_who_are_told_twice_of_one_root_get_it_once() {
         let users: Vec<_> = users.iter().map(|user| json!({ "userId": user })).collect();
         let body = json!({ "recipients": users, "title": format!("From {id}") }).to_string();
         let headers = [("Carebell-Job-Id", id), ("Carebell-Root-Id", "root"), ("Content-Type", "application/json")];
-        world.publish("jobs.notification.critical", &headers, body).await;
+        world.publish("work.notification.critical", &headers, body).await;
     };
     tell("one", &["ana", "ben"]).await;
     let ended = |id: &'static str| {

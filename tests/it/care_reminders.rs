@@ -2,6 +2,7 @@
 
 mod running;
 
+use async_nats::jetstream::stream::DiscardPolicy;
 use carebell::{
     clock::Clock,
     health::Health,
@@ -74,7 +75,7 @@ impl Town {
         (added, removed)
     }
 
-    /// Plans and publishes. Returns the new ids without `care:reminder.`.
+    /// Plans and publishes. Returns the new ids without `care~reminder.`.
     async fn arrive(&self, now: &str) -> Vec<String> {
         self.clock.advance(at(now) - self.clock.now());
         self.plan().await;
@@ -87,7 +88,7 @@ impl Town {
         let before = last_sequence(&self.world).await;
         while self.scheduler.care_pass(1000).await.unwrap().moved > 0 {}
         let ids = published_after(&self.world, before).await;
-        sorted(ids.into_iter().map(|id| id.replace("care:reminder.", "").replace("care:", "")).collect())
+        sorted(ids.into_iter().map(|id| id.replace("care~reminder.", "").replace("care~", "")).collect())
     }
 
     /// Returns all ids published on the way.
@@ -106,11 +107,11 @@ async fn published(world: &World) -> Vec<String> {
 }
 
 async fn last_sequence(world: &World) -> u64 {
-    world.context.get_stream("JOBS").await.unwrap().cached_info().state.last_sequence
+    world.context.get_stream("WORK").await.unwrap().cached_info().state.last_sequence
 }
 
 async fn published_after(world: &World, last: u64) -> Vec<String> {
-    let mut stream = world.context.get_stream("JOBS").await.unwrap();
+    let mut stream = world.context.get_stream("WORK").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
     let mut ids = Vec::new();
     for sequence in state.first_sequence.max(last + 1)..=state.last_sequence {
@@ -151,8 +152,8 @@ async fn doses_by_times_weekdays_dates_and_leads() {
         doses.iter().flat_map(|dose| [45, 0].map(|lead| format!("medication:metformin:{dose}:{lead}"))).collect();
     assert_eq!(ids, expected);
     assert_eq!(town.world.count("SELECT count(*) FROM care_reminders").await, 0);
-    let body = town.world.context.get_stream("JOBS").await.unwrap().get_raw_message(1).await.unwrap();
-    assert_eq!(body.subject.as_str(), "jobs.reminder.medication");
+    let body = town.world.context.get_stream("WORK").await.unwrap().get_raw_message(1).await.unwrap();
+    assert_eq!(body.subject.as_str(), "work.reminder.medication");
 }
 
 #[tokio::test]
@@ -340,7 +341,7 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
         supply(left).await;
         town.clock.advance(TimeDelta::minutes(1));
         town.plan().await;
-        let id = format!("care:alert.refill:metformin:{}", town.clock.now().format("%Y-%m-%dT%H:%M:%SZ"));
+        let id = format!("care~alert.refill:metformin:{}", town.clock.now().format("%Y-%m-%dT%H:%M:%SZ"));
         assert_eq!(town.scheduler.care_pass(10).await.unwrap().published, 1);
         assert_eq!(world.ended(&id).await, ("done".into(), None));
         // The notification may still be under way.
@@ -351,7 +352,7 @@ async fn a_shortage_is_told_of_once_and_the_next_one_again() {
     assert_eq!(world.push.counts().accepted, 12);
 
     // Nobody got the last alert, so another day's job takes over.
-    town.sql("UPDATE job_runs SET state = 'dead' WHERE job_id LIKE '%10:01:00Z:notification'").await;
+    town.sql("UPDATE job_runs SET state = 'dead' WHERE job_id LIKE '%10:01:00Z~notification'").await;
     assert_eq!(town.arrive("2026-03-06T23:00:00Z").await, NOTHING);
     town.clock.advance(TimeDelta::hours(2));
     town.plan().await;
@@ -415,7 +416,7 @@ async fn what_cannot_be_published_stays_planned() {
     let town = Town::at("2026-03-02T08:00:00Z").await;
     town.doses("metformin", "08:10", "").await;
     assert_eq!(town.plan().await, (1, 0));
-    town.world.context.delete_stream("JOBS").await.unwrap();
+    town.world.context.delete_stream("WORK").await.unwrap();
     town.clock.advance(TimeDelta::minutes(20));
     for late in 10..13 {
         let pass = town.scheduler.care_pass(10).await.unwrap();
@@ -436,9 +437,10 @@ async fn a_full_queue_holds_up_no_other_kind() {
     town.sql("UPDATE medications SET current_supply = 1, refill_at = 2").await;
     town.doses("metformin", "08:05,08:06,08:07,08:08", "").await;
     town.appointment("a", "2026-03-02T09:10:00Z", "60").await;
-    let mut jobs = town.world.context.get_stream("JOBS").await.unwrap();
-    let mut config = jobs.info().await.unwrap().config.clone();
-    let most = std::mem::replace(&mut config.max_messages_per_subject, 1);
+    let mut work = town.world.context.get_stream("WORK").await.unwrap();
+    let roomy = work.info().await.unwrap().config.clone();
+    let mut config = roomy.clone();
+    (config.discard, config.discard_new_per_subject, config.max_messages_per_subject) = (DiscardPolicy::New, true, 1);
     town.world.context.update_stream(&config).await.unwrap();
     town.plan().await;
     town.clock.advance(TimeDelta::minutes(10));
@@ -446,7 +448,6 @@ async fn a_full_queue_holds_up_no_other_kind() {
     assert_eq!((pass.moved, pass.stuck, pass.published), (3, 1, 3), "one of each kind");
     let pass = town.scheduler.care_pass(2).await.unwrap();
     assert_eq!((pass.moved, pass.stuck, pass.published), (0, 2, 0));
-    config.max_messages_per_subject = most;
-    town.world.context.update_stream(&config).await.unwrap();
+    town.world.context.update_stream(&roomy).await.unwrap();
     assert_eq!(town.publish().await.len(), 3);
 }

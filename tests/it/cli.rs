@@ -111,7 +111,7 @@ async fn publish_many_and_name_the_lines_that_are_refused() {
 #[tokio::test]
 async fn streams_apply_then_check_then_edit() {
     let world = World::new().await;
-    for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "ADVISORIES", "DEAD_LETTERS"] {
+    for stream in ["JOBS", "WORK", "DELIVERIES", "HOLD", "SCHEDULED", "ADVISORIES", "DEAD_LETTERS"] {
         world.context.delete_stream(stream).await.unwrap();
     }
     let (well, said, _) = carebell(&world, &["streams", "check"], &[]).await;

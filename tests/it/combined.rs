@@ -24,7 +24,11 @@ use crate::{
 
 /// Number of messages ever stored in JOBS.
 async fn messages(world: &World) -> u64 {
-    world.context.get_stream("JOBS").await.unwrap().info().await.unwrap().state.last_sequence
+    let mut stored = 0;
+    for stream in ["JOBS", "WORK"] {
+        stored += world.context.get_stream(stream).await.unwrap().info().await.unwrap().state.last_sequence;
+    }
+    stored
 }
 
 async fn sequence(world: &World, job_id: &str) -> i64 {
@@ -58,7 +62,7 @@ async fn a_reminder_that_goes_well_has_no_message_for_its_notification() {
         assert_eq!((runs[kind].state.as_str(), runs[kind].attempts), ("done", 0), "{kind}");
     }
     assert_eq!(sequence(&world, "dose").await, 1);
-    assert_eq!(sequence(&world, "dose:notification").await, NO_MESSAGE);
+    assert_eq!(sequence(&world, "dose~notification").await, NO_MESSAGE);
     assert_eq!(world.count("SELECT count(*) FROM reminder_marks WHERE job_id = 'dose'").await, 1);
     worker.stop().await;
 }
@@ -70,7 +74,7 @@ async fn a_notification_whose_queue_has_a_rate_has_a_message() {
     world.remind("dose").await;
     world.everyone_has_it_once("dose").await;
     assert_eq!(messages(&world).await, 2);
-    assert_eq!(sequence(&world, "dose:notification").await, 2);
+    assert_eq!(sequence(&world, "dose~notification").await, 1);
     world.queues_are_empty().await;
     world.all_is_published().await;
     worker.stop().await;
@@ -111,13 +115,13 @@ async fn a_notification_whose_queue_pauses_has_a_message_and_waits() {
     world
         .eventually("its notification has a message", async || (world.count(&published).await == 1).then_some(()))
         .await;
-    assert!(peek(&world.context, "JOBS", "jobs.notification.critical").await >= 1);
+    assert!(peek(&world.context, "WORK", "work.notification.critical").await >= 1);
     assert!(!world.runs(&last).await.contains_key("notification"), "it waits");
 
     world.push.behave_always("ana", None);
     let ledger = world.ledger(&last).await;
     assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
-    assert!(sequence(&world, &format!("{last}:notification")).await > 0);
+    assert!(sequence(&world, &format!("{last}~notification")).await > 0);
     world.queues_are_empty().await;
     assert_eq!(worker.terminate().await.code(), Some(0));
     assert_eq!(world.push.counts().requests, SLOW + 4 * usize::try_from(doses).unwrap());
@@ -203,9 +207,9 @@ async fn a_notification_that_is_done_already_is_not_written_again() {
     let everyone = FAMILY.map(|user| json!({ "userId": user }));
     let body = json!({ "recipients": everyone, "title": "By hand" });
     let headers =
-        [("Carebell-Job-Id", "dose:notification"), ("Carebell-Root-Id", "dose"), ("Content-Type", "application/json")];
-    world.publish("jobs.notification.critical", &headers, body.to_string()).await;
-    assert_eq!(world.ended("dose:notification").await.0, "done");
+        [("Carebell-Job-Id", "dose~notification"), ("Carebell-Root-Id", "dose"), ("Content-Type", "application/json")];
+    world.publish("work.notification.critical", &headers, body.to_string()).await;
+    assert_eq!(world.ended("dose~notification").await.0, "done");
     world.push.wait_for(4, crate::support::LIMIT).await.unwrap();
     world.queues_are_empty().await;
     world.all_is_published().await;
@@ -217,7 +221,7 @@ async fn a_notification_that_is_done_already_is_not_written_again() {
     let after = record(&world).await;
     assert!(before.iter().all(|row| after.contains(row)), "{after:#?}");
     assert_eq!(after.len(), before.len() + 2, "{after:#?}");
-    assert_eq!(sequence(&world, "dose:notification").await, 1);
+    assert_eq!(sequence(&world, "dose~notification").await, 1);
     assert_eq!(world.push.counts().requests, 4);
     assert_eq!(messages(&world).await, 2);
     worker.stop().await;
@@ -228,7 +232,7 @@ fn notification(root: &str, sequence: i64) -> Commit {
     let id = format!("push-{root}");
     let mut commit = planned(&id);
     commit.meta =
-        Meta { root_id: root.into(), kind: Notification::KIND, ..meta(&format!("{root}:notification"), sequence, 1) };
+        Meta { root_id: root.into(), kind: Notification::KIND, ..meta(&format!("{root}~notification"), sequence, 1) };
     commit.direct = Some(DirectClaims { worker: "one".into(), ids: [id].into() });
     commit
 }
@@ -268,18 +272,18 @@ async fn both_are_written_once_however_often_they_are_put() {
     let answers = store.commit(&[both("a", 7)]).await.unwrap();
     assert_eq!(answers, [answer(Committed::Fresh, true, &["push-a"])]);
     assert_eq!(state(&store, "a").await, Some(("done".into(), 7)));
-    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), NO_MESSAGE)));
-    let record = store.look_up_runs(&["a", "a:notification"].map(|id| RunAsk { job_id: id.into() })).await.unwrap();
+    assert_eq!(state(&store, "a~notification").await, Some(("done".into(), NO_MESSAGE)));
+    let record = store.look_up_runs(&["a", "a~notification"].map(|id| RunAsk { job_id: id.into() })).await.unwrap();
     let pending: Vec<bool> = record.into_iter().map(|record| record.unwrap().children_pending).collect();
     assert_eq!(pending, [false, true], "only the notification has children to publish");
-    assert_eq!(store.pending_combined_run("a").await.unwrap().as_deref(), Some("a:notification"));
+    assert_eq!(store.pending_combined_run("a").await.unwrap().as_deref(), Some("a~notification"));
     for again in [both("a", 7), both("a", 9)] {
         assert_eq!(store.commit(&[again]).await.unwrap(), [nothing_new()]);
     }
     let in_one_group = store.commit(&[both("a", 7), both("b", 8), both("b", 8)]).await.unwrap();
     assert_eq!(in_one_group, [nothing_new(), answer(Committed::Fresh, true, &["push-b"]), nothing_new()]);
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (2, 2));
-    store.children_published(&["a:notification".into()]).await.unwrap();
+    store.children_published(&["a~notification".into()]).await.unwrap();
     assert_eq!(store.pending_combined_run("a").await.unwrap(), None);
 }
 
@@ -289,7 +293,7 @@ async fn a_group_may_have_a_notification_twice_with_its_reminder_and_by_itself()
     let by_itself = notification("a", 8);
     let answers = store.commit(&[by_itself, both("a", 7)]).await.unwrap();
     assert_eq!(answers, [nothing_new(), answer(Committed::Fresh, true, &["push-a"])], "in the order of their ids");
-    assert_eq!(state(&store, "a:notification").await, Some(("done".into(), NO_MESSAGE)));
+    assert_eq!(state(&store, "a~notification").await, Some(("done".into(), NO_MESSAGE)));
 
     // The same if its own comes first, with an id below the reminder's.
     let mut reminder = both("b", 7);
@@ -316,7 +320,7 @@ async fn where_the_mark_is_anothers_neither_has_an_effect() {
     assert_eq!(store.commit(&[of_dose(both("d", 1), now)]).await.unwrap(), [taken()]);
     for root in ["b", "c", "d"] {
         assert_eq!(state(&store, root).await.unwrap().0, "skipped");
-        assert_eq!(state(&store, &format!("{root}:notification")).await, None);
+        assert_eq!(state(&store, &format!("{root}~notification")).await, None);
     }
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (1, 1));
 }
@@ -330,13 +334,13 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
         let push = format!("push-{root}");
         let answers = store.commit(&[both(root, 7)]).await.unwrap();
         assert_eq!(answers, [answer(Committed::Fresh, true, &[&push])], "{root}");
-        assert_eq!(state(&store, &format!("{root}:notification")).await, Some(("done".into(), NO_MESSAGE)));
+        assert_eq!(state(&store, &format!("{root}~notification")).await, Some(("done".into(), NO_MESSAGE)));
         // Its own message is delivered again, with nothing left to do.
         assert_eq!(store.commit(&[notification(root, 3)]).await.unwrap(), [nothing_new()]);
     }
     store.commit(&[notification("done", 3)]).await.unwrap();
     assert_eq!(store.commit(&[both("done", 7)]).await.unwrap(), [answer(Committed::Fresh, false, &[])]);
-    assert_eq!(state(&store, "done:notification").await, Some(("done".into(), 3)));
+    assert_eq!(state(&store, "done~notification").await, Some(("done".into(), 3)));
     assert_eq!(store.pending_combined_run("done").await.unwrap(), None, "the worker with its message sees to it");
 }
 

@@ -25,7 +25,7 @@ async fn die_at(step: &str) -> Vec<World> {
     for (world, is_together) in both_ways().await.into_iter().zip([true, false]) {
         let world = finish_after_death_at(step, world).await;
         // A redelivered reminder's notification has a message.
-        let without_message = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND stream_seq = 0";
+        let without_message = "SELECT count(*) FROM job_runs WHERE job_id = 'dose~notification' AND stream_seq = 0";
         assert_eq!(world.count(without_message).await == 1, is_together && step != "worked", "{step}");
         worlds.push(world);
     }

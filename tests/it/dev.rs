@@ -69,7 +69,7 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
     for (depth, name, least) in [
         (0, "send jobs.reminder.medication ", 1),
         (2, "process jobs.reminder.medication ", 1),
-        (4, "process jobs.notification.critical ", 1),
+        (4, "process work.notification.critical ", 1),
         (6, "process deliver.web_push.critical ", 4),
         (8, "process deliver.email.critical ", 1),
         (8, "POST ", 4),

@@ -69,7 +69,7 @@ async fn what_takes_long_gets_a_message_and_is_not_sent_twice() {
     world.everyone_has_it_once("first").await;
     world.push.behave("ana", Behaviour::Slow(Duration::from_secs(8)));
     world.remind("dose").await;
-    let noted = "SELECT count(*) FROM job_runs WHERE job_id = 'dose:notification' AND NOT children_pending";
+    let noted = "SELECT count(*) FROM job_runs WHERE job_id = 'dose~notification' AND NOT children_pending";
     world.eventually("the notification is done", async || (world.count(noted).await == 1).then_some(())).await;
     assert_eq!(world.delivery_to("dose", "ana").await.state, "sending", "the slow push continues");
     let ledger = world.ledger("dose").await;

@@ -164,7 +164,7 @@ async fn a_reminder_goes_to_those_who_exist_as_each_of_them_wants_it() {
     let body = crate::support::reminder("aspirin", utc_now());
     world.publish_json("jobs.reminder.medication", "nobodys", &body).await;
     assert_eq!(world.ended("nobodys").await.0, "done");
-    assert_eq!(world.ended("nobodys:notification").await, ("skipped".into(), Some("no_recipients".into())));
+    assert_eq!(world.ended("nobodys~notification").await, ("skipped".into(), Some("no_recipients".into())));
     world.queues_are_empty().await;
     assert_eq!(world.push.counts().requests, 4);
     worker.stop().await;

@@ -26,7 +26,7 @@ async fn the_way_of_a_reminder_by_any_of_its_ids() {
     assert_eq!(lines[0], "job dose-1");
     assert!(lines[1].starts_with("  reminder.medication dose-1: done at 20"), "{words}");
     assert!(lines[1].ends_with("Z after 0 failures; planned 1 notification"), "{words}");
-    assert!(lines[2].starts_with("  notification dose-1:notification: done at 20"), "{words}");
+    assert!(lines[2].starts_with("  notification dose-1~notification: done at 20"), "{words}");
     assert!(lines[2].ends_with("; wrote 4 inbox rows, planned 4 deliveries"), "{words}");
     assert_eq!(lines[3], "inbox");
     assert!(lines[4].starts_with("  ana: unread, written at 20"), "{words}");
@@ -41,7 +41,7 @@ async fn the_way_of_a_reminder_by_any_of_its_ids() {
     assert_eq!(lines.len(), 13);
 
     let delivery = world.delivery_to("dose-1", "ana").await.id;
-    for id in ["dose-1:notification", &delivery] {
+    for id in ["dose-1~notification", &delivery] {
         let (well, same, _) = carebell(&world, &["jobs", "show", id], &[]).await;
         assert!(well);
         assert_eq!(same, words, "by {id}");
@@ -95,11 +95,11 @@ async fn what_went_wrong_and_what_is_still_to_come() {
         .await;
     world
         .sql(
-            "INSERT INTO job_children VALUES ('stuck', 'stuck:notification', 'stuck', 'jobs.notification.critical', '', now())",
+            "INSERT INTO job_children VALUES ('stuck', 'stuck~notification', 'stuck', 'jobs.notification.critical', '', now())",
         )
         .await;
-    let (well, words, _) = carebell(&world, &["jobs", "show", "stuck:notification"], &[]).await;
-    assert!(well && words.contains("stuck:notification: planned, not known to be published"), "{words}");
+    let (well, words, _) = carebell(&world, &["jobs", "show", "stuck~notification"], &[]).await;
+    assert!(well && words.contains("stuck~notification: planned, not known to be published"), "{words}");
     assert!(words.contains("planned 1 notification"), "{words}");
     world.sql("DELETE FROM job_children").await;
     let (_, words, _) = carebell(&world, &["jobs", "show", "stuck"], &[]).await;

@@ -78,7 +78,7 @@ async fn bulk_does_not_starve_while_critical_has_a_backlog() {
 async fn notifications_wait_in_their_lane_while_deliveries_are_behind() {
     const FIRST: usize = 20;
     // The pull that is open at the pause lets at most one more through.
-    let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=1";
+    let bulk = "notification_bulk.pause_above=3,notification_bulk.concurrency=4";
     let overrides = "*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s,deliver_web_push_normal.concurrency=1";
     let world = World::with_overrides(&format!("{overrides},{bulk}")).await;
     // Slow enough to stay behind throughout the test.

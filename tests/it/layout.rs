@@ -55,7 +55,7 @@ const FORBIDDEN: &[(&[&str], &str, &str)] = &[
 /// Who may name a library: a part, or a folder of one.
 const MAY_NAME: &[(&str, &[&str])] = &[
     ("sqlx", &["store"]),
-    ("async_nats", &["pipeline", "effects", "dead_letter", "streams", "dev", "nats", "worker"]),
+    ("async_nats", &["pipeline", "effects", "dead_letter", "intake", "streams", "dev", "nats", "worker"]),
     ("opentelemetry", &["telemetry"]),
     ("opentelemetry_otlp", &["telemetry"]),
     ("opentelemetry_proto", &["dev"]),
@@ -70,7 +70,19 @@ const MAY_NAME: &[(&str, &[&str])] = &[
 /// All of this program that a part may name, where the list is short.
 const MAY_IMPORT: &[(&str, &[&str])] = &[(
     "scheduler",
-    &["checkpoint", "clock", "effects::submit", "health", "kind", "schedule", "scheduler", "store", "text", "wire"],
+    &[
+        "checkpoint",
+        "clock",
+        "effects::submit",
+        "health",
+        "kind",
+        "meta",
+        "schedule",
+        "scheduler",
+        "store",
+        "text",
+        "wire",
+    ],
 )];
 
 /// A source file: its part (`pipeline` for `src/pipeline.rs` and all below `src/pipeline/`) and its lines of code.
@@ -263,17 +275,15 @@ fn kinds_consumers_and_tests_are_the_same_set() {
     let expected: BTreeSet<String> = registry
         .kinds()
         .iter()
-        .flat_map(|kind| {
-            let stream = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-            kind.queues().into_iter().map(move |queue| format!("{stream}.{}.json", queue.durable()))
-        })
+        .flat_map(Kind::queues)
+        .flat_map(|queue| streams_of(queue.kind).iter().map(move |stream| format!("{stream}.{}.json", queue.durable())))
         .collect();
     let consumers: BTreeSet<String> = fs::read_dir(Path::new(ROOT).join("streams"))
         .unwrap()
         .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
         .filter(|name| name.matches('.').count() == 2 && !name.starts_with("ADVISORIES."))
         .collect();
-    assert_eq!(consumers, expected, "streams/ has one consumer file for each queue");
+    assert_eq!(consumers, expected, "streams/ has a consumer file for each queue and stream");
 
     let main = fs::read_to_string(Path::new(ROOT).join("tests/it/main.rs")).unwrap();
     let jobs: BTreeSet<String> = fs::read_dir(Path::new(ROOT).join("src/jobs"))
@@ -303,47 +313,64 @@ fn kinds_consumers_and_tests_are_the_same_set() {
     }
 }
 
+/// The streams that hold jobs of a kind.
+fn streams_of(kind: Kind) -> &'static [&'static str] {
+    match kind.stage {
+        Stage::Delivery => &["DELIVERIES"],
+        Stage::Maintenance => &["WORK"],
+        Stage::Reminder | Stage::Notification => &["JOBS", "WORK"],
+    }
+}
+
+fn consumer_file(stream: &str, durable: &str) -> serde_json::Value {
+    let path = Path::new(ROOT).join(format!("streams/{stream}.{durable}.json"));
+    serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap()
+}
+
 #[test]
 fn each_consumer_filters_the_subject_of_its_queue() {
     for kind in jobs::registry().kinds() {
         for queue in kind.queues() {
-            let stream = if kind.stage == Stage::Delivery { "DELIVERIES" } else { "JOBS" };
-            let path = Path::new(ROOT).join(format!("streams/{stream}.{}.json", queue.durable()));
-            let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
-            let subject = kind.subject(queue.lane.unwrap_or(carebell::kind::Lane::Critical));
-            assert_eq!(json["filter_subject"], subject);
-            let metadata = &json["metadata"];
+            let files: Vec<serde_json::Value> = streams_of(*kind)
+                .iter()
+                .map(|stream| {
+                    let mut json = consumer_file(stream, &queue.durable());
+                    let subject = if *stream == "JOBS" { queue.intake_subject() } else { queue.subject() };
+                    assert_eq!(json["filter_subject"].take(), subject);
+                    json
+                })
+                .collect();
+            assert!(files.iter().all(|file| *file == files[0]), "{}: one policy in all streams", queue.durable());
+            let metadata = &files[0]["metadata"];
             let most = metadata.get("carebell.max_attempts").unwrap_or(&metadata["carebell.attempts"]);
             let attempts: i64 = most.as_str().unwrap().parse().unwrap();
-            assert_eq!(json["max_deliver"], attempts + 10, "{}: the net under the recorded attempts", queue.durable());
+            let deliveries = &files[0]["max_deliver"];
+            assert_eq!(*deliveries, attempts + 10, "{}: the net under the recorded attempts", queue.durable());
         }
     }
 }
 
-/// A kind that is not sourced would wait forever once delayed or parked.
+/// A kind that is not sourced would wait forever once delayed.
 #[test]
-fn each_queue_of_jobs_gets_back_what_was_delayed_or_parked() {
+fn each_queue_of_jobs_gets_what_was_delayed() {
     let text = fs::read_to_string(Path::new(ROOT).join("streams/JOBS.json")).unwrap();
     let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    for (stream, prefix) in [("SCHEDULED", "due."), ("HOLD", "resume.jobs.")] {
-        let sources = json["sources"].as_array().unwrap().iter().filter(|source| source["name"] == stream);
-        let subjects: Vec<&str> = sources
-            .map(|source| {
-                let transforms = source["subject_transforms"].as_array().unwrap();
-                assert_eq!(transforms.len(), 1, "one that is full would hold up the others of its source");
-                transforms[0]["src"].as_str().unwrap()
-            })
-            .collect();
-        let wanted = |kind: &&Kind| kind.stage != Stage::Delivery && (stream == "HOLD" || kind.can_be_delayed());
-        for kind in jobs::registry().kinds().iter().filter(wanted) {
-            for queue in kind.queues() {
-                let subject = kind.subject(queue.lane.unwrap_or(carebell::kind::Lane::Critical));
-                let subject = subject.replacen("jobs.", prefix, 1);
-                let family = format!("{}.*", subject.rsplit_once('.').unwrap().0);
-                let found = subjects.iter().filter(|known| **known == subject || **known == family);
-                assert_eq!(found.count(), 1, "JOBS sources {subject} of {stream}");
-            }
-        }
+    let subjects: Vec<&str> = json["sources"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|source| {
+            assert_eq!(source["name"], "SCHEDULED", "what Carebell publishes is not in a stream of applications");
+            let transforms = source["subject_transforms"].as_array().unwrap();
+            assert_eq!(transforms.len(), 1, "one that is full would hold up the others of its source");
+            transforms[0]["src"].as_str().unwrap()
+        })
+        .collect();
+    for queue in jobs::registry().kinds().iter().filter(|kind| kind.is_published()).flat_map(Kind::queues) {
+        let subject = queue.intake_subject().replacen("jobs.", "due.", 1);
+        let family = format!("{}.*", subject.rsplit_once('.').unwrap().0);
+        let found = subjects.iter().filter(|known| **known == subject || **known == family);
+        assert_eq!(found.count(), 1, "JOBS sources {subject}");
     }
 }
 

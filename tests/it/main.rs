@@ -70,6 +70,7 @@ mod secure;
 mod shutdown;
 mod states;
 mod storm;
+mod strangers;
 mod streams;
 mod sweep;
 mod templates;

@@ -12,7 +12,7 @@ use crate::{
     support::{Custom, Process, Worker, World, decode, utc_now},
 };
 
-const PRUNE: &str = "jobs.maintenance.prune";
+const PRUNE: &str = "work.maintenance.prune";
 
 /// Publishes a job that outlives every clock advance.
 async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u64 {
@@ -27,7 +27,7 @@ async fn publish(world: &World, subject: &str, job_id: &str, body: &Value) -> u6
 /// `days` counts from creation and from the last write.
 async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, days: [f64; 2], more: &str) {
     let [root, job] = ids;
-    let kind = if job.ends_with(":notification") { "notification" } else { "reminder.medication" };
+    let kind = if job.ends_with("~notification") { "notification" } else { "reminder.medication" };
     let [created, updated] = days;
     world
         .sql(&format!(
@@ -124,7 +124,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     }
     for (root, state) in [("pair", "done"), ("half", "open"), ("short", "expired")] {
         run(&world, now, [root, root], "done", [100.0, 100.0], "").await;
-        run(&world, now, [root, &format!("{root}:notification")], state, [100.0, 100.0], "").await;
+        run(&world, now, [root, &format!("{root}~notification")], state, [100.0, 100.0], "").await;
     }
     world.sql("INSERT INTO refill_shortages VALUES ('metformin', 10, 'short', now())").await;
     for (record, instant, created) in [("old", 91, 91), ("young", 89, 89), ("old-dose-told-lately", 91, 10)] {
@@ -159,9 +159,9 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
         "under-way",
         "sent-late",
         "half",
-        "half:notification",
+        "half~notification",
         "short",
-        "short:notification",
+        "short~notification",
         "prune",
     ];
     assert_eq!(ids(&world, "SELECT job_id FROM job_runs").await, set(&kept_ways));
@@ -223,11 +223,11 @@ async fn seed(world: &World, ways: u32) {
     for statement in [
         "INSERT INTO job_runs (job_id, root_id, kind, stream, stream_seq, state, created_at, updated_at) \
          SELECT 'w' || n || suffix, 'w' || n, kind, 'JOBS', n, 'done', AT, AT FROM WAYS, \
-                (VALUES ('', 'reminder.medication'), (':notification', 'notification')) AS k(suffix, kind)",
+                (VALUES ('', 'reminder.medication'), ('~notification', 'notification')) AS k(suffix, kind)",
         "INSERT INTO contents (job_id, type, title, body, data, created_at) \
          SELECT 'w' || n, 'GENERAL', 'x', '', '{}', AT FROM WAYS",
         "INSERT INTO deliveries (id, job_id, run_id, user_id, channel, address, lane, state, not_after, created_at, updated_at) \
-         SELECT 'd' || n, 'w' || n, 'w' || n || ':notification', 'ana', 'web_push', 'ana', 'normal', 'sent', AT, AT, AT FROM WAYS",
+         SELECT 'd' || n, 'w' || n, 'w' || n || '~notification', 'ana', 'web_push', 'ana', 'normal', 'sent', AT, AT, AT FROM WAYS",
         "INSERT INTO reminder_marks SELECT 'reminder.medication', 'm', AT, 0, 'w' || n, AT FROM WAYS",
         "ANALYZE",
     ] {
@@ -418,5 +418,5 @@ async fn what_cannot_be_is_refused() {
         );
     }
     let (well, said, error) = carebell(&world, &["publish", "maintenance.prune", "--json", "{}"], &[]).await;
-    assert!(well && said.contains("to jobs.maintenance.prune"), "{said}{error}");
+    assert!(well && said.contains("to work.maintenance.prune"), "{said}{error}");
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::{Process, World, decode};
 
-const CLEAN: &str = "jobs.maintenance.subscriptions";
+const CLEAN: &str = "work.maintenance.subscriptions";
 
 async fn subscriptions(world: &World, user: &str, count: u32, days: f64) {
     world

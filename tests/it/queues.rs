@@ -21,6 +21,7 @@ async fn each_queue_is_shown_with_its_policy_and_what_waits_in_it() {
     let medication = queue("reminder_medication");
     let expected = [
         ("stream", json!("JOBS")),
+        ("streams", json!(["JOBS", "WORK"])),
         ("subject", json!("jobs.reminder.medication")),
         ("waiting", json!(1)),
         ("in_flight", json!(0)),

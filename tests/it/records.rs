@@ -342,7 +342,7 @@ async fn a_shortage_of_which_nobody_was_told_is_the_next_jobs() {
     let one = async |commit| put(&store, &[commit]).await.unwrap().remove(0);
     assert_eq!(one(found("first")).await, Committed::Fresh);
     assert_eq!(one(found("second")).await, Committed::MarkTaken, "its notification is on its way");
-    let mut late = commit(meta("first:notification", 5, 1), Plan::default());
+    let mut late = commit(meta("first~notification", 5, 1), Plan::default());
     late.state = RunState::Expired;
     assert_eq!(one(late).await, Committed::Fresh);
     assert_eq!(one(found("third")).await, Committed::Fresh, "the first's came too late");

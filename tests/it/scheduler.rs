@@ -50,7 +50,7 @@ async fn save(world: &World, name: &str, expression: &str, start: DateTime<Utc>,
 }
 
 async fn published(world: &World) -> Vec<String> {
-    let mut stream = world.context.get_stream("JOBS").await.unwrap();
+    let mut stream = world.context.get_stream("WORK").await.unwrap();
     let state = stream.info().await.unwrap().state.clone();
     let mut ids = Vec::new();
     for sequence in state.first_sequence..=state.last_sequence {
@@ -111,7 +111,7 @@ async fn a_stop_between_publishing_and_moving_on_has_no_second_effect() {
         assert_eq!(doomed.ended().await.code(), Some(134), "at {step}:\n{}", doomed.output());
         assert_eq!(world.count("SELECT count(*) FROM schedules WHERE fired = 0").await, 1, "it is still due");
         let worker = Worker::start(&world);
-        let id = format!("schedule:tea:{}", due.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
+        let id = format!("schedule~tea:{}", due.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true));
         assert_eq!(world.ended(&id).await.0, "done");
         world.queues_are_empty().await;
         let moved = world.eventually("it has moved on", async || {
@@ -146,11 +146,11 @@ async fn what_was_missed_is_decided_by_the_rule_and_on_record() {
     assert_eq!(
         ids,
         [
-            "schedule:all:2026-11-01T09:00:00Z",
-            "schedule:all:2026-11-01T10:00:00Z",
-            "schedule:all:2026-11-01T11:00:00Z",
-            "schedule:all:2026-11-01T12:00:00Z",
-            "schedule:latest:2026-11-01T12:00:00Z",
+            "schedule~all:2026-11-01T09:00:00Z",
+            "schedule~all:2026-11-01T10:00:00Z",
+            "schedule~all:2026-11-01T11:00:00Z",
+            "schedule~all:2026-11-01T12:00:00Z",
+            "schedule~latest:2026-11-01T12:00:00Z",
         ]
     );
     for (name, fired, missed, note) in [
@@ -276,7 +276,7 @@ async fn five_running_schedulers_fire_each_second_once_and_see_changes_at_once()
     let (_, table, _) = carebell(&world, &["schedules", "list"], &[]).await;
     assert!(table.contains("paused"), "{table}");
     let (well, said, _) = carebell(&world, &["schedules", "run-now", "tea"], &[]).await;
-    assert!(well && said.contains("published job schedule:tea:now:"), "{said}");
+    assert!(well && said.contains("published job schedule~tea:now:"), "{said}");
     assert_eq!(world.store.schedule("tea").await.unwrap().unwrap().fired, rested, "it rests");
     carebell(&world, &["schedules", "resume", "tea"], &[]).await;
     fired(rested + 1).await;
@@ -377,7 +377,7 @@ async fn a_hundred_thousand_due_in_one_second() {
     let took = since.elapsed();
     let (peak, health) = (worker.peak_memory_kb(), worker.get("/health").await.1);
     println!("{COUNT} due in one second: published after {took:?} (debug build), peak {peak} kB; {health}");
-    let mut stream = world.context.get_stream("JOBS").await.unwrap();
+    let mut stream = world.context.get_stream("WORK").await.unwrap();
     assert_eq!(stream.info().await.unwrap().state.last_sequence, u64::try_from(COUNT).unwrap());
     assert!(health.contains("\"schedule_lag_ms\":"), "{health}");
     assert_eq!(worker.terminate().await.code(), Some(0));

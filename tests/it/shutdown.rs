@@ -56,7 +56,9 @@ async fn given_back(job: &str, publish: impl AsyncFnOnce(&World)) {
     assert_eq!(worker.terminate().await.code(), Some(0), "{}", worker.output());
     let line = world.delivery_to(job, "ana").await;
     assert_eq!((line.state.as_str(), line.attempts), ("sending", 0), "the outcome is open, and no attempt is burnt");
-    let messages = peek(&world.context, "JOBS", ">").await + peek(&world.context, "DELIVERIES", ">").await;
+    let messages = peek(&world.context, "JOBS", ">").await
+        + peek(&world.context, "WORK", ">").await
+        + peek(&world.context, "DELIVERIES", ">").await;
     assert_eq!(messages, 1, "its next worker sees to it");
 
     // The next worker gets it long before `ack_wait` ends.

@@ -187,10 +187,10 @@ async fn a_reminder_publishes_its_template_and_no_text() {
     world.sql("UPDATE medications SET current_supply = 3").await;
     let first_stage = Custom::start(&world, Registry::default().with::<RefillAlert>());
     world.publish_json("jobs.alert.refill", "refill", &json!({ "medicationId": "metformin", "refillAt": 10 })).await;
-    let stream = world.context.get_stream("JOBS").await.unwrap();
+    let stream = world.context.get_stream("WORK").await.unwrap();
     let message = world
         .eventually("the notification is published", async || {
-            stream.get_last_raw_message_by_subject("jobs.notification.normal").await.ok()
+            stream.get_last_raw_message_by_subject("work.notification.normal").await.ok()
         })
         .await;
     first_stage.stop().await;

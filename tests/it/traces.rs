@@ -97,12 +97,12 @@ async fn one_tree(world: World, has_message: bool) {
     assert_eq!(spans.len(), 10 + messages, "{}", tree(&spans));
     assert!(spans.iter().all(|span| span.trace == TRACE && span.status.0 == "UNSET"), "{spans:#?}");
     let reminder = only(&spans, "process jobs.reminder.medication");
-    let notification = only(&spans, "process jobs.notification.critical");
+    let notification = only(&spans, "process work.notification.critical");
     // Jaeger's graph needs the parent, the conventions want the link.
     assert_eq!((reminder.parent.as_str(), &reminder.links[..]), (PRODUCER, &[PRODUCER.to_owned()][..]));
     assert_eq!(reminder.states, ["congo=t61rcWkgMzE"]);
     let before = if has_message {
-        let sent = only(&spans, "send jobs.notification.critical");
+        let sent = only(&spans, "send work.notification.critical");
         assert_eq!((&sent.parent, &sent.links[..]), (&reminder.id, &[][..]));
         sent
     } else {
@@ -141,12 +141,12 @@ async fn one_tree(world: World, has_message: bool) {
         ("carebell.kind", "notification"),
         ("carebell.outcome", "done"),
         ("carebell.root_id", "dose-1"),
-        ("carebell.sequence", if has_message { "2" } else { "0" }),
-        ("carebell.stream", "JOBS"),
+        ("carebell.sequence", if has_message { "1" } else { "0" }),
+        ("carebell.stream", "WORK"),
         ("messaging.consumer.group.name", "notification_critical"),
-        ("messaging.destination.name", "jobs.notification.critical"),
+        ("messaging.destination.name", "work.notification.critical"),
         ("messaging.message.body.size", &notification.attributes["messaging.message.body.size"]),
-        ("messaging.message.id", "dose-1:notification"),
+        ("messaging.message.id", "dose-1~notification"),
         ("messaging.operation.name", "process"),
         ("messaging.operation.type", "process"),
         ("messaging.system", "nats"),
@@ -242,7 +242,7 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     assert!(worker.terminate().await.success());
 
     let all = |spans: &[Span]| {
-        let names = ["POST", "process jobs.maintenance.subscriptions", "send jobs.notification.normal"];
+        let names = ["POST", "process work.maintenance.subscriptions", "send jobs.notification.normal"];
         names.iter().all(|name| !named(spans, name).is_empty())
     };
     let spans = collector.spans_once("both", all).await;
@@ -251,8 +251,8 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     let run = only(&spans, "process jobs.notification.normal");
     assert_eq!((sent.parent.as_str(), &run.parent, &run.trace), ("", &sent.id, &sent.trace));
     assert_eq!(only(&spans, "POST").trace, sent.trace);
-    let scheduled = only(&spans, "send jobs.maintenance.subscriptions");
-    let run = only(&spans, "process jobs.maintenance.subscriptions");
+    let scheduled = only(&spans, "send work.maintenance.subscriptions");
+    let run = only(&spans, "process work.maintenance.subscriptions");
     assert_eq!((scheduled.parent.as_str(), scheduled.kind.as_str()), ("", "PRODUCER"), "it begins the trace");
     assert_eq!((&run.parent, &run.trace), (&scheduled.id, &scheduled.trace));
     assert_ne!(scheduled.trace, sent.trace);
@@ -281,15 +281,15 @@ async fn a_job_without_a_trace_begins_one_and_keeps_it() {
     assert!(heir.terminate().await.success());
 
     let enough =
-        |spans: &[Span]| of_kind(spans, "CLIENT") >= 4 && named(spans, "process jobs.notification.normal").len() >= 2;
+        |spans: &[Span]| of_kind(spans, "CLIENT") >= 4 && named(spans, "process work.notification.normal").len() == 1;
     let spans = collector.spans_once("four pushes and two deaths", enough).await;
     let again = only(&spans, "process jobs.reminder.medication");
     assert!(again.parent.is_empty() && again.links.is_empty(), "{again:?}");
     let sent = only(&spans, "send deliver.web_push.critical");
     assert_eq!(sent.trace, again.trace, "the run of the worker that died was of the same trace");
-    let deaths = named(&spans, "process jobs.notification.normal");
-    let redriven = only(&spans, "send jobs.notification.normal");
-    let [first, second] = if deaths[0].parent.is_empty() { [deaths[0], deaths[1]] } else { [deaths[1], deaths[0]] };
+    let first = only(&spans, "process jobs.notification.normal");
+    let redriven = only(&spans, "send work.notification.normal");
+    let second = only(&spans, "process work.notification.normal");
     assert_eq!((&redriven.parent, &second.parent), (&first.id, &redriven.id), "{}", tree(&spans));
     assert!(first.trace == second.trace && first.trace != again.trace);
 }

@@ -184,7 +184,7 @@ async fn doses_appointments_and_shortages_are_found_through_views() {
     world.sql(&format!("INSERT INTO app.duties VALUES ('{DUTY}', 7, 103, '{range}')")).await;
     world.sql("UPDATE app.drugs SET pills_left = 9").await;
     world.sql("NOTIFY carebell_care").await;
-    let dose = format!("care:reminder.medication:{DRUG}:{}:0", due.format("%Y-%m-%dT%H:%M:%SZ"));
+    let dose = format!("care~reminder.medication:{DRUG}:{}:0", due.format("%Y-%m-%dT%H:%M:%SZ"));
     let (users, ..) = told(&world, &dose).await;
     assert_eq!(users, ["101", "102", "103", "104"]);
     world.push.wait_for(4 + 4 + 1 + 4, LIMIT).await.unwrap();

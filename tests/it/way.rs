@@ -58,7 +58,7 @@ async fn a_protobuf_reminder_reaches_four_inboxes_and_four_browsers() {
     let runs = world.runs("dose-1").await;
     assert_eq!(runs["reminder.medication"].state, "done");
     assert_eq!(runs["notification"].state, "done");
-    assert_eq!(runs["notification"].job_id, "dose-1:notification");
+    assert_eq!(runs["notification"].job_id, "dose-1~notification");
     world.queues_are_empty().await;
     world.all_is_published().await;
     assert!(world.dead_letters().await.is_empty());

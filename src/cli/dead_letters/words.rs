@@ -5,7 +5,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::edit;
-use crate::dead_letter::{Letter, unreadable::RAW_HEADERS};
+use crate::dead_letter::{Letter, dead_header::RAW_HEADERS};
 
 /// In characters.
 const WIDEST_ERROR: usize = 80;

@@ -10,5 +10,5 @@ new AS (
         WHERE s.medication_id = w.record_id
           AND NOT EXISTS (
             SELECT FROM job_runs n
-            WHERE n.job_id = s.job_id || ':notification' AND n.state IN ('expired', 'skipped', 'dead')))
+            WHERE n.job_id = s.job_id || '~notification' AND n.state IN ('expired', 'skipped', 'dead')))
 )

@@ -9,11 +9,7 @@ use opentelemetry_sdk::trace::Span;
 use tokio::task_local;
 
 use super::{begin, context, ids, is_on, names};
-use crate::{
-    kind::{Lane, Queue},
-    meta::StreamPosition,
-    plan::JobOutcome,
-};
+use crate::{intake, kind::Queue, meta::StreamPosition, plan::JobOutcome};
 
 task_local! {
     /// The current request's last status, or 0.
@@ -46,7 +42,7 @@ pub fn process(
     let root = || ids::of_message(&position.stream, position.sequence, position.published);
     let (mut span, trace) = begin("process", &SpanKind::Consumer, parent, Some(&root));
     if let Some(span) = &mut span {
-        let subject = queue.kind.subject(queue.lane.unwrap_or(Lane::Critical));
+        let subject = if intake::is_intake(&position.stream) { queue.intake_subject() } else { queue.subject() };
         span.update_name(format!("process {subject}"));
         span.set_attributes([
             KeyValue::new(names::SYSTEM, "nats"),

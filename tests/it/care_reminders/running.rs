@@ -98,7 +98,7 @@ async fn dose(world: &World, at: DateTime<Utc>) -> DateTime<Utc> {
 }
 
 fn job_of(at: DateTime<Utc>) -> String {
-    format!("care:reminder.medication:metformin:{}:0", at.format("%Y-%m-%dT%H:%M:%SZ"))
+    format!("care~reminder.medication:metformin:{}:0", at.format("%Y-%m-%dT%H:%M:%SZ"))
 }
 
 #[tokio::test]
@@ -168,13 +168,13 @@ async fn ids_of_any_characters() {
         overtaken: false,
     };
     let id = |record: &str| care_job_id(&reminder(CareKind::Medication, record, 60));
-    assert_eq!(id("a:b"), "care:reminder.medication:a:b:2026-03-02T08:00:00.250Z:60");
-    assert_eq!(care_job_id(&reminder(CareKind::Refill, "a", 0)), "care:alert.refill:a:2026-03-02T07:00:00Z");
+    assert_eq!(id("a:b"), "care~reminder.medication:a:b:2026-03-02T08:00:00.250Z:60");
+    assert_eq!(care_job_id(&reminder(CareKind::Refill, "a", 0)), "care~alert.refill:a:2026-03-02T07:00:00Z");
     for odd in ["a b", "ä", "a.>", "'", "a/b", &"x".repeat(100), "\u{1F48A}"] {
         let (hashed, other) = (id(odd), care_job_id(&reminder(CareKind::Medication, odd, 0)));
-        assert!(hashed.starts_with("care:reminder.medication:") && hashed.len() == 68, "{hashed}");
+        assert!(hashed.starts_with("care~reminder.medication:") && hashed.len() == 68, "{hashed}");
         assert_ne!(hashed, other, "the lead counts");
-        assert!(hashed.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-".contains(c)), "{hashed}");
+        assert!(hashed.chars().all(|c| c.is_ascii_alphanumeric() || "_:.-~".contains(c)), "{hashed}");
     }
 
     let world = World::new().await;
@@ -315,7 +315,7 @@ async fn a_hundred_thousand_doses_in_one_second() {
         "{COUNT} doses in one second: the last is published {took} after it (debug build), peak {peak} kB; {health}"
     );
     assert_eq!(worker.terminate().await.code(), Some(0));
-    let jobs = world.context.get_stream("JOBS").await.unwrap().cached_info().state.messages;
+    let jobs = world.context.get_stream("WORK").await.unwrap().cached_info().state.messages;
     assert_eq!(i64::try_from(jobs).unwrap(), COUNT);
     look("all of them published", due + TimeDelta::minutes(3)).await;
 }

@@ -92,7 +92,7 @@ fn a_reminder_is_lost_without_its_notification() {
     assert_eq!(counted(indirect)[0], 1);
     let whole = |history: &mut History| {
         indirect(history);
-        end(history, "n:notification", "done", None);
+        end(history, "n~notification", "done", None);
     };
     assert_eq!(counted(whole), [0, 0, 0]);
 }

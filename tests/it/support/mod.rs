@@ -229,7 +229,7 @@ impl World {
     pub async fn ended(&self, job_id: &str) -> (String, Option<String>) {
         let run = self
             .eventually(&format!("{job_id} has ended"), async || {
-                let root_id = job_id.strip_suffix(":notification").unwrap_or(job_id);
+                let root_id = job_id.strip_suffix("~notification").unwrap_or(job_id);
                 let runs = self.store.runs_of(root_id).await.unwrap();
                 runs.into_iter().find(|run| run.job_id == job_id && run.state != "open")
             })
@@ -251,7 +251,7 @@ impl World {
 
     /// Inbox rows of a root job by user, once its notification has ended.
     pub async fn inbox(&self, root_id: &str) -> Vec<Inboxed> {
-        self.ended(&format!("{root_id}:notification")).await;
+        self.ended(&format!("{root_id}~notification")).await;
         let rows =
             sqlx::query("SELECT user_id, type, title, body, url, data FROM notifications WHERE job_id = $1 ORDER BY 1")
                 .bind(root_id)
@@ -289,7 +289,7 @@ impl World {
         let mut last = None;
         self.eventually("the work queues are empty", async || {
             let mut sequences = Vec::new();
-            for name in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED"] {
+            for name in ["JOBS", "WORK", "DELIVERIES", "HOLD", "SCHEDULED"] {
                 let stream = self.context.get_stream(name).await.ok()?;
                 let state = &stream.cached_info().state;
                 if state.messages > 0 {

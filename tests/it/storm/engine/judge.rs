@@ -104,7 +104,7 @@ impl<'a> Court<'a> {
     fn must_tell(&mut self, id: &'a str, told: &'a Told) {
         let mut went_well = self.ended(id, "done", None);
         if went_well && !told.direct {
-            went_well = self.ended(&format!("{id}:notification"), "done", None);
+            went_well = self.ended(&format!("{id}~notification"), "done", None);
         }
         if went_well {
             self.told.insert(id, told);

@@ -1,0 +1,31 @@
+//! Names of the headers that Carebell reads and writes (`docs/ARCHITECTURE.md`).
+
+/// Job id.
+pub const JOB_ID: &str = "Carebell-Job-Id";
+/// Id of the job that an application published.
+pub const ROOT_ID: &str = "Carebell-Root-Id";
+/// RFC 3339: expiry of the job.
+pub const NOT_AFTER: &str = "Carebell-Not-After";
+/// The job's number of attempts.
+pub const ATTEMPTS: &str = "Carebell-Attempts";
+/// The job's wait between attempts.
+pub const BACKOFF: &str = "Carebell-Backoff";
+/// The job's timeout.
+pub const TIMEOUT: &str = "Carebell-Timeout";
+/// Format of the body.
+pub const CONTENT_TYPE: &str = "Content-Type";
+/// W3C trace context.
+pub const TRACEPARENT: &str = "traceparent";
+/// Vendor data of the trace context.
+pub const TRACESTATE: &str = "tracestate";
+/// Publish dedupe; the job id if no other is given.
+pub const MSG_ID: &str = "Nats-Msg-Id";
+/// `@at <RFC 3339>`: when the server fires the message.
+pub const SCHEDULE: &str = "Nats-Schedule";
+/// Destination of the fired message.
+pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+/// On a fired message: subject of its schedule.
+pub const SCHEDULER: &str = "Nats-Scheduler";
+
+/// Set by a stream that sources another: that stream's name, and more.
+pub const SOURCE: &str = "Nats-Stream-Source";

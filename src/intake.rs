@@ -1,0 +1,249 @@
+//! The boundary: which streams hold what applications wrote, and which of it is believed.
+//!
+//! An application can publish any bytes with any headers to an intake stream, and to no other. A message there may set
+//! the headers in [`ALLOWED`]; every other header of Carebell, and every header that would schedule or erase messages,
+//! makes the job dead. What Carebell publishes for itself is in streams of its own, whose headers are trusted.
+//! `docs/SECURITY_MODEL.md` says who is trusted with what.
+
+use async_nats::{HeaderMap, HeaderValue};
+
+use crate::{
+    header,
+    job::Invalid,
+    meta::{LONGEST_JOB_ID, default_id, is_any_id, is_job_id},
+    plan::DeadReason,
+    schedule::nearest,
+};
+
+/// The intake stream of an installation with one application.
+pub const STREAM: &str = "JOBS";
+
+/// Begins the name of an application's own intake stream.
+const OF_APPLICATION: &str = "INTAKE_";
+
+/// The headers of Carebell that a producer may set.
+pub const ALLOWED: [&str; 5] = [header::JOB_ID, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT];
+
+/// How much of a foreign header's name is repeated, in bytes.
+const LONGEST_NAME: usize = 64;
+
+/// Whether applications can publish to a stream.
+#[must_use]
+pub fn is_intake(stream: &str) -> bool {
+    stream == STREAM || stream.starts_with(OF_APPLICATION)
+}
+
+/// A message that cannot be read, or not be believed. It becomes a dead letter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// The dead letter's reason.
+    pub reason: DeadReason,
+    /// Names the header or field; never repeats a value.
+    pub why: String,
+}
+
+impl From<Invalid> for Unreadable {
+    fn from(invalid: Invalid) -> Self {
+        Self { reason: DeadReason::Undecodable, why: invalid.to_string() }
+    }
+}
+
+/// Checks the headers of a message in `stream`: in an intake, that it sets no other than it may; elsewhere, that
+/// Carebell wrote it.
+///
+/// # Errors
+/// Names the header.
+pub fn check(stream: &str, headers: Option<&HeaderMap>) -> Result<(), Unreadable> {
+    let refused = match headers {
+        _ if !is_intake(stream) => ours(headers),
+        Some(headers) => strangers(headers),
+        None => None,
+    };
+    refused.map_or(Ok(()), |why| Err(Unreadable { reason: DeadReason::Permanent, why }))
+}
+
+fn ours(headers: Option<&HeaderMap>) -> Option<String> {
+    let is_ours = headers.is_some_and(|headers| headers.get(header::JOB_ID).is_some());
+    // A producer can have the server's acknowledgement sent to any subject (the reply subject of its publish).
+    (!is_ours).then(|| format!("Carebell did not write this message: it has no {}", header::JOB_ID))
+}
+
+fn strangers(headers: &HeaderMap) -> Option<String> {
+    // The stream of delayed jobs has obeyed these headers, and left some of them.
+    let fired = headers.get(header::SOURCE).is_some_and(|source| source.as_str().starts_with("SCHEDULED "));
+    headers.iter().find_map(|(name, values)| refusal(name.as_ref(), values, fired))
+}
+
+fn refusal(name: &str, values: &[HeaderValue], fired: bool) -> Option<String> {
+    if begins_with(name, "carebell") {
+        return match ALLOWED.contains(&name) {
+            true if values.len() == 1 => None,
+            true => Some(format!("the header {name} is there {} times; expected once", values.len())),
+            false => Some(format!("a producer may not set the header {}{}", shown(name), meant(name))),
+        };
+    }
+    let orders = begins_with(name, "nats-schedule") || name.eq_ignore_ascii_case("nats-rollup");
+    (orders && !fired).then(|| format!("a producer may not set the header {}", shown(name)))
+}
+
+/// Whether a header of a message in an intake stream is copied to another stream, where it would be trusted.
+#[must_use]
+pub fn is_kept(name: &str) -> bool {
+    !begins_with(name, "carebell") || ALLOWED.contains(&name)
+}
+
+fn begins_with(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+}
+
+fn shown(name: &str) -> String {
+    let cut = &name[..name.floor_char_boundary(LONGEST_NAME)];
+    let rest = if cut.len() < name.len() { "…" } else { "" };
+    format!("{}{rest}", cut.escape_debug())
+}
+
+/// The header that was probably meant.
+fn meant(name: &str) -> String {
+    nearest(name, ALLOWED).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
+}
+
+/// The job id of a message: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else made
+/// of stream and sequence.
+///
+/// # Errors
+/// If what the message names is not an id that its writer may choose.
+pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> Result<String, Invalid> {
+    let header = |name| headers.and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
+    let scheduled = || header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched."));
+    let named = [(header::JOB_ID, header(header::JOB_ID)), (header::MSG_ID, header(header::MSG_ID))];
+    let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
+    let Some((name, id)) = named.or_else(|| Some((header::SCHEDULER, scheduled()?))) else {
+        return Ok(default_id(stream, sequence));
+    };
+    check_id(name, id, stream)?;
+    Ok(id.to_owned())
+}
+
+/// The root id that a message names; never one that a producer names.
+///
+/// # Errors
+/// If it is not an id.
+pub fn root_id(headers: Option<&HeaderMap>, stream: &str) -> Result<Option<String>, Invalid> {
+    let Some(id) = headers.filter(|_| !is_intake(stream)).and_then(|headers| headers.get(header::ROOT_ID)) else {
+        return Ok(None);
+    };
+    check_id(header::ROOT_ID, id.as_str(), stream)?;
+    Ok(Some(id.as_str().to_owned()))
+}
+
+fn check_id(name: &'static str, id: &str, stream: &str) -> Result<(), Invalid> {
+    let is_right = if is_intake(stream) { is_job_id(id) } else { is_any_id(id) };
+    let expected = || format!("must be 1 to {LONGEST_JOB_ID} of the characters A-Z a-z 0-9 _ : . -");
+    if is_right { Ok(()) } else { Err(Invalid::new(name, expected())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn headers(pairs: &[(&str, &str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.append(*name, *value);
+        }
+        headers
+    }
+
+    fn refused(name: &str) -> Option<String> {
+        check(STREAM, Some(&headers(&[(name, "x")]))).err().map(|unreadable| {
+            assert_eq!(unreadable.reason, DeadReason::Permanent);
+            unreadable.why
+        })
+    }
+
+    #[test]
+    fn what_a_producer_may_set_is_taken() {
+        let others =
+            ["Content-Type", "traceparent", "tracestate", "Nats-Msg-Id", "Nats-Expected-Stream", "X-Request-Id"];
+        for name in ALLOWED.into_iter().chain(others) {
+            assert_eq!(refused(name), None, "{name}");
+        }
+        assert_eq!(check("INTAKE_app", None), Ok(()));
+    }
+
+    #[test]
+    fn every_other_header_is_named() {
+        for (name, expected) in [
+            ("Carebell-Root-Id", "a producer may not set the header Carebell-Root-Id"),
+            ("Carebell-Att", "a producer may not set the header Carebell-Att"),
+            ("carebell-not-after", "set the header carebell-not-after; did you mean Carebell-Not-After?"),
+            ("Carebell_Job_Id", "did you mean Carebell-Job-Id?"),
+            ("CAREBELL", "a producer may not set the header CAREBELL"),
+            ("Carebell-Dead-Reason", "a producer may not set"),
+            ("Nats-Rollup", "a producer may not set the header Nats-Rollup"),
+            ("nats-rollup", "a producer may not set the header nats-rollup"),
+            ("Nats-Schedule", "a producer may not set"),
+            ("Nats-Schedule-Target", "a producer may not set"),
+            ("Nats-Schedule-Source", "a producer may not set"),
+            ("NATS-SCHEDULER", "a producer may not set"),
+        ] {
+            let why = refused(name);
+            assert!(why.as_ref().is_some_and(|why| why.contains(expected)), "{name}: {why:?}");
+        }
+        let twice = headers(&[("Carebell-Timeout", "1m"), ("Carebell-Timeout", "5m")]);
+        let why = check(STREAM, Some(&twice)).unwrap_err().why;
+        assert_eq!(why, "the header Carebell-Timeout is there 2 times; expected once");
+        let long = refused(&format!("Carebell-{}", "x".repeat(100_000))).unwrap();
+        assert!(long.len() < 120 && long.ends_with('…'), "{long}");
+    }
+
+    #[test]
+    fn ids_of_carebell_cannot_be_chosen() {
+        for id in ["care~reminder.medication:metformin:2026-03-08T07:00:00Z:0", "JOBS~17", "dose-1~notification"] {
+            for name in [header::JOB_ID, header::MSG_ID] {
+                assert_eq!(job_id(Some(&headers(&[(name, id)])), STREAM, 1).unwrap_err().field, name);
+                assert_eq!(job_id(Some(&headers(&[(name, id)])), "WORK", 1).unwrap(), id);
+            }
+        }
+        assert_eq!(job_id(None, STREAM, 17).unwrap(), "JOBS~17");
+        let root = headers(&[(header::ROOT_ID, "another-s")]);
+        assert_eq!(root_id(Some(&root), STREAM), Ok(None));
+        assert_eq!(root_id(Some(&root), "WORK"), Ok(Some("another-s".into())));
+    }
+
+    #[test]
+    fn what_carebell_did_not_write_is_not_taken_for_its_own() {
+        for headers in [None, Some(headers(&[])), Some(headers(&[("Nats-Msg-Id", "a")]))] {
+            let why = check("DELIVERIES", headers.as_ref()).unwrap_err().why;
+            assert_eq!(why, "Carebell did not write this message: it has no Carebell-Job-Id");
+        }
+        assert_eq!(check("WORK", Some(&headers(&[("Carebell-Job-Id", "a"), ("Carebell-Root-Id", "a")]))), Ok(()));
+    }
+
+    proptest! {
+        /// Whatever passes holds nothing of Carebell's but what is on the list, in its one spelling.
+        #[test]
+        fn what_passes_says_only_what_a_producer_may_say(
+            names in prop::collection::vec("[Cc][Aa]rebell[-_]?([Jj]ob-[Ii]d|[Rr]oot-[Ii]d|[Nn]ot-[Aa]fter|[a-z-]{0,12})|[Nn][Aa][Tt][Ss]-([Rr]ollup|[Ss]chedule(-[Nn]ext|r)?|[a-z-]{1,12})", 0..6),
+        ) {
+            let pairs: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "x")).collect();
+            let found = headers(&pairs);
+            if check(STREAM, Some(&found)).is_ok() {
+                for name in &names {
+                    let lower = name.to_lowercase();
+                    prop_assert!(!lower.starts_with("carebell") || ALLOWED.contains(&name.as_str()), "{name}");
+                    prop_assert!(!lower.starts_with("nats-schedule") && lower != "nats-rollup", "{name}");
+                    prop_assert!(is_kept(name), "{name}");
+                }
+            }
+        }
+
+        #[test]
+        fn any_name_is_read_or_refused(name in "\\PC{1,200}") {
+            let _ = refusal(&name, &[HeaderValue::from("x")], false);
+            let _ = is_kept(&name);
+        }
+    }
+}
