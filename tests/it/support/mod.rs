@@ -107,7 +107,7 @@ impl World {
     }
 
     async fn bare(database_url: String, nats_config: &str, overrides: &str) -> Self {
-        let directory = guard::private_dir().unwrap();
+        let directory = guard::private_dir_in(servers::fast_place().await).unwrap();
         let program = &programs().await.nats_server;
         let nats = NatsServer::start_with(program, directory.path(), nats_config).await.unwrap();
         let client = async_nats::connect(nats.url()).await.unwrap();

@@ -33,8 +33,13 @@ const SHARED: [(&str, &str); 5] = [
 /// In kilobytes: a database per test, and their log.
 const ROOM: u64 = 8 << 20;
 
-/// Memory, where there is room for the databases of all tests; else the temporary directory.
-async fn fast_place() -> PathBuf {
+/// Memory, where there is room for the data of all tests; else the temporary directory.
+pub async fn fast_place() -> &'static Path {
+    static PLACE: OnceCell<PathBuf> = OnceCell::const_new();
+    PLACE.get_or_init(find_fast_place).await
+}
+
+async fn find_fast_place() -> PathBuf {
     let memory = Path::new("/dev/shm");
     let free = Command::new("df").args(["-Pk"]).arg(memory).output().await;
     let free = free.ok().filter(|df| df.status.success()).and_then(|df| {
@@ -83,7 +88,7 @@ async fn database_like(template: &str) -> String {
 
     let (server, _) = SERVER
         .get_or_init(async || {
-            let directory = guard::private_dir_in(&fast_place().await).unwrap();
+            let directory = guard::private_dir_in(fast_place().await).unwrap();
             let bin = &programs().await.postgres_bin;
             let server = Postgres::start_with(bin, directory.path(), &SHARED).await.unwrap();
             migrate(&server.url("postgres")).await;
