@@ -27,6 +27,7 @@ use tokio::time::{sleep, timeout};
 pub use self::{
     letters::{Filter, Letter, Letters},
     redrive::{Change, Redriver},
+    unreadable::bury_head,
 };
 use crate::{
     checkpoint::{self, Step},

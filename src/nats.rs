@@ -2,10 +2,17 @@
 
 mod probe;
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    future::ready,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use async_nats::{ConnectErrorKind, ConnectOptions, Event, jetstream};
-use tokio::sync::broadcast;
+use tokio::sync::{broadcast, watch};
 
 pub use self::probe::{PermissionProbe, ProbeReply};
 use crate::{
@@ -70,15 +77,49 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
     let listener = Arc::clone(health);
     let (refusals, _) = broadcast::channel(REFUSALS);
     let refused = refusals.clone();
+    let options = options(config).await?.event_callback(move |event| {
+        let (health, refused) = (Arc::clone(&listener), refused.clone());
+        async move { hear(&health, &refused, &event) }
+    });
+    let client = dial(config, options).await?;
+    health.set(NATS, Part::Up);
+    Ok(Connection { client, refusals })
+}
+
+/// Where a queue's messages are pulled from.
+#[derive(Clone, Debug)]
+pub struct PullConnection {
+    /// For the pulls, and for nothing else.
+    pub context: JetStream,
+    /// Changes with each connection, after which earlier pulls may be lost.
+    pub connections: watch::Receiver<u64>,
+}
+
+/// Connects once, for the pulls of one queue of what applications publish. A message whose headers cannot be parsed
+/// ends its connection, or the client for good (async-nats 0.51 panics on a carriage return in a value), but no other
+/// queue's.
+///
+/// # Errors
+/// If the server is unreachable or refuses the credentials.
+pub async fn open_for_pulls(config: &NatsConfig) -> Result<PullConnection, ConnectError> {
+    let (opened, connections) = watch::channel(0);
+    let is_first = AtomicBool::new(true);
+    let options = options(config).await?.event_callback(move |event| {
+        if matches!(event, Event::Connected) && !is_first.swap(false, Ordering::Relaxed) {
+            opened.send_modify(|count| *count += 1);
+        }
+        ready(())
+    });
+    let client = dial(config, options).await?;
+    Ok(PullConnection { context: jetstream(&client), connections })
+}
+
+async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
         .name("carebell")
         .custom_inbox_prefix(&config.inbox_prefix)
         .connection_timeout(Duration::from_secs(5))
-        .reconnect_delay_callback(reconnect_delay)
-        .event_callback(move |event| {
-            let (health, refused) = (Arc::clone(&listener), refused.clone());
-            async move { hear(&health, &refused, &event) }
-        });
+        .reconnect_delay_callback(reconnect_delay);
     if let Some(roots) = &config.ca_file {
         options = options.add_root_certificates(roots.clone());
     }
@@ -86,18 +127,19 @@ pub async fn open(config: &NatsConfig, health: &Arc<Health>) -> Result<Connectio
         options = options.credentials_file(creds).await.map_err(ConnectError::Creds)?;
     }
     // Not in the URLs, which the client writes to its debug log.
-    options = match &config.user {
+    Ok(match &config.user {
         Some(NatsUser::Password { name, password }) => options.user_and_password(name.clone(), password.clone()),
         Some(NatsUser::Token(token)) => options.token(token.clone()),
         None => options,
-    };
+    })
+}
+
+async fn dial(config: &NatsConfig, options: ConnectOptions) -> Result<async_nats::Client, ConnectError> {
     let servers: Vec<&str> = config.servers.iter().map(String::as_str).collect();
-    let client = options.connect(servers).await.map_err(|error| match error.kind() {
+    options.connect(servers).await.map_err(|error| match error.kind() {
         ConnectErrorKind::AuthorizationViolation => ConnectError::User,
         _ => ConnectError::Unreachable(error.to_string()),
-    })?;
-    health.set(NATS, Part::Up);
-    Ok(Connection { client, refusals })
+    })
 }
 
 impl Connection {

@@ -44,8 +44,10 @@ pub use self::{
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
+    config::NatsConfig,
     effects::Effects,
     health::Health,
+    intake::is_intake,
     kind::{Kind, Lane, Queue, Stage},
     plan::Channel,
     store::CLAIM_LEASE,
@@ -64,6 +66,8 @@ pub struct Parts {
     pub streams: Streams,
     /// `JetStream`.
     pub context: jetstream::Context,
+    /// How to open connections for the pulls of what applications publish. `None`: they use the worker's.
+    pub own_connections: Option<Arc<NatsConfig>>,
     /// Looks up, commits, publishes and records.
     pub effects: Effects,
     /// The ways to reach a person.
@@ -132,6 +136,7 @@ impl Pipeline {
         let streams = declared.len();
         let consumer = |declared: &streams::DeclaredConsumer| Consumer {
             context: parts.context.clone(),
+            own_connection: parts.own_connections.clone().filter(|_| is_intake(&declared.stream)),
             stream: declared.stream.clone(),
             streams,
             runner: Arc::clone(&runner),

@@ -109,6 +109,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         registry: jobs::registry(),
         streams,
         context,
+        own_connections: Some(Arc::new(config.nats.clone())),
         effects: effects.clone(),
         channels,
         templates,

@@ -38,7 +38,7 @@ struct Advisory {
 /// Listens until `stop`.
 pub async fn run(effects: Effects, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Some(Err(why)) = stop.run_until_cancelled(listen(&effects)).await {
+        if let Some(Err(why)) = stop.run_until_cancelled(Box::pin(listen(&effects))).await {
             tracing::warn!("advisories cannot be received, trying again soon: {why}");
             let _ = stop.run_until_cancelled(sleep(AGAIN)).await;
         }
@@ -81,7 +81,9 @@ async fn handle(effects: &Effects, message: &jetstream::Message) -> Result<(), S
         // Acknowledged late, or handled before.
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(()),
         // A slow server, or a message that the client cannot parse. The API's JSON shows which.
-        Err(_) => return bury_unreadable(effects.context(), &stream, advisory.stream_seq, effects.now()).await,
+        Err(_) => {
+            return bury_unreadable(effects.context(), &advisory.stream, advisory.stream_seq, effects.now()).await;
+        }
     };
     exhausted(effects, &stream, left, advisory.deliveries).await
 }

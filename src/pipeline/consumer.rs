@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use futures::{FutureExt, StreamExt};
 use tokio::{
     sync::OwnedSemaphorePermit,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -21,7 +21,15 @@ use super::{
     run::{Origin, Run, Shortcuts, give_back, hold},
     runner::Runner,
 };
-use crate::{channels::Appetite, health::Health, plan::Channel, retry::DoublingWait};
+use crate::{
+    channels::Appetite,
+    config::NatsConfig,
+    dead_letter::bury_head,
+    health::Health,
+    nats::{self, PullConnection},
+    plan::Channel,
+    retry::DoublingWait,
+};
 
 /// How long the server holds an empty pull open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
@@ -43,13 +51,15 @@ pub const LARGEST_PULL: usize = 500;
 /// How long it does so if other streams' consumers may need its permits.
 const SHARED_PULL_EXPIRES: Duration = Duration::from_millis(100);
 
-/// The part of a queue's permits that a pull from an idle stream holds, if other streams hold jobs of the queue too.
-const IDLE_PART: usize = 16;
+/// The most messages of a pull from an idle stream, if other streams hold jobs of the queue too.
+const IDLE_PULL: usize = 2;
 
 /// The loop of one queue and stream.
 pub struct Consumer {
-    /// `JetStream`.
+    /// The worker's connection, for everything but pulls.
     pub context: jetstream::Context,
+    /// How to open a connection for the pulls. `None`: they use the worker's.
+    pub own_connection: Option<Arc<NatsConfig>>,
     /// The stream to pull from.
     pub stream: String,
     /// The number of streams that hold jobs of the queue.
@@ -76,8 +86,10 @@ impl Consumer {
     /// Pulls and runs until told to stop. Waits for a lost server.
     pub async fn run(self) {
         let mut wait = WAIT;
+        let mut series = 0;
         while !self.stop.is_cancelled() {
-            match self.pull_until_error().await {
+            series += 1;
+            match Box::pin(self.pull_until_error(series)).await {
                 Ok(()) => wait.reset(),
                 Err(why) => {
                     tracing::warn!(queue = self.runner.queue.durable(), "pulling failed, again soon: {why}");
@@ -87,10 +99,21 @@ impl Consumer {
         }
     }
 
-    async fn pull_until_error(&self) -> Result<(), String> {
-        let found = self.context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream);
-        let Some(consumer) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
-        let consumer: PullConsumer = consumer.map_err(show)?;
+    /// Pulls until an error, or until the queue's own connection is lost.
+    async fn pull_until_error(&self, series: u64) -> Result<(), String> {
+        let found = async {
+            let connection = self.connect().await?;
+            let consumer = connection.context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream);
+            let consumer: PullConsumer = consumer.await.map_err(show)?;
+            if self.own_connection.is_some() && series > 1 {
+                // An unreadable message may have ended the last connection, and would end the next.
+                let buried = bury_head(&self.context, &consumer, self.runner.clock.now()).await?;
+                tracing::info!(queue = self.runner.queue.durable(), buried, "pulling again");
+            }
+            Ok::<_, String>((connection, consumer))
+        };
+        let Some(found) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
+        let (connection, consumer) = found?;
         let mut was_full = false;
         loop {
             let leave = async {
@@ -111,7 +134,17 @@ impl Consumer {
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
             let (held, ahead) = leave?;
-            was_full = self.pull(&consumer, held, ahead, was_full).await?;
+            was_full = self.pull(&consumer, &connection, held, ahead, was_full).await?;
+            if self.own_connection.is_some() && is_lost(&connection).await {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<PullConnection, String> {
+        match &self.own_connection {
+            Some(config) => nats::open_for_pulls(config).await.map_err(show),
+            None => Ok(PullConnection { context: self.context.clone(), connections: self.health.connections() }),
         }
     }
 
@@ -121,7 +154,7 @@ impl Consumer {
         if was_full || self.streams == 1 {
             return self.most;
         }
-        (self.runner.policy.concurrency / IDLE_PART).clamp(1, self.most)
+        IDLE_PULL.min(self.runner.policy.concurrency / self.streams).clamp(1, self.most)
     }
 
     /// How long the server holds an empty pull open.
@@ -162,6 +195,7 @@ impl Consumer {
     async fn pull(
         &self,
         consumer: &PullConsumer,
+        connection: &PullConnection,
         mut held: OwnedSemaphorePermit,
         mut ahead: Option<Ahead>,
         was_full: bool,
@@ -178,13 +212,15 @@ impl Consumer {
         }
         drop(held.split(held.num_permits().saturating_sub(most)));
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
-        let mut connections = self.health.connections();
+        let mut connections = connection.connections.clone();
         let pull = consumer.fetch().max_messages(held.num_permits());
         // Without an expiry the server answers immediately with the messages it has.
-        let pull = match self.expires(was_full) {
-            Some(expires) if !ahead.as_ref().is_some_and(Ahead::has_booked) => pull.expires(expires),
-            _ => pull,
+        let expires = self.expires(was_full).filter(|_| !ahead.as_ref().is_some_and(Ahead::has_booked));
+        let pull = match expires {
+            Some(expires) => pull.expires(expires),
+            None => pull,
         };
+        let (asked, since) = (held.num_permits(), Instant::now());
         let batch = pull.messages();
         let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
         loop {
@@ -202,12 +238,15 @@ impl Consumer {
                 if let Some(ahead) = ahead {
                     ahead.close().await;
                 }
+                let is_early = expires.is_some_and(|expires| since.elapsed() < expires / 2);
+                if is_early && held.num_permits() == asked && self.own_connection.is_some() {
+                    // A message whose headers have a status ends a pull like the server's own.
+                    return Err("a pull ended early and empty".into());
+                }
                 return Ok(held.num_permits() == 0);
             };
-            let (Some(permit), Some(message)) = (held.split(1), Pulled::new(message.map_err(show)?, self.runner.queue))
-            else {
-                continue;
-            };
+            let message = self.pulled(message.map_err(show)?);
+            let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
             let (runner, shortcuts) = (Arc::clone(&self.runner), self.shortcuts.clone());
             let slot = ahead.as_mut().map(Ahead::slot);
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
@@ -226,15 +265,29 @@ impl Consumer {
         }
     }
 
+    fn pulled(&self, mut message: jetstream::Message) -> Option<Pulled> {
+        if self.own_connection.is_some() {
+            // It is settled even if the connection that it came by is lost.
+            message.context = self.context.clone();
+        }
+        Pulled::new(message, self.runner.queue)
+    }
+
     /// Gives back messages that were not begun, so that another worker gets them immediately.
     fn give_back(&self, mut batch: pull::Batch) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
-            if let Some(message) = Pulled::new(message, self.runner.queue) {
+            if let Some(message) = self.pulled(message) {
                 let runner = Arc::clone(&self.runner);
                 self.jobs.spawn(async move { give_back(&runner, message).await });
             }
         }
     }
+}
+
+/// Whether a connection has ended, or was made anew: its pulls are lost.
+async fn is_lost(connection: &PullConnection) -> bool {
+    let ended = async { connection.context.client().flush().await.is_err() };
+    connection.connections.has_changed().unwrap_or(true) || timeout(PULL_GRACE, ended).await.unwrap_or(true)
 }
 
 const SILENT: &str = "the server does not answer";

@@ -397,6 +397,7 @@ fn every_file_that_the_docs_name_is_there() {
         "docs/METRICS.md",
         "docs/CHANNELS.md",
         "docs/CONFIGURATION.md",
+        "docs/SECURITY_MODEL.md",
         "CONTRIBUTING.md",
         "SECURITY.md",
         "CHANGELOG.md",

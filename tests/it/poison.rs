@@ -9,9 +9,10 @@ use carebell::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
-use tokio::io::AsyncWriteExt;
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Custom, LIMIT, Process, World, peek, reminder, utc_now};
+use crate::support::{Custom, Process, World, reminder, utc_now};
 
 /// Replaces `reminder.medication`. The id selects the behaviour.
 struct Poison {
@@ -89,55 +90,81 @@ async fn a_flood_of_poison_harms_no_healthy_job_of_its_queue() {
     pipeline.stop().await;
 }
 
-/// This header ends every NATS client. The worker cannot catch it.
-async fn publish_killer(world: &World) {
+/// Headers that end a pull of the NATS client that gets them, its connection, or the client itself.
+const KILLERS: [&[u8]; 6] = [
+    b"NATS/1.0\r\nX-Note: a\rb\r\n\r\n",
+    b"NATS/1.0\r\nX-Note: caf\xe9\r\n\r\n",
+    b"NATS/1.0\r\nno colon\r\n\r\n",
+    b"NATS/1.0\r\nX Note\x01: a\r\n\r\n",
+    b"NATS/1.0 404 No Messages\r\n\r\n",
+    b"NATS/1.0 503\r\n\r\n",
+];
+
+/// Past any client library.
+async fn publish_raw(world: &World, subject: &str, headers: &[&[u8]]) {
     let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
-    let header = "NATS/1.0\r\nX-Note: a\rb\r\n\r\n";
-    let publish = format!(
-        "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB jobs.reminder.medication {0} {0}\r\n{header}\r\nPING\r\n",
-        header.len()
-    );
-    connection.write_all(publish.as_bytes()).await.unwrap();
-    let stored = async || (peek(&world.context, "JOBS", "jobs.reminder.medication").await == 1).then_some(());
-    world.eventually("the killer is in the queue", stored).await;
+    let mut bytes = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n".to_vec();
+    for header in headers {
+        bytes.extend(format!("HPUB {subject} {0} {0}\r\n", header.len()).bytes());
+        bytes.extend_from_slice(header);
+        bytes.extend(b"\r\n");
+    }
+    bytes.extend(b"PING\r\n");
+    connection.write_all(&bytes).await.unwrap();
+    let mut said = Vec::new();
+    while !said.ends_with(b"PONG\r\n") {
+        assert_ne!(connection.read_buf(&mut said).await.unwrap(), 0, "{}", String::from_utf8_lossy(&said));
+    }
 }
 
 #[tokio::test]
-async fn a_message_that_ends_each_worker_is_buried_without_any_other_job_and_healthy_ones_get_through() {
-    // The fewest deliveries possible: one attempt, and ten for lost workers.
-    let policy = "*.attempts=1,*.max_attempts=1,*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s";
-    let world = World::with_overrides(policy).await;
-    publish_killer(&world).await;
-    let mut workers: Vec<Process> = (0..2).map(|_| Process::worker(&world, &[]).may_end()).collect();
-    let mut deaths = 0;
-    let mut healthy = 0;
-    // In production a supervisor restarts workers.
-    world
-        .eventually_within(3 * LIMIT, "it is in the dead letters", async || {
-            for worker in &mut workers {
-                if worker.says("the NATS client has ended") && worker.says("stopped") {
-                    assert_eq!(worker.ended().await.code(), Some(1));
-                    *worker = Process::worker(&world, &[]).may_end();
-                    deaths += 1;
-                    if deaths == 2 {
-                        let dose = reminder("metformin", utc_now());
-                        world.publish_json("jobs.reminder.medication", "healthy", &dose).await;
-                        healthy = deaths;
-                    }
-                }
-            }
-            (!world.dead_letters().await.is_empty()).then_some(())
-        })
-        .await;
-    println!("{deaths} workers ended");
-    assert!(healthy > 0 && deaths >= 5, "{deaths} workers were ended by it");
-    let letters = world.dead_letters().await;
-    assert_eq!(letters.len(), 1);
-    assert_eq!(letters[0].1.get("Carebell-Dead-Reason").unwrap().as_str(), "undecodable");
-    let ledger = world.ledger("healthy").await;
+async fn headers_that_end_a_client_end_no_worker_and_hold_up_no_other_queue() {
+    const EACH: usize = 8;
+    // Neighbours of such a message come again after this.
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s").await;
+    let killers: Vec<&[u8]> = (0..EACH).flat_map(|_| KILLERS).collect();
+    let mut workers: Vec<Process> = Vec::new();
+    for _ in 0..2 {
+        let mut worker = Process::worker(&world, &[]);
+        worker.ready().await;
+        workers.push(worker);
+    }
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    for number in 0..5 {
+        world.publish_json("jobs.notification.bulk", &format!("bulk-{number}"), &news).await;
+    }
+    let since = tokio::time::Instant::now();
+    publish_raw(&world, "jobs.notification.bulk", &killers).await;
+    world.publish_json("jobs.notification.bulk", "after", &news).await;
+    world.remind("dose").await;
+    let ledger = world.ledger("dose").await;
     assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");
+    let took = since.elapsed();
+    println!("a critical reminder took {took:?} beside {} such messages", killers.len());
+    assert!(took < std::time::Duration::from_secs(5), "{took:?}");
+
+    let letters = world.dead_letters_once(killers.len()).await;
+    for (_, headers, _) in &letters {
+        assert_eq!(headers.get("Carebell-Dead-Reason").unwrap().as_str(), "undecodable");
+    }
+    assert_eq!(world.ended("after").await.0, "done");
+    for number in 0..5 {
+        assert_eq!(world.ended(&format!("bulk-{number}")).await.0, "done");
+    }
     world.queues_are_empty().await;
-    // Pushes sent but not recorded are repeated and replace the first.
-    let counts = world.push.counts();
-    assert_eq!(counts.accepted - counts.replaced, 4, "{counts:?}");
+
+    // The critical lane itself.
+    publish_raw(&world, "jobs.notification.critical", &killers).await;
+    let since = tokio::time::Instant::now();
+    world.publish_json("jobs.notification.critical", "urgent", &news).await;
+    assert_eq!(world.ended("urgent").await.0, "done");
+    let took = since.elapsed();
+    println!("an urgent notification took {took:?} behind them");
+    assert!(took < std::time::Duration::from_secs(30), "{took:?}");
+    assert_eq!(world.dead_letters_once(2 * killers.len()).await.len(), 2 * killers.len());
+    world.queues_are_empty().await;
+    for mut worker in workers {
+        assert!(!worker.says("the client has ended"), "{}", worker.output());
+        assert_eq!(worker.terminate().await.code(), Some(0));
+    }
 }

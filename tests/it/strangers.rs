@@ -160,11 +160,16 @@ async fn what_the_server_publishes_for_a_producer_is_not_taken_for_carebell_s() 
     let (world, app) = world().await;
     publish(&app, "jobs.notification.bulk", &[("Nats-Msg-Id", "mirror")], &news("ana")).await;
     let worker = Worker::start(&world);
-    let subjects = ["work.notification.critical", "work.maintenance.prune", "resume.work.reminder.shift"];
+    let subjects = [
+        "work.notification.critical",
+        "work.maintenance.prune",
+        "resume.work.reminder.shift",
+        "deliver.web_push.normal",
+    ];
     for subject in subjects {
         reflect(&app, subject).await;
     }
-    for (_, letter, _) in world.dead_letters_once(3).await {
+    for (_, letter, _) in world.dead_letters_once(subjects.len()).await {
         assert_eq!(error_of(&letter), ("permanent", "Carebell did not write this message: it has no Carebell-Job-Id"));
     }
     assert_eq!(world.ledger("mirror").await.len(), 1);

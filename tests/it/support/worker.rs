@@ -149,12 +149,6 @@ impl Process {
         Self { guarded, log, log_file, lines: Vec::new(), end_is_expected: Arc::default() }
     }
 
-    /// Waits don't fail when this process ends by itself.
-    pub fn may_end(self) -> Self {
-        self.end_is_expected.store(true, Ordering::Relaxed);
-        self
-    }
-
     pub fn log_file(&self) -> &Path {
         &self.log_file
     }
@@ -250,7 +244,9 @@ impl Custom {
         let context = world.context.clone();
         let channels = Channels::new(senders, BreakerPolicy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
-        let parts = Parts { registry, streams, context, effects, channels, templates, clock, random, health };
+        let own_connections = None;
+        let parts =
+            Parts { registry, streams, context, own_connections, effects, channels, templates, clock, random, health };
         Self { pipeline: Pipeline::start(&parts).unwrap() }
     }
 
