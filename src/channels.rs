@@ -22,11 +22,13 @@ pub mod whatsapp;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use tracing::{info, warn};
 
 use self::breaker::{Breaker, BreakerPolicy, BreakerState, Pass, Transition};
@@ -234,7 +236,8 @@ impl Attempt<'_> {
         } else {
             let started = Instant::now();
             let mut span = request(trace, guarded.sender.channel(), &name);
-            let answer = span.around(guarded.sender.send(parcel, rank)).await;
+            let sending = AssertUnwindSafe(guarded.sender.send(parcel, rank)).catch_unwind();
+            let answer = span.around(sending).await.unwrap_or_else(|_| panicked(guarded.sender.after_unknown()));
             span.answered(answer.class(), answer.error());
             provider.metrics.answered(answer.class(), started.elapsed());
             answer
@@ -258,6 +261,16 @@ impl Attempt<'_> {
     }
 }
 
+/// A provider's answer can make a client library panic. The panic's text may hold personal data; the hook has logged
+/// where it was.
+fn panicked(after_unknown: AfterUnknown) -> Answer {
+    let why = "the send panicked: see the log for where".to_owned();
+    match after_unknown {
+        AfterUnknown::Stop => Answer::Unknown { why },
+        AfterUnknown::SendAgain => Answer::Down { why, after: None, timed_out: false },
+    }
+}
+
 /// Omits webhook hosts, which may hold personal data.
 fn request(trace: Option<&str>, channel: Channel, provider: &str) -> Requesting {
     let server = (channel != Channel::Webhook && provider != NOBODY).then_some(provider);
@@ -274,5 +287,67 @@ impl Provider {
 impl fmt::Debug for Channels {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.guarded.keys()).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::borrow::Cow;
+
+    use futures::future::BoxFuture;
+
+    use super::*;
+    use crate::{health::Health, kind::Lane, plan::Content};
+
+    /// A channel whose library panics on its provider's answer.
+    struct Panics(AfterUnknown);
+
+    impl Sender for Panics {
+        fn channel(&self) -> Channel {
+            Channel::Email
+        }
+
+        fn after_unknown(&self) -> AfterUnknown {
+            self.0
+        }
+
+        fn provider<'a>(&'a self, _: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
+            (rank == 0).then_some(Cow::Borrowed("one"))
+        }
+
+        fn send<'a>(&'a self, _: &'a Parcel<'a>, _: usize) -> BoxFuture<'a, Answer> {
+            Box::pin(async { panic!("at an answer of blanks") })
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_a_send_is_an_answer_of_a_provider_that_is_down() {
+        let health = Health::new();
+        let content = Content::default();
+        let parcel = Parcel {
+            id: "1",
+            root_id: "1",
+            address: Address::Plain("a@example.org"),
+            content: &content,
+            locale: "",
+            lane: Lane::Normal,
+            created_at: Clock::system().now(),
+            ttl: Duration::from_mins(1),
+        };
+        let first = async |after_unknown| {
+            let senders: Vec<Arc<dyn Sender>> = vec![Arc::new(Panics(after_unknown))];
+            let channels = Channels::new(senders, BreakerPolicy::default(), Clock::system(), health.metrics());
+            let Some(Sent::Answered { answer, .. }) = channels.send(Channel::Email, &parcel, None).await else {
+                panic!("not sent");
+            };
+            let mut closed = false;
+            for _ in 0..20 {
+                closed |= matches!(channels.send(Channel::Email, &parcel, None).await, Some(Sent::Closed { .. }));
+            }
+            assert!(closed, "its breaker opens");
+            answer
+        };
+        assert!(matches!(first(AfterUnknown::SendAgain).await, Answer::Down { why, .. } if !why.contains("blanks")));
+        assert!(matches!(first(AfterUnknown::Stop).await, Answer::Unknown { why } if !why.contains("blanks")));
     }
 }

@@ -104,7 +104,7 @@ pub enum Shortage {
 }
 
 /// A text for a person.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Content {
     /// As in `users.locale`; empty if no particular one.
     pub locale: String,

@@ -1,8 +1,10 @@
 //! Protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
-use prost_reflect::{DescriptorPool, DynamicMessage, ReflectMessage};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage};
+
+use crate::schedule::nearest;
 
 /// Descriptors of the messages, for canonical JSON.
 #[expect(clippy::expect_used, reason = "the bytes were written by build.rs from descriptors that it had just compiled")]
@@ -52,10 +54,11 @@ pub fn from_protobuf<M: prost::Message + Default + ReflectMessage>(body: &[u8]) 
 /// Names the expected message, position and error.
 pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
     let error = |why| DecodeError::Json { message: name::<M>(), why };
+    let descriptor = M::default().descriptor();
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let dynamic = DynamicMessage::deserialize(M::default().descriptor(), &mut reader)
-        .map_err(|problem| error(without_values(&problem)))?;
-    reader.end().map_err(|problem| error(without_values(&problem)))?;
+    let dynamic = DynamicMessage::deserialize(descriptor.clone(), &mut reader)
+        .map_err(|problem| error(without_values(&problem, &descriptor)))?;
+    reader.end().map_err(|problem| error(without_values(&problem, &descriptor)))?;
     dynamic.transcode_to().map_err(|problem| error(problem.to_string()))
 }
 
@@ -94,14 +97,34 @@ fn name<M: Default + ReflectMessage>() -> String {
     M::default().descriptor().full_name().to_owned()
 }
 
-/// serde quotes offending values, which may be personal.
-fn without_values(error: &serde_json::Error) -> String {
+/// serde quotes offending values and names, which may be personal.
+fn without_values(error: &serde_json::Error, descriptor: &MessageDescriptor) -> String {
     let text = error.to_string();
     let position = format!("line {} column {}", error.line(), error.column());
     match text.split_once("unrecognized field name ") {
-        Some((_, rest)) => format!("unrecognized field {} at {position}", rest.split(" at line").next().unwrap_or("")),
+        Some((_, rest)) => {
+            let found = rest.split(" at line").next().unwrap_or_default().trim_matches(['\'', '"', '`']);
+            let mut known = BTreeSet::new();
+            field_names(descriptor, &mut known, &mut BTreeSet::new());
+            let meant = nearest(found, known.iter().map(String::as_str));
+            let meant = meant.map(|field| format!("; did you mean `{field}`?")).unwrap_or_default();
+            format!("unrecognized field at {position}{meant}")
+        }
         None if error.is_syntax() || error.is_eof() => text,
         None => format!("a value of the wrong type or form at {position}"),
+    }
+}
+
+/// The JSON names of a message's fields, and of the messages in it.
+fn field_names(message: &MessageDescriptor, into: &mut BTreeSet<String>, seen: &mut BTreeSet<String>) {
+    if !seen.insert(message.full_name().to_owned()) {
+        return;
+    }
+    for field in message.fields() {
+        into.insert(field.json_name().to_owned());
+        if let Kind::Message(inner) = field.kind() {
+            field_names(&inner, into, seen);
+        }
     }
 }
 
@@ -130,4 +153,20 @@ fn json_to_value(value: serde_json::Value) -> prost_types::Value {
         }),
     };
     prost_types::Value { kind: Some(kind) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_field_is_not_repeated_but_its_neighbour_is_named() {
+        let said = |json: &str| from_json::<Notification>(json.as_bytes()).unwrap_err().to_string();
+        let near = said(r#"{"titles": "x"}"#);
+        assert!(near.ends_with("unrecognized field at line 1 column 9; did you mean `title`?"), "{near}");
+        let nested = said(r#"{"recipients": [{"userid": "ana"}]}"#);
+        assert!(nested.ends_with("; did you mean `userId`?"), "{nested}");
+        let personal = said(r#"{"Rose Miller's insulin": 1}"#);
+        assert!(personal.contains("unrecognized field at line 1") && !personal.contains("Rose"), "{personal}");
+    }
 }

@@ -130,9 +130,10 @@ async fn a_database_without_the_schema_is_told_of() {
     assert!(process.output().contains("carebell migrate"), "{}", process.output());
 }
 
-/// Only a hand-made producer writes such a header.
+/// Only somebody who may write to Carebell's own streams can do that, past any client library: see `poison.rs` for
+/// producers.
 #[tokio::test]
-async fn a_client_that_is_ended_by_a_message_ends_the_worker_which_says_so() {
+async fn a_worker_whose_own_client_is_ended_by_a_message_ends_and_says_so() {
     let world = World::new().await;
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
@@ -140,7 +141,7 @@ async fn a_client_that_is_ended_by_a_message_ends_the_worker_which_says_so() {
     let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
     let header = "NATS/1.0\r\nX-Note: a\rb\r\n\r\n";
     let publish = format!(
-        "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB jobs.reminder.medication {0} {0}\r\n{header}\r\nPING\r\n",
+        "CONNECT {{\"headers\":true,\"verbose\":false}}\r\nHPUB work.reminder.medication {0} {0}\r\n{header}\r\nPING\r\n",
         header.len()
     );
     tokio::io::AsyncWriteExt::write_all(&mut connection, publish.as_bytes()).await.unwrap();
