@@ -107,11 +107,11 @@ pub struct DeadJob {
 /// Waits until the server has the dead letter, however long that takes.
 pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
-    let is_foreign = intake::is_intake(&body.stream);
+    let is_foreign = intake::is_foreign(&body.stream);
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
         // The server would obey `Nats-` headers, and a redrive those that only Carebell sets.
         let text: &str = name.as_ref();
-        if !text.starts_with("Nats-") && (!is_foreign || intake::is_kept(text)) {
+        if !text.starts_with("Nats-") && (!is_foreign || intake::is_kept(text, values)) {
             for value in values {
                 headers.append(name.clone(), value.clone());
             }

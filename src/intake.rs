@@ -33,6 +33,12 @@ pub fn is_intake(stream: &str) -> bool {
     stream == STREAM || stream.starts_with(OF_APPLICATION)
 }
 
+/// Whether applications wrote what is in a stream: an intake, or the stream of their delayed jobs.
+#[must_use]
+pub fn is_foreign(stream: &str) -> bool {
+    is_intake(stream) || stream == "SCHEDULED"
+}
+
 /// A message that cannot be read, or not be believed. It becomes a dead letter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Unreadable {
@@ -86,10 +92,10 @@ fn refusal(name: &str, values: &[HeaderValue], fired: bool) -> Option<String> {
     (orders && !fired).then(|| format!("a producer may not set the header {}", shown(name)))
 }
 
-/// Whether a header of a message in an intake stream is copied to another stream, where it would be trusted.
+/// Whether a header that an application wrote is copied to another stream, where it would be trusted.
 #[must_use]
-pub fn is_kept(name: &str) -> bool {
-    !begins_with(name, "carebell") || ALLOWED.contains(&name)
+pub fn is_kept(name: &str, values: &[HeaderValue]) -> bool {
+    !begins_with(name, "carebell") || (ALLOWED.contains(&name) && values.len() == 1)
 }
 
 fn begins_with(name: &str, prefix: &str) -> bool {
@@ -129,7 +135,7 @@ pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> Resul
 /// # Errors
 /// If it is not an id.
 pub fn root_id(headers: Option<&HeaderMap>, stream: &str) -> Result<Option<String>, Invalid> {
-    let Some(id) = headers.filter(|_| !is_intake(stream)).and_then(|headers| headers.get(header::ROOT_ID)) else {
+    let Some(id) = headers.filter(|_| !is_foreign(stream)).and_then(|headers| headers.get(header::ROOT_ID)) else {
         return Ok(None);
     };
     check_id(header::ROOT_ID, id.as_str(), stream)?;
@@ -137,7 +143,7 @@ pub fn root_id(headers: Option<&HeaderMap>, stream: &str) -> Result<Option<Strin
 }
 
 fn check_id(name: &'static str, id: &str, stream: &str) -> Result<(), Invalid> {
-    let is_right = if is_intake(stream) { is_job_id(id) } else { is_any_id(id) };
+    let is_right = if is_foreign(stream) { is_job_id(id) } else { is_any_id(id) };
     let expected = || format!("must be 1 to {LONGEST_JOB_ID} of the characters A-Z a-z 0-9 _ : . -");
     if is_right { Ok(()) } else { Err(Invalid::new(name, expected())) }
 }
@@ -210,6 +216,7 @@ mod tests {
         assert_eq!(job_id(None, STREAM, 17).unwrap(), "JOBS~17");
         let root = headers(&[(header::ROOT_ID, "another-s")]);
         assert_eq!(root_id(Some(&root), STREAM), Ok(None));
+        assert_eq!(root_id(Some(&root), "SCHEDULED"), Ok(None));
         assert_eq!(root_id(Some(&root), "WORK"), Ok(Some("another-s".into())));
     }
 
@@ -235,7 +242,7 @@ mod tests {
                     let lower = name.to_lowercase();
                     prop_assert!(!lower.starts_with("carebell") || ALLOWED.contains(&name.as_str()), "{name}");
                     prop_assert!(!lower.starts_with("nats-schedule") && lower != "nats-rollup", "{name}");
-                    prop_assert!(is_kept(name), "{name}");
+                    prop_assert!(is_kept(name, &[HeaderValue::from("x")]), "{name}");
                 }
             }
         }
@@ -243,7 +250,7 @@ mod tests {
         #[test]
         fn any_name_is_read_or_refused(name in "\\PC{1,200}") {
             let _ = refusal(&name, &[HeaderValue::from("x")], false);
-            let _ = is_kept(&name);
+            let _ = is_kept(&name, &[]);
         }
     }
 }

@@ -95,10 +95,8 @@ impl Redriver<'_> {
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
         // The letter's headers were checked, so it comes back as Carebell's own.
-        let subject = &match letter.original_subject.strip_prefix(JOBS) {
-            Some(kind) => format!("{WORK}{kind}"),
-            None => letter.original_subject.clone(),
-        };
+        let kind = [JOBS, "due."].iter().find_map(|prefix| letter.original_subject.strip_prefix(prefix));
+        let subject = &kind.map_or_else(|| letter.original_subject.clone(), |kind| format!("{WORK}{kind}"));
         let mut headers = headers(letter, change);
         let mut span = traces::send(subject, Some(&letter.job_id), 1, publish::trace(&headers).as_deref());
         publish::set_trace(&mut headers, span.trace());

@@ -63,9 +63,11 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
     found += mend_parked(context, clock.now()).await?;
-    for (name, covered) in streams.sourced("due.") {
-        let stream = context.get_stream(&name).await.map_err(show)?;
-        found += sweep(context, &stream, "due.>", &covered, before, clock.now()).await?;
+    for prefix in ["due.", "resume."] {
+        for (name, covered) in streams.sourced(prefix) {
+            let stream = context.get_stream(&name).await.map_err(show)?;
+            found += sweep(context, &stream, &format!("{prefix}>"), &covered, before, clock.now()).await?;
+        }
     }
     Ok(found)
 }
@@ -80,16 +82,35 @@ async fn mend_parked(context: &jetstream::Context, now: DateTime<Utc>) -> Result
     let mut found = 0;
     // The server keeps one message of a subject with a schedule.
     for (subject, _) in subjects.iter().filter(|(_, messages)| *messages > 1).take(LIMIT) {
-        let Some(parked) = old_message(&stream, subject, 1, now).await else { continue };
-        tracing::error!(subject, "Carebell did not write the last message of a parked job's subject: parking it again");
-        if parked.headers.get(header::SCHEDULE).is_some() {
-            publish::send(context, subject, parked.headers, parked.payload).await.map_err(show)?;
-        } else {
-            super::take_out(context, park::STREAM, parked.sequence).await?;
+        match mend(context, &stream, subject, now).await {
+            Ok(mended) => found += usize::from(mended),
+            // It must not hold up others.
+            Err(why) => tracing::error!(subject, "a parked job cannot be parked again, trying again later: {why}"),
         }
-        found += 1;
     }
     Ok(found)
+}
+
+/// False if another worker was faster.
+async fn mend(
+    context: &jetstream::Context,
+    stream: &stream::Stream,
+    subject: &str,
+    now: DateTime<Utc>,
+) -> Result<bool, String> {
+    let last = stream.get_last_raw_message_by_subject(subject).await.map_err(show)?;
+    let Some(mut parked) = old_message(stream, subject, 1, now).await else { return Ok(false) };
+    if last.headers.get(header::SCHEDULE).is_some() {
+        return Ok(false);
+    }
+    tracing::error!(subject, "Carebell did not write the last message of a parked job's subject: parking it again");
+    if parked.headers.get(header::SCHEDULE).is_none() {
+        super::take_out(context, park::STREAM, parked.sequence).await?;
+        return Ok(true);
+    }
+    parked.headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.sequence.to_string().as_str());
+    publish::send(context, subject, parked.headers, parked.payload).await.map_err(show)?;
+    Ok(true)
 }
 
 /// Subjects that a consumer covers.

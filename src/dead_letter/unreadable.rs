@@ -71,15 +71,21 @@ fn is_readable(headers: Option<&str>) -> bool {
     {
         return false;
     }
-    let mut is_first = true;
-    lines.filter(|line| !line.is_empty()).all(|line| {
-        let goes_on = !is_first && line.starts_with(char::is_whitespace);
-        is_first = false;
-        let Some((name, value)) = line.split_once(':').filter(|_| !goes_on) else {
-            return goes_on && line.parse::<HeaderValue>().is_ok();
-        };
-        name.parse::<HeaderName>().is_ok() && value.trim().parse::<HeaderValue>().is_ok()
-    })
+    let mut lines = lines.peekable();
+    while let Some(line) = lines.next() {
+        if line.is_empty() {
+            continue;
+        }
+        let Some((name, value)) = line.split_once(':') else { return false };
+        let mut value = value.trim_start().to_owned();
+        while let Some(more) = lines.next_if(|line| line.starts_with(char::is_whitespace)) {
+            value.push_str(more);
+        }
+        if name.parse::<HeaderName>().is_err() || value.trim_end().parse::<HeaderValue>().is_err() {
+            return false;
+        }
+    }
+    true
 }
 
 /// Makes a dead letter of an unreadable message and deletes the message.
@@ -147,6 +153,9 @@ mod tests {
             b"NATS/1.0\r\nX: a\r\n b\rc\r\n\r\n",
             b"NATS/1.0\r\nX: caf\xe9\r\n\r\n",
             b"NATS/1.0\r\nX\r\n\r\n",
+            b"NATS/1.0\r\nX: a\r\n\r\n more\r\n\r\n",
+            b"NATS/1.0\r\nX: a\r\r\n b\r\n\r\n",
+            b"NATS/1.0 100\r\n\r\n",
             b"NATS/1.0\r\n folded: first\r\n\r\n",
             b"NATS/1.0\r\nX\x01: a\r\n\r\n",
             b"NATS/1.0 busy\r\nX: a\r\n\r\n",

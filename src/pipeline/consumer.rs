@@ -51,6 +51,12 @@ pub const LARGEST_PULL: usize = 500;
 /// How long it does so if other streams' consumers may need its permits.
 const SHARED_PULL_EXPIRES: Duration = Duration::from_millis(100);
 
+/// How often a queue of what applications publish is looked at for unreadable messages that end no connection.
+const SEARCH_EVERY: Duration = Duration::from_secs(10);
+
+/// How long a pull of it waits before it looks again for a message that it was not told of.
+const LOST_WAKE_UP: Duration = Duration::from_secs(5);
+
 /// The most messages of a pull from an idle stream, if other streams hold jobs of the queue too.
 const IDLE_PULL: usize = 2;
 
@@ -102,18 +108,23 @@ impl Consumer {
     /// Pulls until an error, or until the queue's own connection is lost.
     async fn pull_until_error(&self, series: u64) -> Result<(), String> {
         let found = async {
-            let connection = self.connect().await?;
+            let mut connection = self.connect().await?;
             let consumer = connection.context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream);
-            let consumer: PullConsumer = consumer.await.map_err(show)?;
+            let consumer: PullConsumer = tokio::select! {
+                consumer = consumer => consumer.map_err(show)?,
+                // The question went to a server that is gone.
+                _ = connection.connections.changed() => return Ok(None),
+            };
             if self.own_connection.is_some() && series > 1 {
                 // An unreadable message may have ended the last connection, and would end the next.
                 let buried = bury_head(&self.context, &consumer, self.runner.clock.now()).await?;
                 tracing::info!(queue = self.runner.queue.durable(), buried, "pulling again");
             }
-            Ok::<_, String>((connection, consumer))
+            Ok::<_, String>(Some((connection, consumer)))
         };
-        let Some(found) = self.stop.run_until_cancelled(found).await else { return Ok(()) };
-        let (connection, consumer) = found?;
+        let found = self.stop.run_until_cancelled(found).await.unwrap_or(Ok(None));
+        let Some((mut connection, mut consumer)) = found? else { return Ok(()) };
+        let mut searched = Instant::now();
         let mut was_full = false;
         loop {
             let leave = async {
@@ -134,11 +145,34 @@ impl Consumer {
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
             let (held, ahead) = leave?;
+            if self.own_connection.is_none() {
+                // No message can have ended it, so pulling goes on with the next.
+                connection.connections.mark_unchanged();
+            }
             was_full = self.pull(&consumer, &connection, held, ahead, was_full).await?;
-            if self.own_connection.is_some() && is_lost(&connection).await {
+            if self.own_connection.is_none() {
+                continue;
+            }
+            if is_lost(&connection).await {
                 return Ok(());
             }
+            if !was_full && searched.elapsed() > SEARCH_EVERY {
+                searched = Instant::now();
+                self.search(&mut consumer).await?;
+            }
         }
+    }
+
+    /// Buries unreadable messages, if some message has come more than once: one whose headers have a status ends a pull
+    /// as the server's own word would, or is passed over, and comes again.
+    async fn search(&self, consumer: &mut PullConsumer) -> Result<(), String> {
+        let search = async {
+            if consumer.info().await.map_err(show)?.num_redelivered > 0 {
+                bury_head(&self.context, consumer, self.runner.clock.now()).await?;
+            }
+            Ok(())
+        };
+        self.stop.run_until_cancelled(search).await.unwrap_or(Ok(()))
     }
 
     async fn connect(&self) -> Result<PullConnection, String> {
@@ -226,7 +260,7 @@ impl Consumer {
         loop {
             let next = tokio::select! {
                 biased;
-                next = timeout(PULL_EXPIRES + PULL_GRACE, batch.next()) => next.map_err(|_| SILENT)?,
+                next = self.next(&mut batch) => next?,
                 () = self.stop.cancelled() => {
                     self.give_back(batch);
                     return Ok(false);
@@ -238,7 +272,7 @@ impl Consumer {
                 if let Some(ahead) = ahead {
                     ahead.close().await;
                 }
-                let is_early = expires.is_some_and(|expires| since.elapsed() < expires / 2);
+                let is_early = expires.is_some_and(|expires| since.elapsed() < expires.mul_f64(0.9));
                 if is_early && held.num_permits() == asked && self.own_connection.is_some() {
                     // A message whose headers have a status ends a pull like the server's own.
                     return Err("a pull ended early and empty".into());
@@ -262,6 +296,23 @@ impl Consumer {
                 }
                 drop(permit);
             }));
+        }
+    }
+
+    /// The next message of a pull.
+    async fn next(
+        &self,
+        batch: &mut pull::Batch,
+    ) -> Result<Option<Result<jetstream::Message, async_nats::Error>>, String> {
+        let since = Instant::now();
+        // A message with the status 100 costs async-nats 0.51 the wake-up for those behind it.
+        let patience = if self.own_connection.is_some() { LOST_WAKE_UP } else { PULL_EXPIRES + PULL_GRACE };
+        loop {
+            match timeout(patience, batch.next()).await {
+                Ok(next) => return Ok(next),
+                Err(_) if since.elapsed() >= PULL_EXPIRES + PULL_GRACE => return Err(SILENT.into()),
+                Err(_) => {}
+            }
         }
     }
 

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use carebell::dev::guard;
+use serde_json::json;
 
 use crate::support::{LIMIT, Process, World, own_postgres, programs, utc_now};
 
@@ -31,8 +32,23 @@ async fn nats_stopped_and_started() {
     assert!(since.elapsed() < Duration::from_secs(15), "pulls resume at once: {:?}", since.elapsed());
     world.push.wait_for(8, LIMIT).await.unwrap();
     assert_eq!(worker.get("/health").await.0, 200);
+    // Carebell's own streams are pulled on the connection that was made anew.
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "x" });
+    let since = tokio::time::Instant::now();
+    for number in 0..5 {
+        let id = format!("own-{number}");
+        world.publish_json("work.notification.normal", &id, &body).await;
+        assert_eq!(world.ended(&id).await.0, "done");
+    }
+    assert!(
+        since.elapsed() < Duration::from_secs(1),
+        "none was lost with a pull: {:?} {}",
+        since.elapsed(),
+        worker.output()
+    );
+    world.push.wait_for(13, LIMIT).await.unwrap();
     world.queues_are_empty().await;
-    assert_eq!(world.push.counts().accepted, 8);
+    assert_eq!(world.push.counts().accepted, 13);
     assert_eq!(world.count("SELECT sum(attempts)::bigint FROM job_runs").await, 0);
     assert_eq!(worker.terminate().await.code(), Some(0));
 }

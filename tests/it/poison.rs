@@ -91,13 +91,15 @@ async fn a_flood_of_poison_harms_no_healthy_job_of_its_queue() {
 }
 
 /// Headers that end a pull of the NATS client that gets them, its connection, or the client itself.
-const KILLERS: [&[u8]; 6] = [
+const KILLERS: [&[u8]; 8] = [
     b"NATS/1.0\r\nX-Note: a\rb\r\n\r\n",
     b"NATS/1.0\r\nX-Note: caf\xe9\r\n\r\n",
     b"NATS/1.0\r\nno colon\r\n\r\n",
     b"NATS/1.0\r\nX Note\x01: a\r\n\r\n",
     b"NATS/1.0 404 No Messages\r\n\r\n",
     b"NATS/1.0 503\r\n\r\n",
+    b"NATS/1.0\r\nX: a\r\n\r\n more\r\n\r\n",
+    b"NATS/1.0\r\nX: a\r\r\n b\r\n\r\n",
 ];
 
 /// Past any client library.
@@ -119,7 +121,7 @@ async fn publish_raw(world: &World, subject: &str, headers: &[&[u8]]) {
 
 #[tokio::test]
 async fn headers_that_end_a_client_end_no_worker_and_hold_up_no_other_queue() {
-    const EACH: usize = 8;
+    const EACH: usize = 6;
     // Neighbours of such a message come again after this.
     let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s").await;
     let killers: Vec<&[u8]> = (0..EACH).flat_map(|_| KILLERS).collect();
@@ -167,4 +169,19 @@ async fn headers_that_end_a_client_end_no_worker_and_hold_up_no_other_queue() {
         assert!(!worker.says("the client has ended"), "{}", worker.output());
         assert_eq!(worker.terminate().await.code(), Some(0));
     }
+}
+
+/// The server says 100 to keep a pull alive, and the client passes such a message over.
+#[tokio::test]
+async fn messages_with_a_status_are_found_though_they_end_no_connection() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s").await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    publish_raw(&world, "jobs.notification.critical", &[b"NATS/1.0 100\r\n\r\n".as_slice(); 3]).await;
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish_json("jobs.notification.critical", "behind", &news).await;
+    assert_eq!(world.ended("behind").await.0, "done");
+    assert_eq!(world.dead_letters_once(3).await.len(), 3);
+    world.queues_are_empty().await;
+    assert_eq!(worker.terminate().await.code(), Some(0));
 }

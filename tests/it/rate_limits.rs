@@ -196,10 +196,14 @@ async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
     idle(&world, 2).await;
     backlog(&world, "normal", 3).await;
     until_ended(&world, 3).await;
-    let output = workers.iter().map(Process::output).collect::<String>();
-    let delivered_once =
-        output.lines().filter(|line| line.contains("\"outcome\":\"done\"") && line.contains("\"delivered\":1,"));
-    assert_eq!(delivered_once.count(), 3, "{output}");
+    // A line follows its commit.
+    let lines = async || {
+        let output = workers.iter().map(Process::output).collect::<String>();
+        let done = output.lines().filter(|line| line.contains("\"outcome\":\"done\"")).map(str::to_owned);
+        Some(done.collect::<Vec<_>>()).filter(|lines| lines.len() == 3)
+    };
+    let lines = world.eventually("each has its line", lines).await;
+    assert!(lines.iter().all(|line| line.contains("\"delivered\":1,")), "{lines:?}");
 
     // Both workers stop while one holds a message whose slot is far away.
     idle(&world, 2).await;

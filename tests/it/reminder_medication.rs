@@ -80,7 +80,7 @@ fn each_mistake_names_its_field() {
         (json!({ "medicationId": "m", "scheduledTime": "1969-12-31T23:59:59Z" }), "scheduled_time"),
         (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": -1 }), "reminder_minutes"),
         (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": 10_081 }), "reminder_minutes"),
-        (json!({ "medicationID": "m", "scheduledTime": when }), "medicationID"),
+        (json!({ "medicationID": "m", "scheduledTime": when }), "did you mean `medicationId`?"),
         (json!({ "medicationId": 7, "scheduledTime": when }), "wrong type"),
         (json!({ "medicationId": "m", "scheduledTime": "nine o'clock" }), "wrong type or form"),
         (json!([]), "wrong type"),

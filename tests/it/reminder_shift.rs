@@ -127,7 +127,7 @@ fn each_mistake_names_its_field() {
         (json!({ "shiftId": "s", "startTime": "1969-12-31T23:59:59Z" }), "start_time"),
         (json!({ "shiftId": "s", "startTime": when, "reminderMinutes": -1 }), "reminder_minutes"),
         (json!({ "shiftId": "s", "startTime": when, "reminderMinutes": 10_081 }), "reminder_minutes"),
-        (json!({ "shiftId": "s", "endTime": when }), "endTime"),
+        (json!({ "shiftId": "s", "endTime": when }), "unrecognized field"),
     ];
     for (body, expected) in cases {
         let error = decode("reminder.shift", &body).expect_err(&body.to_string());

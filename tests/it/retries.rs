@@ -233,3 +233,15 @@ async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_no
     pipeline.stop().await;
     assert_eq!(world.runs("large").await["reminder.medication"].attempts, 1);
 }
+
+/// Versions before the stream WORK parked jobs for JOBS.
+#[tokio::test]
+async fn a_job_that_the_version_before_parked_comes_back() {
+    let world = World::new().await;
+    let headers = [("Carebell-Job-Id", "old"), ("Carebell-Root-Id", "old"), ("Content-Type", "application/json")];
+    world.publish("resume.jobs.notification.normal", &headers, news("ana").to_string()).await;
+    let worker = Worker::start(&world);
+    assert_eq!(world.ended("old").await.0, "done");
+    world.queues_are_empty().await;
+    worker.stop().await;
+}
