@@ -4,7 +4,6 @@
 //! the ledger.
 
 mod counts;
-mod listener;
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -103,7 +102,7 @@ pub fn serve(
         router = router.route(&outside, post(receive));
     }
     let router = router.with_state(desk);
-    let ended = tokio::spawn(listener::serve(listener, router, stop));
+    let ended = tokio::spawn(http::listener::serve(listener, router, stop));
     Ok(Listening { address, counts, ended })
 }
 

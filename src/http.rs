@@ -1,5 +1,7 @@
 //! HTTP endpoints of the worker, for internal networks: `/livez`, `/ready`, `/health`, `/healthz` and `/metrics`.
 
+pub mod listener;
+
 use std::{
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -42,12 +44,7 @@ pub struct State {
 pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<SocketAddr> {
     let listener = listen(port)?;
     let address = listener.local_addr()?;
-    tokio::spawn(async move {
-        let served = axum::serve(listener, routes(state)).with_graceful_shutdown(stop.cancelled_owned());
-        if let Err(error) = served.await {
-            tracing::error!("the health port has closed: {error}");
-        }
-    });
+    tokio::spawn(listener::serve(listener, routes(state), stop));
     Ok(address)
 }
 

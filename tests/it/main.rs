@@ -43,6 +43,7 @@ mod inbox;
 mod jobs_show;
 mod lanes;
 mod layout;
+mod listeners;
 mod logs;
 mod maintenance_prune;
 mod maintenance_subscriptions;

@@ -187,6 +187,11 @@ impl Process {
         pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
     }
 
+    /// Its open files and connections.
+    pub fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.guarded.pid())).unwrap().count()
+    }
+
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log_file).unwrap()).into_owned()
     }
@@ -214,9 +219,13 @@ impl Process {
         self.line("it is ready", |line| line.is_ready().then_some(())).await;
     }
 
+    pub async fn health_port(&mut self) -> u16 {
+        self.line("health is served", Line::health_port).await.try_into().unwrap()
+    }
+
     /// Status and body of a health endpoint.
     pub async fn get(&mut self, path: &str) -> (u16, String) {
-        let port = self.line("health is served", Line::health_port).await;
+        let port = self.health_port().await;
         let answer = reqwest::get(format!("http://127.0.0.1:{port}{path}")).await.unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     }

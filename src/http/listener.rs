@@ -1,8 +1,15 @@
-//! A listener for the public: few connections, short and never idle for long.
+//! How Carebell listens: few connections, short, never idle for long, and closed after a refusal.
+//!
+//! Without a bound, whoever opens enough of them takes the descriptors that the work needs.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use axum::Router;
+use axum::{
+    Router,
+    http::{HeaderValue, header::CONNECTION},
+    middleware::map_response,
+    response::Response,
+};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
     server::conn::auto,
@@ -30,7 +37,9 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, mostly for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// Serves until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
+    let router = router.layer(map_response(closed_if_refused));
     let permits = Arc::new(Semaphore::new(MOST_CONNECTIONS));
     let connections = TaskTracker::new();
     while let Some(Ok(permit)) = stop.run_until_cancelled(Arc::clone(&permits).acquire_owned()).await {
@@ -49,6 +58,14 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
     drop(listener);
     connections.close();
     let _ = timeout(GRACE, connections.wait()).await;
+}
+
+/// Whoever is refused takes a place only once.
+async fn closed_if_refused(mut response: Response) -> Response {
+    if response.status().is_client_error() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }
 
 async fn connection(stream: TcpStream, router: Router, stop: CancellationToken) {
