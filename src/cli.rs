@@ -10,6 +10,7 @@ mod jobs;
 mod keys;
 mod kinds;
 mod migrate;
+mod print;
 mod publish;
 mod queues;
 mod run;
@@ -23,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::failed::Failed;
-use crate::{config::Source, telemetry};
+use crate::{config::Source, telemetry, text::visible};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -77,7 +78,7 @@ pub async fn main(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed(why)) => {
-            eprintln!("carebell: {why}");
+            eprintln!("carebell: {}", visible(&why));
             ExitCode::FAILURE
         }
     }

@@ -1,6 +1,6 @@
 //! Helpers for texts: shortened names, instants, time zones, links.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, fmt::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use chrono_tz::Tz;
@@ -22,6 +22,29 @@ pub fn shorten(text: &str, most: usize) -> String {
         None => text.to_owned(),
         Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
     }
+}
+
+/// A text that strangers wrote, for a terminal: control characters but line breaks and tabs, and those that reorder
+/// what is shown, as `\uXXXX`, which is also right within the strings of JSON.
+#[must_use]
+pub fn visible(text: &str) -> Cow<'_, str> {
+    let is_hidden = |c: char| {
+        (c.is_control() && c != '\n' && c != '\t')
+            || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(is_hidden) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        if is_hidden(c) {
+            // All of them have four digits at most. Writing to a String cannot fail.
+            let _ = write!(shown, "\\u{:04x}", u32::from(c));
+        } else {
+            shown.push(c);
+        }
+    }
+    Cow::Owned(shown)
 }
 
 /// A path of the application with an id in its query.
@@ -65,6 +88,18 @@ mod tests {
     #[test]
     fn an_id_cannot_leave_its_place_in_a_link() {
         assert_eq!(link("/shifts", "a&b=c d#e"), "/shifts?id=a%26b%3Dc+d%23e");
+    }
+
+    #[test]
+    fn nothing_that_steers_a_terminal_or_reorders_a_line_is_shown() {
+        let hostile = "a\u{1b}[2J\r\u{9b}31m\u{202e}cba\u{2066}\u{7f}\u{0}";
+        assert_eq!(visible(hostile), "a\\u001b[2J\\u000d\\u009b31m\\u202ecba\\u2066\\u007f\\u0000");
+        let json = serde_json::json!({ "title": hostile }).to_string();
+        let shown = visible(&json);
+        assert!(shown.is_ascii(), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap()["title"], hostile);
+        let plain = "Zeit für Rose’s Tee 👩‍👧\n\tשלום";
+        assert!(matches!(visible(plain), Cow::Borrowed(same) if same == plain));
     }
 
     #[test]

@@ -7,13 +7,11 @@ mod filters;
 mod send;
 mod words;
 
-use std::io::Write as _;
-
 use clap::Subcommand;
 use serde_json::Value;
 
 use self::filters::Filters;
-use super::{connect, failed::Failed};
+use super::{connect, failed::Failed, print::print};
 use crate::{
     clock::Clock,
     config::Source,
@@ -77,7 +75,7 @@ async fn list(source: &Source, filters: &Filters, limit: usize, json: bool) -> R
     } else {
         words::table(&shown, &totals)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 
@@ -85,7 +83,7 @@ async fn show(source: &Source, target: &str, json: bool) -> Result<(), Failed> {
     let letters = open(source).await?;
     let letter = one(&letters, target).await?;
     let text = if json { format!("{}\n", words::whole_to_json(&letter)) } else { words::whole(&letter) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 

@@ -1,15 +1,12 @@
 //! `carebell jobs`: a job's history, and cancellation. Prints ids only; texts and addresses stay in the database.
 
-use std::{
-    fmt::{Display, Write as _},
-    io::Write as _,
-};
+use std::fmt::{Display, Write as _};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{actor::actor, connect, failed::Failed};
+use super::{actor::actor, connect, failed::Failed, print::print};
 use crate::{
     channels::NOBODY,
     clock::Clock,
@@ -73,7 +70,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
         }
     };
     let text = if json { format!("{}\n", to_json(&way, delayed.as_ref())) } else { in_words(&way, delayed.as_ref()) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 

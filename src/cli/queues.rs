@@ -1,12 +1,12 @@
 //! `carebell queues list`: policy and backlog of queues.
 
-use std::{fmt::Write as _, io::Write as _, time::Duration};
+use std::{fmt::Write as _, time::Duration};
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{connect, failed::Failed};
+use super::{connect, failed::Failed, print::print};
 use crate::{
     clock::Clock,
     config::Source,
@@ -48,7 +48,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     }
     let now = Clock::system().now();
     let text = if *json { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 

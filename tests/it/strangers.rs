@@ -193,3 +193,23 @@ async fn a_misspelt_header_is_an_error_and_not_a_default() {
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 0);
     worker.stop().await;
 }
+
+/// What an engineer on call is shown.
+#[tokio::test]
+async fn a_dead_letter_steers_no_terminal() {
+    let (world, app) = world().await;
+    let worker = Worker::start(&world);
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "", "body": "\u{202e}gpj.\u{9b}31m" });
+    publish(&app, "jobs.notification.normal", &[("Carebell-Job-Id", "sly"), ("X-Note", "\u{1b}[2J\u{2066}")], &body)
+        .await;
+    world.dead_letters_once(1).await;
+    for args in
+        [&["dead-letters", "show", "1"][..], &["dead-letters", "show", "1", "--json"], &["dead-letters", "list"]]
+    {
+        let (well, said, error) = crate::cli::carebell(&world, args, &[]).await;
+        assert!(well, "{error}");
+        let steers = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}".contains(c);
+        assert!(!said.contains(steers), "{said:?}");
+    }
+    worker.stop().await;
+}

@@ -29,6 +29,7 @@ use crate::{
     nats::JetStream,
     policy::Rate,
     store::Store,
+    text::visible,
 };
 
 /// Letters per progress line, without a bar.
@@ -254,7 +255,7 @@ fn interrupted(why: &str, done: usize, total: usize) -> String {
 
 fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
     for (letter, why) in refused.iter().take(TOLD) {
-        eprintln!("dead letter {letter}: {why}");
+        eprintln!("dead letter {letter}: {}", visible(why));
     }
     match refused.len() {
         0 => Ok(()),

@@ -1,10 +1,8 @@
-use std::io::Write as _;
-
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{actor::actor, failed::Failed},
+    super::{actor::actor, failed::Failed, print::print},
     words::{in_words, local, table, to_json},
 };
 use crate::{
@@ -31,7 +29,7 @@ pub(crate) struct Named {
 pub(super) async fn list(source: &Source, owner: Option<&str>, json: bool) -> Result<(), Failed> {
     let schedules = open(source)?.schedules(owner).await?;
     let text = if json { format!("{}\n", schedules.iter().map(to_json).collect::<Value>()) } else { table(&schedules) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 
@@ -48,7 +46,7 @@ pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), 
     } else {
         in_words(&row, &upcoming)
     };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     Ok(())
 }
 

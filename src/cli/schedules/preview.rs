@@ -1,13 +1,13 @@
 //! `carebell schedules preview`: the instants of an expression, before anything is saved.
 
-use std::{fmt::Write as _, io::Write as _};
+use std::fmt::Write as _;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsFormat, Utc};
 use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::{
-    super::failed::Failed,
+    super::{failed::Failed, print::print},
     parse::{parse_fold, parse_from, parse_gap},
 };
 use crate::{
@@ -55,7 +55,7 @@ pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
     let calendar = Calendar::new(expression, zone, Rules { gap: args.gap, fold: args.fold }, from);
     let (shown, count) = first(&calendar, from, args.count);
     let text = if args.json { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
-    std::io::stdout().write_all(text.as_bytes())?;
+    print(&text)?;
     if count < args.count {
         eprintln!("note: there are only {count} until the end of 2099; later clock changes are unknown");
     }
