@@ -33,8 +33,9 @@ use crate::{
     checkpoint::{self, Step},
     effects::{
         Death, Effects,
-        publish::{header, insist_if_empty, rfc3339},
+        publish::{insist_if_empty, rfc3339},
     },
+    header,
     intake::{self, job_id},
     kind::{JOBS, Lane, WORK},
     meta::default_id,

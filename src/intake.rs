@@ -11,8 +11,8 @@ use crate::{
     header,
     job::Invalid,
     meta::{LONGEST_JOB_ID, default_id, is_any_id, is_job_id},
+    near::nearest,
     plan::DeadReason,
-    schedule::nearest,
 };
 
 /// The intake stream of an installation with one application.

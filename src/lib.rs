@@ -47,6 +47,7 @@ pub mod header;
 pub mod job;
 pub mod kind;
 pub mod meta;
+mod near;
 pub mod person;
 pub mod plan;
 pub mod policy;

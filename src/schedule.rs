@@ -6,7 +6,6 @@ mod civil;
 mod error;
 mod expression;
 mod field;
-mod near;
 mod quiet;
 mod rules;
 mod search;
@@ -19,7 +18,6 @@ mod zone;
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use chrono_tz::Tz;
 
-pub(crate) use self::near::nearest;
 pub use self::{
     error::ExpressionError,
     expression::Expression,

@@ -30,7 +30,7 @@ pub use self::{
     locale::DEFAULT_LOCALE,
     problem::{LoadError, Problem},
 };
-use crate::{schedule::nearest, text};
+use crate::{near::nearest, text};
 
 /// All templates of a worker. Cheap to clone.
 #[derive(Clone)]

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, sync::LazyLock};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage};
 
-use crate::schedule::nearest;
+use crate::near::nearest;
 
 /// Descriptors of the messages, for canonical JSON.
 #[expect(clippy::expect_used, reason = "the bytes were written by build.rs from descriptors that it had just compiled")]

@@ -14,9 +14,10 @@ use super::{Letter, Letters, lineage_header};
 use crate::{
     clock::Clock,
     effects::{
-        publish::{self, header, rfc3339},
+        publish::{self, rfc3339},
         submit::NotSubmitted,
     },
+    header,
     kind::{JOBS, WORK},
     plan::DeadReason,
     store::{AuditEntry, Store},

@@ -7,9 +7,10 @@ use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::publish::{self, header, insist_if_it_fits, rfc3339};
+use super::publish::{self, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
+    header,
     meta::{Meta, NO_MESSAGE},
     store::Child,
 };

@@ -14,8 +14,8 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
 
-pub use crate::header;
 use crate::{
+    header,
     retry::DoublingWait,
     store::Child,
     telemetry::traces::{self, context},

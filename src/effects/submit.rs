@@ -8,8 +8,8 @@ use async_nats::{
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
-use super::publish::{self, header, rfc3339};
-use crate::{kind::JOBS, telemetry::traces};
+use super::publish::{self, rfc3339};
+use crate::{header, kind::JOBS, telemetry::traces};
 
 /// The connection that publishes jobs.
 pub type Producer = jetstream::Context;

@@ -10,9 +10,9 @@ use super::{
     civil::{Civil, CronFields},
     error::{ExpressionError, shown},
     field::Field,
-    near::nearest,
     values::Values,
 };
+use crate::near::nearest;
 
 /// An expression that fires at least once.
 #[derive(Clone, Debug)]

@@ -1,7 +1,8 @@
 use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
 use chrono_tz::{TZ_VARIANTS, Tz};
 
-use super::{error::shown, near::nearest};
+use super::error::shown;
+use crate::near::nearest;
 
 /// An unknown time zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

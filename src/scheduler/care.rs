@@ -225,7 +225,7 @@ pub fn care_job_id(reminder: &CareReminder) -> String {
         CareKind::Refill => format!("care~{name}:{record_id}:{}", rfc3339(*due_at)),
         _ => format!("care~{name}:{record_id}:{}:{lead_minutes}", rfc3339(*instant)),
     };
-    // What follows from the job has longer ids.
+    // The ids of its children are longer.
     if id.len() <= LONGEST_JOB_ID && is_any_id(&id) {
         return id;
     }

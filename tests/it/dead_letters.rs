@@ -276,6 +276,26 @@ async fn bury(world: &World, count: usize) {
     published.buffered(500).for_each(async |_| ()).await;
 }
 
+/// It would be refused in JOBS, where a redriven job's headers are not a producer's.
+#[tokio::test]
+async fn a_delayed_job_is_redriven_as_carebell_s_own() {
+    let world = World::new().await;
+    let headers = [
+        ("Carebell-Job-Id", "later"),
+        ("Content-Type", "application/json"),
+        ("Carebell-Dead-Reason", "unknown_kind"),
+        ("Carebell-Dead-Last", "2026-11-01T09:00:00Z"),
+        ("Carebell-Dead-Subject", "due.notification.normal"),
+    ];
+    world.publish("dead.notification.SCHEDULED.1", &headers, to_ana("Hello").to_string()).await;
+    let worker = Worker::start(&world);
+    let (well, said, error) = carebell(&world, &["dead-letters", "redrive", "1"], &[]).await;
+    assert!(well, "{said}{error}");
+    assert_eq!(world.ended("later").await.0, "done");
+    assert!(world.dead_letters().await.is_empty());
+    worker.stop().await;
+}
+
 #[tokio::test]
 #[ignore = "soak: 10,000 dead letters"]
 async fn ten_thousand_are_redriven_with_an_interruption_and_each_has_one_effect() {

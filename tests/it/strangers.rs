@@ -2,7 +2,13 @@
 
 use async_nats::{Client, ConnectOptions, HeaderMap};
 use carebell::{
-    clock::Clock, dead_letter::sweep, dev::push_service::Behaviour, effects::Effects, health::Health, streams::Streams,
+    clock::Clock,
+    dead_letter::{DeadJob, bury, sweep},
+    dev::push_service::Behaviour,
+    effects::{Death, Effects},
+    health::Health,
+    plan::DeadReason,
+    streams::Streams,
 };
 use serde_json::{Value, json};
 
@@ -123,10 +129,22 @@ async fn the_place_of_a_dead_letter_cannot_be_taken() {
     assert_eq!(peek(&world.context, "DEAD_LETTERS", ">").await, 1, "what was there is not");
     world.queues_are_empty().await;
 
-    // A second burial of the same job finds its letter.
-    let redelivered = world.context.get_stream("DEAD_LETTERS").await.unwrap();
-    let letter = redelivered.get_last_raw_message_by_subject(taken).await.unwrap();
-    assert!(String::from_utf8_lossy(&letter.payload).contains("medicationId"));
+    // A second burial of the same job finds its letter, and leaves it.
+    let again = DeadJob {
+        kind: "reminder.medication".into(),
+        stream: "JOBS".into(),
+        sequence: 2,
+        subject: "jobs.reminder.medication".into(),
+        job_id: Some("broken".into()),
+        headers: None,
+        raw_headers: None,
+        payload: "again".into(),
+        last: utc_now(),
+    };
+    let death = Death { reason: DeadReason::Crashed, error: "again".into(), attempts: 1, first: utc_now() };
+    bury(&world.context, &again, &death).await;
+    let letters = world.dead_letters().await;
+    assert_eq!((letters.len(), error_of(&letters[0].1).0), (1, "undecodable"));
     worker.stop().await;
 }
 
@@ -194,7 +212,21 @@ async fn a_misspelt_header_is_an_error_and_not_a_default() {
     worker.stop().await;
 }
 
-/// What an engineer on call is shown.
+#[tokio::test]
+async fn a_header_that_is_there_twice_is_not_believed_by_a_redrive_either() {
+    let (world, app) = world().await;
+    let worker = Worker::start(&world);
+    let past = ("Carebell-Not-After", "2020-01-01T00:00:00Z");
+    publish(&app, "jobs.notification.normal", &[("Carebell-Job-Id", "twice"), past, past], &news("ana")).await;
+    let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
+    assert_eq!(error_of(&letter), ("permanent", "the header Carebell-Not-After is there 2 times; expected once"));
+    let (well, said, error) = crate::cli::carebell(&world, &["dead-letters", "redrive", "1"], &[]).await;
+    assert!(well, "{said}{error}");
+    assert_eq!(world.ledger("twice").await[0].state, "sent", "it did not expire");
+    worker.stop().await;
+}
+
+/// The output of commands.
 #[tokio::test]
 async fn a_dead_letter_steers_no_terminal() {
     let (world, app) = world().await;

@@ -9,8 +9,7 @@ use serde_json::Value;
 use super::super::failed::Failed;
 use crate::{
     dead_letter::{Letter, redrive::is_delivery},
-    effects::publish::header,
-    jobs,
+    header, jobs,
     pipeline::{Decoder, Form},
 };
 

@@ -1,3 +1,5 @@
+//! The name that was probably meant.
+
 /// The closest candidate, if only a few letters differ.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Bounds the table, which grows with the square of the length.
