@@ -263,6 +263,7 @@ impl Ground {
             not_after: None,
             trace: None,
             wishes: Wishes::default(),
+            delay: None,
         };
         let plan = Plan {
             contents: vec![content],

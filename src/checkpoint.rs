@@ -19,6 +19,10 @@ pub enum Step {
     Sent,
     /// Outcome recorded; the message is not acknowledged.
     Recorded,
+    /// Delayed job or cancellation noted; nothing is parked or removed.
+    Noted,
+    /// Delayed job noted as due; it has not run.
+    Begun,
     /// Job parked in HOLD; the message is not acknowledged.
     Parked,
     /// Dead letter stored; the message is not terminated.
@@ -41,13 +45,15 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 12] = [
+const STEPS: [Step; 14] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
     Step::Claimed,
     Step::Sent,
     Step::Recorded,
+    Step::Noted,
+    Step::Begun,
     Step::Parked,
     Step::Buried,
     Step::Settled,

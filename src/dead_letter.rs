@@ -37,7 +37,7 @@ use crate::{
     },
     header,
     intake::{self, job_id},
-    kind::{JOBS, Lane, WORK},
+    kind::{JOBS, LATER, Lane, WORK},
     meta::default_id,
     plan::DeadReason,
 };
@@ -108,7 +108,7 @@ pub struct DeadJob {
 /// Waits until the server has the dead letter, however long that takes.
 pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
     let mut headers = HeaderMap::new();
-    let is_foreign = intake::is_foreign(&body.stream);
+    let is_foreign = intake::is_intake(&body.stream);
     for (name, values) in body.headers.iter().flat_map(HeaderMap::iter) {
         // The server would obey `Nats-` headers, and a redrive those that only Carebell sets.
         let text: &str = name.as_ref();
@@ -164,8 +164,9 @@ async fn is_buried(context: &jetstream::Context, subject: &str, body: &DeadJob) 
 }
 
 /// The kind in a subject, without prefix and lane.
-fn kind_of(subject: &str) -> &str {
-    let kind = [JOBS, WORK, "due."].iter().find_map(|prefix| subject.strip_prefix(prefix)).unwrap_or(subject);
+#[must_use]
+pub fn kind_of(subject: &str) -> &str {
+    let kind = [LATER, JOBS, WORK].iter().find_map(|prefix| subject.strip_prefix(prefix)).unwrap_or(subject);
     match kind.rsplit_once('.') {
         Some((kind, lane)) if Lane::parse(lane).is_some() => kind,
         _ => kind,
@@ -202,6 +203,16 @@ async fn bury_stored(
     if let Err(error) = take_out(context, &body.stream, message.sequence).await {
         // Another worker was faster, or the next pass deletes it.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
+    }
+}
+
+/// Removes the last message of a subject, if there is one.
+pub(crate) async fn remove_last(context: &jetstream::Context, stream: &str, subject: &str) -> Result<(), String> {
+    let found = context.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
+    match found.get_last_raw_message_by_subject(subject).await {
+        Ok(found) => take_out(context, stream, found.sequence).await,
+        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(()),
+        Err(error) => Err(error.to_string()),
     }
 }
 

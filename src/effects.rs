@@ -6,6 +6,7 @@
 
 mod admission;
 mod commit;
+mod delay;
 mod maintenance;
 pub mod park;
 pub mod publish;
@@ -30,7 +31,10 @@ use crate::{
     group::{GROUP, Group, JOBS, batch},
     health::Health,
     reads::Reads,
-    store::{ClaimAsk, Claimed, Commit, CommitOutcome, FailedRun, LedgerEntry, RunAsk, RunRecord, Store},
+    store::{
+        ClaimAsk, Claimed, Commit, CommitOutcome, DelayAnswer, DelayAsk, FailedRun, LedgerEntry, RunAsk, RunRecord,
+        Store,
+    },
 };
 
 /// The effects of one worker. Cheap to clone.
@@ -49,6 +53,8 @@ pub struct Effects {
     failures: Group<RunFailures>,
     claims: Group<Claims>,
     ledger: Group<Ledger>,
+    delays: Group<Delays>,
+    due: Group<Due>,
     reads: Reads,
 }
 
@@ -58,6 +64,9 @@ batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String 
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);
 batch!(Ledger("ledger"): LedgerEntry => bool, record_deliveries);
+batch!(Delays("delays"): DelayAsk => DelayAnswer, delay);
+// Apart: a flood of new ones does not delay what is due.
+batch!(Due("due"): DelayAsk => DelayAnswer, delay);
 
 impl Effects {
     /// Starts the groups.
@@ -74,6 +83,8 @@ impl Effects {
             failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
             ledger: Group::start(Ledger(store.clone()), GROUP, Arc::clone(health)),
+            delays: Group::start(Delays(store.clone()), GROUP, Arc::clone(health)),
+            due: Group::start(Due(store.clone()), GROUP, Arc::clone(health)),
             reads: Reads::start(store, health),
             store: store.clone(),
         }

@@ -6,6 +6,10 @@ pub const JOB_ID: &str = "Carebell-Job-Id";
 pub const ROOT_ID: &str = "Carebell-Root-Id";
 /// RFC 3339: expiry of the job.
 pub const NOT_AFTER: &str = "Carebell-Not-After";
+/// RFC 3339: when the job is due.
+pub const AT: &str = "Carebell-At";
+/// On a job that was delayed: the message that asked for it (`meta::IntakePosition`).
+pub const DELAYED_BY: &str = "Carebell-Delayed-By";
 /// The job's number of attempts.
 pub const ATTEMPTS: &str = "Carebell-Attempts";
 /// The job's wait between attempts.

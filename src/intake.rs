@@ -22,7 +22,8 @@ pub const STREAM: &str = "JOBS";
 const OF_APPLICATION: &str = "INTAKE_";
 
 /// The headers of Carebell that a producer may set.
-pub const ALLOWED: [&str; 5] = [header::JOB_ID, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT];
+pub const ALLOWED: [&str; 6] =
+    [header::JOB_ID, header::AT, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT];
 
 /// How much of a foreign header's name is repeated, in bytes.
 const LONGEST_NAME: usize = 64;
@@ -33,10 +34,10 @@ pub fn is_intake(stream: &str) -> bool {
     stream == STREAM || stream.starts_with(OF_APPLICATION)
 }
 
-/// Whether applications wrote what is in a stream: an intake, or the stream of their delayed jobs.
+/// The application that publishes to an intake stream; empty in an installation with one application.
 #[must_use]
-pub fn is_foreign(stream: &str) -> bool {
-    is_intake(stream) || stream == "SCHEDULED"
+pub fn application(stream: &str) -> &str {
+    stream.strip_prefix(OF_APPLICATION).unwrap_or_default()
 }
 
 /// A message that cannot be read, or not be believed. It becomes a dead letter.
@@ -75,12 +76,10 @@ fn ours(headers: Option<&HeaderMap>) -> Option<String> {
 }
 
 fn strangers(headers: &HeaderMap) -> Option<String> {
-    // The stream of delayed jobs has obeyed these headers, and left some of them.
-    let fired = headers.get(header::SOURCE).is_some_and(|source| source.as_str().starts_with("SCHEDULED "));
-    headers.iter().find_map(|(name, values)| refusal(name.as_ref(), values, fired))
+    headers.iter().find_map(|(name, values)| refusal(name.as_ref(), values))
 }
 
-fn refusal(name: &str, values: &[HeaderValue], fired: bool) -> Option<String> {
+fn refusal(name: &str, values: &[HeaderValue]) -> Option<String> {
     if begins_with(name, "carebell") {
         return match ALLOWED.contains(&name) {
             true if values.len() == 1 => None,
@@ -89,7 +88,7 @@ fn refusal(name: &str, values: &[HeaderValue], fired: bool) -> Option<String> {
         };
     }
     let orders = begins_with(name, "nats-schedule") || name.eq_ignore_ascii_case("nats-rollup");
-    (orders && !fired).then(|| format!("a producer may not set the header {}", shown(name)))
+    orders.then(|| format!("a producer may not set the header {}", shown(name)))
 }
 
 /// Whether a header that an application wrote is copied to another stream, where it would be trusted.
@@ -113,21 +112,17 @@ fn meant(name: &str) -> String {
     nearest(name, ALLOWED).map(|near| format!("; did you mean {near}?")).unwrap_or_default()
 }
 
-/// The job id of a message: `Carebell-Job-Id`, else `Nats-Msg-Id`, else the id of the schedule that fired it, else made
-/// of stream and sequence.
+/// The job id of a message: `Carebell-Job-Id`, else `Nats-Msg-Id`, else made of stream and sequence.
 ///
 /// # Errors
 /// If what the message names is not an id that its writer may choose.
 pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> Result<String, Invalid> {
     let header = |name| headers.and_then(|headers| headers.get(name)).map(HeaderValue::as_str);
-    let scheduled = || header(header::SCHEDULER).and_then(|subject| subject.strip_prefix("sched."));
     let named = [(header::JOB_ID, header(header::JOB_ID)), (header::MSG_ID, header(header::MSG_ID))];
-    let named = named.into_iter().find_map(|(name, id)| Some((name, id?)));
-    let Some((name, id)) = named.or_else(|| Some((header::SCHEDULER, scheduled()?))) else {
-        return Ok(default_id(stream, sequence));
-    };
-    check_id(name, id, stream)?;
-    Ok(id.to_owned())
+    match named.into_iter().find_map(|(name, id)| Some((name, id?))) {
+        Some((name, id)) => checked_id(name, id, stream),
+        None => Ok(default_id(stream, sequence)),
+    }
 }
 
 /// The root id that a message names; never one that a producer names.
@@ -135,17 +130,20 @@ pub fn job_id(headers: Option<&HeaderMap>, stream: &str, sequence: i64) -> Resul
 /// # Errors
 /// If it is not an id.
 pub fn root_id(headers: Option<&HeaderMap>, stream: &str) -> Result<Option<String>, Invalid> {
-    let Some(id) = headers.filter(|_| !is_foreign(stream)).and_then(|headers| headers.get(header::ROOT_ID)) else {
+    let Some(id) = headers.filter(|_| !is_intake(stream)).and_then(|headers| headers.get(header::ROOT_ID)) else {
         return Ok(None);
     };
-    check_id(header::ROOT_ID, id.as_str(), stream)?;
-    Ok(Some(id.as_str().to_owned()))
+    checked_id(header::ROOT_ID, id.as_str(), stream).map(Some)
 }
 
-fn check_id(name: &'static str, id: &str, stream: &str) -> Result<(), Invalid> {
-    let is_right = if is_foreign(stream) { is_job_id(id) } else { is_any_id(id) };
+/// The id in a header of a message.
+///
+/// # Errors
+/// If its writer may not choose it.
+pub fn checked_id(name: &'static str, id: &str, stream: &str) -> Result<String, Invalid> {
+    let is_right = if is_intake(stream) { is_job_id(id) } else { is_any_id(id) };
     let expected = || format!("must be 1 to {LONGEST_JOB_ID} of the characters A-Z a-z 0-9 _ : . -");
-    if is_right { Ok(()) } else { Err(Invalid::new(name, expected())) }
+    if is_right { Ok(id.to_owned()) } else { Err(Invalid::new(name, expected())) }
 }
 
 #[cfg(test)]
@@ -216,7 +214,7 @@ mod tests {
         assert_eq!(job_id(None, STREAM, 17).unwrap(), "JOBS~17");
         let root = headers(&[(header::ROOT_ID, "another-s")]);
         assert_eq!(root_id(Some(&root), STREAM), Ok(None));
-        assert_eq!(root_id(Some(&root), "SCHEDULED"), Ok(None));
+        assert_eq!(root_id(Some(&root), "INTAKE_app"), Ok(None));
         assert_eq!(root_id(Some(&root), "WORK"), Ok(Some("another-s".into())));
     }
 
@@ -249,7 +247,7 @@ mod tests {
 
         #[test]
         fn any_name_is_read_or_refused(name in "\\PC{1,200}") {
-            let _ = refusal(&name, &[HeaderValue::from("x")], false);
+            let _ = refusal(&name, &[HeaderValue::from("x")]);
             let _ = is_kept(&name, &[]);
         }
     }

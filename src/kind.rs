@@ -5,6 +5,9 @@ use std::fmt;
 /// Begins the subjects of jobs that applications publish.
 pub const JOBS: &str = "jobs.";
 
+/// Begins the subjects of delayed jobs that applications publish.
+pub const LATER: &str = "jobs.later.";
+
 /// Begins the subjects of jobs of the first two stages that Carebell publishes.
 pub const WORK: &str = "work.";
 
@@ -30,7 +33,15 @@ pub enum Stage {
     Delivery,
     /// Maintains Carebell's own tables. Plans no further jobs.
     Maintenance,
+    /// Notes delayed jobs, or takes them back. Not a job itself: its messages are about others.
+    Delay,
 }
+
+/// The queue of delayed jobs of all kinds: each is parked until it is due.
+pub const DELAYED: Queue = Queue { kind: Kind { name: "later", stage: Stage::Delay, lanes: &[] }, lane: None };
+
+/// The queue of messages that take delayed jobs back.
+pub const CANCEL: Queue = Queue { kind: Kind { name: "cancel", stage: Stage::Delay, lanes: &[] }, lane: None };
 
 /// Urgency of a job. Each lane has a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -85,6 +96,12 @@ impl Kind {
     #[must_use]
     pub fn intake_subject(&self, lane: Lane) -> String {
         self.subject_after(JOBS, lane)
+    }
+
+    /// As [`Self::intake_subject`], of delayed jobs.
+    #[must_use]
+    pub fn later_subject(&self, lane: Lane) -> String {
+        self.subject_after(LATER, lane)
     }
 
     fn subject_after(&self, prefix: &str, lane: Lane) -> String {
@@ -160,6 +177,12 @@ impl Queue {
     #[must_use]
     pub fn intake_subject(&self) -> String {
         self.kind.intake_subject(self.lane.unwrap_or(Lane::Critical))
+    }
+
+    /// The subject of the queue's delayed jobs that an application publishes.
+    #[must_use]
+    pub fn later_subject(&self) -> String {
+        self.kind.later_subject(self.lane.unwrap_or(Lane::Critical))
     }
 
     /// The durable's name, also in its file name in `streams/`.

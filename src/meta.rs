@@ -1,5 +1,7 @@
 //! The identity of one job: its ids, where its message stands, and the wishes in its headers.
 
+use std::fmt;
+
 use chrono::{DateTime, Utc};
 
 use crate::{
@@ -44,9 +46,60 @@ pub struct Meta {
     pub trace: Option<String>,
     /// The job's own policy, limited by the queue's ceilings.
     pub wishes: Wishes,
+    /// If its application delayed it.
+    pub delay: Option<Box<Delay>>,
+}
+
+/// The delay of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delay {
+    /// When it is due.
+    pub due: DateTime<Utc>,
+    /// The message that asked for it. `None` for a redriven job, which no message replaces.
+    pub asked_by: Option<IntakePosition>,
+    /// Whether this message may not run the job, even if it is due: its consumer has no rate and no pause.
+    pub only_waits: bool,
+    /// Whether this message comes back from waiting: the server's clock says that it is due.
+    pub is_due: bool,
+}
+
+/// The position of a message that an application published. Later ones are greater: a stream made anew counts from 1
+/// again, so its creation comes first.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct IntakePosition {
+    /// When its stream was created, in microseconds.
+    pub created: DateTime<Utc>,
+    /// Its sequence there.
+    pub sequence: i64,
+    /// The stream.
+    pub stream: String,
+}
+
+impl IntakePosition {
+    /// Parses what [`Display`](fmt::Display) writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut parts = text.split(' ');
+        let (stream, created, sequence) = (parts.next()?, parts.next()?, parts.next()?);
+        let created = DateTime::from_timestamp_micros(created.parse().ok()?)?;
+        let position = Self { stream: stream.to_owned(), created, sequence: sequence.parse().ok()? };
+        parts.next().is_none().then_some(position)
+    }
+}
+
+impl fmt::Display for IntakePosition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {} {}", self.stream, self.created.timestamp_micros(), self.sequence)
+    }
 }
 
 impl Meta {
+    /// From when its default expiry counts.
+    #[must_use]
+    pub fn begins(&self) -> DateTime<Utc> {
+        self.delay.as_ref().map_or(self.position.published, |delay| delay.due.max(self.position.published))
+    }
+
     /// A job of `queue` that this process plans at `now` and runs without a message.
     #[must_use]
     pub fn without_message(queue: Queue, stream: &str, ids: Ids, now: DateTime<Utc>, not_after: DateTime<Utc>) -> Self {
@@ -60,6 +113,7 @@ impl Meta {
             not_after: Some(not_after),
             trace: None,
             wishes: Wishes::default(),
+            delay: None,
         }
     }
 }

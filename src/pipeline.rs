@@ -5,10 +5,12 @@
 mod attempt;
 mod combined;
 mod consumer;
+mod delay;
 mod depth;
 mod direct;
 mod ending;
 mod judge;
+mod later;
 mod limit;
 mod message;
 mod registry;
@@ -28,9 +30,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
     combined::{Combined, NotificationQueue},
-    consumer::{Consumer, LARGEST_PULL},
+    consumer::{Consumer, LARGEST_PULL, Work},
     depth::{DeliveryQueue, Pause},
     direct::DirectSends,
+    later::{NoBody, Routes},
     limit::{Limit, Saved},
     run::Shortcuts,
     runner::Runner,
@@ -47,8 +50,8 @@ use crate::{
     config::NatsConfig,
     effects::Effects,
     health::Health,
-    intake::is_intake,
-    kind::{Kind, Lane, Queue, Stage},
+    intake::{application, is_intake},
+    kind::{CANCEL, DELAYED, Kind, Lane, Queue, Stage},
     plan::Channel,
     store::CLAIM_LEASE,
     streams::{self, Streams},
@@ -114,7 +117,38 @@ impl Pipeline {
                 }
             }
         }
+        for consumer in pipeline.consumers_of_delayed(parts)? {
+            pipeline.consumers.spawn(consumer.run());
+        }
         Ok(pipeline)
+    }
+
+    /// Consumers of delayed jobs and their cancellations, in each stream that applications publish to.
+    fn consumers_of_delayed(&self, parts: &Parts) -> Result<Vec<Consumer>, String> {
+        let mut runners = Vec::new();
+        for queue in parts.registry.kinds().iter().filter(|kind| kind.is_published()).flat_map(Kind::queues) {
+            runners.push(self.runner(parts, queue)?);
+        }
+        let routes = Arc::new(Routes::new(runners));
+        let declared = parts.streams.consumers_of(&DELAYED);
+        let applications = declared.iter().map(|declared| application(&declared.stream).to_owned());
+        let stop = self.stop.clone();
+        let counts = delay::follow(&parts.effects, applications, parts.health.metrics(), &parts.clock, stop);
+        let mut consumers = Vec::new();
+        for (queue, work) in [(DELAYED, Work::Delay(routes)), (CANCEL, Work::Cancel)] {
+            for declared in parts.streams.consumers_of(&queue) {
+                // Applications share nothing: none fills up the permits of another.
+                let runner = self.runner_of(parts, queue, declared, Arc::new(NoBody));
+                let depth = counts.get(application(&declared.stream));
+                let pause = declared.policy.pause_above.zip(depth).map(|(bound, depth)| Pause {
+                    bound,
+                    depth: depth.clone(),
+                    why: "too many delayed jobs are waiting",
+                });
+                consumers.push(self.consumer(parts, declared, 1, (runner, work.clone(), pause, LARGEST_PULL)));
+            }
+        }
+        Ok(consumers)
     }
 
     /// A consumer for each stream that holds jobs of the queue. They share its permits; a rate they share by its row, as
@@ -134,24 +168,38 @@ impl Pipeline {
         };
         let declared = parts.streams.consumers_of(&queue);
         let streams = declared.len();
-        let consumer = |declared: &streams::DeclaredConsumer| Consumer {
+        let consumer = |declared: &streams::DeclaredConsumer| {
+            let work = Work::Run(has_shortcuts.then(|| Arc::clone(shortcuts)));
+            self.consumer(parts, declared, streams, (Arc::clone(&runner), work, pause(declared, depth), most))
+        };
+        Ok(declared.into_iter().map(consumer).collect())
+    }
+
+    /// The consumer of one of the `streams` that hold jobs of a queue.
+    fn consumer(
+        &self,
+        parts: &Parts,
+        declared: &streams::DeclaredConsumer,
+        streams: usize,
+        (runner, work, pause, most): (Arc<Runner>, Work, Option<Pause>, usize),
+    ) -> Consumer {
+        Consumer {
             context: parts.context.clone(),
             own_connection: parts.own_connections.clone().filter(|_| is_intake(&declared.stream)),
             stream: declared.stream.clone(),
             streams,
-            runner: Arc::clone(&runner),
-            shortcuts: has_shortcuts.then(|| Arc::clone(shortcuts)),
+            work,
             health: Arc::clone(&parts.health),
             jobs: self.jobs.clone(),
             stop: self.stop.clone(),
-            pause: pause(declared, depth),
+            pause,
             limit: declared.policy.rate.map(|rate| {
-                let row = Saved { store: parts.effects.store().clone(), queue: queue.durable() };
+                let row = Saved { store: parts.effects.store().clone(), queue: runner.queue.durable() };
                 Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
             }),
             most,
-        };
-        Ok(declared.into_iter().map(consumer).collect())
+            runner,
+        }
     }
 
     /// The runner of a queue.
@@ -165,7 +213,17 @@ impl Pipeline {
         let Some(decoder) = parts.registry.decoder(queue.kind) else {
             return Err(format!("kind {} cannot be read", queue.kind));
         };
-        Ok(Arc::new(Runner {
+        Ok(self.runner_of(parts, queue, declared, decoder))
+    }
+
+    fn runner_of(
+        &self,
+        parts: &Parts,
+        queue: Queue,
+        declared: &streams::DeclaredConsumer,
+        decoder: Arc<dyn Decoder>,
+    ) -> Arc<Runner> {
+        Arc::new(Runner {
             queue,
             stream: declared.stream.clone(),
             policy: declared.policy.clone(),
@@ -180,7 +238,7 @@ impl Pipeline {
             permits: Arc::new(Semaphore::new(declared.policy.concurrency)),
             stop: self.stop.clone(),
             deadline: self.deadline.clone(),
-        }))
+        })
     }
 
     /// The notification and Web Push queues of this process. A queue with a rate is left out: its time slots are for
@@ -248,7 +306,7 @@ fn declared(parts: &Parts, queue: Queue) -> Result<&streams::DeclaredConsumer, S
 
 /// When a queue waits for deliveries.
 fn pause(declared: &streams::DeclaredConsumer, depth: &watch::Receiver<u64>) -> Option<Pause> {
-    declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone() })
+    declared.policy.pause_above.map(|bound| Pause { bound, depth: depth.clone(), why: "deliveries are behind" })
 }
 
 /// Whether this worker can run a kind: a delivery's channel may not be configured.

@@ -18,6 +18,7 @@ mod claims;
 mod commit;
 mod commits;
 mod database;
+mod delayed_jobs;
 mod deliveries;
 mod demo;
 mod error;
@@ -48,6 +49,7 @@ pub use self::{
     claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     database::Store,
+    delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedLine},
     demo::{DemoAddress, DemoMember},
     error::StoreError,
     failures::FailedRun,

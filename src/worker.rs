@@ -31,7 +31,7 @@ use crate::{
     effects::{Effects, reconcile, shortages},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
-    kind::Kind,
+    kind::{CANCEL, DELAYED, Kind},
     nats,
     pipeline::{Parts, Pipeline},
     plan::Channel,
@@ -117,7 +117,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         random: Random::system(),
         health: Arc::clone(&health),
     };
-    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).collect();
+    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));

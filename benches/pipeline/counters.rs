@@ -71,7 +71,7 @@ impl Scene {
 
     async fn stored(&self) -> u64 {
         let mut stored = 0;
-        for stream in ["JOBS", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS"] {
+        for stream in ["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"] {
             stored += self.context.get_stream(stream).await.unwrap().cached_info().state.last_sequence;
         }
         stored

@@ -11,12 +11,13 @@ use crate::{
     channels::NOBODY,
     clock::Clock,
     config::Source,
-    effects::submit::{self, Delayed},
+    dead_letter::remove_last,
+    effects::park,
     jobs,
     kind::Stage,
     meta::is_any_id,
     plan::Removed,
-    store::{AttemptLine, AuditEntry, InboxLine, LedgerLine, RunLine, Store, Trail},
+    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Store, Trail},
 };
 
 #[derive(Debug, Subcommand)]
@@ -25,6 +26,18 @@ pub(super) enum Command {
     Show {
         /// The job's id, or the id of a job that followed from it
         id: String,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// List the delayed jobs that wait, the next one due first
+    Delayed {
+        /// Only those of this application
+        #[arg(long, value_name = "NAME")]
+        application: Option<String>,
+        /// The most to list
+        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        limit: u32,
         /// Print one JSON object
         #[arg(long)]
         json: bool,
@@ -42,6 +55,7 @@ pub(super) enum Command {
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
         Command::Show { id, json } => show(source, id, *json).await,
+        Command::Delayed { application, limit, json } => list(source, application.as_deref(), *limit, *json).await,
         Command::Cancel { id, by } => cancel(source, id, by.clone()).await,
     }
 }
@@ -49,29 +63,64 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    let way = store.trail_of(id).await;
+    let (way, delayed) = (store.trail_of(id).await, store.delayed_job(id).await);
     store.close().await;
-    // A delayed job has no record yet; only NATS has it.
-    let delayed = async { submit::delayed(&connect::jetstream(source).await?, id).await.map_err(Failed) }.await;
-    let (way, delayed) = match (way?, delayed) {
-        (Some(way), delayed) => (way, delayed.unwrap_or_default()),
-        (None, Ok(Some(delayed))) => (Trail::of(id), Some(delayed)),
-        (None, Ok(None)) => {
+    let (way, delayed) = match (way?, delayed?) {
+        (Some(way), delayed) => (way, delayed),
+        (None, Some(delayed)) => (Trail::of(id), Some(delayed)),
+        (None, None) => {
             return Err(Failed(format!(
                 "there is no record of a job {id:?}. Either the id is wrong, or the job waits in its stream \
                  (`carebell queues list`), or a worker holds it and its log says why, or its kind is unknown and it \
                  is a dead letter (`carebell dead-letters show {id}`)"
             )));
         }
-        (None, Err(Failed(why))) => {
-            return Err(Failed(format!(
-                "there is no record of a job {id:?}, and NATS cannot say whether it is delayed: {why}"
-            )));
-        }
     };
     let text = if json { format!("{}\n", to_json(&way, delayed.as_ref())) } else { in_words(&way, delayed.as_ref()) };
     print(&text)?;
     Ok(())
+}
+
+async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool) -> Result<(), Failed> {
+    let store = Store::new(&source.database_url()?, 1)?;
+    // One more shows that there are more.
+    let (found, counts) = (store.delayed_jobs(application, i64::from(limit) + 1).await, store.count_delayed().await);
+    store.close().await;
+    let (mut found, counts) = (found?, counts?);
+    let more = found.len() > limit as usize;
+    found.truncate(limit as usize);
+    let text = if json {
+        let rows: Vec<Value> = found.iter().map(delayed_to_json).collect();
+        format!("{}\n", json!({ "delayed": rows, "more": more, "waiting": counts }))
+    } else {
+        let mut text = String::new();
+        for row in &found {
+            let of = if row.application.is_empty() { String::new() } else { format!(" of {}", row.application) };
+            let _ = writeln!(text, "{}  {} {}{of}", due(row), row.kind, row.job_id);
+        }
+        let all: u64 = counts.values().sum();
+        let shown = if more { format!(", the first {limit} are listed: see --limit") } else { String::new() };
+        let _ = writeln!(text, "{} in all{shown}", counted(all, "delayed job"));
+        text
+    };
+    print(&text)?;
+    Ok(())
+}
+
+fn due(row: &DelayedLine) -> String {
+    row.due.map_or_else(|| "-".to_owned(), instant)
+}
+
+fn delayed_to_json(row: &DelayedLine) -> Value {
+    json!({
+        "job_id": row.job_id,
+        "application": row.application,
+        "kind": row.kind,
+        "lane": row.lane,
+        "state": row.state,
+        "due": row.due,
+        "updated_at": row.updated_at,
+    })
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
@@ -85,26 +134,36 @@ fn check_id(id: &str) -> Result<(), Failed> {
 async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
     check_id(id)?;
     let store = Store::new(&source.database_url()?, 1)?;
-    if submit::cancel(&connect::jetstream(source).await?, id).await? {
-        let entry = AuditEntry {
-            at: Clock::system().now(),
-            actor: actor(by),
-            action: "job.cancelled".into(),
-            job_id: Some(id.to_owned()),
-            root_id: Some(id.to_owned()),
-            detail: json!({}),
-        };
-        store
-            .record_audit(&[entry])
-            .await
-            .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
-        println!("job {id} is cancelled");
-        return Ok(());
+    let now = Clock::system().now();
+    let Some(position) = store.cancel_delayed(id, now).await? else {
+        return Err(Failed(format!(
+            "job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or no worker has read it yet, or the \
+             id is wrong"
+        )));
+    };
+    let entry = AuditEntry {
+        at: now,
+        actor: actor(by),
+        action: "job.cancelled".into(),
+        job_id: Some(id.to_owned()),
+        root_id: Some(id.to_owned()),
+        detail: json!({}),
+    };
+    store
+        .record_audit(&[entry])
+        .await
+        .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
+    println!("job {id} is cancelled");
+    let context = connect::jetstream(source).await;
+    let removed =
+        async { remove_last(&context?, park::STREAM, &park::delayed_subject(&position)).await.map_err(Failed) };
+    if let Err(Failed(why)) = removed.await {
+        eprintln!("note: its message stays parked until it is due, to no effect: {why}");
     }
-    Err(Failed(format!("job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or the id is wrong")))
+    Ok(())
 }
 
-fn to_json(way: &Trail, delayed: Option<&Delayed>) -> Value {
+fn to_json(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
     let run = |run: &RunLine| {
         json!({
             "job_id": run.job_id,
@@ -160,15 +219,15 @@ fn to_json(way: &Trail, delayed: Option<&Delayed>) -> Value {
         "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
         "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
         "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
-        "delayed": delayed.map(|delayed| json!({ "schedule": delayed.schedule, "target": delayed.target })),
+        "delayed": delayed.map(delayed_to_json),
         "audit": way.audit.iter().map(act).collect::<Value>(),
     })
 }
 
-fn in_words(way: &Trail, delayed: Option<&Delayed>) -> String {
+fn in_words(way: &Trail, delayed: Option<&DelayedLine>) -> String {
     let mut text = format!("job {}\n", way.root_id);
-    if let Some(Delayed { schedule, target }) = delayed {
-        let _ = writeln!(text, "  delayed: {schedule}, for {target}");
+    if let Some(delayed) = delayed {
+        let _ = writeln!(text, "  {}", delayed_in_words(delayed));
     }
     for run in &way.runs {
         let _ = writeln!(text, "  {}", run_in_words(run, way));
@@ -201,6 +260,17 @@ fn in_words(way: &Trail, delayed: Option<&Delayed>) -> String {
         let _ = writeln!(text, "  {} {job} by {}, at {}{letter}{why}", act.action, act.actor, instant(act.at));
     }
     text
+}
+
+fn delayed_in_words(delayed: &DelayedLine) -> String {
+    let DelayedLine { state, updated_at, .. } = delayed;
+    let (due, at) = (due(delayed), instant(*updated_at));
+    match (state.as_str(), delayed.due) {
+        ("waiting", _) => format!("delayed until {due}"),
+        ("fired", _) => format!("was delayed until {due}"),
+        (_, Some(_)) => format!("was delayed until {due}, cancelled at {at}"),
+        (_, None) => format!("cancelled at {at}"),
+    }
 }
 
 /// `reminder.medication dose-1: done at 2026-10-25T09:00:00.120Z after 0 failures; planned 1 notification`

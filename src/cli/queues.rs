@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Other streams to show, with a label.
-const OTHERS: [(&str, &str); 3] = [("SCHEDULED", "delayed"), ("HOLD", "parked"), ("DEAD_LETTERS", "dead letters")];
+const OTHERS: [(&str, &str); 2] = [("HOLD", "parked or delayed"), ("DEAD_LETTERS", "dead letters")];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {

@@ -18,7 +18,7 @@ use crate::{
         submit::NotSubmitted,
     },
     header,
-    kind::{JOBS, WORK},
+    kind::{JOBS, LATER, WORK},
     plan::DeadReason,
     store::{AuditEntry, Store},
     telemetry::traces,
@@ -96,7 +96,7 @@ impl Redriver<'_> {
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
         // The letter's headers were checked, so it comes back as Carebell's own.
-        let kind = [JOBS, "due."].iter().find_map(|prefix| letter.original_subject.strip_prefix(prefix));
+        let kind = [LATER, JOBS].iter().find_map(|prefix| letter.original_subject.strip_prefix(prefix));
         let subject = &kind.map_or_else(|| letter.original_subject.clone(), |kind| format!("{WORK}{kind}"));
         let mut headers = headers(letter, change);
         let mut span = traces::send(subject, Some(&letter.job_id), 1, publish::trace(&headers).as_deref());
@@ -171,7 +171,9 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
         let text: &str = name.as_ref();
         // To people, header names ignore case.
         let is_set = set.iter().any(|(other, _)| other.eq_ignore_ascii_case(text));
-        if !is_set && !text.starts_with("Nats-") && !text.starts_with("Carebell-Dead-") {
+        // What replaces the delayed job does not replace one that somebody sends off by hand.
+        let is_dropped = text.starts_with("Nats-") || text.starts_with("Carebell-Dead-") || text == header::DELAYED_BY;
+        if !is_set && !is_dropped {
             for value in values {
                 headers.append(name.clone(), value.clone());
             }
@@ -185,7 +187,8 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
 
 /// The pipeline's lookups are case-sensitive.
 fn canonical(name: &str) -> &str {
-    let known = [header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
+    let known =
+        [header::AT, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
     known
         .into_iter()
         .chain([header::TRACEPARENT, header::TRACESTATE])

@@ -48,11 +48,7 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
     for name in streams.work_queues().into_iter().filter(|name| name != super::advisories::STREAM) {
         let stream = context.get_stream(&name).await.map_err(show)?;
         // Asks the server, since a newer worker may have added kinds.
-        let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
-        // While a cluster node is away, the list silently omits the consumers it leads.
-        if consumers.len() != stream.cached_info().state.consumer_count {
-            return Err(format!("the server's list of {name}'s consumers is incomplete"));
-        }
+        let consumers = consumers(&stream, &name).await?;
         for consumer in &consumers {
             found += sweep_exhausted(effects, &stream, consumer, before).await;
         }
@@ -63,13 +59,30 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
     found += mend_parked(context, clock.now()).await?;
-    for prefix in ["due.", "resume."] {
-        for (name, covered) in streams.sourced(prefix) {
-            let stream = context.get_stream(&name).await.map_err(show)?;
-            found += sweep(context, &stream, &format!("{prefix}>"), &covered, before, clock.now()).await?;
-        }
+    for (name, covered) in streams.sourced(park::RESUMED) {
+        let stream = context.get_stream(&name).await.map_err(show)?;
+        found += sweep(context, &stream, &format!("{}>", park::RESUMED), &covered, before, clock.now()).await?;
     }
     Ok(found)
+}
+
+/// Whether some consumer of a stream takes a subject, perhaps one of a newer worker.
+///
+/// # Errors
+/// If the server does not answer, or not for all consumers.
+pub async fn is_taken(context: &jetstream::Context, name: &str, subject: &str) -> Result<bool, String> {
+    let stream = context.get_stream(name).await.map_err(show)?;
+    let consumers = consumers(&stream, name).await?;
+    Ok(consumers.iter().flat_map(|info| filters(&info.config)).any(|filter| covers(&filter, subject)))
+}
+
+async fn consumers(stream: &stream::Stream, name: &str) -> Result<Vec<consumer::Info>, String> {
+    let consumers: Vec<consumer::Info> = stream.consumers().try_collect().await.map_err(show)?;
+    // While a cluster node is away, the list silently omits the consumers it leads.
+    if consumers.len() != stream.cached_info().state.consumer_count {
+        return Err(format!("the server's list of {name}'s consumers is incomplete"));
+    }
+    Ok(consumers)
 }
 
 /// Parks jobs again that something else has replaced: a schedule fires only if it is the last message of its subject,

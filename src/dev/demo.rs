@@ -44,6 +44,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
+/// The delayed reminder's wait, its run, and that of its notification.
+const REMINDER_RUNS: usize = 3;
+
 /// Batch delay of spans in milliseconds.
 const SPANS_AFTER: &str = "100";
 
@@ -196,7 +199,7 @@ impl Demo {
     async fn show_trace(&self, job_id: &str) {
         let since = Instant::now();
         while since.elapsed() < TRACE_PATIENCE {
-            if let Some(tree) = self.traces.tree(job_id, 2 + DELIVERIES) {
+            if let Some(tree) = self.traces.tree(job_id, REMINDER_RUNS + DELIVERIES) {
                 self.say("trace", "each span with its start and duration, below its parent");
                 self.screen.show(tree.trim_end());
                 return;

@@ -29,10 +29,10 @@ const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_S
 
 /// API calls of `dead_letter` and metrics, beside pulls.
 const LOOKED_AT: [(&str, &[&str]); 4] = [
-    ("STREAM.INFO", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
+    ("STREAM.INFO", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
     ("CONSUMER.LIST", &["JOBS", "WORK", "DELIVERIES"]),
-    ("STREAM.MSG.GET", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
-    ("STREAM.MSG.DELETE", &["JOBS", "WORK", "DELIVERIES", "SCHEDULED", "HOLD", "DEAD_LETTERS"]),
+    ("STREAM.MSG.GET", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
+    ("STREAM.MSG.DELETE", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
 ];
 
 const APPLY: &str = "run `carebell streams apply`";

@@ -74,7 +74,7 @@ impl Effects {
         match meta.kind.stage {
             Stage::Delivery => self.claim(meta, ack_wait).await,
             _ if Self::takes_for_new(meta) => Ok(Admission::Run(Admitted::new(meta))),
-            Stage::Reminder | Stage::Notification | Stage::Maintenance => self.look_up(meta).await,
+            Stage::Reminder | Stage::Notification | Stage::Maintenance | Stage::Delay => self.look_up(meta).await,
         }
     }
 

@@ -91,6 +91,16 @@ impl Batches<'_> {
             if self.time_is_up() {
                 return Ok(());
             }
+            let (delayed, more) = self.batch(store.remove_delayed_jobs(before)).await?;
+            self.note("delayed_jobs", delayed);
+            if !more {
+                break;
+            }
+        }
+        loop {
+            if self.time_is_up() {
+                return Ok(());
+            }
             let (addresses, more) = self.batch(store.remove_raw_addresses(before)).await?;
             self.note("user_addresses", addresses);
             if !more {

@@ -11,7 +11,7 @@ use super::publish::{self, insist_if_it_fits, rfc3339};
 use crate::{
     checkpoint::{self, Step},
     header,
-    meta::{Meta, NO_MESSAGE},
+    meta::{IntakePosition, Meta, NO_MESSAGE},
     store::Child,
 };
 
@@ -23,6 +23,9 @@ pub const PREFIX: &str = "hold.";
 
 /// The subjects of parked jobs.
 pub const SUBJECTS: &str = "hold.>";
+
+/// Begins the subject of a job that comes back.
+pub const RESUMED: &str = "resume.";
 
 /// Whether a job is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +42,7 @@ pub struct Parking<'a> {
     pub meta: &'a Meta,
     /// Expiry.
     pub not_after: DateTime<Utc>,
-    /// Subject that it comes back on, after `resume.`.
+    /// Subject that it comes back on, after [`RESUMED`].
     pub subject: &'a str,
     /// Message headers.
     pub headers: Option<&'a HeaderMap>,
@@ -68,10 +71,15 @@ impl Parking<'_> {
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
         resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
-        resumed.insert(header::SCHEDULE_TARGET, format!("resume.{subject}").as_str());
-        let own_subject = match meta.position.sequence {
-            NO_MESSAGE => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
-            sequence => format!("{PREFIX}{}.{sequence}", meta.position.stream),
+        resumed.insert(header::SCHEDULE_TARGET, format!("{RESUMED}{subject}").as_str());
+        let asked_by = meta.delay.as_ref().and_then(|delay| delay.asked_by.as_ref());
+        if let Some(position) = asked_by {
+            resumed.insert(header::DELAYED_BY, position.to_string().as_str());
+        }
+        let own_subject = match (meta.position.sequence, asked_by) {
+            (_, Some(position)) if position.stream == meta.position.stream => delayed_subject(position),
+            (NO_MESSAGE, _) => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
+            (sequence, _) => format!("{PREFIX}{}.{sequence}", meta.position.stream),
         };
         if !insist_if_it_fits(context, &own_subject, resumed, body).await {
             return Parked::TooLarge;
@@ -79,6 +87,12 @@ impl Parking<'_> {
         checkpoint::reached(Step::Parked);
         Parked::Yes
     }
+}
+
+/// The subject of a delayed job until it is due. A stream made anew counts from 1 again.
+#[must_use]
+pub fn delayed_subject(position: &IntakePosition) -> String {
+    format!("{PREFIX}{}.{}.{}", position.stream, position.sequence, position.created.timestamp_micros())
 }
 
 /// Parks a direct send, which has no message: `child` is the one it would have.

@@ -3,13 +3,17 @@
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, ErrorCode, context::PublishError, stream::LastRawMessageErrorKind},
+    jetstream::{self, ErrorCode, context::PublishError},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::publish::{self, rfc3339};
-use crate::{header, kind::JOBS, telemetry::traces};
+use crate::{
+    header,
+    kind::{JOBS, LATER},
+    telemetry::traces,
+};
 
 /// The connection that publishes jobs.
 pub type Producer = jetstream::Context;
@@ -27,7 +31,7 @@ pub struct Submission {
     pub content_type: &'static str,
     /// Expiry. Defaults to the kind's.
     pub not_after: Option<DateTime<Utc>>,
-    /// When it is due. Defaults to now. A second submission of the same job id replaces the first.
+    /// When it is due. Defaults to now. A second submission of the same job id before that replaces the first.
     pub at: Option<DateTime<Utc>>,
 }
 
@@ -42,43 +46,6 @@ pub struct Submitted {
     pub sequence: u64,
     /// Whether the stream had it already.
     pub duplicate: bool,
-}
-
-/// A job that the server publishes later.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Delayed {
-    /// `@at <RFC 3339>`, as its producer wrote it.
-    pub schedule: String,
-    /// `due.<kind…>`.
-    pub target: String,
-}
-
-const SCHEDULED: &str = "SCHEDULED";
-
-/// The delayed job of this id. None if it is due already or was never delayed.
-///
-/// # Errors
-/// The server does not answer.
-pub async fn delayed(context: &Producer, job_id: &str) -> Result<Option<Delayed>, String> {
-    let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
-    match stream.get_last_raw_message_by_subject(&format!("sched.{job_id}")).await {
-        Ok(message) => {
-            let header = |name| message.headers.get(name).map(|value| value.as_str().to_owned()).unwrap_or_default();
-            Ok(Some(Delayed { schedule: header(header::SCHEDULE), target: header(header::SCHEDULE_TARGET) }))
-        }
-        Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
-        Err(error) => Err(error.to_string()),
-    }
-}
-
-/// Takes a delayed job back. False if there was none.
-///
-/// # Errors
-/// The server does not answer.
-pub async fn cancel(context: &Producer, job_id: &str) -> Result<bool, String> {
-    let stream = context.get_stream(SCHEDULED).await.map_err(|error| format!("stream {SCHEDULED}: {error}"))?;
-    let purged = stream.purge().filter(format!("sched.{job_id}")).await.map_err(|error| error.to_string())?;
-    Ok(purged.purged > 0)
 }
 
 /// Why a job may not be published.
@@ -137,7 +104,11 @@ impl NotSubmitted {
 /// # Errors
 /// The server's refusal, or its silence.
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
-    let mut span = traces::send(&job.subject, Some(&job.job_id), 1, None);
+    let subject = match job.at {
+        None => job.subject,
+        Some(_) => job.subject.replacen(JOBS, LATER, 1),
+    };
+    let mut span = traces::send(&subject, Some(&job.job_id), 1, None);
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB_ID, job.job_id.as_str());
     headers.insert(header::CONTENT_TYPE, job.content_type);
@@ -145,20 +116,14 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, No
     if let Some(not_after) = job.not_after {
         headers.insert(header::NOT_AFTER, rfc3339(not_after));
     }
-    let subject = match job.at {
-        None => {
-            headers.insert(header::MSG_ID, job.job_id.as_str());
-            job.subject
-        }
+    match job.at {
+        None => headers.insert(header::MSG_ID, job.job_id.as_str()),
         Some(at) => {
-            // No message id: it would keep a changed schedule of the same job from replacing the first.
-            let due = job.subject.replacen(JOBS, "due.", 1);
+            // No message id: it would keep a changed job from replacing the first.
             span.due(at);
-            headers.insert(header::SCHEDULE, format!("@at {}", rfc3339(at)).as_str());
-            headers.insert(header::SCHEDULE_TARGET, due.as_str());
-            format!("sched.{}", job.job_id)
+            headers.insert(header::AT, rfc3339(at).as_str());
         }
-    };
+    }
     let ack = publish::send(context, &subject, headers, job.body).await;
     let ack = ack.map_err(|error| {
         span.failed(&error.to_string());

@@ -55,7 +55,7 @@ pub async fn attempt(
     match runner.effects.admit(meta, runner.ack_wait).await? {
         Admission::Run(admitted) => attempt_admitted(runner, meta, job, span, admitted).await,
         other => {
-            let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.position.published));
+            let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
             Ok(Attempted::Ended(Box::pin(not_admitted(runner, meta, not_after, other)).await?))
         }
     }
@@ -73,7 +73,7 @@ pub async fn attempt_admitted(
     admitted: Admitted,
 ) -> Result<Attempted, Refused> {
     let Admitted { mut attempts, claim, mut first } = admitted;
-    let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.position.published));
+    let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
     span.attempt = Some(attempts + 1);
     // A send that may have happened is not too late: its channel's rule decides its end.
     let may_be_sent = claim.as_ref().is_some_and(|claim| claim.unsettled) && runner.stops_after_unknown();

@@ -7,6 +7,7 @@ use async_nats::jetstream::{
     self,
     consumer::{PullConsumer, pull},
 };
+use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use tokio::{
     sync::OwnedSemaphorePermit,
@@ -16,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
     depth::Pause,
+    later::{Routes, cancel},
     limit::{Ahead, Limit},
     message::Pulled,
     run::{Origin, Run, Shortcuts, give_back, hold},
@@ -26,6 +28,7 @@ use crate::{
     config::NatsConfig,
     dead_letter::bury_head,
     health::Health,
+    intake::is_intake,
     nats::{self, PullConnection},
     plan::Channel,
     retry::DoublingWait,
@@ -60,6 +63,27 @@ const LOST_WAKE_UP: Duration = Duration::from_secs(5);
 /// The most messages of a pull from an idle stream, if other streams hold jobs of the queue too.
 const IDLE_PULL: usize = 2;
 
+/// What a consumer does with a message.
+#[derive(Clone)]
+pub enum Work {
+    /// It runs the job, with shortcuts for those of the first two stages.
+    Run(Option<Arc<Shortcuts>>),
+    /// It parks the delayed job.
+    Delay(Arc<Routes>),
+    /// It takes a delayed job back.
+    Cancel,
+}
+
+impl Work {
+    async fn start(&self, runner: &Arc<Runner>, message: Pulled) {
+        match self {
+            Self::Run(shortcuts) => Run::begin(runner, shortcuts.as_ref(), Origin::Message(message)).run().await,
+            Self::Delay(routes) => routes.take(runner, message).await,
+            Self::Cancel => cancel(runner, message).await,
+        }
+    }
+}
+
 /// The loop of one queue and stream.
 pub struct Consumer {
     /// The worker's connection, for everything but pulls.
@@ -72,8 +96,8 @@ pub struct Consumer {
     pub streams: usize,
     /// Runs the queue's jobs.
     pub runner: Arc<Runner>,
-    /// For jobs of the first two stages.
-    pub shortcuts: Option<Arc<Shortcuts>>,
+    /// What it does with a message.
+    pub work: Work,
     /// The worker's health.
     pub health: Arc<Health>,
     /// The running jobs.
@@ -109,21 +133,22 @@ impl Consumer {
     async fn pull_until_error(&self, series: u64) -> Result<(), String> {
         let found = async {
             let mut connection = self.connect().await?;
-            let consumer = connection.context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream);
-            let consumer: PullConsumer = tokio::select! {
-                consumer = consumer => consumer.map_err(show)?,
+            let mut connections = connection.connections.clone();
+            let (consumer, stream_created) = tokio::select! {
+                found = self.look_up(&connection.context) => found?,
                 // The question went to a server that is gone.
-                _ = connection.connections.changed() => return Ok(None),
+                _ = connections.changed() => return Ok(None),
             };
+            connection.connections = connections;
             if self.own_connection.is_some() && series > 1 {
                 // An unreadable message may have ended the last connection, and would end the next.
                 let buried = bury_head(&self.context, &consumer, self.runner.clock.now()).await?;
                 tracing::info!(queue = self.runner.queue.durable(), buried, "pulling again");
             }
-            Ok::<_, String>(Some((connection, consumer)))
+            Ok::<_, String>(Some(Source { connection, consumer, stream_created }))
         };
         let found = self.stop.run_until_cancelled(found).await.unwrap_or(Ok(None));
-        let Some((mut connection, mut consumer)) = found? else { return Ok(()) };
+        let Some(mut source) = found? else { return Ok(()) };
         let mut searched = Instant::now();
         let mut was_full = false;
         loop {
@@ -147,18 +172,18 @@ impl Consumer {
             let (held, ahead) = leave?;
             if self.own_connection.is_none() {
                 // No message can have ended it, so pulling goes on with the next.
-                connection.connections.mark_unchanged();
+                source.connection.connections.mark_unchanged();
             }
-            was_full = self.pull(&consumer, &connection, held, ahead, was_full).await?;
+            was_full = self.pull(&source, held, ahead, was_full).await?;
             if self.own_connection.is_none() {
                 continue;
             }
-            if is_lost(&connection).await {
+            if is_lost(&source.connection).await {
                 return Ok(());
             }
             if !was_full && searched.elapsed() > SEARCH_EVERY {
                 searched = Instant::now();
-                self.search(&mut consumer).await?;
+                self.search(&mut source.consumer).await?;
             }
         }
     }
@@ -173,6 +198,18 @@ impl Consumer {
             Ok(())
         };
         self.stop.run_until_cancelled(search).await.unwrap_or(Ok(()))
+    }
+
+    /// The consumer, and when its stream was created, if applications publish to it.
+    async fn look_up(&self, context: &jetstream::Context) -> Result<(PullConsumer, DateTime<Utc>), String> {
+        let consumer = context.get_consumer_from_stream(self.runner.queue.durable(), &self.stream).await;
+        let mut created = DateTime::UNIX_EPOCH;
+        if is_intake(&self.stream) {
+            let stream = context.get_stream(&self.stream).await.map_err(show)?;
+            let nanoseconds = stream.cached_info().created.unix_timestamp_nanos();
+            created = DateTime::from_timestamp_nanos(i64::try_from(nanoseconds).unwrap_or(0));
+        }
+        Ok((consumer.map_err(show)?, created))
     }
 
     async fn connect(&self) -> Result<PullConnection, String> {
@@ -228,8 +265,7 @@ impl Consumer {
     /// last pull did.
     async fn pull(
         &self,
-        consumer: &PullConsumer,
-        connection: &PullConnection,
+        source: &Source,
         mut held: OwnedSemaphorePermit,
         mut ahead: Option<Ahead>,
         was_full: bool,
@@ -246,8 +282,8 @@ impl Consumer {
         }
         drop(held.split(held.num_permits().saturating_sub(most)));
         // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
-        let mut connections = connection.connections.clone();
-        let pull = consumer.fetch().max_messages(held.num_permits());
+        let mut connections = source.connection.connections.clone();
+        let pull = source.consumer.fetch().max_messages(held.num_permits());
         // Without an expiry the server answers immediately with the messages it has.
         let expires = self.expires(was_full).filter(|_| !ahead.as_ref().is_some_and(Ahead::has_booked));
         let pull = match expires {
@@ -262,7 +298,7 @@ impl Consumer {
                 biased;
                 next = self.next(&mut batch) => next?,
                 () = self.stop.cancelled() => {
-                    self.give_back(batch);
+                    self.give_back(batch, source.stream_created);
                     return Ok(false);
                 }
                 // A restarted server has forgotten this pull.
@@ -279,9 +315,9 @@ impl Consumer {
                 }
                 return Ok(held.num_permits() == 0);
             };
-            let message = self.pulled(message.map_err(show)?);
+            let message = self.pulled(message.map_err(show)?, source.stream_created);
             let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
-            let (runner, shortcuts) = (Arc::clone(&self.runner), self.shortcuts.clone());
+            let (runner, work) = (Arc::clone(&self.runner), self.work.clone());
             let slot = ahead.as_mut().map(Ahead::slot);
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
@@ -290,7 +326,7 @@ impl Consumer {
                     None => true,
                 };
                 if may_start {
-                    Run::begin(&runner, shortcuts.as_ref(), Origin::Message(message)).run().await;
+                    work.start(&runner, message).await;
                 } else {
                     give_back(&runner, message).await;
                 }
@@ -316,23 +352,31 @@ impl Consumer {
         }
     }
 
-    fn pulled(&self, mut message: jetstream::Message) -> Option<Pulled> {
+    fn pulled(&self, mut message: jetstream::Message, stream_created: DateTime<Utc>) -> Option<Pulled> {
         if self.own_connection.is_some() {
             // It is settled even if the connection that it came by is lost.
             message.context = self.context.clone();
         }
-        Pulled::new(message, self.runner.queue)
+        Some(Pulled::new(message, self.runner.queue)?.of_stream_created_at(stream_created))
     }
 
     /// Gives back messages that were not begun, so that another worker gets them immediately.
-    fn give_back(&self, mut batch: pull::Batch) {
+    fn give_back(&self, mut batch: pull::Batch, stream_created: DateTime<Utc>) {
         while let Some(Some(Ok(message))) = batch.next().now_or_never() {
-            if let Some(message) = self.pulled(message) {
+            if let Some(message) = self.pulled(message, stream_created) {
                 let runner = Arc::clone(&self.runner);
                 self.jobs.spawn(async move { give_back(&runner, message).await });
             }
         }
     }
+}
+
+/// Where messages are pulled from.
+struct Source {
+    connection: PullConnection,
+    consumer: PullConsumer,
+    /// If applications publish to it.
+    stream_created: DateTime<Utc>,
 }
 
 /// Whether a connection has ended, or was made anew: its pulls are lost.

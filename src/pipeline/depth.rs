@@ -28,26 +28,29 @@ pub struct DeliveryQueue {
     pub durable: String,
 }
 
-/// Pauses a queue while more deliveries than a bound are waiting.
+/// Pauses a queue while more of something than a bound is waiting.
 pub struct Pause {
-    /// The bound, in messages.
+    /// The bound.
     pub bound: u64,
-    /// The number of waiting deliveries.
+    /// How many are waiting.
     pub depth: watch::Receiver<u64>,
+    /// For the log.
+    pub why: &'static str,
 }
 
 impl Pause {
-    /// Whether more deliveries than the bound are waiting.
+    /// Whether more than the bound are waiting.
     pub fn holds(&self) -> bool {
         *self.depth.borrow() > self.bound
     }
 
-    /// Returns when no more deliveries than the bound are waiting.
+    /// Returns when no more than the bound are waiting.
     pub async fn over(&self, queue: Queue) {
         let mut depth = self.depth.clone();
         let waiting = *depth.borrow_and_update();
         if waiting > self.bound {
-            tracing::info!(queue = queue.durable(), waiting, bound = self.bound, "pausing: deliveries are behind");
+            let why = self.why;
+            tracing::info!(queue = queue.durable(), waiting, bound = self.bound, "pausing: {why}");
             // The sender ends with the worker, and then nobody waits here.
             let _ = depth.wait_for(|waiting| *waiting <= self.bound).await;
         }

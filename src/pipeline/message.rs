@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{self, AckKind},
 };
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     header,
     intake::{self, Unreadable},
     job::Invalid,
-    kind::{Lane, Queue},
-    meta::{Meta, StreamPosition},
+    kind::{LATER, Lane, Queue},
+    meta::{Delay, IntakePosition, Meta, StreamPosition},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
 };
@@ -36,7 +36,12 @@ pub struct Pulled {
     queue: Queue,
     /// Its position, known even if the headers cannot be read.
     pub position: StreamPosition,
+    /// When its stream was created, if it is an intake.
+    stream_created: DateTime<Utc>,
 }
+
+/// A job is delayed by no more than this.
+const LONGEST_DELAY: TimeDelta = TimeDelta::days(3660);
 
 impl Pulled {
     /// Wraps a message pulled for `queue`. `None` without a `JetStream` reply subject, which every consumer's message
@@ -52,7 +57,19 @@ impl Pulled {
                 i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0),
             ),
         };
-        Some(Self { message, queue, position })
+        Some(Self { message, queue, position, stream_created: DateTime::UNIX_EPOCH })
+    }
+
+    /// The message of an intake stream created at this time.
+    #[must_use]
+    pub fn of_stream_created_at(self, stream_created: DateTime<Utc>) -> Self {
+        Self { stream_created, ..self }
+    }
+
+    /// The message of another queue.
+    #[must_use]
+    pub fn of_queue(self, queue: Queue) -> Self {
+        Self { queue, ..self }
     }
 
     /// The queue it came from.
@@ -91,14 +108,42 @@ impl Pulled {
     fn read_headers(&self) -> Result<Meta, Invalid> {
         let not_after = match self.header(header::NOT_AFTER) {
             None => None,
-            Some(text) => Some(parse_instant(text)?),
+            Some(text) => Some(parse_instant(header::NOT_AFTER, text)?),
         };
         let wishes = Wishes {
             attempts: self.wish(header::ATTEMPTS, Wishes::attempts)?,
             backoff: self.wish(header::BACKOFF, Wishes::backoff)?,
             timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
         };
-        Ok(Meta { not_after, wishes, ..self.identity()? })
+        let meta = self.identity()?;
+        Ok(Meta { not_after, wishes, delay: self.delay(meta.resumed)?, ..meta })
+    }
+
+    fn delay(&self, is_due: bool) -> Result<Option<Box<Delay>>, Invalid> {
+        let only_waits = self.subject().starts_with(LATER);
+        let due = match self.header(header::AT) {
+            None if only_waits => return Err(Invalid::new(header::AT, "must say when the job is due, in RFC 3339")),
+            None => return Ok(None),
+            Some(text) => parse_instant(header::AT, text)?,
+        };
+        // The server fires a schedule beyond the year 2262 at once. A wrong unit looks like this.
+        if due - self.position.published > LONGEST_DELAY {
+            return Err(Invalid::new(header::AT, "must be within ten years"));
+        }
+        let asked_by = if intake::is_intake(&self.position.stream) {
+            Some(self.intake_position())
+        } else {
+            self.header(header::DELAYED_BY).and_then(IntakePosition::parse)
+        };
+        Ok(Some(Box::new(Delay { due, asked_by, only_waits, is_due })))
+    }
+
+    /// Its position among the messages of its application, if it is in an intake stream.
+    #[must_use]
+    pub fn intake_position(&self) -> IntakePosition {
+        let StreamPosition { stream, sequence, .. } = &self.position;
+        let created = self.stream_created.trunc_subsecs(6);
+        IntakePosition { created, sequence: *sequence, stream: stream.clone() }
     }
 
     /// [`Self::meta`] without the job's own policy, to record a job with an unreadable header.
@@ -119,6 +164,7 @@ impl Pulled {
             position: self.position.clone(),
             resumed: resumed && !intake::is_intake(stream),
             not_after: None,
+            delay: None,
             trace: self.headers().and_then(publish::trace),
         })
     }
@@ -220,8 +266,8 @@ impl Lifeline {
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
 
-fn parse_instant(text: &str) -> Result<DateTime<Utc>, Invalid> {
+fn parse_instant(name: &'static str, text: &str) -> Result<DateTime<Utc>, Invalid> {
     DateTime::parse_from_rfc3339(text)
         .map(|instant| instant.with_timezone(&Utc))
-        .map_err(|_| Invalid::new(header::NOT_AFTER, "must be an RFC 3339 instant, for example 2027-03-01T09:00:00Z"))
+        .map_err(|_| Invalid::new(name, "must be an RFC 3339 instant, for example 2027-03-01T09:00:00Z"))
 }

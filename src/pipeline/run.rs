@@ -16,6 +16,7 @@ use tracing::{debug, warn};
 use super::{
     attempt::{Attempted, Decided, attempt, attempt_admitted},
     combined::{Combined, Draft},
+    delay::hold_back,
     direct::{DirectEnd, DirectSends, Reserved},
     ending::{Disposition, Ending, Logged},
     judge::Decision,
@@ -27,6 +28,7 @@ use crate::{
     checkpoint::{self, Step},
     effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
     intake::Unreadable,
+    kind::Stage,
     meta::{Ids, Meta, NO_MESSAGE},
     plan::{DeadReason, JobOutcome, Maintenance, Plan, Reason},
     retry::Once,
@@ -125,7 +127,9 @@ impl Run {
             biased;
             ending = self.decide() => ending,
             never = lifeline.keep(runner.ack_wait / 3) => match never {},
-            () = runner.deadline.cancelled() => runner.release(self.meta.as_ref().ok()).await,
+            () = runner.deadline.cancelled() => {
+                runner.release(self.meta.as_ref().ok().filter(|meta| is_begun(meta))).await
+            }
         };
         self.end(ending).await;
     }
@@ -137,7 +141,7 @@ impl Run {
             return Ending::new(JobOutcome::Superseded, Disposition::Leave);
         };
         let meta = match meta {
-            Ok(meta) => &*meta,
+            Ok(meta) => meta,
             Err(unreadable) => {
                 let known = message.identity().ok();
                 return runner.unreadable(&message.position, known.as_ref(), unreadable).await;
@@ -153,9 +157,20 @@ impl Run {
                     return runner.unreadable(&message.position, Some(meta), &unreadable).await;
                 }
             };
-            let performed = match attempt(runner, meta, job, span).await {
-                Ok(Attempted::Decided(decided)) => perform(runner, shortcuts.as_ref(), meta, decided).await,
-                Ok(Attempted::Ended(ending)) => Ok(ending),
+            let held_back = match meta.delay.clone() {
+                None => Ok(None),
+                Some(delay) => {
+                    let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
+                    Box::pin(hold_back(runner, meta, &delay, not_after)).await
+                }
+            };
+            let performed = match held_back {
+                Ok(None) => match attempt(runner, meta, job, span).await {
+                    Ok(Attempted::Decided(decided)) => perform(runner, shortcuts.as_ref(), meta, decided).await,
+                    Ok(Attempted::Ended(ending)) => Ok(ending),
+                    Err(refused) => Err(refused),
+                },
+                Ok(Some(ending)) => Ok(ending),
                 Err(refused) => Err(refused),
             };
             let performed = match performed {
@@ -225,6 +240,11 @@ impl Run {
     fn close(&mut self, ending: &Ending) {
         ending.close(&mut self.span, self.runner.clock.now());
     }
+}
+
+/// Whether giving it back is to be recorded. A delayed job has no run before it is due.
+fn is_begun(meta: &Meta) -> bool {
+    meta.delay.as_ref().is_none_or(|delay| delay.is_due)
 }
 
 fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Unreadable>, Processing) {
@@ -433,6 +453,7 @@ pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output =
 
 /// Gives back a message that was pulled and not begun.
 pub async fn give_back(runner: &Runner, message: Pulled) {
-    let ending = runner.release(message.meta().as_ref().ok()).await;
+    let meta = message.meta().ok().filter(is_begun).filter(|_| runner.queue.kind.stage != Stage::Delay);
+    let ending = runner.release(meta.as_ref()).await;
     settle(message, ending.disposition, &runner.effects).await;
 }

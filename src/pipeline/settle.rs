@@ -12,6 +12,7 @@ use crate::{
         Effects,
         park::{self, Parking},
     },
+    kind::Stage,
 };
 
 /// Settles a message. Consumes it, so none is settled twice; matches every disposition, so none is forgotten.
@@ -45,7 +46,10 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
 
 fn body_of(message: &Pulled, effects: &Effects) -> dead_letter::DeadJob {
     dead_letter::DeadJob {
-        kind: message.queue().kind.name.to_owned(),
+        kind: match message.queue().kind {
+            kind if kind.stage == Stage::Delay => dead_letter::kind_of(message.subject()).to_owned(),
+            kind => kind.name.to_owned(),
+        },
         stream: message.position.stream.clone(),
         sequence: message.position.sequence,
         subject: message.subject().to_owned(),

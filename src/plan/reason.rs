@@ -5,7 +5,7 @@ pub enum Reason {
     Gone,
     /// The medication is not active.
     Inactive,
-    /// The appointment or shift was called off.
+    /// The appointment or shift was called off, or the delayed job taken back.
     Cancelled,
     /// The appointment or shift is completed.
     Over,
@@ -17,6 +17,10 @@ pub enum Reason {
     AlreadySkipped,
     /// Another job sent this reminder.
     AlreadySent,
+    /// Its application delayed it.
+    Delayed,
+    /// Its application published the delayed job anew.
+    Replaced,
     /// Nobody to tell.
     NoRecipients,
     /// The supply is above the refill threshold, or unknown.
@@ -50,6 +54,8 @@ impl Reason {
             Self::AlreadyGiven => "already_given",
             Self::AlreadySkipped => "already_skipped",
             Self::AlreadySent => "already_sent",
+            Self::Delayed => "delayed",
+            Self::Replaced => "replaced",
             Self::NoRecipients => "no_recipients",
             Self::Restocked => "restocked",
             Self::Expired => "expired",

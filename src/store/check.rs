@@ -14,9 +14,10 @@ use super::{
 const UNDEFINED_TABLE: &str = "42P01";
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 16] = [
+const OWN_TABLES: [(&str, &[&str]); 17] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("delayed_jobs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("contents", &["SELECT", "INSERT", "DELETE"]),
     ("deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("delivery_attempts", &["SELECT", "INSERT"]),

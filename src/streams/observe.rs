@@ -29,8 +29,7 @@ const EVERY: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Streams with a depth metric.
-const DEPTHS: [(&str, Metric); 3] =
-    [("DEAD_LETTERS", Metric::DeadLetters), ("HOLD", Metric::Parked), ("SCHEDULED", Metric::Delayed)];
+const DEPTHS: [(&str, Metric); 2] = [("DEAD_LETTERS", Metric::DeadLetters), ("HOLD", Metric::Parked)];
 
 /// Never returns.
 pub async fn run(client: async_nats::Client, streams: Streams, queues: Vec<Queue>, health: Arc<Health>, clock: Clock) {

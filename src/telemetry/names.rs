@@ -255,8 +255,8 @@ impl Metric {
             Self::DeadLetters => {
                 gauge("carebell_dead_letters", Count, &[], "Dead letters, which need somebody's attention.")
             }
-            Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs parked in HOLD."),
-            Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Jobs published for later."),
+            Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs in HOLD: parked or delayed."),
+            Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Delayed jobs that wait."),
             Self::ScheduleLag => gauge(
                 "carebell_schedule_lag_seconds",
                 Seconds,

@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     cli::carebell,
-    support::{QUICK, World, database, programs, utc_now},
+    support::{QUICK, World, database, peek, programs, utc_now},
 };
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -94,8 +94,8 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     for number in 1..=3 {
         world.publish("jobs.notification.normal", &[("Carebell-Job-Id", &format!("broken-{number}"))], "x").await;
     }
-    // No stream sources this unknown kind, so the sweep takes it.
-    world.publish("due.unheard.of", &[("Carebell-Job-Id", "unheard")], "x").await;
+    // No consumer covers this unknown kind, so the sweep takes it.
+    world.publish("jobs.unheard.of", &[("Carebell-Job-Id", "unheard")], "x").await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
     let streams = Streams::embedded(&Adjustments::default()).unwrap();
     let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
@@ -105,16 +105,16 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let worker = crate::support::Worker::start(&world);
     world.dead_letters_once(5).await;
     world.queues_are_empty().await;
-    worker.stop().await;
     let role = world.role_with("operator").await;
     let (url, database) = (as_user("operator", world.nats.port()), role.url.as_str());
     let body = r#"{"recipients":[{"userId":"ana"}],"title":"Tea"}"#;
-    let commands: [&[&str]; 18] = [
+    let commands: [&[&str]; 19] = [
         &["queues", "list"],
         &["streams", "check"],
         &["dead-letters", "list"],
         &["dead-letters", "show", "1"],
         &["publish", "notification", "--job-id", "tea", "--delay", "1h", "--json", body],
+        &["jobs", "delayed"],
         &["jobs", "show", "tea"],
         &["jobs", "show", "done"],
         &["jobs", "cancel", "tea"],
@@ -131,8 +131,13 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     ];
     for args in commands {
         let (well, said, error) = carebell(&world, args, &[("NATS_URL", &url), ("DATABASE_URL", database)]).await;
-        assert!(well && !error.contains("iolation"), "{args:?}: {said}{error}");
+        assert!(well && !error.contains("iolation") && !error.contains("note:"), "{args:?}: {said}{error}");
+        if args[0] == "publish" && args[3] == "tea" {
+            let parked = async || (peek(&world.context, "HOLD", "hold.JOBS.>").await == 1).then_some(());
+            world.eventually("it is parked", parked).await;
+        }
     }
+    worker.stop().await;
     let (well, _, error) = carebell(&world, &["streams", "apply"], &[("NATS_URL", &url)]).await;
     assert!(!well, "an operator does not change streams: {error}");
     role.drop(&world).await;

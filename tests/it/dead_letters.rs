@@ -285,9 +285,9 @@ async fn a_delayed_job_is_redriven_as_carebell_s_own() {
         ("Content-Type", "application/json"),
         ("Carebell-Dead-Reason", "unknown_kind"),
         ("Carebell-Dead-Last", "2026-11-01T09:00:00Z"),
-        ("Carebell-Dead-Subject", "due.notification.normal"),
+        ("Carebell-Dead-Subject", "jobs.later.notification.normal"),
     ];
-    world.publish("dead.notification.SCHEDULED.1", &headers, to_ana("Hello").to_string()).await;
+    world.publish("dead.notification.JOBS.1", &headers, to_ana("Hello").to_string()).await;
     let worker = Worker::start(&world);
     let (well, said, error) = carebell(&world, &["dead-letters", "redrive", "1"], &[]).await;
     assert!(well, "{said}{error}");

@@ -67,7 +67,7 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
         .map(|(_, span)| (span.len() - span.trim_start().len(), span.trim_start()))
         .collect();
     for (depth, name, least) in [
-        (0, "send jobs.reminder.medication ", 1),
+        (0, "send jobs.later.reminder.medication ", 1),
         (2, "process jobs.reminder.medication ", 1),
         (4, "process work.notification.critical ", 1),
         (6, "process deliver.web_push.critical ", 4),

@@ -109,7 +109,7 @@ async fn all_is_well_and_nothing_is_touched() {
     world.publish("jobs.notification.bulk", &[("Carebell-Job-Id", "too")], "x").await;
     let state = async || {
         let mut messages = BTreeMap::new();
-        for name in ["JOBS", "WORK", "DELIVERIES", "HOLD", "SCHEDULED", "DEAD_LETTERS", "ADVISORIES"] {
+        for name in ["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS", "ADVISORIES"] {
             let mut stream = world.context.get_stream(name).await.unwrap();
             messages.insert(name, stream.info().await.unwrap().state.last_sequence);
         }

@@ -9,7 +9,7 @@ use std::{
 
 use carebell::{
     config, jobs,
-    kind::{Kind, Stage},
+    kind::{CANCEL, DELAYED, Kind, Stage},
     plan::Channel,
     preferences, wire,
 };
@@ -276,6 +276,7 @@ fn kinds_consumers_and_tests_are_the_same_set() {
         .kinds()
         .iter()
         .flat_map(Kind::queues)
+        .chain([DELAYED, CANCEL])
         .flat_map(|queue| streams_of(queue.kind).iter().map(move |stream| format!("{stream}.{}.json", queue.durable())))
         .collect();
     let consumers: BTreeSet<String> = fs::read_dir(Path::new(ROOT).join("streams"))
@@ -319,6 +320,7 @@ fn streams_of(kind: Kind) -> &'static [&'static str] {
         Stage::Delivery => &["DELIVERIES"],
         Stage::Maintenance => &["WORK"],
         Stage::Reminder | Stage::Notification => &["JOBS", "WORK"],
+        Stage::Delay => &["JOBS"],
     }
 }
 
@@ -347,30 +349,6 @@ fn each_consumer_filters_the_subject_of_its_queue() {
             let deliveries = &files[0]["max_deliver"];
             assert_eq!(*deliveries, attempts + 10, "{}: the net under the recorded attempts", queue.durable());
         }
-    }
-}
-
-/// A kind that is not sourced would wait forever once delayed.
-#[test]
-fn each_queue_of_jobs_gets_what_was_delayed() {
-    let text = fs::read_to_string(Path::new(ROOT).join("streams/JOBS.json")).unwrap();
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
-    let subjects: Vec<&str> = json["sources"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|source| {
-            assert_eq!(source["name"], "SCHEDULED", "what Carebell publishes is not in a stream of applications");
-            let transforms = source["subject_transforms"].as_array().unwrap();
-            assert_eq!(transforms.len(), 1, "one that is full would hold up the others of its source");
-            transforms[0]["src"].as_str().unwrap()
-        })
-        .collect();
-    for queue in jobs::registry().kinds().iter().filter(|kind| kind.is_published()).flat_map(Kind::queues) {
-        let subject = queue.intake_subject().replacen("jobs.", "due.", 1);
-        let family = format!("{}.*", subject.rsplit_once('.').unwrap().0);
-        let found = subjects.iter().filter(|known| **known == subject || **known == family);
-        assert_eq!(found.count(), 1, "JOBS sources {subject}");
     }
 }
 

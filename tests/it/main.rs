@@ -26,6 +26,7 @@ mod combined;
 mod connections;
 mod crashes;
 mod dead_letters;
+mod delayed;
 mod deliver_email;
 mod deliver_sms;
 mod deliver_voice;

@@ -138,6 +138,14 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
             .await;
     }
     addresses(&world, now).await;
+    for (id, state, days) in [("old", "fired", 91), ("young", "cancelled", 89), ("far", "waiting", 91)] {
+        let at = now - TimeDelta::days(days);
+        world
+            .sql(&format!(
+                "INSERT INTO delayed_jobs VALUES ('{id}', '', 'notification', NULL, '{state}', '{at}', 'JOBS', '{at}', 1, '{at}', 1, '{at}')"
+            ))
+            .await;
+    }
     world.sql("INSERT INTO audit_log (at, actor, action) VALUES ('2001-01-01', 'olga', 'test')").await;
     let inbox = world.count("SELECT count(*) FROM notifications").await;
 
@@ -171,17 +179,21 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 10, "a way stays whole");
     let marks = ids(&world, "SELECT record_id FROM reminder_marks").await;
     assert_eq!(marks, set(&["young", "old-dose-told-lately"]));
+    assert_eq!(ids(&world, "SELECT job_id FROM delayed_jobs").await, set(&["young", "far"]));
     let left = ids(&world, "SELECT address FROM user_addresses").await;
     assert_eq!(left, set(&["young@example.org", "wanted@example.org", "ana@example.org"]));
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, inbox, "the inbox is the application's");
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1);
 
     let (_, words, _) = carebell(&world, &["jobs", "show", "prune"], &[]).await;
-    let removed = "; removed 3 contents, 6 deliveries, 9 job_runs, 1 reminder_marks, 1 user_addresses\n";
+    let removed =
+        "; removed 3 contents, 1 delayed_jobs, 6 deliveries, 9 job_runs, 1 reminder_marks, 1 user_addresses\n";
     assert!(words.contains("maintenance.prune prune: done at ") && words.ends_with(removed), "{words}");
     let (_, said, _) = carebell(&world, &["jobs", "show", "prune", "--json"], &[]).await;
     let way: Value = serde_json::from_str(&said).unwrap();
-    let counts = json!({ "contents": 3, "deliveries": 6, "job_runs": 9, "reminder_marks": 1, "user_addresses": 1 });
+    let counts = json!({
+        "contents": 3, "delayed_jobs": 1, "deliveries": 6, "job_runs": 9, "reminder_marks": 1, "user_addresses": 1,
+    });
     assert_eq!(way["runs"][0]["result"], json!({ "removed": counts, "unfinished": false }));
 }
 

@@ -10,7 +10,7 @@ use carebell::{
     callbacks::CallbackOutcome,
     dev::push_service::Behaviour,
     jobs,
-    kind::Lane,
+    kind::{CANCEL, DELAYED, Lane},
     plan::{Channel, JobOutcome},
     telemetry::{
         metrics::{ANSWERS, NO_LANE},
@@ -74,7 +74,11 @@ fn check_with_promtool(text: &str) {
 fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
     let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
     match label {
-        "kind" => jobs::registry().kinds().iter().map(|kind| kind.name.to_owned()).collect(),
+        "kind" => {
+            let kinds = jobs::registry();
+            let kinds = kinds.kinds().iter().chain([&DELAYED.kind, &CANCEL.kind]);
+            kinds.map(|kind| kind.name.to_owned()).collect()
+        }
         "lane" => names(&[NO_LANE, Lane::Critical.name(), Lane::Normal.name(), Lane::Bulk.name()]),
         "outcome" => JobOutcome::ALL.map(|outcome| outcome.name().to_owned()).into(),
         "reason" => names(&[
@@ -98,6 +102,8 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "failures",
             "claims",
             "ledger",
+            "delays",
+            "due",
             "rate_limits",
             "medications",
             "people",

@@ -19,7 +19,7 @@ use prost_reflect::ReflectMessage;
 use serde_json::{Value, json};
 use tokio::{io::AsyncWriteExt, process::Command, sync::mpsc};
 
-use crate::support::{LIMIT, Node, Python, Worker, World, adjustments, peek, programs, reminder, utc_now};
+use crate::support::{Node, Python, Worker, World, adjustments, peek, programs, reminder, utc_now};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -76,22 +76,28 @@ async fn reminds_later(producer: impl Fn() -> Command) {
 
     let (time, token) = written(utc_now() + TimeDelta::days(1));
     let job = |minutes: u32| format!("dose:metformin:{token}:{minutes}");
+    let worker = Worker::start(&world);
+    let waiting = async |count: usize| {
+        let parked = async || {
+            let is_read = peek(&world.context, "JOBS", ">").await == 0;
+            (is_read && peek(&world.context, "HOLD", "hold.>").await == count).then_some(())
+        };
+        world.eventually(&format!("{count} wait"), parked).await;
+    };
     for round in [0, 2] {
         let said = run(&url, producer(), &["metformin", &time, "0", "30"]).await;
         let [first, second] = [(0, 1), (30, 2)].map(|(minutes, sequence)| {
             let sequence = sequence + round;
-            format!("{} is in SCHEDULED as {sequence}\n", job(minutes))
+            format!("{} is in JOBS as {sequence}\n", job(minutes))
         });
         assert_eq!(said, first + &second);
-        assert_eq!(peek(&world.context, "SCHEDULED", "sched.>").await, 2, "the second replaces the first");
+        waiting(2).await;
     }
     let said = run(&url, producer(), &["--cancel", "metformin", &time, "30"]).await;
-    assert_eq!(said, format!("{} is not scheduled any more\n", job(30)));
-    assert_eq!(peek(&world.context, "SCHEDULED", "sched.>").await, 1);
+    assert_eq!(said, format!("{} is taken back\n", job(30)));
+    waiting(1).await;
     run(&url, producer(), &["--cancel", "metformin", &time]).await;
-    assert_eq!(peek(&world.context, "SCHEDULED", "sched.>").await, 0);
-
-    let worker = Worker::start(&world);
+    waiting(0).await;
     let due = (utc_now() + TimeDelta::seconds(5)).trunc_subsecs(0);
     let (time, token) = written(due + TimeDelta::minutes(2));
     run(&url, producer(), &["metformin", &time, "2"]).await;
@@ -170,8 +176,8 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         run(&server.url(), node.producer(), &["node", &later]).await;
         published += 1;
     }
-    assert_eq!(peek(&ops, "JOBS", ">").await, published);
-    assert_eq!(peek(&ops, "SCHEDULED", ">").await, published);
+    assert_eq!(peek(&ops, "JOBS", "jobs.reminder.>").await, published);
+    assert_eq!(peek(&ops, "JOBS", "jobs.later.>").await, published);
 
     let (violations, mut violated) = mpsc::unbounded_channel();
     let options = ConnectOptions::new().custom_inbox_prefix("_INBOX_app").event_callback(move |event| {
@@ -183,14 +189,14 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         }
     });
     let app = options.connect(server.url()).await.unwrap();
-    for subject in
-        ["due.reminder.medication", "deliver.web_push.normal", "hold.JOBS.1", "resume.jobs.x", "dead.x.JOBS.1"]
-    {
+    let internal =
+        ["work.reminder.medication", "deliver.web_push.normal", "hold.JOBS.1", "resume.work.x", "dead.x.JOBS.1"];
+    for subject in internal.into_iter().chain(["jobs.maintenance.prune", "jobs.later.maintenance.prune"]) {
         app.publish(subject, "x".into()).await.unwrap();
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation") && said.contains(subject), "{subject}: {said}");
     }
-    for subject in ["$JS.API.STREAM.PURGE.SCHEDULED", "$JS.API.STREAM.MSG.GET.JOBS", "$JS.API.STREAM.DELETE.JOBS"] {
+    for subject in ["$JS.API.STREAM.PURGE.HOLD", "$JS.API.STREAM.MSG.GET.JOBS", "$JS.API.STREAM.DELETE.JOBS"] {
         app.publish(subject, "".into()).await.unwrap();
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation"), "{subject}: {said}");
@@ -201,50 +207,7 @@ async fn the_permissions_let_a_producer_publish_and_nothing_else() {
         let said = violated.recv().await.unwrap();
         assert!(said.contains("Violation for Subscription"), "{subject}: {said}");
     }
-    assert_eq!(peek(&ops, "JOBS", ">").await, published);
-}
-
-/// The server publishes schedules with all permissions, so targets must be limited.
-#[tokio::test]
-async fn what_a_producer_schedules_reaches_nothing_that_it_may_not_publish_to() {
-    let (server, ops, _directory) = guarded_server().await;
-    let app = ConnectOptions::new().custom_inbox_prefix("_INBOX_app").connect(server.url()).await.unwrap();
-    let schedule = async |number: usize, target: &str| {
-        let mut headers = HeaderMap::new();
-        headers.insert("Nats-Schedule", "@at 2020-01-01T00:00:00Z");
-        headers.insert("Nats-Schedule-Target", target);
-        app.request_with_headers(format!("sched.{number}"), headers, "x".into()).await.unwrap().payload
-    };
-    let internal = [
-        "deliver.web_push.normal",
-        "hold.JOBS.1",
-        "resume.deliver.web_push.normal",
-        "dead.notification.JOBS.1",
-        "jobs.maintenance.prune",
-        "$JS.API.STREAM.DELETE.JOBS",
-    ];
-    for (number, target) in internal.into_iter().enumerate() {
-        let answer: Value = serde_json::from_slice(&schedule(number, target).await).unwrap();
-        assert_eq!(answer["error"]["err_code"], 10190, "{target}: {answer}");
-    }
-    assert_eq!(peek(&ops, "SCHEDULED", ">").await, 0);
-
-    // JOBS does not source the first two: they become dead letters.
-    for (number, target) in
-        ["due.maintenance.prune", "due.web_push.normal", "due.reminder.medication"].iter().enumerate()
-    {
-        let answer: Value = serde_json::from_slice(&schedule(100 + number, target).await).unwrap();
-        assert_eq!(answer["stream"], "SCHEDULED", "{target}: {answer}");
-    }
-    let since = tokio::time::Instant::now();
-    while peek(&ops, "JOBS", "jobs.reminder.medication").await == 0 {
-        assert!(since.elapsed() < LIMIT, "the permitted schedule has not fired");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
-    assert_eq!(peek(&ops, "JOBS", ">").await, 1);
-    for stream in ["DELIVERIES", "HOLD", "DEAD_LETTERS"] {
-        assert_eq!(peek(&ops, stream, ">").await, 0, "{stream}");
-    }
+    assert_eq!(peek(&ops, "JOBS", ">").await, 2 * published);
 }
 
 /// Returns the server's error code.
@@ -266,12 +229,9 @@ async fn the_errors_are_those_that_the_server_gives() {
     let listed = |code: i64| assert!(doc.contains(&format!("| `{code}` |")), "docs/PRODUCERS.md lacks {code}");
 
     listed(refused(&world, "jobs.notification.bulk", &[], 512 * 1024 + 1).await);
-    let (time, target) = ("@at 2030-01-01T00:00:00Z", "due.notification.bulk");
-    let schedule = |time| [("Nats-Schedule", time), ("Nats-Schedule-Target", target)];
-    listed(refused(&world, "sched.x", &schedule("tomorrow"), 1).await);
-    let elsewhere = [("Nats-Schedule", time), ("Nats-Schedule-Target", "jobs.notification.bulk")];
-    listed(refused(&world, "sched.x", &elsewhere, 1).await);
-    listed(refused(&world, "jobs.notification.bulk", &schedule(time), 1).await);
+    let schedule =
+        [("Nats-Schedule", "@at 2030-01-01T00:00:00Z"), ("Nats-Schedule-Target", "jobs.notification.normal")];
+    listed(refused(&world, "jobs.notification.bulk", &schedule, 1).await);
 
     let jobs = world.context.get_stream("JOBS").await.unwrap();
     let mut config: stream::Config = jobs.get_info().await.unwrap().config;
@@ -292,15 +252,14 @@ async fn a_delayed_job_that_is_replaced_by_an_expired_one_is_cancelled() {
     let world = World::new().await;
     let worker = Worker::start(&world);
     let publish = async |at: DateTime<Utc>, not_after: DateTime<Utc>| {
-        let (at, not_after) = (format!("@at {}", at.to_rfc3339()), not_after.to_rfc3339());
+        let (at, not_after) = (at.to_rfc3339(), not_after.to_rfc3339());
         let headers = [
-            ("Nats-Schedule", at.as_str()),
-            ("Nats-Schedule-Target", "due.reminder.medication"),
+            ("Carebell-At", at.as_str()),
             ("Carebell-Job-Id", "off"),
             ("Carebell-Not-After", &not_after),
             ("Content-Type", "application/json"),
         ];
-        world.publish("sched.off", &headers, reminder("metformin", utc_now()).to_string()).await;
+        world.publish("jobs.later.reminder.medication", &headers, reminder("metformin", utc_now()).to_string()).await;
     };
     let now = utc_now();
     publish(now + TimeDelta::hours(1), now + TimeDelta::hours(2)).await;

@@ -31,6 +31,7 @@ pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         not_after: None,
         trace: None,
         wishes: Wishes::default(),
+        delay: None,
     }
 }
 

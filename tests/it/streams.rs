@@ -3,7 +3,7 @@
 use carebell::streams::{Adjustments, FileError, Streams};
 use serde_json::Value;
 
-use crate::support::{QUICK, World, adjustments, peek, reminder, utc_now};
+use crate::support::{QUICK, World, adjustments};
 
 /// The repository's files, as `--dir streams` reads them.
 fn files() -> Vec<(String, String)> {
@@ -75,7 +75,7 @@ type Mistake = (&'static str, fn(&mut Value), &'static str);
 fn mistakes_in_files_name_file_and_key() {
     let cases: [Mistake; 6] = [
         ("JOBS.json", |json| json["max_mesage_size"] = 1.into(), "unknown key `max_mesage_size`"),
-        ("JOBS.json", |json| json["sources"][0]["subject_transform"] = 1.into(), "sources.subject_transform"),
+        ("WORK.json", |json| json["sources"][0]["subject_transform"] = 1.into(), "sources.subject_transform"),
         ("JOBS.json", |json| json["retention"] = "wokqueue".into(), "wokqueue"),
         ("JOBS.reminder_medication.json", |json| json["ack_wiat"] = 1.into(), "unknown key `ack_wiat`"),
         ("JOBS.reminder_medication.json", |json| json["durable_name"] = "x".into(), "durable_name"),
@@ -95,23 +95,4 @@ fn mistakes_in_files_name_file_and_key() {
     assert!(unknown_queue.contains("QUEUE_OVERRIDES") && unknown_queue.contains("reminder_medication"));
     let unknown_key = Streams::embedded(&adjustments("*.colour=red")).unwrap_err().to_string();
     assert!(unknown_key.contains("QUEUE_OVERRIDES") && unknown_key.contains("colour"));
-}
-
-#[tokio::test]
-async fn a_scheduled_message_cannot_reach_deliveries() {
-    let world = World::new().await;
-    let when = format!("@at {}", utc_now().to_rfc3339());
-    for (number, target) in ["due.deliver.web_push.critical", "due.resume.deliver.web_push.critical"].iter().enumerate()
-    {
-        let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", target)];
-        world.publish(&format!("sched.evil-{number}"), &headers, "x").await;
-        world
-            .eventually("it has fired", async || (peek(&world.context, "SCHEDULED", target).await == 1).then_some(()))
-            .await;
-    }
-    // A permitted schedule fires last. By then the first two would have passed too.
-    let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", "due.reminder.medication")];
-    world.publish("sched.good", &headers, reminder("metformin", utc_now()).to_string()).await;
-    world.eventually("it is a job", async || (peek(&world.context, "JOBS", "jobs.>").await == 1).then_some(())).await;
-    assert_eq!(peek(&world.context, "DELIVERIES", ">").await, 0);
 }

@@ -106,24 +106,6 @@ async fn what_this_program_pulls_is_covered_though_the_server_lists_no_consumer_
     assert_eq!(peek(&world.context, "JOBS", ">").await, 1, "it waits for its consumer to be there again");
 }
 
-#[tokio::test]
-async fn a_scheduled_job_of_an_unknown_kind_is_found_where_it_stays() {
-    let world = World::new().await;
-    let streams = Streams::embedded(&Adjustments::default()).unwrap();
-    let when = format!("@at {}", utc_now().to_rfc3339());
-    let headers = [("Nats-Schedule", when.as_str()), ("Nats-Schedule-Target", "due.party.tonight")];
-    world.publish("sched.party", &headers, "x").await;
-    let fired = async || (peek(&world.context, "SCHEDULED", "due.>").await == 1).then_some(());
-    world.eventually("it has fired", fired).await;
-    let clock = Clock::manual(utc_now() + TimeDelta::minutes(2));
-    assert_eq!(sweep::pass(&effects(&world), &streams, &clock, sweep::AGE).await.unwrap(), 1);
-    assert_eq!(
-        world.dead_letters().await[0].0.split('.').take(4).collect::<Vec<_>>(),
-        ["dead", "party", "tonight", "SCHEDULED"]
-    );
-    world.queues_are_empty().await;
-}
-
 /// The client rejects these headers, so no worker may pull here.
 #[tokio::test]
 async fn a_message_whose_headers_cannot_be_parsed_is_buried_with_them() {

@@ -242,14 +242,15 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     assert!(worker.terminate().await.success());
 
     let all = |spans: &[Span]| {
-        let names = ["POST", "process work.maintenance.subscriptions", "send jobs.notification.normal"];
+        let names = ["POST", "process work.maintenance.subscriptions", "send jobs.later.notification.normal"];
         names.iter().all(|name| !named(spans, name).is_empty())
     };
     let spans = collector.spans_once("both", all).await;
     println!("{}", tree(&spans));
-    let sent = only(&spans, "send jobs.notification.normal");
-    let run = only(&spans, "process jobs.notification.normal");
-    assert_eq!((sent.parent.as_str(), &run.parent, &run.trace), ("", &sent.id, &sent.trace));
+    let sent = only(&spans, "send jobs.later.notification.normal");
+    let waits = only(&spans, "process jobs.notification.normal");
+    assert_eq!((sent.parent.as_str(), &waits.parent, &waits.trace), ("", &sent.id, &sent.trace));
+    assert_eq!(only(&spans, "process work.notification.normal").trace, sent.trace);
     assert_eq!(only(&spans, "POST").trace, sent.trace);
     let scheduled = only(&spans, "send work.maintenance.subscriptions");
     let run = only(&spans, "process work.maintenance.subscriptions");

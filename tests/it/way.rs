@@ -115,14 +115,11 @@ async fn a_delayed_job_keeps_its_id_and_comes_when_it_is_due() {
     let world = World::new().await;
     let worker = Worker::start(&world);
     let at = utc_now() + TimeDelta::seconds(2);
-    let headers = [
-        ("Nats-Schedule", format!("@at {}", at.to_rfc3339())),
-        ("Nats-Schedule-Target", "due.reminder.medication".to_owned()),
-        ("Content-Type", "application/json".to_owned()),
-    ];
-    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-    // No `Carebell-Job-Id`: the schedule's subject names it.
-    world.publish("sched.dose-later", &headers, reminder("metformin", at).to_string()).await;
+    let instant = at.to_rfc3339();
+    // No `Carebell-Job-Id`: the message id, which the server drops when it fires a schedule, names it.
+    let headers =
+        [("Carebell-At", instant.as_str()), ("Nats-Msg-Id", "dose-later"), ("Content-Type", "application/json")];
+    world.publish("jobs.later.reminder.medication", &headers, reminder("metformin", at).to_string()).await;
     world.everyone_has_it_once("dose-later").await;
     let first = world.push.received().iter().map(|push| push.received).min().unwrap();
     assert!(first >= at, "{first} is before {at}");

@@ -46,9 +46,8 @@ func remind(
 	msg.Header.Set("Content-Type", "application/json")
 	due := doseTime.Add(-time.Duration(minutes) * time.Minute)
 	if due.After(time.Now()) {
-		msg.Subject = "sched." + job
-		msg.Header.Set("Nats-Schedule", "@at "+due.Format(time.RFC3339Nano))
-		msg.Header.Set("Nats-Schedule-Target", "due.reminder.medication")
+		msg.Subject = "jobs.later.reminder.medication"
+		msg.Header.Set("Carebell-At", due.Format(time.RFC3339Nano))
 	} else {
 		msg.Header.Set("Nats-Msg-Id", job)
 	}
@@ -80,13 +79,12 @@ func publishOnce(ctx context.Context, js jetstream.JetStream, msg *nats.Msg) (*j
 	return js.PublishMsg(ctx, msg)
 }
 
-// cancelJob cancels a delayed job. A job that has fired still runs.
+// cancelJob takes a delayed job back. One that is due already still runs.
 func cancelJob(ctx context.Context, js jetstream.JetStream, job string) error {
-	stream, err := js.Stream(ctx, "SCHEDULED")
-	if err != nil {
-		return err
-	}
-	return stream.Purge(ctx, jetstream.WithPurgeSubject("sched."+job))
+	msg := nats.NewMsg("jobs.cancel")
+	msg.Header.Set("Carebell-Job-Id", job)
+	_, err := publish(ctx, js, msg)
+	return err
 }
 
 func run() error {
@@ -136,7 +134,7 @@ func run() error {
 			if err := cancelJob(ctx, js, job); err != nil {
 				return err
 			}
-			fmt.Printf("%s is not scheduled any more\n", job)
+			fmt.Printf("%s is taken back\n", job)
 			continue
 		}
 		ack, err := remind(ctx, js, medicationID, doseTime, minutes)

@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { setTimeout as sleep } from "node:timers/promises";
 import { parseArgs } from "node:util";
-import { jetstream, JetStreamApiError, jetstreamManager } from "@nats-io/jetstream";
+import { jetstream, JetStreamApiError } from "@nats-io/jetstream";
 import { connect, credsAuthenticator, headers } from "@nats-io/transport-node";
 
 const MINUTE = 60_000;
@@ -29,9 +29,8 @@ async function remind(js, medicationId, doseTime, minutes) {
     hdrs.set("Nats-Msg-Id", job);
     return await publish(js, "jobs.reminder.medication", body, hdrs);
   }
-  hdrs.set("Nats-Schedule", `@at ${due.toISOString()}`);
-  hdrs.set("Nats-Schedule-Target", "due.reminder.medication");
-  return await publish(js, `sched.${job}`, body, hdrs);
+  hdrs.set("Carebell-At", due.toISOString());
+  return await publish(js, "jobs.later.reminder.medication", body, hdrs);
 }
 
 /** Publishes until a stream acknowledges the job. Its id makes repeats safe. */
@@ -48,10 +47,11 @@ async function publish(js, subject, body, hdrs) {
   }
 }
 
-/** Cancels a delayed job. A job that has fired still runs. */
-async function cancel(nc, job) {
-  const manager = await jetstreamManager(nc, { checkAPI: false });
-  await manager.streams.purge("SCHEDULED", { filter: `sched.${job}` });
+/** Takes a delayed job back. One that is due already still runs. */
+async function cancel(js, job) {
+  const hdrs = headers();
+  hdrs.set("Carebell-Job-Id", job);
+  await publish(js, "jobs.cancel", "", hdrs);
 }
 
 const { values, positionals } = parseArgs({ options: { cancel: { type: "boolean" } }, allowPositionals: true });
@@ -68,8 +68,8 @@ const nc = await connect({
 for (const minutes of minutesBefore.length > 0 ? minutesBefore.map(Number) : [0]) {
   const job = jobId(medicationId, doseTime, minutes);
   if (values.cancel) {
-    await cancel(nc, job);
-    console.log(`${job} is not scheduled any more`);
+    await cancel(jetstream(nc), job);
+    console.log(`${job} is taken back`);
   } else {
     const ack = await remind(jetstream(nc), medicationId, doseTime, minutes);
     console.log(`${job} is in ${ack.stream} as ${ack.seq}`);

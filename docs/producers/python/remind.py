@@ -35,9 +35,8 @@ async def remind(js, medication_id, dose_time, minutes):
     if due <= datetime.now(timezone.utc):
         headers["Nats-Msg-Id"] = job
         return await publish(js, "jobs.reminder.medication", body, headers)
-    headers["Nats-Schedule"] = f"@at {rfc3339(due)}"
-    headers["Nats-Schedule-Target"] = "due.reminder.medication"
-    return await publish(js, f"sched.{job}", body, headers)
+    headers["Carebell-At"] = rfc3339(due)
+    return await publish(js, "jobs.later.reminder.medication", body, headers)
 
 
 async def publish(js, subject, body, headers):
@@ -54,8 +53,8 @@ async def publish(js, subject, body, headers):
 
 
 async def cancel(js, job):
-    """Cancels a delayed job. A job that has fired still runs."""
-    await js.purge_stream("SCHEDULED", subject=f"sched.{job}")
+    """Takes a delayed job back. One that is due already still runs."""
+    await publish(js, "jobs.cancel", b"", {"Carebell-Job-Id": job})
 
 
 def rfc3339(instant):
@@ -82,7 +81,7 @@ async def main():
         job = job_id(args.medication_id, dose_time, minutes)
         if args.cancel:
             await cancel(js, job)
-            print(f"{job} is not scheduled any more")
+            print(f"{job} is taken back")
         else:
             ack = await remind(js, args.medication_id, dose_time, minutes)
             print(f"{job} is in {ack.stream} as {ack.seq}")

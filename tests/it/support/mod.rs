@@ -289,7 +289,7 @@ impl World {
         let mut last = None;
         self.eventually("the work queues are empty", async || {
             let mut sequences = Vec::new();
-            for name in ["JOBS", "WORK", "DELIVERIES", "HOLD", "SCHEDULED"] {
+            for name in ["JOBS", "WORK", "DELIVERIES", "HOLD"] {
                 let stream = self.context.get_stream(name).await.ok()?;
                 let state = &stream.cached_info().state;
                 if state.messages > 0 {

@@ -176,7 +176,7 @@ impl Storm {
     /// Messages by stream, rows by table. `None` while a server doesn't answer.
     async fn open_work(&self) -> Option<BTreeMap<String, i64>> {
         let mut open = BTreeMap::new();
-        for name in ["JOBS", "WORK", "DELIVERIES", "HOLD", "SCHEDULED"] {
+        for name in ["JOBS", "WORK", "DELIVERIES", "HOLD"] {
             let mut stream = self.world.context.get_stream(name).await.ok()?;
             let messages = stream.info().await.ok()?.state.messages;
             open.insert(name.to_owned(), i64::try_from(messages).unwrap());

@@ -75,9 +75,8 @@ async fn send(context: &jetstream::Context, job: &Job, due: Option<DateTime<Utc>
         None => job.subject.clone(),
         Some(due) => {
             let due = due.to_rfc3339_opts(SecondsFormat::Micros, true);
-            headers.insert("Nats-Schedule", format!("@at {due}").as_str());
-            headers.insert("Nats-Schedule-Target", job.subject.replacen("jobs.", "due.", 1).as_str());
-            format!("sched.{}", job.id)
+            headers.insert("Carebell-At", due.as_str());
+            job.subject.replacen("jobs.", "jobs.later.", 1)
         }
     };
     let message = PublishMessage::build().headers(headers).payload(job.body.clone());

@@ -1,0 +1,138 @@
+//! The queues of delayed jobs of all kinds and of their cancellations.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use tokio::time::sleep;
+use tracing::{debug, info, warn};
+
+use super::{
+    ending::Disposition,
+    message::{Form, Pulled},
+    registry::{Decoder, Runnable},
+    run::{Origin, Run},
+    runner::Runner,
+    settle::settle,
+};
+use crate::{
+    checkpoint::{self, Step},
+    dead_letter::sweep,
+    effects::{Death, Refused},
+    header,
+    intake::{self, Unreadable},
+    kind::{JOBS, LATER},
+    meta::IntakePosition,
+    plan::DeadReason,
+    store::DelayAnswer,
+};
+
+/// The wait while the database is away.
+const HELD_FOR: Duration = Duration::from_secs(1);
+
+/// The runners of the kinds that applications publish, by the end of their subjects.
+pub struct Routes(HashMap<String, Arc<Runner>>);
+
+impl Routes {
+    /// Routes to these runners.
+    pub fn new(runners: impl IntoIterator<Item = Arc<Runner>>) -> Self {
+        Self(runners.into_iter().map(|runner| (runner.queue.later_subject(), runner)).collect())
+    }
+
+    /// Parks a delayed job, or ends it. `runner` is that of the queue of delayed jobs.
+    pub async fn take(&self, runner: &Runner, message: Pulled) {
+        match self.0.get(message.subject()) {
+            Some(runner) => {
+                let message = message.of_queue(runner.queue);
+                Run::begin(runner, None, Origin::Message(message)).run().await;
+            }
+            None => unknown(runner, message).await,
+        }
+    }
+}
+
+/// A delayed job of a kind that this worker lacks: it is a newer worker's, or dead.
+async fn unknown(runner: &Runner, message: Pulled) {
+    let kind = message.subject().strip_prefix(LATER).unwrap_or_default().to_owned();
+    let subject = format!("{JOBS}{kind}");
+    let taken = sweep::is_taken(runner.effects.context(), &message.position.stream, &subject).await;
+    if taken == Ok(false) {
+        let error = format!("no kind has the subject {LATER}{}: check the spelling", kind.escape_debug());
+        return bury(runner, message, DeadReason::UnknownKind, error).await;
+    }
+    let doubled = u32::try_from(message.position.delivered - 1).unwrap_or(0).min(6);
+    let wait = Duration::from_secs(1 << doubled);
+    settle(message, Disposition::Retry(wait), &runner.effects).await;
+}
+
+/// Takes a delayed job back, as a message asks.
+pub async fn cancel(runner: &Runner, message: Pulled) {
+    let lifeline = message.lifeline();
+    let noted = async {
+        let (meta, id) = match read_cancellation(&message) {
+            Ok(read) => read,
+            Err(unreadable) => return Err(unreadable),
+        };
+        loop {
+            match runner.effects.cancel_delayed(&id, &meta).await {
+                Ok(answer) => return Ok((id, answer)),
+                Err(Refused::Data(why)) => return Err(Unreadable { reason: DeadReason::Permanent, why }),
+                Err(Refused::Fault(why) | Refused::Unavailable(why)) => {
+                    warn!(job = id, "a cancellation waits for the database: {why}");
+                    sleep(HELD_FOR).await;
+                }
+            }
+        }
+    };
+    let noted = tokio::select! {
+        biased;
+        noted = noted => noted,
+        never = lifeline.keep(runner.ack_wait / 3) => match never {},
+        () = runner.deadline.cancelled() => {
+            return settle(message, Disposition::Release, &runner.effects).await;
+        }
+    };
+    match noted {
+        Ok((job, DelayAnswer::Taken(Some(parked)))) => {
+            checkpoint::reached(Step::Noted);
+            runner.effects.remove_parked(&parked).await;
+            info!(job, "a delayed job is cancelled");
+            settle(message, Disposition::Done, &runner.effects).await;
+        }
+        Ok((job, _)) => {
+            debug!(job, "nothing to cancel: the job does not wait");
+            settle(message, Disposition::Done, &runner.effects).await;
+        }
+        Err(Unreadable { reason, why }) => bury(runner, message, reason, why).await,
+    }
+}
+
+/// The id in a cancellation, and its position.
+fn read_cancellation(message: &Pulled) -> Result<(IntakePosition, String), Unreadable> {
+    intake::check(&message.position.stream, message.headers())?;
+    let id = message.headers().and_then(|headers| headers.get(header::JOB_ID));
+    let Some(id) = id else {
+        let why = format!("names no job: set the header {}", header::JOB_ID);
+        return Err(Unreadable { reason: DeadReason::Undecodable, why });
+    };
+    let job_id = intake::checked_id(header::JOB_ID, id.as_str(), &message.position.stream)?;
+    Ok((message.intake_position(), job_id))
+}
+
+async fn bury(runner: &Runner, message: Pulled, reason: DeadReason, error: String) {
+    let (sequence, first) = (message.position.sequence, message.position.published);
+    tracing::error!(sequence, "{error}: dead letter");
+    settle(message, Disposition::Dead(Death { reason, error, attempts: 1, first }), &runner.effects).await;
+}
+
+/// The decoder of a queue whose messages are about jobs of other kinds.
+pub struct NoBody;
+
+impl Decoder for NoBody {
+    fn decode(&self, _: &Bytes, _: Form) -> Result<Box<dyn Runnable>, String> {
+        Err("this message is not a job".into())
+    }
+
+    fn to_json(&self, _: &Bytes, _: Form) -> Result<serde_json::Value, String> {
+        Err("this message is not a job".into())
+    }
+}

@@ -1,0 +1,271 @@
+//! `delayed_jobs`: which message of a delayed job counts.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use sqlx::{Row, postgres::PgRow};
+
+use super::{
+    database::Store,
+    error::StoreError,
+    keyed::Statement,
+    named_sql::{NamedSql, rows},
+};
+use crate::meta::IntakePosition;
+
+static DELAY_JOBS: NamedSql = NamedSql::new(include_str!("sql/delay_jobs.sql"));
+static CANCEL_DELAYED_JOBS: NamedSql = NamedSql::new(include_str!("sql/cancel_delayed_jobs.sql"));
+
+/// What a message asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DelayStep {
+    /// To wait.
+    Wait,
+    /// To run: the job is due.
+    Run,
+    /// To take the job back.
+    Cancel,
+}
+
+impl DelayStep {
+    /// The state that it leads to.
+    const fn state(self) -> &'static str {
+        match self {
+            Self::Wait => "waiting",
+            Self::Run => "fired",
+            Self::Cancel => "cancelled",
+        }
+    }
+}
+
+/// A message about a delayed job.
+#[derive(Clone, Debug)]
+pub struct DelayAsk {
+    /// The step.
+    pub step: DelayStep,
+    /// The job's id.
+    pub job_id: String,
+    /// Its application; empty if there is only one.
+    pub application: String,
+    /// Its kind; empty if unknown.
+    pub kind: &'static str,
+    /// Its lane, if the kind has some.
+    pub lane: Option<&'static str>,
+    /// When it is due.
+    pub due: Option<DateTime<Utc>>,
+    /// The message's position in the application's stream.
+    pub position: IntakePosition,
+    /// The time.
+    pub now: DateTime<Utc>,
+}
+
+/// Whether a message counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DelayAnswer {
+    /// It does. Also the position of the waiting job that it replaced or cancelled.
+    Taken(Option<IntakePosition>),
+    /// It does, and has begun to run before.
+    Again,
+    /// A later message replaced it, or it has run.
+    Replaced,
+    /// A later message cancelled it.
+    Cancelled,
+}
+
+/// A delayed job, for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DelayedLine {
+    /// Its id.
+    pub job_id: String,
+    /// Its application; empty if there is only one.
+    pub application: String,
+    /// Its kind; empty if it was cancelled before it was known.
+    pub kind: String,
+    /// Its lane, if the kind has some.
+    pub lane: Option<String>,
+    /// `waiting`, `fired` or `cancelled`.
+    pub state: String,
+    /// When it is due.
+    pub due: Option<DateTime<Utc>>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
+}
+
+rows! {
+    struct DelayRow<'q> {
+        job_id: &'q str,
+        application: &'q str,
+        kind: &'static str,
+        lane: Option<&'static str>,
+        state: &'static str,
+        due_at: Option<DateTime<Utc>>,
+        stream: &'q str,
+        created: DateTime<Utc>,
+        sequence: i64,
+        now: DateTime<Utc>,
+    }
+}
+
+impl<'q> DelayRow<'q> {
+    fn of(ask: &'q DelayAsk) -> Self {
+        Self {
+            job_id: &ask.job_id,
+            application: &ask.application,
+            kind: ask.kind,
+            lane: ask.lane,
+            state: ask.step.state(),
+            due_at: ask.due,
+            stream: &ask.position.stream,
+            created: ask.position.created,
+            sequence: ask.position.sequence,
+            now: ask.now,
+        }
+    }
+}
+
+impl Store {
+    /// Notes messages about delayed jobs, whatever the order in which they come. Answers in the order asked.
+    pub async fn delay(&self, asks: &[DelayAsk]) -> Result<Vec<DelayAnswer>, StoreError> {
+        let last = last_of_each(asks);
+        let (cancelled, others): (Vec<&DelayAsk>, Vec<_>) =
+            last.values().copied().partition(|ask| ask.step == DelayStep::Cancel);
+        let mut answers: HashMap<String, DelayAnswer> = HashMap::with_capacity(last.len());
+        for (sql, asks) in [(&DELAY_JOBS, others), (&CANCEL_DELAYED_JOBS, cancelled)] {
+            if asks.is_empty() {
+                continue;
+            }
+            for row in self.keyed.fetch_all(statement(sql, asks.into_iter())?).await? {
+                let job_id: String = row.try_get("job_id")?;
+                let step = last.get(job_id.as_str()).map(|ask| ask.step);
+                let answer = read(&row, step)?;
+                answers.insert(job_id, answer);
+            }
+        }
+        Ok(asks.iter().map(|ask| answer(ask, &last, &answers)).collect())
+    }
+
+    /// The delayed job of this id, whatever its state.
+    pub async fn delayed_job(&self, job_id: &str) -> Result<Option<DelayedLine>, StoreError> {
+        let text =
+            "SELECT job_id, application, kind, lane, state, due_at, updated_at FROM delayed_jobs WHERE job_id = $1";
+        let row = sqlx::query(text).bind(job_id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(line).transpose()
+    }
+
+    /// The waiting jobs that are due first, of one application or of all.
+    pub async fn delayed_jobs(&self, application: Option<&str>, limit: i64) -> Result<Vec<DelayedLine>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT job_id, application, kind, lane, state, due_at, updated_at FROM delayed_jobs \
+             WHERE state = 'waiting' AND ($1::text IS NULL OR application = $1) ORDER BY due_at, job_id LIMIT $2",
+        )
+        .bind(application)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(line).collect()
+    }
+
+    /// Takes a waiting job back by hand. Returns its position; `None` if no such job waits.
+    pub async fn cancel_delayed(&self, job_id: &str, now: DateTime<Utc>) -> Result<Option<IntakePosition>, StoreError> {
+        let row = sqlx::query(
+            "UPDATE delayed_jobs SET state = 'cancelled', updated_at = $2 WHERE job_id = $1 AND state = 'waiting' \
+             RETURNING stream, stream_created, stream_seq",
+        )
+        .bind(job_id)
+        .bind(now)
+        .fetch_optional(&self.pool)
+        .await?;
+        row.as_ref().map(position).transpose()
+    }
+
+    /// The number of waiting jobs of each application.
+    pub async fn count_delayed(&self) -> Result<HashMap<String, u64>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT application, count(*) AS count FROM delayed_jobs WHERE state = 'waiting' GROUP BY application",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut counts = HashMap::with_capacity(rows.len());
+        for row in rows {
+            counts.insert(row.try_get("application")?, u64::try_from(row.try_get::<i64, _>("count")?).unwrap_or(0));
+        }
+        Ok(counts)
+    }
+}
+
+fn read(row: &PgRow, step: Option<DelayStep>) -> Result<DelayAnswer, StoreError> {
+    let state: Option<String> = row.try_get("state")?;
+    Ok(match (row.try_get("is_taken")?, state.as_deref()) {
+        (true, Some("waiting")) => DelayAnswer::Taken(Some(position(row)?)),
+        (true, Some("fired")) if step == Some(DelayStep::Run) => DelayAnswer::Again,
+        (true, _) => DelayAnswer::Taken(None),
+        (false, Some("cancelled")) => DelayAnswer::Cancelled,
+        (false, _) => DelayAnswer::Replaced,
+    })
+}
+
+fn position(row: &PgRow) -> Result<IntakePosition, StoreError> {
+    Ok(IntakePosition {
+        created: row.try_get("stream_created")?,
+        sequence: row.try_get("stream_seq")?,
+        stream: row.try_get("stream")?,
+    })
+}
+
+fn line(row: &PgRow) -> Result<DelayedLine, StoreError> {
+    Ok(DelayedLine {
+        job_id: row.try_get("job_id")?,
+        application: row.try_get("application")?,
+        kind: row.try_get("kind")?,
+        lane: row.try_get("lane")?,
+        state: row.try_get("state")?,
+        due: row.try_get("due_at")?,
+        updated_at: row.try_get("updated_at")?,
+    })
+}
+
+/// The last message of each id: once it is written, no earlier one counts. Of equal ones the run, which may follow the
+/// wait.
+fn last_of_each(asks: &[DelayAsk]) -> HashMap<&str, &DelayAsk> {
+    let mut last: HashMap<&str, &DelayAsk> = HashMap::with_capacity(asks.len());
+    for ask in asks {
+        let kept = last.entry(&ask.job_id).or_insert(ask);
+        let is_run = ask.step == DelayStep::Run;
+        if ask.position > kept.position || (ask.position == kept.position && is_run) {
+            *kept = ask;
+        }
+    }
+    last
+}
+
+fn answer(ask: &DelayAsk, last: &HashMap<&str, &DelayAsk>, answers: &HashMap<String, DelayAnswer>) -> DelayAnswer {
+    let written = last.get(ask.job_id.as_str());
+    match (written, answers.get(&ask.job_id)) {
+        // Asked again after a lost answer, it finds itself.
+        (Some(written), Some(DelayAnswer::Taken(replaced))) if written.position == ask.position => {
+            DelayAnswer::Taken(replaced.clone().filter(|replaced| *replaced != ask.position))
+        }
+        (Some(written), Some(answer)) if written.position == ask.position => answer.clone(),
+        (Some(written), _) if written.step == DelayStep::Cancel => DelayAnswer::Cancelled,
+        _ => DelayAnswer::Replaced,
+    }
+}
+
+fn statement<'q>(
+    sql: &'static NamedSql,
+    asks: impl Iterator<Item = &'q DelayAsk>,
+) -> Result<Statement<'q>, StoreError> {
+    sql.bind().rows("asks", asks.map(DelayRow::of)).statement()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{CANCEL_DELAYED_JOBS, DELAY_JOBS, statement};
+
+    #[test]
+    fn the_statements_name_what_is_bound() {
+        for sql in [&DELAY_JOBS, &CANCEL_DELAYED_JOBS] {
+            assert!(statement(sql, std::iter::empty()).is_ok());
+        }
+    }
+}

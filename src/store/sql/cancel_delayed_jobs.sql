@@ -1,0 +1,31 @@
+-- Notes cancellations of delayed jobs. Each row is the last message of its id. A job that runs goes on; one that comes
+-- later, though it was published before, finds the barrier. Returns whether the cancellation counts, and what the table
+-- held before.
+
+WITH before AS (
+    SELECT d.job_id, d.state, d.stream, d.stream_created, d.stream_seq
+    FROM {asks} JOIN delayed_jobs d USING (job_id)
+    ORDER BY d.job_id
+    FOR UPDATE OF d
+),
+
+written AS (
+    INSERT INTO delayed_jobs AS d (
+        job_id, application, kind, lane, state, due_at, stream, stream_created, stream_seq, barrier_created, barrier_seq,
+        updated_at)
+    SELECT asks.job_id, application, kind, lane, asks.state, due_at, asks.stream, created, sequence, created, sequence, now
+    FROM {asks} LEFT JOIN before b USING (job_id)        -- which locks first
+    ORDER BY asks.job_id
+    ON CONFLICT (job_id) DO UPDATE SET
+        state = CASE d.state WHEN 'waiting' THEN 'cancelled' ELSE d.state END,
+        barrier_created = EXCLUDED.barrier_created,
+        barrier_seq = EXCLUDED.barrier_seq,
+        updated_at = EXCLUDED.updated_at
+    WHERE (d.barrier_created, d.barrier_seq) < (EXCLUDED.barrier_created, EXCLUDED.barrier_seq)
+    RETURNING d.job_id
+)
+
+SELECT asks.job_id, w.job_id IS NOT NULL AS is_taken, b.state, b.stream, b.stream_created, b.stream_seq
+FROM {asks}
+LEFT JOIN written w USING (job_id)
+LEFT JOIN before b USING (job_id)
