@@ -145,7 +145,7 @@ impl Ground {
         store.create_care_tables().await.unwrap();
         store.migrate().await.unwrap();
         let context = carebell::nats::jetstream(&async_nats::connect(servers.nats.url()).await.unwrap());
-        Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap().apply(&context).await.unwrap();
+        Streams::embedded(&Adjustments::default()).unwrap().apply(&context).await.unwrap();
         let effects = Effects::start(&store, context.clone(), clock.clone(), &Health::new());
         Self { context, store, effects, clock, random: Random::system() }
     }

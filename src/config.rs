@@ -29,7 +29,7 @@ use crate::{
         webhook,
     },
     checkpoint::Step,
-    streams::{Adjustments, Override},
+    streams::{Adjustments, Application, Override},
 };
 
 /// Settings of a worker.
@@ -128,7 +128,12 @@ impl Source {
         let replicas =
             self.parse_with("STREAMS_REPLICAS", |text| text.parse().ok().filter(|n| [1, 3, 5].contains(n)))?;
         let overrides = self.parse_with("QUEUE_OVERRIDES", |text| text.split(',').map(parse_override).collect())?;
-        Ok(Adjustments { replicas: replicas.unwrap_or(1), overrides: overrides.unwrap_or_default() })
+        let applications = self.parse_with("APPLICATIONS", |text| text.split(',').map(Application::parse).collect())?;
+        Ok(Adjustments {
+            replicas: replicas.unwrap_or(1),
+            overrides: overrides.unwrap_or_default(),
+            applications: applications.unwrap_or_default(),
+        })
     }
 
     /// URL of the database. Holds a password.
@@ -300,7 +305,7 @@ impl Config {
 /// `durable.key=value`
 fn parse_override(text: &str) -> Option<Override> {
     let (place, value) = text.trim().split_once('=')?;
-    let (durable, key) = place.trim().split_once('.')?;
+    let (durable, key) = place.trim().rsplit_once('.')?;
     Some(Override { durable: durable.into(), key: key.into(), value: value.trim().into() })
 }
 

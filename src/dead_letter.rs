@@ -36,9 +36,8 @@ use crate::{
         publish::{insist_if_empty, rfc3339},
     },
     header,
-    intake::{self, job_id},
-    kind::{JOBS, LATER, Lane, WORK},
-    meta::default_id,
+    intake::{self, default_id, job_id},
+    kind::{LATER, Lane, WORK},
     plan::DeadReason,
 };
 
@@ -166,7 +165,8 @@ async fn is_buried(context: &jetstream::Context, subject: &str, body: &DeadJob) 
 /// The kind in a subject, without prefix and lane.
 #[must_use]
 pub fn kind_of(subject: &str) -> &str {
-    let kind = [LATER, JOBS, WORK].iter().find_map(|prefix| subject.strip_prefix(prefix)).unwrap_or(subject);
+    let kind = intake::asked(subject).map(|asked| asked.strip_prefix(LATER).unwrap_or(asked));
+    let kind = kind.or_else(|| subject.strip_prefix(WORK)).unwrap_or(subject);
     match kind.rsplit_once('.') {
         Some((kind, lane)) if Lane::parse(lane).is_some() => kind,
         _ => kind,

@@ -10,7 +10,8 @@ use async_nats::{HeaderMap, HeaderValue};
 use crate::{
     header,
     job::Invalid,
-    meta::{LONGEST_JOB_ID, default_id, is_any_id, is_job_id},
+    kind::JOBS,
+    meta::{LONGEST_JOB_ID, OWN, is_any_id, is_job_id, scoped},
     near::nearest,
     plan::DeadReason,
 };
@@ -20,6 +21,9 @@ pub const STREAM: &str = "JOBS";
 
 /// Begins the name of an application's own intake stream.
 const OF_APPLICATION: &str = "INTAKE_";
+
+/// Begins the subjects of that stream, before the application's name.
+pub const INTAKE: &str = "intake.";
 
 /// The headers of Carebell that a producer may set.
 pub const ALLOWED: [&str; 6] =
@@ -38,6 +42,20 @@ pub fn is_intake(stream: &str) -> bool {
 #[must_use]
 pub fn application(stream: &str) -> &str {
     stream.strip_prefix(OF_APPLICATION).unwrap_or_default()
+}
+
+/// The stream of an application that is kept apart.
+#[must_use]
+pub fn stream_of(application: &str) -> String {
+    format!("{OF_APPLICATION}{application}")
+}
+
+/// The part of a subject that says what an application asks for: `later.notification.bulk`, `cancel`. `None` for subjects
+/// that no application publishes to.
+#[must_use]
+pub fn asked(subject: &str) -> Option<&str> {
+    let of_application = || Some(subject.strip_prefix(INTAKE)?.split_once('.')?.1);
+    subject.strip_prefix(JOBS).or_else(of_application)
 }
 
 /// A message that cannot be read, or not be believed. It becomes a dead letter.
@@ -136,14 +154,23 @@ pub fn root_id(headers: Option<&HeaderMap>, stream: &str) -> Result<Option<Strin
     checked_id(header::ROOT_ID, id.as_str(), stream).map(Some)
 }
 
-/// The id in a header of a message.
+/// The id of a message that names none.
+#[must_use]
+pub fn default_id(stream: &str, sequence: i64) -> String {
+    match application(stream) {
+        "" => format!("{stream}{OWN}{sequence}"),
+        application => scoped(application, &format!("{OWN}{sequence}")),
+    }
+}
+
+/// The id in a header of a message, with its application.
 ///
 /// # Errors
 /// If its writer may not choose it.
 pub fn checked_id(name: &'static str, id: &str, stream: &str) -> Result<String, Invalid> {
     let is_right = if is_intake(stream) { is_job_id(id) } else { is_any_id(id) };
     let expected = || format!("must be 1 to {LONGEST_JOB_ID} of the characters A-Z a-z 0-9 _ : . -");
-    if is_right { Ok(id.to_owned()) } else { Err(Invalid::new(name, expected())) }
+    if is_right { Ok(scoped(application(stream), id)) } else { Err(Invalid::new(name, expected())) }
 }
 
 #[cfg(test)]
@@ -212,10 +239,22 @@ mod tests {
             }
         }
         assert_eq!(job_id(None, STREAM, 17).unwrap(), "JOBS~17");
+        assert_eq!(job_id(None, "INTAKE_app", 17).unwrap(), "~app~~17");
+        assert_eq!(job_id(Some(&headers(&[(header::JOB_ID, "17")])), "INTAKE_app", 1).unwrap(), "~app~17");
+        assert!(job_id(Some(&headers(&[(header::JOB_ID, "~other~17")])), "INTAKE_app", 1).is_err());
         let root = headers(&[(header::ROOT_ID, "another-s")]);
         assert_eq!(root_id(Some(&root), STREAM), Ok(None));
         assert_eq!(root_id(Some(&root), "INTAKE_app"), Ok(None));
         assert_eq!(root_id(Some(&root), "WORK"), Ok(Some("another-s".into())));
+    }
+
+    #[test]
+    fn what_an_application_asks_for_does_not_depend_on_its_account() {
+        assert_eq!(asked("jobs.later.notification.bulk"), Some("later.notification.bulk"));
+        assert_eq!(asked("intake.app-1.cancel"), Some("cancel"));
+        for other in ["work.notification.bulk", "intake.app", "resume.jobs.x", "jobs"] {
+            assert_eq!(asked(other), None, "{other}");
+        }
     }
 
     #[test]

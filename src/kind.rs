@@ -5,8 +5,8 @@ use std::fmt;
 /// Begins the subjects of jobs that applications publish.
 pub const JOBS: &str = "jobs.";
 
-/// Begins the subjects of delayed jobs that applications publish.
-pub const LATER: &str = "jobs.later.";
+/// After that, begins the subjects of delayed jobs.
+pub const LATER: &str = "later.";
 
 /// Begins the subjects of jobs of the first two stages that Carebell publishes.
 pub const WORK: &str = "work.";
@@ -101,7 +101,7 @@ impl Kind {
     /// As [`Self::intake_subject`], of delayed jobs.
     #[must_use]
     pub fn later_subject(&self, lane: Lane) -> String {
-        self.subject_after(LATER, lane)
+        self.subject_after(&format!("{JOBS}{LATER}"), lane)
     }
 
     fn subject_after(&self, prefix: &str, lane: Lane) -> String {
@@ -177,12 +177,6 @@ impl Queue {
     #[must_use]
     pub fn intake_subject(&self) -> String {
         self.kind.intake_subject(self.lane.unwrap_or(Lane::Critical))
-    }
-
-    /// The subject of the queue's delayed jobs that an application publishes.
-    #[must_use]
-    pub fn later_subject(&self) -> String {
-        self.kind.later_subject(self.lane.unwrap_or(Lane::Critical))
     }
 
     /// The durable's name, also in its file name in `streams/`.

@@ -152,8 +152,43 @@ fn in_job_id(c: char) -> bool {
     c.is_ascii_alphanumeric() || "_:.-".contains(c)
 }
 
-/// The id of a message that names none.
+/// The id of a job of an application that is kept apart: `~<application>~<id>`. Others keep theirs.
 #[must_use]
-pub fn default_id(stream: &str, sequence: i64) -> String {
-    format!("{stream}{OWN}{sequence}")
+pub fn scoped(application: &str, id: &str) -> String {
+    if application.is_empty() { id.to_owned() } else { format!("{OWN}{application}{OWN}{id}") }
+}
+
+/// Application and id of [`scoped`]. The application is empty if there is only one.
+#[must_use]
+pub fn split(id: &str) -> (&str, &str) {
+    id.strip_prefix(OWN).and_then(|rest| rest.split_once(OWN)).unwrap_or(("", id))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_of_applications_are_apart() {
+        for (application, id) in [("", "dose-1"), ("app", "dose-1"), ("app", "~17"), ("", "care~reminder:x")] {
+            assert_eq!(split(&scoped(application, id)), (application, id));
+        }
+        assert_eq!(scoped("app", "dose-1"), "~app~dose-1");
+        assert_eq!(split("~app~dose-1~notification"), ("app", "dose-1~notification"));
+    }
+
+    #[test]
+    fn positions_of_a_stream_made_anew_are_greater() {
+        let at = |seconds, sequence| IntakePosition {
+            created: DateTime::from_timestamp(seconds, 0).unwrap(),
+            sequence,
+            stream: "JOBS".into(),
+        };
+        assert!(at(1, 2) < at(1, 3) && at(1, 9) < at(2, 1));
+        let text = at(1, 2).to_string();
+        assert_eq!(IntakePosition::parse(&text), Some(at(1, 2)));
+        for wrong in ["", "JOBS", "JOBS 1", "JOBS x 1", "JOBS 1 2 3"] {
+            assert_eq!(IntakePosition::parse(wrong), None, "{wrong}");
+        }
+    }
 }

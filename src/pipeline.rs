@@ -194,7 +194,8 @@ impl Pipeline {
             stop: self.stop.clone(),
             pause,
             limit: declared.policy.rate.map(|rate| {
-                let row = Saved { store: parts.effects.store().clone(), queue: runner.queue.durable() };
+                let queue = if declared.has_own_rate { declared.place() } else { runner.queue.durable() };
+                let row = Saved { store: parts.effects.store().clone(), queue };
                 Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
             }),
             most,

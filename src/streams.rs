@@ -2,113 +2,33 @@
 //!
 //! `apply` never deletes: a recreated durable would run its exhausted messages again.
 
+mod applications;
+mod declared;
 mod load;
 mod look;
 pub mod observe;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use async_nats::jetstream::{self, consumer, stream};
 use serde_json::Value;
 
+use self::declared::adjust;
 pub use self::{
+    declared::{Adjustments, Application, DeclaredConsumer, FileError, Override},
     load::Load,
     look::{LookError, written_at},
 };
-use crate::{
-    intake::is_intake,
-    kind::Queue,
-    policy::{Policy, PolicyError},
-};
+use crate::{intake::is_intake, kind::Queue, policy::Policy};
 
 /// Embedded at build time, by name.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
-
-/// Settings that differ between installations.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Adjustments {
-    /// Replicas of each stream, whatever the files say.
-    pub replicas: usize,
-    /// Policy changes. The last one wins.
-    pub overrides: Vec<Override>,
-}
-
-/// One change of a queue's policy.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Override {
-    /// The durable, or `*` for all.
-    pub durable: String,
-    /// `attempts`, …, `ack_wait`.
-    pub key: String,
-    /// As in the consumer's `metadata`.
-    pub value: String,
-}
-
-impl Default for Adjustments {
-    fn default() -> Self {
-        Self { replicas: 1, overrides: Vec::new() }
-    }
-}
 
 /// All streams and consumers, checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
     streams: Vec<stream::Config>,
     consumers: Vec<DeclaredConsumer>,
-}
-
-/// One durable pull consumer.
-#[derive(Clone, Debug)]
-pub struct DeclaredConsumer {
-    /// Its stream.
-    pub stream: String,
-    /// Its configuration on the server.
-    pub config: consumer::pull::Config,
-    /// The queue's policy.
-    pub policy: Policy,
-}
-
-impl DeclaredConsumer {
-    /// The durable's name.
-    #[must_use]
-    pub fn durable(&self) -> &str {
-        self.config.durable_name.as_deref().unwrap_or_default()
-    }
-}
-
-/// A mistake in `streams/` or in an override.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// Not JSON, or of the wrong shape.
-    #[error("streams/{file}: {why}")]
-    Shape {
-        /// The file.
-        file: String,
-        /// The mistake.
-        why: String,
-    },
-    /// A key unknown to server and Carebell.
-    #[error("streams/{file}: unknown key `{key}`")]
-    UnknownKey {
-        /// The file.
-        file: String,
-        /// The key's path.
-        key: String,
-    },
-    /// An invalid policy.
-    #[error("streams/{file}: metadata {why}")]
-    Policy {
-        /// The file.
-        file: String,
-        /// The mistake.
-        why: PolicyError,
-    },
-    /// An override for an unknown queue or key.
-    #[error("QUEUE_OVERRIDES: {0}")]
-    Override(String),
 }
 
 /// The server refused, or did not answer.
@@ -168,6 +88,7 @@ impl Streams {
                 Some((stream, durable)) => consumers.push(read_consumer(&file, &text, stream, durable, adjustments)?),
             }
         }
+        applications::add(&mut streams, &mut consumers, adjustments)?;
         check_overrides(&consumers, adjustments)?;
         // Sources before the streams that draw on them; the advisory stream before any consumer.
         streams.sort_by_key(|stream| stream.sources.is_some());
@@ -294,31 +215,13 @@ fn read_consumer(
     let policy = Policy::from_metadata(&config.metadata).map_err(|why| FileError::Policy { file: file.into(), why })?;
     // Above the recorded attempts, since releases and lost workers count here.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
-    Ok(DeclaredConsumer { stream: stream.into(), config, policy })
-}
-
-fn adjust(config: &mut consumer::pull::Config, key: &str, value: &str) -> Result<(), FileError> {
-    if key == "ack_wait" {
-        config.ack_wait = humantime::parse_duration(value)
-            .ok()
-            .filter(|wait| *wait >= Duration::from_millis(500))
-            .ok_or_else(|| FileError::Override(format!("`ack_wait` is {value:?}; expected at least 500ms")))?;
-        return Ok(());
-    }
-    let key = format!("carebell.{key}");
-    if !crate::policy::KEYS.contains(&key.as_str()) {
-        let text = format!(
-            "`{key}` is not a queue setting; expected attempts, backoff, jitter, timeout, concurrency, max_attempts, max_backoff, pause_above, rate or ack_wait"
-        );
-        return Err(FileError::Override(text));
-    }
-    config.metadata.insert(key, value.to_owned());
-    Ok(())
+    Ok(DeclaredConsumer { stream: stream.into(), config, policy, has_own_rate: false })
 }
 
 fn check_overrides(consumers: &[DeclaredConsumer], adjustments: &Adjustments) -> Result<(), FileError> {
     for Override { durable, .. } in &adjustments.overrides {
-        if durable != "*" && !consumers.iter().any(|consumer| consumer.durable() == durable) {
+        let names = |consumer: &DeclaredConsumer| consumer.durable() == durable || consumer.place() == *durable;
+        if durable != "*" && !consumers.iter().any(names) {
             let known: Vec<_> = consumers.iter().map(DeclaredConsumer::durable).collect();
             let text = format!("there is no queue {durable:?}; there are {}", known.join(", "));
             return Err(FileError::Override(text));

@@ -8,6 +8,7 @@
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
 
 mod counters;
+mod delayed;
 mod latency;
 mod process;
 mod report;
@@ -73,6 +74,8 @@ enum Part {
     Email,
     /// Recipients with an inbox only.
     InApp,
+    /// Reminders for later.
+    Delayed,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -126,6 +129,9 @@ async fn measure(arguments: Arguments) -> Report {
             let cost = bench.throughput(&mut report, prefix, Load { way, ..usual }).await;
             bench.latency(&mut report, prefix, way, cost.per_s).await;
         }
+    }
+    if wanted(Part::Delayed) {
+        bench.delayed(&mut report).await;
     }
     report
 }

@@ -34,7 +34,7 @@ use tokio::time::{Instant, sleep};
 use crate::{process::Worker, sink::Sink};
 
 /// Concurrent publishes.
-const PIPELINED: usize = 1000;
+pub const PIPELINED: usize = 1000;
 
 /// Progress has stalled after this long without an arrival.
 const STALLED: Duration = Duration::from_mins(1);
@@ -112,7 +112,11 @@ impl Scene {
         store.migrate().await.unwrap();
         store.close().await;
         let context = carebell::nats::jetstream(&async_nats::connect(nats.url()).await.unwrap());
-        Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap().apply(&context).await.unwrap();
+        Streams::embedded(&Adjustments { replicas: 1, ..Adjustments::default() })
+            .unwrap()
+            .apply(&context)
+            .await
+            .unwrap();
         let scene = Self {
             way,
             monitoring: monitoring_url(&directory),
@@ -185,14 +189,30 @@ impl Scene {
 
     /// Sends a reminder and returns a future of its ack.
     pub async fn send(&self, family: u32, round: &str, due: DateTime<Utc>) -> BoxFuture<'static, ()> {
+        self.send_to("jobs.reminder.medication", HeaderMap::new(), family, round, due).await
+    }
+
+    /// As [`Self::send`], to run when it is due.
+    pub async fn send_later(&self, family: u32, round: &str, due: DateTime<Utc>) -> BoxFuture<'static, ()> {
         let mut headers = HeaderMap::new();
+        headers.insert("Carebell-At", due.to_rfc3339_opts(SecondsFormat::Micros, true).as_str());
+        self.send_to("jobs.later.reminder.medication", headers, family, round, due).await
+    }
+
+    async fn send_to(
+        &self,
+        subject: &'static str,
+        mut headers: HeaderMap,
+        family: u32,
+        round: &str,
+        due: DateTime<Utc>,
+    ) -> BoxFuture<'static, ()> {
         let id = format!("{round}-{family}");
         headers.insert("Carebell-Job-Id", id.as_str());
         headers.insert("Nats-Msg-Id", id.as_str());
         headers.insert("Content-Type", "application/json");
         let due = due.to_rfc3339_opts(SecondsFormat::Micros, true);
         let body = json!({ "medicationId": format!("medication-{family}"), "scheduledTime": due });
-        let subject = "jobs.reminder.medication";
         let ack = self.context.publish_with_headers(subject, headers, body.to_string().into()).await.unwrap();
         async move { drop(ack.await.unwrap()) }.boxed()
     }
@@ -243,6 +263,11 @@ impl Scene {
             assert!(since.elapsed() < STALLED, "{come} of {expected} came, and no more within {STALLED:?}");
             sleep(every).await;
         }
+    }
+
+    /// The number of messages in a stream.
+    pub async fn messages(&self, stream: &str) -> u64 {
+        self.context.get_stream(stream).await.unwrap().cached_info().state.messages
     }
 
     async fn rows(&self) -> usize {

@@ -5,7 +5,7 @@
 
 GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, schedules TO :"role";
 -- Not the texts that people read.
-GRANT SELECT (job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
+GRANT SELECT (application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
 GRANT INSERT ON audit_log, schedules TO :"role";
 GRANT UPDATE ON delayed_jobs, deliveries, job_runs, schedules TO :"role";
 GRANT DELETE ON schedules TO :"role";

@@ -6,6 +6,10 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("NATS_INBOX_PREFIX", "words of A-Z a-z 0-9 _ - with dots between them, such as _INBOX_carebell"),
     ("STREAMS_REPLICAS", "1, 3 or 5"),
     ("QUEUE_OVERRIDES", "durable.key=value, separated by commas, for example *.backoff=fixed 1s"),
+    (
+        "APPLICATIONS",
+        "name=kind kind, separated by commas, for example care=reminder.* notification,board=notification",
+    ),
     ("DATABASE_URL", "postgres://user:password@host:5432/database"),
     ("DATABASE_CONNECTIONS", "a number from 2 to 200"),
     ("APP_URL", "https://app.example.org"),

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::{STREAM, dead_header, lineage_header, take_out};
-use crate::{header, meta::default_id, plan::DeadReason};
+use crate::{header, intake::default_id, plan::DeadReason};
 
 /// Limit for the next letter, and the silence after which the server is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -18,7 +18,8 @@ use crate::{
         submit::NotSubmitted,
     },
     header,
-    kind::{JOBS, LATER, WORK},
+    intake::asked,
+    kind::{LATER, WORK},
     plan::DeadReason,
     store::{AuditEntry, Store},
     telemetry::traces,
@@ -96,7 +97,7 @@ impl Redriver<'_> {
     async fn publish(&self, letter: &Letter, change: &Change) -> Result<(), String> {
         let body = change.body.clone().unwrap_or_else(|| letter.body.clone());
         // The letter's headers were checked, so it comes back as Carebell's own.
-        let kind = [LATER, JOBS].iter().find_map(|prefix| letter.original_subject.strip_prefix(prefix));
+        let kind = asked(&letter.original_subject).map(|asked| asked.strip_prefix(LATER).unwrap_or(asked));
         let subject = &kind.map_or_else(|| letter.original_subject.clone(), |kind| format!("{WORK}{kind}"));
         let mut headers = headers(letter, change);
         let mut span = traces::send(subject, Some(&letter.job_id), 1, publish::trace(&headers).as_deref());

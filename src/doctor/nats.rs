@@ -27,13 +27,12 @@ const IDLE_ACK: &str = "+WPI";
 /// Makes every stream refuse a message: it expects another stream.
 const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
-/// API calls of `dead_letter` and metrics, beside pulls.
-const LOOKED_AT: [(&str, &[&str]); 4] = [
-    ("STREAM.INFO", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
-    ("CONSUMER.LIST", &["JOBS", "WORK", "DELIVERIES"]),
-    ("STREAM.MSG.GET", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
-    ("STREAM.MSG.DELETE", &["JOBS", "WORK", "DELIVERIES", "HOLD", "DEAD_LETTERS"]),
-];
+/// API calls of `dead_letter` and metrics, beside pulls, and whether they are about work queues only.
+const LOOKED_AT: [(&str, bool); 4] =
+    [("STREAM.INFO", false), ("CONSUMER.LIST", true), ("STREAM.MSG.GET", false), ("STREAM.MSG.DELETE", false)];
+
+/// Other streams that these calls are about.
+const KEPT: [&str; 2] = ["HOLD", "DEAD_LETTERS"];
 
 const APPLY: &str = "run `carebell streams apply`";
 
@@ -160,8 +159,11 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         list.push((About::Consumer(consumer), probe(format!("$JS.API.CONSUMER.INFO.{place}"), "")));
         list.push((About::Pull, probe(format!("$JS.API.CONSUMER.MSG.NEXT.{place}"), IMPOSSIBLE_PULL)));
     }
-    for (call, streams) in LOOKED_AT {
-        let subjects = streams.iter().map(|stream| format!("$JS.API.{call}.{stream}"));
+    let mut queues = streams.work_queues();
+    queues.remove("ADVISORIES");
+    for (call, is_about_queues) in LOOKED_AT {
+        let others = KEPT.iter().copied().filter(|_| !is_about_queues);
+        let subjects = queues.iter().map(String::as_str).chain(others).map(|stream| format!("$JS.API.{call}.{stream}"));
         list.extend(subjects.map(|subject| (About::Look, probe(subject, ""))));
     }
     if depth == Depth::Full {
@@ -179,7 +181,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
     }
-    list.extend(["JOBS", "WORK", "DELIVERIES"].map(|home| publish("HOLD", format!("hold.{home}.0"))));
+    list.extend(queues.iter().map(|home| publish("HOLD", format!("hold.{home}.0"))));
     list
 }
 

@@ -106,7 +106,7 @@ impl NotSubmitted {
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
     let subject = match job.at {
         None => job.subject,
-        Some(_) => job.subject.replacen(JOBS, LATER, 1),
+        Some(_) => job.subject.replacen(JOBS, &format!("{JOBS}{LATER}"), 1),
     };
     let mut span = traces::send(&subject, Some(&job.job_id), 1, None);
     let mut headers = HeaderMap::new();

@@ -10,6 +10,7 @@ use crate::{
     channels::{Address, AfterUnknown, Answer, NOBODY, Parcel, Sent},
     job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::{Kind, Lane},
+    meta::split,
     plan::{By, Channel, Delivered, Plan, Reason, Receipt},
     store::Claim,
     wire,
@@ -66,7 +67,7 @@ impl<C: By> Job for Deliver<C> {
         };
         let parcel = Parcel {
             id: &claim.id,
-            root_id: &claim.root_id,
+            root_id: split(&claim.root_id).1,
             address: address(claim),
             content: &claim.content,
             locale: if claim.content.locale.is_empty() { &claim.locale } else { &claim.content.locale },

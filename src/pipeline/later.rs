@@ -19,8 +19,8 @@ use crate::{
     dead_letter::sweep,
     effects::{Death, Refused},
     header,
-    intake::{self, Unreadable},
-    kind::{JOBS, LATER},
+    intake::{self, Unreadable, asked},
+    kind::LATER,
     meta::IntakePosition,
     plan::DeadReason,
     store::DelayAnswer,
@@ -35,12 +35,13 @@ pub struct Routes(HashMap<String, Arc<Runner>>);
 impl Routes {
     /// Routes to these runners.
     pub fn new(runners: impl IntoIterator<Item = Arc<Runner>>) -> Self {
-        Self(runners.into_iter().map(|runner| (runner.queue.later_subject(), runner)).collect())
+        let end = |runner: &Runner| asked(&runner.queue.intake_subject()).unwrap_or_default().to_owned();
+        Self(runners.into_iter().map(|runner| (end(&runner), runner)).collect())
     }
 
     /// Parks a delayed job, or ends it. `runner` is that of the queue of delayed jobs.
     pub async fn take(&self, runner: &Runner, message: Pulled) {
-        match self.0.get(message.subject()) {
+        match self.0.get(delayed(&message)) {
             Some(runner) => {
                 let message = message.of_queue(runner.queue);
                 Run::begin(runner, None, Origin::Message(message)).run().await;
@@ -50,13 +51,18 @@ impl Routes {
     }
 }
 
+/// The kind and lane of a delayed job.
+fn delayed(message: &Pulled) -> &str {
+    asked(message.subject()).and_then(|asked| asked.strip_prefix(LATER)).unwrap_or_default()
+}
+
 /// A delayed job of a kind that this worker lacks: it is a newer worker's, or dead.
 async fn unknown(runner: &Runner, message: Pulled) {
-    let kind = message.subject().strip_prefix(LATER).unwrap_or_default().to_owned();
-    let subject = format!("{JOBS}{kind}");
+    let kind = delayed(&message);
+    let subject = message.subject().replacen(&format!(".{LATER}"), ".", 1);
     let taken = sweep::is_taken(runner.effects.context(), &message.position.stream, &subject).await;
     if taken == Ok(false) {
-        let error = format!("no kind has the subject {LATER}{}: check the spelling", kind.escape_debug());
+        let error = format!("there is no kind {}: check the spelling", kind.escape_debug());
         return bury(runner, message, DeadReason::UnknownKind, error).await;
     }
     let doubled = u32::try_from(message.position.delivered - 1).unwrap_or(0).min(6);

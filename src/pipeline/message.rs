@@ -120,7 +120,7 @@ impl Pulled {
     }
 
     fn delay(&self, is_due: bool) -> Result<Option<Box<Delay>>, Invalid> {
-        let only_waits = self.subject().starts_with(LATER);
+        let only_waits = intake::asked(self.subject()).is_some_and(|asked| asked.starts_with(LATER));
         let due = match self.header(header::AT) {
             None if only_waits => return Err(Invalid::new(header::AT, "must say when the job is due, in RFC 3339")),
             None => return Ok(None),

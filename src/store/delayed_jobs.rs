@@ -127,8 +127,10 @@ impl Store {
     /// Notes messages about delayed jobs, whatever the order in which they come. Answers in the order asked.
     pub async fn delay(&self, asks: &[DelayAsk]) -> Result<Vec<DelayAnswer>, StoreError> {
         let last = last_of_each(asks);
+        let mut sorted: Vec<&DelayAsk> = last.values().copied().collect();
+        sorted.sort_unstable_by(|a, b| a.job_id.cmp(&b.job_id));
         let (cancelled, others): (Vec<&DelayAsk>, Vec<_>) =
-            last.values().copied().partition(|ask| ask.step == DelayStep::Cancel);
+            sorted.into_iter().partition(|ask| ask.step == DelayStep::Cancel);
         let mut answers: HashMap<String, DelayAnswer> = HashMap::with_capacity(last.len());
         for (sql, asks) in [(&DELAY_JOBS, others), (&CANCEL_DELAYED_JOBS, cancelled)] {
             if asks.is_empty() {

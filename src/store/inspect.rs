@@ -7,6 +7,7 @@ use serde_json::Value;
 use sqlx::Row;
 
 use super::{audit::AuditEntry, database::Store, error::StoreError};
+use crate::meta::split;
 
 /// A line of `job_runs`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -157,10 +158,12 @@ impl Store {
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
              UNION ALL SELECT job_id FROM deliveries WHERE id = $1 OR job_id = $1 \
              UNION ALL SELECT root_id FROM job_children WHERE child_id = $1 \
-             UNION ALL SELECT job_id FROM notifications WHERE job_id = $1 \
+             UNION ALL SELECT $1 FROM notifications WHERE job_id = $2 AND application = $3 \
              UNION ALL SELECT root_id FROM audit_log WHERE root_id = $1) AS found LIMIT 1",
         )
         .bind(id)
+        .bind(split(id).1)
+        .bind(split(id).0)
         .fetch_optional(&self.pool)
         .await?;
         let Some(root_id) = root else { return Ok(None) };
@@ -188,9 +191,10 @@ impl Store {
     async fn inbox_of(&self, root_id: &str) -> Result<Vec<InboxLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT user_id, created_at, seen_at, read_at, archived_at FROM notifications \
-             WHERE job_id = $1 ORDER BY user_id",
+             WHERE job_id = $1 AND application = $2 ORDER BY user_id",
         )
-        .bind(root_id)
+        .bind(split(root_id).1)
+        .bind(split(root_id).0)
         .fetch_all(&self.pool)
         .await?;
         let mut lines = Vec::with_capacity(rows.len());
@@ -293,12 +297,15 @@ impl Store {
     /// Counts of a root.
     pub async fn totals_of(&self, root_id: &str) -> Result<TrailTotals, StoreError> {
         let row = sqlx::query(
-            "SELECT (SELECT count(*) FROM notifications WHERE job_id = $1) AS inbox_rows, count(*) AS deliveries, \
+            "SELECT (SELECT count(*) FROM notifications WHERE job_id = $2 AND application = $3) AS inbox_rows, \
+                    count(*) AS deliveries, \
                     count(*) FILTER (WHERE state NOT IN ('pending', 'held', 'sending')) AS ended, \
                     count(*) FILTER (WHERE channel = 'web_push' AND state = 'sent') AS pushes_sent \
              FROM deliveries WHERE job_id = $1",
         )
         .bind(root_id)
+        .bind(split(root_id).1)
+        .bind(split(root_id).0)
         .fetch_one(&self.pool)
         .await?;
         Ok(TrailTotals {

@@ -175,14 +175,8 @@ async fn what_can_never_run_is_dead_at_once_and_says_why() {
         (NORMAL, Some("2199-01-01T00:00:00Z"), &body, "undecodable", "`Carebell-At` must be within ten years"),
         (NORMAL, None, &body, "undecodable", "`Carebell-At` must say when the job is due"),
         (NORMAL, Some(&hour), "{}", "undecodable", "`title` is required"),
-        (
-            "jobs.later.reminder.dinner",
-            Some(&hour),
-            "{}",
-            "unknown_kind",
-            "no kind has the subject jobs.later.reminder.dinner",
-        ),
-        ("jobs.later.maintenance.prune", Some(&hour), "{}", "unknown_kind", "no kind has the subject"),
+        ("jobs.later.reminder.dinner", Some(&hour), "{}", "unknown_kind", "there is no kind reminder.dinner"),
+        ("jobs.later.maintenance.prune", Some(&hour), "{}", "unknown_kind", "there is no kind maintenance.prune"),
         ("jobs.notification.normal", Some("at 9"), &body, "undecodable", "`Carebell-At` must be an RFC 3339 instant"),
     ];
     for (number, (subject, at, body, _, _)) in cases.iter().enumerate() {

@@ -15,6 +15,7 @@ mod support;
 mod alert_refill;
 mod alerts;
 mod alike;
+mod applications;
 mod bad_input;
 mod beside;
 mod breakers;

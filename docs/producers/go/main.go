@@ -109,7 +109,11 @@ func run() error {
 		url = nats.DefaultURL
 	}
 	// A prefix of its own: the application needs no permission for other clients' inboxes.
-	options := []nats.Option{nats.CustomInboxPrefix("_INBOX_app")}
+	prefix := os.Getenv("NATS_INBOX_PREFIX")
+	if prefix == "" {
+		prefix = "_INBOX_app"
+	}
+	options := []nats.Option{nats.CustomInboxPrefix(prefix)}
 	if creds := os.Getenv("NATS_CREDS"); creds != "" {
 		options = append(options, nats.UserCredentials(creds))
 	}

@@ -58,12 +58,12 @@ const { values, positionals } = parseArgs({ options: { cancel: { type: "boolean"
 const [medicationId, time, ...minutesBefore] = positionals;
 const doseTime = new Date(time);
 
-const { NATS_URL = "nats://localhost:4222", NATS_CREDS } = process.env;
+const { NATS_URL = "nats://localhost:4222", NATS_CREDS, NATS_INBOX_PREFIX = "_INBOX_app" } = process.env;
 const nc = await connect({
   servers: NATS_URL.split(","),
   ...(NATS_CREDS && { authenticator: credsAuthenticator(readFileSync(NATS_CREDS)) }),
   // A prefix of its own: the application needs no permission for other clients' inboxes.
-  inboxPrefix: "_INBOX_app",
+  inboxPrefix: NATS_INBOX_PREFIX,
 });
 for (const minutes of minutesBefore.length > 0 ? minutesBefore.map(Number) : [0]) {
   const job = jobId(medicationId, doseTime, minutes);

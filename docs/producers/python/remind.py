@@ -74,7 +74,7 @@ async def main():
     nc = await nats.connect(
         os.environ.get("NATS_URL", "nats://localhost:4222").split(","),
         user_credentials=os.environ.get("NATS_CREDS"),
-        inbox_prefix=b"_INBOX_app",
+        inbox_prefix=os.environ.get("NATS_INBOX_PREFIX", "_INBOX_app").encode(),
     )
     js = nc.jetstream()
     for minutes in args.minutes_before:

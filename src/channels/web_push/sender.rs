@@ -101,7 +101,7 @@ mod tests {
         let settings = Settings::new(generate_keys().unwrap(), "mailto:ops@carebell.example");
         let concurrency = WebPush::new(settings, Clock::system()).unwrap().concurrency();
         let longest = concurrency.wait + 2 * (DEFAULT_TIMEOUT + Duration::from_secs(1));
-        let streams = Streams::embedded(&Adjustments { replicas: 1, overrides: vec![] }).unwrap();
+        let streams = Streams::embedded(&Adjustments::default()).unwrap();
         let queues = streams.consumers().iter().filter(|queue| queue.durable().starts_with("deliver_web_push_"));
         let timeouts: Vec<Duration> = queues.map(|queue| queue.policy.timeout).collect();
         assert_eq!(timeouts.len(), 2);

@@ -8,6 +8,7 @@ use super::super::{
     commit::{Child, Commit},
     named_sql::rows,
 };
+use crate::meta::split;
 use crate::plan::{Content, InboxRow as Inbox, PlannedDelivery, Unsent};
 
 rows! {
@@ -58,6 +59,10 @@ rows! {
     pub struct ContentRow<'q> {
         run_id: &'q str,
         root_id: &'q str,
+        /// Of the root, for the inbox.
+        application: &'q str,
+        /// Of the root, as its application gave it.
+        id: &'q str,
         locale: &'q str,
         kind: &'q str,
         title: &'q str,
@@ -155,9 +160,12 @@ impl<'q> NextRunRow<'q> {
 
 impl<'q> ContentRow<'q> {
     pub fn of(commit: &'q Commit, content: &'q Content) -> Self {
+        let (application, id) = split(&commit.meta.root_id);
         Self {
             run_id: &commit.meta.job_id,
             root_id: &commit.meta.root_id,
+            application,
+            id,
             locale: &content.locale,
             kind: &content.kind,
             title: &content.title,

@@ -2,11 +2,17 @@
 -- later, though it was published before, finds the barrier. Returns whether the cancellation counts, and what the table
 -- held before.
 
+-- Each row is looked up by itself: planned on an empty table, a join would scan the whole of it later on. The rows are
+-- sorted, so that no two workers lock them in different orders.
 WITH before AS (
-    SELECT d.job_id, d.state, d.stream, d.stream_created, d.stream_seq
-    FROM {asks} JOIN delayed_jobs d USING (job_id)
-    ORDER BY d.job_id
-    FOR UPDATE OF d
+    SELECT b.*
+    FROM {asks}
+    CROSS JOIN LATERAL (
+        SELECT d.job_id, d.state, d.stream, d.stream_created, d.stream_seq
+        FROM delayed_jobs d
+        WHERE d.job_id = asks.job_id
+        FOR UPDATE
+    ) AS b
 ),
 
 written AS (

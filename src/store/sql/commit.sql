@@ -70,9 +70,9 @@ texts AS (
 ),
 -- Inbox rows copy their text. It is sent once; `content` is its position, counted from 1.
 inboxed AS (
-    INSERT INTO notifications (id, job_id, user_id, type, title, body, url, data, created_at)
-    SELECT inbox.id, ({contents.root_id})[content], inbox.user_id, ({contents.kind})[content],
-           ({contents.title})[content], ({contents.body})[content], ({contents.url})[content],
+    INSERT INTO notifications (id, application, job_id, user_id, type, title, body, url, data, created_at)
+    SELECT inbox.id, ({contents.application})[content], ({contents.id})[content], inbox.user_id,
+           ({contents.kind})[content], ({contents.title})[content], ({contents.body})[content], ({contents.url})[content],
            ({contents.data})[content], ({contents.now})[content]
     FROM {inbox}
     WHERE (inbox.run_id IN (SELECT job_id FROM plans)) IS TRUE
