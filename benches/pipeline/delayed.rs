@@ -1,6 +1,6 @@
 //! Lateness of delayed reminders: many due at once, and some beside a backlog of bulk notifications.
 
-use std::time::Duration;
+use std::{ops::Range, time::Duration};
 
 use async_nats::HeaderMap;
 use carebell::clock::Clock;
@@ -43,14 +43,14 @@ impl Bench {
         }
         report.add("delayed_parked_per_s", f64::from(AT_ONCE) / since.elapsed().as_secs_f64());
         scene.wait_for(AT_ONCE as usize, LOOK_EVERY).await;
-        let late = lateness(&scene, 1, |_| due).await;
+        let late = lateness(&scene, 1..1 + AT_ONCE, |_| due).await;
         report.add("delayed_first_ms", percentile(&late, 0.0));
         report.add("delayed_last_ms", percentile(&late, 1.0));
         report.add("delayed_missing", f64::from(AT_ONCE) - late.len() as f64);
         worker.stop().await;
 
         report.section(&format!("{BESIDE} delayed reminders beside {BULK} bulk notifications"));
-        let scene = self.scene(Way::Push, 1 + BESIDE, 1).await;
+        let scene = self.scene(Way::Push, 1 + 2 * BESIDE, 1).await;
         let body = json!({ "recipients": [{ "userId": "user-1" }], "title": "News" }).to_string();
         let mut acks = Vec::new();
         for number in 0..BULK {
@@ -69,9 +69,18 @@ impl Bench {
         let begin = Clock::system().now() + TimeDelta::seconds(2);
         let due = |family: u32| begin + APART * i32::try_from(family - 2).unwrap();
         publish(&scene, 2..=1 + BESIDE, due).await;
-        sleep((due(1 + BESIDE) - Clock::system().now()).to_std().unwrap() + Duration::from_secs(1)).await;
-        let late = lateness(&scene, 2, due).await;
+        // Others are published when they are due: what they need is not the delay's.
+        let at_once = |family: u32| due(family - BESIDE);
+        for family in 2 + BESIDE..=1 + 2 * BESIDE {
+            sleep((at_once(family) - Clock::system().now()).to_std().unwrap_or_default()).await;
+            scene.send(family, "at-once", at_once(family)).await.await;
+        }
+        sleep(Duration::from_secs(1)).await;
         let backlog = scene.messages("JOBS").await;
+        let late = lateness(&scene, 2 + BESIDE..2 + 2 * BESIDE, at_once).await;
+        report.add("beside_bulk_at_once_p50_ms", percentile(&late, 0.5));
+        report.add("beside_bulk_at_once_p99_ms", percentile(&late, 0.99));
+        let late = lateness(&scene, 2..2 + BESIDE, due).await;
         report.add("beside_bulk_p50_ms", percentile(&late, 0.5));
         report.add("beside_bulk_p99_ms", percentile(&late, 0.99));
         report.add("beside_bulk_max_ms", percentile(&late, 1.0));
@@ -92,12 +101,12 @@ async fn publish(scene: &Scene, families: impl Iterator<Item = u32>, due: impl F
     while acks.next().await.is_some() {}
 }
 
-/// Milliseconds from the instant to the push, sorted, of families from `first` on.
-async fn lateness(scene: &Scene, first: u32, due: impl Fn(u32) -> DateTime<Utc>) -> Vec<f64> {
+/// Milliseconds from the instant to the push of these families, sorted.
+async fn lateness(scene: &Scene, families: Range<u32>, due: impl Fn(u32) -> DateTime<Utc>) -> Vec<f64> {
     let arrivals = scene.arrivals().await;
     let mut late: Vec<f64> = arrivals
         .into_iter()
-        .filter(|(family, _)| *family >= first)
+        .filter(|(family, _)| families.contains(family))
         .map(|(family, at)| (at - due(family).timestamp_micros()) as f64 / 1000.0)
         .collect();
     late.sort_by(f64::total_cmp);

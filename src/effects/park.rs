@@ -5,7 +5,7 @@
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::publish::{self, insist_if_it_fits, rfc3339};
 use crate::{
@@ -26,6 +26,10 @@ pub const SUBJECTS: &str = "hold.>";
 
 /// Begins the subject of a job that comes back.
 pub const RESUMED: &str = "resume.";
+
+/// How much earlier a delayed job comes back than it is due. The server looks at its schedules at most every 250 ms
+/// (nats-server 2.15.1), so a worker waits for the instant itself.
+pub const EARLY: TimeDelta = TimeDelta::milliseconds(400);
 
 /// Whether a job is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,12 +74,14 @@ impl Parking<'_> {
         resumed.insert(header::JOB_ID, meta.job_id.as_str());
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
-        resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(until)).as_str());
         resumed.insert(header::SCHEDULE_TARGET, format!("{RESUMED}{subject}").as_str());
         let asked_by = meta.delay.as_ref().and_then(|delay| delay.asked_by.as_ref());
         if let Some(position) = asked_by {
             resumed.insert(header::DELAYED_BY, position.to_string().as_str());
         }
+        let is_for_its_instant = meta.delay.as_ref().is_some_and(|delay| !delay.is_due);
+        let fires = if is_for_its_instant { until - EARLY } else { until };
+        resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(fires)).as_str());
         let own_subject = match (meta.position.sequence, asked_by) {
             (_, Some(position)) if position.stream == meta.position.stream => delayed_subject(position),
             (NO_MESSAGE, _) => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),

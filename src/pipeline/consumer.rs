@@ -321,10 +321,20 @@ impl Consumer {
             let slot = ahead.as_mut().map(Ahead::slot);
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
-                let may_start = match slot {
+                let mut permit = Some(permit);
+                let mut may_start = match slot {
                     Some(slot) => hold(&runner, &message, slot.comes()).await,
                     None => true,
                 };
+                if let Some(early) = message.early(runner.clock.now()).filter(|_| may_start) {
+                    // Others may run meanwhile.
+                    drop(permit.take());
+                    let comes = async {
+                        sleep(early).await;
+                        permit = Arc::clone(&runner.permits).acquire_owned().await.ok();
+                    };
+                    may_start = hold(&runner, &message, comes).await;
+                }
                 if may_start {
                     work.start(&runner, message).await;
                 } else {

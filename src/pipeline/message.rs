@@ -138,6 +138,17 @@ impl Pulled {
         Ok(Some(Box::new(Delay { due, asked_by, only_waits, is_due })))
     }
 
+    /// How long the job that comes back is not due yet.
+    #[must_use]
+    pub fn early(&self, now: DateTime<Utc>) -> Option<Duration> {
+        if intake::is_intake(&self.position.stream) || self.header(header::SCHEDULER).is_none() {
+            return None;
+        }
+        let due = parse_instant(header::AT, self.header(header::AT)?).ok()?;
+        // By a clock that is behind, it would wait too long.
+        (due - now).min(park::EARLY).to_std().ok().filter(|early| !early.is_zero())
+    }
+
     /// Its position among the messages of its application, if it is in an intake stream.
     #[must_use]
     pub fn intake_position(&self) -> IntakePosition {
