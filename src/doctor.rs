@@ -8,6 +8,7 @@ mod clocks;
 mod database;
 mod mail;
 mod nats;
+mod producer;
 mod providers;
 mod push;
 
@@ -16,6 +17,7 @@ pub use self::{
     check::{AtStart, Check, CheckResult, Egress, Item},
     database::database,
     nats::{Depth, nats, unreachable},
+    producer::{Producer, examine_producer},
 };
 use crate::{
     clock::Clock,

@@ -87,6 +87,12 @@ pub fn check(stream: &str, headers: Option<&HeaderMap>) -> Result<(), Unreadable
     refused.map_or(Ok(()), |why| Err(Unreadable { reason: DeadReason::Permanent, why }))
 }
 
+/// Whether a producer may set a header.
+#[must_use]
+pub fn may_set(name: &str) -> bool {
+    refusal(name, &[HeaderValue::from("x")]).is_none()
+}
+
 fn ours(headers: Option<&HeaderMap>) -> Option<String> {
     let is_ours = headers.is_some_and(|headers| headers.get(header::JOB_ID).is_some());
     // A producer can have the server's acknowledgement sent to any subject (the reply subject of its publish).

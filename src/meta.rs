@@ -94,6 +94,13 @@ impl fmt::Display for IntakePosition {
 }
 
 impl Meta {
+    /// Whether an application published it, and not Carebell for itself. Its message may be in a stream of Carebell's by
+    /// now.
+    #[must_use]
+    pub fn is_of_application(&self) -> bool {
+        ![CARE, SCHEDULE].iter().any(|own| self.job_id.starts_with(own))
+    }
+
     /// From when its default expiry counts.
     #[must_use]
     pub fn begins(&self) -> DateTime<Utc> {
@@ -129,6 +136,12 @@ pub struct Ids {
 
 /// In ids that Carebell makes; a producer may not use it, so none of its ids can be mistaken for one.
 pub const OWN: char = '~';
+
+/// Begins the id of a reminder that Carebell publishes for a care record.
+pub const CARE: &str = "care~";
+
+/// Begins the id of a job that Carebell publishes for a saved schedule.
+pub const SCHEDULE: &str = "schedule~";
 
 /// Longest id that a producer may choose, in bytes.
 pub const LONGEST_JOB_ID: usize = 128;

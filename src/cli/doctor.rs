@@ -6,7 +6,7 @@ use super::failed::Failed;
 use crate::{
     clock::Clock,
     config::Source,
-    doctor::{Check, Egress, examine, summary},
+    doctor::{Check, Egress, Producer, examine, examine_producer, summary},
 };
 
 #[derive(Debug, clap::Args)]
@@ -14,6 +14,12 @@ pub(super) struct Args {
     /// Skip push services, mail servers and providers
     #[arg(long)]
     offline: bool,
+    /// Try instead what this producer must not be able to do: a .creds file, or user:password. Changes nothing
+    #[arg(long, value_name = "CREDS")]
+    producer: Option<String>,
+    /// The producer's inbox prefix
+    #[arg(long, value_name = "PREFIX", default_value = "_INBOX_app", requires = "producer")]
+    producer_inbox: String,
     /// Print one JSON array
     #[arg(long)]
     json: bool,
@@ -21,7 +27,13 @@ pub(super) struct Args {
 
 pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
     let egress = if args.offline { Egress::Offline } else { Egress::All };
-    let checks = examine(source, &Clock::system(), egress).await;
+    let checks = match &args.producer {
+        None => examine(source, &Clock::system(), egress).await,
+        Some(credentials) => {
+            let (credentials, inbox_prefix) = (credentials.clone(), args.producer_inbox.clone());
+            examine_producer(source, &Producer { credentials, inbox_prefix }).await
+        }
+    };
     if args.json {
         println!("{}", checks.iter().map(Check::to_json).collect::<Value>());
     } else {

@@ -39,6 +39,18 @@ pub enum Item {
     ProviderEgress,
     /// Mail servers, if any, accept the credentials.
     MailServers,
+    /// The jobs that a producer may publish.
+    ProducerJobs,
+    /// It may publish to no internal subject.
+    ProducerSubjects,
+    /// It may ask nothing of `JetStream`.
+    ProducerApi,
+    /// It may read nothing.
+    ProducerSubscriptions,
+    /// Headers that it may not set are refused.
+    ProducerHeaders,
+    /// The server's answers to it stay in its account.
+    ProducerReplies,
 }
 
 /// A starting worker's reaction to a failure.
@@ -74,6 +86,12 @@ impl Item {
             Self::PushEgress => "push egress",
             Self::ProviderEgress => "provider egress",
             Self::MailServers => "mail servers",
+            Self::ProducerJobs => "jobs",
+            Self::ProducerSubjects => "subjects",
+            Self::ProducerApi => "API",
+            Self::ProducerSubscriptions => "subscriptions",
+            Self::ProducerHeaders => "headers",
+            Self::ProducerReplies => "answers",
         }
     }
 
@@ -94,9 +112,17 @@ impl Item {
             | Self::VapidKeys
             | Self::NatsPermissions
             | Self::DatabasePermissions => AtStart::Exit,
-            Self::NatsClock | Self::DatabaseClock | Self::PushEgress | Self::ProviderEgress | Self::MailServers => {
-                AtStart::Tell
-            }
+            Self::NatsClock
+            | Self::DatabaseClock
+            | Self::PushEgress
+            | Self::ProviderEgress
+            | Self::MailServers
+            | Self::ProducerJobs
+            | Self::ProducerSubjects
+            | Self::ProducerApi
+            | Self::ProducerSubscriptions
+            | Self::ProducerHeaders
+            | Self::ProducerReplies => AtStart::Tell,
         }
     }
 }

@@ -25,7 +25,7 @@ const IMPOSSIBLE_PULL: &str = r#"{"batch":1,"no_wait":true,"expires":1000000000,
 const IDLE_ACK: &str = "+WPI";
 
 /// Makes every stream refuse a message: it expects another stream.
-const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
+pub(super) const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBELL_NO_SUCH_STREAM");
 
 /// API calls of `dead_letter` and metrics, beside pulls, and whether they are about work queues only.
 const LOOKED_AT: [(&str, bool); 4] =

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::notification::to_users;
 use crate::{
-    job::{Context, Failure, Invalid, Job, Outcome, field},
+    job::{Context, Failure, Invalid, Job, Outcome, field, guard},
     kind::{Kind, Lane},
     plan::{Mark, Plan, Reason},
     store::{DoseState, MedicationRecord},
@@ -54,6 +54,9 @@ impl Job for MedicationReminder {
             DoseState::Given => return Ok(Outcome::Skipped(Reason::AlreadyGiven)),
             DoseState::Skipped => return Ok(Outcome::Skipped(Reason::AlreadySkipped)),
             DoseState::Open => {}
+        }
+        if let Some(waits) = guard::not_due(cx, self.scheduled_time, self.reminder_minutes) {
+            return Ok(waits);
         }
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));

@@ -7,13 +7,16 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tokio::{
     sync::broadcast::error::RecvError,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout},
 };
 
 use super::Connection;
 
 /// For all replies together.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// For an answer to arrive at another user.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 
 /// For a received refusal to reach the check.
 const SETTLED: Duration = Duration::from_millis(20);
@@ -102,6 +105,47 @@ impl Connection {
             }
         }
         Ok(replies)
+    }
+}
+
+impl Connection {
+    /// Those of these subjects that the user may subscribe to.
+    ///
+    /// # Errors
+    /// If the connection is lost.
+    pub async fn may_subscribe(&self, subjects: &[&str]) -> Result<Vec<String>, String> {
+        let mut refusals = self.refusals.subscribe();
+        let mut subscriptions = Vec::new();
+        for subject in subjects {
+            subscriptions.push(self.client.subscribe((*subject).to_owned()).await.map_err(show)?);
+        }
+        self.client.flush().await.map_err(show)?;
+        sleep(SETTLED).await;
+        drop(subscriptions);
+        let mut open: Vec<String> = subjects.iter().map(|subject| (*subject).to_owned()).collect();
+        while let Ok(refusal) = refusals.try_recv() {
+            open.retain(|subject| !refusal.contains(&format!("\"{subject}\"")));
+        }
+        Ok(open)
+    }
+}
+
+impl Connection {
+    /// Whether the answer to a probe of this user arrives at an inbox of another.
+    ///
+    /// # Errors
+    /// If a connection is lost.
+    pub async fn is_answered_at(&self, other: &Self, probe: &PermissionProbe) -> Result<bool, String> {
+        let inbox = other.client.new_inbox();
+        let mut answers = other.client.subscribe(inbox.clone()).await.map_err(show)?;
+        other.client.flush().await.map_err(show)?;
+        let mut headers = HeaderMap::new();
+        if let Some((name, value)) = probe.header {
+            headers.insert(name, value);
+        }
+        let (subject, body) = (probe.subject.clone(), probe.body.into());
+        self.client.publish_with_reply_and_headers(subject, inbox, headers, body).await.map_err(show)?;
+        Ok(timeout(ELSEWHERE, answers.next()).await.is_ok())
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Reason {
     Delayed,
     /// Its application published the delayed job anew.
     Replaced,
+    /// Its application published the reminder before its instant less its lead.
+    NotDue,
     /// Nobody to tell.
     NoRecipients,
     /// The supply is above the refill threshold, or unknown.
@@ -56,6 +58,7 @@ impl Reason {
             Self::AlreadySent => "already_sent",
             Self::Delayed => "delayed",
             Self::Replaced => "replaced",
+            Self::NotDue => "not_due",
             Self::NoRecipients => "no_recipients",
             Self::Restocked => "restocked",
             Self::Expired => "expired",

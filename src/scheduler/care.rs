@@ -18,7 +18,7 @@ use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
     kind::{Kind, Lane},
-    meta::{LONGEST_JOB_ID, is_any_id},
+    meta::{CARE, LONGEST_JOB_ID, is_any_id},
     schedule::day_parts,
     store::{CareKind, CareReminder, DoseTimes, Horizon, PlanChanges, Supply},
     text, wire,
@@ -222,12 +222,12 @@ pub fn care_job_id(reminder: &CareReminder) -> String {
     let CareReminder { kind, record_id, instant, lead_minutes, due_at, .. } = reminder;
     let name = kind.name();
     let id = match kind {
-        CareKind::Refill => format!("care~{name}:{record_id}:{}", rfc3339(*due_at)),
-        _ => format!("care~{name}:{record_id}:{}:{lead_minutes}", rfc3339(*instant)),
+        CareKind::Refill => format!("{CARE}{name}:{record_id}:{}", rfc3339(*due_at)),
+        _ => format!("{CARE}{name}:{record_id}:{}:{lead_minutes}", rfc3339(*instant)),
     };
     // The ids of its children are longer.
     if id.len() <= LONGEST_JOB_ID && is_any_id(&id) {
         return id;
     }
-    format!("care~{name}:{}", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())))
+    format!("{CARE}{name}:{}", URL_SAFE_NO_PAD.encode(digest::digest(&digest::SHA256, id.as_bytes())))
 }

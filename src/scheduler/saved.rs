@@ -13,6 +13,7 @@ use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
     kind::WORK,
+    meta::SCHEDULE,
     store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
 
@@ -97,7 +98,7 @@ impl Scheduler {
     /// Id of a job outside its schedule's instants.
     #[must_use]
     pub fn run_now_id(row: &ScheduleRow, unique: &str) -> String {
-        format!("schedule~{}:now:{unique}", row.spec.name)
+        format!("{SCHEDULE}{}:now:{unique}", row.spec.name)
     }
 
     /// Publishes a schedule's job now, outside its instants.
@@ -113,7 +114,7 @@ impl Scheduler {
 /// Job id of an instant, the same for every publisher.
 #[must_use]
 pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
-    format!("schedule~{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
+    format!("{SCHEDULE}{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
 fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submission {

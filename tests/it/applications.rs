@@ -245,3 +245,50 @@ fn mistakes_in_the_list_of_applications_are_named() {
         assert!(error.contains(expected), "{text}: {error}");
     }
 }
+
+/// `doctor --producer` as the producer of a server, in words.
+async fn doctor(world: &World, user: &str) -> (bool, String) {
+    let producer = format!("{user}:x");
+    let inbox = format!("_INBOX_{user}");
+    let args = ["doctor", "--producer", &producer, "--producer-inbox", &inbox];
+    let url = format!("nats://test:x@127.0.0.1:{}", world.nats.port());
+    let (well, said, _) = carebell(world, &args, &[("NATS_URL", &url)]).await;
+    (well, said)
+}
+
+#[tokio::test]
+async fn the_doctor_tries_the_shipped_configurations_as_their_producers() {
+    let Installation { world, care, board, worker } = Installation::start().await;
+    let before = subjects(&world).await;
+    for (user, jobs) in
+        [("care", "jobs.reminder.medication"), ("board", "it may publish to jobs.notification.critical")]
+    {
+        let (well, said) = doctor(&world, user).await;
+        assert!(well && said.contains(jobs), "{user}: {said}");
+        assert!(said.contains("answers to it reach no subject of Carebell's account"), "{user}: {said}");
+        assert!(!said.contains("FAIL") && !said.contains("WARN"), "{user}: {said}");
+    }
+    assert_eq!(subjects(&world).await, before, "it has changed nothing");
+    assert!(world.dead_letters().await.is_empty());
+    Installation { world, care, board, worker }.stop().await;
+
+    // One account: all is refused but the server's answers.
+    let one = format!(
+        "no_auth_user: test\nauthorization {{ users: [\n{{ user: test, password: x }}\n\
+         {{ user: app, password: x, permissions: {{\n{}\n}} }}\n{{ user: loose, password: x }}\n] }}\n",
+        include_str!("../../helm/carebell/nats/producer.conf")
+    );
+    let world = World::on_both(database().await, &one, QUICK).await;
+    let before = subjects(&world).await;
+    let (well, said) = doctor(&world, "app").await;
+    assert!(well && said.contains("it is in Carebell's account"), "{said}");
+    assert!(!said.contains("FAIL"), "{said}");
+    let (well, said) = doctor(&world, "loose").await;
+    assert!(!well, "{said}");
+    for failure in
+        ["it may publish to subjects of Carebell's own: work.", "it may ask the API", "it may subscribe to >"]
+    {
+        assert!(said.contains(failure), "{failure}: {said}");
+    }
+    assert_eq!(subjects(&world).await, before, "even then it has changed nothing");
+}

@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::support::{FAMILY, LIMIT, Worker, World, decode, utc_now};
 
 const SUBJECT: &str = "jobs.reminder.appointment";
+/// As the scheduler publishes it, whenever it is due.
+const OWN: &str = "work.reminder.appointment";
 
 fn reminder(id: &str, at: DateTime<Utc>, minutes: i32) -> Value {
     json!({ "appointmentId": id, "dateTime": at.to_rfc3339(), "reminderMinutes": minutes })
@@ -53,7 +55,11 @@ async fn each_guard_skips_with_its_reason() {
         (reminder("begun", begun, 0), "expired", Some("expired")),
         (reminder("confirmed", soon, 30), "done", None),
         // As precise as a producer that counts in milliseconds.
-        (json!({ "appointmentId": "ahead", "dateTime": carebell::text::instant(soon) }), "done", None),
+        (
+            json!({ "appointmentId": "ahead", "dateTime": carebell::text::instant(soon), "reminderMinutes": 30 }),
+            "done",
+            None,
+        ),
     ];
     let worker = Worker::without_scheduler(&world);
     world.all_end(SUBJECT, &cases).await;
@@ -69,8 +75,8 @@ async fn the_family_is_told_what_when_and_where() {
     let at = "2045-03-01T13:30:00Z".parse().unwrap();
     appointment(&world, "a 1", "rose", at, "CONFIRMED").await;
     let worker = Worker::without_scheduler(&world);
-    world.publish_json(SUBJECT, "physio", &reminder("a 1", at, 60)).await;
-    let inbox = world.inbox("physio").await;
+    world.publish_json(OWN, "care~physio", &reminder("a 1", at, 60)).await;
+    let inbox = world.inbox("care~physio").await;
     assert_eq!(inbox.iter().map(|row| row.user_id.as_str()).collect::<Vec<_>>(), FAMILY);
     for row in inbox {
         assert_eq!(row.kind, "APPOINTMENT_REMINDER");
@@ -85,7 +91,7 @@ async fn the_family_is_told_what_when_and_where() {
         });
         assert_eq!(row.data, data);
     }
-    world.everyone_has_it_once("physio").await;
+    world.everyone_has_it_once("care~physio").await;
     for push in world.push.received() {
         assert_eq!(push.urgency, "normal", "the normal lane");
         assert_eq!(push.json()["tag"], "appointment-a 1");
@@ -104,8 +110,9 @@ async fn a_place_and_a_time_zone_may_be_unknown() {
     }
     let worker = Worker::without_scheduler(&world);
     for id in ["none", "blank"] {
-        world.publish_json(SUBJECT, id, &reminder(id, at, 60)).await;
-        assert_eq!(world.inbox(id).await[0].body, "Physiotherapy for Rose on Wed 1 Mar at 13:30 UTC");
+        let job = format!("care~{id}");
+        world.publish_json(OWN, &job, &reminder(id, at, 60)).await;
+        assert_eq!(world.inbox(&job).await[0].body, "Physiotherapy for Rose on Wed 1 Mar at 13:30 UTC");
     }
     worker.stop().await;
 }
@@ -113,7 +120,7 @@ async fn a_place_and_a_time_zone_may_be_unknown() {
 #[tokio::test]
 async fn each_lead_time_is_one_reminder_and_a_moved_appointment_has_all_of_them_anew() {
     let world = World::new().await;
-    let at = utc_now() + TimeDelta::hours(30);
+    let at = utc_now() + TimeDelta::minutes(30);
     appointment(&world, "a", "rose", at, "SCHEDULED").await;
     let worker = Worker::without_scheduler(&world);
     let sent = ("done".to_owned(), None);
@@ -127,7 +134,7 @@ async fn each_lead_time_is_one_reminder_and_a_moved_appointment_has_all_of_them_
         world.publish_json(SUBJECT, job_id, &reminder("a", at, minutes)).await;
         assert_eq!(world.ended(job_id).await, *end, "{job_id}");
     }
-    let later = at + TimeDelta::hours(1);
+    let later = at + TimeDelta::minutes(20);
     sqlx::query("UPDATE appointments SET starts_at = $1").bind(later).execute(&world.db).await.unwrap();
     world.publish_json(SUBJECT, "old-time", &reminder("a", at, 30)).await;
     assert_eq!(world.ended("old-time").await, skipped("moved"));

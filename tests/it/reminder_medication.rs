@@ -48,7 +48,7 @@ async fn a_lead_time_makes_a_reminder_of_its_own() {
     let world = World::new().await;
     let worker = Worker::start(&world);
     let due = utc_now() + TimeDelta::minutes(15);
-    for minutes in [15, 0] {
+    for minutes in [15, 30] {
         let body =
             json!({ "medicationId": "metformin", "scheduledTime": due.to_rfc3339(), "reminderMinutes": minutes });
         world.publish_json("jobs.reminder.medication", &format!("lead-{minutes}"), &body).await;

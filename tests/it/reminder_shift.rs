@@ -6,6 +6,8 @@ use serde_json::{Value, json};
 use crate::support::{LIMIT, Worker, World, decode, utc_now};
 
 const SUBJECT: &str = "jobs.reminder.shift";
+/// As the scheduler publishes it, whenever it is due.
+const OWN: &str = "work.reminder.shift";
 
 fn reminder(id: &str, at: DateTime<Utc>, minutes: i32) -> Value {
     json!({ "shiftId": id, "startTime": at.to_rfc3339(), "reminderMinutes": minutes })
@@ -65,8 +67,8 @@ async fn whose_shift_it_is_alone_is_told_from_when_to_when() {
     let at = "2045-03-01T21:00:00Z".parse().unwrap();
     shift(&world, "night", at, "CONFIRMED").await;
     let worker = Worker::without_scheduler(&world);
-    world.publish_json(SUBJECT, "s", &reminder("night", at, 60)).await;
-    let inbox = world.inbox("s").await;
+    world.publish_json(OWN, "care~s", &reminder("night", at, 60)).await;
+    let inbox = world.inbox("care~s").await;
     assert_eq!(inbox.len(), 1);
     let row = &inbox[0];
     assert_eq!((row.user_id.as_str(), row.kind.as_str()), ("ana", "SHIFT_REMINDER"));
@@ -91,7 +93,7 @@ async fn whose_shift_it_is_alone_is_told_from_when_to_when() {
 #[tokio::test]
 async fn each_lead_time_is_one_reminder() {
     let world = World::new().await;
-    let at = utc_now() + TimeDelta::hours(3);
+    let at = utc_now() + TimeDelta::minutes(50);
     shift(&world, "s", at, "SCHEDULED").await;
     let worker = Worker::without_scheduler(&world);
     for (job_id, minutes, state, reason) in [

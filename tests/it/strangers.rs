@@ -10,6 +10,7 @@ use carebell::{
     plan::DeadReason,
     streams::Streams,
 };
+use chrono::TimeDelta;
 use serde_json::{Value, json};
 
 use crate::support::{FAMILY, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now};
@@ -243,5 +244,36 @@ async fn a_dead_letter_steers_no_terminal() {
         let steers = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}".contains(c);
         assert!(!said.contains(steers), "{said:?}");
     }
+    worker.stop().await;
+}
+
+/// It would take the mark of the real reminder, and tell a family of tomorrow's dose.
+#[tokio::test]
+async fn a_reminder_that_is_not_due_waits_and_takes_no_mark() {
+    let (world, app) = world().await;
+    let worker = Worker::start(&world);
+    let due = utc_now() + TimeDelta::seconds(4);
+    let dose = json!({ "medicationId": "metformin", "scheduledTime": (due + TimeDelta::minutes(30)).to_rfc3339(), "reminderMinutes": 30 });
+    publish(&app, "jobs.reminder.medication", &[("Carebell-Job-Id", "early")], &dose).await;
+    // By way of a delay, whose message comes back in a stream of Carebell's.
+    let soon = utc_now().to_rfc3339();
+    publish(&app, "jobs.later.reminder.medication", &[("Carebell-Job-Id", "sly"), ("Carebell-At", &soon)], &dose).await;
+    let waits = async || {
+        let open = "SELECT count(*) FROM job_runs WHERE state = 'open' AND attempts = 0";
+        (world.count(open).await == 2 && peek(&world.context, "HOLD", "hold.>").await == 2).then_some(())
+    };
+    world.eventually("both wait", waits).await;
+    assert_eq!(world.count("SELECT count(*) FROM reminder_marks").await, 0);
+    // Carebell's own is not held up.
+    let own = format!(
+        "care~reminder.medication:metformin:{}:30",
+        (due + TimeDelta::minutes(30)).format("%Y-%m-%dT%H:%M:%SZ")
+    );
+    world.publish_json("work.reminder.medication", &own, &dose).await;
+    world.everyone_has_it_once(&own).await;
+    for id in ["early", "sly"] {
+        assert_eq!(world.ended(id).await, ("skipped".into(), Some("already_sent".into())));
+    }
+    world.queues_are_empty().await;
     worker.stop().await;
 }

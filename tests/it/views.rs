@@ -201,8 +201,8 @@ async fn so_does_each_other_kind() {
 
     world.sql(&format!("INSERT INTO app.calendar VALUES (9, 7, 'Dentist', '{}', 'Main Street 5')", naive(at))).await;
     let appointment = json!({ "appointmentId": "9", "dateTime": at.to_rfc3339(), "reminderMinutes": 60 });
-    world.publish_json("jobs.reminder.appointment", "appointment", &appointment).await;
-    let (users, body, url) = told(&world, "appointment").await;
+    world.publish_json("work.reminder.appointment", "care~appointment", &appointment).await;
+    let (users, body, url) = told(&world, "care~appointment").await;
     assert_eq!(users, ["101", "102", "103", "104"]);
     assert_eq!(body, "Dentist for Rose on Wed 1 Mar at 19:00, Main Street 5");
     assert_eq!(url, "/appointments?id=9");
@@ -213,15 +213,15 @@ async fn so_does_each_other_kind() {
     let range = format!("[{}, {})", at.to_rfc3339(), (at + TimeDelta::hours(8)).to_rfc3339());
     world.sql(&format!("INSERT INTO app.duties VALUES ('{DUTY}', 7, 103, '{range}')")).await;
     let shift = json!({ "shiftId": DUTY, "startTime": at.to_rfc3339(), "reminderMinutes": 60 });
-    world.publish_json("jobs.reminder.shift", "shift", &shift).await;
-    let (users, body, url) = told(&world, "shift").await;
+    world.publish_json("work.reminder.shift", "care~shift", &shift).await;
+    let (users, body, url) = told(&world, "care~shift").await;
     assert_eq!(users, ["103"]);
     assert_eq!(body, "Your shift with Rose is on Wed 1 Mar from 19:00 to 03:00");
     assert_eq!(url, format!("/shifts?id={DUTY}"));
     world.sql("UPDATE app.duties SET carer = NULL").await;
     let earlier = json!({ "shiftId": DUTY, "startTime": at.to_rfc3339(), "reminderMinutes": 120 });
-    world.publish_json("jobs.reminder.shift", "nobodys", &earlier).await;
-    assert_eq!(world.ended("nobodys").await, skipped("no_recipients"));
+    world.publish_json("work.reminder.shift", "care~nobodys", &earlier).await;
+    assert_eq!(world.ended("care~nobodys").await, skipped("no_recipients"));
 
     let alert = json!({ "medicationId": DRUG, "currentSupply": 10, "refillAt": 10 });
     for (left, job_id, end) in [
