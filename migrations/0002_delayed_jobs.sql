@@ -16,5 +16,5 @@ CREATE TABLE delayed_jobs (
     barrier_seq     bigint NOT NULL,
     updated_at      timestamptz NOT NULL
 ) WITH (fillfactor = 70);
-CREATE INDEX delayed_jobs_waiting ON delayed_jobs (application, due_at) WHERE state = 'waiting';
+CREATE INDEX delayed_jobs_waiting ON delayed_jobs (due_at, application) WHERE state = 'waiting';
 CREATE INDEX delayed_jobs_over ON delayed_jobs (updated_at) WHERE state <> 'waiting';   -- for pruning

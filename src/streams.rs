@@ -7,6 +7,7 @@ mod declared;
 mod load;
 mod look;
 pub mod observe;
+pub mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 

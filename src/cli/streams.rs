@@ -6,7 +6,10 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::{connect, failed::Failed};
-use crate::{config::Source, streams::Streams};
+use crate::{
+    config::Source,
+    streams::{Streams, upgrade::upgrade},
+};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -25,10 +28,16 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
     },
+    /// Move what version 0.2 has waiting in SCHEDULED and JOBS, and remove SCHEDULED; run it once, after `apply`, with the
+    /// old workers stopped
+    Upgrade,
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let (Command::Check { dir, .. } | Command::Apply { dir }) = command;
+    let dir = match command {
+        Command::Check { dir, .. } | Command::Apply { dir } => dir,
+        Command::Upgrade => return move_what_waits(source).await,
+    };
     let adjustments = source.adjustments()?;
     let streams = match dir {
         None => Streams::embedded(&adjustments)?,
@@ -38,37 +47,49 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         },
     };
     let context = connect::jetstream(source).await?;
-    match command {
-        Command::Apply { .. } => {
-            for name in streams.apply(&context).await? {
-                println!("{name}: applied");
-            }
-            Ok(())
+    let Command::Check { json, .. } = command else {
+        for name in streams.apply(&context).await? {
+            println!("{name}: applied");
         }
-        Command::Check { json, .. } => {
-            let differences = streams.check(&context).await?;
-            if *json {
-                let list: Vec<_> = differences
-                    .iter()
-                    .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
-                    .collect();
-                println!("{}", serde_json::Value::from(list));
-            } else if differences.is_empty() {
-                println!("streams and consumers match the files");
-            } else {
-                for difference in &differences {
-                    println!("{difference}");
-                }
-            }
-            match differences.len() {
-                0 => Ok(()),
-                count => {
-                    let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
-                    Err(Failed(format!("{count} differences; `carebell streams apply{same}` applies the files")))
-                }
-            }
+        return Ok(());
+    };
+    let differences = streams.check(&context).await?;
+    if *json {
+        let list: Vec<_> = differences
+            .iter()
+            .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
+            .collect();
+        println!("{}", serde_json::Value::from(list));
+    } else if differences.is_empty() {
+        println!("streams and consumers match the files");
+    } else {
+        for difference in &differences {
+            println!("{difference}");
         }
     }
+    match differences.len() {
+        0 => Ok(()),
+        count => {
+            let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
+            Err(Failed(format!("{count} differences; `carebell streams apply{same}` applies the files")))
+        }
+    }
+}
+
+async fn move_what_waits(source: &Source) -> Result<(), Failed> {
+    let context = connect::jetstream(source).await?;
+    let Some(moved) = upgrade(&context).await? else {
+        println!("there is no stream SCHEDULED: nothing to move");
+        return Ok(());
+    };
+    println!("moved {} delayed jobs, and {} of Carebell's own", moved.delayed, moved.own);
+    match moved.left {
+        0 => println!("removed the stream SCHEDULED"),
+        left => {
+            println!("{left} messages of SCHEDULED are no delayed jobs and stay: look at them, then remove the stream")
+        }
+    }
+    Ok(())
 }
 
 fn files_in(dir: &PathBuf) -> Result<Vec<(String, String)>, Failed> {

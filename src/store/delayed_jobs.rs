@@ -180,6 +180,23 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
+    /// The messages of waiting jobs that were due before `before`, the oldest first.
+    pub async fn overdue_delayed_jobs(
+        &self,
+        before: DateTime<Utc>,
+        limit: i64,
+    ) -> Result<Vec<IntakePosition>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT stream, stream_created, stream_seq FROM delayed_jobs \
+             WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at LIMIT $2",
+        )
+        .bind(before)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(position).collect()
+    }
+
     /// The number of waiting jobs of each application.
     pub async fn count_delayed(&self) -> Result<HashMap<String, u64>, StoreError> {
         let rows = sqlx::query(

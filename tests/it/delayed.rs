@@ -3,12 +3,17 @@
 use std::collections::BTreeMap;
 
 use carebell::{
+    clock::Clock,
+    dead_letter::sweep,
+    effects::Effects,
+    health::Health,
     job::{Context, Failure, Invalid, Job, Outcome},
     kind::Kind,
     meta::IntakePosition,
     pipeline::Registry,
     plan::Reason,
     store::{DelayAnswer, DelayAsk, DelayStep},
+    streams::{Adjustments, Streams},
     wire,
 };
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
@@ -426,6 +431,26 @@ async fn a_replacement_counts_although_the_stream_was_made_anew() {
     assert_eq!(titles(&world), ["kept", "new"], "what was parked before is still there");
     cancel(&world, "other").await;
     world.queues_are_empty().await;
+    worker.stop().await;
+}
+
+/// A server that ran out of storage forgets its schedules.
+#[tokio::test]
+async fn what_the_server_does_not_send_off_is_sent_off_by_the_sweep() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    later(&world, "forgotten", utc_now() + TimeDelta::hours(1), &text("forgotten")).await;
+    later(&world, "ahead", utc_now() + TimeDelta::hours(1), &text("ahead")).await;
+    parked(&world, 2).await;
+    world.sql("UPDATE delayed_jobs SET due_at = now() - interval '2 minutes' WHERE job_id = 'forgotten'").await;
+    let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
+    let streams = Streams::embedded(&Adjustments::default()).unwrap();
+    sweep::pass(&effects, &streams, &Clock::system(), sweep::AGE).await.unwrap();
+    assert_eq!(world.ended("forgotten").await.0, "done");
+    parked(&world, 1).await;
+    cancel(&world, "ahead").await;
+    world.queues_are_empty().await;
+    assert_eq!(titles(&world), ["forgotten"]);
     worker.stop().await;
 }
 

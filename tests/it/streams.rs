@@ -1,9 +1,14 @@
 //! `streams/` against a real server.
 
+use async_nats::jetstream::stream;
 use carebell::streams::{Adjustments, FileError, Streams};
-use serde_json::Value;
+use chrono::TimeDelta;
+use serde_json::{Value, json};
 
-use crate::support::{QUICK, World, adjustments};
+use crate::{
+    cli::carebell,
+    support::{LIMIT, QUICK, Worker, World, adjustments, utc_now},
+};
 
 /// The repository's files, as `--dir streams` reads them.
 fn files() -> Vec<(String, String)> {
@@ -95,4 +100,72 @@ fn mistakes_in_files_name_file_and_key() {
     assert!(unknown_queue.contains("QUEUE_OVERRIDES") && unknown_queue.contains("reminder_medication"));
     let unknown_key = Streams::embedded(&adjustments("*.colour=red")).unwrap_err().to_string();
     assert!(unknown_key.contains("QUEUE_OVERRIDES") && unknown_key.contains("colour"));
+}
+
+/// Version 0.2 published its own jobs to JOBS, and had delayed ones in SCHEDULED.
+#[tokio::test]
+async fn what_version_0_2_has_waiting_is_moved_once_and_runs_once() {
+    let world = World::new().await;
+    let scheduled = stream::Config {
+        name: "SCHEDULED".into(),
+        subjects: vec!["sched.>".into(), "due.>".into()],
+        allow_message_schedules: true,
+        ..Default::default()
+    };
+    world.context.create_stream(scheduled).await.unwrap();
+    let mut jobs = world.context.get_stream("JOBS").await.unwrap().get_info().await.unwrap().config;
+    let transform = |source: &str, destination: &str| stream::SubjectTransform {
+        source: source.into(),
+        destination: destination.into(),
+    };
+    jobs.sources = Some(vec![stream::Source {
+        name: "SCHEDULED".into(),
+        subject_transforms: vec![transform("due.alert.*", "jobs.alert.{{wildcard(1)}}")],
+        ..Default::default()
+    }]);
+    world.context.update_stream(jobs).await.unwrap();
+
+    let news = |title: &str| json!({ "recipients": [{ "userId": "ana" }], "title": title }).to_string();
+    let json = ("Content-Type", "application/json");
+    let at = |seconds| format!("@at {}", (utc_now() + TimeDelta::seconds(seconds)).to_rfc3339());
+    let (hour, soon) = (at(3600), at(3));
+    let target = ("Nats-Schedule-Target", "due.notification.normal");
+    world.publish("sched.far", &[("Nats-Schedule", &hour), target, json], news("far")).await;
+    let named = [("Nats-Schedule", soon.as_str()), target, json, ("Carebell-Job-Id", "soon")];
+    world.publish("sched.x", &named, news("soon")).await;
+    world.publish("due.notification.normal", &[json, ("Carebell-Job-Id", "due")], news("due")).await;
+    let child = [
+        json,
+        ("Carebell-Job-Id", "dose:notification"),
+        ("Carebell-Root-Id", "dose"),
+        ("Nats-Msg-Id", "dose:notification"),
+    ];
+    world.publish("jobs.notification.critical", &child, news("child")).await;
+    world.publish("jobs.notification.normal", &[json, ("Carebell-Job-Id", "plain")], news("plain")).await;
+
+    let (well, _, error) = carebell(&world, &["streams", "apply"], &[]).await;
+    assert!(well, "{error}");
+    let (well, said, error) = carebell(&world, &["streams", "upgrade"], &[]).await;
+    assert!(
+        well && said.contains("moved 3 delayed jobs, and 1 of Carebell's own\nremoved the stream"),
+        "{said}{error}"
+    );
+    let (well, said, _) = carebell(&world, &["streams", "upgrade"], &[]).await;
+    assert!(well && said.contains("nothing to move"), "{said}");
+
+    let worker = Worker::start(&world);
+    for (root, job) in [("soon", "soon"), ("due", "due"), ("dose", "dose:notification"), ("plain", "plain")] {
+        let ended =
+            async || world.runs(root).await.values().find(|run| run.job_id == job && run.state == "done").map(|_| ());
+        world.eventually(job, ended).await;
+    }
+    world.push.wait_for(4, LIMIT).await.unwrap();
+    let (_, list, _) = carebell(&world, &["jobs", "delayed"], &[]).await;
+    assert!(list.contains("notification far\n1 delayed job in all"), "{list}");
+    let (well, ..) = carebell(&world, &["jobs", "cancel", "far"], &[]).await;
+    assert!(well);
+    world.queues_are_empty().await;
+    assert_eq!(world.push.counts().accepted, 4, "each once");
+    assert!(world.dead_letters().await.is_empty());
+    worker.stop().await;
 }
