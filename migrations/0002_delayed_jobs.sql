@@ -14,7 +14,9 @@ CREATE TABLE delayed_jobs (
     stream_seq      bigint NOT NULL,
     barrier_created timestamptz NOT NULL,
     barrier_seq     bigint NOT NULL,
-    updated_at      timestamptz NOT NULL
+    updated_at      timestamptz NOT NULL,
+    -- Last change, or last instant of any of its messages if that is later: until then one may come back from HOLD.
+    keep_until      timestamptz NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX delayed_jobs_waiting ON delayed_jobs (due_at, application) WHERE state = 'waiting';
-CREATE INDEX delayed_jobs_over ON delayed_jobs (updated_at) WHERE state <> 'waiting';   -- for pruning
+CREATE INDEX delayed_jobs_old ON delayed_jobs (keep_until);   -- for pruning

@@ -37,7 +37,7 @@ use crate::{
     },
     header,
     intake::{self, default_id, job_id},
-    kind::{LATER, Lane, WORK},
+    kind::{CANCEL, LATER, Lane, WORK},
     plan::DeadReason,
 };
 
@@ -235,8 +235,10 @@ async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, d
     // Under another's id it would end the other's job.
     let job = job_id(Some(&message.headers), &name, sequence).unwrap_or_else(|_| default_id(&name, sequence));
     let error = format!("delivered {delivered} times, the most that its consumer allows");
-    let given_up = effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
-    if given_up.map_err(|error| error.to_string())? {
+    // A cancellation names another's id.
+    let is_cancellation = intake::asked(&message.subject) == Some(CANCEL.kind.name);
+    let given_up = async || effects.store().give_up(&job, DeadReason::Exhausted, &error, effects.now()).await;
+    if is_cancellation || given_up().await.map_err(|error| error.to_string())? {
         tracing::error!(job, sequence = message.sequence, "{error}: dead letter");
         let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or_default();
         let death = Death { reason: DeadReason::Exhausted, error, attempts: 0, first };

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     kind::{Kind, Lane, Queue},
@@ -49,6 +49,9 @@ pub struct Meta {
     /// If its application delayed it.
     pub delay: Option<Box<Delay>>,
 }
+
+/// Nothing waits longer: the server fires a schedule beyond the year 2262 at once, and a wrong unit looks like that.
+pub const LONGEST_DELAY: TimeDelta = TimeDelta::days(3660);
 
 /// The delay of a job.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -58,6 +58,9 @@ use crate::{
     templates::Templates,
 };
 
+/// Jobs that may wait for their instant in memory, for each that may run.
+const EARLY_PER_PERMIT: usize = 4;
+
 /// The most that giving jobs back may take.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -199,6 +202,7 @@ impl Pipeline {
                 Limit::start(rate, row, parts.random.clone(), Arc::clone(&parts.health))
             }),
             most,
+            waiting: Arc::new(Semaphore::new(EARLY_PER_PERMIT * runner.policy.concurrency)),
             runner,
         }
     }

@@ -85,9 +85,7 @@ async fn move_what_waits(source: &Source) -> Result<(), Failed> {
     println!("moved {} delayed jobs, and {} of Carebell's own", moved.delayed, moved.own);
     match moved.left {
         0 => println!("removed the stream SCHEDULED"),
-        left => {
-            println!("{left} messages of SCHEDULED are no delayed jobs and stay: look at them, then remove the stream")
-        }
+        left => println!("{left} messages of SCHEDULED are no delayed jobs and stay: look, then remove the stream"),
     }
     Ok(())
 }

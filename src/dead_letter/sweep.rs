@@ -91,6 +91,11 @@ async fn consumers(stream: &stream::Stream, name: &str) -> Result<Vec<consumer::
 /// Returns the number of such subjects.
 async fn mend_parked(context: &jetstream::Context, now: DateTime<Utc>) -> Result<usize, String> {
     let stream = context.get_stream(park::STREAM).await.map_err(show)?;
+    let state = &stream.cached_info().state;
+    // Listing a million subjects holds up the server.
+    if state.messages <= state.subjects_count {
+        return Ok(0);
+    }
     let subjects = stream.info_with_subjects(park::SUBJECTS).await.map_err(show)?;
     let subjects: Vec<(String, usize)> = subjects.try_collect().await.map_err(show)?;
     let mut found = 0;
@@ -136,12 +141,16 @@ async fn fire_overdue(effects: &Effects, before: DateTime<Utc>) -> Result<(), St
         return Ok(());
     }
     let stream = context.get_stream(park::STREAM).await.map_err(show)?;
-    for position in overdue {
+    let mut gone = Vec::new();
+    for (job_id, position) in overdue {
         let subject = park::delayed_subject(&position);
         let mut parked = match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(parked) => parked,
-            // It has come back, and waits in its queue.
-            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => continue,
+            // It has come back, and waits in its queue, or is dead.
+            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => {
+                gone.push(job_id);
+                continue;
+            }
             Err(error) => return Err(show(error)),
         };
         tracing::error!(subject, "a delayed job was not sent off by the server: sending it now");
@@ -152,7 +161,7 @@ async fn fire_overdue(effects: &Effects, before: DateTime<Utc>) -> Result<(), St
             tracing::warn!(subject, "it cannot be sent now, trying again later: {why}");
         }
     }
-    Ok(())
+    effects.store().note_fired(&gone, effects.now()).await.map_err(show)
 }
 
 /// Subjects that a consumer covers.

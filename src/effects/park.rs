@@ -21,6 +21,10 @@ pub const STREAM: &str = "HOLD";
 /// First token of a parked job's subject, with its dot.
 pub const PREFIX: &str = "hold.";
 
+/// Begins the subject of a job that waits for its instant. When it comes back it has not run before, unlike one that was
+/// parked for a retry.
+pub const AT: &str = "hold.at.";
+
 /// The subjects of parked jobs.
 pub const SUBJECTS: &str = "hold.>";
 
@@ -54,13 +58,15 @@ pub struct Parking<'a> {
     pub body: Bytes,
     /// When it comes back.
     pub until: DateTime<Utc>,
+    /// Whether it waits for its own instant, and has not run.
+    pub is_for_its_instant: bool,
 }
 
 impl Parking<'_> {
     /// Publishes the job for its instant, and waits for the acknowledgement. Safe to repeat: the subject belongs to
     /// this message, and a later schedule replaces an earlier one.
     pub async fn park(self, context: &jetstream::Context) -> Parked {
-        let Self { meta, not_after, subject, headers, body, until } = self;
+        let Self { meta, not_after, subject, headers, body, until, is_for_its_instant } = self;
         let mut resumed = HeaderMap::new();
         for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
             let name: &str = name.as_ref();
@@ -79,11 +85,11 @@ impl Parking<'_> {
         if let Some(position) = asked_by {
             resumed.insert(header::DELAYED_BY, position.to_string().as_str());
         }
-        let is_for_its_instant = meta.delay.as_ref().is_some_and(|delay| !delay.is_due);
         let fires = if is_for_its_instant { until - EARLY } else { until };
         resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(fires)).as_str());
         let own_subject = match (meta.position.sequence, asked_by) {
-            (_, Some(position)) if position.stream == meta.position.stream => delayed_subject(position),
+            (_, Some(position)) if is_for_its_instant => delayed_subject(position),
+            (sequence, None) if is_for_its_instant => format!("{AT}{}.{sequence}", meta.position.stream),
             (NO_MESSAGE, _) => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
             (sequence, _) => format!("{PREFIX}{}.{sequence}", meta.position.stream),
         };
@@ -98,7 +104,7 @@ impl Parking<'_> {
 /// The subject of a delayed job until it is due. A stream made anew counts from 1 again.
 #[must_use]
 pub fn delayed_subject(position: &IntakePosition) -> String {
-    format!("{PREFIX}{}.{}.{}", position.stream, position.sequence, position.created.timestamp_micros())
+    format!("{AT}{}.{}.{}", position.stream, position.sequence, position.created.timestamp_micros())
 }
 
 /// Parks a direct send, which has no message: `child` is the one it would have.
@@ -107,5 +113,6 @@ pub async fn park_child(context: &jetstream::Context, meta: &Meta, child: &Child
     publish::set_trace(&mut headers, child.trace.as_deref());
     let body = Bytes::from(child.body.clone());
     let (not_after, subject) = (child.not_after, child.subject.as_str());
-    Parking { meta, not_after, subject, headers: Some(&headers), body, until }.park(context).await
+    let is_for_its_instant = false;
+    Parking { meta, not_after, subject, headers: Some(&headers), body, until, is_for_its_instant }.park(context).await
 }

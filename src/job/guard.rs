@@ -2,14 +2,12 @@
 
 use chrono::{DateTime, TimeDelta, Utc};
 
-use super::{Context, Outcome};
+use super::{Context, Failure, Outcome};
 use crate::{
+    meta::LONGEST_DELAY,
     plan::Reason,
     store::{Event, EventStatus},
 };
-
-/// A reminder that comes back sooner than this before it is due need not wait again: clocks differ.
-const EARLY_ENOUGH: TimeDelta = TimeDelta::seconds(1);
 
 /// The reason to skip a reminder that announces `event` for the instant `told`, if there is one.
 #[must_use]
@@ -25,9 +23,17 @@ pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
 
 /// Has a reminder wait that an application publishes before it is due. It would take the mark of the real one, whose
 /// record may have changed by then.
-#[must_use]
-pub fn not_due(cx: &Context, instant: DateTime<Utc>, lead_minutes: i32) -> Option<Outcome> {
-    let due = instant - TimeDelta::minutes(i64::from(lead_minutes));
-    let is_early = cx.meta.is_of_application() && cx.clock.now() + EARLY_ENOUGH < due;
-    is_early.then_some(Outcome::Wait(due, Reason::NotDue))
+///
+/// # Errors
+/// If it would wait for more than ten years: the server's schedules end in 2262.
+pub fn not_due(cx: &Context, instant: DateTime<Utc>, lead_minutes: i32) -> Result<Option<Outcome>, Failure> {
+    let (due, now) = (instant - TimeDelta::minutes(i64::from(lead_minutes)), cx.clock.now());
+    // One that comes back has waited by the server's clock.
+    if !cx.meta.is_of_application() || cx.meta.resumed || due <= now {
+        return Ok(None);
+    }
+    if due - now > LONGEST_DELAY {
+        return Err(Failure::permanent("the reminder is for an instant more than ten years ahead"));
+    }
+    Ok(Some(Outcome::Wait(due, Reason::NotDue)))
 }

@@ -45,7 +45,7 @@ impl Job for AppointmentReminder {
         if let Some(reason) = guard::called_off(&appointment.event, self.date_time) {
             return Ok(Outcome::Skipped(reason));
         }
-        if let Some(waits) = guard::not_due(cx, appointment.event.starts_at, self.reminder_minutes) {
+        if let Some(waits) = guard::not_due(cx, appointment.event.starts_at, self.reminder_minutes)? {
             return Ok(waits);
         }
         if appointment.family.is_empty() {

@@ -55,7 +55,7 @@ impl Job for MedicationReminder {
             DoseState::Skipped => return Ok(Outcome::Skipped(Reason::AlreadySkipped)),
             DoseState::Open => {}
         }
-        if let Some(waits) = guard::not_due(cx, self.scheduled_time, self.reminder_minutes) {
+        if let Some(waits) = guard::not_due(cx, self.scheduled_time, self.reminder_minutes)? {
             return Ok(waits);
         }
         if medication.family.is_empty() {

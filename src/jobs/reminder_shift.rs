@@ -45,7 +45,7 @@ impl Job for ShiftReminder {
         if let Some(reason) = guard::called_off(&shift.event, self.start_time) {
             return Ok(Outcome::Skipped(reason));
         }
-        if let Some(waits) = guard::not_due(cx, shift.event.starts_at, self.reminder_minutes) {
+        if let Some(waits) = guard::not_due(cx, shift.event.starts_at, self.reminder_minutes)? {
             return Ok(waits);
         }
         let Some(user) = &shift.user_id else {

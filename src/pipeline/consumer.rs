@@ -10,7 +10,7 @@ use async_nats::jetstream::{
 use chrono::{DateTime, Utc};
 use futures::{FutureExt, StreamExt};
 use tokio::{
-    sync::OwnedSemaphorePermit,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -110,6 +110,8 @@ pub struct Consumer {
     pub limit: Option<Limit>,
     /// The most messages of one pull; a waiting pull holds as many permits.
     pub most: usize,
+    /// Places for jobs that came back before their instant, and hold no permit.
+    pub waiting: Arc<Semaphore>,
 }
 
 impl Consumer {
@@ -225,7 +227,7 @@ impl Consumer {
         if was_full || self.streams == 1 {
             return self.most;
         }
-        IDLE_PULL.min(self.runner.policy.concurrency / self.streams).clamp(1, self.most)
+        IDLE_PULL.min(self.runner.policy.concurrency / (2 * self.streams)).clamp(1, self.most)
     }
 
     /// How long the server holds an empty pull open.
@@ -233,7 +235,7 @@ impl Consumer {
         if self.streams == 1 {
             return Some(PULL_EXPIRES);
         }
-        let few = self.runner.policy.concurrency < 2 * self.streams;
+        let few = self.runner.policy.concurrency < 4 * self.streams;
         (!was_full).then_some(if few { SHARED_PULL_EXPIRES } else { PULL_EXPIRES })
     }
 
@@ -317,7 +319,7 @@ impl Consumer {
             };
             let message = self.pulled(message.map_err(show)?, source.stream_created);
             let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
-            let (runner, work) = (Arc::clone(&self.runner), self.work.clone());
+            let (runner, work, waiting) = (Arc::clone(&self.runner), self.work.clone(), Arc::clone(&self.waiting));
             let slot = ahead.as_mut().map(Ahead::slot);
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
@@ -327,11 +329,15 @@ impl Consumer {
                     None => true,
                 };
                 if let Some(early) = message.early(runner.clock.now()).filter(|_| may_start) {
-                    // Others may run meanwhile.
-                    drop(permit.take());
+                    // Others may run meanwhile, unless too many wait already.
+                    let place = waiting.try_acquire_owned().ok();
+                    permit = permit.filter(|_| place.is_none());
                     let comes = async {
                         sleep(early).await;
-                        permit = Arc::clone(&runner.permits).acquire_owned().await.ok();
+                        if permit.is_none() {
+                            permit = Arc::clone(&runner.permits).acquire_owned().await.ok();
+                        }
+                        drop(place);
                     };
                     may_start = hold(&runner, &message, comes).await;
                 }

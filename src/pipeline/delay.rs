@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use tokio::{sync::watch, time::sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -21,7 +21,7 @@ use crate::{
     clock::Clock,
     effects::{Effects, Refused},
     meta::{Delay, Meta},
-    plan::{JobOutcome, Reason},
+    plan::{JobOutcome, Plan, Reason},
     store::{DelayAnswer, DelayStep},
     telemetry::{metrics::Metrics, names::Metric},
 };
@@ -38,7 +38,7 @@ const COUNT_SHARE: u32 = 100;
 /// If the database refuses an answer.
 pub async fn hold_back(
     runner: &Runner,
-    meta: &mut Meta,
+    meta: &Meta,
     delay: &Delay,
     not_after: DateTime<Utc>,
 ) -> Result<Option<Ending>, Refused> {
@@ -53,12 +53,13 @@ pub async fn hold_back(
                 if let Some(replaced) = replaced {
                     runner.effects.remove_parked(&replaced).await;
                 }
-                if step == DelayStep::Run {
-                    // Its first run, although its message comes back: there is no record of it to look up.
-                    meta.resumed = false;
-                }
             }
+            // The replacement runs under the same id, and ends what is on record.
             DelayAnswer::Replaced => return Ok(Some(left(Reason::Replaced))),
+            DelayAnswer::Cancelled if meta.resumed => {
+                runner.effects.skip(meta, not_after, Reason::Cancelled, Plan::default()).await?;
+                return Ok(Some(left(Reason::Cancelled)));
+            }
             DelayAnswer::Cancelled => return Ok(Some(left(Reason::Cancelled))),
         }
         checkpoint::reached(if waits { Step::Noted } else { Step::Begun });
@@ -66,7 +67,8 @@ pub async fn hold_back(
     if !waits {
         return Ok(None);
     }
-    let parked = Disposition::park(meta, not_after, delay.due.max(now));
+    // A past instant is at once, by the server's clock; before 1678 it would be never.
+    let parked = Disposition::delay(meta, not_after, delay.due.max(now - TimeDelta::days(1)));
     Ok(Some(Ending::new(JobOutcome::Waits, parked).by(Reason::Delayed)))
 }
 

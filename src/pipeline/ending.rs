@@ -42,11 +42,18 @@ pub struct ParkedJob {
     pub not_after: DateTime<Utc>,
     /// When it comes back.
     pub until: DateTime<Utc>,
+    /// Whether it waits for its own instant, and has not run.
+    pub is_for_its_instant: bool,
 }
 
 impl Disposition {
     pub(super) fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until }))
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, is_for_its_instant: false }))
+    }
+
+    /// The job waits for its instant.
+    pub(super) fn delay(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, is_for_its_instant: true }))
     }
 }
 

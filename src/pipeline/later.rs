@@ -20,7 +20,7 @@ use crate::{
     effects::{Death, Refused},
     header,
     intake::{self, Unreadable, asked},
-    kind::LATER,
+    kind::{CANCEL, LATER},
     meta::IntakePosition,
     plan::DeadReason,
     store::DelayAnswer,
@@ -61,7 +61,9 @@ async fn unknown(runner: &Runner, message: Pulled) {
     let kind = delayed(&message);
     let subject = message.subject().replacen(&format!(".{LATER}"), ".", 1);
     let taken = sweep::is_taken(runner.effects.context(), &message.position.stream, &subject).await;
-    if taken == Ok(false) {
+    // The subjects of delays are no kinds.
+    let is_no_kind = kind.starts_with(LATER) || kind == CANCEL.kind.name;
+    if is_no_kind || taken == Ok(false) {
         let error = format!("there is no kind {}: check the spelling", kind.escape_debug());
         return bury(runner, message, DeadReason::UnknownKind, error).await;
     }

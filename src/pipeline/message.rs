@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{self, AckKind},
 };
 use bytes::Bytes;
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound, Utc};
 use tokio::time::{Instant, interval_at};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     intake::{self, Unreadable},
     job::Invalid,
     kind::{LATER, Lane, Queue},
-    meta::{Delay, IntakePosition, Meta, StreamPosition},
+    meta::{Delay, IntakePosition, LONGEST_DELAY, Meta, StreamPosition},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
 };
@@ -39,9 +39,6 @@ pub struct Pulled {
     /// When its stream was created, if it is an intake.
     stream_created: DateTime<Utc>,
 }
-
-/// A job is delayed by no more than this.
-const LONGEST_DELAY: TimeDelta = TimeDelta::days(3660);
 
 impl Pulled {
     /// Wraps a message pulled for `queue`. `None` without a `JetStream` reply subject, which every consumer's message
@@ -116,17 +113,16 @@ impl Pulled {
             timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
         };
         let meta = self.identity()?;
-        Ok(Meta { not_after, wishes, delay: self.delay(meta.resumed)?, ..meta })
+        Ok(Meta { not_after, wishes, delay: self.delay()?, ..meta })
     }
 
-    fn delay(&self, is_due: bool) -> Result<Option<Box<Delay>>, Invalid> {
+    fn delay(&self) -> Result<Option<Box<Delay>>, Invalid> {
         let only_waits = intake::asked(self.subject()).is_some_and(|asked| asked.starts_with(LATER));
         let due = match self.header(header::AT) {
             None if only_waits => return Err(Invalid::new(header::AT, "must say when the job is due, in RFC 3339")),
             None => return Ok(None),
             Some(text) => parse_instant(header::AT, text)?,
         };
-        // The server fires a schedule beyond the year 2262 at once. A wrong unit looks like this.
         if due - self.position.published > LONGEST_DELAY {
             return Err(Invalid::new(header::AT, "must be within ten years"));
         }
@@ -135,13 +131,20 @@ impl Pulled {
         } else {
             self.header(header::DELAYED_BY).and_then(IntakePosition::parse)
         };
+        let is_due = self.came_from(park::PREFIX);
         Ok(Some(Box::new(Delay { due, asked_by, only_waits, is_due })))
+    }
+
+    /// Whether it was parked under a subject that begins so.
+    fn came_from(&self, prefix: &str) -> bool {
+        !intake::is_intake(&self.position.stream)
+            && self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(prefix))
     }
 
     /// How long the job that comes back is not due yet.
     #[must_use]
     pub fn early(&self, now: DateTime<Utc>) -> Option<Duration> {
-        if intake::is_intake(&self.position.stream) || self.header(header::SCHEDULER).is_none() {
+        if !self.came_from(park::AT) {
             return None;
         }
         let due = parse_instant(header::AT, self.header(header::AT)?).ok()?;
@@ -165,7 +168,7 @@ impl Pulled {
         let stream = &self.position.stream;
         let job_id = intake::job_id(self.headers(), stream, self.position.sequence)?;
         let root_id = intake::root_id(self.headers(), stream)?.unwrap_or_else(|| job_id.clone());
-        let resumed = self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(park::PREFIX));
+        let resumed = self.came_from(park::PREFIX) && !self.came_from(park::AT);
         Ok(Meta {
             wishes: Wishes::default(),
             root_id,
@@ -173,7 +176,7 @@ impl Pulled {
             kind: self.queue.kind,
             lane: self.queue.lane.unwrap_or(Lane::Critical),
             position: self.position.clone(),
-            resumed: resumed && !intake::is_intake(stream),
+            resumed,
             not_after: None,
             delay: None,
             trace: self.headers().and_then(publish::trace),

@@ -128,7 +128,7 @@ impl Run {
             ending = self.decide() => ending,
             never = lifeline.keep(runner.ack_wait / 3) => match never {},
             () = runner.deadline.cancelled() => {
-                runner.release(self.meta.as_ref().ok().filter(|meta| is_begun(meta))).await
+                runner.release(self.meta.as_ref().ok().filter(|meta| is_begun(meta, runner.clock.now()))).await
             }
         };
         self.end(ending).await;
@@ -141,7 +141,7 @@ impl Run {
             return Ending::new(JobOutcome::Superseded, Disposition::Leave);
         };
         let meta = match meta {
-            Ok(meta) => meta,
+            Ok(meta) => &*meta,
             Err(unreadable) => {
                 let known = message.identity().ok();
                 return runner.unreadable(&message.position, known.as_ref(), unreadable).await;
@@ -157,11 +157,11 @@ impl Run {
                     return runner.unreadable(&message.position, Some(meta), &unreadable).await;
                 }
             };
-            let held_back = match meta.delay.clone() {
+            let held_back = match &meta.delay {
                 None => Ok(None),
                 Some(delay) => {
                     let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
-                    Box::pin(hold_back(runner, meta, &delay, not_after)).await
+                    Box::pin(hold_back(runner, meta, delay, not_after)).await
                 }
             };
             let performed = match held_back {
@@ -243,8 +243,8 @@ impl Run {
 }
 
 /// Whether giving it back is to be recorded. A delayed job has no run before it is due.
-fn is_begun(meta: &Meta) -> bool {
-    meta.delay.as_ref().is_none_or(|delay| delay.is_due)
+fn is_begun(meta: &Meta, now: DateTime<Utc>) -> bool {
+    meta.delay.as_ref().is_none_or(|delay| !delay.only_waits && delay.due <= now)
 }
 
 fn begin_without_message(runner: &Runner, mut meta: Meta, size: usize) -> (Result<Meta, Unreadable>, Processing) {
@@ -453,7 +453,11 @@ pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output =
 
 /// Gives back a message that was pulled and not begun.
 pub async fn give_back(runner: &Runner, message: Pulled) {
-    let meta = message.meta().ok().filter(is_begun).filter(|_| runner.queue.kind.stage != Stage::Delay);
+    let meta = message
+        .meta()
+        .ok()
+        .filter(|meta| is_begun(meta, runner.clock.now()))
+        .filter(|_| runner.queue.kind.stage != Stage::Delay);
     let ending = runner.release(meta.as_ref()).await;
     settle(message, ending.disposition, &runner.effects).await;
 }

@@ -180,21 +180,32 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
-    /// The messages of waiting jobs that were due before `before`, the oldest first.
+    /// Ids and messages of waiting jobs that were due before `before`, the oldest first.
     pub async fn overdue_delayed_jobs(
         &self,
         before: DateTime<Utc>,
         limit: i64,
-    ) -> Result<Vec<IntakePosition>, StoreError> {
+    ) -> Result<Vec<(String, IntakePosition)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, stream_created, stream_seq FROM delayed_jobs \
+            "SELECT job_id, stream, stream_created, stream_seq FROM delayed_jobs \
              WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at LIMIT $2",
         )
         .bind(before)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(position).collect()
+        rows.iter().map(|row| Ok((row.try_get("job_id")?, position(row)?))).collect()
+    }
+
+    /// Notes that these overdue jobs have come back from waiting. They run all the same.
+    pub async fn note_fired(&self, job_ids: &[String], now: DateTime<Utc>) -> Result<(), StoreError> {
+        if job_ids.is_empty() {
+            return Ok(());
+        }
+        let text = "UPDATE delayed_jobs SET state = 'fired', updated_at = $2 \
+                    WHERE job_id = ANY($1) AND state = 'waiting' AND due_at < $2";
+        sqlx::query(text).bind(job_ids).bind(now).execute(&self.pool).await?;
+        Ok(())
     }
 
     /// The number of waiting jobs of each application.

@@ -153,12 +153,12 @@ impl Store {
         Ok((instants.len() as u64, more))
     }
 
-    /// Removes a batch of delayed jobs that are over, last written before `before`. Answers how many, and whether more
+    /// Removes a batch of delayed jobs that were written, and were due, before `before`. Answers how many, and whether more
     /// may be left.
     pub async fn remove_delayed_jobs(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
         let text = format!(
             "DELETE FROM delayed_jobs WHERE ctid = ANY(ARRAY( \
-                 SELECT ctid FROM delayed_jobs WHERE state <> 'waiting' AND updated_at < $1 \
+                 SELECT ctid FROM delayed_jobs WHERE keep_until < $1 \
                  LIMIT {BATCH} FOR UPDATE SKIP LOCKED))"
         );
         let removed = sqlx::query(AssertSqlSafe(text)).bind(before).execute(&self.pool).await?.rows_affected();

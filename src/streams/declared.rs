@@ -99,6 +99,9 @@ pub enum FileError {
     Applications(String),
 }
 
+/// Users of Carebell's own account, whose passwords are in variables named after them.
+const OWN_USERS: [&str; 3] = ["setup", "worker", "ops"];
+
 /// The longest name of an application, in bytes.
 const LONGEST_NAME: usize = 32;
 
@@ -109,7 +112,8 @@ impl Application {
         let (name, kinds) = text.trim().split_once('=')?;
         let (name, kinds): (_, Vec<String>) = (name.trim(), kinds.split_whitespace().map(str::to_owned).collect());
         let is_name = (1..=LONGEST_NAME).contains(&name.len())
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+            && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+            && !OWN_USERS.contains(&name);
         (is_name && !kinds.is_empty()).then(|| Self { name: name.to_owned(), kinds })
     }
 

@@ -236,6 +236,8 @@ fn mistakes_in_the_list_of_applications_are_named() {
         ("care=", "malformed"),
         ("a b=notification", "malformed"),
         ("a.b=notification", "malformed"),
+        ("A=notification", "malformed"),
+        ("worker=notification", "malformed"),
         ("care=notification,care=notification", "APPLICATIONS: care is there twice"),
         ("care=reminder.dinner", "care may publish no kind \"reminder.dinner\"; there are alert.refill"),
         ("care=*", "care may publish no kind \"*\""),

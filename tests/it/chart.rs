@@ -133,7 +133,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
         let (well, said, error) = carebell(&world, args, &[("NATS_URL", &url), ("DATABASE_URL", database)]).await;
         assert!(well && !error.contains("iolation") && !error.contains("note:"), "{args:?}: {said}{error}");
         if args[0] == "publish" && args[3] == "tea" {
-            let parked = async || (peek(&world.context, "HOLD", "hold.JOBS.>").await == 1).then_some(());
+            let parked = async || (peek(&world.context, "HOLD", "hold.at.JOBS.>").await == 1).then_some(());
             world.eventually("it is parked", parked).await;
         }
     }

@@ -225,8 +225,50 @@ async fn what_can_never_run_is_dead_at_once_and_says_why() {
     let args = ["dead-letters", "redrive", &number.to_string(), "--body", &file.display().to_string()];
     let (well, said, error) = carebell(&world, &args, &[]).await;
     assert!(well, "{said}{error}");
-    let waits = async || (peek(&world.context, "HOLD", "hold.WORK.>").await == 1).then_some(());
+    let waits = async || (peek(&world.context, "HOLD", "hold.at.WORK.>").await == 1).then_some(());
     world.eventually("it is parked", waits).await;
+    worker.stop().await;
+}
+
+/// What died before runs again under its id: redriven before its instant, or published anew, even past a crash.
+#[tokio::test]
+async fn a_job_that_was_dead_runs_after_all() {
+    let world = crash_world().await;
+    let worker = Worker::start(&world);
+    let soon = written(utc_now() + TimeDelta::seconds(4));
+    for id in ["redriven", "anew"] {
+        publish(&world, NORMAL, id, Some(&soon), "{}").await;
+    }
+    world.dead_letters_once(2).await;
+    let file = world.directory.path().join("body.json");
+    std::fs::write(&file, text("redriven").to_string()).unwrap();
+    let args = ["dead-letters", "redrive", "redriven", "--body", &file.display().to_string()];
+    let (well, said, error) = carebell(&world, &args, &[]).await;
+    assert!(well, "{said}{error}");
+    parked(&world, 1).await;
+    worker.stop().await;
+    later(&world, "anew", utc_now(), &text("anew")).await;
+    crash(&world, "begun").await;
+    let heir = Worker::start(&world);
+    for id in ["redriven", "anew"] {
+        assert!(world.ledger(id).await.iter().all(|line| line.state == "sent"), "{id}");
+    }
+    world.queues_are_empty().await;
+    assert_eq!(titles(&world), ["anew", "redriven"]);
+    heir.stop().await;
+}
+
+/// The server would send it off at once, over and over.
+#[tokio::test]
+async fn a_reminder_of_another_age_is_dead() {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    let body = json!({ "medicationId": "metformin", "scheduledTime": "2300-01-01T00:00:00Z" });
+    world.publish_json("jobs.reminder.medication", "far", &body).await;
+    let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
+    let error = letter.get("Carebell-Dead-Error").unwrap().as_str();
+    assert_eq!(error, "the reminder is for an instant more than ten years ahead");
+    world.queues_are_empty().await;
     worker.stop().await;
 }
 
@@ -507,11 +549,16 @@ async fn what_is_over_is_pruned_and_what_waits_is_not() {
     let world = World::new().await;
     let place = |sequence| IntakePosition { created: utc_now(), sequence, stream: "JOBS".into() };
     let steps = [("waits", DelayStep::Wait), ("ran", DelayStep::Run), ("off", DelayStep::Cancel)];
-    let asks: Vec<DelayAsk> = (1..).zip(steps).map(|(sequence, (id, step))| ask(id, step, place(sequence))).collect();
+    let mut asks: Vec<DelayAsk> =
+        (1..).zip(steps).map(|(sequence, (id, step))| ask(id, step, place(sequence))).collect();
+    // Replaced by an earlier instant: its first message may come back from HOLD until then.
+    asks[0].due = Some(utc_now() + TimeDelta::days(30));
     world.store.delay(&asks).await.unwrap();
+    let sooner = ask("waits", DelayStep::Run, place(9));
+    world.store.delay(&[sooner]).await.unwrap();
     assert_eq!(world.store.remove_delayed_jobs(utc_now() - TimeDelta::days(1)).await.unwrap(), (0, false));
     assert_eq!(world.store.remove_delayed_jobs(utc_now() + TimeDelta::days(1)).await.unwrap(), (2, false));
-    assert_eq!(state(&world, "waits").await.unwrap(), "waiting");
+    assert_eq!(state(&world, "waits").await.unwrap(), "fired");
 }
 
 async fn on_time_behind(world: &World, bulk: usize) -> TimeDelta {

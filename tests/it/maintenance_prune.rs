@@ -39,6 +39,22 @@ async fn run(world: &World, now: DateTime<Utc>, ids: [&str; 2], state: &str, day
         .await;
 }
 
+async fn delayed(world: &World, now: DateTime<Utc>) {
+    for (id, state, days, keep) in [
+        ("old", "fired", 91, 91),
+        ("ghost", "waiting", 91, 91),
+        ("young", "cancelled", 89, 89),
+        ("far", "cancelled", 91, -300),
+    ] {
+        let (at, keep) = (now - TimeDelta::days(days), now - TimeDelta::days(keep));
+        world
+            .sql(&format!(
+                "INSERT INTO delayed_jobs VALUES ('{id}', '', 'notification', NULL, '{state}', '{at}', 'JOBS', '{at}', 1, '{at}', 1, '{at}', '{keep}')"
+            ))
+            .await;
+    }
+}
+
 /// A delivery with its root's text and an inbox row.
 async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, state: &str, days: f64) {
     let at = format!("'{now}'::timestamptz - interval '1 day' * {days}");
@@ -138,14 +154,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
             .await;
     }
     addresses(&world, now).await;
-    for (id, state, days) in [("old", "fired", 91), ("young", "cancelled", 89), ("far", "waiting", 91)] {
-        let at = now - TimeDelta::days(days);
-        world
-            .sql(&format!(
-                "INSERT INTO delayed_jobs VALUES ('{id}', '', 'notification', NULL, '{state}', '{at}', 'JOBS', '{at}', 1, '{at}', 1, '{at}')"
-            ))
-            .await;
-    }
+    delayed(&world, now).await;
     world.sql("INSERT INTO audit_log (at, actor, action) VALUES ('2001-01-01', 'olga', 'test')").await;
     let inbox = world.count("SELECT count(*) FROM notifications").await;
 
@@ -187,12 +196,12 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
 
     let (_, words, _) = carebell(&world, &["jobs", "show", "prune"], &[]).await;
     let removed =
-        "; removed 3 contents, 1 delayed_jobs, 6 deliveries, 9 job_runs, 1 reminder_marks, 1 user_addresses\n";
+        "; removed 3 contents, 2 delayed_jobs, 6 deliveries, 9 job_runs, 1 reminder_marks, 1 user_addresses\n";
     assert!(words.contains("maintenance.prune prune: done at ") && words.ends_with(removed), "{words}");
     let (_, said, _) = carebell(&world, &["jobs", "show", "prune", "--json"], &[]).await;
     let way: Value = serde_json::from_str(&said).unwrap();
     let counts = json!({
-        "contents": 3, "delayed_jobs": 1, "deliveries": 6, "job_runs": 9, "reminder_marks": 1, "user_addresses": 1,
+        "contents": 3, "delayed_jobs": 2, "deliveries": 6, "job_runs": 9, "reminder_marks": 1, "user_addresses": 1,
     });
     assert_eq!(way["runs"][0]["result"], json!({ "removed": counts, "unfinished": false }));
 }

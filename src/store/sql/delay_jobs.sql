@@ -17,8 +17,9 @@ WITH before AS (
 written AS (
     INSERT INTO delayed_jobs AS d (
         job_id, application, kind, lane, state, due_at, stream, stream_created, stream_seq, barrier_created, barrier_seq,
-        updated_at)
-    SELECT asks.job_id, application, kind, lane, asks.state, due_at, asks.stream, created, sequence, created, sequence, now
+        updated_at, keep_until)
+    SELECT asks.job_id, application, kind, lane, asks.state, due_at, asks.stream, created, sequence, created, sequence, now,
+           greatest(due_at, now)
     FROM {asks} LEFT JOIN before b USING (job_id)        -- which locks first
     ORDER BY asks.job_id
     ON CONFLICT (job_id) DO UPDATE SET
@@ -34,7 +35,8 @@ written AS (
             WHEN (d.barrier_created, d.barrier_seq) < (EXCLUDED.barrier_created, EXCLUDED.barrier_seq)
             THEN EXCLUDED.barrier_seq
             ELSE d.barrier_seq END,
-        updated_at = EXCLUDED.updated_at
+        updated_at = EXCLUDED.updated_at,
+        keep_until = greatest(d.keep_until, EXCLUDED.keep_until)
     WHERE (d.barrier_created, d.barrier_seq) < (EXCLUDED.barrier_created, EXCLUDED.barrier_seq)
        -- The same message again, or the run that it led to.
        OR ((d.stream_created, d.stream_seq) = (EXCLUDED.stream_created, EXCLUDED.stream_seq)
