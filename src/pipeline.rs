@@ -3,6 +3,7 @@
 //! Only this module pulls, and only `settle.rs` acknowledges.
 
 mod attempt;
+mod bounds;
 mod combined;
 mod consumer;
 mod delay;
@@ -29,6 +30,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{
+    bounds::Bounds,
     combined::{Combined, NotificationQueue},
     consumer::{Consumer, LARGEST_PULL, Work},
     depth::{DeliveryQueue, Pause},
@@ -94,6 +96,7 @@ pub struct Pipeline {
     deadline: CancellationToken,
     consumers: TaskTracker,
     jobs: TaskTracker,
+    delays: Arc<Bounds>,
 }
 
 impl Pipeline {
@@ -102,8 +105,10 @@ impl Pipeline {
     /// # Errors
     /// If a kind has no consumer file in `streams/`.
     pub fn start(parts: &Parts) -> Result<Self, String> {
+        let stop = CancellationToken::new();
         let pipeline = Self {
-            stop: CancellationToken::new(),
+            delays: Arc::new(follow_delayed(parts, &stop)),
+            stop,
             deadline: CancellationToken::new(),
             consumers: TaskTracker::new(),
             jobs: TaskTracker::new(),
@@ -133,21 +138,14 @@ impl Pipeline {
             runners.push(self.runner(parts, queue)?);
         }
         let routes = Arc::new(Routes::new(runners));
-        let declared = parts.streams.consumers_of(&DELAYED);
-        let applications = declared.iter().map(|declared| application(&declared.stream).to_owned());
-        let stop = self.stop.clone();
-        let counts = delay::follow(&parts.effects, applications, parts.health.metrics(), &parts.clock, stop);
         let mut consumers = Vec::new();
         for (queue, work) in [(DELAYED, Work::Delay(routes)), (CANCEL, Work::Cancel)] {
             for declared in parts.streams.consumers_of(&queue) {
                 // Applications share nothing: none fills up the permits of another.
                 let runner = self.runner_of(parts, queue, declared, Arc::new(NoBody));
-                let depth = counts.get(application(&declared.stream));
-                let pause = declared.policy.pause_above.zip(depth).map(|(bound, depth)| Pause {
-                    bound,
-                    depth: depth.clone(),
-                    why: "too many delayed jobs are waiting",
-                });
+                let bounded = self.delays.of(application(&declared.stream)).filter(|_| queue == DELAYED);
+                let why = "too many delayed jobs are waiting";
+                let pause = bounded.map(|(bound, depth)| Pause { bound, depth, why });
                 consumers.push(self.consumer(parts, declared, 1, (runner, work.clone(), pause, LARGEST_PULL)));
             }
         }
@@ -240,6 +238,7 @@ impl Pipeline {
             metrics: Arc::new(parts.health.metrics().queue(queue)),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
+            delays: Arc::clone(&self.delays),
             permits: Arc::new(Semaphore::new(declared.policy.concurrency)),
             stop: self.stop.clone(),
             deadline: self.deadline.clone(),
@@ -307,6 +306,14 @@ impl Pipeline {
 fn declared(parts: &Parts, queue: Queue) -> Result<&streams::DeclaredConsumer, String> {
     let missing = || format!("kind {} has no consumer {:?} in streams/", queue.kind, queue.durable());
     parts.streams.consumer(&queue).ok_or_else(missing)
+}
+
+/// The number of delayed jobs of each application; its bound is that of its queue.
+fn follow_delayed(parts: &Parts, stop: &CancellationToken) -> Bounds {
+    let declared = parts.streams.consumers_of(&DELAYED);
+    let applications =
+        declared.iter().map(|declared| (application(&declared.stream).to_owned(), declared.policy.pause_above));
+    bounds::follow(&parts.effects, applications, parts.health.metrics(), &parts.clock, stop.clone())
 }
 
 /// When a queue waits for deliveries.

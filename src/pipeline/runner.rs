@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::{
+    bounds::Bounds,
     ending::{Disposition, Ending},
     message::Form,
     registry::{Decoder, Runnable},
@@ -57,6 +58,8 @@ pub struct Runner {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// How many delayed jobs wait.
+    pub delays: Arc<Bounds>,
     /// One permit for each job that may run at the same time.
     pub permits: Arc<Semaphore>,
     /// Cancelled when the worker stops.

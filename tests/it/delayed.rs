@@ -337,6 +337,11 @@ async fn at_most_so_many_wait_and_the_others_stay_in_the_stream() {
     let paused = async || worker.output().contains("too many delayed jobs").then_some(());
     world.eventually("it pauses", paused).await;
     later(&world, "soon", utc_now(), &text("soon")).await;
+    // On a usual subject it would hold up others.
+    publish(&world, "jobs.notification.normal", "past-it", Some(&written(hour)), &text("x").to_string()).await;
+    let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
+    let error = letter.get("Carebell-Dead-Error").unwrap().as_str();
+    assert!(error.starts_with("more than 2 delayed jobs wait: publish delayed jobs to jobs.later."), "{error}");
     cancel(&world, "a").await;
     assert_eq!(world.ended("soon").await.0, "done", "there is room again");
     parked(&world, 2).await;
