@@ -9,6 +9,9 @@ use crate::{
     store::{Event, EventStatus},
 };
 
+/// A reminder that is due sooner than this does not wait: clocks differ, and the shortest wait is a second.
+const EARLY_ENOUGH: TimeDelta = TimeDelta::seconds(1);
+
 /// The reason to skip a reminder that announces `event` for the instant `told`, if there is one.
 #[must_use]
 pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
@@ -29,7 +32,7 @@ pub fn called_off(event: &Event, told: DateTime<Utc>) -> Option<Reason> {
 pub fn not_due(cx: &Context, instant: DateTime<Utc>, lead_minutes: i32) -> Result<Option<Outcome>, Failure> {
     let (due, now) = (instant - TimeDelta::minutes(i64::from(lead_minutes)), cx.clock.now());
     // One that comes back has waited by the server's clock.
-    if !cx.meta.is_of_application() || cx.meta.resumed || due <= now {
+    if !cx.meta.is_of_application() || cx.meta.resumed || due <= now + EARLY_ENOUGH {
         return Ok(None);
     }
     if due - now > LONGEST_DELAY {
