@@ -80,6 +80,9 @@ pub fn draw(scene: &Scene, settings: &Settings, rng: &mut StdRng) -> Vec<Job> {
     drawing.jobs
 }
 
+/// A lead, in minutes, that is longer than the time to the scene's events.
+const DUE: i32 = 1000;
+
 impl Drawing<'_> {
     fn draw_one(&mut self) {
         match self.rng.random_range(0..100) {
@@ -119,12 +122,13 @@ impl Drawing<'_> {
         Expected::Done(Told { users: family.members.iter().cloned().collect(), push: true, direct: false })
     }
 
-    /// A lead in minutes and a round; each reminder gets another pair.
+    /// A lead in minutes and a round; each reminder gets another pair. All are due: a lead is longer than the six hours
+    /// to the scene's events, and their rounds.
     fn next_lead(&mut self) -> (i32, usize) {
         self.reminders += 1;
-        let round = self.reminders / 10_000;
+        let round = self.reminders / 9_000;
         assert!(round < super::scene::ROUNDS, "too many jobs for the scene");
-        (i32::try_from(self.reminders % 10_000).unwrap(), round)
+        (DUE + i32::try_from(self.reminders % 9_000).unwrap(), round)
     }
 
     fn medication(&mut self) -> Draft {
@@ -132,7 +136,7 @@ impl Drawing<'_> {
         let (minutes, round) = self.next_lead();
         let body = json!({
             "medicationId": format!("m{}", family.number),
-            "scheduledTime": (self.scene.begins + TimeDelta::days(i64::try_from(round).unwrap())).to_rfc3339(),
+            "scheduledTime": (self.scene.begins + TimeDelta::minutes(i64::try_from(round).unwrap())).to_rfc3339(),
             "reminderMinutes": minutes,
         });
         Draft { subject: "jobs.reminder.medication".into(), body, expected: Self::told(&family) }
@@ -203,7 +207,7 @@ impl Drawing<'_> {
     fn skipped(&mut self) -> Draft {
         let f = self.family().number;
         let scene = self.scene;
-        let dose = |id: String, at: chrono::DateTime<chrono::Utc>| json!({ "medicationId": id, "scheduledTime": at.to_rfc3339(), "reminderMinutes": 0 });
+        let dose = |id: String, at: chrono::DateTime<chrono::Utc>| json!({ "medicationId": id, "scheduledTime": at.to_rfc3339(), "reminderMinutes": DUE });
         let refill = |id: String| json!({ "medicationId": id, "currentSupply": 2, "refillAt": 10 });
         let cases = [
             ("reminder.medication", dose("gone".into(), scene.begins), "gone"),
