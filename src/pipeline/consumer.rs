@@ -63,7 +63,7 @@ const LOST_WAKE_UP: Duration = Duration::from_secs(5);
 /// The most messages of a pull from an idle stream, if other streams hold jobs of the queue too.
 const IDLE_PULL: usize = 2;
 
-/// What a consumer does with a message.
+/// The work of a consumer.
 #[derive(Clone)]
 pub enum Work {
     /// It runs the job, with shortcuts for those of the first two stages.
@@ -96,7 +96,7 @@ pub struct Consumer {
     pub streams: usize,
     /// Runs the queue's jobs.
     pub runner: Arc<Runner>,
-    /// What it does with a message.
+    /// Its work on each message.
     pub work: Work,
     /// The worker's health.
     pub health: Arc<Health>,

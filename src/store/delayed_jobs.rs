@@ -16,7 +16,7 @@ use crate::meta::IntakePosition;
 static DELAY_JOBS: NamedSql = NamedSql::new(include_str!("sql/delay_jobs.sql"));
 static CANCEL_DELAYED_JOBS: NamedSql = NamedSql::new(include_str!("sql/cancel_delayed_jobs.sql"));
 
-/// What a message asks for.
+/// The wish of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DelayStep {
     /// To wait.

@@ -1,4 +1,4 @@
-//! What is declared: consumers, and how an installation differs from `streams/`.
+//! Declared consumers, and the settings by which an installation differs from `streams/`.
 
 use std::time::Duration;
 

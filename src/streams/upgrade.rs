@@ -23,7 +23,7 @@ const SCHEDULED: &str = "SCHEDULED";
 /// Messages moved at a time.
 const AT_ONCE: usize = 100;
 
-/// What was moved, and what was not.
+/// The numbers of messages that were moved, or stay.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Moved {
     /// Delayed jobs.
