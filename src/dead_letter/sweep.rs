@@ -141,16 +141,12 @@ async fn fire_overdue(effects: &Effects, before: DateTime<Utc>) -> Result<(), St
         return Ok(());
     }
     let stream = context.get_stream(park::STREAM).await.map_err(show)?;
-    let mut gone = Vec::new();
-    for (job_id, position) in overdue {
+    for position in overdue {
         let subject = park::delayed_subject(&position);
         let mut parked = match stream.get_last_raw_message_by_subject(&subject).await {
             Ok(parked) => parked,
-            // It has come back, and waits in its queue, or is dead.
-            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => {
-                gone.push(job_id);
-                continue;
-            }
+            // It is about to be parked, has come back and waits in its queue, or is dead.
+            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => continue,
             Err(error) => return Err(show(error)),
         };
         tracing::error!(subject, "a delayed job was not sent off by the server: sending it now");
@@ -161,7 +157,7 @@ async fn fire_overdue(effects: &Effects, before: DateTime<Utc>) -> Result<(), St
             tracing::warn!(subject, "it cannot be sent now, trying again later: {why}");
         }
     }
-    effects.store().note_fired(&gone, effects.now()).await.map_err(show)
+    Ok(())
 }
 
 /// Subjects that a consumer covers.

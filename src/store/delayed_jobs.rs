@@ -180,32 +180,22 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
-    /// Ids and messages of waiting jobs that were due before `before`, the oldest first.
+    /// The messages of waiting jobs that were due before `before`, the latest first: rows whose job died before it ran stay
+    /// until they are pruned.
     pub async fn overdue_delayed_jobs(
         &self,
         before: DateTime<Utc>,
         limit: i64,
-    ) -> Result<Vec<(String, IntakePosition)>, StoreError> {
+    ) -> Result<Vec<IntakePosition>, StoreError> {
         let rows = sqlx::query(
-            "SELECT job_id, stream, stream_created, stream_seq FROM delayed_jobs \
-             WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at LIMIT $2",
+            "SELECT stream, stream_created, stream_seq FROM delayed_jobs \
+             WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at DESC LIMIT $2",
         )
         .bind(before)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok((row.try_get("job_id")?, position(row)?))).collect()
-    }
-
-    /// Notes that these overdue jobs have come back from waiting. They run all the same.
-    pub async fn note_fired(&self, job_ids: &[String], now: DateTime<Utc>) -> Result<(), StoreError> {
-        if job_ids.is_empty() {
-            return Ok(());
-        }
-        let text = "UPDATE delayed_jobs SET state = 'fired', updated_at = $2 \
-                    WHERE job_id = ANY($1) AND state = 'waiting' AND due_at < $2";
-        sqlx::query(text).bind(job_ids).bind(now).execute(&self.pool).await?;
-        Ok(())
+        rows.iter().map(position).collect()
     }
 
     /// The number of waiting jobs of each application.
