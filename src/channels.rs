@@ -51,6 +51,9 @@ use crate::{
 /// Push services are few, but each webhook host has a breaker.
 const MOST_BREAKERS: usize = 1000;
 
+/// Hosts whose idle connections a channel keeps. Users name them: webhooks, and push services of a wildcard.
+pub const MOST_HOSTS: usize = 128;
+
 /// A provider that asks for a longer wait is passed over.
 const PATIENCE: Duration = Duration::from_mins(1);
 

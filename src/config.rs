@@ -254,11 +254,19 @@ impl Source {
         problems
     }
 
-    fn limits(&self) -> Result<Limits, ConfigError> {
+    /// Limit of database connections.
+    ///
+    /// # Errors
+    /// If it is malformed.
+    pub fn database_connections(&self) -> Result<u32, ConfigError> {
         let connections = self
             .parse_with("DATABASE_CONNECTIONS", |text| text.parse().ok().filter(|number| (2..=200).contains(number)))?;
+        Ok(connections.unwrap_or(10))
+    }
+
+    fn limits(&self) -> Result<Limits, ConfigError> {
         Ok(Limits {
-            database_connections: connections.unwrap_or(10),
+            database_connections: self.database_connections()?,
             health_port: self.parse("HEALTH_PORT", 3002)?,
             drain_timeout: self.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
             start_timeout: self.duration("START_TIMEOUT", Duration::from_mins(1))?,

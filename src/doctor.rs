@@ -6,6 +6,7 @@
 mod check;
 mod clocks;
 mod database;
+mod descriptors;
 mod mail;
 mod nats;
 mod producer;
@@ -16,7 +17,8 @@ use self::check::some;
 pub use self::{
     check::{AtStart, Check, CheckResult, Egress, Item},
     database::database,
-    nats::{Depth, nats, unreachable},
+    descriptors::{descriptors, raise_limit},
+    nats::{Depth, connected, nats, unreachable},
     producer::{Producer, examine_producer},
 };
 use crate::{
@@ -34,7 +36,7 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
         providers::examine(source, egress),
         mail::examine(source, egress),
     );
-    let mut checks = vec![configuration(source), templates(source)];
+    let mut checks = vec![configuration(source), descriptors(source), templates(source)];
     checks.extend(of_nats);
     checks.extend(of_database);
     checks.extend(of_push);

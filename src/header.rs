@@ -31,5 +31,7 @@ pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
 /// On a fired message: subject of its schedule.
 pub const SCHEDULER: &str = "Nats-Scheduler";
 
+/// Set by a consumer that delivers headers only: bytes of the body.
+pub const MSG_SIZE: &str = "Nats-Msg-Size";
 /// Set by a stream that sources another: that stream's name, and more.
 pub const SOURCE: &str = "Nats-Stream-Source";

@@ -44,6 +44,7 @@ pub mod templates;
 pub mod checkpoint;
 pub mod clock;
 pub mod header;
+mod host;
 pub mod job;
 pub mod kind;
 pub mod meta;

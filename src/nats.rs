@@ -3,7 +3,9 @@
 mod probe;
 
 use std::{
+    error::Error as _,
     future::ready,
+    io,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -43,6 +45,9 @@ pub enum ConnectError {
     /// No answer, or no known protocol.
     #[error("NATS_URL: {0}")]
     Unreachable(String),
+    /// TLS is required, and the server offers none.
+    #[error("NATS_URL: the server offers no TLS, which is required off this machine")]
+    NoTls,
     /// Unknown user.
     #[error("NATS_URL: the server refuses the user or the password")]
     User,
@@ -118,6 +123,7 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
     let mut options = ConnectOptions::new()
         .name("carebell")
         .custom_inbox_prefix(&config.inbox_prefix)
+        .require_tls(config.requires_tls)
         .connection_timeout(Duration::from_secs(5))
         .reconnect_delay_callback(reconnect_delay);
     if let Some(roots) = &config.ca_file {
@@ -138,8 +144,16 @@ async fn dial(config: &NatsConfig, options: ConnectOptions) -> Result<async_nats
     let servers: Vec<&str> = config.servers.iter().map(String::as_str).collect();
     options.connect(servers).await.map_err(|error| match error.kind() {
         ConnectErrorKind::AuthorizationViolation => ConnectError::User,
+        _ if is_no_tls(&error) => ConnectError::NoTls,
         _ => ConnectError::Unreachable(error.to_string()),
     })
+}
+
+/// Whether the server answered a handshake in words.
+fn is_no_tls(error: &async_nats::ConnectError) -> bool {
+    let io = error.source().and_then(|source| source.downcast_ref::<io::Error>());
+    let tls = io.and_then(io::Error::get_ref).and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    matches!(tls, Some(rustls::Error::InvalidMessage(_)))
 }
 
 impl Connection {

@@ -190,7 +190,20 @@ pub struct NextJob {
     pub recipients: Option<People>,
 }
 
+/// Bytes of a body. The streams of `streams/` take 16 KiB more, for headers.
+const LARGEST_BODY: usize = 512 * 1024;
+
 impl NextJob {
+    /// The error if no stream would take its message, which would be published again for ever.
+    #[must_use]
+    pub fn too_large(&self) -> Option<String> {
+        let size = self.body.len();
+        let what = self.kind.name;
+        (size > LARGEST_BODY).then(|| {
+            format!("its {what} would be a message of {size} bytes, and at most {LARGEST_BODY} are possible; it has too many recipients")
+        })
+    }
+
     /// Job id.
     #[must_use]
     pub fn job_id(&self, root_id: &str) -> String {

@@ -5,7 +5,7 @@ mod rate;
 use std::{collections::HashMap, fmt, time::Duration};
 
 pub use self::rate::Rate;
-use crate::clock::Random;
+use crate::{clock::Random, header};
 
 /// The policy of one queue.
 #[derive(Clone, Debug, PartialEq)]
@@ -47,7 +47,7 @@ impl Wishes {
     /// # Errors
     /// If it is not a whole number of at least 1.
     pub fn attempts(text: &str) -> Result<u32, PolicyError> {
-        number("Carebell-Attempts", text)
+        number(header::ATTEMPTS, text)
     }
 
     /// Parses `Carebell-Backoff`: `fixed 5m` or `exponential 1m to 1h`.
@@ -55,7 +55,7 @@ impl Wishes {
     /// # Errors
     /// If it is neither.
     pub fn backoff(text: &str) -> Result<Backoff, PolicyError> {
-        Backoff::parse("Carebell-Backoff", text)
+        Backoff::parse(header::BACKOFF, text)
     }
 
     /// Parses `Carebell-Timeout`, for example `30s`.
@@ -63,7 +63,7 @@ impl Wishes {
     /// # Errors
     /// If it is not a duration.
     pub fn timeout(text: &str) -> Result<Duration, PolicyError> {
-        duration("Carebell-Timeout", text)
+        duration(header::TIMEOUT, text)
     }
 }
 

@@ -7,21 +7,28 @@ pub mod traces;
 
 use std::{io::IsTerminal, panic};
 
-use tracing_subscriber::{EnvFilter, fmt};
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::config::LogConfig;
 
 /// Sets up logs on standard error, and a panic hook that omits the panic's text, which may contain data.
 pub fn init(config: &LogConfig) {
     let filter = EnvFilter::try_new(&config.level).unwrap_or_else(|_| EnvFilter::new("info"));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let _ = if config.json {
-        builder.json().flatten_event(true).with_current_span(false).try_init()
+    let lines = fmt::layer().with_writer(std::io::stderr);
+    let lines = if config.json {
+        lines.json().flatten_event(true).with_current_span(false).boxed()
     } else {
-        builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init()
+        lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     };
+    let _ = tracing_subscriber::registry().with(lines).with(filter).with(filter_fn(is_harmless)).try_init();
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a task panicked");
     }));
+}
+
+/// Below `info`, libraries log what they carry: the NATS client its password and whole messages, others hosts.
+fn is_harmless(line: &Metadata<'_>) -> bool {
+    *line.level() <= Level::INFO || line.target().split("::").next() == Some("carebell")
 }

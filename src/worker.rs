@@ -239,7 +239,9 @@ async fn start(
         })
         .await?;
         try_until(deadline, NATS, health, async || {
-            doctor::at_start(&doctor::nats(&connection, streams, clock, Depth::Worker).await)
+            let mut checks = vec![doctor::connected(&config.nats)];
+            checks.extend(doctor::nats(&connection, streams, clock, Depth::Worker).await);
+            doctor::at_start(&checks)
         })
         .await?;
         Ok::<_, GivenUp>(connection)

@@ -1,18 +1,21 @@
 //! HTTP clients shared by channels.
 
 mod allowed;
+mod hosts;
 mod resolve;
 mod retry_after;
+mod tls;
 
-use std::{error::Error, fs, path::Path, time::Duration};
+use std::{error::Error, sync::Arc, time::Duration};
 
-use reqwest::{Certificate, ClientBuilder, Response, redirect};
-use url::{Host, Url};
+use reqwest::{ClientBuilder, Response, redirect};
+use rustls::ClientConfig;
+use url::Url;
 
 pub use self::allowed::AllowedHost;
 use self::resolve::{NoPublicAddress, PublicOnly};
-pub use self::{resolve::is_public, retry_after::retry_after};
-use super::SettingsError;
+pub use self::{hosts::Hosts, resolve::is_public, retry_after::retry_after, tls::tls};
+use crate::host::is_this_machine;
 
 /// Error text of a timeout.
 pub const TIMEOUT: &str = "timeout";
@@ -24,52 +27,26 @@ pub const MAX_BODY: usize = 64 * 1024;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Client for providers of the operator, at any address. No redirects, no proxy.
-pub fn to_provider(roots: Vec<Certificate>) -> ClientBuilder {
+pub fn to_provider(tls: ClientConfig) -> ClientBuilder {
     reqwest::Client::builder()
         .user_agent(concat!("carebell/", env!("CARGO_PKG_VERSION")))
         .redirect(redirect::Policy::none())
         .referer(false)
         .no_proxy()
-        .tls_certs_merge(roots)
+        .tls_backend_preconfigured(tls)
         .connect_timeout(CONNECT_TIMEOUT)
 }
 
 /// Client for hosts named by users: https to public addresses only, except for the `named` hosts.
-pub fn client(named: &[AllowedHost], roots: Vec<Certificate>) -> ClientBuilder {
-    to_provider(roots).https_only(true).dns_resolver(PublicOnly::new(named))
+pub fn client(named: Arc<[AllowedHost]>, tls: ClientConfig) -> ClientBuilder {
+    to_provider(tls).https_only(true).dns_resolver(PublicOnly::new(named))
 }
 
 /// Whether the operator's URL is allowed: https, or http to this machine (tests, `carebell dev`).
 #[must_use]
 pub fn may_be_asked(url: &Url) -> bool {
-    let is_loopback = match url.host() {
-        Some(Host::Domain(name)) => name == "localhost",
-        Some(Host::Ipv4(address)) => address.is_loopback(),
-        Some(Host::Ipv6(address)) => address.is_loopback(),
-        None => return false,
-    };
-    url.scheme() == "https" || (url.scheme() == "http" && is_loopback)
-}
-
-/// Roots in the PEM file of this variable.
-pub fn roots(variable: &'static str, file: &Path) -> Result<Vec<Certificate>, SettingsError> {
-    let error = |why: &str| {
-        let file = file.display();
-        SettingsError::new(variable, format!("should name a PEM file of root certificates, but {file} {why}"))
-    };
-    let pem = fs::read(file).map_err(|_| error("cannot be read"))?;
-    let roots = Certificate::from_pem_bundle(&pem).map_err(|_| error("is malformed"))?;
-    if roots.is_empty() { Err(error("holds no certificate")) } else { Ok(roots) }
-}
-
-/// Error if the machine has no roots of its own.
-#[must_use]
-pub fn no_roots(variable: &'static str) -> SettingsError {
-    SettingsError::new(
-        variable,
-        "should name a PEM file of root certificates: this machine has none of its own (or install its \
-         `ca-certificates`)",
-    )
+    let is_here = url.host_str().is_some_and(is_this_machine);
+    url.scheme() == "https" || (url.scheme() == "http" && is_here)
 }
 
 /// Up to `most` bytes of a body; fewer if the connection broke.

@@ -5,7 +5,7 @@ use tokio_util::sync::CancellationToken;
 use super::failed::Failed;
 use crate::{
     config::{Config, Duty, Source},
-    worker,
+    doctor, worker,
 };
 
 #[derive(Debug, clap::Args)]
@@ -20,6 +20,8 @@ pub(super) async fn run(source: &Source, args: &Args, stop: CancellationToken) -
     if !args.only.is_empty() {
         config.duties = args.only.iter().copied().collect();
     }
+    doctor::raise_limit();
+    doctor::at_start(&[doctor::descriptors(source)]).map_err(|(_, why)| Failed(why))?;
     Box::pin(worker::run(config, stop)).await?;
     Ok(())
 }

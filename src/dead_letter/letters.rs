@@ -215,7 +215,7 @@ fn read(number: u64, subject: &str, headers: HeaderMap, body: Bytes) -> Option<L
     let unnamed = || default_id(stream, i64::try_from(sequence).unwrap_or(i64::MAX));
     let job_id = text(header::JOB_ID).unwrap_or_else(unnamed);
     // A list has no bodies; the server reports their size.
-    let listed = text("Nats-Msg-Size").and_then(|size| size.parse().ok());
+    let listed = text(header::MSG_SIZE).and_then(|size| size.parse().ok());
     Some(Letter {
         number,
         subject: subject.to_owned(),

@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 pub enum Item {
     /// All variables are well-formed.
     Configuration,
+    /// This process may open enough files.
+    Descriptors,
     /// All templates load.
     Templates,
     /// The server answers and accepts the credentials.
@@ -70,6 +72,7 @@ impl Item {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Configuration => "configuration",
+            Self::Descriptors => "file descriptors",
             Self::Templates => "templates",
             Self::Nats => "NATS",
             Self::NatsVersion => "NATS version",
@@ -108,6 +111,7 @@ impl Item {
             | Self::CareTables => AtStart::Wait,
             // A worker with these problems ends earlier.
             Self::Configuration
+            | Self::Descriptors
             | Self::Templates
             | Self::VapidKeys
             | Self::NatsPermissions

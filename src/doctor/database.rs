@@ -32,12 +32,12 @@ pub async fn database(store: &Store, clock: &Clock) -> Vec<Check> {
         checks
     };
     match store.probe().await {
-        Ok(mut probe) => look(&mut probe, clock).await.unwrap_or_else(unreachable),
+        Ok(mut probe) => look(&mut probe, store, clock).await.unwrap_or_else(unreachable),
         Err(error) => unreachable(error),
     }
 }
 
-async fn look(probe: &mut Probe, clock: &Clock) -> Result<Vec<Check>, StoreError> {
+async fn look(probe: &mut Probe, store: &Store, clock: &Clock) -> Result<Vec<Check>, StoreError> {
     let facts = probe.facts().await?;
     let asked = clock.now();
     let since = Instant::now();
@@ -48,6 +48,9 @@ async fn look(probe: &mut Probe, clock: &Clock) -> Result<Vec<Check>, StoreError
     checks.push(if facts.is_read_only {
         let advice = "point DATABASE_URL to the primary, and turn default_transaction_read_only off";
         Check::fail(Item::Database, "the server is read only, perhaps a standby", advice)
+    } else if store.is_exposed() {
+        let advice = "let the server offer TLS, and take sslmode=disable out of DATABASE_URL";
+        Check::warn(Item::Database, format!("PostgreSQL {}, not encrypted", facts.version), advice)
     } else {
         Check::ok(Item::Database, format!("PostgreSQL {}", facts.version))
     });

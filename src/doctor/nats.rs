@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    config::Source,
+    config::{NatsConfig, Source},
     health::Health,
     jobs,
     kind::{Lane, Stage},
@@ -89,7 +89,7 @@ pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
         // Permissions do not depend on adjustments.
         None => Streams::embedded(&Adjustments::default()),
     };
-    let mut checks = vec![Check::ok(Item::Nats, format!("connected to {}", config.servers.join(", ")))];
+    let mut checks = vec![connected(&config)];
     match known {
         Ok(streams) => checks.extend(nats(&connection, &streams, clock, Depth::Full).await),
         Err(error) => checks.extend(rest(&error.to_string())),
@@ -105,11 +105,23 @@ pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
     checks
 }
 
+/// The check for a connection.
+#[must_use]
+pub fn connected(config: &NatsConfig) -> Check {
+    let servers = config.servers.join(", ");
+    if config.is_exposed {
+        let advice = "let the server offer TLS, and take ?tls=none out of NATS_URL";
+        return Check::warn(Item::Nats, format!("connected to {servers}, not encrypted"), advice);
+    }
+    Check::ok(Item::Nats, format!("connected to {servers}"))
+}
+
 /// The check for a failed connection.
 #[must_use]
 pub fn unreachable(error: &ConnectError) -> Check {
     let advice = match error {
         ConnectError::Creds(_) => "check that this process may read the file",
+        ConnectError::NoTls => "let the server offer TLS; on a network that you trust, `?tls=none` does without",
         ConnectError::User => "check that the server knows the user and password of NATS_URL, or NATS_CREDS",
         ConnectError::Unreachable(_) => "check that nats-server is up, and that NATS_URL points to it",
         ConnectError::Old(_) => "install nats-server 2.12 or later",

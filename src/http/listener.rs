@@ -23,7 +23,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// Further connections wait to be accepted.
-const MOST_CONNECTIONS: usize = 256;
+pub const MOST_CONNECTIONS: usize = 256;
 
 /// Limit of a request's head, and of an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);

@@ -7,7 +7,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use crate::{
     clock::Random,
     job::{Failure, Outcome},
-    plan::{DeadReason, Maintenance, Plan, Reason},
+    plan::{DeadReason, Maintenance, NextJob, Plan, Reason},
     policy::Policy,
 };
 
@@ -49,7 +49,10 @@ pub fn judge(
     not_after: DateTime<Utc>,
 ) -> Decision {
     match result {
-        Ok(Outcome::Done(plan)) => Decision::CarryOut(plan),
+        Ok(Outcome::Done(plan)) => match plan.next.as_ref().and_then(NextJob::too_large) {
+            None => Decision::CarryOut(plan),
+            Some(why) => Decision::Die(why, DeadReason::Permanent),
+        },
         Ok(Outcome::Skipped(reason)) => Decision::Skip(reason, Plan::default()),
         Ok(Outcome::SkippedWith(reason, plan)) => Decision::Skip(reason, plan),
         Ok(Outcome::Maintenance(task)) => Decision::Maintain(task),

@@ -5,7 +5,7 @@ use std::{sync::LazyLock, time::Duration};
 use sqlx::{
     Executor, PgPool, SqlStr,
     migrate::{Migration, MigrationType, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions},
+    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
 };
 use tokio::time::timeout;
 
@@ -13,6 +13,7 @@ use super::{
     error::StoreError,
     keyed::{ACQUIRE_TIMEOUT, Keyed},
 };
+use crate::host::is_this_machine;
 
 /// An older worker runs on a newer schema, and its `migrate` leaves that alone: pods of a rollout or rollback start in
 /// any order.
@@ -46,15 +47,24 @@ pub struct Store {
     pub(super) pool: PgPool,
     /// Only for statements that find each row by a key ([`KEYED`]).
     pub(super) keyed: Keyed,
+    is_exposed: bool,
 }
 
 impl Store {
-    /// A pool for `url`, not connected yet. Errors omit the URL: it may hold a password.
+    /// A pool for `url`, not connected yet. Off this machine, TLS is required unless the URL has `sslmode=disable`.
+    /// Errors omit the URL: it may hold a password.
     pub fn new(url: &str, connections: u32) -> Result<Self, StoreError> {
         let options: PgConnectOptions = url.parse().map_err(|_| {
             StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
         })?;
-        let options = options.application_name("carebell");
+        let is_here = options.get_socket().is_some() || is_this_machine(options.get_host());
+        let is_exposed = !is_here && matches!(options.get_ssl_mode(), PgSslMode::Disable);
+        // These two would take what an attacker in between says.
+        let mode = match options.get_ssl_mode() {
+            PgSslMode::Allow | PgSslMode::Prefer if !is_here => PgSslMode::Require,
+            mode => mode,
+        };
+        let options = options.ssl_mode(mode).application_name("carebell");
         // A frozen worker keeps rows locked for no longer.
         let idle = "SET idle_in_transaction_session_timeout = '30s'";
         let pool = |connections: u32, settings: String| {
@@ -71,7 +81,14 @@ impl Store {
         Ok(Self {
             pool: pool((connections - keyed).max(1), idle.to_owned()),
             keyed: Keyed::new(pool(keyed, format!("{idle}; {KEYED}"))),
+            is_exposed,
         })
+    }
+
+    /// Whether the URL does without encryption (`sslmode=disable`) off this machine.
+    #[must_use]
+    pub fn is_exposed(&self) -> bool {
+        self.is_exposed
     }
 
     /// Checks that the database answers.

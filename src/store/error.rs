@@ -20,6 +20,11 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let sqlx::Error::Database(database) = &error else {
             return match error {
+                sqlx::Error::Tls(ref why) if why.to_string() == "server does not support TLS" => Self::Unavailable(
+                    "the server offers no TLS, which is required off this machine (on a network that you trust, \
+                         `?sslmode=disable` at the end of the URL does without)"
+                        .into(),
+                ),
                 sqlx::Error::Io(_)
                 | sqlx::Error::Tls(_)
                 | sqlx::Error::Protocol(_)

@@ -46,6 +46,22 @@ async fn a_title_of_a_megabyte_is_refused_at_publish_and_a_large_one_by_the_work
     worker.stop().await;
 }
 
+/// Its message would be refused for ever.
+#[tokio::test]
+async fn a_notification_that_no_stream_takes_is_dead_at_once() {
+    let world = World::new().await;
+    world.sql("INSERT INTO users (id, name) SELECT repeat('u', 60) || n, 'U' FROM generate_series(1, 9000) n").await;
+    world.sql("INSERT INTO family_members SELECT 'browns', id FROM users WHERE id LIKE 'uuu%'").await;
+    let worker = Worker::start(&world);
+    world.remind("too-many").await;
+    let (_, headers, _) = world.dead_letters_once(1).await.remove(0);
+    assert_eq!(headers.get("Carebell-Dead-Reason").unwrap().as_str(), "permanent");
+    let error = headers.get("Carebell-Dead-Error").unwrap().as_str();
+    assert!(error.contains("at most 524288 are possible; it has too many recipients"), "{error}");
+    assert_eq!(world.count("SELECT count(*) FROM job_children").await, 0);
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn a_nul_among_good_jobs_of_the_same_moment_is_the_only_one_refused() {
     let world = World::new().await;

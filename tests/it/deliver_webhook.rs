@@ -144,6 +144,7 @@ async fn nothing_is_sent_where_it_must_not_go() {
     for (address, secrets, why) in [
         ("http://hooks.example.org/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "not https"),
         ("https://127.0.0.1/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "is not public"),
+        ("https://hooks.example.org:22/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "another port than 443"),
         ("https://hooks.example.org/", "secret", "whsec_"),
     ] {
         sqlx::query("UPDATE user_addresses SET address = $1, secrets = $2")
@@ -165,12 +166,16 @@ async fn nothing_is_sent_where_it_must_not_go() {
 #[tokio::test]
 async fn a_name_that_leads_inside_is_not_sent_to() {
     let other = Scene::of(QUICK, |_| "hooks.example.org".to_owned()).await;
+    other.world.sql("UPDATE user_addresses SET address = regexp_replace(address, ':[0-9]+', '')").await;
     let dead = other.tell_ana("news").await;
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
     assert_eq!(dead.answer.as_deref(), Some("the host has no public address"));
     // Not every machine resolves this name.
     let rooted = Scene::new().await;
-    rooted.world.sql("UPDATE user_addresses SET address = replace(address, 'localhost:', 'localhost.:')").await;
+    rooted
+        .world
+        .sql("UPDATE user_addresses SET address = regexp_replace(address, 'localhost:[0-9]+', 'localhost.')")
+        .await;
     let dead = rooted.tell_ana("news").await;
     assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("exhausted")));
     for scene in [other, rooted] {
@@ -200,9 +205,11 @@ async fn no_host_is_in_logs_and_dead_letters() {
 async fn a_certificate_for_another_name_is_told_without_either() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let endpoint = WebhookEndpoint::start().await.unwrap();
-    let root = reqwest::Certificate::from_pem(endpoint.ca_pem().as_bytes()).unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), endpoint.ca_pem()).unwrap();
+    let tls = outbound::tls("WEBHOOK_CA_FILE", Some(file.path())).unwrap();
     let address = SocketAddr::from(([127, 0, 0, 1], endpoint.host_port().split(':').nth(1).unwrap().parse().unwrap()));
-    let client = outbound::to_provider(vec![root]).resolve("clinic-of-ana.example", address).build().unwrap();
+    let client = outbound::to_provider(tls).resolve("clinic-of-ana.example", address).build().unwrap();
     let error = client.post("https://clinic-of-ana.example/hooks").send().await.unwrap_err();
     assert_eq!(outbound::describe(&error), "no connection: the certificate is for another name", "{error:?}");
 }

@@ -59,7 +59,7 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
     ] {
         assert!(story.contains(step), "the story lacks {step}:\n{story}");
     }
-    assert!(story.contains("17 checks, all ok"), "{story}");
+    assert!(story.contains("18 checks, all ok"), "{story}");
     // In the trace, each span is indented below its parent.
     let tree: Vec<(usize, &str)> = story
         .lines()

@@ -15,6 +15,7 @@ use carebell::{
 };
 
 mod circles;
+mod headers;
 mod links;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
@@ -65,6 +66,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("cron", &["schedule"]),
     ("minijinja", &["templates", "channels/email"]),
     ("prometheus", &["telemetry"]),
+    ("rustix", &["doctor"]),
 ];
 
 /// All of this program that a part may name, where the list is short.
@@ -246,6 +248,19 @@ fn a_forbidden_import_is_found() {
     let fine = source("effects", "// crate::jobs is not for here\nuse crate::{job::Meta, store::Store};");
     let also = source("scheduler", "use crate::{effects::submit::{Producer, submit}, store, wire};");
     assert_eq!(breaches(&[fine, also]), Vec::<String>::new());
+}
+
+/// Both come with web-push. A worker seals with aws-lc-rs; `carebell dev` and unit tests open with `ece`, as another
+/// implementation.
+#[test]
+fn a_worker_uses_no_second_cryptography() {
+    for (path, text) in rust_files() {
+        let code = circles::code(&text);
+        let names =
+            |library: &str| code.match_indices(&format!("{library}::")).any(|(at, _)| !code[..at].ends_with(is_word));
+        let is_dev = path.starts_with("dev");
+        assert!(is_dev || !["ece", "openssl"].into_iter().any(names), "{}", path.display());
+    }
 }
 
 #[test]

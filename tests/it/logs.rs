@@ -80,6 +80,37 @@ async fn each_outcome_is_one_line_with_all_that_is_needed_to_find_it() {
     }
 }
 
+/// The NATS client would log whole messages, and others the hosts that users name.
+#[tokio::test]
+async fn nothing_personal_is_logged_at_any_level() {
+    let world = World::new().await;
+    world.push.behave_times("ana", 1, Behaviour::status(503));
+    let mut worker = Process::worker(&world, &[("LOG_LEVEL", "trace,async_nats=trace")]);
+    worker.ready().await;
+    let body =
+        json!({ "recipients": [{ "userId": "ana" }], "title": "Biopsy results", "data": { "ward": "oncology" } });
+    world.publish_json("jobs.notification.critical", "news", &body).await;
+    world.ledger("news").await;
+    world.queues_are_empty().await;
+    assert!(worker.terminate().await.success());
+
+    let lines = lines(&worker);
+    assert!(lines.iter().any(|line| line["level"] == "DEBUG" || line["level"] == "TRACE"), "Carebell's own are there");
+    let is_below_info = |line: &&Value| !["ERROR", "WARN", "INFO"].contains(&line["level"].as_str().unwrap());
+    for line in lines.iter().filter(is_below_info) {
+        assert!(line["target"].as_str().unwrap().starts_with("carebell"), "{line}");
+    }
+    let said = worker.output();
+    let endpoint: String = sqlx::query_scalar("SELECT endpoint FROM push_subscriptions WHERE id = 'ana'")
+        .fetch_one(&world.db)
+        .await
+        .unwrap();
+    let path = endpoint.rsplit_once('/').unwrap().1;
+    for secret in ["Biopsy", "oncology", path, &world.keys.private] {
+        assert!(!said.contains(secret), "{secret}");
+    }
+}
+
 #[tokio::test]
 async fn as_text_a_run_is_one_line_that_reads_well() {
     let world = World::new().await;

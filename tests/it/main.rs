@@ -49,6 +49,7 @@ mod listeners;
 mod logs;
 mod maintenance_prune;
 mod maintenance_subscriptions;
+mod many_hosts;
 mod metrics;
 mod mixed;
 mod notification;

@@ -1,10 +1,10 @@
-use std::{fmt, net::IpAddr, path::PathBuf, time::Duration};
+use std::{fmt, path::PathBuf, time::Duration};
 
 use lettre::{Address, message::Mailbox};
 use percent_encoding::percent_decode_str;
 use url::{Host, Url};
 
-use crate::channels::SettingsError;
+use crate::{channels::SettingsError, host::is_this_machine};
 
 /// Default limit of one mail. Ends before the queues' timeout of 30 s, which would tell nothing about the server. (RFC
 /// 5321 §4.5.3.2 recommends minutes, too long for a job.)
@@ -107,7 +107,7 @@ impl SmtpServer {
         let security = match (url.scheme(), url.query()) {
             ("smtps", None) => Security::Tls,
             ("smtp", None | Some("tls=required")) => Security::StartTls,
-            ("smtp", Some("tls=none")) if is_loopback(&host) => Security::None,
+            ("smtp", Some("tls=none")) if is_this_machine(&host) => Security::None,
             ("smtp", Some("tls=none")) => {
                 return Err(wrong("disables TLS for a host other than 127.0.0.1, [::1] or localhost"));
             }
@@ -151,10 +151,6 @@ fn host(url: &Url) -> Option<String> {
             other => Some(other.to_string()),
         },
     }
-}
-
-fn is_loopback(host: &str) -> bool {
-    host == "localhost" || host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 fn wrong(what: &str) -> SettingsError {

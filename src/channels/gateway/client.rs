@@ -10,7 +10,7 @@ use super::Account;
 use crate::{
     channels::{
         SettingsError,
-        outbound::{CONNECT_TIMEOUT, MAX_BODY, body, describe, no_roots, roots, to_provider},
+        outbound::{CONNECT_TIMEOUT, MAX_BODY, body, describe, tls, to_provider},
     },
     telemetry::traces::http_status,
 };
@@ -49,13 +49,12 @@ pub enum NoReply {
 impl Client {
     /// `limit` bounds one request with its response; connecting may take 5 s of it.
     pub fn new(ca_file: Option<&Path>, limit: Duration) -> Result<Self, SettingsError> {
-        let roots = ca_file.map(|file| roots(CA_FILE, file)).transpose()?.unwrap_or_default();
-        let http = to_provider(roots)
+        let http = to_provider(tls(CA_FILE, ca_file)?)
             // Shorter than the limit, so a request that hits the limit had a connection.
             .connect_timeout(CONNECT_TIMEOUT.min(limit / 2))
             .pool_idle_timeout(POOL_IDLE)
             .build()
-            .map_err(|_| no_roots(CA_FILE))?;
+            .map_err(|_| SettingsError::new(CA_FILE, "cannot be used"))?;
         Ok(Self { http, limit })
     }
 

@@ -3,6 +3,7 @@
 use std::{
     fmt, io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
 };
 
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -11,12 +12,12 @@ use super::AllowedHost;
 
 /// IP addresses in URLs bypass it: they must be on the allow list.
 pub struct PublicOnly {
-    named: Vec<AllowedHost>,
+    named: Arc<[AllowedHost]>,
 }
 
 impl PublicOnly {
-    pub fn new(named: &[AllowedHost]) -> Self {
-        Self { named: named.to_vec() }
+    pub fn new(named: Arc<[AllowedHost]>) -> Self {
+        Self { named }
     }
 }
 
@@ -191,9 +192,9 @@ mod tests {
     #[tokio::test]
     async fn the_resolver_answers_with_checked_addresses_only() {
         let named = AllowedHost::list("WEB_PUSH_ALLOWED_HOSTS", "localhost:8443").unwrap();
-        let named = PublicOnly::new(&named).resolve("localhost".parse().unwrap()).await.unwrap();
+        let named = PublicOnly::new(named.into()).resolve("localhost".parse().unwrap()).await.unwrap();
         assert!(named.into_iter().all(|address| address.ip().is_loopback()));
-        let Err(error) = PublicOnly::new(&[]).resolve("localhost".parse().unwrap()).await else {
+        let Err(error) = PublicOnly::new(Arc::new([])).resolve("localhost".parse().unwrap()).await else {
             panic!("loopback was let through");
         };
         assert_eq!(error.to_string(), NoPublicAddress.to_string());

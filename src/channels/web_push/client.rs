@@ -1,19 +1,20 @@
 //! HTTP client of the push services: one connection per host.
 
-use std::{path::Path, pin::pin, time::Duration};
+use std::{path::Path, pin::pin, sync::Arc, time::Duration};
 
 use reqwest::{Request, Response, header::RETRY_AFTER};
+use rustls::ClientConfig;
 use tokio::time::timeout;
 
 use super::{
     AllowList, Endpoint,
-    hosts::{Host, Hosts},
+    hosts::Host,
     outcome::{MAX_BODY, reason},
 };
 use crate::{
     channels::{
-        SettingsError,
-        outbound::{self, CONNECT_TIMEOUT, TIMEOUT, describe},
+        MOST_HOSTS, SettingsError,
+        outbound::{self, AllowedHost, CONNECT_TIMEOUT, Hosts, TIMEOUT, describe},
     },
     clock::Clock,
     telemetry::traces::http_status,
@@ -33,9 +34,11 @@ const PING_TIMEOUT: Duration = Duration::from_secs(5);
 const POOL_IDLE: Duration = Duration::from_secs(90);
 
 pub struct Client {
-    http: reqwest::Client,
-    hosts: Hosts,
+    tls: ClientConfig,
+    named: Arc<[AllowedHost]>,
+    hosts: Hosts<Host>,
     limit: Duration,
+    clock: Clock,
 }
 
 pub struct Reply {
@@ -56,16 +59,19 @@ impl Client {
         limit: Duration,
         clock: Clock,
     ) -> Result<Self, SettingsError> {
-        let roots = ca_file.map(|file| outbound::roots(CA_FILE, file)).transpose()?.unwrap_or_default();
-        let http = outbound::client(allowed.named(), roots)
-            .connect_timeout(CONNECT_TIMEOUT.min(limit))
+        let tls = outbound::tls(CA_FILE, ca_file)?;
+        Ok(Self { tls, named: allowed.named().into(), hosts: Hosts::new(MOST_HOSTS), limit, clock })
+    }
+
+    fn http(&self) -> Result<reqwest::Client, NoReply> {
+        outbound::client(Arc::clone(&self.named), self.tls.clone())
+            .connect_timeout(CONNECT_TIMEOUT.min(self.limit))
             .pool_idle_timeout(POOL_IDLE)
             .http2_keep_alive_interval(PING_EVERY)
             .http2_keep_alive_timeout(PING_TIMEOUT)
             .http2_keep_alive_while_idle(true)
             .build()
-            .map_err(|_| outbound::no_roots(CA_FILE))?;
-        Ok(Self { http, hosts: Hosts::new(clock), limit })
+            .map_err(|error| NoReply(describe(&error)))
     }
 
     /// Sends one request and reads the response.
@@ -77,12 +83,15 @@ impl Client {
         endpoint: &Endpoint,
         make: impl FnOnce() -> Result<Request, E>,
     ) -> Result<Result<Reply, NoReply>, E> {
-        let host = self.hosts.get(endpoint.origin());
+        let host = match self.hosts.get(endpoint.origin(), || Ok(Host::new(self.http()?, self.clock.clone()))) {
+            Ok(host) => host,
+            Err(none) => return Ok(Err(none)),
+        };
         let _permit = host.permit().await;
         let exchange = async {
             let alone = host.turn().await;
             let request = make()?;
-            let mut response = pin!(self.respond(&host, request));
+            let mut response = pin!(respond(&host, request));
             if alone.is_some() {
                 // Perhaps only this response is late. Let the next request go after half of the limit.
                 if let Ok(response) = timeout(self.limit / 2, response.as_mut()).await {
@@ -100,23 +109,23 @@ impl Client {
     }
 
     pub async fn reach(&self, origin: &str) -> Result<(), NoReply> {
-        match timeout(REACH_TIMEOUT, self.http.head(origin).send()).await {
+        match timeout(REACH_TIMEOUT, self.http()?.head(origin).send()).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error)) => Err(NoReply(describe(&error))),
             Err(_) => Err(NoReply(TIMEOUT.to_owned())),
         }
     }
+}
 
-    async fn respond(&self, host: &Host, request: Request) -> Result<Response, NoReply> {
-        match self.http.execute(request).await {
-            Ok(response) => {
-                host.connected();
-                Ok(response)
-            }
-            Err(error) => {
-                host.disconnected();
-                Err(NoReply(describe(&error)))
-            }
+async fn respond(host: &Host, request: Request) -> Result<Response, NoReply> {
+    match host.http.execute(request).await {
+        Ok(response) => {
+            host.connected();
+            Ok(response)
+        }
+        Err(error) => {
+            host.disconnected();
+            Err(NoReply(describe(&error)))
         }
     }
 }
@@ -131,27 +140,4 @@ async fn reply(response: Response, endpoint: &Endpoint) -> Reply {
     let body = timeout(BODY_TIMEOUT, outbound::body(response, MAX_BODY)).await.unwrap_or_default();
     let why = if accepted { None } else { reason(&body, endpoint.url()) };
     Reply { status, retry_after, why }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-
-    use super::*;
-
-    #[test]
-    fn a_broken_ca_file_names_its_variable() {
-        let directory = tempfile::tempdir().unwrap();
-        let make = |file: &Path| {
-            Client::new(&AllowList::default(), Some(file), CONNECT_TIMEOUT, Clock::system()).err().unwrap()
-        };
-        assert!(make(&directory.path().join("none.pem")).to_string().contains("cannot be read"));
-        let empty = directory.path().join("empty.pem");
-        fs::write(&empty, "").unwrap();
-        let broken = directory.path().join("broken.pem");
-        fs::write(&broken, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        for file in [&empty, &broken] {
-            assert_eq!(make(file).variable(), "WEB_PUSH_CA_FILE", "{}", file.display());
-        }
-    }
 }

@@ -7,7 +7,7 @@
 
 mod signature;
 
-use std::{borrow::Cow, path::PathBuf, time::Duration};
+use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::{FutureExt, future::BoxFuture};
@@ -15,15 +15,16 @@ use reqwest::{
     StatusCode,
     header::{CONTENT_TYPE, RETRY_AFTER},
 };
+use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
 use url::{Host, Url};
 
 use super::{
-    Address, AfterUnknown, Answer, NOBODY, Parcel, Sender, SettingsError,
+    Address, AfterUnknown, Answer, MOST_HOSTS, NOBODY, Parcel, Sender, SettingsError,
     breaker::Concurrency,
-    outbound::{self, AllowedHost, describe, is_public},
+    outbound::{self, AllowedHost, Hosts, describe, is_public},
 };
 use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
 
@@ -39,12 +40,15 @@ const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 /// Bytes.
 const LONGEST_URL: usize = 2048;
 
+/// Other ports must be allowed by name.
+const HTTPS_PORT: u16 = 443;
+
 const CA_FILE: &str = "WEBHOOK_CA_FILE";
 
 /// Settings of the webhook channel.
 #[derive(Clone, Debug, Default)]
 pub struct Settings {
-    /// `WEBHOOK_ALLOWED_HOSTS`: hosts that may have a private address.
+    /// `WEBHOOK_ALLOWED_HOSTS`: hosts that may have a private address or another port than 443.
     pub allowed_hosts: Vec<AllowedHost>,
     /// `WEBHOOK_CA_FILE`: PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
@@ -55,8 +59,10 @@ pub struct Settings {
 /// The channel. Create one per process: it owns its connections.
 #[derive(Debug)]
 pub struct Webhook {
-    http: reqwest::Client,
-    settings: Settings,
+    tls: ClientConfig,
+    hosts: Hosts<reqwest::Client>,
+    allowed: Arc<[AllowedHost]>,
+    app_url: Option<Url>,
     clock: Clock,
 }
 
@@ -85,10 +91,9 @@ struct Told<'a> {
 impl Webhook {
     /// Checks the settings and reads the extra roots. Connects to nothing.
     pub fn new(settings: Settings, clock: Clock) -> Result<Self, SettingsError> {
-        let roots = settings.ca_file.as_deref().map(|file| outbound::roots(CA_FILE, file)).transpose()?;
-        let client = outbound::client(&settings.allowed_hosts, roots.unwrap_or_default());
-        let http = client.build().map_err(|_| outbound::no_roots(CA_FILE))?;
-        Ok(Self { http, settings, clock })
+        let tls = outbound::tls(CA_FILE, settings.ca_file.as_deref())?;
+        let allowed = settings.allowed_hosts.into();
+        Ok(Self { tls, hosts: Hosts::new(MOST_HOSTS), allowed, app_url: settings.app_url, clock })
     }
 
     fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
@@ -102,15 +107,20 @@ impl Webhook {
         }
         let host = url.host().ok_or("the webhook's address has no host")?;
         let port = url.port_or_known_default().unwrap_or_default();
-        let named = |allowed: &AllowedHost| allowed.is_at(&host, port);
+        if self.allowed.iter().any(|allowed| allowed.is_at(&host, port)) {
+            return Ok(url);
+        }
         let is_public = match host {
             // The resolver checks a name's addresses. An allowed name may have any, so it needs its exact port.
-            Host::Domain(_) => !self.settings.allowed_hosts.iter().any(|allowed| allowed.has(&host)),
+            Host::Domain(_) => !self.allowed.iter().any(|allowed| allowed.has(&host)),
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
-        if !is_public && !self.settings.allowed_hosts.iter().any(named) {
+        if !is_public {
             return Err("the webhook's address is not public");
+        }
+        if port != HTTPS_PORT {
+            return Err("the webhook's address has another port than 443");
         }
         Ok(url)
     }
@@ -124,8 +134,11 @@ impl Webhook {
             serde_json::to_vec(&self.body(parcel)).map_err(|_| permanent("the text cannot be written as JSON"))?;
         let now = self.clock.now().timestamp();
         let signatures = signature::sign_with_all(secrets, parcel.id, now, &body).map_err(permanent)?;
-        let request = self
-            .http
+        let http = self.hosts.get(&url.origin().ascii_serialization(), || {
+            outbound::client(Arc::clone(&self.allowed), self.tls.clone()).build()
+        });
+        let http = http.map_err(|error| Answer::Down { why: describe(&error), after: None, timed_out: false })?;
+        let request = http
             .post(url)
             .header(CONTENT_TYPE, "application/json")
             .header("webhook-id", parcel.id)
@@ -147,7 +160,7 @@ impl Webhook {
 
     fn body<'a>(&self, parcel: &Parcel<'a>) -> Body<'a> {
         let content = parcel.content;
-        let url = content.url.as_deref().map(|url| text::absolute(url, self.settings.app_url.as_ref()));
+        let url = content.url.as_deref().map(|url| text::absolute(url, self.app_url.as_ref()));
         Body {
             r#type: "carebell.notification",
             timestamp: rfc3339(parcel.created_at),
@@ -236,7 +249,7 @@ mod tests {
         let webhook = webhook("127.0.0.1:8443, hooks.internal:8443");
         for allowed in [
             "https://hooks.example.org/carebell?key=1",
-            "https://hooks.example.org:8443/",
+            "https://hooks.example.org:443/",
             "https://8.8.8.8/",
             "https://127.0.0.1:8443/x",
             "https://hooks.internal:8443/x",
@@ -248,6 +261,9 @@ mod tests {
             "hooks.example.org",
             "http://hooks.example.org/",
             "https://user:secret@hooks.example.org/",
+            "https://hooks.example.org:8443/",
+            "https://hooks.example.org:22/",
+            "https://8.8.8.8:8443/",
             "https://127.0.0.1/",
             "https://127.0.0.1:9443/",
             "https://hooks.internal/x",

@@ -192,6 +192,13 @@ impl Process {
         std::fs::read_dir(format!("/proc/{}/fd", self.guarded.pid())).unwrap().count()
     }
 
+    /// Resident memory, in KiB.
+    pub fn memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.guarded.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
     pub fn output(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(&self.log_file).unwrap()).into_owned()
     }
