@@ -7,10 +7,10 @@
 # image/rootfs adds the program, the few libraries it loads, and TLS roots to an empty base. There is no shell and no
 # package manager. A distroless base would add nothing that the program uses.
 
-ARG RUST=1.95.0
-ARG DEBIAN=bookworm
+# By digest, so that the same base is built tomorrow; a tag can be moved. It is the index of all architectures.
+ARG BASE=rust:1.95.0-bookworm@sha256:6258907abe69656e41cd992e0b705cdcfabcbbe3db374f92ed2d47121282d4a1
 
-FROM rust:${RUST}-${DEBIAN} AS build
+FROM ${BASE} AS build
 # cargo-auditable embeds the list of dependencies for scanners; cargo-cyclonedx writes it to a file.
 RUN cargo install --locked --root /usr/local cargo-auditable@0.7.7 \
     && cargo install --locked --root /usr/local cargo-cyclonedx@0.5.9

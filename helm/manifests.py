@@ -96,6 +96,12 @@ class Release:
             self.promise(target and "replicas" not in target["spec"], scaler, "its Deployment has `replicas`, or is not there")
         for scaled in self.of("ScaledObject"):
             self.check_triggers(scaled)
+        for policy in self.of("NetworkPolicy"):
+            rules = [rule.get("from") for rule in policy["spec"].get("ingress", [])]
+            rules += [rule.get("to") for rule in policy["spec"]["egress"]]
+            self.promise(all(rules), policy, "a rule names nobody, and so lets everybody through")
+            ports = [rule.get("ports") for rule in policy["spec"].get("ingress", []) + policy["spec"]["egress"]]
+            self.promise(all(ports), policy, "a rule opens all ports")
         self.check_hooks()
         self.check_streams()
         self.check_rules()

@@ -63,6 +63,18 @@ fn dependencies_are_built_of_the_manifest_alone() {
     said(Command::new(env!("CARGO")).args(metadata).current_dir(&build));
 }
 
+/// Whoever can move a tag of the registry builds nothing here.
+#[test]
+fn every_base_is_named_by_its_digest() {
+    let text = fs::read_to_string(Path::new(ROOT).join("Dockerfile")).unwrap();
+    let argument = text.lines().find_map(|line| line.strip_prefix("ARG BASE=")).unwrap();
+    let (_, digest) = argument.split_once("@sha256:").unwrap();
+    assert!(digest.len() == 64 && digest.bytes().all(|byte| byte.is_ascii_hexdigit()), "{digest}");
+    for base in text.lines().filter_map(|line| line.strip_prefix("FROM ")) {
+        assert!(base.starts_with("${BASE} ") || base.split(' ').next() == Some("scratch"), "{base}");
+    }
+}
+
 #[test]
 fn the_image_is_the_program_and_its_libraries_run_by_nobody() {
     let stages = stages();
