@@ -8,6 +8,7 @@ CREATE TABLE delayed_jobs (
     lane            text,
     state           text NOT NULL CHECK (state IN ('waiting', 'fired', 'cancelled')),
     due_at          timestamptz,
+    size            integer NOT NULL,        -- bytes of its body
     -- The position in the application's stream. A stream made anew counts from 1 again, so its creation comes first.
     stream          text NOT NULL,
     stream_created  timestamptz NOT NULL,
@@ -18,5 +19,5 @@ CREATE TABLE delayed_jobs (
     -- Last change, or last instant of any of its messages if that is later: until then one may come back from HOLD.
     keep_until      timestamptz NOT NULL
 ) WITH (fillfactor = 70);
-CREATE INDEX delayed_jobs_waiting ON delayed_jobs (due_at, application) WHERE state = 'waiting';
+CREATE INDEX delayed_jobs_waiting ON delayed_jobs (due_at, application) INCLUDE (size) WHERE state = 'waiting';
 CREATE INDEX delayed_jobs_old ON delayed_jobs (keep_until);   -- for pruning

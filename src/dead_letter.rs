@@ -4,6 +4,7 @@
 
 pub mod advisories;
 pub mod letters;
+pub mod overdue;
 pub mod redrive;
 pub mod sweep;
 pub mod unreadable;
@@ -218,7 +219,7 @@ pub(crate) async fn remove_last(context: &jetstream::Context, stream: &str, subj
 
 /// Unlike the client, does not overwrite the message's bytes: that syncs a whole block and stalls the stream for some
 /// 10 ms. Compaction removes them later.
-async fn take_out(context: &jetstream::Context, stream: &str, sequence: u64) -> Result<(), String> {
+pub(crate) async fn take_out(context: &jetstream::Context, stream: &str, sequence: u64) -> Result<(), String> {
     let subject = format!("STREAM.MSG.DELETE.{stream}");
     let answer: Result<Response<DeleteStatus>, _> =
         context.request(subject, &json!({ "seq": sequence, "no_erase": true })).await;

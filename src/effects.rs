@@ -13,6 +13,7 @@ pub mod publish;
 pub mod reconcile;
 mod record;
 pub mod shortages;
+pub mod storage;
 pub mod submit;
 
 use std::{sync::Arc, time::Duration};

@@ -28,6 +28,8 @@ pub const MSG_ID: &str = "Nats-Msg-Id";
 pub const SCHEDULE: &str = "Nats-Schedule";
 /// Destination of the fired message.
 pub const SCHEDULE_TARGET: &str = "Nats-Schedule-Target";
+/// `sub`: the message replaces all earlier ones of its subject.
+pub const ROLLUP: &str = "Nats-Rollup";
 /// On a fired message: subject of its schedule.
 pub const SCHEDULER: &str = "Nats-Scheduler";
 

@@ -62,6 +62,8 @@ pub struct Health {
 
 /// Part: the connection to NATS.
 pub const NATS: &str = "nats";
+/// Part: NATS stores what is published.
+pub const NATS_STORAGE: &str = "nats_storage";
 /// Part: the database.
 pub const POSTGRES: &str = "postgres";
 /// Part: the scheduler of saved schedules.

@@ -49,7 +49,7 @@ pub use self::{
     claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     database::Store,
-    delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedLine},
+    delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedCount, DelayedLine},
     demo::{DemoAddress, DemoMember},
     error::StoreError,
     failures::FailedRun,

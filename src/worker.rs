@@ -28,7 +28,7 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, reconcile, shortages},
+    effects::{Effects, reconcile, shortages, storage},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -131,6 +131,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     if config.duties.contains(&Duty::DeadLetters) {
         tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
+        tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     }
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {

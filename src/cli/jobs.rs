@@ -4,7 +4,7 @@ use std::fmt::{Display, Write as _};
 
 use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::{actor::actor, connect, failed::Failed, print::print};
 use crate::{
@@ -91,14 +91,15 @@ async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool
     found.truncate(limit as usize);
     let text = if json {
         let rows: Vec<Value> = found.iter().map(delayed_to_json).collect();
-        format!("{}\n", json!({ "delayed": rows, "more": more, "waiting": counts }))
+        let waiting: Map<String, Value> = counts.iter().map(|(of, count)| (of.clone(), count.jobs.into())).collect();
+        format!("{}\n", json!({ "delayed": rows, "more": more, "waiting": waiting }))
     } else {
         let mut text = String::new();
         for row in &found {
             let of = if row.application.is_empty() { String::new() } else { format!(" of {}", row.application) };
             let _ = writeln!(text, "{}  {} {}{of}", due(row), row.kind, row.job_id);
         }
-        let all: u64 = counts.values().sum();
+        let all: u64 = counts.values().map(|count| count.jobs).sum();
         let shown = if more { format!(", the first {limit} are listed: see --limit") } else { String::new() };
         let _ = writeln!(text, "{} in all{shown}", counted(all, "delayed job"));
         text

@@ -9,7 +9,7 @@ use futures::TryStreamExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{bury_stored, exhausted};
+use super::{bury_stored, exhausted, overdue::Overdue};
 use crate::{
     clock::Clock,
     effects::{Death, Effects, park, publish},
@@ -28,9 +28,13 @@ const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
 pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
+    let mut overdue = Overdue::default();
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
             tracing::warn!("the sweep for messages that nobody pulls failed, trying again later: {why}");
+        }
+        if let Some(Err(why)) = stop.run_until_cancelled(overdue.send_off(&effects, clock.now() - AGE)).await {
+            tracing::warn!("the sweep for overdue jobs failed, trying again later: {why}");
         }
     }
 }
@@ -59,7 +63,6 @@ pub async fn pass(effects: &Effects, streams: &Streams, clock: &Clock, age: Time
         found += sweep(context, &stream, ">", &covered, before, clock.now()).await?;
     }
     found += mend_parked(context, clock.now()).await?;
-    fire_overdue(effects, before).await?;
     for (name, covered) in streams.sourced(park::RESUMED) {
         let stream = context.get_stream(&name).await.map_err(show)?;
         found += sweep(context, &stream, &format!("{}>", park::RESUMED), &covered, before, clock.now()).await?;
@@ -130,34 +133,6 @@ async fn mend(
     parked.headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.sequence.to_string().as_str());
     publish::send(context, subject, parked.headers, parked.payload).await.map_err(show)?;
     Ok(true)
-}
-
-/// Sends off delayed jobs that should have come back before `before` and still wait in HOLD: a server that ran out of
-/// storage forgets its schedules until it starts again (nats-server 2.15.1).
-async fn fire_overdue(effects: &Effects, before: DateTime<Utc>) -> Result<(), String> {
-    let (context, limit) = (effects.context(), i64::try_from(LIMIT).unwrap_or(i64::MAX));
-    let overdue = effects.store().overdue_delayed_jobs(before, limit).await.map_err(show)?;
-    if overdue.is_empty() {
-        return Ok(());
-    }
-    let stream = context.get_stream(park::STREAM).await.map_err(show)?;
-    for position in overdue {
-        let subject = park::delayed_subject(&position);
-        let mut parked = match stream.get_last_raw_message_by_subject(&subject).await {
-            Ok(parked) => parked,
-            // It is about to be parked, has come back and waits in its queue, or is dead.
-            Err(error) if matches!(error.kind(), stream::LastRawMessageErrorKind::NoMessageFound) => continue,
-            Err(error) => return Err(show(error)),
-        };
-        tracing::error!(subject, "a delayed job was not sent off by the server: sending it now");
-        parked.headers.insert(header::SCHEDULE, format!("@at {}", publish::rfc3339(effects.now())).as_str());
-        let last = parked.sequence.to_string();
-        parked.headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.as_str());
-        if let Err(why) = publish::send(context, &subject, parked.headers, parked.payload).await {
-            tracing::warn!(subject, "it cannot be sent now, trying again later: {why}");
-        }
-    }
-    Ok(())
 }
 
 /// Subjects that a consumer covers.

@@ -10,11 +10,17 @@ use crate::{
 };
 
 impl Effects {
-    /// Notes that a delayed job waits, or is due. The answer says whether the message counts.
+    /// Notes that a delayed job waits, or is due. `size` is that of its body, in bytes. The answer says whether the message counts.
     ///
     /// # Errors
     /// If the database refuses it.
-    pub async fn delay(&self, meta: &Meta, position: &IntakePosition, step: DelayStep) -> Result<DelayAnswer, Refused> {
+    pub async fn delay(
+        &self,
+        meta: &Meta,
+        size: usize,
+        position: &IntakePosition,
+        step: DelayStep,
+    ) -> Result<DelayAnswer, Refused> {
         let ask = DelayAsk {
             step,
             job_id: meta.job_id.clone(),
@@ -22,6 +28,7 @@ impl Effects {
             kind: meta.kind.name,
             lane: meta.kind.lane_for(meta.lane).map(Lane::name),
             due: meta.delay.as_ref().map(|delay| delay.due),
+            size,
             position: position.clone(),
             now: self.clock.now(),
         };
@@ -43,6 +50,7 @@ impl Effects {
             kind: "",
             lane: None,
             due: None,
+            size: 0,
             position: position.clone(),
             now: self.clock.now(),
         };

@@ -19,7 +19,7 @@ use crate::{
     store::{DelayAnswer, DelayStep},
 };
 
-/// Decides about a job that its application delayed. `None`: it runs now.
+/// Decides about a job that its application delayed, whose body has `size` bytes. `None`: it runs now.
 ///
 /// # Errors
 /// If the database refuses an answer.
@@ -27,6 +27,7 @@ pub async fn hold_back(
     runner: &Runner,
     meta: &Meta,
     delay: &Delay,
+    size: usize,
     not_after: DateTime<Utc>,
 ) -> Result<Option<Ending>, Refused> {
     let now = runner.clock.now();
@@ -35,13 +36,14 @@ pub async fn hold_back(
         // The queue of delayed jobs pauses instead. This one would hold up jobs that are not delayed.
         let exceeded = runner.delays.exceeded(application(&position.stream)).filter(|_| waits && !delay.only_waits);
         if let Some(bound) = exceeded {
-            let error = format!("more than {bound} delayed jobs wait: publish delayed jobs to {JOBS}{LATER}<kind>");
+            let error =
+                format!("delayed jobs of more than {bound} KiB wait: publish delayed jobs to {JOBS}{LATER}<kind>");
             let death = Death { reason: DeadReason::Permanent, error, attempts: 1, first: meta.position.published };
             return Ok(Some(runner.die(meta, death).await?));
         }
         let step = if waits { DelayStep::Wait } else { DelayStep::Run };
         let left = |reason| Ending::new(JobOutcome::Skipped, Disposition::Done).by(reason);
-        match runner.effects.delay(meta, position, step).await? {
+        match runner.effects.delay(meta, size, position, step).await? {
             DelayAnswer::Again => {}
             DelayAnswer::Taken(replaced) => {
                 if let Some(replaced) = replaced {

@@ -161,7 +161,7 @@ impl Run {
                 None => Ok(None),
                 Some(delay) => {
                     let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
-                    Box::pin(hold_back(runner, meta, delay, not_after)).await
+                    Box::pin(hold_back(runner, meta, delay, message.body().len(), not_after)).await
                 }
             };
             let performed = match held_back {

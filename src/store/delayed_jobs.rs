@@ -53,6 +53,8 @@ pub struct DelayAsk {
     pub lane: Option<&'static str>,
     /// When it is due.
     pub due: Option<DateTime<Utc>>,
+    /// Bytes of its body.
+    pub size: usize,
     /// The message's position in the application's stream.
     pub position: IntakePosition,
     /// The time.
@@ -70,6 +72,15 @@ pub enum DelayAnswer {
     Replaced,
     /// A later message cancelled it.
     Cancelled,
+}
+
+/// The waiting jobs of an application.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DelayedCount {
+    /// Their number.
+    pub jobs: u64,
+    /// The KiB that their bodies take, each at least one.
+    pub room: u64,
 }
 
 /// A delayed job, for people.
@@ -99,6 +110,7 @@ rows! {
         lane: Option<&'static str>,
         state: &'static str,
         due_at: Option<DateTime<Utc>>,
+        size: i32,
         stream: &'q str,
         created: DateTime<Utc>,
         sequence: i64,
@@ -115,6 +127,7 @@ impl<'q> DelayRow<'q> {
             lane: ask.lane,
             state: ask.step.state(),
             due_at: ask.due,
+            size: i32::try_from(ask.size).unwrap_or(i32::MAX),
             stream: &ask.position.stream,
             created: ask.position.created,
             sequence: ask.position.sequence,
@@ -198,16 +211,18 @@ impl Store {
         rows.iter().map(position).collect()
     }
 
-    /// The number of waiting jobs of each application.
-    pub async fn count_delayed(&self) -> Result<HashMap<String, u64>, StoreError> {
+    /// How many jobs of each application wait, and the room that they take.
+    pub async fn count_delayed(&self) -> Result<HashMap<String, DelayedCount>, StoreError> {
         let rows = sqlx::query(
-            "SELECT application, count(*) AS count FROM delayed_jobs WHERE state = 'waiting' GROUP BY application",
+            "SELECT application, count(*) AS jobs, sum(greatest(1, (size + 1023) / 1024)) AS room FROM delayed_jobs \
+             WHERE state = 'waiting' GROUP BY application",
         )
         .fetch_all(&self.pool)
         .await?;
         let mut counts = HashMap::with_capacity(rows.len());
         for row in rows {
-            counts.insert(row.try_get("application")?, u64::try_from(row.try_get::<i64, _>("count")?).unwrap_or(0));
+            let number = |name| row.try_get::<i64, _>(name).map(|number| u64::try_from(number).unwrap_or(0));
+            counts.insert(row.try_get("application")?, DelayedCount { jobs: number("jobs")?, room: number("room")? });
         }
         Ok(counts)
     }

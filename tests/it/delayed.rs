@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use carebell::{
     clock::Clock,
-    dead_letter::sweep,
+    dead_letter::{overdue::Overdue, sweep},
     effects::Effects,
     health::Health,
     job::{Context, Failure, Invalid, Job, Outcome},
@@ -13,7 +13,6 @@ use carebell::{
     pipeline::Registry,
     plan::Reason,
     store::{DelayAnswer, DelayAsk, DelayStep},
-    streams::{Adjustments, Streams},
     wire,
 };
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
@@ -163,6 +162,7 @@ fn ask(id: &str, step: DelayStep, position: IntakePosition) -> DelayAsk {
         kind: "notification",
         lane: Some("normal"),
         due: Some(utc_now()),
+        size: 100,
         position,
         now: utc_now(),
     }
@@ -341,10 +341,24 @@ async fn at_most_so_many_wait_and_the_others_stay_in_the_stream() {
     publish(&world, "jobs.notification.normal", "past-it", Some(&written(hour)), &text("x").to_string()).await;
     let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
     let error = letter.get("Carebell-Dead-Error").unwrap().as_str();
-    assert!(error.starts_with("more than 2 delayed jobs wait: publish delayed jobs to jobs.later."), "{error}");
+    assert!(error.starts_with("delayed jobs of more than 2 KiB wait: publish delayed jobs to jobs.later."), "{error}");
     cancel(&world, "a").await;
     assert_eq!(world.ended("soon").await.0, "done", "there is room again");
     parked(&world, 2).await;
+}
+
+#[tokio::test]
+async fn large_ones_take_the_room_of_many() {
+    let world = World::with_overrides(&format!("{QUICK},later.pause_above=9")).await.at_pace(50);
+    let worker = Process::worker(&world, &[]);
+    let hour = utc_now() + TimeDelta::hours(1);
+    let large = json!({ "recipients": [{ "userId": "ana" }], "title": "x", "data": { "x": "y".repeat(10 * 1024) } });
+    later(&world, "large", hour, &large).await;
+    let paused = async || worker.output().contains("too many delayed jobs").then_some(());
+    world.eventually("it pauses", paused).await;
+    cancel(&world, "large").await;
+    later(&world, "small", utc_now(), &text("small")).await;
+    assert_eq!(world.ended("small").await.0, "done", "there is room again");
 }
 
 /// Kills a worker at `step`, then lets another one finish.
@@ -491,8 +505,7 @@ async fn what_the_server_does_not_send_off_is_sent_off_by_the_sweep() {
     parked(&world, 2).await;
     world.sql("UPDATE delayed_jobs SET due_at = now() - interval '2 minutes' WHERE job_id = 'forgotten'").await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
-    let streams = Streams::embedded(&Adjustments::default()).unwrap();
-    sweep::pass(&effects, &streams, &Clock::system(), sweep::AGE).await.unwrap();
+    Overdue::default().send_off(&effects, utc_now() - sweep::AGE).await.unwrap();
     assert_eq!(world.ended("forgotten").await.0, "done");
     parked(&world, 1).await;
     cancel(&world, "ahead").await;

@@ -1,7 +1,10 @@
 //! Full queues and servers: the producer is told, nothing is lost, other queues do not wait.
 
 use async_nats::jetstream::stream::DiscardPolicy;
-use carebell::{jobs, pipeline::Registry, streams::Streams};
+use carebell::{
+    clock::Clock, dead_letter::overdue::Overdue, effects::Effects, health::Health, jobs, pipeline::Registry,
+    streams::Streams,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Value, json};
 
@@ -165,7 +168,7 @@ async fn a_full_queue_takes_delayed_jobs_and_delays_none() {
 async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
     // With a rate, notifications have messages. Combined commits would need no storage.
     let overrides = format!("{QUICK},notification_critical.rate=100/s");
-    let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", &overrides).await;
+    let world = World::on_both(database().await, "jetstream { max_file_store: 8MB }", &overrides).await.at_pace(20);
     let filler = async_nats::jetstream::stream::Config {
         name: "FILLER".into(),
         subjects: vec!["filler".into()],
@@ -175,6 +178,10 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
     for number in 0..3 {
         world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
     }
+    let due = utc_now() + TimeDelta::seconds(2);
+    let at = format!("@at {}", due.to_rfc3339());
+    let schedule = [("Carebell-Job-Id", "parked"), ("Nats-Schedule", &*at), ("Nats-Schedule-Target", "resume.nobody")];
+    world.publish("hold.WORK.1000", &schedule, "x").await;
     let mut size = 100_000;
     while size > 0 {
         let ack = world.context.publish("filler", vec![0; size].into()).await.unwrap().await;
@@ -192,7 +199,24 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
         assert_eq!(world.ended(&format!("dose-{number}")).await.0, "done", "committed with its planned child");
     }
     assert_eq!(world.push.counts().requests, 0);
+    let used_up = "JetStream has used up its storage";
+    let full = async || worker.get("/health").await.1.contains(used_up).then_some(());
+    world.eventually("health tells of it", full).await;
+    tokio::time::sleep((due + TimeDelta::seconds(1) - utc_now()).to_std().unwrap_or_default()).await;
     filler.purge().await.unwrap();
+    let writes = async || worker.get("/health").await.1.contains(r#""nats_storage":{"state":"up"}"#).then_some(());
+    world.eventually("health tells of its return", writes).await;
+    // The server tried once to send it off. The worker's sweep does so for a server that has forgotten it.
+    let hold = world.context.get_stream("HOLD").await.unwrap();
+    assert!(hold.get_last_raw_message_by_subject("hold.WORK.1000").await.is_ok());
+    let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
+    Overdue::default().send_off(&effects, due - TimeDelta::seconds(1)).await.unwrap();
+    assert!(hold.get_last_raw_message_by_subject("hold.WORK.1000").await.is_ok(), "it is not overdue by then");
+    Overdue::default().send_off(&effects, utc_now()).await.unwrap();
+    let gone = async || hold.get_last_raw_message_by_subject("hold.WORK.1000").await.is_err().then_some(());
+    world.eventually("the parked job is sent off", gone).await;
+    let sent = hold.get_last_raw_message_by_subject("resume.nobody").await.unwrap();
+    hold.delete_message(sent.sequence).await.unwrap();
     for number in 0..3 {
         let ledger = world.ledger(&format!("dose-{number}")).await;
         assert!(ledger.len() == 4 && ledger.iter().all(|line| line.state == "sent"), "{ledger:?}");

@@ -17,10 +17,10 @@ WITH before AS (
 
 written AS (
     INSERT INTO delayed_jobs AS d (
-        job_id, application, kind, lane, state, due_at, stream, stream_created, stream_seq, barrier_created, barrier_seq,
-        updated_at, keep_until)
-    SELECT asks.job_id, application, kind, lane, asks.state, due_at, asks.stream, created, sequence, created, sequence, now,
-           greatest(due_at, now)
+        job_id, application, kind, lane, state, due_at, size, stream, stream_created, stream_seq, barrier_created,
+        barrier_seq, updated_at, keep_until)
+    SELECT asks.job_id, application, kind, lane, asks.state, due_at, size, asks.stream, created, sequence, created,
+           sequence, now, greatest(due_at, now)
     FROM {asks} LEFT JOIN before b USING (job_id)        -- which locks first
     ORDER BY asks.job_id
     ON CONFLICT (job_id) DO UPDATE SET

@@ -31,7 +31,7 @@ const READ: &[(&str, &[&str])] = &[
     ("SUBJECT", &["dead_letter/letters.rs"]),
     // Of the server. What an application publishes has them only if `intake::check` let them pass.
     ("MSG_SIZE", &["dead_letter/letters.rs"]),
-    ("SCHEDULE", &["dead_letter/sweep.rs", "streams/upgrade.rs"]),
+    ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "streams/upgrade.rs"]),
     ("SCHEDULER", &["pipeline/message.rs", "streams/upgrade.rs"]),
     ("SCHEDULE_TARGET", &["streams/upgrade.rs"]),
 ];
