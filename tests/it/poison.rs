@@ -9,6 +9,7 @@ use carebell::{
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
+use rand::{Rng, SeedableRng, rngs::StdRng, seq::IndexedRandom};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -184,4 +185,90 @@ async fn messages_with_a_status_are_found_though_they_end_no_connection() {
     assert_eq!(world.dead_letters_once(3).await.len(), 3);
     world.queues_are_empty().await;
     assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
+/// A block of headers as a broken or hostile client might write it.
+fn garbled(random: &mut StdRng) -> Vec<u8> {
+    const NAMES: [&str; 14] = [
+        "Carebell-Job-Id",
+        "Carebell-At",
+        "carebell-not-after",
+        "Carebell-Attempts",
+        "Carebell-Root-Id",
+        "Carebell-Delayed-By",
+        "Content-Type",
+        "traceparent",
+        "tracestate",
+        "Nats-Expected-Stream",
+        "Nats-Rollup",
+        "Status",
+        "X",
+        "",
+    ];
+    const VALUES: [&[u8]; 10] = [
+        b"a",
+        b"",
+        b"2026-01-01T00:00:00Z",
+        b"9999-12-31T23:59:60+99:99",
+        b"application/json",
+        b"-1",
+        b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        b"~x~y",
+        b"\xff\xfe\x00",
+        b"\xe2\x80\xaeevil",
+    ];
+    let mut block = [&b"NATS/1.0"[..], b"NATS/1.0 100 Idle Heartbeat", b"NATS/1.0 408", b"NATS/2.0", b"nats/1.0"]
+        .choose_weighted(random, |line| if line.len() == 8 { 20 } else { 1 })
+        .unwrap()
+        .to_vec();
+    block.extend(b"\r\n");
+    for _ in 0..random.random_range(0..5) {
+        block.extend(NAMES.choose(random).unwrap().bytes());
+        block.extend(
+            [&b": "[..], b":", b" : ", b""].choose_weighted(random, |colon| 4 * colon.len() + 1).unwrap().iter(),
+        );
+        block.extend_from_slice(VALUES.choose(random).unwrap());
+        block.extend(
+            [&b"\r\n"[..], b"\n", b"\r", b"\r\n \t"]
+                .choose_weighted(random, |end| if end.len() == 2 { 9 } else { 1 })
+                .unwrap()
+                .iter(),
+        );
+    }
+    block.extend(b"\r\n");
+    // Single bytes, as a broken network card or a bug would change them.
+    if random.random_bool(0.3) {
+        let at = random.random_range(0..block.len());
+        block[at] = random.random();
+    }
+    block
+}
+
+/// The same blocks on each run: the seed is the corpus.
+#[tokio::test]
+async fn garbled_headers_end_no_worker_and_critical_reminders_stay_in_time() {
+    const BLOCKS: usize = 200;
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,*.ack_wait=2s").await;
+    let mut worker = Process::worker(&world, &[]);
+    worker.ready().await;
+    let mut random = StdRng::seed_from_u64(15);
+    let blocks: Vec<Vec<u8>> = (0..BLOCKS).map(|_| garbled(&mut random)).collect();
+    for (number, blocks) in blocks.chunks(BLOCKS / 5).enumerate() {
+        let raw: Vec<&[u8]> = blocks.iter().map(Vec::as_slice).collect();
+        let lane = ["jobs.notification.bulk", "jobs.later.notification.bulk"][number % 2];
+        publish_raw(&world, lane, &raw).await;
+        let id = format!("dose-{number}");
+        let since = tokio::time::Instant::now();
+        let body = reminder("metformin", utc_now() - TimeDelta::minutes(i64::try_from(number).unwrap()));
+        world.publish_json("jobs.reminder.medication", &id, &body).await;
+        assert_eq!(world.ledger(&id).await.len(), 4);
+        let took = since.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "a critical reminder took {took:?}");
+    }
+    world.queues_are_empty().await;
+    let stored = world.context.get_stream("JOBS").await.unwrap().cached_info().state.last_sequence;
+    assert!(stored > BLOCKS as u64 / 2, "the server takes most of them: {stored}");
+    assert!(!world.dead_letters().await.is_empty());
+    assert_eq!(world.count("SELECT count(*) FROM delayed_jobs WHERE state = 'waiting'").await, 0);
+    assert_eq!(worker.terminate().await.code(), Some(0), "the same process as at first");
 }
