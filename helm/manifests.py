@@ -234,6 +234,11 @@ def check_servers():
     there = {path.name for path in (HERE / "carebell/nats").glob("*.conf")} - {"accounts.conf"}
     if permissions != there:
         problems.append(f"servers/nats.yaml: users have {sorted(permissions)}, and there is {sorted(there)}")
+    store = values["config"]["jetstream"]["fileStore"]
+    if int(store["maxSize"].removesuffix("Gi")) >= int(store["pvc"]["size"].removesuffix("Gi")):
+        problems.append("servers/nats.yaml: JetStream may fill the disk")
+    if not values["config"]["nats"]["tls"]["enabled"]:
+        problems.append("servers/nats.yaml: the servers have no TLS")
     passwords = {user["password"].removeprefix("<< $").removesuffix(" >>") for user in users}
     if passwords != values["container"]["env"].keys():
         problems.append("servers/nats.yaml: passwords and variables differ")

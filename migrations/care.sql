@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS medication_schedules (
     reminder_minutes integer[] NOT NULL DEFAULT '{0}',
     status           text NOT NULL DEFAULT 'ACTIVE'
 );
+CREATE INDEX IF NOT EXISTS medication_schedules_medication ON medication_schedules (medication_id);
 -- medication_logs.status: GIVEN or SKIPPED settles a dose; anything else leaves it open. scheduled_time must equal the
 -- job's scheduledTime exactly, to the microsecond.
 CREATE TABLE IF NOT EXISTS medication_logs (

@@ -2,23 +2,30 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 
 use crate::{
     group::{Group, JOBS, Refused, batch},
     health::Health,
     person::People,
-    store::{MedicationAsk, MedicationRecord, PeopleAsk, Store},
+    schedule::day_parts,
+    store::{DoseAsk, MedicationAsk, MedicationRecord, PeopleAsk, Store, TimesOfDay},
+    text,
 };
+
+const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
+const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
 
 /// The reads of a worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Reads {
     medications: Group<Medications>,
+    doses: Group<Doses>,
     people: Group<PeopleReads>,
 }
 
 batch!(Medications("medications", WAITS = false): MedicationAsk => Option<MedicationRecord>, medications);
+batch!(Doses("doses", WAITS = false): DoseAsk => bool, are_doses);
 batch!(PeopleReads("people", WAITS = false): PeopleAsk => People, people);
 
 impl Reads {
@@ -27,11 +34,13 @@ impl Reads {
     pub fn start(store: &Store, health: &Arc<Health>) -> Self {
         Self {
             medications: Group::start(Medications(store.clone()), JOBS, Arc::clone(health)),
+            doses: Group::start(Doses(store.clone()), JOBS, Arc::clone(health)),
             people: Group::start(PeopleReads(store.clone()), JOBS, Arc::clone(health)),
         }
     }
 
-    /// A medication, its dose at `scheduled_time`, and the family to notify of `kind`. `None` if it is gone.
+    /// A medication, its dose at `scheduled_time`, and the family to notify of `kind`. `None` if it is gone. Whether it has
+    /// a schedule is looked up only if asked.
     ///
     /// # Errors
     /// If the database does not answer.
@@ -40,8 +49,21 @@ impl Reads {
         id: &str,
         scheduled_time: DateTime<Utc>,
         kind: &'static str,
+        looks_at_schedule: bool,
     ) -> Result<Option<MedicationRecord>, Refused> {
-        self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time }).await
+        self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time, looks_at_schedule }).await
+    }
+
+    /// Whether an active schedule of a medication has a dose at `at`, to the millisecond, in this time zone.
+    ///
+    /// # Errors
+    /// If the database does not answer.
+    pub async fn is_dose(&self, medication_id: &str, zone: &str, at: DateTime<Utc>) -> Result<bool, Refused> {
+        // The finest unit that many producers have.
+        let at = at.trunc_subsecs(3);
+        let times = day_parts(text::zone(zone), at - MICROSECOND, at + MILLISECOND - MICROSECOND);
+        let times = times.into_iter().map(|part| TimesOfDay { day: part.day, first: part.first, last: part.last });
+        self.doses.ask(DoseAsk { medication_id: medication_id.to_owned(), times: times.collect() }).await
     }
 
     /// The existing users, and how to notify them.

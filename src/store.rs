@@ -41,8 +41,8 @@ pub use self::{
     audit::AuditEntry,
     callbacks::{Noted, Reported},
     care::{
-        AppointmentRecord, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord,
-        PlanChanges, ShiftRecord, Supply, SupplyRecord,
+        AppointmentRecord, DoseAsk, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord,
+        PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},

@@ -79,7 +79,7 @@ impl Effects {
         if meta.kind.stage == Stage::Delivery {
             return self.record_delivery(meta, LedgerRecord::Held(until, reason.name())).await;
         }
-        self.record(meta, Verdict::Released).await
+        self.record(meta, Verdict::Released(Some(reason))).await
     }
 
     /// Records that a message kills its workers, without claiming a delivery.

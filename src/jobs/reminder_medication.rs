@@ -43,7 +43,9 @@ impl Job for MedicationReminder {
     }
 
     async fn work(self, cx: &Context) -> Result<Outcome, Failure> {
-        let medication = cx.reads.medication(&self.medication_id, self.scheduled_time, TYPE).await;
+        // Carebell's own reminders are made from the schedule.
+        let is_asked_for = cx.meta.is_of_application();
+        let medication = cx.reads.medication(&self.medication_id, self.scheduled_time, TYPE, is_asked_for).await;
         let Some(mut medication) = medication.map_err(Failure::reading)? else {
             return Ok(Outcome::Skipped(Reason::Gone));
         };
@@ -54,6 +56,19 @@ impl Job for MedicationReminder {
             DoseState::Given => return Ok(Outcome::Skipped(Reason::AlreadyGiven)),
             DoseState::Skipped => return Ok(Outcome::Skipped(Reason::AlreadySkipped)),
             DoseState::Open => {}
+        }
+        if medication.has_schedule {
+            let is_dose = cx.reads.is_dose(&self.medication_id, &medication.timezone, self.scheduled_time).await;
+            match is_dose.map_err(Failure::reading)? {
+                true => {}
+                // It waited, and the schedule has changed since.
+                false if cx.meta.resumed => return Ok(Outcome::Skipped(Reason::Moved)),
+                false => {
+                    return Err(Failure::permanent(
+                        "the medication's schedule has no dose at `scheduled_time`: see `medication_schedules`",
+                    ));
+                }
+            }
         }
         if let Some(waits) = guard::not_due(cx, self.scheduled_time, self.reminder_minutes)? {
             return Ok(waits);

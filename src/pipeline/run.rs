@@ -29,7 +29,7 @@ use crate::{
     effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
     intake::Unreadable,
     kind::Stage,
-    meta::{Ids, Meta, NO_MESSAGE},
+    meta::{Ids, Meta, NO_MESSAGE, split},
     plan::{DeadReason, JobOutcome, Maintenance, Plan, Reason},
     retry::Once,
     store::{Child, Claim, Committed, Verdict},
@@ -288,6 +288,12 @@ async fn perform(
         }
         Decision::Maintain(task) => Box::pin(maintain(runner, meta, not_after, task, policy.timeout)).await,
         Decision::Wait(until, reason) => {
+            let exceeded = runner.delays.exceeded(split(&meta.job_id).0).filter(|_| reason == Reason::NotDue);
+            if let Some(bound) = exceeded {
+                let error = format!("it is not due, and delayed jobs of more than {bound} KiB wait");
+                let death = Death { reason: DeadReason::Permanent, error, attempts: attempts + 1, first };
+                return runner.die(meta, death).await;
+            }
             let written = effects.record_wait(meta, until, reason).await?;
             let parked = Disposition::park(meta, not_after, until);
             Ok(Ending::new(JobOutcome::Waits, parked).by(reason).if_written(meta, written))

@@ -25,7 +25,7 @@ use crate::{
     effects::{Death, Effects, Refused},
     intake::Unreadable,
     job::{Context, Failure, Outcome},
-    kind::Queue,
+    kind::{Queue, Stage},
     meta::{Meta, StreamPosition},
     plan::{Channel, DeadReason, JobOutcome, Plan, Receipt},
     policy::Policy,
@@ -33,6 +33,9 @@ use crate::{
     telemetry::metrics::QueueMetrics,
     templates::Templates,
 };
+
+/// Bytes; the usual ones have about a hundred.
+const LARGEST_REMINDER: usize = 4096;
 
 /// The resources of one queue's jobs.
 pub struct Runner {
@@ -74,6 +77,10 @@ impl Runner {
     /// # Errors
     /// Says what cannot be read, and where; never the content.
     pub fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String> {
+        // It may wait for years until it is due.
+        if self.queue.kind.stage == Stage::Reminder && body.len() > LARGEST_REMINDER {
+            return Err(format!("a reminder may have {LARGEST_REMINDER} bytes, and this has {}", body.len()));
+        }
         let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(body, form)));
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
     }
@@ -170,7 +177,7 @@ impl Runner {
     /// Gives a job back. Records that this is no crash, if that is quickly done.
     pub(super) async fn release(&self, meta: Option<&Meta>) -> Ending {
         if let Some(meta) = meta {
-            let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released)).await;
+            let _ = timeout(RELEASE_TIMEOUT, self.effects.record(meta, Verdict::Released(None))).await;
         }
         Ending::new(JobOutcome::Released, Disposition::Release)
     }

@@ -2,13 +2,17 @@
 //! `migrations/care.sql` lacks.
 
 pub(super) mod columns;
+mod doses;
 mod plan;
 mod shortages;
 
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow};
 
-pub use self::plan::{DoseTimes, Horizon, PlanChanges, Supply};
+pub use self::{
+    doses::{DoseAsk, TimesOfDay},
+    plan::{DoseTimes, Horizon, PlanChanges, Supply},
+};
 use super::{
     asks::at_position,
     database::Store,
@@ -26,6 +30,8 @@ pub struct MedicationAsk {
     pub id: String,
     /// When the dose is due.
     pub scheduled_time: DateTime<Utc>,
+    /// Whether [`MedicationRecord::has_schedule`] is asked for.
+    pub looks_at_schedule: bool,
 }
 
 /// A medication, for a reminder.
@@ -49,6 +55,8 @@ pub struct MedicationRecord {
     pub people: People,
     /// State of the dose.
     pub dose: DoseState,
+    /// Whether it has an active schedule; false if that was not asked.
+    pub has_schedule: bool,
 }
 
 /// State of a dose in `medication_logs`.
@@ -140,8 +148,11 @@ impl Store {
     pub async fn medications(&self, asks: &[MedicationAsk]) -> Result<Vec<Option<MedicationRecord>>, StoreError> {
         let statement = sqlx::query(person!(
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
-                    r.name AS recipient_name, r.timezone AS recipient_timezone, l.status AS dose, f.user_id AS member, ",
-            " FROM unnest($1::text[], $2::timestamptz[], $3::text[]) WITH ORDINALITY AS q(id, at, type, position) \
+                    r.name AS recipient_name, r.timezone AS recipient_timezone, l.status AS dose, f.user_id AS member, \
+                    CASE WHEN q.looks THEN EXISTS (SELECT FROM medication_schedules s \
+                        WHERE s.medication_id = m.id AND s.status = 'ACTIVE') ELSE false END AS has_schedule, ",
+            " FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::bool[]) \
+                 WITH ORDINALITY AS q(id, at, type, looks, position) \
              JOIN medications m ON m.id = q.id JOIN care_recipients r ON r.id = m.care_recipient_id \
              LEFT JOIN LATERAL (SELECT l.status FROM medication_logs l \
                  WHERE l.medication_id = m.id AND l.scheduled_time = q.at AND l.status IN ('GIVEN', 'SKIPPED') \
@@ -150,7 +161,8 @@ impl Store {
         ))
         .bind(asks.iter().map(|ask| ask.id.as_str()).collect::<Vec<_>>())
         .bind(asks.iter().map(|ask| ask.scheduled_time).collect::<Vec<_>>())
-        .bind(asks.iter().map(|ask| ask.kind).collect::<Vec<_>>());
+        .bind(asks.iter().map(|ask| ask.kind).collect::<Vec<_>>())
+        .bind(asks.iter().map(|ask| ask.looks_at_schedule).collect::<Vec<_>>());
         let rows = self.keyed.fetch_all(statement).await?;
         let mut found: Vec<Option<MedicationRecord>> = vec![None; asks.len()];
         for row in rows {
@@ -171,6 +183,7 @@ impl Store {
                         Some("SKIPPED") => DoseState::Skipped,
                         _ => DoseState::Open,
                     },
+                    has_schedule: row.try_get("has_schedule")?,
                 }),
             };
             medication.family.extend(row.try_get::<Option<String>, _>("member")?);

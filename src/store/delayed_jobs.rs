@@ -79,7 +79,7 @@ pub enum DelayAnswer {
 pub struct DelayedCount {
     /// Their number.
     pub jobs: u64,
-    /// The KiB that their bodies take, each at least one.
+    /// The KiB that their bodies take, each at least one; and four for each reminder that is not due.
     pub room: u64,
 }
 
@@ -214,8 +214,13 @@ impl Store {
     /// How many jobs of each application wait, and the room that they take.
     pub async fn count_delayed(&self) -> Result<HashMap<String, DelayedCount>, StoreError> {
         let rows = sqlx::query(
-            "SELECT application, count(*) AS jobs, sum(greatest(1, (size + 1023) / 1024)) AS room FROM delayed_jobs \
-             WHERE state = 'waiting' GROUP BY application",
+            "SELECT application, sum(jobs)::bigint AS jobs, sum(room)::bigint AS room FROM ( \
+                 SELECT application, count(*) AS jobs, sum(greatest(1, (size + 1023) / 1024)) AS room \
+                 FROM delayed_jobs WHERE state = 'waiting' GROUP BY application \
+                 UNION ALL \
+                 SELECT CASE WHEN job_id LIKE '~%' THEN split_part(job_id, '~', 2) ELSE '' END, 0, 4 * count(*) \
+                 FROM job_runs WHERE state = 'open' AND reason = 'not_due' GROUP BY 1 \
+             ) AS waiting GROUP BY application",
         )
         .fetch_all(&self.pool)
         .await?;

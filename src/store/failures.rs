@@ -14,7 +14,10 @@ use super::{
     runs::{RunAsk, RunRecord},
     verdict::Verdict,
 };
-use crate::{meta::Meta, plan::DeadReason};
+use crate::{
+    meta::Meta,
+    plan::{DeadReason, Reason},
+};
 
 static RECORD_RUN_FAILURES: NamedSql = NamedSql::new(include_str!("sql/record_run_failures.sql"));
 
@@ -51,7 +54,7 @@ impl<'q> FailureRow<'q> {
         let (burnt, state, reason, error) = match &failed.verdict {
             Verdict::Attempt { error, until: _ } => (1, "open", None, Some(error.as_str())),
             Verdict::Dead { error, reason } => (1, "dead", Some(reason.name()), Some(error.as_str())),
-            Verdict::Released => (0, "open", None, None),
+            Verdict::Released(reason) => (0, "open", reason.map(Reason::name), None),
         };
         Self {
             job_id: &meta.job_id,

@@ -126,7 +126,7 @@ impl<'q> OutcomeRow<'q> {
                 Self { burnt: 1, reason: Some(reason.name()), answer: Some(error), ..plain("dead") }
             }
             // It may have been sent, as after a crash. The channel's rule for the next claim decides.
-            LedgerRecord::Verdict(Verdict::Released) => plain("sending"),
+            LedgerRecord::Verdict(Verdict::Released(_)) => plain("sending"),
         }
     }
 }

@@ -1,6 +1,6 @@
 use chrono::{DateTime, Utc};
 
-use crate::plan::DeadReason;
+use crate::plan::{DeadReason, Reason};
 
 /// The consequence of a failure or release.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,6 @@ pub enum Verdict {
         /// Why no attempt follows.
         reason: DeadReason,
     },
-    /// Released at shutdown, or parked. No attempt is burnt.
-    Released,
+    /// Released at shutdown, or parked for this reason. No attempt is burnt.
+    Released(Option<Reason>),
 }

@@ -76,7 +76,7 @@ impl Word {
                 LedgerRecord::Verdict(Verdict::Attempt { error: "no luck".into(), until: Some(later) })
             }
             Self::Dead => LedgerRecord::Verdict(death()),
-            Self::Released => LedgerRecord::Verdict(Verdict::Released),
+            Self::Released => LedgerRecord::Verdict(Verdict::Released(None)),
             Self::Held => LedgerRecord::Held(later, "retry_later"),
             Self::Expired => LedgerRecord::Expired("expired"),
             Self::Skipped => LedgerRecord::Skipped("gone"),

@@ -93,7 +93,7 @@ async fn more_statements_than_connections_take_turns() {
         store.children_published(&[format!("job-{id}")]).await?;
         let people = PeopleAsk { user_ids: vec!["ana".into()], kind: "T".into() };
         assert!(store.people(&[people]).await?[0].is_empty());
-        let medication = MedicationAsk { kind: "T", id: id.clone(), scheduled_time: now };
+        let medication = MedicationAsk { kind: "T", id: id.clone(), scheduled_time: now, looks_at_schedule: false };
         assert_eq!(store.medications(&[medication]).await?, [None]);
         // A transaction uses the other pool.
         let shortage = Shortage::Found { medication_id: id.clone(), refill_at: 10 };

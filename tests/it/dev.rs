@@ -123,7 +123,7 @@ async fn nothing_is_left_when_it_is_killed() {
     let examine = format!(". {directory}/env && exec \"$0\" doctor --offline");
     let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
     let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
-    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 14, "{lines}");
+    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 15, "{lines}");
     drop(dev);
     let since = Instant::now();
     while !processes(&directory).is_empty() || std::path::Path::new(&directory).exists() {

@@ -18,7 +18,7 @@ use crate::{
 const TYPE: &str = "MEDICATION_REMINDER";
 
 fn ask(id: &str, scheduled_time: DateTime<Utc>, kind: &'static str) -> MedicationAsk {
-    MedicationAsk { kind, id: id.into(), scheduled_time }
+    MedicationAsk { kind, id: id.into(), scheduled_time, looks_at_schedule: true }
 }
 
 async fn medication(store: &Store, id: &str, at: DateTime<Utc>) -> MedicationRecord {

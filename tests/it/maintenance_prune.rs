@@ -49,7 +49,7 @@ async fn delayed(world: &World, now: DateTime<Utc>) {
         let (at, keep) = (now - TimeDelta::days(days), now - TimeDelta::days(keep));
         world
             .sql(&format!(
-                "INSERT INTO delayed_jobs VALUES ('{id}', '', 'notification', NULL, '{state}', '{at}', 'JOBS', '{at}', 1, '{at}', 1, '{at}', '{keep}')"
+                "INSERT INTO delayed_jobs VALUES ('{id}', '', 'notification', NULL, '{state}', '{at}', 100, 'JOBS', '{at}', 1, '{at}', 1, '{at}', '{keep}')"
             ))
             .await;
     }

@@ -105,6 +105,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "delays",
             "due",
             "rate_limits",
+            "doses",
             "medications",
             "people",
         ]),

@@ -97,7 +97,7 @@ async fn a_death_is_final_for_its_message_and_not_for_another() {
     for _ in 0..2 {
         assert_eq!(store.record_run_failures(&[failed(meta("a", 1, 1), death())]).await.unwrap(), [true]);
     }
-    store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released)]).await.unwrap();
+    store.record_run_failures(&[failed(meta("a", 1, 1), Verdict::Released(None))]).await.unwrap();
     assert_eq!(run_of(&store, "a").await, ("dead".into(), 1), "a late release does not revive it");
     let same = commit(meta("a", 1, 2), Plan::default());
     assert_eq!(put(&store, &[same]).await.unwrap(), [Committed::Duplicate]);

@@ -1,9 +1,82 @@
 //! `reminder.medication`: guards and rejected input.
 
-use chrono::TimeDelta;
+use carebell::{health::Health, reads::Reads};
+use chrono::{DateTime, TimeDelta, Timelike, Utc};
 use serde_json::json;
 
 use crate::support::{Worker, World, decode, reminder, utc_now};
+
+/// The same rules as the scheduler's: `tests/it/care_reminders.rs` holds those.
+#[tokio::test]
+async fn an_instant_is_a_dose_if_the_schedule_has_it() {
+    let world = World::new().await;
+    for (id, medication, times, more) in [
+        ("1", "metformin", "08:00,24:00", "'{1,3}', '2027-03-01', '2027-04-30', '{0}', 'ACTIVE'"),
+        ("2", "metformin", "02:30", "'{}', '2027-03-01', NULL, '{0}', 'ACTIVE'"),
+        ("3", "metformin", "12:00", "'{}', '2027-03-01', NULL, '{0}', 'PAUSED'"),
+    ] {
+        world
+            .sql(&format!("INSERT INTO medication_schedules VALUES ('{id}', '{medication}', '{{{times}}}', {more})"))
+            .await;
+    }
+    let reads = Reads::start(&world.store, &Health::new());
+    let is_dose = async |at: &str| {
+        let at: DateTime<Utc> = at.parse().unwrap();
+        reads.is_dose("metformin", "Europe/Vienna", at).await.unwrap()
+    };
+    for at in [
+        "2027-03-01T07:00:00Z",        // Monday
+        "2027-03-01T07:00:00.000999Z", // of this millisecond
+        "2027-03-31T06:00:00Z",        // Wednesday, in summer
+        "2027-03-01T23:00:00Z",        // 24:00 of Monday
+        "2027-03-27T01:30:00Z",
+        "2027-03-28T01:00:00Z", // 02:30 does not exist, and is at the change
+        "2027-10-31T00:30:00Z", // 02:30 exists twice, and is the first
+    ] {
+        assert!(is_dose(at).await, "{at}");
+    }
+    for at in [
+        "2027-03-01T07:00:00.001Z",
+        "2027-03-01T06:59:59.999Z",
+        "2027-03-02T07:00:00Z", // Tuesday
+        "2027-03-02T23:00:00Z", // 24:00 of Tuesday
+        "2027-03-01T08:00:00Z",
+        "2027-05-03T06:00:00Z", // after the last day
+        "2027-02-24T07:00:00Z", // before the first
+        "2027-03-28T01:30:00Z",
+        "2027-10-31T01:30:00Z", // 02:30 again
+        "2027-03-01T11:00:00Z", // paused
+    ] {
+        assert!(!is_dose(at).await, "{at}");
+    }
+    assert!(!reads.is_dose("other", "Europe/Vienna", "2027-03-01T07:00:00Z".parse().unwrap()).await.unwrap());
+}
+
+/// It would be announced to the family, and take the mark of a dose that does not exist.
+#[tokio::test]
+async fn a_dose_that_is_not_on_the_schedule_is_dead() {
+    let world = World::new().await;
+    let due = utc_now().with_second(0).and_then(|due| due.with_nanosecond(0)).unwrap();
+    let schedule = "INSERT INTO medication_schedules (id, medication_id, times, start_date) \
+                    SELECT '1', 'metformin', ARRAY[$1::time], '2020-01-01'";
+    sqlx::query(schedule).bind(due.time()).execute(&world.db).await.unwrap();
+    world.sql("INSERT INTO medications VALUES ('ramipril', 'rose', 'Ramipril', '5 mg')").await;
+    let worker = Worker::start(&world);
+    let publish = async |id: &str, medication: &str, at| {
+        world.publish_json("jobs.reminder.medication", id, &reminder(medication, at)).await;
+    };
+    publish("made-up", "metformin", due - TimeDelta::minutes(1)).await;
+    let (_, letter, _) = world.dead_letters_once(1).await.remove(0);
+    assert_eq!(letter.get("Carebell-Dead-Reason").unwrap().as_str(), "permanent");
+    let error = letter.get("Carebell-Dead-Error").unwrap().as_str();
+    assert!(error.starts_with("the medication's schedule has no dose at `scheduled_time`"), "{error}");
+    publish("real", "metformin", due).await;
+    assert_eq!(world.ended("real").await.0, "done");
+    // Where the record has no schedule, only its application knows the instants.
+    publish("unscheduled", "ramipril", due - TimeDelta::minutes(1)).await;
+    assert_eq!(world.ended("unscheduled").await.0, "done");
+    worker.stop().await;
+}
 
 #[tokio::test]
 async fn each_guard_skips_with_its_reason() {

@@ -43,7 +43,7 @@ impl Word {
                 LedgerRecord::Verdict(Verdict::Attempt { error: "no luck".into(), until: Some(later(seconds)) })
             }
             Self::Dead => LedgerRecord::Verdict(death()),
-            Self::Released => LedgerRecord::Verdict(Verdict::Released),
+            Self::Released => LedgerRecord::Verdict(Verdict::Released(None)),
         }
     }
 }
@@ -311,7 +311,7 @@ async fn runs_follow(store: &Store, id: &str, steps: &[Step]) -> Result<(), Test
                 store.record_run_failures(&[one]).await.unwrap() == [said(&mut run, sequence, delivered, 1, "open")]
             }
             Step::Release { sequence, delivered } => {
-                let one = failed(meta(id, sequence, delivered), Verdict::Released);
+                let one = failed(meta(id, sequence, delivered), Verdict::Released(None));
                 store.record_run_failures(&[one]).await.unwrap() == [said(&mut run, sequence, delivered, 0, "open")]
             }
             Step::Die { sequence, delivered } => {

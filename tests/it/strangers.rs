@@ -13,7 +13,7 @@ use carebell::{
 use chrono::TimeDelta;
 use serde_json::{Value, json};
 
-use crate::support::{FAMILY, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now};
+use crate::support::{FAMILY, Process, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now};
 
 const PRODUCER_CONF: &str = include_str!("../../helm/carebell/nats/producer.conf");
 
@@ -264,6 +264,8 @@ async fn a_reminder_that_is_not_due_waits_and_takes_no_mark() {
     };
     world.eventually("both wait", waits).await;
     assert_eq!(world.count("SELECT count(*) FROM reminder_marks").await, 0);
+    let room = world.store.count_delayed().await.unwrap()[""].room;
+    assert!((8..=9).contains(&room), "both are bounded with the delayed jobs: {room}");
     // Carebell's own is not held up.
     let own = format!(
         "care~reminder.medication:metformin:{}:30",
@@ -276,4 +278,39 @@ async fn a_reminder_that_is_not_due_waits_and_takes_no_mark() {
     }
     world.queues_are_empty().await;
     worker.stop().await;
+}
+
+/// They wait in HOLD, where nothing else bounds them.
+#[tokio::test]
+async fn reminders_that_are_not_due_are_bounded_and_small() {
+    let world = World::with_overrides("*.backoff=fixed 50ms,*.jitter=0%,later.pause_above=7").await.at_pace(50);
+    let worker = Process::worker(&world, &[]);
+    let publish = async |id: &str, hours: i64| {
+        let dose = reminder("metformin", utc_now() + TimeDelta::hours(hours));
+        world.publish_json("jobs.reminder.medication", id, &dose).await;
+    };
+    for (id, hours) in [("a", 1), ("b", 2)] {
+        publish(id, hours).await;
+    }
+    let counted =
+        async || world.store.count_delayed().await.unwrap().get("").is_some_and(|count| count.room == 8).then_some(());
+    world.eventually("both wait", counted).await;
+    let mut number = 0;
+    let mut refused = async || {
+        number += 1;
+        publish(&format!("more-{number}"), 3).await;
+        let error = |letter: &async_nats::HeaderMap| letter.get("Carebell-Dead-Error").unwrap().to_string();
+        let letters = world.dead_letters().await;
+        letters
+            .iter()
+            .any(|(_, headers, _)| error(headers).contains("it is not due, and delayed jobs of more than 7 KiB wait"))
+            .then_some(())
+    };
+    world.eventually("further ones are dead", &mut refused).await;
+
+    let mut large = reminder("metformin", utc_now());
+    large["medicationId"] = json!("x".repeat(5000));
+    world.publish_json("jobs.reminder.medication", "large", &large).await;
+    assert_eq!(world.ended("large").await, ("dead".into(), Some("undecodable".into())));
+    drop(worker);
 }

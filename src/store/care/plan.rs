@@ -20,6 +20,7 @@ use super::{
 
 const PLAN: &str = include_str!("../sql/plan_reminders.sql");
 const DOSES: &str = include_str!("../sql/plan_doses.sql");
+pub(super) const DOSES_OF_DAY: &str = include_str!("../sql/doses_of_day.sql");
 const EVENTS: &str = include_str!("../sql/plan_events.sql");
 const REFILLS: &str = include_str!("../sql/plan_refills.sql");
 
@@ -29,7 +30,8 @@ const NOT_WANTED: &str = "c.published_at IS NULL AND NOT EXISTS (SELECT FROM wan
 /// Refills that are over, published or not, so that the next shortage is reported.
 const RESTOCKED: &str = "NOT EXISTS (SELECT FROM wanted w WHERE w.record_id = c.record_id)";
 
-static PLAN_DOSES: NamedSql = NamedSql::with(PLAN, &[("wanted_and_new", DOSES), ("is_stale", NOT_WANTED)]);
+static PLAN_DOSES: NamedSql =
+    NamedSql::with(PLAN, &[("wanted_and_new", DOSES), ("doses_of_day", DOSES_OF_DAY), ("is_stale", NOT_WANTED)]);
 static PLAN_APPOINTMENTS: NamedSql =
     NamedSql::with(PLAN, &[("wanted_and_new", EVENTS), ("event_table", "appointments"), ("is_stale", NOT_WANTED)]);
 static PLAN_SHIFTS: NamedSql =

@@ -1,4 +1,4 @@
--- Doses. One at 24:00 is one at 00:00 of the next day.
+-- Doses.
 times AS (SELECT * FROM {dose_times}),
 wanted AS MATERIALIZED (
     SELECT DISTINCT s.medication_id AS record_id, l.lead_minutes,
@@ -8,15 +8,7 @@ wanted AS MATERIALIZED (
     JOIN care_recipients r ON r.id = m.care_recipient_id
     CROSS JOIN LATERAL unnest(s.reminder_minutes) AS l(lead_minutes)
     JOIN times t ON t.zone = COALESCE(r.timezone, '') AND t.lead_minutes = l.lead_minutes
-    CROSS JOIN LATERAL (
-        SELECT CASE o.time WHEN '24:00' THEN '00:00' ELSE o.time END AS time, t.day - (o.time = '24:00')::int AS day
-        FROM unnest(s.times) AS o(time)
-    ) AS d
-    WHERE s.status = 'ACTIVE' AND m.is_active
-      AND d.time BETWEEN t.first_time AND t.last_time
-      AND (s.start_date <= d.day) IS NOT FALSE
-      AND (d.day <= s.end_date) IS NOT FALSE
-      AND (COALESCE(cardinality(s.weekdays), 0) = 0 OR EXTRACT(isodow FROM d.day)::int = ANY (s.weekdays))
+    {doses_of_day} AND m.is_active
 ),
 planned AS (
     SELECT instant, record_id, lead_minutes FROM care_reminders WHERE kind = {kind} AND instant > {oldest}

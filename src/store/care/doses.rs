@@ -1,0 +1,81 @@
+//! Whether a medication's schedule has a dose at an instant.
+
+use chrono::{NaiveDate, NaiveTime};
+use sqlx::Row;
+
+use super::{
+    super::{
+        Store,
+        error::StoreError,
+        keyed::Statement,
+        named_sql::{NamedSql, rows},
+    },
+    plan::DOSES_OF_DAY,
+};
+
+static ARE_DOSES: NamedSql = NamedSql::with(include_str!("../sql/are_doses.sql"), &[("doses_of_day", DOSES_OF_DAY)]);
+
+/// A question about one instant.
+#[derive(Clone, Debug)]
+pub struct DoseAsk {
+    /// `medications.id`.
+    pub medication_id: String,
+    /// The times of day that the instant has in the care recipient's zone, usually one.
+    pub times: Vec<TimesOfDay>,
+}
+
+/// Times of one local day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TimesOfDay {
+    /// The day.
+    pub day: NaiveDate,
+    /// The first.
+    pub first: NaiveTime,
+    /// The last, inclusive.
+    pub last: NaiveTime,
+}
+
+rows! {
+    struct DoseRow<'q> {
+        position: i64,
+        medication_id: &'q str,
+        day: NaiveDate,
+        first_time: NaiveTime,
+        last_time: NaiveTime,
+    }
+}
+
+impl Store {
+    /// Whether each instant is that of a dose of an active schedule, in the order asked.
+    pub async fn are_doses(&self, asks: &[DoseAsk]) -> Result<Vec<bool>, StoreError> {
+        let mut found = vec![false; asks.len()];
+        for row in self.keyed.fetch_all(statement(asks)?).await? {
+            let position: i64 = row.try_get("position")?;
+            if let Some(found) = usize::try_from(position).ok().and_then(|position| found.get_mut(position)) {
+                *found = true;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn statement(asks: &[DoseAsk]) -> Result<Statement<'_>, StoreError> {
+    let rows = (0..).zip(asks).flat_map(|(position, ask)| {
+        ask.times.iter().map(move |times| DoseRow {
+            position,
+            medication_id: &ask.medication_id,
+            day: times.day,
+            first_time: times.first,
+            last_time: times.last,
+        })
+    });
+    ARE_DOSES.bind().rows("t", rows).statement()
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_statement_names_what_is_bound() {
+        assert!(super::statement(&[]).is_ok());
+    }
+}
