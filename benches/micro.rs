@@ -88,7 +88,7 @@ fn decoding(criterion: &mut Criterion, runtime: &Runtime, ground: &Ground) {
         let decoder = registry.decoder(queue.kind).unwrap();
         group.bench_function(named, |bencher| {
             bencher.iter(|| {
-                let pulled = Pulled::new(message.clone(), queue).unwrap();
+                let pulled = Pulled::new(message.clone(), queue, Duration::from_secs(30)).unwrap();
                 let form = pulled.form().unwrap();
                 black_box((pulled.meta().unwrap(), decoder.decode(pulled.body(), form).unwrap()))
             });
@@ -203,8 +203,10 @@ impl Ground {
             // The batch stays within `max_ack_pending` and `ack_wait`.
             let some = count.min(500);
             let messages = self.reminders(usize::try_from(some).unwrap(), Form::Protobuf).await;
-            let pulled: Vec<Pulled> =
-                messages.into_iter().map(|(queue, message)| Pulled::new(message, queue).unwrap()).collect();
+            let pulled: Vec<Pulled> = messages
+                .into_iter()
+                .map(|(queue, message)| Pulled::new(message, queue, Duration::from_secs(30)).unwrap())
+                .collect();
             let started = Instant::now();
             for message in pulled {
                 settle(message, Disposition::Done, &self.effects).await;

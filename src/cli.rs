@@ -24,7 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use self::failed::Failed;
-use crate::{config::Source, telemetry, text::visible};
+use crate::{config::Source, schedule::ZoneData, telemetry, text::visible};
 
 /// The command line.
 #[derive(Debug, Parser)]
@@ -90,6 +90,10 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
     // Otherwise the first user of rustls might choose another provider, and the next panic.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let source = Source::read(cli.config.as_deref())?;
+    // `doctor` and `run` report a wrong one.
+    if let Ok(directory) = source.zoneinfo_dir() {
+        ZoneData::use_newest(directory.as_deref());
+    }
     // Commands print results; their logs are for problems.
     let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
     match source.log(level) {

@@ -29,6 +29,7 @@ use crate::{
         webhook,
     },
     checkpoint::Step,
+    schedule::ZoneData,
     streams::{Adjustments, Application, Override},
 };
 
@@ -55,6 +56,8 @@ pub struct Config {
     pub public_port: Option<u16>,
     /// Templates beside the built-in ones.
     pub templates_dir: Option<PathBuf>,
+    /// The rules of time zones.
+    pub zones: &'static ZoneData,
     /// Port of the health endpoints; 0 for any free one.
     pub health_port: u16,
     /// Wait for jobs when stopping.
@@ -146,6 +149,12 @@ impl Source {
         if !["postgres", "postgresql"].contains(&scheme.as_str()) {
             return Err(error("DATABASE_URL", "is malformed"));
         }
+        // The library would log the values of others.
+        let query = Url::parse(url).map(|url| url.query_pairs().map(|(name, _)| name.into_owned()).collect::<Vec<_>>());
+        if let Some(name) = query.unwrap_or_default().iter().find(|name| !is_database_parameter(name)) {
+            let name: String = name.chars().filter(char::is_ascii_graphic).take(40).collect();
+            return Err(error("DATABASE_URL", &format!("has the unknown parameter `{name}`")));
+        }
         Ok(url.to_owned())
     }
 
@@ -231,6 +240,20 @@ impl Source {
         }
     }
 
+    /// Directory of time zones.
+    ///
+    /// # Errors
+    /// It does not exist, or does not tell its version.
+    pub fn zoneinfo_dir(&self) -> Result<Option<PathBuf>, ConfigError> {
+        match self.get("ZONEINFO_DIR").map(PathBuf::from) {
+            Some(path) if !path.is_dir() => Err(error("ZONEINFO_DIR", "names a directory that does not exist")),
+            Some(path) if ZoneData::of(&path).is_none() => {
+                Err(error("ZONEINFO_DIR", "names a directory without a version (tzdata.zi or +VERSION)"))
+            }
+            path => Ok(path),
+        }
+    }
+
     /// The first problem of each group of variables.
     #[must_use]
     pub fn problems(&self) -> Vec<ConfigError> {
@@ -244,6 +267,7 @@ impl Source {
             self.public_port().err(),
             self.email().err(),
             self.templates_dir().err(),
+            self.zoneinfo_dir().err(),
             self.limits().err(),
             self.log("info").err(),
             self.traces().err(),
@@ -300,6 +324,7 @@ impl Config {
             gateways: source.gateways()?,
             public_port: source.public_port()?,
             templates_dir: source.templates_dir()?,
+            zones: ZoneData::use_newest(source.zoneinfo_dir()?.as_deref()),
             health_port: limits.health_port,
             drain_timeout: limits.drain_timeout,
             start_timeout: limits.start_timeout,
@@ -308,6 +333,31 @@ impl Config {
             duties: Duty::ALL.into(),
         })
     }
+}
+
+/// Those that the client of Postgres knows.
+fn is_database_parameter(name: &str) -> bool {
+    const KNOWN: [&str; 18] = [
+        "sslmode",
+        "ssl-mode",
+        "sslrootcert",
+        "ssl-root-cert",
+        "ssl-ca",
+        "sslcert",
+        "ssl-cert",
+        "sslkey",
+        "ssl-key",
+        "statement-cache-capacity",
+        "host",
+        "hostaddr",
+        "port",
+        "dbname",
+        "user",
+        "password",
+        "application_name",
+        "options",
+    ];
+    KNOWN.contains(&name) || (name.starts_with("options[") && name.ends_with(']'))
 }
 
 /// `durable.key=value`
@@ -346,6 +396,7 @@ mod tests {
             ("NATS_URL", "nats://a:secret@one,nats://b:secret@two"),
             ("DATABASE_URL", "mysql://secret"),
             ("DATABASE_URL", "secret"),
+            ("DATABASE_URL", "postgres://db/x?sslpassword=secret"),
             ("DATABASE_CONNECTIONS", "1"),
             ("STREAMS_REPLICAS", "2"),
             ("QUEUE_OVERRIDES", "secret"),
@@ -356,6 +407,8 @@ mod tests {
             ("NATS_INBOX_PREFIX", "secret.>"),
             ("NATS_INBOX_PREFIX", "secret."),
             ("TEMPLATES_DIR", "/no/such/secret"),
+            ("ZONEINFO_DIR", "/no/such/secret"),
+            ("ZONEINFO_DIR", "/proc"),
             ("CAREBELL_ABORT_AT", "secret"),
             ("CAREBELL_PACE", "0"),
         ];

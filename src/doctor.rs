@@ -17,13 +17,14 @@ use self::check::some;
 pub use self::{
     check::{AtStart, Check, CheckResult, Egress, Item},
     database::database,
-    descriptors::{descriptors, raise_limit},
+    descriptors::descriptors,
     nats::{Depth, connected, nats, unreachable},
     producer::{Producer, examine_producer},
 };
 use crate::{
     clock::Clock,
     config::Source,
+    schedule::ZoneData,
     templates::{LoadError, Templates},
 };
 
@@ -36,7 +37,7 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
         providers::examine(source, egress),
         mail::examine(source, egress),
     );
-    let mut checks = vec![configuration(source), descriptors(source), templates(source)];
+    let mut checks = vec![configuration(source), descriptors(source), zones(clock), templates(source)];
     checks.extend(of_nats);
     checks.extend(of_database);
     checks.extend(of_push);
@@ -87,6 +88,17 @@ fn configuration(source: &Source) -> Check {
         return Check::ok(Item::Configuration, "every value is well-formed");
     }
     Check::fail(Item::Configuration, problems.join("; "), "set it in the environment or the --config file")
+}
+
+/// The age of the rules of time zones.
+#[must_use]
+pub fn zones(clock: &Clock) -> Check {
+    let data = ZoneData::in_use();
+    if data.is_old(clock.now()) {
+        let advice = "install a newer Carebell or the system's tzdata, or name a newer copy in ZONEINFO_DIR";
+        return Check::warn(Item::Zones, format!("{data}: older than a year"), advice);
+    }
+    Check::ok(Item::Zones, data.to_string())
 }
 
 fn templates(source: &Source) -> Check {

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channels::Channels,
     health::{Health, Part, Phase},
+    schedule::ZoneData,
     store::Store,
     telemetry::metrics::Present,
 };
@@ -122,6 +123,7 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
         "parts": parts,
         "schedule_lag_ms": lag,
         "breakers": breakers,
+        "zones": ZoneData::in_use().to_string(),
     });
     (status, Json(body))
 }

@@ -126,6 +126,9 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
         .require_tls(config.requires_tls)
         .connection_timeout(Duration::from_secs(5))
         .reconnect_delay_callback(reconnect_delay);
+    if config.is_local {
+        options = options.ignore_discovered_servers();
+    }
     if let Some(roots) = &config.ca_file {
         options = options.add_root_certificates(roots.clone());
     }

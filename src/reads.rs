@@ -8,9 +8,8 @@ use crate::{
     group::{Group, JOBS, Refused, batch},
     health::Health,
     person::People,
-    schedule::day_parts,
+    schedule::{clock_readings, day_parts},
     store::{DoseAsk, MedicationAsk, MedicationRecord, PeopleAsk, Store, TimesOfDay},
-    text,
 };
 
 const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
@@ -25,7 +24,7 @@ pub struct Reads {
 }
 
 batch!(Medications("medications", WAITS = false): MedicationAsk => Option<MedicationRecord>, medications);
-batch!(Doses("doses", WAITS = false): DoseAsk => bool, are_doses);
+batch!(Doses("doses", WAITS = false): DoseAsk => Option<bool>, are_doses);
 batch!(PeopleReads("people", WAITS = false): PeopleAsk => People, people);
 
 impl Reads {
@@ -54,16 +53,26 @@ impl Reads {
         self.medications.ask(MedicationAsk { kind, id: id.to_owned(), scheduled_time, looks_at_schedule }).await
     }
 
-    /// Whether an active schedule of a medication has a dose at `at`, to the millisecond, in this time zone.
+    /// Whether an instant is that of a dose of an active schedule: of the microsecond, or if it has only milliseconds, of
+    /// the millisecond. `None` if nobody can tell: no schedule has doses on that day, or the zone is unknown.
     ///
     /// # Errors
     /// If the database does not answer.
-    pub async fn is_dose(&self, medication_id: &str, zone: &str, at: DateTime<Utc>) -> Result<bool, Refused> {
-        // The finest unit that many producers have.
-        let at = at.trunc_subsecs(3);
-        let times = day_parts(text::zone(zone), at - MICROSECOND, at + MILLISECOND - MICROSECOND);
-        let times = times.into_iter().map(|part| TimesOfDay { day: part.day, first: part.first, last: part.last });
-        self.doses.ask(DoseAsk { medication_id: medication_id.to_owned(), times: times.collect() }).await
+    pub async fn is_dose(&self, medication_id: &str, zone: &str, at: DateTime<Utc>) -> Result<Option<bool>, Refused> {
+        let Ok(zone) = zone.trim().parse() else { return Ok(None) };
+        let at = at.trunc_subsecs(6);
+        let unit = if at == at.trunc_subsecs(3) { MILLISECOND } else { MICROSECOND };
+        let (first, last) = (at, at + unit - MICROSECOND);
+        let parts = day_parts(zone, first - MICROSECOND, last);
+        let parts = parts.into_iter().map(|part| TimesOfDay { day: part.day, first: part.first, last: part.last });
+        // Others place skipped and repeated times elsewhere than the scheduler.
+        let others = clock_readings(zone, first).into_iter().map(|first| TimesOfDay {
+            day: first.date(),
+            first: first.time(),
+            last: first.time() + (last - at),
+        });
+        let times = parts.chain(others).collect();
+        self.doses.ask(DoseAsk { medication_id: medication_id.to_owned(), times }).await
     }
 
     /// The existing users, and how to notify them.

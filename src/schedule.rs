@@ -3,6 +3,7 @@
 //! Pure: no clock, no database. [`Expression`] matches civil times, [`Calendar`] turns them into instants.
 
 mod civil;
+mod data;
 mod error;
 mod expression;
 mod field;
@@ -13,19 +14,21 @@ mod span;
 #[cfg(test)]
 mod tests;
 mod values;
+mod view;
 mod zone;
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
 pub use self::{
+    data::ZoneData,
     error::ExpressionError,
     expression::Expression,
     field::Field,
     quiet::quiet_until,
     rules::{Fold, Gap, Note, Rules},
-    span::{DayPart, day_parts},
-    zone::{ZoneError, start_of_day, zone},
+    span::{DayPart, clock_readings, day_parts},
+    view::start_of_day,
+    zone::{Zone, ZoneError, ZoneOffset, zone},
 };
 use self::{
     expression::When,
@@ -49,7 +52,7 @@ const fn unix(seconds: i64) -> DateTime<Utc> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Occurrence {
     /// `None` if dropped.
-    pub at: Option<DateTime<Tz>>,
+    pub at: Option<DateTime<Zone>>,
     /// The civil time asked for; the first if several move to one instant.
     pub local: NaiveDateTime,
     /// Effect of a rule on it.
@@ -60,7 +63,7 @@ pub struct Occurrence {
 #[derive(Clone, Debug)]
 pub struct Calendar {
     expression: Expression,
-    zone: Tz,
+    zone: Zone,
     rules: Rules,
     start: DateTime<Utc>,
 }
@@ -68,7 +71,7 @@ pub struct Calendar {
 impl Calendar {
     /// Intervals (`@every`) count from `start`, their first instant. Other expressions ignore it.
     #[must_use]
-    pub fn new(expression: Expression, zone: Tz, rules: Rules, start: DateTime<Utc>) -> Self {
+    pub fn new(expression: Expression, zone: Zone, rules: Rules, start: DateTime<Utc>) -> Self {
         Self { expression, zone, rules, start }
     }
 

@@ -3,8 +3,9 @@
 use std::{borrow::Cow, fmt::Write};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use chrono_tz::Tz;
 use url::Url;
+
+use crate::schedule::Zone;
 
 /// Characters of a name in a text. Care tables have no limits, notifications do.
 const LONGEST_NAME: usize = 200;
@@ -77,8 +78,8 @@ pub fn instant(at: DateTime<Utc>) -> String {
 
 /// Time zone of an IANA name; UTC if unknown, which the texts then mention.
 #[must_use]
-pub fn zone(name: &str) -> Tz {
-    name.trim().parse().unwrap_or(Tz::UTC)
+pub fn zone(name: &str) -> Zone {
+    name.trim().parse().unwrap_or_else(|_| Zone::utc())
 }
 
 #[cfg(test)]

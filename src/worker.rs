@@ -87,6 +87,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     }
     let clock = Clock::system().at_pace(config.pace);
     let health = Health::new();
+    health.metrics().zone_data(&config.zones.version);
+    info!("time zones: {}", config.zones);
     let streams = Streams::embedded(&config.adjustments)?;
     let templates = Templates::load(config.templates_dir.as_deref())?;
     let channels = channels(&config, &clock, health.metrics())?;
@@ -129,7 +131,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(shortages::run(store.clone(), closing.clone()));
     }
     if config.duties.contains(&Duty::DeadLetters) {
-        tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
+        tokio::spawn(sweep::run(
+            effects.clone(),
+            parts.streams.clone(),
+            Arc::clone(&health),
+            clock.clone(),
+            closing.clone(),
+        ));
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
         tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     }

@@ -4,6 +4,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::failed::Failed;
 use crate::{
+    clock::Clock,
     config::{Config, Duty, Source},
     doctor, worker,
 };
@@ -20,8 +21,8 @@ pub(super) async fn run(source: &Source, args: &Args, stop: CancellationToken) -
     if !args.only.is_empty() {
         config.duties = args.only.iter().copied().collect();
     }
-    doctor::raise_limit();
-    doctor::at_start(&[doctor::descriptors(source)]).map_err(|(_, why)| Failed(why))?;
+    doctor::at_start(&[doctor::descriptors(source), doctor::zones(&Clock::system())])
+        .map_err(|(_, why)| Failed(why))?;
     Box::pin(worker::run(config, stop)).await?;
     Ok(())
 }

@@ -43,6 +43,9 @@ pub struct NatsConfig {
     pub requires_tls: bool,
     /// Whether the URLs do without encryption off this machine.
     pub is_exposed: bool,
+    /// Whether only the servers of the URLs are connected to: one on this machine may tell of others, to which nothing may
+    /// go unencrypted.
+    pub is_local: bool,
 }
 
 impl fmt::Debug for NatsConfig {
@@ -72,6 +75,7 @@ impl Source {
         }
         Ok(NatsConfig {
             requires_tls,
+            is_local: parsed.iter().all(|server| server.tls == Tls::Offered),
             is_exposed: parsed.iter().any(|server| server.tls == Tls::None && !server.is_here),
             servers: parsed.into_iter().map(|server| server.url).collect(),
             user: users.pop(),

@@ -45,6 +45,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("PUBLIC_URL", "https://carebell.example.org, without user, query and fragment (http only for this machine)"),
     ("PUBLIC_PORT", "a port, or 0 for any free one"),
     ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
+    ("ZONEINFO_DIR", "the path of a directory of time zones that tells its version, such as /usr/share/zoneinfo"),
     ("HEALTH_PORT", "a port, or 0 for any free one"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),

@@ -2,6 +2,7 @@
 //! starts again (nats-server 2.15.1).
 
 use async_nats::jetstream::{
+    context::PublishErrorKind,
     message::StreamMessage,
     stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
 };
@@ -12,8 +13,11 @@ use crate::{
     header,
 };
 
-/// Most jobs per pass and sort.
-const LIMIT: usize = 1000;
+/// Most delayed jobs per pass.
+const LIMIT: i64 = 1000;
+
+/// Most parked jobs per pass and sort: some seconds of a server's answers.
+const MOST_PARKED: usize = 10_000;
 
 /// Jobs that were parked: by an attempt or a pause, and until their own instant. Delayed jobs have a table.
 const PARKED: [&str; 2] = ["hold.*.*", "hold.at.*.*"];
@@ -21,18 +25,24 @@ const PARKED: [&str; 2] = ["hold.*.*", "hold.at.*.*"];
 /// What earlier passes have seen.
 #[derive(Debug)]
 pub struct Overdue {
-    /// The sequences at which the next looks at [`PARKED`] begin.
-    next: [u64; 2],
+    /// The sequences at which the next looks at [`PARKED`] begin; `None` if all have been seen.
+    next: [Option<u64>; 2],
 }
 
 impl Default for Overdue {
     fn default() -> Self {
-        Self { next: [1; 2] }
+        Self { next: [Some(1); 2] }
     }
 }
 
 impl Overdue {
-    /// Sends off jobs that were due before `before`, as many as one pass sees.
+    /// Has all parked jobs looked at once more.
+    pub fn suspect(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Sends off jobs that were due before `before`. Parked ones are looked at once, and again after [`Self::suspect`]: each
+    /// costs a request.
     ///
     /// # Errors
     /// If a server does not answer.
@@ -40,17 +50,18 @@ impl Overdue {
         let stream = effects.context().get_stream(park::STREAM).await.map_err(show)?;
         delayed(effects, &stream, before).await?;
         for (filter, next) in PARKED.into_iter().zip(&mut self.next) {
-            parked(effects, &stream, filter, next, before).await?;
+            if let Some(from) = *next {
+                *next = parked(effects, &stream, filter, from, before).await?;
+            }
         }
         Ok(())
     }
 }
 
 async fn delayed(effects: &Effects, stream: &Stream, before: DateTime<Utc>) -> Result<(), String> {
-    let limit = i64::try_from(LIMIT).unwrap_or(i64::MAX);
-    for position in effects.store().overdue_delayed_jobs(before, limit).await.map_err(show)? {
+    for (position, due) in effects.store().overdue_delayed_jobs(before, LIMIT).await.map_err(show)? {
         match stream.get_last_raw_message_by_subject(&park::delayed_subject(&position)).await {
-            Ok(parked) => send(effects, parked).await,
+            Ok(parked) => send(effects, parked, due).await?,
             // It is about to be parked, has come back and waits in its queue, or is dead.
             Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {}
             Err(error) => return Err(show(error)),
@@ -63,25 +74,24 @@ async fn parked(
     effects: &Effects,
     stream: &Stream,
     filter: &str,
-    next: &mut u64,
+    mut next: u64,
     before: DateTime<Utc>,
-) -> Result<(), String> {
-    for _ in 0..LIMIT {
-        match stream.get_first_raw_message_by_subject(filter, *next).await {
+) -> Result<Option<u64>, String> {
+    for _ in 0..MOST_PARKED {
+        match stream.get_first_raw_message_by_subject(filter, next).await {
             Ok(parked) => {
-                *next = parked.sequence + 1;
-                if due(&parked).is_some_and(|due| due < before) {
-                    send(effects, parked).await;
+                next = parked.sequence + 1;
+                if let Some(due) = due(&parked).filter(|due| *due < before) {
+                    send(effects, parked, due).await?;
                 }
             }
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => {
-                *next = 1;
-                break;
+                return Ok(None);
             }
             Err(error) => return Err(show(error)),
         }
     }
-    Ok(())
+    Ok(Some(next))
 }
 
 fn due(parked: &StreamMessage) -> Option<DateTime<Utc>> {
@@ -89,15 +99,17 @@ fn due(parked: &StreamMessage) -> Option<DateTime<Utc>> {
     DateTime::parse_from_rfc3339(at).ok().map(|at| at.with_timezone(&Utc))
 }
 
-/// Replaces a job's schedule by one that is due. Does nothing if the job has gone meanwhile.
-async fn send(effects: &Effects, mut parked: StreamMessage) {
+/// Publishes a job again with its own instant, which is past: the server sends it off at once. If the server's clock is
+/// behind this one, the instant is still the right one. Does nothing if the job has gone meanwhile.
+async fn send(effects: &Effects, mut parked: StreamMessage, due: DateTime<Utc>) -> Result<(), String> {
     let subject = parked.subject.clone();
     tracing::error!(%subject, "a job was not sent off by the server when it was due: sending it now");
-    parked.headers.insert(header::SCHEDULE, format!("@at {}", publish::rfc3339(effects.now())).as_str());
+    parked.headers.insert(header::SCHEDULE, format!("@at {}", publish::rfc3339(due)).as_str());
     let last = parked.sequence.to_string();
     parked.headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.as_str());
-    if let Err(why) = publish::send(effects.context(), &subject, parked.headers, parked.payload).await {
-        tracing::warn!(%subject, "it cannot be sent now, trying again later: {why}");
+    match publish::send(effects.context(), &subject, parked.headers, parked.payload).await {
+        Err(error) if error.kind() != PublishErrorKind::WrongLastSequence => Err(show(error)),
+        _ => Ok(()),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Buries messages that nobody pulls: those without a consumer, mostly of an unknown kind, and exhausted ones whose
 //! advisory was lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, consumer, message::StreamMessage, stream};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -14,6 +14,7 @@ use crate::{
     clock::Clock,
     effects::{Death, Effects, park, publish},
     header,
+    health::{Health, NATS_STORAGE, Part},
     plan::DeadReason,
     streams::Streams,
 };
@@ -27,11 +28,14 @@ pub const AGE: TimeDelta = TimeDelta::seconds(60);
 const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
-pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
+pub async fn run(effects: Effects, streams: Streams, health: Arc<Health>, clock: Clock, stop: CancellationToken) {
     let mut overdue = Overdue::default();
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
             tracing::warn!("the sweep for messages that nobody pulls failed, trying again later: {why}");
+        }
+        if health.parts().get(NATS_STORAGE).is_some_and(|part| *part != Part::Up) {
+            overdue.suspect();
         }
         if let Some(Err(why)) = stop.run_until_cancelled(overdue.send_off(&effects, clock.now() - AGE)).await {
             tracing::warn!("the sweep for overdue jobs failed, trying again later: {why}");

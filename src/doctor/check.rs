@@ -9,6 +9,8 @@ pub enum Item {
     Configuration,
     /// This process may open enough files.
     Descriptors,
+    /// The rules of time zones are not older than a year.
+    Zones,
     /// All templates load.
     Templates,
     /// The server answers and accepts the credentials.
@@ -73,6 +75,7 @@ impl Item {
         match self {
             Self::Configuration => "configuration",
             Self::Descriptors => "file descriptors",
+            Self::Zones => "time zones",
             Self::Templates => "templates",
             Self::Nats => "NATS",
             Self::NatsVersion => "NATS version",
@@ -117,6 +120,7 @@ impl Item {
             | Self::NatsPermissions
             | Self::DatabasePermissions => AtStart::Exit,
             Self::NatsClock
+            | Self::Zones
             | Self::DatabaseClock
             | Self::PushEgress
             | Self::ProviderEgress

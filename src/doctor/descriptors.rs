@@ -12,7 +12,7 @@ const SPARE: u64 = 64;
 
 /// Raises this process's limit to the most that the system allows it: the usual limit of 1,024 is for programs that call
 /// `select`.
-pub fn raise_limit() {
+fn raise_limit() {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     if current != maximum {
         // Where the system refuses, the check below says what is missing.
@@ -42,7 +42,7 @@ impl Needs {
     }
 }
 
-/// The check with this configuration.
+/// The check with this configuration. Raises the limit first.
 #[must_use]
 pub fn descriptors(source: &Source) -> Check {
     let item = Item::Descriptors;
@@ -52,7 +52,8 @@ pub fn descriptors(source: &Source) -> Check {
             Some(Needs::of(&streams, source.database_connections().ok()?, listeners))
         });
     let Some(needs) = needs else { return Check::not_checked(item, "the configuration is not valid") };
-    judge(getrlimit(Resource::Nofile).maximum, needs)
+    raise_limit();
+    judge(getrlimit(Resource::Nofile).current, needs)
 }
 
 fn judge(limit: Option<u64>, Needs { base, all }: Needs) -> Check {

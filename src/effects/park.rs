@@ -4,6 +4,8 @@
 //! one, so no number of waits exhausts it. Its recorded failures stay.
 
 use async_nats::{HeaderMap, jetstream};
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -24,6 +26,9 @@ pub const PREFIX: &str = "hold.";
 /// Begins the subject of a job that waits for its instant. When it comes back it has not run before, unlike one that was
 /// parked for a retry.
 pub const AT: &str = "hold.at.";
+
+/// Begins the subject of a reminder that is not due.
+const DUE: &str = "hold.due.";
 
 /// The subjects of parked jobs.
 pub const SUBJECTS: &str = "hold.>";
@@ -58,15 +63,26 @@ pub struct Parking<'a> {
     pub body: Bytes,
     /// When it comes back.
     pub until: DateTime<Utc>,
-    /// Whether it waits for its own instant, and has not run.
-    pub is_for_its_instant: bool,
+    /// What it waits for.
+    pub parked_for: ParkedFor,
+}
+
+/// What a parked job waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ParkedFor {
+    /// Another attempt, or the end of a pause.
+    Again,
+    /// Its own instant, as its application wished. It has not run.
+    Instant,
+    /// To be due: its application published it too early. One message waits for each job id.
+    Due,
 }
 
 impl Parking<'_> {
     /// Publishes the job for its instant, and waits for the acknowledgement. Safe to repeat: the subject belongs to
     /// this message, and a later schedule replaces an earlier one.
     pub async fn park(self, context: &jetstream::Context) -> Parked {
-        let Self { meta, not_after, subject, headers, body, until, is_for_its_instant } = self;
+        let Self { meta, not_after, subject, headers, body, until, parked_for } = self;
         let mut resumed = HeaderMap::new();
         for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
             let name: &str = name.as_ref();
@@ -85,11 +101,16 @@ impl Parking<'_> {
         if let Some(position) = asked_by {
             resumed.insert(header::DELAYED_BY, position.to_string().as_str());
         }
-        let fires = if is_for_its_instant { until - EARLY } else { until };
+        let fires = if parked_for == ParkedFor::Instant { until - EARLY } else { until };
         resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(fires)).as_str());
         let own_subject = match (meta.position.sequence, asked_by) {
-            (_, Some(position)) if is_for_its_instant => delayed_subject(position),
-            (sequence, None) if is_for_its_instant => format!("{AT}{}.{sequence}", meta.position.stream),
+            // However often it is published under its id.
+            _ if parked_for == ParkedFor::Due => {
+                let hash = digest::digest(&digest::SHA256, meta.job_id.as_bytes());
+                format!("{DUE}{}", URL_SAFE_NO_PAD.encode(hash))
+            }
+            (_, Some(position)) if parked_for == ParkedFor::Instant => delayed_subject(position),
+            (sequence, None) if parked_for == ParkedFor::Instant => format!("{AT}{}.{sequence}", meta.position.stream),
             (NO_MESSAGE, _) => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
             (sequence, _) => format!("{PREFIX}{}.{sequence}", meta.position.stream),
         };
@@ -113,6 +134,6 @@ pub async fn park_child(context: &jetstream::Context, meta: &Meta, child: &Child
     publish::set_trace(&mut headers, child.trace.as_deref());
     let body = Bytes::from(child.body.clone());
     let (not_after, subject) = (child.not_after, child.subject.as_str());
-    let is_for_its_instant = false;
-    Parking { meta, not_after, subject, headers: Some(&headers), body, until, is_for_its_instant }.park(context).await
+    let parked_for = ParkedFor::Again;
+    Parking { meta, not_after, subject, headers: Some(&headers), body, until, parked_for }.park(context).await
 }

@@ -57,21 +57,14 @@ impl Job for MedicationReminder {
             DoseState::Skipped => return Ok(Outcome::Skipped(Reason::AlreadySkipped)),
             DoseState::Open => {}
         }
-        if medication.has_schedule {
-            let is_dose = cx.reads.is_dose(&self.medication_id, &medication.timezone, self.scheduled_time).await;
-            match is_dose.map_err(Failure::reading)? {
-                true => {}
-                // It waited, and the schedule has changed since.
-                false if cx.meta.resumed => return Ok(Outcome::Skipped(Reason::Moved)),
-                false => {
-                    return Err(Failure::permanent(
-                        "the medication's schedule has no dose at `scheduled_time`: see `medication_schedules`",
-                    ));
-                }
-            }
-        }
         if let Some(waits) = guard::not_due(cx, self.scheduled_time, self.reminder_minutes)? {
             return Ok(waits);
+        }
+        if medication.has_schedule {
+            let is_dose = cx.reads.is_dose(&self.medication_id, &medication.timezone, self.scheduled_time).await;
+            if is_dose.map_err(Failure::reading)? == Some(false) {
+                return no_dose(cx);
+            }
         }
         if medication.family.is_empty() {
             return Ok(Outcome::Skipped(Reason::NoRecipients));
@@ -82,6 +75,17 @@ impl Job for MedicationReminder {
             Mark { record_id: self.medication_id, instant: self.scheduled_time, lead_minutes: self.reminder_minutes };
         Ok(Outcome::Done(Plan::next(mark, next)))
     }
+}
+
+/// What becomes of a reminder for an instant that is not on the medication's schedule.
+fn no_dose(cx: &Context) -> Result<Outcome, Failure> {
+    const WHY: &str = "the medication's schedule has no dose at `scheduled_time`: see `medication_schedules`";
+    // It waited, and the schedule has changed since.
+    if cx.meta.resumed || cx.meta.delay.is_some() {
+        return Ok(Outcome::Skipped(Reason::Moved));
+    }
+    // Its application may be about to commit the schedule.
+    if cx.meta.position.delivered == 1 { Err(Failure::retry(WHY)) } else { Err(Failure::permanent(WHY)) }
 }
 
 impl MedicationReminder {

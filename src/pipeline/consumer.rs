@@ -373,7 +373,7 @@ impl Consumer {
             // It is settled even if the connection that it came by is lost.
             message.context = self.context.clone();
         }
-        Some(Pulled::new(message, self.runner.queue)?.of_stream_created_at(stream_created))
+        Some(Pulled::new(message, self.runner.queue, self.runner.ack_wait)?.of_stream_created_at(stream_created))
     }
 
     /// Gives back messages that were not begun, so that another worker gets them immediately.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    effects::{Death, Written},
+    effects::{Death, Written, park::ParkedFor},
     kind::{Queue, Stage},
     meta::{Meta, NO_MESSAGE},
     plan::{JobOutcome, Reason},
@@ -42,18 +42,24 @@ pub struct ParkedJob {
     pub not_after: DateTime<Utc>,
     /// When it comes back.
     pub until: DateTime<Utc>,
-    /// Whether it waits for its own instant, and has not run.
-    pub is_for_its_instant: bool,
+    /// What it waits for.
+    pub parked_for: ParkedFor,
 }
 
 impl Disposition {
     pub(super) fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, is_for_its_instant: false }))
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for: ParkedFor::Again }))
+    }
+
+    /// The job waits for a reason that burns no attempt.
+    pub(super) fn wait(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>, reason: Reason) -> Self {
+        let parked_for = if reason == Reason::NotDue { ParkedFor::Due } else { ParkedFor::Again };
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for }))
     }
 
     /// The job waits for its instant.
     pub(super) fn delay(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, is_for_its_instant: true }))
+        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for: ParkedFor::Instant }))
     }
 }
 

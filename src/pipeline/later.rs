@@ -94,7 +94,7 @@ pub async fn cancel(runner: &Runner, message: Pulled) {
     let noted = tokio::select! {
         biased;
         noted = noted => noted,
-        never = lifeline.keep(runner.ack_wait / 3) => match never {},
+        never = lifeline.keep() => match never {},
         () = runner.deadline.cancelled() => {
             return settle(message, Disposition::Release, &runner.effects).await;
         }

@@ -38,13 +38,15 @@ pub struct Pulled {
     pub position: StreamPosition,
     /// When its stream was created, if it is an intake.
     stream_created: DateTime<Utc>,
+    /// That of the consumer that pulled it.
+    ack_wait: Duration,
 }
 
 impl Pulled {
-    /// Wraps a message pulled for `queue`. `None` without a `JetStream` reply subject, which every consumer's message
+    /// Wraps a message pulled for `queue` by a consumer with this `ack_wait`. `None` without a `JetStream` reply subject, which every consumer's message
     /// has.
     #[must_use]
-    pub fn new(message: jetstream::Message, queue: Queue) -> Option<Self> {
+    pub fn new(message: jetstream::Message, queue: Queue, ack_wait: Duration) -> Option<Self> {
         let info = message.info().ok()?;
         let position = StreamPosition {
             stream: info.stream.to_owned(),
@@ -54,7 +56,7 @@ impl Pulled {
                 i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0),
             ),
         };
-        Some(Self { message, queue, position, stream_created: DateTime::UNIX_EPOCH })
+        Some(Self { message, queue, position, stream_created: DateTime::UNIX_EPOCH, ack_wait })
     }
 
     /// The message of an intake stream created at this time.
@@ -233,10 +235,21 @@ impl Pulled {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
+    /// Bytes of its body and headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let headers = self.message.headers.iter().flat_map(|headers| headers.iter());
+        let headers = headers.flat_map(|(name, values)| {
+            let name = <_ as AsRef<str>>::as_ref(name).len();
+            values.iter().map(move |value| name + value.as_str().len() + HEADER_SIGNS)
+        });
+        self.message.payload.len() + headers.sum::<usize>()
+    }
+
     /// Keeps the message with this worker.
     #[must_use]
     pub fn lifeline(&self) -> Lifeline {
-        Lifeline { client: self.message.context.client(), reply: self.message.reply.clone() }
+        Lifeline { every: self.ack_wait / 3, client: self.message.context.client(), reply: self.message.reply.clone() }
     }
 
     /// Only `settle` calls this. If the acknowledgement is lost, the message comes back and its record ends it.
@@ -259,14 +272,15 @@ impl Pulled {
 
 /// Tells the server that a job is alive.
 pub struct Lifeline {
+    every: Duration,
     client: async_nats::Client,
     reply: Option<async_nats::Subject>,
 }
 
 impl Lifeline {
-    /// Restarts `ack_wait` at this interval while the future is polled.
-    pub async fn keep(self, every: Duration) -> Infallible {
-        let mut ticks = interval_at(Instant::now() + every, every);
+    /// Restarts `ack_wait` each time a third of it has passed, while the future is polled.
+    pub async fn keep(self) -> Infallible {
+        let mut ticks = interval_at(Instant::now() + self.every, self.every);
         loop {
             ticks.tick().await;
             if let Some(reply) = self.reply.clone() {
@@ -276,6 +290,9 @@ impl Lifeline {
         }
     }
 }
+
+/// Colon, blank and the end of the line.
+const HEADER_SIGNS: usize = 4;
 
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");

@@ -27,7 +27,7 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
-    intake::Unreadable,
+    intake::{Unreadable, is_intake},
     kind::Stage,
     meta::{Ids, Meta, NO_MESSAGE, split},
     plan::{DeadReason, JobOutcome, Maintenance, Plan, Reason},
@@ -35,6 +35,9 @@ use crate::{
     store::{Child, Claim, Committed, Verdict},
     telemetry::traces::{self, Processing},
 };
+
+/// Bytes of a reminder with its headers; the usual ones have some three hundred.
+const LARGEST_REMINDER: usize = 2048;
 
 /// The wait of a job while the database is away.
 const HELD_FOR: Duration = Duration::from_secs(1);
@@ -126,7 +129,7 @@ impl Run {
         let ending = tokio::select! {
             biased;
             ending = self.decide() => ending,
-            never = lifeline.keep(runner.ack_wait / 3) => match never {},
+            never = lifeline.keep() => match never {},
             () = runner.deadline.cancelled() => {
                 runner.release(self.meta.as_ref().ok().filter(|meta| is_begun(meta, runner.clock.now()))).await
             }
@@ -150,7 +153,8 @@ impl Run {
         let mut told = Once::new();
         loop {
             let form = message.form().map_err(|invalid| invalid.to_string());
-            let job = match form.and_then(|form| runner.decode(message.body(), form)) {
+            let job = form.and_then(|form| runner.decode(message.body(), form));
+            let job = match job.and_then(|job| is_small(message).map(|()| job)) {
                 Ok(job) => job,
                 Err(why) => {
                     let unreadable = Unreadable { reason: DeadReason::Undecodable, why };
@@ -161,7 +165,7 @@ impl Run {
                 None => Ok(None),
                 Some(delay) => {
                     let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
-                    Box::pin(hold_back(runner, meta, delay, message.body().len(), not_after)).await
+                    Box::pin(hold_back(runner, meta, delay, message.size(), not_after)).await
                 }
             };
             let performed = match held_back {
@@ -211,7 +215,7 @@ impl Run {
             tokio::select! {
                 biased;
                 () = settle(message, ending.disposition, &runner.effects) => checkpoint::reached(Step::Settled),
-                never = lifeline.keep(runner.ack_wait / 3) => match never {},
+                never = lifeline.keep() => match never {},
                 () = out_of_time(runner) => {}
             }
         }
@@ -239,6 +243,17 @@ impl Run {
     /// Closes a span without log line or count: the message will repeat the run, or the job does not exist.
     fn close(&mut self, ending: &Ending) {
         ending.close(&mut self.span, self.runner.clock.now());
+    }
+}
+
+/// A reminder of an application may wait for years until it is due.
+fn is_small(message: &Pulled) -> Result<(), String> {
+    let is_one = message.queue().kind.stage == Stage::Reminder && is_intake(&message.position.stream);
+    match message.size() {
+        size if is_one && size > LARGEST_REMINDER => {
+            Err(format!("a reminder may have {LARGEST_REMINDER} bytes with its headers, and this has {size}"))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -290,12 +305,14 @@ async fn perform(
         Decision::Wait(until, reason) => {
             let exceeded = runner.delays.exceeded(split(&meta.job_id).0).filter(|_| reason == Reason::NotDue);
             if let Some(bound) = exceeded {
-                let error = format!("it is not due, and delayed jobs of more than {bound} KiB wait");
+                let error = format!(
+                    "it is not due, and {bound} delayed jobs (each KiB counts) wait: publish it when it is due"
+                );
                 let death = Death { reason: DeadReason::Permanent, error, attempts: attempts + 1, first };
                 return runner.die(meta, death).await;
             }
             let written = effects.record_wait(meta, until, reason).await?;
-            let parked = Disposition::park(meta, not_after, until);
+            let parked = Disposition::wait(meta, not_after, until, reason);
             Ok(Ending::new(JobOutcome::Waits, parked).by(reason).if_written(meta, written))
         }
         Decision::RetrySoon(why, wait) => {
@@ -453,7 +470,7 @@ pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output =
         biased;
         () = runner.stop.cancelled() => false,
         () = until => true,
-        never = message.lifeline().keep(runner.ack_wait / 3) => match never {},
+        never = message.lifeline().keep() => match never {},
     }
 }
 

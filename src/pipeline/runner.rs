@@ -25,7 +25,7 @@ use crate::{
     effects::{Death, Effects, Refused},
     intake::Unreadable,
     job::{Context, Failure, Outcome},
-    kind::{Queue, Stage},
+    kind::Queue,
     meta::{Meta, StreamPosition},
     plan::{Channel, DeadReason, JobOutcome, Plan, Receipt},
     policy::Policy,
@@ -33,9 +33,6 @@ use crate::{
     telemetry::metrics::QueueMetrics,
     templates::Templates,
 };
-
-/// Bytes; the usual ones have about a hundred.
-const LARGEST_REMINDER: usize = 4096;
 
 /// The resources of one queue's jobs.
 pub struct Runner {
@@ -77,10 +74,6 @@ impl Runner {
     /// # Errors
     /// Says what cannot be read, and where; never the content.
     pub fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String> {
-        // It may wait for years until it is due.
-        if self.queue.kind.stage == Stage::Reminder && body.len() > LARGEST_REMINDER {
-            return Err(format!("a reminder may have {LARGEST_REMINDER} bytes, and this has {}", body.len()));
-        }
         let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(body, form)));
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
     }

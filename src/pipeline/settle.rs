@@ -21,19 +21,12 @@ pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects
         Disposition::Done => message.acknowledge(AckKind::Ack).await,
         Disposition::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Disposition::Park(parked) => {
-            let ParkedJob { meta, not_after, until, is_for_its_instant } = &*parked;
+            let ParkedJob { meta, not_after, until, parked_for } = &*parked;
             // From here on it is Carebell's own, whoever published it.
             let subject = message.queue().subject();
             let (subject, headers, body) = (subject.as_str(), message.headers(), message.body().clone());
-            let parking = Parking {
-                meta,
-                not_after: *not_after,
-                subject,
-                headers,
-                body,
-                until: *until,
-                is_for_its_instant: *is_for_its_instant,
-            };
+            let parking =
+                Parking { meta, not_after: *not_after, subject, headers, body, until: *until, parked_for: *parked_for };
             match Box::pin(parking.park(effects.context())).await {
                 park::Parked::Yes => message.acknowledge(AckKind::Ack).await,
                 park::Parked::TooLarge => {

@@ -1,14 +1,16 @@
 use chrono::{DateTime, Days, NaiveDateTime, NaiveTime, TimeZone, Utc, offset::LocalResult};
-use chrono_tz::Tz;
 
-use super::zone::{FARTHEST, View};
+use super::{
+    view::{FARTHEST, View},
+    zone::Zone,
+};
 
 /// The end of the quiet hours around `now`, if any. They last over midnight unless `to` is after `from`.
 ///
 /// They begin the first time the clock shows `from` and end the last time it shows `to`. The end of a gap stands for
 /// its skipped times.
 #[must_use]
-pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
+pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Zone, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
     let today = zone.from_utc_datetime(&now.naive_utc()).date_naive();
     let nights = u64::from(to <= from);
     // If a clock is set back over midnight, tomorrow's may have begun.
@@ -21,7 +23,7 @@ pub fn quiet_until(from: NaiveTime, to: NaiveTime, zone: Tz, now: DateTime<Utc>)
 }
 
 /// The first and last instant at which the clock shows `civil`.
-fn instants(zone: Tz, civil: NaiveDateTime) -> (DateTime<Utc>, DateTime<Utc>) {
+fn instants(zone: Zone, civil: NaiveDateTime) -> (DateTime<Utc>, DateTime<Utc>) {
     match zone.from_local_datetime(&civil) {
         LocalResult::Single(at) => (at.to_utc(), at.to_utc()),
         LocalResult::Ambiguous(first, last) => (first.to_utc(), last.to_utc()),
@@ -84,7 +86,7 @@ mod tests {
         #[test]
         fn whoever_looks_at_the_clock_agrees(from in 0..1440_u32, to in 0..1440_u32,
                                              seconds in 777_600..2_208_988_800_i64,
-                                             zone in prop::sample::select(chrono_tz::TZ_VARIANTS.as_slice())) {
+                                             zone in prop::sample::select(Zone::all().collect::<Vec<_>>())) {
             prop_assume!(from != to);
             let at = |minute: u32| NaiveTime::from_hms_opt(minute / 60, minute % 60, 0).unwrap();
             let now = DateTime::from_timestamp(seconds, 0).unwrap();

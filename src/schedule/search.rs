@@ -4,12 +4,12 @@
 //! one change: before it, at it (for a gap), and after it.
 
 use chrono::{DateTime, NaiveDateTime, TimeDelta, Timelike, Utc};
-use chrono_tz::Tz;
 
 use super::{
     civil::Civil,
     rules::{Fold, Gap, Note, Rules},
-    zone::{ClockChange, FARTHEST, View, civil},
+    view::{ClockChange, FARTHEST, View, civil},
+    zone::Zone,
 };
 
 /// How far ahead one step looks. It approaches anything farther first.
@@ -22,7 +22,7 @@ const SECOND: TimeDelta = TimeDelta::seconds(1);
 
 pub(super) struct Search<'a> {
     pub(super) times: &'a Civil,
-    pub(super) zone: Tz,
+    pub(super) zone: Zone,
     pub(super) rules: Rules,
     /// Match every tick of elapsed time: both of a fold, none of a gap.
     pub(super) every_hour: bool,

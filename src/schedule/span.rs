@@ -1,9 +1,11 @@
 //! The inverse of a search: all times of day whose instants lie within a span. A database finds due times by it.
 
 use chrono::{DateTime, NaiveDate, NaiveDateTime, NaiveTime, TimeDelta, Utc};
-use chrono_tz::Tz;
 
-use super::zone::{ClockChange, FARTHEST, View, civil};
+use super::{
+    view::{ClockChange, FARTHEST, View, civil},
+    zone::Zone,
+};
 
 /// Times of one day that share an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +38,7 @@ const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
 /// All civil times with instants after `after` and not after `until`, ordered, each in one part, by the rules `shift`
 /// and `first`.
 #[must_use]
-pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DayPart> {
+pub fn day_parts(zone: Zone, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DayPart> {
     let mut parts = Vec::new();
     let mut from = after;
     while from < until {
@@ -65,6 +67,16 @@ pub fn day_parts(zone: Tz, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<Da
         from = to;
     }
     parts
+}
+
+/// The civil times that may stand for an instant, by whatever rule for skipped and repeated hours: what the clock shows,
+/// and in the hour after a change also what it would show without it.
+#[must_use]
+pub fn clock_readings(zone: Zone, at: DateTime<Utc>) -> Vec<NaiveDateTime> {
+    let view = View::new(zone, at - FARTHEST, at);
+    let Some(ClockChange { at: changed, before, after }) = view.change else { return vec![civil(at, view.offset)] };
+    let shown = civil(at, after);
+    if at - changed < (after - before).abs() { vec![shown, civil(at, before)] } else { vec![shown] }
 }
 
 /// Civil times under one offset, both ends inclusive. Empty if `last` is before `first`.

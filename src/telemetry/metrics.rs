@@ -111,6 +111,11 @@ impl Metrics {
         metrics
     }
 
+    /// The version of the time zones' rules.
+    pub fn zone_data(&self, version: &str) {
+        self.set(Metric::ZoneDataInfo, &[version], 1.0);
+    }
+
     /// Handles of a queue.
     #[must_use]
     pub fn queue(&self, queue: Queue) -> QueueMetrics {

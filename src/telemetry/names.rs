@@ -67,6 +67,8 @@ pub enum Metric {
     SpansLost,
     PartUp,
     BuildInfo,
+    /// `carebell_zone_data_info`
+    ZoneDataInfo,
     ProcessCpu,
     ProcessResident,
     ProcessVirtual,
@@ -123,7 +125,7 @@ const fn histogram(
 
 impl Metric {
     /// In order of declaration.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -150,6 +152,7 @@ impl Metric {
         Self::SpansLost,
         Self::PartUp,
         Self::BuildInfo,
+        Self::ZoneDataInfo,
         Self::ProcessCpu,
         Self::ProcessResident,
         Self::ProcessVirtual,
@@ -290,6 +293,9 @@ impl Metric {
                 gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs is up: 1 or 0.")
             }
             Self::BuildInfo => gauge("carebell_build_info", Count, &["version"], "1, with the version as a label."),
+            Self::ZoneDataInfo => {
+                gauge("carebell_zone_data_info", Count, &["version"], "1, with the version of the time zones' rules.")
+            }
             Self::ProcessCpu => Spec {
                 unit: Seconds,
                 ..counter("process_cpu_seconds_total", &[], "Processor time used by the process.")

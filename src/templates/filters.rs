@@ -6,7 +6,7 @@ use chrono::{DateTime, Locale, Utc, format::StrftimeItems};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, syntax::SyntaxConfig};
 
 use super::locale::{DEFAULT_LOCALE, key_of};
-use crate::text;
+use crate::{schedule::Zone, text};
 
 /// Built-in variable: the current instant, RFC 3339.
 pub(super) const NOW: &str = "now";
@@ -67,7 +67,7 @@ fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String
 /// `14:30`; if the time zone is unknown, `13:30 UTC`.
 fn time(at: &str, zone: &str) -> Result<String, Error> {
     let zone = text::zone(zone);
-    let utc = if zone == chrono_tz::Tz::UTC { " UTC" } else { "" };
+    let utc = if zone == Zone::utc() { " UTC" } else { "" };
     Ok(format!("{}{utc}", instant(at)?.with_timezone(&zone).format("%H:%M")))
 }
 

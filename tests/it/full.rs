@@ -178,15 +178,19 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
     for number in 0..3 {
         world.publish_json("jobs.reminder.medication", &format!("dose-{number}"), &dose(number)).await;
     }
+    let fill = async |largest: usize, smallest: usize| {
+        let mut size = largest;
+        while size > smallest {
+            let ack = world.context.publish("filler", vec![0; size].into()).await.unwrap().await;
+            size = if ack.is_ok() { size } else { size / 10 };
+        }
+    };
+    fill(100_000, 10_000).await;
     let due = utc_now() + TimeDelta::seconds(2);
     let at = format!("@at {}", due.to_rfc3339());
     let schedule = [("Carebell-Job-Id", "parked"), ("Nats-Schedule", &*at), ("Nats-Schedule-Target", "resume.nobody")];
     world.publish("hold.WORK.1000", &schedule, "x").await;
-    let mut size = 100_000;
-    while size > 0 {
-        let ack = world.context.publish("filler", vec![0; size].into()).await.unwrap().await;
-        size = if ack.is_ok() { size } else { size / 10 };
-    }
+    fill(10_000, 0).await;
     let body = news("ana").to_string();
     let publish = ["publish", "notification", "--json", &body, "--job-id", "refused"];
     let (well, _, error) = carebell(&world, &publish, &[]).await;
@@ -200,8 +204,8 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
     }
     assert_eq!(world.push.counts().requests, 0);
     let used_up = "JetStream has used up its storage";
-    let full = async || worker.get("/health").await.1.contains(used_up).then_some(());
-    world.eventually("health tells of it", full).await;
+    let is_told = async || worker.get("/health").await.1.contains(used_up).then_some(());
+    world.eventually("health tells of it", is_told).await;
     tokio::time::sleep((due + TimeDelta::seconds(1) - utc_now()).to_std().unwrap_or_default()).await;
     filler.purge().await.unwrap();
     let writes = async || worker.get("/health").await.1.contains(r#""nats_storage":{"state":"up"}"#).then_some(());

@@ -12,6 +12,7 @@ use carebell::{
     jobs,
     kind::{CANCEL, DELAYED, Lane},
     plan::{Channel, JobOutcome},
+    schedule::ZoneData,
     telemetry::{
         metrics::{ANSWERS, NO_LANE},
         names::{Metric, Type, Unit},
@@ -111,7 +112,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         ]),
         "state" => names(&["used", "idle"]),
         "part" => names(&["nats", "postgres", "scheduler", "care_reminders", "care_tables"]),
-        "version" => names(&[env!("CARGO_PKG_VERSION")]),
+        "version" => names(&[env!("CARGO_PKG_VERSION"), &ZoneData::in_use().version]),
         other => panic!("a label that is not known: {other}"),
     }
 }
@@ -183,6 +184,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
         ("carebell_part_up", vec![("part", "care_tables")], 1.0),
         ("carebell_database_connections_max", vec![], 10.0),
         ("carebell_build_info", vec![("version", env!("CARGO_PKG_VERSION"))], 1.0),
+        ("carebell_zone_data_info", vec![("version", &ZoneData::in_use().version)], 1.0),
     ];
     values.extend(deliveries.map(|(answer, count)| {
         ("carebell_deliveries_total", vec![("channel", "web_push"), ("answer", answer)], count)

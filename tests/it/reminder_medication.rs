@@ -25,31 +25,37 @@ async fn an_instant_is_a_dose_if_the_schedule_has_it() {
         reads.is_dose("metformin", "Europe/Vienna", at).await.unwrap()
     };
     for at in [
-        "2027-03-01T07:00:00Z",        // Monday
-        "2027-03-01T07:00:00.000999Z", // of this millisecond
-        "2027-03-31T06:00:00Z",        // Wednesday, in summer
-        "2027-03-01T23:00:00Z",        // 24:00 of Monday
+        "2027-03-01T07:00:00Z", // Monday
+        "2027-03-31T06:00:00Z", // Wednesday, in summer
+        "2027-03-01T23:00:00Z", // 24:00 of Monday
         "2027-03-27T01:30:00Z",
         "2027-03-28T01:00:00Z", // 02:30 does not exist, and is at the change
         "2027-10-31T00:30:00Z", // 02:30 exists twice, and is the first
+        // Where others place it: after the gap, and the second time.
+        "2027-03-28T01:30:00Z",
+        "2027-10-31T01:30:00Z",
     ] {
-        assert!(is_dose(at).await, "{at}");
+        assert_eq!(is_dose(at).await, Some(true), "{at}");
     }
     for at in [
         "2027-03-01T07:00:00.001Z",
+        "2027-03-01T07:00:00.000001Z", // neither log nor mark of the dose would be found
         "2027-03-01T06:59:59.999Z",
         "2027-03-02T07:00:00Z", // Tuesday
         "2027-03-02T23:00:00Z", // 24:00 of Tuesday
         "2027-03-01T08:00:00Z",
         "2027-05-03T06:00:00Z", // after the last day
-        "2027-02-24T07:00:00Z", // before the first
-        "2027-03-28T01:30:00Z",
-        "2027-10-31T01:30:00Z", // 02:30 again
+        "2027-03-28T02:30:00Z", // an hour after the change that is over
         "2027-03-01T11:00:00Z", // paused
     ] {
-        assert!(!is_dose(at).await, "{at}");
+        assert_eq!(is_dose(at).await, Some(false), "{at}");
     }
-    assert!(!reads.is_dose("other", "Europe/Vienna", "2027-03-01T07:00:00Z".parse().unwrap()).await.unwrap());
+    // No schedule has doses on that day, no schedule at all, and a zone that only its application knows.
+    assert_eq!(is_dose("2027-02-24T07:00:00Z").await, None);
+    let at: DateTime<Utc> = "2027-03-01T07:00:00Z".parse().unwrap();
+    for (medication, zone) in [("other", "Europe/Vienna"), ("metformin", "Eastern Standard Time"), ("metformin", "")] {
+        assert_eq!(reads.is_dose(medication, zone, at).await.unwrap(), None, "{medication} {zone}");
+    }
 }
 
 /// It would be announced to the family, and take the mark of a dose that does not exist.
@@ -60,7 +66,9 @@ async fn a_dose_that_is_not_on_the_schedule_is_dead() {
     let schedule = "INSERT INTO medication_schedules (id, medication_id, times, start_date) \
                     SELECT '1', 'metformin', ARRAY[$1::time], '2020-01-01'";
     sqlx::query(schedule).bind(due.time()).execute(&world.db).await.unwrap();
+    world.sql("UPDATE care_recipients SET timezone = 'UTC'").await;
     world.sql("INSERT INTO medications VALUES ('ramipril', 'rose', 'Ramipril', '5 mg')").await;
+    world.sql("INSERT INTO medication_schedules (id, medication_id, times, start_date) VALUES ('2', 'ramipril', '{}', '2020-01-01')").await;
     let worker = Worker::start(&world);
     let publish = async |id: &str, medication: &str, at| {
         world.publish_json("jobs.reminder.medication", id, &reminder(medication, at)).await;
@@ -72,7 +80,13 @@ async fn a_dose_that_is_not_on_the_schedule_is_dead() {
     assert!(error.starts_with("the medication's schedule has no dose at `scheduled_time`"), "{error}");
     publish("real", "metformin", due).await;
     assert_eq!(world.ended("real").await.0, "done");
-    // Where the record has no schedule, only its application knows the instants.
+    // Delayed, and not there any more when it comes.
+    let at = (utc_now() + TimeDelta::seconds(1)).to_rfc3339();
+    let headers = [("Carebell-Job-Id", "moved"), ("Carebell-At", &*at), ("Content-Type", "application/json")];
+    let body = reminder("metformin", due + TimeDelta::minutes(1)).to_string();
+    world.publish("jobs.later.reminder.medication", &headers, body).await;
+    assert_eq!(world.ended("moved").await, ("skipped".into(), Some("moved".into())));
+    // Where the record has no schedule with times, only its application knows the instants.
     publish("unscheduled", "ramipril", due - TimeDelta::minutes(1)).await;
     assert_eq!(world.ended("unscheduled").await.0, "done");
     worker.stop().await;

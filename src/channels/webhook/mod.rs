@@ -111,8 +111,8 @@ impl Webhook {
             return Ok(url);
         }
         let is_public = match host {
-            // The resolver checks a name's addresses. An allowed name may have any, so it needs its exact port.
-            Host::Domain(_) => !self.allowed.iter().any(|allowed| allowed.has(&host)),
+            // The resolver checks a name's addresses.
+            Host::Domain(_) => true,
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
@@ -125,6 +125,14 @@ impl Webhook {
         Ok(url)
     }
 
+    /// For one origin. At another port than the allowed one, a host is like any other.
+    fn client(&self, url: &Url) -> reqwest::Result<reqwest::Client> {
+        let (host, port) = (url.host(), url.port_or_known_default().unwrap_or_default());
+        let is_allowed = host.is_some_and(|host| self.allowed.iter().any(|allowed| allowed.is_at(&host, port)));
+        let allowed = if is_allowed { Arc::clone(&self.allowed) } else { Arc::new([]) };
+        outbound::client(allowed, self.tls.clone()).build()
+    }
+
     async fn post(&self, parcel: &Parcel<'_>) -> Result<Answer, Answer> {
         let Address::Webhook { url, secrets } = parcel.address else {
             return Err(permanent("the address is not a webhook"));
@@ -134,9 +142,7 @@ impl Webhook {
             serde_json::to_vec(&self.body(parcel)).map_err(|_| permanent("the text cannot be written as JSON"))?;
         let now = self.clock.now().timestamp();
         let signatures = signature::sign_with_all(secrets, parcel.id, now, &body).map_err(permanent)?;
-        let http = self.hosts.get(&url.origin().ascii_serialization(), || {
-            outbound::client(Arc::clone(&self.allowed), self.tls.clone()).build()
-        });
+        let http = self.hosts.get(&url.origin().ascii_serialization(), || self.client(&url));
         let http = http.map_err(|error| Answer::Down { why: describe(&error), after: None, timed_out: false })?;
         let request = http
             .post(url)
@@ -253,6 +259,8 @@ mod tests {
             "https://8.8.8.8/",
             "https://127.0.0.1:8443/x",
             "https://hooks.internal:8443/x",
+            // The resolver wants a public address.
+            "https://hooks.internal/x",
         ] {
             assert!(webhook.endpoint(allowed).is_ok(), "{allowed}");
         }
@@ -266,7 +274,6 @@ mod tests {
             "https://8.8.8.8:8443/",
             "https://127.0.0.1/",
             "https://127.0.0.1:9443/",
-            "https://hooks.internal/x",
             "https://hooks.internal:6443/x",
             "https://2130706433/",
             "https://0x7f.1/",

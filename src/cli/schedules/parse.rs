@@ -1,11 +1,10 @@
 use chrono::{DateTime, NaiveDate, Utc};
-use chrono_tz::Tz;
 
 use super::super::failed::Failed;
-use crate::schedule::{self, Fold, Gap};
+use crate::schedule::{self, Fold, Gap, Zone};
 
 /// An instant, or a date as its midnight in the zone.
-pub(super) fn parse_from(option: &str, text: &str, zone: Tz) -> Result<DateTime<Utc>, Failed> {
+pub(super) fn parse_from(option: &str, text: &str, zone: Zone) -> Result<DateTime<Utc>, Failed> {
     if let Ok(date) = text.parse::<NaiveDate>() {
         let midnight = schedule::start_of_day(zone, date);
         return midnight.ok_or_else(|| Failed(format!("{option} must be in the years 1970 to 2099, but is {date}")));

@@ -3,7 +3,6 @@
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsFormat, Utc};
-use chrono_tz::Tz;
 use serde_json::{Value, json};
 
 use super::{
@@ -12,7 +11,7 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    schedule::{self, Calendar, Expression, Fold, Gap, Note, Occurrence, Rules},
+    schedule::{self, Calendar, Expression, Fold, Gap, Note, Occurrence, Rules, Zone},
 };
 
 #[derive(Debug, clap::Args)]
@@ -108,7 +107,7 @@ fn in_words(occurrences: &[Occurrence]) -> String {
 }
 
 /// RFC 3339 offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the instant.
-fn rfc3339(at: DateTime<Tz>) -> String {
+fn rfc3339(at: DateTime<Zone>) -> String {
     let offset = at.offset().fix();
     let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
     at.with_timezone(&minutes).to_rfc3339_opts(SecondsFormat::AutoSi, false)

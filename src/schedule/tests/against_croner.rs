@@ -25,7 +25,7 @@ fn every_zone_as_croner_does() {
             let fixed = standard.determine_job_type() == JobType::FixedTime;
             let (gap, fold) = if fixed { (Gap::Shift, Fold::First) } else { (Gap::Skip, Fold::Both) };
             let ours = calendar(&text, *zone, Rules { gap, fold });
-            let named = |at: &DateTime<Tz>| {
+            let named = |at: &DateTime<Zone>| {
                 let civil = croner::CronDateTime::to_civil(at);
                 let weekday = croner::CronDateTime::civil_weekday(at);
                 let pattern = &standard.pattern;

@@ -54,7 +54,7 @@ struct Window {
 }
 
 impl Window {
-    fn around(zone: Tz, set: Set) -> Self {
+    fn around(zone: Zone, set: Set) -> Self {
         let even = [set.at, set.before, set.after].iter().all(|seconds| seconds % 60 == 0);
         let (size, half, margin) = if even { (60, 18 * 3600, 8 * 3600) } else { (1, 2 * 3600, 3600) };
         let steps: Vec<_> = (0..2 * half / size)

@@ -2,7 +2,7 @@ use super::*;
 
 /// The next instants in UTC from 2026-01-01, a Thursday.
 fn from_2026(expression: &str, count: usize) -> Vec<String> {
-    let calendar = calendar(expression, Tz::UTC, Rules::default());
+    let calendar = calendar(expression, Zone::utc(), Rules::default());
     let occurrences = calendar.occurrences(utc("2026-01-01T00:00:00Z")).take(count);
     occurrences.map(|one| one.at.unwrap().format("%m-%d %H:%M:%S %a").to_string()).collect()
 }
@@ -143,10 +143,10 @@ fn other_mistakes_say_what_is_expected() {
 
 #[test]
 fn zones_by_name() {
-    assert_eq!(zone("Europe/London").unwrap(), chrono_tz::Europe::London);
-    assert_eq!(zone("UTC").unwrap(), Tz::UTC);
+    assert_eq!(zone("Europe/London").unwrap().name(), "Europe/London");
+    assert_eq!(zone("europe/london").unwrap().name(), "Europe/London");
+    assert_eq!(zone("UTC").unwrap(), Zone::utc());
     let cases = [
-        ("europe/london", "did you mean Europe/London?"),
         ("America/New York", "did you mean America/New_York?"),
         ("New_York", "did you mean America/New_York?"),
         ("Europe/New_York", "did you mean America/New_York?"),

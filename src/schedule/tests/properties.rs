@@ -28,7 +28,7 @@ fn expression() -> impl Strategy<Value = String> {
 }
 
 /// A zone and an instant, mostly within two days of a clock change.
-pub(super) fn place() -> impl Strategy<Value = (Tz, DateTime<Utc>)> {
+pub(super) fn place() -> impl Strategy<Value = (Zone, DateTime<Utc>)> {
     let nanos = prop_oneof![Just(0_u32), 0..1_000_000_000_u32];
     (0..ZONES.len(), any::<prop::sample::Index>(), -2 * DAY..2 * DAY, FIRST..4_000_000_000_i64, nanos).prop_map(
         |(number, index, near, anywhere, nanos)| {
@@ -92,7 +92,7 @@ proptest! {
         match Expression::parse(&text) {
             Err(error) => prop_assert!(error.to_string().contains("expected"), "{error}"),
             Ok(expression) => {
-                let calendar = Calendar::new(expression, Tz::UTC, Rules::default(), DateTime::UNIX_EPOCH);
+                let calendar = Calendar::new(expression, Zone::utc(), Rules::default(), DateTime::UNIX_EPOCH);
                 let first = calendar.next_after(DateTime::UNIX_EPOCH);
                 prop_assert!(first.is_some(), "{text} never fires");
                 let after = DateTime::from_timestamp(at, 0).unwrap();

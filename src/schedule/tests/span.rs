@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::{super::span, properties::place, *};
 
-fn instants(zone: Tz, time: NaiveTime, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
+fn instants(zone: Zone, time: NaiveTime, after: DateTime<Utc>, until: DateTime<Utc>) -> Vec<DateTime<Utc>> {
     let parts = span::day_parts(zone, after, until);
     parts.iter().filter(|part| (part.first..=part.last).contains(&time)).map(|part| part.instant(time)).collect()
 }

@@ -182,7 +182,7 @@ fn offsets_with_seconds() {
 
 #[test]
 fn from_within_a_fold_or_a_gap() {
-    let zone = chrono_tz::America::New_York;
+    let zone = zone("America/New_York").unwrap();
     let half_past_one = |fold| calendar("30 1 * * *", zone, Rules { gap: Shift, fold });
     let (once, again, day_after) =
         (utc("2026-11-01T05:30:00Z"), utc("2026-11-01T06:30:00Z"), utc("2026-11-02T06:30:00Z"));

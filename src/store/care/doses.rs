@@ -46,13 +46,14 @@ rows! {
 }
 
 impl Store {
-    /// Whether each instant is that of a dose of an active schedule, in the order asked.
-    pub async fn are_doses(&self, asks: &[DoseAsk]) -> Result<Vec<bool>, StoreError> {
-        let mut found = vec![false; asks.len()];
+    /// Whether each instant is that of a dose of an active schedule, in the order asked. `None` if no schedule has doses on
+    /// that day.
+    pub async fn are_doses(&self, asks: &[DoseAsk]) -> Result<Vec<Option<bool>>, StoreError> {
+        let mut found = vec![None; asks.len()];
         for row in self.keyed.fetch_all(statement(asks)?).await? {
             let position: i64 = row.try_get("position")?;
             if let Some(found) = usize::try_from(position).ok().and_then(|position| found.get_mut(position)) {
-                *found = true;
+                *found = Some(row.try_get("is_dose")?);
             }
         }
         Ok(found)
