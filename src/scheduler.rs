@@ -8,6 +8,7 @@ mod saved;
 mod state;
 mod stuck;
 pub mod timing;
+mod zones;
 
 use std::{future::Future, time::Duration};
 
@@ -25,6 +26,7 @@ pub use self::{
 };
 use crate::{
     health::{CARE_REMINDERS, CARE_TABLES, Part, SCHEDULER},
+    schedule::ZoneData,
     store::{CARE_CHANGED, CHANGED},
 };
 
@@ -78,6 +80,11 @@ impl Scheduler {
     async fn run_all(self, stop: CancellationToken) {
         let news = News::default();
         let all = async {
+            if let Err(why) = self.reckon_anew(ZoneData::in_use()).await {
+                tracing::warn!(
+                    "schedules cannot be reckoned by the rules of time zones now, only after a restart: {why}"
+                );
+            }
             // Reminders planned before a downtime may be obsolete.
             self.look_once(None).await;
             tokio::join!(

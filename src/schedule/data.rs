@@ -9,7 +9,7 @@ use std::{
     sync::OnceLock,
 };
 
-use chrono::{DateTime, Datelike, NaiveDate, Utc};
+use chrono::{DateTime, NaiveDate, Utc};
 use jiff::tz::TimeZone;
 
 /// Where systems keep theirs.
@@ -40,7 +40,7 @@ impl fmt::Display for ZoneData {
 }
 
 impl ZoneData {
-    /// The data in use: that of [`use_newest`], or the newest of the program's and the system's.
+    /// The data in use: that of [`Self::use_newest`], or the newest of the program's and the system's.
     #[must_use]
     pub fn in_use() -> &'static Self {
         IN_USE.get_or_init(|| Self::newest(None))
@@ -76,7 +76,7 @@ impl ZoneData {
         // A version tells its year, and no day.
         let year = self.version.get(..4).and_then(|year| year.parse().ok());
         let middle = year.and_then(|year: i32| NaiveDate::from_ymd_opt(year + 1, 7, 1));
-        middle.is_none_or(|middle| now.date_naive() > middle) || year.is_some_and(|year| year > now.year() + 1)
+        middle.is_none_or(|middle| now.date_naive() > middle)
     }
 
     /// The rules of a zone, by its exact name.

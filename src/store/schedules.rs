@@ -145,6 +145,28 @@ impl Store {
         Ok(DueSchedules { transaction, rows })
     }
 
+    /// Locks schedules that are not due, and whose next instant was reckoned by an older version of the time zones' rules.
+    pub async fn schedules_of_older_zones(
+        &self,
+        version: &str,
+        now: DateTime<Utc>,
+        limit: usize,
+    ) -> Result<DueSchedules, StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        let text = format!(
+            "SELECT {COLUMNS} FROM schedules WHERE NOT paused AND due_at > $1 \
+               AND (zone_data IS NULL OR zone_data COLLATE \"C\" < $2) ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED"
+        );
+        let rows = sqlx::query(sqlx::AssertSqlSafe(text))
+            .bind(now)
+            .bind(version)
+            .bind(i64::try_from(limit).unwrap_or(i64::MAX))
+            .fetch_all(&mut *transaction)
+            .await?;
+        let rows = rows.iter().map(read).collect::<Result<_, _>>()?;
+        Ok(DueSchedules { transaction, rows })
+    }
+
     /// When the next schedule is due.
     pub async fn next_schedule(&self, without: &[String]) -> Result<NextDue, StoreError> {
         let row = sqlx::query(
@@ -159,6 +181,22 @@ impl Store {
 }
 
 impl DueSchedules {
+    /// Sets the next instants, reckoned by this version of the time zones' rules.
+    pub async fn reckoned(mut self, version: &str, next: &[(String, NextInstant)]) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE schedules s SET next_at = r.next_at, due_at = r.due_at, zone_data = $1 \
+             FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS r(id, next_at, due_at) WHERE s.id = r.id",
+        )
+        .bind(version)
+        .bind(next.iter().map(|(id, _)| id.as_str()).collect::<Vec<_>>())
+        .bind(next.iter().map(|(_, next)| next.at).collect::<Vec<_>>())
+        .bind(next.iter().map(|(_, next)| next.due).collect::<Vec<_>>())
+        .execute(&mut *self.transaction)
+        .await?;
+        self.transaction.commit().await?;
+        Ok(())
+    }
+
     /// Moves schedules to their next instants. Others stay due.
     pub async fn advance(mut self, advances: &[Advance]) -> Result<(), StoreError> {
         advance(advances)?.execute(&mut *self.transaction).await?;

@@ -84,3 +84,4 @@ mod views;
 mod waits;
 mod way;
 mod web_push;
+mod zones;

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use carebell::{
     clock::Clock,
     health::Health,
+    schedule::ZoneData,
     scheduler::{Scheduler, Tally},
     store::Store,
 };
@@ -381,4 +382,47 @@ async fn a_hundred_thousand_due_in_one_second() {
     assert_eq!(stream.info().await.unwrap().state.last_sequence, u64::try_from(COUNT).unwrap());
     assert!(health.contains("\"schedule_lag_ms\":"), "{health}");
     assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
+/// The province of Vancouver keeps its summer time since November 2026; rules of 2025 have it an hour later in winter.
+#[tokio::test]
+async fn what_older_rules_of_zones_have_set_is_reckoned_anew() {
+    let world = world().await;
+    let clock = Clock::manual(at("2026-12-05T15:00:00Z"));
+    let version = ZoneData::in_use();
+    for (name, expression, next, last) in [
+        ("daily", "0 9 * * *", "2026-12-05T17:00:00Z", "2026-12-04T17:00:00Z"),
+        ("passed", "30 7 * * *", "2026-12-05T15:30:00Z", "2026-12-04T15:30:00Z"),
+        ("often", "*/10 * * * *", "2026-12-05T15:10:00Z", "2026-12-05T15:00:00Z"),
+        ("due", "0 7 * * *", "2026-12-05T15:00:00Z", "2026-12-04T15:00:00Z"),
+    ] {
+        save(&world, name, expression, at(next), "").await;
+        world
+            .sql(&format!(
+                "UPDATE schedules SET zone = 'America/Vancouver', starts_at = '2026-01-01', changed_at = '2026-01-01', \
+                 last_at = '{last}', zone_data = '2025b' WHERE id = '{name}'"
+            ))
+            .await;
+    }
+    let scheduler = scheduler(&world, &clock);
+    let next = async |name: &str| {
+        let next: DateTime<Utc> =
+            sqlx::query_scalar("SELECT next_at FROM schedules WHERE id = $1 AND next_at = due_at")
+                .bind(name)
+                .fetch_one(&world.db)
+                .await
+                .unwrap();
+        next
+    };
+    assert_eq!(scheduler.reckon_anew(version).await, Ok(2));
+    assert_eq!(next("daily").await, at("2026-12-05T16:00:00Z"));
+    assert_eq!(next("passed").await, at("2026-12-05T14:30:00Z"), "late, and not lost");
+    assert_eq!(next("often").await, at("2026-12-05T15:10:00Z"));
+    assert_eq!(next("due").await, at("2026-12-05T15:00:00Z"), "it is published now in any case");
+    assert_eq!(scheduler.reckon_anew(version).await, Ok(0));
+
+    // A pod with older rules that starts later leaves it alone.
+    let older = ZoneData { version: "2025b".into(), directory: None };
+    world.sql("UPDATE schedules SET next_at = next_at + interval '1 minute' WHERE id = 'daily'").await;
+    assert_eq!(scheduler.reckon_anew(&older).await, Ok(0));
 }

@@ -39,7 +39,7 @@ pub use self::{
     phones::{NUMBER, Phones},
     receivers::Receivers,
     servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs, rotel},
-    toolchains::{Node, Python},
+    toolchains::{Node, Python, python_packages},
     worker::{Custom, Process, Watched, Worker},
 };
 

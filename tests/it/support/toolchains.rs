@@ -23,32 +23,7 @@ pub struct Python {
 impl Python {
     /// `None` without a recent python3 with pip.
     pub fn find() -> Option<Self> {
-        let about = "import sys, sysconfig, importlib.util as u; \
-                     has_pip = any(u.find_spec(name) for name in ('pip', 'ensurepip')); \
-                     print(*sys.version_info[:2], sysconfig.get_platform()) if has_pip and sys.version_info >= (3, 11) \
-                     else sys.exit(1)";
-        let Some(about) = answer("python3", &["-c", about]) else {
-            say("there is no Python 3.11 or newer with pip: what needs it is not tested");
-            return None;
-        };
-        let requirements = Path::new(PRODUCERS).join("python/requirements.txt");
-        let key = (about, fs::read(&requirements).unwrap());
-        let packages = cached("python", key, |work| {
-            let install = |python: &Path| {
-                let mut pip = Command::new(python);
-                pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-compile"]);
-                pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"]);
-                pip.arg(&requirements).arg("--target").arg(work);
-                pip
-            };
-            if answer("python3", &["-m", "pip", "--version"]).is_some() {
-                return succeed(&mut install(Path::new("python3")));
-            }
-            // Debian ships Python without pip, but `ensurepip` comes with its package for virtual environments.
-            let venv = tempfile::tempdir().unwrap();
-            succeed(Command::new("python3").args(["-m", "venv"]).arg(venv.path()));
-            succeed(&mut install(&venv.path().join("bin/python")));
-        });
+        let packages = python_packages(&Path::new(PRODUCERS).join("python/requirements.txt"))?;
         let generated = tempfile::tempdir().unwrap();
         let mut protoc = Command::new(packages.join("bin/protoc"));
         protoc.arg("-I").arg(PROTO);
@@ -66,6 +41,35 @@ impl Python {
     pub fn producer(&self) -> AsyncCommand {
         self.run(&Path::new(PRODUCERS).join("python/remind.py"))
     }
+}
+
+/// The packages of these requirements. `None` without a recent python3 with pip.
+pub fn python_packages(requirements: &Path) -> Option<PathBuf> {
+    let about = "import sys, sysconfig, importlib.util as u; \
+                 has_pip = any(u.find_spec(name) for name in ('pip', 'ensurepip')); \
+                 print(*sys.version_info[:2], sysconfig.get_platform()) if has_pip and sys.version_info >= (3, 11) \
+                 else sys.exit(1)";
+    let Some(about) = answer("python3", &["-c", about]) else {
+        say("there is no Python 3.11 or newer with pip: what needs it is not tested");
+        return None;
+    };
+    let key = (about, fs::read(requirements).unwrap());
+    Some(cached("python", key, |work| {
+        let install = |python: &Path| {
+            let mut pip = Command::new(python);
+            pip.args(["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "--no-compile"]);
+            pip.args(["--no-deps", "--only-binary", ":all:", "--require-hashes", "--requirement"]);
+            pip.arg(requirements).arg("--target").arg(work);
+            pip
+        };
+        if answer("python3", &["-m", "pip", "--version"]).is_some() {
+            return succeed(&mut install(Path::new("python3")));
+        }
+        // Debian ships Python without pip, but `ensurepip` comes with its package for virtual environments.
+        let venv = tempfile::tempdir().unwrap();
+        succeed(Command::new("python3").args(["-m", "venv"]).arg(venv.path()));
+        succeed(&mut install(&venv.path().join("bin/python")));
+    }))
 }
 
 /// Node with `docs/producers/node/package-lock.json`.
