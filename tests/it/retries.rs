@@ -217,12 +217,13 @@ async fn a_job_that_is_too_large_to_be_parked_waits_in_its_queue_and_holds_up_no
     world.context.update_stream(config).await.unwrap();
     let mut body = reminder("fails", utc_now()).to_string();
     body.push_str(&" ".repeat(LARGEST - 100 - body.len()));
-    let headers = [("Carebell-Job-Id", "large"), ("Content-Type", "application/json")];
-    world.publish("jobs.reminder.medication", &headers, body).await;
+    // One of an application would be refused for its size.
+    let headers = [("Carebell-Job-Id", "large"), ("Carebell-Root-Id", "large"), ("Content-Type", "application/json")];
+    world.publish("work.reminder.medication", &headers, body).await;
     let pipeline = pipeline(&world);
     let waits = async || {
         let consumer: PullConsumer =
-            world.context.get_consumer_from_stream("reminder_medication", "JOBS").await.unwrap();
+            world.context.get_consumer_from_stream("reminder_medication", "WORK").await.unwrap();
         let failed = world.count("SELECT count(*) FROM job_runs WHERE attempts = 1 AND state = 'open'").await == 1;
         (failed && consumer.cached_info().num_ack_pending == 1).then_some(())
     };
