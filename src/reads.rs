@@ -54,7 +54,8 @@ impl Reads {
     }
 
     /// Whether an instant is that of a dose of an active schedule: of the microsecond, or if it has only milliseconds, of
-    /// the millisecond. `None` if nobody can tell: no schedule has doses on that day, or the zone is unknown.
+    /// the millisecond. `None` if nobody can tell: the day is within the dates of no schedule, or the
+    /// zone is unknown.
     ///
     /// # Errors
     /// If the database does not answer.

@@ -28,7 +28,7 @@ pub use self::{
     rules::{Fold, Gap, Note, Rules},
     span::{DayPart, clock_readings, day_parts},
     view::start_of_day,
-    zone::{Zone, ZoneError, ZoneOffset, zone},
+    zone::{UnknownZone, Zone, ZoneError, ZoneOffset, zone},
 };
 use self::{
     expression::When,

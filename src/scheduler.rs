@@ -49,6 +49,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Between two looks at the care tables, however often they change.
 const LOOK_APART: Duration = Duration::from_secs(1);
 
+/// Between two looks for schedules that older rules of time zones have set.
+const RECKON_EVERY: Duration = Duration::from_mins(2);
+
 /// Between two looks while the tables are unreadable or another scheduler is looking.
 const LOOK_AGAIN: Duration = Duration::from_secs(5);
 
@@ -80,16 +83,14 @@ impl Scheduler {
     async fn run_all(self, stop: CancellationToken) {
         let news = News::default();
         let all = async {
-            if let Err(why) = self.reckon_anew(ZoneData::in_use()).await {
-                tracing::warn!(
-                    "schedules cannot be reckoned by the rules of time zones now, only after a restart: {why}"
-                );
-            }
+            // Before what is due is published.
+            self.reckon_once().await;
             // Reminders planned before a downtime may be obsolete.
             self.look_once(None).await;
             tokio::join!(
                 self.listen(&news),
                 self.publish_saved(&news),
+                self.reckon(),
                 self.publish_stuck(),
                 self.publish_care(&news),
                 self.look(&news)
@@ -133,6 +134,22 @@ impl Scheduler {
                 () = news.saved.notified() => {}
             }
         }
+    }
+
+    /// Workers of an older version may move schedules by older rules of time zones.
+    async fn reckon(&self) {
+        loop {
+            let rest = if self.reckon_once().await { RECKON_EVERY } else { LOOK_AGAIN };
+            sleep(self.clock.paced(rest)).await;
+        }
+    }
+
+    async fn reckon_once(&self) -> bool {
+        let reckoned = within(self.reckon_anew(ZoneData::in_use())).await;
+        if let Err(why) = &reckoned {
+            tracing::warn!("schedules cannot be reckoned by the rules of time zones, trying again soon: {why}");
+        }
+        reckoned.is_ok()
     }
 
     /// Retries stuck schedules separately, so that others do not wait.

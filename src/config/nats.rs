@@ -75,7 +75,7 @@ impl Source {
         }
         Ok(NatsConfig {
             requires_tls,
-            is_local: parsed.iter().all(|server| server.tls == Tls::Offered),
+            is_local: parsed.iter().all(|server| server.is_here),
             is_exposed: parsed.iter().any(|server| server.tls == Tls::None && !server.is_here),
             servers: parsed.into_iter().map(|server| server.url).collect(),
             user: users.pop(),

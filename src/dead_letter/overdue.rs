@@ -2,6 +2,7 @@
 //! starts again (nats-server 2.15.1).
 
 use async_nats::jetstream::{
+    ErrorCode,
     context::PublishErrorKind,
     message::StreamMessage,
     stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
@@ -108,8 +109,14 @@ async fn send(effects: &Effects, mut parked: StreamMessage, due: DateTime<Utc>) 
     let last = parked.sequence.to_string();
     parked.headers.insert(async_nats::header::NATS_EXPECTED_LAST_SUBJECT_SEQUENCE, last.as_str());
     match publish::send(effects.context(), &subject, parked.headers, parked.payload).await {
-        Err(error) if error.kind() != PublishErrorKind::WrongLastSequence => Err(show(error)),
-        _ => Ok(()),
+        Ok(_) => Ok(()),
+        Err(error) if error.kind() == PublishErrorKind::WrongLastSequence => Ok(()),
+        // One message must not hold up the others.
+        Err(error) if publish::error_code(&error) == Some(ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) => {
+            tracing::error!(%subject, "it cannot be sent: {error}");
+            Ok(())
+        }
+        Err(error) => Err(show(error)),
     }
 }
 

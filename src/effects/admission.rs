@@ -66,6 +66,15 @@ pub struct Death {
 }
 
 impl Effects {
+    /// Whether the job has an open run on record, so that it waits already, or has failed before.
+    ///
+    /// # Errors
+    /// If the database refuses an answer.
+    pub async fn is_open(&self, meta: &Meta) -> Result<bool, Refused> {
+        let record = self.look_ups.ask(RunAsk { job_id: meta.job_id.clone() }).await?;
+        Ok(record.is_some_and(|record| record.state == "open"))
+    }
+
     /// Decides whether a job may run; claims it if it is a delivery.
     ///
     /// # Errors

@@ -84,8 +84,7 @@ fn no_dose(cx: &Context) -> Result<Outcome, Failure> {
     if cx.meta.resumed || cx.meta.delay.is_some() {
         return Ok(Outcome::Skipped(Reason::Moved));
     }
-    // Its application may be about to commit the schedule.
-    if cx.meta.position.delivered == 1 { Err(Failure::retry(WHY)) } else { Err(Failure::permanent(WHY)) }
+    Err(Failure::permanent(WHY))
 }
 
 impl MedicationReminder {

@@ -40,6 +40,8 @@ pub struct Pulled {
     stream_created: DateTime<Utc>,
     /// That of the consumer that pulled it.
     ack_wait: Duration,
+    /// Bytes of its body and headers, as they came.
+    size: usize,
 }
 
 impl Pulled {
@@ -47,6 +49,7 @@ impl Pulled {
     /// has.
     #[must_use]
     pub fn new(message: jetstream::Message, queue: Queue, ack_wait: Duration) -> Option<Self> {
+        let size = size(&message);
         let info = message.info().ok()?;
         let position = StreamPosition {
             stream: info.stream.to_owned(),
@@ -56,7 +59,7 @@ impl Pulled {
                 i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or(0),
             ),
         };
-        Some(Self { message, queue, position, stream_created: DateTime::UNIX_EPOCH, ack_wait })
+        Some(Self { message, queue, position, stream_created: DateTime::UNIX_EPOCH, ack_wait, size })
     }
 
     /// The message of an intake stream created at this time.
@@ -235,15 +238,10 @@ impl Pulled {
         self.message.headers.as_ref()?.get(name).map(async_nats::HeaderValue::as_str)
     }
 
-    /// Bytes of its body and headers.
+    /// Bytes of its body and headers, as they came.
     #[must_use]
     pub fn size(&self) -> usize {
-        let headers = self.message.headers.iter().flat_map(|headers| headers.iter());
-        let headers = headers.flat_map(|(name, values)| {
-            let name = <_ as AsRef<str>>::as_ref(name).len();
-            values.iter().map(move |value| name + value.as_str().len() + HEADER_SIGNS)
-        });
-        self.message.payload.len() + headers.sum::<usize>()
+        self.size
     }
 
     /// Keeps the message with this worker.
@@ -289,6 +287,15 @@ impl Lifeline {
             }
         }
     }
+}
+
+fn size(message: &jetstream::Message) -> usize {
+    let headers = message.headers.iter().flat_map(|headers| headers.iter());
+    let headers = headers.flat_map(|(name, values)| {
+        let name = <_ as AsRef<str>>::as_ref(name).len();
+        values.iter().map(move |value| name + value.as_str().len() + HEADER_SIGNS)
+    });
+    message.payload.len() + headers.sum::<usize>()
 }
 
 /// Colon, blank and the end of the line.

@@ -304,7 +304,9 @@ async fn perform(
         Decision::Maintain(task) => Box::pin(maintain(runner, meta, not_after, task, policy.timeout)).await,
         Decision::Wait(until, reason) => {
             let exceeded = runner.delays.exceeded(split(&meta.job_id).0).filter(|_| reason == Reason::NotDue);
-            if let Some(bound) = exceeded {
+            if let Some(bound) = exceeded
+                && !effects.is_open(meta).await?
+            {
                 let error = format!(
                     "it is not due, and {bound} delayed jobs (each KiB counts) wait: publish it when it is due"
                 );

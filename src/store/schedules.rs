@@ -13,6 +13,7 @@ use super::{
     keyed::Statement,
     named_sql::{NamedSql, rows},
 };
+use crate::schedule::ZoneData;
 
 static SAVE_SCHEDULE: NamedSql = NamedSql::new(include_str!("sql/save_schedule.sql"));
 static ADVANCE_SCHEDULES: NamedSql = NamedSql::new(include_str!("sql/advance_schedules.sql"));
@@ -74,7 +75,8 @@ impl Store {
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let updated = sqlx::query(
-            "UPDATE schedules SET paused = $2, next_at = $3, due_at = $4, changed_at = $5, changed_by = $6 WHERE name = $1",
+            "UPDATE schedules SET paused = $2, next_at = $3, zone_next_at = $3, due_at = $4, changed_at = $5, changed_by = $6, \
+                 zone_data = $7 WHERE name = $1",
         )
         .bind(name)
         .bind(paused)
@@ -82,6 +84,7 @@ impl Store {
         .bind(next.due)
         .bind(act.at)
         .bind(&act.actor)
+        .bind(&ZoneData::in_use().version)
         .execute(&mut *transaction)
         .await?;
         if updated.rows_affected() == 0 {
@@ -145,20 +148,15 @@ impl Store {
         Ok(DueSchedules { transaction, rows })
     }
 
-    /// Locks schedules that are not due, and whose next instant was reckoned by an older version of the time zones' rules.
-    pub async fn schedules_of_older_zones(
-        &self,
-        version: &str,
-        now: DateTime<Utc>,
-        limit: usize,
-    ) -> Result<DueSchedules, StoreError> {
+    /// Locks schedules whose next instant was not reckoned by this version of the time zones' rules, or a later one.
+    pub async fn schedules_of_older_zones(&self, version: &str, limit: usize) -> Result<DueSchedules, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let text = format!(
-            "SELECT {COLUMNS} FROM schedules WHERE NOT paused AND due_at > $1 \
-               AND (zone_data IS NULL OR zone_data COLLATE \"C\" < $2) ORDER BY id LIMIT $3 FOR UPDATE SKIP LOCKED"
+            "SELECT {COLUMNS} FROM schedules WHERE NOT paused AND next_at IS NOT NULL \
+               AND (zone_data IS NULL OR zone_data COLLATE \"C\" < $1 OR zone_next_at IS DISTINCT FROM next_at) \
+             ORDER BY id LIMIT $2 FOR UPDATE SKIP LOCKED"
         );
         let rows = sqlx::query(sqlx::AssertSqlSafe(text))
-            .bind(now)
             .bind(version)
             .bind(i64::try_from(limit).unwrap_or(i64::MAX))
             .fetch_all(&mut *transaction)
@@ -184,7 +182,7 @@ impl DueSchedules {
     /// Sets the next instants, reckoned by this version of the time zones' rules.
     pub async fn reckoned(mut self, version: &str, next: &[(String, NextInstant)]) -> Result<(), StoreError> {
         sqlx::query(
-            "UPDATE schedules s SET next_at = r.next_at, due_at = r.due_at, zone_data = $1 \
+            "UPDATE schedules s SET next_at = r.next_at, due_at = r.due_at, zone_data = $1, zone_next_at = r.next_at \
              FROM unnest($2::text[], $3::timestamptz[], $4::timestamptz[]) AS r(id, next_at, due_at) WHERE s.id = r.id",
         )
         .bind(version)
@@ -237,6 +235,7 @@ fn save<'q>(
         .value("now", act.at)
         .value("actor", &act.actor)
         .value("replace", replace)
+        .value("zone_data", &ZoneData::in_use().version)
         .statement()
 }
 
@@ -251,7 +250,7 @@ fn advance(advances: &[Advance]) -> Result<Statement<'_>, StoreError> {
         missed: advance.missed,
         note: advance.note.as_deref(),
     });
-    ADVANCE_SCHEDULES.bind().rows("advances", rows).statement()
+    ADVANCE_SCHEDULES.bind().rows("advances", rows).value("zone_data", &ZoneData::in_use().version).statement()
 }
 
 /// Audits the action and wakes the schedulers.

@@ -83,7 +83,7 @@ async fn a_dose_that_is_not_on_the_schedule_is_dead() {
     // Delayed, and not there any more when it comes.
     let at = (utc_now() + TimeDelta::seconds(1)).to_rfc3339();
     let headers = [("Carebell-Job-Id", "moved"), ("Carebell-At", &*at), ("Content-Type", "application/json")];
-    let body = reminder("metformin", due + TimeDelta::minutes(1)).to_string();
+    let body = reminder("metformin", due - TimeDelta::minutes(2)).to_string();
     world.publish("jobs.later.reminder.medication", &headers, body).await;
     assert_eq!(world.ended("moved").await, ("skipped".into(), Some("moved".into())));
     // Where the record has no schedule with times, only its application knows the instants.

@@ -414,15 +414,25 @@ async fn what_older_rules_of_zones_have_set_is_reckoned_anew() {
                 .unwrap();
         next
     };
-    assert_eq!(scheduler.reckon_anew(version).await, Ok(2));
+    assert_eq!(scheduler.reckon_anew(version).await, Ok(3));
     assert_eq!(next("daily").await, at("2026-12-05T16:00:00Z"));
     assert_eq!(next("passed").await, at("2026-12-05T14:30:00Z"), "late, and not lost");
     assert_eq!(next("often").await, at("2026-12-05T15:10:00Z"));
-    assert_eq!(next("due").await, at("2026-12-05T15:00:00Z"), "it is published now in any case");
+    assert_eq!(next("due").await, at("2026-12-05T14:00:00Z"), "once, and not at both");
     assert_eq!(scheduler.reckon_anew(version).await, Ok(0));
 
-    // A pod with older rules that starts later leaves it alone.
+    // A pod of an older version moves it by older rules.
+    world
+        .sql(
+            "UPDATE schedules SET last_at = next_at, next_at = next_at + interval '1 day 1 hour', \
+             due_at = due_at + interval '1 day 1 hour' WHERE id = 'daily'",
+        )
+        .await;
+    assert_eq!(scheduler.reckon_anew(version).await, Ok(1));
+    assert_eq!(next("daily").await, at("2026-12-06T16:00:00Z"));
+    // Moved by this version, it stays as it is.
+    scheduler.pass(10).await.unwrap();
+    assert_eq!(scheduler.reckon_anew(version).await, Ok(0));
     let older = ZoneData { version: "2025b".into(), directory: None };
-    world.sql("UPDATE schedules SET next_at = next_at + interval '1 minute' WHERE id = 'daily'").await;
     assert_eq!(scheduler.reckon_anew(&older).await, Ok(0));
 }

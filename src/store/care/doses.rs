@@ -46,8 +46,8 @@ rows! {
 }
 
 impl Store {
-    /// Whether each instant is that of a dose of an active schedule, in the order asked. `None` if no schedule has doses on
-    /// that day.
+    /// Whether each instant is that of a dose of an active schedule, in the order asked. `None` if the day is within
+    /// the dates of no schedule.
     pub async fn are_doses(&self, asks: &[DoseAsk]) -> Result<Vec<Option<bool>>, StoreError> {
         let mut found = vec![None; asks.len()];
         for row in self.keyed.fetch_all(statement(asks)?).await? {

@@ -1,4 +1,4 @@
--- For each ask, whether its medication has a schedule with doses on its day, and whether one of them is that of the ask.
+-- For each ask whose day is within the dates of an active schedule, whether it is for a dose of one.
 SELECT asked.position, bool_or(asked.is_dose) AS is_dose
 FROM (
     SELECT t.position,
@@ -8,7 +8,8 @@ FROM (
         SELECT FROM medication_schedules s
         WHERE s.medication_id = t.medication_id AND s.status = 'ACTIVE' AND COALESCE(cardinality(s.times), 0) > 0
           AND (s.start_date <= t.day) IS NOT FALSE
-          AND (t.day - 1 <= s.end_date) IS NOT FALSE          -- a dose at 24:00 of the last day is of the next
+          -- A dose at 24:00 of the last day is of the next.
+          AND (t.day - ('24:00' = ANY (s.times))::int <= s.end_date) IS NOT FALSE
     )
 ) AS asked
 GROUP BY asked.position
