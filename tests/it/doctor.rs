@@ -418,7 +418,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     a_shortage_is_found(&world).await;
     // Due schedules, and the maintenance they publish.
     world.sql("UPDATE job_runs SET created_at = created_at - interval '100 days', updated_at = updated_at - interval '100 days'").await;
-    world.sql("UPDATE schedules SET next_at = now(), due_at = now()").await;
+    world.make_due("").await;
     world.sql("NOTIFY carebell_schedules").await;
     let maintained = "SELECT count(*) FROM job_runs WHERE kind LIKE 'maintenance.%' AND state = 'done'";
     world.eventually("both are done", async || (world.count(maintained).await == 2).then_some(())).await;

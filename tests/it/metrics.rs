@@ -121,9 +121,7 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
 async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     let world = World::new().await.at_pace(5);
     // A due schedule makes the scheduler report its lag.
-    world
-        .sql("UPDATE schedules SET next_at = now() - interval '2 seconds', due_at = now() - interval '2 seconds'")
-        .await;
+    world.make_due("").await;
     world.push.behave_times("ana", 1, Behaviour::status(408));
     world.push.behave_times("ben", 1, Behaviour::retry_after(429, "1"));
     world.push.behave_always("chloe", Some(Behaviour::status(410)));

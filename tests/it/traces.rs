@@ -233,7 +233,7 @@ async fn a_delayed_job_stays_in_its_trace_and_one_of_the_scheduler_begins_one() 
     let publish = ["publish", "notification", "--job-id", "later", "--delay", "1s", "--json", &hello];
     let (well, said, note) = carebell(&world, &publish, &traced).await;
     assert!(well, "{said}{note}");
-    world.sql("UPDATE schedules SET next_at = now(), due_at = now() WHERE name = 'carebell.subscriptions'").await;
+    world.make_due("WHERE name = 'carebell.subscriptions'").await;
     world.sql("NOTIFY carebell_schedules").await;
     world.ledger("later").await;
     let maintained = "SELECT count(*) FROM job_runs WHERE kind = 'maintenance.subscriptions' AND state = 'done'";
