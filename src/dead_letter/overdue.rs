@@ -20,10 +20,11 @@ const LIMIT: i64 = 1000;
 /// Most parked jobs per pass and sort: some seconds of a server's answers.
 const MOST_PARKED: usize = 10_000;
 
-/// Jobs that were parked: by an attempt or a pause, and until their own instant. Delayed jobs have a table.
+/// Subjects of parked jobs: after an attempt, in a pause or not yet due, and until their own instant. Delayed jobs have a
+/// table.
 const PARKED: [&str; 2] = ["hold.*.*", "hold.at.*.*"];
 
-/// What earlier passes have seen.
+/// The progress of the passes.
 #[derive(Debug)]
 pub struct Overdue {
     /// The sequences at which the next looks at [`PARKED`] begin; `None` if all have been seen.
@@ -86,9 +87,7 @@ async fn parked(
                     send(effects, parked, due).await?;
                 }
             }
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => {
-                return Ok(None);
-            }
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(None),
             Err(error) => return Err(show(error)),
         }
     }

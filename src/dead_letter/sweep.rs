@@ -48,7 +48,7 @@ pub async fn run(effects: Effects, streams: Streams, health: Arc<Health>, clock:
         if !stores {
             suspected = Instant::now();
         }
-        // What was due until the server stored again is overdue only after a minute.
+        // Jobs that were due until the server stored again are overdue only after a minute.
         if suspected.elapsed() < SUSPICION || since_all.elapsed() > ALL_AGAIN {
             overdue.suspect();
             since_all = Instant::now();

@@ -1,4 +1,4 @@
-//! File descriptors: what this process may open, and what it may come to need.
+//! File descriptors: the limit of this process, and its need.
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
@@ -20,7 +20,7 @@ fn raise_limit() {
     }
 }
 
-/// What a worker may come to need.
+/// The descriptors that a worker may come to need.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Needs {
     /// Without it, connections of its own servers would fail.

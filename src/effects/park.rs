@@ -63,11 +63,11 @@ pub struct Parking<'a> {
     pub body: Bytes,
     /// When it comes back.
     pub until: DateTime<Utc>,
-    /// What it waits for.
+    /// The end of its wait.
     pub parked_for: ParkedFor,
 }
 
-/// What a parked job waits for.
+/// The event for which a parked job waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ParkedFor {
     /// Another attempt, or the end of a pause.

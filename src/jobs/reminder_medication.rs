@@ -77,7 +77,7 @@ impl Job for MedicationReminder {
     }
 }
 
-/// What becomes of a reminder for an instant that is not on the medication's schedule.
+/// The outcome of a reminder for an instant that is not on the medication's schedule.
 fn no_dose(cx: &Context) -> Result<Outcome, Failure> {
     const WHY: &str = "the medication's schedule has no dose at `scheduled_time`: see `medication_schedules`";
     // It waited, and the schedule has changed since.

@@ -42,7 +42,7 @@ pub struct ParkedJob {
     pub not_after: DateTime<Utc>,
     /// When it comes back.
     pub until: DateTime<Utc>,
-    /// What it waits for.
+    /// The end of its wait.
     pub parked_for: ParkedFor,
 }
 

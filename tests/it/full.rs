@@ -203,6 +203,7 @@ async fn a_server_without_storage_holds_the_jobs_until_it_has_some() {
     let used_up = "JetStream has used up its storage";
     let is_told = async || worker.get("/health").await.1.contains(used_up).then_some(());
     world.eventually("health tells of it", is_told).await;
+    // The server tells nobody that it tried in vain.
     tokio::time::sleep((due + TimeDelta::seconds(1) - utc_now()).to_std().unwrap_or_default()).await;
     filler.purge().await.unwrap();
     let writes = async || worker.get("/health").await.1.contains(r#""nats_storage":{"state":"up"}"#).then_some(());

@@ -1,4 +1,4 @@
-//! What is kept for each host that users name, such as its connections: for a bounded number of them.
+//! State of each host that users name, such as its connections, for a bounded number of them.
 
 use std::{
     collections::HashMap,
