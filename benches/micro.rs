@@ -24,7 +24,7 @@ use carebell::{
     pipeline::{Disposition, Form, Pulled, settle},
     plan::{Channel, Content, InboxRow, Plan, PlannedDelivery},
     policy::Wishes,
-    store::{Commit, RunState, Store},
+    store::{Commit, Database, RunState, Store},
     streams::{Adjustments, Streams},
     wire,
 };
@@ -141,7 +141,7 @@ struct Ground {
 impl Ground {
     async fn new(servers: &Servers) -> Self {
         let clock = Clock::system();
-        let store = Store::new(&servers.postgres.url("postgres"), 10).unwrap();
+        let store = Store::new(&Database::parse(&servers.postgres.url("postgres")).unwrap(), 10);
         store.create_care_tables().await.unwrap();
         store.migrate().await.unwrap();
         let context = carebell::nats::jetstream(&async_nats::connect(servers.nats.url()).await.unwrap());

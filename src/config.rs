@@ -30,6 +30,7 @@ use crate::{
     },
     checkpoint::Step,
     schedule::ZoneData,
+    store::Database,
     streams::{Adjustments, Application, Override},
 };
 
@@ -40,8 +41,8 @@ pub struct Config {
     pub nats: NatsConfig,
     /// Deviations from `streams/`.
     pub adjustments: Adjustments,
-    /// URL of Postgres. Holds a password.
-    pub database_url: String,
+    /// Postgres.
+    pub database: Database,
     /// Limit of database connections.
     pub database_connections: u32,
     /// Web Push, if there are keys.
@@ -139,23 +140,17 @@ impl Source {
         })
     }
 
-    /// URL of the database. Holds a password.
+    /// The database, not connected yet.
     ///
     /// # Errors
-    /// Missing or not a Postgres URL.
-    pub fn database_url(&self) -> Result<String, ConfigError> {
-        let url = self.require("DATABASE_URL")?;
-        let scheme = Url::parse(url).map(|url| url.scheme().to_owned()).unwrap_or_default();
-        if !["postgres", "postgresql"].contains(&scheme.as_str()) {
-            return Err(error("DATABASE_URL", "is malformed"));
+    /// A malformed `DATABASE_URL` or `DATABASE_SCHEMA`, or none.
+    pub fn database(&self) -> Result<Database, ConfigError> {
+        let database = Database::parse(self.require("DATABASE_URL")?);
+        let database = database.map_err(|problem| error("DATABASE_URL", &problem.to_string()))?;
+        match self.get("DATABASE_SCHEMA") {
+            Some(name) => database.in_schema(name).ok_or_else(|| error("DATABASE_SCHEMA", "is malformed")),
+            None => Ok(database),
         }
-        // The library would log the values of others.
-        let query = Url::parse(url).map(|url| url.query_pairs().map(|(name, _)| name.into_owned()).collect::<Vec<_>>());
-        if let Some(name) = query.unwrap_or_default().iter().find(|name| !is_database_parameter(name)) {
-            let name: String = name.chars().filter(char::is_ascii_graphic).take(40).collect();
-            return Err(error("DATABASE_URL", &format!("has the unknown parameter `{name}`")));
-        }
-        Ok(url.to_owned())
     }
 
     /// Log settings, with this default level.
@@ -260,7 +255,7 @@ impl Source {
         let parts = [
             self.nats().err(),
             self.adjustments().err(),
-            self.database_url().err(),
+            self.database().err(),
             self.web_push().err(),
             self.webhook().err(),
             self.gateways().err(),
@@ -316,7 +311,7 @@ impl Config {
         Ok(Self {
             nats: source.nats()?,
             adjustments: source.adjustments()?,
-            database_url: source.database_url()?,
+            database: source.database()?,
             database_connections: limits.database_connections,
             web_push: source.web_push()?,
             email: source.email()?,
@@ -333,31 +328,6 @@ impl Config {
             duties: Duty::ALL.into(),
         })
     }
-}
-
-/// Those that the client of Postgres knows.
-fn is_database_parameter(name: &str) -> bool {
-    const KNOWN: [&str; 18] = [
-        "sslmode",
-        "ssl-mode",
-        "sslrootcert",
-        "ssl-root-cert",
-        "ssl-ca",
-        "sslcert",
-        "ssl-cert",
-        "sslkey",
-        "ssl-key",
-        "statement-cache-capacity",
-        "host",
-        "hostaddr",
-        "port",
-        "dbname",
-        "user",
-        "password",
-        "application_name",
-        "options",
-    ];
-    KNOWN.contains(&name) || (name.starts_with("options[") && name.ends_with(']'))
 }
 
 /// `durable.key=value`

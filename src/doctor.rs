@@ -32,7 +32,7 @@ use crate::{
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
     let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
         nats::examine(source, clock),
-        database::examine(source, clock),
+        Box::pin(database::examine(source, clock)),
         push::examine(source, clock, egress),
         providers::examine(source, egress),
         mail::examine(source, egress),

@@ -148,8 +148,15 @@ async fn dial(config: &NatsConfig, options: ConnectOptions) -> Result<async_nats
     options.connect(servers).await.map_err(|error| match error.kind() {
         ConnectErrorKind::AuthorizationViolation => ConnectError::User,
         _ if is_no_tls(&error) => ConnectError::NoTls,
-        _ => ConnectError::Unreachable(error.to_string()),
+        _ => ConnectError::Unreachable(format!("no connection to {}: {}", config.servers.join(", "), why(&error))),
     })
+}
+
+/// The cause: the error's own text may be no more than `IO error`.
+fn why(error: &async_nats::ConnectError) -> String {
+    let cause = error.source().map(ToString::to_string).unwrap_or_default();
+    let text = error.to_string();
+    if cause.is_empty() || text.contains(&cause) { text } else { format!("{text}: {cause}") }
 }
 
 /// Whether the server answered a handshake in words.

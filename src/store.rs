@@ -28,8 +28,11 @@ mod keyed;
 mod ledger;
 mod listen;
 mod maintenance;
+mod migrate;
+mod migrations;
 mod named_sql;
 mod people;
+mod place;
 mod rate_limits;
 mod runs;
 mod schedules;
@@ -58,6 +61,7 @@ pub use self::{
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
     people::PeopleAsk,
+    place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},
     runs::{RunAsk, RunRecord},
     schedules::{

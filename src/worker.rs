@@ -239,8 +239,7 @@ async fn start(
     health: &Arc<Health>,
 ) -> Result<(nats::Connection, Store), WorkerError> {
     let deadline = Instant::now() + config.start_timeout;
-    let store = Store::new(&config.database_url, config.database_connections)
-        .map_err(|error| WorkerError::Start(format!("DATABASE_URL: {error}")))?;
+    let store = Store::new(&config.database, config.database_connections);
     let nats = async {
         let connection = try_until(deadline, NATS, health, async || {
             let opened = nats::open(&config.nats, health).await;

@@ -18,7 +18,7 @@ use carebell::{
         postgres::Postgres,
         push_service::PushService,
     },
-    store::Store,
+    store::{Database, Store},
     streams::{Adjustments, Streams},
 };
 use chrono::{DateTime, SecondsFormat, Utc};
@@ -28,7 +28,7 @@ use futures::{
     stream::{FuturesUnordered, StreamExt},
 };
 use serde_json::{Value, json};
-use sqlx::PgPool;
+use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep};
 
 use crate::{process::Worker, sink::Sink};
@@ -107,7 +107,7 @@ impl Scene {
         settings.extend(more);
         let mut postgres = Postgres::start_with(&programs.postgres_bin, directory.path(), &settings).await.unwrap();
         let db = count_statements(&mut postgres).await;
-        let store = Store::new(&postgres.url("postgres"), 1).unwrap();
+        let store = Store::new(&Database::parse(&postgres.url("postgres")).unwrap(), 1);
         store.create_care_tables().await.unwrap();
         store.migrate().await.unwrap();
         store.close().await;
@@ -292,10 +292,15 @@ impl Scene {
     }
 }
 
+fn connect(url: &str) -> PgPool {
+    let options: PgConnectOptions = url.parse().unwrap();
+    PgPool::connect_lazy_with(options.options([("search_path", format!("{}, public", Database::SCHEMA))]))
+}
+
 /// Connects. Enables counting if the extension is installed.
 async fn count_statements(postgres: &mut Postgres) -> PgPool {
     let url = postgres.url("postgres");
-    let db = PgPool::connect(&url).await.unwrap();
+    let db = connect(&url);
     let installed: bool =
         sqlx::query_scalar("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_stat_statements')")
             .fetch_one(&db)
@@ -308,7 +313,7 @@ async fn count_statements(postgres: &mut Postgres) -> PgPool {
     sqlx::query("ALTER SYSTEM SET shared_preload_libraries = 'pg_stat_statements'").execute(&db).await.unwrap();
     db.close().await;
     postgres.start_again().await.unwrap();
-    let db = PgPool::connect(&url).await.unwrap();
+    let db = connect(&url);
     sqlx::query("CREATE EXTENSION pg_stat_statements").execute(&db).await.unwrap();
     db
 }

@@ -1,12 +1,14 @@
 -- Postgres permissions of a worker, and no more. `carebell doctor` names missing ones; a test runs a worker with exactly
 -- these. The owner of the tables runs this after each migration; repeating it is safe.
 --
---   psql "$DATABASE_URL" -v role=carebell_worker -f helm/servers/worker.sql
+--   psql "$DATABASE_URL" -v schema=carebell -v role=carebell_worker -f helm/servers/worker.sql
 
--- The care tables, or views of these names.
+-- The care tables, or views of these names, are in Carebell's schema or in the search path of whoever runs this.
+SELECT set_config('search_path', concat_ws(', ', :'schema', nullif(current_setting('search_path'), '')), false);
 GRANT SELECT ON users, family_members, care_recipients, medications, medication_schedules, medication_logs, appointments,
     caregiver_shifts TO :"role";
 
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON _sqlx_migrations, care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children,
     job_runs, notifications, preferences, push_subscriptions, rate_limits, refill_shortages, reminder_marks,
     scheduler_state, schedules, user_addresses TO :"role";

@@ -17,7 +17,7 @@ use crate::{
     kind::Stage,
     meta::is_any_id,
     plan::Removed,
-    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Store, Trail},
+    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
 };
 
 #[derive(Debug, Subcommand)]
@@ -62,7 +62,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 
 async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     check_id(id)?;
-    let store = Store::new(&source.database_url()?, 1)?;
+    let store = connect::store(source, 1).await?;
     let (way, delayed) = (store.trail_of(id).await, store.delayed_job(id).await);
     store.close().await;
     let (way, delayed) = match (way?, delayed?) {
@@ -82,7 +82,7 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
 }
 
 async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool) -> Result<(), Failed> {
-    let store = Store::new(&source.database_url()?, 1)?;
+    let store = connect::store(source, 1).await?;
     // One more shows that there are more.
     let (found, counts) = (store.delayed_jobs(application, i64::from(limit) + 1).await, store.count_delayed().await);
     store.close().await;
@@ -134,7 +134,7 @@ fn check_id(id: &str) -> Result<(), Failed> {
 
 async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
     check_id(id)?;
-    let store = Store::new(&source.database_url()?, 1)?;
+    let store = connect::store(source, 1).await?;
     let now = Clock::system().now();
     let Some(position) = store.cancel_delayed(id, now).await? else {
         return Err(Failed(format!(

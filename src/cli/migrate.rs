@@ -11,7 +11,8 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
-    let store = Store::new(&source.database_url()?, 2)?;
+    let store = Store::new(&source.database()?, 2);
+    store.probe().await.map_err(|error| Failed(format!("DATABASE_URL: {error}")))?;
     if args.care_tables {
         store.create_care_tables().await?;
         println!("care tables: in place");

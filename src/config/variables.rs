@@ -11,6 +11,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
         "name=kind kind, separated by commas, for example care=reminder.* notification,board=notification",
     ),
     ("DATABASE_URL", "postgres://user:password@host:5432/database"),
+    ("DATABASE_SCHEMA", "a name of a-z 0-9 _, such as carebell"),
     ("DATABASE_CONNECTIONS", "a number from 2 to 200"),
     ("APP_URL", "https://app.example.org"),
     ("VAPID_PUBLIC_KEY", "as `carebell keys generate` writes it"),

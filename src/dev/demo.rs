@@ -29,7 +29,7 @@ use crate::{
     doctor::{self, CheckResult, Egress},
     health::Health,
     nats,
-    store::Store,
+    store::{Database, Store},
     streams::{Adjustments, Override, Streams},
     telemetry::traces,
 };
@@ -77,7 +77,7 @@ impl Demo {
         let say = |text: &str| eprintln!("{text}");
         let servers = Servers::start(say).await?;
         let database_url = servers.postgres.url("postgres");
-        let store = Store::new(&database_url, 4)?;
+        let store = Store::new(&Database::parse(&database_url)?, 4);
         store.create_care_tables().await?;
         store.migrate().await?;
         let config = Source::of([("NATS_URL".to_owned(), servers.nats.url())]).nats()?;

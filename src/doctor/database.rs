@@ -16,11 +16,9 @@ const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::Da
 const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";
 
 pub(super) async fn examine(source: &Source, clock: &Clock) -> Vec<Check> {
-    let url = source.database_url().map_err(|error| error.variable);
-    let store = url.and_then(|url| Store::new(&url, 1).map_err(|_| "DATABASE_URL".to_owned()));
-    match store {
-        Ok(store) => database(&store, clock).await,
-        Err(variable) => ALL.map(|item| Check::not_checked(item, format!("{variable} is not valid"))).into(),
+    match source.database() {
+        Ok(place) => database(&Store::new(&place, 1), clock).await,
+        Err(error) => ALL.map(|item| Check::not_checked(item, format!("{} is not valid", error.variable))).into(),
     }
 }
 

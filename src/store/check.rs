@@ -1,17 +1,15 @@
 //! Checks of the database before a worker relies on it.
 
 use chrono::{DateTime, Utc};
-use sqlx::{ConnectOptions, PgConnection, Row, error::DatabaseError};
+use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use super::{
     care::columns::{COLUMNS, CareColumn},
-    database::{MIGRATIONS, PING_TIMEOUT, Store},
+    database::{PING_TIMEOUT, Store},
     error::StoreError,
+    migrations::MIGRATIONS,
 };
-
-/// SQLSTATE.
-const UNDEFINED_TABLE: &str = "42P01";
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
 const OWN_TABLES: [(&str, &[&str]); 17] = [
@@ -34,10 +32,16 @@ const OWN_TABLES: [(&str, &[&str]); 17] = [
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
+/// Names of Carebell's tables.
+pub(super) fn own_tables() -> Vec<&'static str> {
+    OWN_TABLES.iter().map(|(table, _)| *table).chain(["audit_log"]).collect()
+}
+
 /// A connection.
 #[derive(Debug)]
 pub struct Probe {
     connection: PgConnection,
+    schema: String,
 }
 
 /// Facts about the server.
@@ -61,11 +65,18 @@ pub struct Lacks {
 impl Store {
     /// Connects once, outside the pool, which would retry silently if the server refuses.
     pub async fn probe(&self) -> Result<Probe, StoreError> {
-        let connect = self.pool.connect_options();
-        let connected = timeout(PING_TIMEOUT, connect.connect()).await;
-        let connection =
-            connected.map_err(|_| StoreError::Unavailable(format!("no connection within {PING_TIMEOUT:?}")))??;
-        Ok(Probe { connection })
+        let server = self.database.server();
+        let connected = timeout(PING_TIMEOUT, self.database.options.connect()).await;
+        let mut connection = match connected {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(sqlx::Error::Io(why))) => {
+                return Err(StoreError::Unavailable(format!("no connection to {server}: {why}")));
+            }
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => return Err(StoreError::Unavailable(format!("no answer from {server} within {PING_TIMEOUT:?}"))),
+        };
+        connection.execute(sqlx::AssertSqlSafe(self.database.search_path())).await?;
+        Ok(Probe { connection, schema: self.database.schema.clone() })
     }
 }
 
@@ -90,13 +101,14 @@ impl Probe {
 
     /// The schema version. The error for missing migrations names the versions found and needed.
     pub async fn schema(&mut self) -> Result<i64, StoreError> {
-        let applied: Option<i64> = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations WHERE success")
-            .fetch_one(&mut self.connection)
-            .await
-            .map_err(|error| match error.as_database_error().and_then(DatabaseError::code).as_deref() {
-                Some(UNDEFINED_TABLE) => StoreError::Fault("the schema is not there".into()),
-                _ => error.into(),
-            })?;
+        let schema = self.schema.clone();
+        if !self.has_own_tables().await? {
+            return Err(StoreError::Fault(format!("the schema `{schema}` has no tables of Carebell")));
+        }
+        // Never one of the application's, further on in the search path.
+        let versions = format!("SELECT max(version) FROM {schema}._sqlx_migrations WHERE success");
+        let applied: Option<i64> =
+            sqlx::query_scalar(sqlx::AssertSqlSafe(versions)).fetch_one(&mut self.connection).await?;
         let (found, wanted) = (applied.unwrap_or(0), newest_migration());
         if found < wanted {
             return Err(StoreError::Fault(format!("the schema is at version {found}, this program needs {wanted}")));
@@ -105,10 +117,23 @@ impl Probe {
         Ok(found)
     }
 
+    /// Whether a migration ran in the schema. Its privileges need not suffice for more.
+    pub async fn has_own_tables(&mut self) -> Result<bool, StoreError> {
+        let found = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
+                            WHERE nspname = $1 AND relname = '_sqlx_migrations')",
+        );
+        Ok(found.bind(&self.schema).fetch_one(&mut self.connection).await?)
+    }
+
     /// Refuses a schema whose migrations have our numbers and another content, as unreleased builds made them.
     async fn same_migrations(&mut self) -> Result<(), StoreError> {
-        let applied: Vec<(i64, Vec<u8>)> =
-            sqlx::query_as("SELECT version, checksum FROM _sqlx_migrations").fetch_all(&mut self.connection).await?;
+        let applied: Vec<(i64, Vec<u8>)> = sqlx::query_as(sqlx::AssertSqlSafe(format!(
+            "SELECT version, checksum FROM {}._sqlx_migrations",
+            self.schema
+        )))
+        .fetch_all(&mut self.connection)
+        .await?;
         for (version, checksum) in applied {
             let other = MIGRATIONS.iter().find(|known| known.version == version && *known.checksum != *checksum);
             if other.is_some() {
@@ -162,19 +187,28 @@ impl Probe {
     /// Privileges that the role lacks on Carebell's tables, as `UPDATE on deliveries`. [`schema`](Self::schema) finds
     /// missing tables.
     pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {
+        let may_use: Option<bool> = sqlx::query_scalar("SELECT has_schema_privilege(to_regnamespace($1), 'USAGE')")
+            .bind(&self.schema)
+            .fetch_one(&mut self.connection)
+            .await?;
+        if may_use == Some(false) {
+            return Ok(vec![format!("USAGE on SCHEMA {}", self.schema)]);
+        }
         let asked = OWN_TABLES.iter().flat_map(|(table, needs)| needs.iter().map(move |need| (*table, *need)));
         let (tables, privileges): (Vec<&str>, Vec<&str>) = asked.unzip();
         let rows = sqlx::query(
             "SELECT tab, privilege FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS w(tab, privilege, position) \
-             WHERE NOT has_table_privilege(to_regclass(tab), privilege) ORDER BY position",
+             WHERE NOT has_table_privilege(to_regclass($3 || '.' || tab), privilege) ORDER BY position",
         )
         .bind(tables)
         .bind(privileges)
+        .bind(&self.schema)
         .fetch_all(&mut self.connection)
         .await?;
         let mut missing = Vec::with_capacity(rows.len());
         for row in rows {
-            missing.push(format!("{} on {}", row.try_get::<&str, _>("privilege")?, row.try_get::<&str, _>("tab")?));
+            let (privilege, table): (&str, &str) = (row.try_get("privilege")?, row.try_get("tab")?);
+            missing.push(format!("{privilege} on {}.{table}", self.schema));
         }
         Ok(missing)
     }

@@ -1,33 +1,15 @@
-//! Connection pools and the schema.
+//! Connection pools.
 
-use std::{sync::LazyLock, time::Duration};
+use std::time::Duration;
 
-use sqlx::{
-    Executor, PgPool, SqlStr,
-    migrate::{Migration, MigrationType, Migrator},
-    postgres::{PgConnectOptions, PgPoolOptions, PgSslMode},
-};
+use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
 use tokio::time::timeout;
 
 use super::{
     error::StoreError,
     keyed::{ACQUIRE_TIMEOUT, Keyed},
+    place::Database,
 };
-use crate::host::is_this_machine;
-
-/// An older worker runs on a newer schema, and its `migrate` leaves that alone: pods of a rollout or rollback start in
-/// any order.
-pub(super) static MIGRATIONS: LazyLock<Migrator> = LazyLock::new(|| {
-    let migration = |&(number, name, sql): &(i64, &'static str, &'static str)| {
-        Migration::new(number, name.into(), MigrationType::Simple, SqlStr::from_static(sql), false)
-    };
-    let mut migrations = Migrator::with_migrations(EMBEDDED.iter().map(migration).collect());
-    migrations.set_ignore_missing(true);
-    migrations
-});
-
-/// Number, name and text of each file in `migrations/`. Written by `build.rs`.
-const EMBEDDED: &[(i64, &str, &str)] = include!(concat!(env!("OUT_DIR"), "/migrations.rs"));
 
 /// Settings for grouped statements: each is planned once, by the indexes of its keys.
 ///
@@ -47,30 +29,17 @@ pub struct Store {
     pub(super) pool: PgPool,
     /// Only for statements that find each row by a key ([`KEYED`]).
     pub(super) keyed: Keyed,
-    is_exposed: bool,
+    pub(super) database: Database,
 }
 
 impl Store {
-    /// A pool for `url`, not connected yet. Off this machine, TLS is required unless the URL has `sslmode=disable`.
-    /// Errors omit the URL: it may hold a password.
-    pub fn new(url: &str, connections: u32) -> Result<Self, StoreError> {
-        let options: PgConnectOptions = url.parse().map_err(|_| {
-            StoreError::Fault("the URL is not of the form postgres://user:password@host:5432/database".into())
-        })?;
-        // A host that begins with a slash is the directory of a socket.
-        let host = options.get_host();
-        let is_here = options.get_socket().is_some() || host.starts_with('/') || is_this_machine(host);
-        let mode = match options.get_ssl_mode() {
-            // Whoever does without says so in the URL, and not in PGSSLMODE.
-            PgSslMode::Disable if !is_here && !says_no_tls(url) => PgSslMode::Require,
-            // These two would take what an attacker in between says.
-            PgSslMode::Allow | PgSslMode::Prefer if !is_here => PgSslMode::Require,
-            mode => mode,
-        };
-        let is_exposed = !is_here && matches!(mode, PgSslMode::Disable);
-        let options = options.ssl_mode(mode).application_name("carebell");
+    /// Pools for a database, not connected yet.
+    #[must_use]
+    pub fn new(database: &Database, connections: u32) -> Self {
+        let Database { options, .. } = database;
         // A frozen worker keeps rows locked for no longer.
         let idle = "SET idle_in_transaction_session_timeout = '30s'";
+        let path = database.search_path();
         let pool = |connections: u32, settings: String| {
             PgPoolOptions::new()
                 .max_connections(connections)
@@ -82,17 +51,17 @@ impl Store {
                 .connect_lazy_with(options.clone())
         };
         let keyed = (connections / 2).clamp(1, MOST_KEYED);
-        Ok(Self {
-            pool: pool((connections - keyed).max(1), idle.to_owned()),
-            keyed: Keyed::new(pool(keyed, format!("{idle}; {KEYED}"))),
-            is_exposed,
-        })
+        Self {
+            pool: pool((connections - keyed).max(1), format!("{path}; {idle}")),
+            keyed: Keyed::new(pool(keyed, format!("{path}; {idle}; {KEYED}"))),
+            database: database.clone(),
+        }
     }
 
     /// Whether the URL does without encryption (`sslmode=disable`) off this machine.
     #[must_use]
     pub fn is_exposed(&self) -> bool {
-        self.is_exposed
+        self.database.is_exposed
     }
 
     /// Checks that the database answers.
@@ -102,16 +71,13 @@ impl Store {
         Ok(())
     }
 
-    /// Creates or updates Carebell's tables. Idempotent; several processes may run it at once. Migrations before a
-    /// failed one stay.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        Ok(MIGRATIONS.run(&self.pool).await?)
-    }
-
-    /// Creates missing care tables. Leaves views of these names alone.
+    /// Creates missing care tables where the application's own are: in the first schema of the role's search path.
+    /// Leaves tables and views of these names there alone.
     pub async fn create_care_tables(&self) -> Result<(), StoreError> {
-        self.pool.execute(include_str!("../../migrations/care.sql")).await?;
-        Ok(())
+        let mut connection = self.pool.acquire().await?.detach();
+        connection.execute("RESET search_path").await?;
+        connection.execute(include_str!("../../migrations/care.sql")).await?;
+        Ok(connection.close().await?)
     }
 
     /// Closes all connections after their current statements.
@@ -137,9 +103,4 @@ impl Store {
     pub fn pool(&self) -> &PgPool {
         &self.pool
     }
-}
-
-fn says_no_tls(url: &str) -> bool {
-    let query = url.split_once('?').map_or("", |(_, query)| query);
-    query.split('&').any(|parameter| ["sslmode=disable", "ssl-mode=disable"].contains(&parameter))
 }

@@ -8,7 +8,7 @@ use carebell::{
     health::Health,
     jobs,
     scheduler::{Scheduler, Tally},
-    store::{CareKind, PlanChanges, Store},
+    store::{CareKind, PlanChanges},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 
@@ -22,7 +22,7 @@ struct Town {
 
 /// A scheduler with its own pool, like a separate process.
 fn scheduler(world: &World, clock: &Clock) -> Scheduler {
-    Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
+    Scheduler::new(crate::support::store(&world.database_url, 3), world.context.clone(), clock.clone(), Health::new())
 }
 
 fn at(text: &str) -> DateTime<Utc> {

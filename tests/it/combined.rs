@@ -348,7 +348,7 @@ async fn a_notification_that_has_failed_before_is_written_and_one_that_has_ended
 #[tokio::test]
 async fn groups_that_cross_end_well() {
     const ROOTS: usize = 30;
-    let store = Store::new(&database().await, 8).unwrap();
+    let store = crate::support::store(&database().await, 8);
     let roots: Vec<String> = (0..ROOTS).map(|number| format!("r-{number:02}")).collect();
     let reminders: Vec<Commit> = roots.iter().map(|root| both(root, 1)).collect();
     let notifications: Vec<Commit> = roots.iter().map(|root| notification(root, 2)).collect();

@@ -17,7 +17,7 @@ use crate::{
 /// Half of the connections are for grouped statements. The pool is the test's own.
 async fn store(connections: u32) -> (Store, PgPool) {
     let url = database().await;
-    (Store::new(&url, connections).unwrap(), PgPool::connect_lazy(&url).unwrap())
+    (crate::support::store(&url, connections), crate::support::pool(&url))
 }
 
 async fn state(store: &Store, job_id: &str) -> Result<Option<String>, StoreError> {

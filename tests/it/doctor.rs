@@ -321,7 +321,10 @@ async fn the_database_is_away_or_read_only_or_empty() {
     let world = World::on(postgres.url("postgres"), QUICK).await;
     let checks = examine(&world, &[("DATABASE_URL", &postgres.url("template1"))]).await;
     let lines: Vec<String> = checks.iter().filter(|check| check.is_failure()).map(ToString::to_string).collect();
-    assert!(lines[0].contains("schema: the schema is not there — run `carebell migrate`"), "{lines:#?}");
+    assert!(
+        lines[0].contains("schema: the schema `carebell` has no tables of Carebell — run `carebell migrate`"),
+        "{lines:#?}"
+    );
     assert!(lines[1].contains("care tables: there is no table or view users"), "{lines:#?}");
     assert_eq!(lines.len(), 2);
 
@@ -429,18 +432,26 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 
     let name = &role.name;
-    for (privilege, tables) in &role.grants {
+    let own = "SELECT relname::text FROM pg_class WHERE relnamespace = 'carebell'::regnamespace AND relkind = 'r'";
+    let own: Vec<String> = sqlx::query_scalar(own).fetch_all(&world.db).await.unwrap();
+    let own: Vec<&str> = own.iter().map(String::as_str).collect();
+    for (privilege, tables) in role.grants.iter().filter(|(privilege, _)| privilege != "USAGE") {
         for table in tables.split(", ") {
             world.sql(&format!("REVOKE {privilege} ON {table} FROM {name}")).await;
             let checks = examine(&world, &as_role).await;
-            only_failure(&checks, Item::DatabasePermissions, &[&format!("lacks {privilege} on {table} —"), "GRANT"]);
+            let named = if own.contains(&table) { format!("carebell.{table}") } else { table.to_owned() };
+            only_failure(&checks, Item::DatabasePermissions, &[&format!("lacks {privilege} on {named} —"), "GRANT"]);
             world.sql(&format!("GRANT {privilege} ON {table} TO {name}")).await;
         }
     }
     world.sql(&format!("REVOKE UPDATE ON deliveries FROM {name}")).await;
     let mut worker = Process::worker(&world, &as_role);
     assert_eq!(worker.ended().await.code(), Some(1));
-    assert!(worker.output().contains("lacks UPDATE on deliveries"), "{}", worker.output());
+    assert!(worker.output().contains("lacks UPDATE on carebell.deliveries"), "{}", worker.output());
+    world.sql(&format!("REVOKE USAGE ON SCHEMA carebell FROM {name}")).await;
+    let checks = examine(&world, &as_role).await;
+    let line = check(&checks, Item::DatabasePermissions).to_string();
+    assert!(line.contains("lacks USAGE on SCHEMA carebell"), "{line}");
     role.drop(&world).await;
 }
 

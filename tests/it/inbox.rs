@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
 
-use crate::support::{LIMIT, Node, Worker, World, database};
+use crate::support::{LIMIT, Node, Worker, World, connect_options, database, pool};
 
 fn doc() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INBOX.md")).unwrap()
@@ -27,7 +27,7 @@ fn blocks(language: &str, comment: &str) -> BTreeMap<String, String> {
 /// A database with 50,000 notifications of 500 users (two fifths unread, a fifth archived) and 1,000 subscriptions.
 async fn loaded() -> String {
     let url = database().await;
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = PgConnection::connect_with(&connect_options(&url)).await.unwrap();
     sqlx::raw_sql(
         // Rows share instants, so only the id orders them. Full statistics keep plans stable.
         "SET default_statistics_target = 1000; \
@@ -75,7 +75,7 @@ fn reads(name: &str, plan: &Value) -> (Vec<String>, f64) {
 #[tokio::test]
 async fn each_statement_is_answered_from_an_index_and_reads_little() {
     let url = loaded().await;
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = PgConnection::connect_with(&connect_options(&url)).await.unwrap();
     let ids: Vec<String> =
         sqlx::query_scalar("SELECT id FROM notifications WHERE user_id = 'user-7' ORDER BY created_at DESC LIMIT 10")
             .fetch_all(&mut connection)
@@ -178,7 +178,7 @@ fn key(row: &PgRow) -> Key {
 
 #[tokio::test]
 async fn the_statements_read_and_mark_what_they_say() {
-    let inbox = Inbox { db: PgPool::connect(&loaded().await).await.unwrap(), sql: blocks("sql", "--") };
+    let inbox = Inbox { db: pool(&loaded().await), sql: blocks("sql", "--") };
     let (count, unread) = inbox.unread().await;
     assert_eq!((count, &unread), (40, &inbox.all("read_at IS NULL").await));
     let pages = inbox.all("archived_at IS NULL").await;

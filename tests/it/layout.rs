@@ -376,6 +376,24 @@ fn the_configuration_page_names_every_variable() {
     }
 }
 
+/// The page is the list of the field's cases.
+#[test]
+fn the_field_page_names_every_test_of_the_field() {
+    let page = fs::read_to_string(Path::new(ROOT).join("docs/FIELD.md")).unwrap();
+    let files = fs::read_dir(Path::new(ROOT).join("tests/it/field")).unwrap().map(|entry| entry.unwrap().path());
+    let mut tests = Vec::new();
+    for file in files.filter(|file| file.extension().is_some_and(|extension| extension == "rs")) {
+        let text = fs::read_to_string(&file).unwrap();
+        for part in text.split("test]\n").skip(1) {
+            let name = part.split_once("fn ").unwrap().1.split('(').next().unwrap();
+            tests.push(name.to_owned());
+        }
+    }
+    let rows = page.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit('`').next().map(str::to_owned));
+    let listed: BTreeSet<String> = rows.filter(|cell| !cell.contains('/')).collect();
+    assert_eq!(listed, tests.into_iter().collect());
+}
+
 #[test]
 fn every_file_that_the_docs_name_is_there() {
     for doc in [
@@ -390,6 +408,7 @@ fn every_file_that_the_docs_name_is_there() {
         "docs/METRICS.md",
         "docs/CHANNELS.md",
         "docs/CONFIGURATION.md",
+        "docs/FIELD.md",
         "docs/SECURITY_MODEL.md",
         "CONTRIBUTING.md",
         "SECURITY.md",

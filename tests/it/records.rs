@@ -17,7 +17,7 @@ use serde_json::Map;
 use crate::support::{database, utc_now};
 
 pub async fn store() -> Store {
-    Store::new(&database().await, 8).unwrap()
+    crate::support::store(&database().await, 8)
 }
 
 pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {

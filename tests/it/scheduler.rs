@@ -7,7 +7,6 @@ use carebell::{
     health::Health,
     schedule::ZoneData,
     scheduler::{Scheduler, Tally},
-    store::Store,
 };
 use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
 use futures::future::join_all;
@@ -21,7 +20,7 @@ use crate::{
 
 /// A scheduler with its own pool, like a separate process.
 fn scheduler(world: &World, clock: &Clock) -> Scheduler {
-    Scheduler::new(Store::new(&world.database_url, 3).unwrap(), world.context.clone(), clock.clone(), Health::new())
+    Scheduler::new(crate::support::store(&world.database_url, 3), world.context.clone(), clock.clone(), Health::new())
 }
 
 /// A world without the built-in schedules, which `maintenance_prune.rs` tests.

@@ -115,7 +115,7 @@ struct Selection {
 
 impl Operation {
     async fn open(source: &Source, by: Option<String>) -> Result<Self, Failed> {
-        let store = Store::new(&source.database_url()?, 4)?;
+        let store = connect::store(source, 4).await?;
         let context = connect::jetstream(source).await?;
         let letters = Letters::open(&context).await?;
         // Fail early: an empty insert needs the same table and privilege as a real one.

@@ -86,7 +86,7 @@ pub(crate) struct Add {
 }
 
 pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
-    let (store, clock) = (open(source)?, Clock::system());
+    let (store, clock) = (open(source).await?, Clock::system());
     let now = clock.now();
     let mut spec = spec(&args, now)?;
     let before = if args.replace { store.schedule(&spec.name).await? } else { None };

@@ -2,7 +2,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{actor::actor, failed::Failed, print::print},
+    super::{actor::actor, connect, failed::Failed, print::print},
     words::{in_words, local, table, to_json},
 };
 use crate::{
@@ -27,14 +27,14 @@ pub(crate) struct Named {
 }
 
 pub(super) async fn list(source: &Source, owner: Option<&str>, json: bool) -> Result<(), Failed> {
-    let schedules = open(source)?.schedules(owner).await?;
+    let schedules = open(source).await?.schedules(owner).await?;
     let text = if json { format!("{}\n", schedules.iter().map(to_json).collect::<Value>()) } else { table(&schedules) };
     print(&text)?;
     Ok(())
 }
 
 pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), Failed> {
-    let row = find(&open(source)?, name).await?;
+    let row = find(&open(source).await?, name).await?;
     let upcoming: Vec<_> = match Timing::read(&row.spec) {
         Ok(timing) if !row.spec.paused => following(&timing, row.next).take(SHOWN).collect(),
         _ => Vec::new(),
@@ -51,7 +51,7 @@ pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), 
 }
 
 pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result<(), Failed> {
-    let (store, clock) = (open(source)?, Clock::system());
+    let (store, clock) = (open(source).await?, Clock::system());
     let row = find(&store, &named.name).await?;
     if row.spec.paused == paused {
         println!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
@@ -73,7 +73,7 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
 }
 
 pub(super) async fn delete(source: &Source, named: Named) -> Result<(), Failed> {
-    let store = open(source)?;
+    let store = open(source).await?;
     let act = act("schedule.deleted", &named.name, named.by, Clock::system().now());
     if !store.delete_schedule(&named.name, &act).await? {
         return Err(gone(&named.name));
@@ -83,7 +83,7 @@ pub(super) async fn delete(source: &Source, named: Named) -> Result<(), Failed> 
 }
 
 pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed> {
-    let (store, clock, health) = (open(source)?, Clock::system(), Health::new());
+    let (store, clock, health) = (open(source).await?, Clock::system(), Health::new());
     let row = find(&store, &named.name).await?;
     let producer = nats::jetstream(&nats::connect(&source.nats()?, &health).await?);
     let now = clock.now();
@@ -101,8 +101,8 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     Ok(())
 }
 
-pub(super) fn open(source: &Source) -> Result<Store, Failed> {
-    Ok(Store::new(&source.database_url()?, 2)?)
+pub(super) async fn open(source: &Source) -> Result<Store, Failed> {
+    connect::store(source, 2).await
 }
 
 async fn find(store: &Store, name: &str) -> Result<ScheduleRow, Failed> {

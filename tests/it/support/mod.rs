@@ -38,7 +38,10 @@ pub use self::{
     collector::{Collector, Span, tree},
     phones::{NUMBER, Phones},
     receivers::Receivers,
-    servers::{database, database_without_care_tables, old_nats_server, own_postgres, programs, rotel},
+    servers::{
+        connect_options, database, database_without_care_tables, database_without_tables, old_nats_server,
+        own_postgres, pool, programs, rotel, store,
+    },
     toolchains::{Node, Python, python_packages},
     worker::{Custom, Process, Watched, Worker},
 };
@@ -115,8 +118,8 @@ impl World {
         Streams::embedded(&adjustments(overrides)).unwrap().apply(&context).await.unwrap();
         let world = Self {
             push: PushService::start().await.unwrap(),
-            db: PgPool::connect_lazy(&database_url).unwrap(),
-            store: Store::new(&database_url, 3).unwrap(),
+            db: pool(&database_url),
+            store: servers::store(&database_url, 3),
             context,
             overrides: overrides.to_owned(),
             pace: 1,

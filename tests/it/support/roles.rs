@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use carebell::store::Database;
+
 use super::World;
 
 /// Drop it with [`Role::drop`].
@@ -23,8 +25,11 @@ impl World {
         self.sql(&format!("CREATE ROLE {name} LOGIN")).await;
         let mut grants = Vec::new();
         for statement in lines.join(" ").split(';').map(str::trim).filter(|statement| !statement.is_empty()) {
+            let schema = Database::SCHEMA;
+            let statement = statement.replace(":\"schema\"", schema).replace(":'schema'", &format!("'{schema}'"));
             self.sql(&statement.replace(":\"role\"", &name)).await;
-            let what = statement.strip_prefix("GRANT ").unwrap().strip_suffix(" TO :\"role\"").unwrap();
+            let Some(what) = statement.strip_prefix("GRANT ") else { continue };
+            let what = what.strip_suffix(" TO :\"role\"").unwrap();
             let (privilege, tables) = what.split_once(" ON ").unwrap();
             grants.push((privilege.to_owned(), tables.to_owned()));
         }

@@ -12,9 +12,9 @@ use carebell::{
         postgres::Postgres,
         programs::Programs,
     },
-    store::Store,
+    store::{Database, Store},
 };
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{Connection, Executor, PgConnection, PgPool, postgres::PgConnectOptions};
 use tokio::{
     process::Command,
     sync::{Mutex, OnceCell},
@@ -72,13 +72,33 @@ pub async fn database() -> String {
     database_like("postgres").await
 }
 
+/// An application's, before anything is in it.
+pub async fn database_without_tables() -> String {
+    database_like("template0").await
+}
+
 /// For an application that brings its own.
 pub async fn database_without_care_tables() -> String {
-    let url = database_like("template0").await;
-    let store = Store::new(&url, 1).unwrap();
+    let url = database_without_tables().await;
+    let store = store(&url, 1);
     store.migrate().await.unwrap();
     store.close().await;
     url
+}
+
+/// In the schema of every installation that names no other.
+pub fn store(url: &str, connections: u32) -> Store {
+    Store::new(&Database::parse(url).unwrap(), connections)
+}
+
+/// As an application that has Carebell's schema in its search path.
+pub fn connect_options(url: &str) -> PgConnectOptions {
+    let path = format!("{}, public", Database::SCHEMA);
+    url.parse::<PgConnectOptions>().unwrap().options([("search_path", path)])
+}
+
+pub fn pool(url: &str) -> PgPool {
+    PgPool::connect_lazy_with(connect_options(url))
 }
 
 async fn database_like(template: &str) -> String {
@@ -114,7 +134,7 @@ pub async fn own_postgres() -> (Postgres, PrivateDir) {
 }
 
 async fn migrate(url: &str) {
-    let store = Store::new(url, 1).unwrap();
+    let store = store(url, 1);
     store.create_care_tables().await.unwrap();
     store.migrate().await.unwrap();
     store.close().await;

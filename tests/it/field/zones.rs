@@ -59,7 +59,7 @@ async fn a_preview_and_the_doctor_tell_by_which_rules() {
 fn every_zone_is_as_python_has_it() {
     const HOURS: i64 = 2 * 365 * 24;
     let first: DateTime<Utc> = "2026-01-01T00:00:00Z".parse().unwrap();
-    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/zones");
+    let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/field/zones");
     let Some(packages) = python_packages(&here.join("requirements.txt")) else { return };
     let mut python = std::process::Command::new("python3");
     python.env("PYTHONPATH", packages).env("PYTHONTZPATH", "").env("PYTHONDONTWRITEBYTECODE", "1");
