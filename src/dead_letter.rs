@@ -46,7 +46,7 @@ const STREAM: &str = "DEAD_LETTERS";
 
 /// Headers of a dead letter, beside the job's own.
 pub mod dead_header {
-    /// `permanent`, `exhausted`, `crashed`, `undecodable` or `unknown_kind`.
+    /// `permanent`, `exhausted`, `crashed`, `undecodable`, `unknown_kind` or `unscheduled`.
     pub const REASON: &str = "Carebell-Dead-Reason";
     /// The last error.
     pub const ERROR: &str = "Carebell-Dead-Error";

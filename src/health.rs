@@ -11,7 +11,7 @@ use std::{
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
-use crate::telemetry::metrics::Metrics;
+use crate::{store::OddRows, telemetry::metrics::Metrics};
 
 /// Lifecycle of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,6 +57,7 @@ pub struct Health {
     schedule_lag: AtomicI64,
     /// In milliseconds since 1970.
     schedule_due: AtomicI64,
+    odd_rows: Mutex<Vec<OddRows>>,
     metrics: Metrics,
 }
 
@@ -84,6 +85,7 @@ impl Health {
             parts: Mutex::new(BTreeMap::new()),
             schedule_lag: AtomicI64::new(-1),
             schedule_due: AtomicI64::new(0),
+            odd_rows: Mutex::default(),
             metrics: Metrics::new(),
         })
     }
@@ -164,6 +166,21 @@ impl Health {
     pub fn schedule_due(&self) -> Option<DateTime<Utc>> {
         let due = DateTime::from_timestamp_millis(self.schedule_due.load(Ordering::Relaxed));
         self.schedule_lag().and(due)
+    }
+
+    /// Records the rows of the care tables that are not read as they are written.
+    pub fn set_odd_rows(&self, odd: Vec<OddRows>) {
+        for what in OddRows::WHAT {
+            let count = odd.iter().filter(|odd| odd.what == what).map(|odd| odd.count).sum();
+            self.metrics.odd_care_rows(what, count);
+        }
+        *self.odd_rows.lock().unwrap_or_else(PoisonError::into_inner) = odd;
+    }
+
+    /// Rows of the care tables that are not read as they are written, as last looked at.
+    #[must_use]
+    pub fn odd_rows(&self) -> Vec<OddRows> {
+        self.odd_rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Changes with each connection to NATS, after which earlier pulls may be lost.

@@ -117,12 +117,19 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
         .into_iter()
         .map(|((channel, provider), state)| (format!("{} {provider}", channel.name()), state.name().into()))
         .collect();
+    // Only shown: they are the application's.
+    let odd_rows: Vec<Value> = health
+        .odd_rows()
+        .into_iter()
+        .map(|odd| json!({ "what": odd.what, "rows": odd.count, "first": odd.first }))
+        .collect();
     let body = json!({
         "status": word,
         "phase": health.phase().name(),
         "parts": parts,
         "schedule_lag_ms": lag,
         "breakers": breakers,
+        "odd_care_rows": odd_rows,
         "zones": ZoneData::in_use().to_string(),
     });
     (status, Json(body))

@@ -27,6 +27,15 @@ pub struct QuietHours {
     pub zone: Zone,
 }
 
+/// A time of day, which in Postgres may be 24:00.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeOfDay {
+    /// From 00:00 to 23:59:59.
+    At(NaiveTime),
+    /// 24:00.
+    EndOfDay,
+}
+
 impl Preferences {
     /// Whether to use a channel. A job can force only Web Push and e-mail. The others cost money, ring, or pass
     /// personal data to a third party, so they need the recipient's choice.
@@ -64,15 +73,20 @@ impl QuietHours {
     #[must_use]
     pub fn new(
         from: Option<NaiveTime>,
-        to: Option<NaiveTime>,
+        to: Option<TimeOfDay>,
         zone: Option<&str>,
         users_zone: Option<&str>,
     ) -> Option<Self> {
         let (from, to) = (from?, to?);
+        // 24:00 is midnight of the next day: quiet hours that begin at 00:00 then last the whole day.
+        let (to, is_none) = match to {
+            TimeOfDay::At(to) => (to, from == to),
+            TimeOfDay::EndOfDay => (NaiveTime::MIN, false),
+        };
         // Postgres accepts zone names that are unknown here. The user's own zone is then closer than UTC.
         let known = |name: Option<&str>| name.and_then(|name| name.trim().parse().ok());
         let zone = known(zone).or_else(|| known(users_zone)).unwrap_or_else(Zone::utc);
-        (from != to).then_some(Self { from, to, zone })
+        (!is_none).then_some(Self { from, to, zone })
     }
 }
 
@@ -102,14 +116,15 @@ mod tests {
     #[test]
     fn quiet_hours_are_on_the_clocks_of_the_recipient() {
         let at = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0);
-        assert_eq!(QuietHours::new(at(22, 0), at(22, 0), None, None), None, "equal ends switch them off");
+        let until = |hour| at(hour, 0).map(TimeOfDay::At);
+        assert_eq!(QuietHours::new(at(22, 0), until(22), None, None), None, "equal ends switch them off");
         assert_eq!(QuietHours::new(at(22, 0), None, None, None), None);
-        let zone = |own, users| QuietHours::new(at(22, 0), at(7, 0), own, users).unwrap().zone;
+        let zone = |own, users| QuietHours::new(at(22, 0), until(7), own, users).unwrap().zone;
         assert_eq!(zone(Some("Asia/Tokyo"), Some("Europe/Vienna")), "Asia/Tokyo".parse().unwrap());
         assert_eq!(zone(None, Some("Europe/Vienna")), "Europe/Vienna".parse().unwrap());
         assert_eq!(zone(None, None), Zone::utc());
         assert_eq!(zone(Some("CEST"), Some("Europe/Vienna")), "Europe/Vienna".parse().unwrap());
-        let quiet = QuietHours::new(at(22, 0), at(7, 0), Some("Asia/Tokyo"), None);
+        let quiet = QuietHours::new(at(22, 0), until(7), Some("Asia/Tokyo"), None);
         let preferences = Preferences { quiet, ..Preferences::default() };
         let night = "2027-03-01T15:00:00Z".parse().unwrap();
         let morning = "2027-03-01T22:00:00Z".parse().unwrap();

@@ -4,6 +4,7 @@
 //! transaction. Job ids are deterministic, so publishing twice has no second effect.
 
 pub mod care;
+mod care_rows;
 mod saved;
 mod state;
 mod stuck;
@@ -93,6 +94,7 @@ impl Scheduler {
                 self.reckon(),
                 self.publish_stuck(),
                 self.publish_care(&news),
+                self.watch_care_rows(),
                 self.look(&news)
             )
         };

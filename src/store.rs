@@ -45,7 +45,7 @@ pub use self::{
     callbacks::{Noted, Reported},
     care::{
         AppointmentRecord, DoseAsk, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord,
-        PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
+        OddRows, PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},

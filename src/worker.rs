@@ -26,7 +26,7 @@ use crate::{
     checkpoint,
     clock::{Clock, Random},
     config::{self, Config, ConfigError, Duty},
-    dead_letter::{advisories, sweep},
+    dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
     effects::{Effects, reconcile, shortages, storage},
     health::{Health, NATS, POSTGRES, Part, Phase},
@@ -131,13 +131,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(shortages::run(store.clone(), closing.clone()));
     }
     if config.duties.contains(&Duty::DeadLetters) {
-        tokio::spawn(sweep::run(
-            effects.clone(),
-            parts.streams.clone(),
-            Arc::clone(&health),
-            clock.clone(),
-            closing.clone(),
-        ));
+        tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
+        tokio::spawn(overdue::run(effects.clone(), health.metrics().clone(), clock.clone(), closing.clone()));
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
         tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     }

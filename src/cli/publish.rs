@@ -26,7 +26,7 @@ use crate::{
     effects::submit::{NotSubmitted, Submission, submit},
     jobs,
     kind::{Kind, Lane},
-    meta::is_job_id,
+    meta::{LONGEST_DELAY, is_job_id},
     pipeline::{Form, Registry},
 };
 
@@ -120,9 +120,9 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     };
     let kind = wanted.kind;
     let CheckedJob { submission, not_after } = checker.check(wanted).map_err(Failed)?;
-    let due = submission.at.unwrap_or_else(|| checker.clock.now());
+    let due = submission.at.unwrap_or_else(|| checker.clock.now()).max(checker.clock.now());
     if args.at.is_some_and(|at| at <= checker.clock.now()) {
-        eprintln!("note: --at {due} has passed: the job is due now");
+        eprintln!("note: --at has passed: the job is due now");
     }
     if due >= not_after {
         // Not refused: an expired job can replace a delayed one.
@@ -277,7 +277,12 @@ impl Checker {
                 wanted.kind
             ));
         }
-        let published = wanted.at.unwrap_or_else(|| self.clock.now());
+        let now = self.clock.now();
+        // Compared here: to the server, an instant beyond 2262 is past.
+        if wanted.at.is_some_and(|at| at - now > LONGEST_DELAY) {
+            return Err("the job would be due in more than ten years, and no job is delayed for longer".into());
+        }
+        let published = wanted.at.unwrap_or(now).max(now);
         let not_after = wanted.not_after.unwrap_or_else(|| job.default_expiry(published));
         let job_id = wanted.job_id.unwrap_or_else(|| self.random.uuid(self.clock.now()).to_string());
         check_job_id(&job_id)?;

@@ -1,10 +1,7 @@
 //! Buries messages that nobody pulls: those without a consumer, mostly of an unknown kind, and exhausted ones whose
 //! advisory was lost.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::time::Duration;
 
 use async_nats::jetstream::{self, consumer, message::StreamMessage, stream};
 use chrono::{DateTime, TimeDelta, Utc};
@@ -12,23 +9,16 @@ use futures::TryStreamExt;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{bury_stored, exhausted, overdue::Overdue};
+use super::{bury_stored, exhausted};
 use crate::{
     clock::Clock,
     effects::{Death, Effects, park, publish},
     header,
-    health::{Health, NATS_STORAGE, Part},
     plan::DeadReason,
     streams::Streams,
 };
 
 const EVERY: Duration = Duration::from_secs(30);
-
-/// How long parked jobs are looked at again and again, after the last sign of a server that stores nothing.
-const SUSPICION: Duration = Duration::from_mins(3);
-
-/// Then all are looked at once more: an outage may be too short to be seen.
-const ALL_AGAIN: Duration = Duration::from_mins(30);
 
 /// Minimum age of a message, so that a consumer being created can take it.
 pub const AGE: TimeDelta = TimeDelta::seconds(60);
@@ -37,24 +27,10 @@ pub const AGE: TimeDelta = TimeDelta::seconds(60);
 const LIMIT: usize = 1000;
 
 /// Runs [`pass`] every half minute until `stop`.
-pub async fn run(effects: Effects, streams: Streams, health: Arc<Health>, clock: Clock, stop: CancellationToken) {
-    let mut overdue = Overdue::default();
-    let (mut suspected, mut since_all) = (Instant::now(), Instant::now());
+pub async fn run(effects: Effects, streams: Streams, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(EVERY)).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &streams, &clock, AGE)).await {
             tracing::warn!("the sweep for messages that nobody pulls failed, trying again later: {why}");
-        }
-        let stores = health.parts().get(NATS_STORAGE).is_none_or(|part| *part == Part::Up);
-        if !stores {
-            suspected = Instant::now();
-        }
-        // Jobs that were due until the server stored again are overdue only after a minute.
-        if suspected.elapsed() < SUSPICION || since_all.elapsed() > ALL_AGAIN {
-            overdue.suspect();
-            since_all = Instant::now();
-        }
-        if let Some(Err(why)) = stop.run_until_cancelled(overdue.send_off(&effects, clock.now() - AGE)).await {
-            tracing::warn!("the sweep for overdue jobs failed, trying again later: {why}");
         }
     }
 }

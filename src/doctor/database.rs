@@ -61,7 +61,17 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock) -> Result<Vec<Che
         Err(_) => Check::not_checked(Item::Schema, "the role may not read it"),
     });
     checks.push(if lacks.care.is_empty() {
-        Check::ok(Item::CareTables, "all required columns exist")
+        // Without the privileges it fails, which is told of below.
+        let odd = probe.odd_rows().await.unwrap_or_default();
+        let rows: i64 = odd.iter().map(|odd| odd.count).sum();
+        if odd.is_empty() {
+            Check::ok(Item::CareTables, "all required columns exist")
+        } else {
+            let first: Vec<String> =
+                odd.into_iter().map(|odd| format!("{} (rows: {})", odd.first, odd.count)).collect();
+            let what = format!("rows that are not read as they are written: {rows}. {}", some(&first));
+            Check::warn(Item::CareTables, what, "correct the rows, or the views that offer them")
+        }
     } else {
         let advice = "create views with these names over your tables (see migrations/care.sql), or run `carebell \
              migrate --care-tables`";

@@ -14,6 +14,7 @@ use crate::{
     checkpoint::{self, Step},
     header,
     meta::{IntakePosition, Meta, NO_MESSAGE},
+    schedule::ZoneData,
     store::Child,
 };
 
@@ -39,6 +40,12 @@ pub const RESUMED: &str = "resume.";
 /// How much earlier a delayed job comes back than it is due. The server looks at its schedules at most every 250 ms
 /// (nats-server 2.15.1), so a worker waits for the instant itself.
 pub const EARLY: TimeDelta = TimeDelta::milliseconds(400);
+
+/// 2262-01-01: the server counts nanoseconds since 1970 in 64 bits, and fires at once what is later.
+const LAST: DateTime<Utc> = match DateTime::from_timestamp(9_214_646_400, 0) {
+    Some(last) => last,
+    None => DateTime::UNIX_EPOCH,
+};
 
 /// Whether a job is parked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +79,8 @@ pub struct Parking<'a> {
 pub enum ParkedFor {
     /// Another attempt, or the end of a pause.
     Again,
+    /// The end of its recipient's quiet hours, which depends on the rules of a time zone.
+    QuietHours,
     /// Its own instant, as its application wished. It has not run.
     Instant,
     /// To be due: its application published it too early. One message waits for each job id.
@@ -86,7 +95,7 @@ impl Parking<'_> {
         let mut resumed = HeaderMap::new();
         for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
             let name: &str = name.as_ref();
-            if !name.starts_with("Nats-") {
+            if !name.starts_with("Nats-") && name != header::ZONE_DATA {
                 for value in values {
                     resumed.append(name, value.clone());
                 }
@@ -97,12 +106,15 @@ impl Parking<'_> {
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
         resumed.insert(header::SCHEDULE_TARGET, format!("{RESUMED}{subject}").as_str());
+        if parked_for == ParkedFor::QuietHours {
+            resumed.insert(header::ZONE_DATA, ZoneData::in_use().version.as_str());
+        }
         let asked_by = meta.delay.as_ref().and_then(|delay| delay.asked_by.as_ref());
         if let Some(position) = asked_by {
             resumed.insert(header::DELAYED_BY, position.to_string().as_str());
         }
         let fires = if parked_for == ParkedFor::Instant { until - EARLY } else { until };
-        resumed.insert(header::SCHEDULE, format!("@at {}", rfc3339(fires)).as_str());
+        resumed.insert(header::SCHEDULE, schedule_at(fires).as_str());
         let own_subject = match (meta.position.sequence, asked_by) {
             // However often it is published under its id.
             _ if parked_for == ParkedFor::Due => {
@@ -122,6 +134,12 @@ impl Parking<'_> {
     }
 }
 
+/// `Nats-Schedule` for an instant. One that the server cannot hold is taken for the nearest that it can.
+#[must_use]
+pub fn schedule_at(at: DateTime<Utc>) -> String {
+    format!("@at {}", rfc3339(at.clamp(DateTime::UNIX_EPOCH, LAST)))
+}
+
 /// The subject of a delayed job until it is due. A stream made anew counts from 1 again.
 #[must_use]
 pub fn delayed_subject(position: &IntakePosition) -> String {
@@ -129,11 +147,16 @@ pub fn delayed_subject(position: &IntakePosition) -> String {
 }
 
 /// Parks a direct send, which has no message: `child` is the one it would have.
-pub async fn park_child(context: &jetstream::Context, meta: &Meta, child: &Child, until: DateTime<Utc>) -> Parked {
+pub async fn park_child(
+    context: &jetstream::Context,
+    meta: &Meta,
+    child: &Child,
+    until: DateTime<Utc>,
+    parked_for: ParkedFor,
+) -> Parked {
     let mut headers = HeaderMap::new();
     publish::set_trace(&mut headers, child.trace.as_deref());
     let body = Bytes::from(child.body.clone());
     let (not_after, subject) = (child.not_after, child.subject.as_str());
-    let parked_for = ParkedFor::Again;
     Parking { meta, not_after, subject, headers: Some(&headers), body, until, parked_for }.park(context).await
 }

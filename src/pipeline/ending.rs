@@ -53,7 +53,11 @@ impl Disposition {
 
     /// The job waits for a reason that burns no attempt.
     pub(super) fn wait(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>, reason: Reason) -> Self {
-        let parked_for = if reason == Reason::NotDue { ParkedFor::Due } else { ParkedFor::Again };
+        let parked_for = match reason {
+            Reason::NotDue => ParkedFor::Due,
+            Reason::QuietHours => ParkedFor::QuietHours,
+            _ => ParkedFor::Again,
+        };
         Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for }))
     }
 

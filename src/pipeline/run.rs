@@ -26,7 +26,10 @@ use super::{
 };
 use crate::{
     checkpoint::{self, Step},
-    effects::{Admitted, Death, PlannedNotification, Refused, Written, park},
+    effects::{
+        Admitted, Death, PlannedNotification, Refused, Written,
+        park::{self, ParkedFor},
+    },
     intake::{Unreadable, is_intake},
     kind::Stage,
     meta::{Ids, Meta, NO_MESSAGE, split},
@@ -426,14 +429,15 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
             Disposition::Release => (DirectEnd::NeedsMessage, None),
             Disposition::Retry(wait) => {
                 let wait = TimeDelta::from_std(*wait).unwrap_or(TimeDelta::MAX);
-                (DirectEnd::Recorded, Some(runner.clock.now() + wait))
+                (DirectEnd::Recorded, Some((runner.clock.now() + wait, ParkedFor::Again)))
             }
-            Disposition::Park(parked) => (DirectEnd::Recorded, Some(parked.until)),
+            Disposition::Park(parked) => (DirectEnd::Recorded, Some((parked.until, parked.parked_for))),
         };
         let parks = until.map(|until| (meta.clone(), until));
         run.end(ending).await;
-        if let Some((meta, until)) = parks
-            && park::park_child(runner.effects.context(), &meta, &child, until).await == park::Parked::TooLarge
+        if let Some((meta, (until, parked_for))) = parks
+            && park::park_child(runner.effects.context(), &meta, &child, until, parked_for).await
+                == park::Parked::TooLarge
         {
             return DirectEnd::NeedsMessage;
         }

@@ -85,6 +85,8 @@ pub enum DeadReason {
     Undecodable,
     /// No consumer covers its subject.
     UnknownKind,
+    /// It waits for an instant that it does not have.
+    Unscheduled,
 }
 
 impl DeadReason {
@@ -97,13 +99,14 @@ impl DeadReason {
             Self::Crashed => "crashed",
             Self::Undecodable => "undecodable",
             Self::UnknownKind => "unknown_kind",
+            Self::Unscheduled => "unscheduled",
         }
     }
 
     /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind]
+        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind, Self::Unscheduled]
             .into_iter()
             .find(|reason| reason.name() == text)
     }

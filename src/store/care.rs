@@ -3,6 +3,7 @@
 
 pub(super) mod columns;
 mod doses;
+pub(super) mod odd_rows;
 mod plan;
 mod shortages;
 
@@ -11,6 +12,7 @@ use sqlx::{Row, postgres::PgRow};
 
 pub use self::{
     doses::{DoseAsk, TimesOfDay},
+    odd_rows::OddRows,
     plan::{DoseTimes, Horizon, PlanChanges, Supply},
 };
 use super::{

@@ -5,7 +5,10 @@ use sqlx::{ConnectOptions, Executor, PgConnection, Row};
 use tokio::time::timeout;
 
 use super::{
-    care::columns::{COLUMNS, CareColumn},
+    care::{
+        columns::{COLUMNS, CareColumn},
+        odd_rows::{OddRows, odd_rows},
+    },
     database::{PING_TIMEOUT, Store},
     error::StoreError,
     migrations::MIGRATIONS,
@@ -182,6 +185,11 @@ impl Probe {
         lacks.care.dedup();
         lacks.unreadable.dedup();
         Ok(lacks)
+    }
+
+    /// Rows of the care tables that are not read as they are written.
+    pub async fn odd_rows(&mut self) -> Result<Vec<OddRows>, StoreError> {
+        odd_rows(&mut self.connection).await
     }
 
     /// Privileges that the role lacks on Carebell's tables, as `UPDATE on deliveries`. [`schema`](Self::schema) finds

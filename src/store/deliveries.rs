@@ -48,6 +48,19 @@ impl Store {
         Ok(())
     }
 
+    /// Lets a delivery that waits for the end of quiet hours be looked at anew, from `now` on.
+    pub async fn doubt_quiet_hours(&self, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE deliveries SET held_until = $2, updated_at = $2 \
+             WHERE id = $1 AND state = 'held' AND reason = 'quiet_hours' AND held_until > $2",
+        )
+        .bind(id)
+        .bind(now)
+        .execute(&self.pool)
+        .await?;
+        Ok(())
+    }
+
     /// Gives up this worker's claims on a run's direct sends. If that fails, others wait for the end of the lease.
     pub async fn release_direct(&self, run_id: &str, worker: &str) -> Result<(), StoreError> {
         sqlx::query(

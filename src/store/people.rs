@@ -2,13 +2,17 @@
 
 use chrono::NaiveTime;
 use serde_json::Value;
-use sqlx::{Row, postgres::PgRow};
+use sqlx::{
+    Decode, Postgres, Row, Type,
+    error::BoxDynError,
+    postgres::{PgRow, PgTypeInfo, PgValueFormat, PgValueRef},
+};
 
 use super::{asks::at_position, database::Store, error::StoreError};
 use crate::{
     person::{People, Person, Subscription},
     plan::Channel,
-    preferences::{self, Preferences, QuietHours},
+    preferences::{self, Preferences, QuietHours, TimeOfDay},
 };
 
 /// Trimmed from addresses in `users`, here and in `sql/claim_deliveries.sql`.
@@ -94,10 +98,31 @@ pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreEr
 /// `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `users.timezone`.
 pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreError> {
     let from: Option<NaiveTime> = row.try_get("quiet_from")?;
-    let to: Option<NaiveTime> = row.try_get("quiet_to")?;
+    let to = row.try_get::<Option<Clock>, _>("quiet_to")?.map(|Clock(to)| to);
     let zone: Option<&str> = row.try_get("quiet_zone")?;
     let users_zone: Option<&str> = row.try_get("timezone")?;
     Ok(QuietHours::new(from, to, zone, users_zone))
+}
+
+/// A `time` with 24:00, which the client would read as 00:00.
+struct Clock(TimeOfDay);
+
+/// Microseconds of a day.
+const DAY: i64 = 86_400_000_000;
+
+impl Type<Postgres> for Clock {
+    fn type_info() -> PgTypeInfo {
+        <NaiveTime as Type<Postgres>>::type_info()
+    }
+}
+
+impl<'r> Decode<'r, Postgres> for Clock {
+    fn decode(value: PgValueRef<'r>) -> Result<Self, BoxDynError> {
+        if value.format() == PgValueFormat::Binary && value.as_bytes()? == DAY.to_be_bytes() {
+            return Ok(Self(TimeOfDay::EndOfDay));
+        }
+        Ok(Self(TimeOfDay::At(NaiveTime::decode(value)?)))
+    }
 }
 
 /// Four columns of the same length, null if there is no subscription.

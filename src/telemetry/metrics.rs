@@ -74,6 +74,10 @@ pub struct GroupMetrics(Histogram);
 #[derive(Clone, Debug)]
 pub struct CallbackMetrics(Counter);
 
+/// Metric of overdue jobs with one end.
+#[derive(Clone, Debug)]
+pub struct OverdueMetrics(Counter);
+
 /// Load of one queue, from the server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct QueueState {
@@ -116,6 +120,11 @@ impl Metrics {
         self.set(Metric::ZoneDataInfo, &[version], 1.0);
     }
 
+    /// Rows of the care tables with a mistake.
+    pub fn odd_care_rows(&self, what: &str, rows: i64) {
+        self.set(Metric::OddCareRows, &[what], count(u64::try_from(rows).unwrap_or(0)));
+    }
+
     /// Handles of a queue.
     #[must_use]
     pub fn queue(&self, queue: Queue) -> QueueMetrics {
@@ -152,6 +161,12 @@ impl Metrics {
     #[must_use]
     pub fn callbacks(&self, fate: &str) -> CallbackMetrics {
         CallbackMetrics(self.counter(Metric::Callbacks, &[fate]))
+    }
+
+    /// Handle of overdue jobs with one end.
+    #[must_use]
+    pub fn overdue(&self, end: &str) -> OverdueMetrics {
+        OverdueMetrics(self.counter(Metric::Overdue, &[end]))
     }
 
     /// Sets a queue's load; `None` removes it.
@@ -313,6 +328,13 @@ impl GroupMetrics {
     /// Counts a statement shared by `asks` asks.
     pub fn answered(&self, asks: usize) {
         self.0.observe(count(asks as u64));
+    }
+}
+
+impl OverdueMetrics {
+    /// Counts one.
+    pub fn add(&self) {
+        self.0.inc();
     }
 }
 

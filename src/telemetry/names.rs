@@ -50,6 +50,8 @@ pub enum Metric {
     Deliveries,
     SendDuration,
     Callbacks,
+    Overdue,
+    OddCareRows,
     BreakerState,
     QueueWaiting,
     QueueInFlight,
@@ -125,7 +127,7 @@ const fn histogram(
 
 impl Metric {
     /// In order of declaration.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 34] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -135,6 +137,8 @@ impl Metric {
         Self::Deliveries,
         Self::SendDuration,
         Self::Callbacks,
+        Self::Overdue,
+        Self::OddCareRows,
         Self::BreakerState,
         Self::QueueWaiting,
         Self::QueueInFlight,
@@ -213,6 +217,17 @@ impl Metric {
                 PROVIDER,
                 DURATIONS,
                 "Time of a send until the provider's answer.",
+            ),
+            Self::Overdue => counter(
+                "carebell_overdue_jobs_total",
+                &["end"],
+                "Jobs that still waited ten seconds after their instant: `published`, or `buried` because they had none.",
+            ),
+            Self::OddCareRows => gauge(
+                "carebell_odd_care_rows",
+                Count,
+                &["what"],
+                "Rows of the care tables that are not read as they are written: an unknown `zone`, `weekday` or `time`.",
             ),
             Self::Callbacks => counter(
                 "carebell_callbacks_total",

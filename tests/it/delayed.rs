@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use carebell::{
     clock::Clock,
-    dead_letter::{overdue::Overdue, sweep},
+    dead_letter::overdue::{LATE, Overdue},
     effects::Effects,
     health::Health,
     job::{Context, Failure, Invalid, Job, Outcome},
@@ -13,6 +13,7 @@ use carebell::{
     pipeline::Registry,
     plan::Reason,
     store::{DelayAnswer, DelayAsk, DelayStep},
+    telemetry::metrics::Metrics,
     wire,
 };
 use chrono::{DateTime, SecondsFormat, SubsecRound, TimeDelta, Utc};
@@ -505,7 +506,7 @@ async fn what_the_server_does_not_send_off_is_sent_off_by_the_sweep() {
     parked(&world, 2).await;
     world.sql("UPDATE delayed_jobs SET due_at = now() - interval '2 minutes' WHERE job_id = 'forgotten'").await;
     let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
-    Overdue::default().send_off(&effects, utc_now() - sweep::AGE).await.unwrap();
+    Overdue::new(&Metrics::new()).pass(&effects, utc_now() - LATE).await.unwrap();
     assert_eq!(world.ended("forgotten").await.0, "done");
     parked(&world, 1).await;
     cancel(&world, "ahead").await;

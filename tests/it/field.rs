@@ -2,4 +2,5 @@
 //! and `docs/FIELD.md` lists them.
 
 mod databases;
+mod time;
 mod zones;

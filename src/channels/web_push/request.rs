@@ -11,13 +11,16 @@ use super::{Endpoint, Topic, Urgency, library::Unusable};
 /// Push services keep nothing for more than four weeks.
 const MAX_TTL: Duration = Duration::from_hours(672);
 
+/// With 0, services drop what they cannot deliver in this very moment.
+const MIN_TTL: Duration = Duration::from_secs(1);
+
 const TTL: HeaderName = HeaderName::from_static("ttl");
 const URGENCY: HeaderName = HeaderName::from_static("urgency");
 const TOPIC: HeaderName = HeaderName::from_static("topic");
 
 pub struct Envelope<'a> {
     pub endpoint: &'a Endpoint,
-    /// Whole seconds (RFC 8030 §5.2), at most four weeks.
+    /// Whole seconds (RFC 8030 §5.2), at least one, at most four weeks.
     pub ttl: Duration,
     pub urgency: Urgency,
     /// RFC 8030 §5.4.
@@ -31,7 +34,7 @@ pub fn request(envelope: &Envelope<'_>) -> Result<Request, Unusable> {
     let mut request = Request::new(Method::POST, envelope.endpoint.url().clone());
     let headers = request.headers_mut();
     headers.reserve(7);
-    headers.insert(TTL, envelope.ttl.min(MAX_TTL).as_secs().into());
+    headers.insert(TTL, envelope.ttl.clamp(MIN_TTL, MAX_TTL).as_secs().into());
     headers.insert(URGENCY, HeaderValue::from_static(envelope.urgency.name()));
     headers.insert(TOPIC, HeaderValue::from_str(envelope.topic.as_str()).map_err(|_| Unusable)?);
     headers.insert(CONTENT_ENCODING, HeaderValue::from_static("aes128gcm"));
@@ -81,8 +84,10 @@ mod tests {
     }
 
     #[test]
-    fn a_ttl_of_years_is_four_weeks() {
-        let request = build("https://fcm.googleapis.com/x", Duration::MAX, Urgency::High);
-        assert_eq!(request.headers()["ttl"], "2419200");
+    fn a_ttl_is_a_second_at_least_and_four_weeks_at_most() {
+        for (ttl, sent) in [(Duration::MAX, "2419200"), (Duration::from_millis(1999), "1"), (Duration::ZERO, "1")] {
+            let request = build("https://fcm.googleapis.com/x", ttl, Urgency::High);
+            assert_eq!(request.headers()["ttl"], sent, "{ttl:?}");
+        }
     }
 }

@@ -12,7 +12,7 @@ pub(crate) struct Filters {
     #[arg(
         long,
         value_parser = parse_reason,
-        help = "With this reason: permanent, exhausted, crashed, undecodable or unknown_kind"
+        help = "With this reason: permanent, exhausted, crashed, undecodable, unknown_kind or unscheduled"
     )]
     reason: Option<DeadReason>,
     /// Of this job or a job that followed from it; repeatable
@@ -51,7 +51,7 @@ const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or an age 
 
 fn parse_reason(text: &str) -> Result<DeadReason, String> {
     DeadReason::parse(text)
-        .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable or unknown_kind".to_owned())
+        .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable, unknown_kind or unscheduled".to_owned())
 }
 
 fn parse_when(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {

@@ -13,7 +13,10 @@ const READ: &[(&str, &[&str])] = &[
     ("ATTEMPTS", &["pipeline/message.rs", "dead_letter/letters.rs"]),
     ("BACKOFF", &["pipeline/message.rs"]),
     ("CONTENT_TYPE", &["pipeline/message.rs", "cli/dead_letters/edit.rs"]),
-    ("JOB_ID", &["intake.rs", "pipeline/later.rs", "dead_letter/letters.rs", "streams/upgrade.rs"]),
+    (
+        "JOB_ID",
+        &["intake.rs", "pipeline/later.rs", "dead_letter/letters.rs", "dead_letter/overdue.rs", "streams/upgrade.rs"],
+    ),
     ("MSG_ID", &["intake.rs", "streams/upgrade.rs"]),
     ("NOT_AFTER", &["pipeline/message.rs", "cli/dead_letters/edit.rs"]),
     ("TIMEOUT", &["pipeline/message.rs"]),
@@ -21,6 +24,7 @@ const READ: &[(&str, &[&str])] = &[
     ("TRACESTATE", &["effects/publish.rs"]),
     // Of Carebell: read only in streams that no application can publish to.
     ("DELAYED_BY", &["pipeline/message.rs"]),
+    ("ZONE_DATA", &["dead_letter/overdue.rs"]),
     ("ROOT_ID", &["intake.rs", "dead_letter/letters.rs", "streams/upgrade.rs"]),
     // Of a dead letter.
     ("ERROR", &["dead_letter/letters.rs"]),
@@ -33,7 +37,7 @@ const READ: &[(&str, &[&str])] = &[
     ("MSG_SIZE", &["dead_letter/letters.rs"]),
     ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "streams/upgrade.rs"]),
     ("SCHEDULER", &["pipeline/message.rs", "streams/upgrade.rs"]),
-    ("SCHEDULE_TARGET", &["streams/upgrade.rs"]),
+    ("SCHEDULE_TARGET", &["dead_letter/overdue.rs", "streams/upgrade.rs"]),
 ];
 
 /// What stands before the name where a header is read.
@@ -89,7 +93,14 @@ fn what_a_stranger_may_set_is_the_list_of_the_intake() {
     for name in intake::ALLOWED {
         assert!(intake::may_set(name), "{name}");
     }
-    for name in [header::ROOT_ID, header::DELAYED_BY, header::SCHEDULE, header::SCHEDULE_TARGET, header::SCHEDULER] {
+    for name in [
+        header::ROOT_ID,
+        header::DELAYED_BY,
+        header::ZONE_DATA,
+        header::SCHEDULE,
+        header::SCHEDULE_TARGET,
+        header::SCHEDULER,
+    ] {
         assert!(!intake::may_set(name), "{name}");
     }
 }
