@@ -32,6 +32,7 @@ pub use self::{
 };
 use crate::{
     checkpoint::{self, Step},
+    cut,
     effects::{
         Death, Effects,
         publish::{insist_if_empty, rfc3339},
@@ -253,9 +254,6 @@ async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, d
 /// One line of at most a kilobyte, for headers and acknowledgements.
 #[must_use]
 pub fn one_line(text: &str) -> String {
-    let mut line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if line.len() > LONGEST_ERROR {
-        line.truncate(line.floor_char_boundary(LONGEST_ERROR));
-    }
-    line
+    let line: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    cut::beginning(&line, LONGEST_ERROR, char::len_utf8).to_owned()
 }

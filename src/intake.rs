@@ -8,7 +8,7 @@
 use async_nats::{HeaderMap, HeaderValue};
 
 use crate::{
-    header,
+    cut, header,
     job::Invalid,
     kind::JOBS,
     meta::{LONGEST_JOB_ID, OWN, is_any_id, is_job_id, scoped},
@@ -126,9 +126,9 @@ fn begins_with(name: &str, prefix: &str) -> bool {
 }
 
 fn shown(name: &str) -> String {
-    let cut = &name[..name.floor_char_boundary(LONGEST_NAME)];
-    let rest = if cut.len() < name.len() { "…" } else { "" };
-    format!("{}{rest}", cut.escape_debug())
+    let kept = cut::beginning(name, LONGEST_NAME, char::len_utf8);
+    let rest = if kept.len() < name.len() { "…" } else { "" };
+    format!("{}{rest}", kept.escape_debug())
 }
 
 /// The header that was probably meant.

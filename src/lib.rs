@@ -43,6 +43,7 @@ pub mod templates;
 // The vocabulary: types and small tools that the other layers share.
 pub mod checkpoint;
 pub mod clock;
+mod cut;
 pub mod header;
 mod host;
 pub mod job;

@@ -5,7 +5,7 @@ use std::{borrow::Cow, fmt::Write};
 use chrono::{DateTime, SecondsFormat, Utc};
 use url::Url;
 
-use crate::schedule::Zone;
+use crate::{cut, schedule::Zone};
 
 /// Characters of a name in a text. Care tables have no limits, notifications do.
 const LONGEST_NAME: usize = 200;
@@ -16,13 +16,16 @@ pub fn name(text: &str) -> String {
     shorten(text.trim(), LONGEST_NAME)
 }
 
-/// Cuts a text to `most` characters, with an ellipsis.
+/// Cuts a text to `most` characters as Unicode counts them, between those that readers see, with an ellipsis.
 #[must_use]
 pub fn shorten(text: &str, most: usize) -> String {
-    match text.char_indices().nth(most) {
-        None => text.to_owned(),
-        Some(_) => text.chars().take(most.saturating_sub(1)).chain(['…']).collect(),
-    }
+    cut::with_ellipsis(text, most, cut::one)
+}
+
+/// Cuts a text to `most` UTF-16 units, as many programming interfaces count characters.
+#[must_use]
+pub fn shorten_utf16(text: &str, most: usize) -> String {
+    cut::with_ellipsis(text, most, char::len_utf16)
 }
 
 /// A text that strangers wrote, for a terminal: control characters but line breaks and tabs, and those that reorder

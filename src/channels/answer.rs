@@ -45,7 +45,14 @@ pub enum Answer {
         /// Cause and remedy.
         why: String,
     },
-    /// The address no longer exists or has opted out. It is marked or removed.
+    /// The operator's settings do not allow the address. It stays as it is.
+    Refused {
+        /// Cause.
+        why: String,
+        /// `deliveries.reason`, such as `host_not_allowed`.
+        reason: &'static str,
+    },
+    /// The address is none, no longer exists or has opted out. It is marked or removed.
     Gone {
         /// Short form.
         answer: String,
@@ -65,6 +72,7 @@ impl Answer {
             Self::Down { .. } => "down",
             Self::Unknown { .. } => "unknown",
             Self::Permanent { .. } => "permanent",
+            Self::Refused { .. } => "refused",
             Self::Gone { .. } => "gone",
         }
     }
@@ -72,9 +80,11 @@ impl Answer {
     pub(super) fn error(&self) -> Option<&str> {
         match self {
             Self::Accepted { .. } | Self::Later { .. } => None,
-            Self::Retry { why, .. } | Self::Down { why, .. } | Self::Unknown { why } | Self::Permanent { why } => {
-                Some(why)
-            }
+            Self::Retry { why, .. }
+            | Self::Down { why, .. }
+            | Self::Unknown { why }
+            | Self::Permanent { why }
+            | Self::Refused { why, .. } => Some(why),
             Self::Gone { reason, .. } => Some(reason),
         }
     }
@@ -85,6 +95,7 @@ impl Answer {
             | Self::Later { .. }
             | Self::Retry { .. }
             | Self::Permanent { .. }
+            | Self::Refused { .. }
             | Self::Gone { .. } => ProviderHealth::Well,
             Self::Down { timed_out: false, .. } => ProviderHealth::Failing,
             Self::Down { timed_out: true, .. } | Self::Unknown { .. } => ProviderHealth::Silent,

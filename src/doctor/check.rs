@@ -31,6 +31,8 @@ pub enum Item {
     Schema,
     /// The care tables have all required columns.
     CareTables,
+    /// No push subscription is malformed.
+    Subscriptions,
     /// The role's privileges suffice for a worker.
     DatabasePermissions,
     /// Its clock agrees with this machine's.
@@ -86,6 +88,7 @@ impl Item {
             Self::Database => "database",
             Self::Schema => "schema",
             Self::CareTables => "care tables",
+            Self::Subscriptions => "push subscriptions",
             Self::DatabasePermissions => "database permissions",
             Self::DatabaseClock => "database clock",
             Self::VapidKeys => "VAPID keys",
@@ -121,6 +124,7 @@ impl Item {
             | Self::DatabasePermissions => AtStart::Exit,
             Self::NatsClock
             | Self::Zones
+            | Self::Subscriptions
             | Self::DatabaseClock
             | Self::PushEgress
             | Self::ProviderEgress

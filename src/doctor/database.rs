@@ -11,7 +11,14 @@ use crate::{
     store::{Probe, Store, StoreError},
 };
 
-const ALL: [Item; 5] = [Item::Database, Item::Schema, Item::CareTables, Item::DatabasePermissions, Item::DatabaseClock];
+const ALL: [Item; 6] = [
+    Item::Database,
+    Item::Schema,
+    Item::CareTables,
+    Item::Subscriptions,
+    Item::DatabasePermissions,
+    Item::DatabaseClock,
+];
 
 const MEND_DATABASE: &str = "check that Postgres is up, and that DATABASE_URL points to it";
 
@@ -76,6 +83,16 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock) -> Result<Vec<Che
         let advice = "create views with these names over your tables (see migrations/care.sql), or run `carebell \
              migrate --care-tables`";
         Check::fail(Item::CareTables, some(&lacks.care), advice)
+    });
+    // Without the schema or the privilege, which are told of here.
+    checks.push(match probe.malformed_subscriptions().await {
+        Ok(None) => Check::ok(Item::Subscriptions, "none is malformed, as far as is known"),
+        Ok(Some((count, first))) => Check::warn(
+            Item::Subscriptions,
+            format!("malformed, and passed over: {count}. {first}"),
+            "have the browser subscribe again; a row with another endpoint or keys is tried anew",
+        ),
+        Err(_) => Check::not_checked(Item::Subscriptions, "the table cannot be read"),
     });
     denied.extend(lacks.unreadable.into_iter().map(|table| format!("SELECT on {table}")));
     checks.push(if denied.is_empty() {

@@ -119,6 +119,18 @@ fn address(claim: &Claim) -> Address<'_> {
     }
 }
 
+fn failed(provider: String, answer: String, reason: &'static str, address_gone: bool, overridden: bool) -> Outcome {
+    Outcome::Done(Plan::receipt(Receipt {
+        state: Delivered::Failed,
+        reason: Some(reason),
+        provider,
+        provider_id: None,
+        answer,
+        address_gone,
+        overrode_quiet_hours: overridden,
+    }))
+}
+
 /// The delivery's outcome after an answer.
 fn outcome(
     channel: Channel,
@@ -147,15 +159,8 @@ fn outcome(
             address_gone: false,
             overrode_quiet_hours: overridden,
         }))),
-        Answer::Gone { answer, reason } => Ok(Outcome::Done(Plan::receipt(Receipt {
-            state: Delivered::Failed,
-            reason: Some(reason),
-            provider,
-            provider_id: None,
-            answer,
-            address_gone: true,
-            overrode_quiet_hours: overridden,
-        }))),
+        Answer::Gone { answer, reason } => Ok(failed(provider, answer, reason, true, overridden)),
+        Answer::Refused { why, reason } => Ok(failed(provider, why, reason, false, overridden)),
         Answer::Unknown { why } if after_unknown == Some(AfterUnknown::Stop) => {
             let receipt = Receipt::unknown(&provider, &why);
             Ok(Outcome::Done(Plan::receipt(Receipt { overrode_quiet_hours: overridden, ..receipt })))

@@ -1,6 +1,7 @@
 use std::fmt::{Display, Formatter, Result};
 
 use super::field::Field;
+use crate::cut;
 
 /// A refused expression: the field, its fault, and the expected values.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,8 +43,7 @@ impl std::error::Error for ExpressionError {}
 /// User input, shortened for messages.
 pub(super) fn shown(text: &str) -> String {
     const MOST: usize = 40;
-    match text.char_indices().nth(MOST) {
-        Some((at, _)) => format!("{}…", text[..at].escape_debug()),
-        None => text.escape_debug().to_string(),
-    }
+    let kept = cut::beginning(text, MOST, cut::one);
+    let rest = if kept.len() < text.len() { "…" } else { "" };
+    format!("{}{rest}", kept.escape_debug())
 }

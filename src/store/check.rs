@@ -192,6 +192,19 @@ impl Probe {
         odd_rows(&mut self.connection).await
     }
 
+    /// How many push subscriptions cannot be sent to, and the first by its id, with the reason.
+    pub async fn malformed_subscriptions(&mut self) -> Result<Option<(i64, String)>, StoreError> {
+        let table = format!("{}.push_subscriptions", self.schema);
+        let query = format!(
+            "SELECT count(*) AS rows, min(id) AS id, (array_agg(problem ORDER BY id))[1] AS problem FROM {table} \
+             WHERE problem IS NOT NULL AND problem_of = md5(endpoint || p256dh || auth)"
+        );
+        let row = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_one(&mut self.connection).await?;
+        let (count, id): (i64, Option<String>) = (row.try_get("rows")?, row.try_get("id")?);
+        let problem: Option<String> = row.try_get("problem")?;
+        Ok(id.map(|id| (count, format!("The first is {id}: {}", problem.unwrap_or_default()))))
+    }
+
     /// Privileges that the role lacks on Carebell's tables, as `UPDATE on deliveries`. [`schema`](Self::schema) finds
     /// missing tables.
     pub async fn missing_privileges(&mut self) -> Result<Vec<String>, StoreError> {

@@ -36,7 +36,9 @@ macro_rules! person {
             $from,
             "LEFT JOIN LATERAL (SELECT array_agg(b.id) AS ids, array_agg(b.endpoint) AS endpoints, \
                                        array_agg(b.p256dh) AS p256dhs, array_agg(b.auth) AS auths \
-                                FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id ORDER BY b.id) b) s ON true \
+                                FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id \
+                                          AND (b.problem IS NULL OR b.problem_of <> md5(b.endpoint || b.p256dh || b.auth)) \
+                                      ORDER BY b.id) b) s ON true \
              LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
              LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'"
         )

@@ -27,7 +27,7 @@ use crate::{
 pub const NO_LANE: &str = "none";
 
 /// Classes of answers in `carebell_deliveries_total`.
-pub const ANSWERS: [&str; 7] = ["accepted", "later", "retry", "down", "unknown", "permanent", "gone"];
+pub const ANSWERS: [&str; 8] = ["accepted", "later", "retry", "down", "unknown", "permanent", "refused", "gone"];
 
 /// Metrics of one process. Cheap to clone.
 #[derive(Clone)]

@@ -2,10 +2,14 @@
 
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Locale, Utc, format::StrftimeItems};
+use chrono::{
+    DateTime, Locale, NaiveDate, Utc,
+    format::{Fixed, Item, Numeric, Pad, StrftimeItems},
+};
 use minijinja::{Environment, Error, ErrorKind, State, UndefinedBehavior, syntax::SyntaxConfig};
+use unicode_script::{Script, UnicodeScript};
 
-use super::locale::{DEFAULT_LOCALE, key_of};
+use super::locale::{DEFAULT_LOCALE, SCRIPTS, key_of};
 use crate::{schedule::Zone, text};
 
 /// Built-in variable: the current instant, RFC 3339.
@@ -55,9 +59,17 @@ pub(super) fn environment(locale: &str) -> Environment<'static> {
     environment
 }
 
-fn local(language: Locale, at: &str, zone: &str, pattern: &str) -> Result<String, Error> {
+fn local(names: Names, at: &str, zone: &str, pattern: &str) -> Result<String, Error> {
     let broken = || spoken(&format!("the pattern {pattern:?} is not one of strftime, such as \"%a %-d %b\""));
-    let items = StrftimeItems::new_with_locale(pattern, language).parse().map_err(|_| broken())?;
+    let (language, items) = match names {
+        Names::Of(language) => {
+            (language, StrftimeItems::new_with_locale(pattern, language).parse().map_err(|_| broken())?)
+        }
+        Names::Numbers => {
+            let items = StrftimeItems::new_with_locale(pattern, Locale::POSIX).parse().map_err(|_| broken())?;
+            (Locale::POSIX, without_names(items))
+        }
+    };
     let local = instant(at)?.with_timezone(&text::zone(zone));
     let mut text = String::new();
     write!(text, "{}", local.format_localized_with_items(items.iter(), language)).map_err(|_| broken())?;
@@ -86,20 +98,91 @@ fn instant(text: &str) -> Result<DateTime<Utc>, Error> {
         .map_err(|_| spoken("an instant is not RFC 3339, such as 2027-03-01T09:00:00Z"))
 }
 
-/// Locale for names of days and months; English if its language has none. They hardly differ between countries, so any
-/// will do if none is given.
-fn names_of(locale: &str) -> Locale {
+/// Where a language is at home, if the first of its countries has other names.
+const COUNTRIES: [(&str, &str); 3] = [("ar", "EG"), ("sr", "RS"), ("sv", "SE")];
+
+/// How days and months are written.
+#[derive(Clone, Copy)]
+enum Names {
+    Of(Locale),
+    /// There are none in the script that is asked for.
+    Numbers,
+}
+
+/// Names of days and months in a locale's language and script; English if there are none of its language. They hardly
+/// differ between countries, so any will do if none is given. Another script is no substitute.
+fn names_of(locale: &str) -> Names {
     let key = key_of(locale);
-    let language = key.split('-').next().unwrap_or_default().to_owned();
-    let of = |country: &str| Locale::try_from(format!("{language}_{country}").as_str()).ok();
-    let country = key.split('-').skip(1).find(|part| part.len() == 2).and_then(|part| of(&part.to_ascii_uppercase()));
-    if language == DEFAULT_LOCALE {
-        return country.unwrap_or(Locale::POSIX);
+    let mut parts = key.split('-');
+    let language = parts.next().unwrap_or_default().to_owned();
+    let parts: Vec<&str> = parts.collect();
+    let script = parts.iter().find(|part| part.len() == 4 && part.bytes().all(|byte| byte.is_ascii_alphabetic()));
+    let country = parts.iter().find(|part| part.len() == 2).map(|part| part.to_ascii_uppercase());
+    let of = |country: &str, modifier: &str| Locale::try_from(format!("{language}_{country}{modifier}").as_str()).ok();
+    if language == DEFAULT_LOCALE && script.is_none() {
+        return Names::Of(country.and_then(|country| of(&country, "")).unwrap_or(Locale::POSIX));
     }
     let letters = 'A'..='Z';
-    let countries = || letters.clone().flat_map(|first| ('A'..='Z').map(move |second| format!("{first}{second}")));
-    let own = of(&language.to_ascii_uppercase());
-    country.or(own).or_else(|| countries().find_map(|country| of(&country))).unwrap_or(Locale::POSIX)
+    let every = letters.clone().flat_map(|first| ('A'..='Z').map(move |second| format!("{first}{second}")));
+    let usual = COUNTRIES.iter().find(|(of, _)| *of == language).map(|(_, country)| (*country).to_owned());
+    let countries = country.into_iter().chain(usual).chain([language.to_ascii_uppercase()]).chain(every);
+    let Some(script) = script else {
+        return Names::Of(countries.into_iter().find_map(|country| of(&country, "")).unwrap_or(Locale::POSIX));
+    };
+    let mut countries: Vec<String> = countries.collect();
+    // Han names are the same script in the data; the countries differ in it.
+    match *script {
+        "hant" => countries.splice(0..0, ["TW", "HK"].map(str::to_owned)).for_each(drop),
+        "hans" => countries.splice(0..0, ["CN", "SG"].map(str::to_owned)).for_each(drop),
+        _ => {}
+    }
+    let modifiers: Vec<String> =
+        [String::new()].into_iter().chain(SCRIPTS.iter().map(|(name, _)| format!("@{name}"))).collect();
+    let found = countries.iter().find_map(|country| {
+        modifiers.iter().filter_map(|modifier| of(country, modifier)).find(|found| is_written_in(*found, script))
+    });
+    if found.is_none() && language == DEFAULT_LOCALE && *script == "latn" {
+        return Names::Of(Locale::POSIX);
+    }
+    found.map_or(Names::Numbers, Names::Of)
+}
+
+/// Whether a locale's names of days are in a script (ISO 15924, in lower case).
+fn is_written_in(locale: Locale, script: &str) -> bool {
+    let Some(day) = NaiveDate::from_ymd_opt(2027, 3, 1) else { return false };
+    let day = day.format_localized("%A", locale).to_string();
+    let found = day.chars().map(|c| c.script()).find(|found| !matches!(found, Script::Common | Script::Inherited));
+    let found = found.map(|found| found.short_name().to_lowercase()).unwrap_or_default();
+    match script {
+        "hans" | "hant" | "jpan" => found == "hani" || (script == "jpan" && matches!(found.as_str(), "hira" | "kana")),
+        "kore" => found == "hang",
+        _ => found == script,
+    }
+}
+
+/// The items of a pattern, with `2027-03-01` in the place of a date that has names.
+fn without_names(items: Vec<Item<'_>>) -> Vec<Item<'_>> {
+    let is_name = |item: &Item<'_>| {
+        matches!(
+            item,
+            Item::Fixed(
+                Fixed::ShortMonthName | Fixed::LongMonthName | Fixed::ShortWeekdayName | Fixed::LongWeekdayName
+            )
+        )
+    };
+    let is_date = |item: &Item<'_>| {
+        is_name(item) || matches!(item, Item::Numeric(Numeric::Day | Numeric::Month | Numeric::Year, _))
+    };
+    let (Some(first), Some(last)) = (items.iter().position(is_date), items.iter().rposition(is_date)) else {
+        return items;
+    };
+    if !items.iter().any(is_name) {
+        return items;
+    }
+    let number = |numeric| Item::Numeric(numeric, Pad::Zero);
+    let date =
+        [number(Numeric::Year), Item::Literal("-"), number(Numeric::Month), Item::Literal("-"), number(Numeric::Day)];
+    items[..first].iter().cloned().chain(date).chain(items[last + 1..].iter().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -145,7 +228,25 @@ mod tests {
             ("es", "miércoles 3 marzo"),
             ("fr", "mercredi 3 mars"),
             ("sv", "onsdag 3 mars"),
-            ("zh-Hant", "星期三 3 三月"),
+            ("zh-Hant", "週三 3 三月"),
+            ("zh-Hans", "星期三 3 三月"),
+            ("sr", "среда 3 март"),
+            ("sr-Latn", "sreda 3 mart"),
+            ("sr-Latn-ME", "sreda 3 mart"),
+            ("sr_RS@latin", "sreda 3 mart"),
+            ("sr-Cyrl", "среда 3 март"),
+            ("be-Latn", "Sierada 3 sakavika"),
+            ("uz-Cyrl", "Чоршанба 3 Март"),
+            ("uz-Latn", "Chorshanba 3 Mart"),
+            ("pa-Arab", "بدھ 3 مارچ"),
+            ("pa-Guru", "ਬੁੱਧਵਾਰ 3 ਮਾਰਚ"),
+            ("sd-Deva", "ॿ\u{941}धर\u{942} 3 मार\u{94d}चि"),
+            ("ks-Deva", "ब\u{94d}वदवार 3 मार\u{94d}च"),
+            ("sr-Arab", "2027-03-03"),
+            ("en-Cyrl", "2027-03-03"),
+            ("en-Latn", "Wednesday 3 March"),
+            ("ja-Jpan", "水曜日 3 3月"),
+            ("ko-Kore", "수요일 3 3월"),
             ("xx", "Wednesday 3 March"),
             ("", "Wednesday 3 March"),
         ];

@@ -147,14 +147,19 @@ async fn nothing_is_sent_where_it_must_not_go() {
         ("https://hooks.example.org:22/", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "another port than 443"),
         ("https://hooks.example.org/", "secret", "whsec_"),
     ] {
-        sqlx::query("UPDATE user_addresses SET address = $1, secrets = $2")
+        sqlx::query("UPDATE user_addresses SET address = $1, secrets = $2, state = 'active', reason = NULL")
             .bind(address)
             .bind(secrets)
             .execute(&scene.world.db)
             .await
             .unwrap();
         let dead = scene.tell_ana(why.split(' ').next_back().unwrap()).await;
-        assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("dead", Some("permanent")));
+        let is_settings = why.contains("public") || why.contains("port");
+        let reason = if is_settings { "host_not_allowed" } else { "invalid_address" };
+        assert_eq!((dead.state.as_str(), dead.reason.as_deref()), ("failed", Some(reason)));
+        let state: String =
+            sqlx::query_scalar("SELECT state FROM user_addresses").fetch_one(&scene.world.db).await.unwrap();
+        assert_eq!(state, if is_settings { "active" } else { "gone" });
         assert!(dead.answer.as_deref().is_some_and(|answer| answer.contains(why)), "{dead:?}");
         assert!(!format!("{dead:?}").contains("hooks.example.org/"), "{dead:?}");
     }

@@ -59,7 +59,7 @@ async fn one_command_shows_a_reminder_arrive_by_every_way_and_an_outage_of_one()
     ] {
         assert!(story.contains(step), "the story lacks {step}:\n{story}");
     }
-    assert!(story.contains("19 checks, all ok"), "{story}");
+    assert!(story.contains("20 checks, all ok"), "{story}");
     // In the trace, each span is indented below its parent.
     let tree: Vec<(usize, &str)> = story
         .lines()
@@ -123,7 +123,7 @@ async fn nothing_is_left_when_it_is_killed() {
     let examine = format!(". {directory}/env && exec \"$0\" doctor --offline");
     let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
     let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
-    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 16, "{lines}");
+    assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 17, "{lines}");
     drop(dev);
     let since = Instant::now();
     while !processes(&directory).is_empty() || std::path::Path::new(&directory).exists() {

@@ -124,18 +124,18 @@ async fn all_is_well_and_nothing_is_touched() {
     let before = state().await;
     let checks = examine(&world, &[]).await;
     let lines: Vec<String> = checks.iter().map(ToString::to_string).collect();
-    assert!(lines.len() == 17 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
-    assert_eq!(doctor::summary(&checks), "17 checks, all ok");
+    assert!(lines.len() == 18 && lines.iter().all(|line| line.starts_with("ok    ")), "{lines:#?}");
+    assert_eq!(doctor::summary(&checks), "18 checks, all ok");
 
     let (well, said, error) = carebell(&world, &["doctor", "--offline"], &[]).await;
     assert!(well && error.is_empty(), "{said}{error}");
-    assert_eq!(said.lines().filter(|line| line.starts_with("ok    ")).count(), 16, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("ok    ")).count(), 17, "{said}");
     assert!(said.contains("-     push egress: not checked: --offline"), "{said}");
     let (well, said, _) = carebell(&world, &["doctor", "--offline", "--json"], &[]).await;
     let list: Value = serde_json::from_str(&said).unwrap();
     assert!(well);
     assert_eq!((&list[0]["name"], &list[0]["result"]), (&"configuration".into(), &"ok".into()));
-    assert_eq!(list.as_array().unwrap().len(), 17);
+    assert_eq!(list.as_array().unwrap().len(), 18);
 
     assert_eq!(state().await, before);
     assert_eq!((world.push.counts().requests, world.push.rejected()), (0, vec![]));
@@ -192,7 +192,7 @@ async fn users_of_nats() {
 
     // The minimal permissions suffice for a worker and its doctor.
     let checks = examine(&world, &[("NATS_URL", &url("worker"))]).await;
-    assert_eq!(doctor::summary(&checks), "17 checks, all ok");
+    assert_eq!(doctor::summary(&checks), "18 checks, all ok");
     let streams = check(&checks, Item::Streams).to_string();
     assert!(streams.contains("may not look at"), "{streams}");
     let mut worker = Process::worker(&world, &[("NATS_URL", &url("worker"))]);
@@ -308,7 +308,7 @@ async fn streams_and_consumers_that_are_missing_or_differ() {
     let checks = examine(&world, &[("QUEUE_OVERRIDES", &other)]).await;
     let line = check(&checks, Item::Streams).to_string();
     assert!(line.starts_with("warn  streams: JOBS.notification_bulk ack_wait: streams/ has 7000000000"), "{line}");
-    assert_eq!(doctor::summary(&checks), "17 checks, 1 with warnings");
+    assert_eq!(doctor::summary(&checks), "18 checks, 1 with warnings");
     let mut worker = Process::worker(&world, &[("QUEUE_OVERRIDES", &other)]);
     worker.ready().await;
     assert!(worker.output().contains("streams/ has 7000000000"), "{}", worker.output());
@@ -407,7 +407,7 @@ async fn views_of_just_the_columns_and_a_role_of_just_the_privileges() {
     let role = world.role_with("worker").await;
     let as_role = [("DATABASE_URL", role.url.as_str())];
     let checks = examine(&world, &as_role).await;
-    assert_eq!(doctor::summary(&checks), "17 checks, all ok", "{checks:#?}");
+    assert_eq!(doctor::summary(&checks), "18 checks, all ok", "{checks:#?}");
 
     let mut worker = Process::worker(&world, &as_role);
     worker.ready().await;
@@ -464,7 +464,7 @@ async fn keys_and_configuration() {
     let checks = examine(&world, &[("VAPID_SUBJECT", "somebody")]).await;
     only_failure(&checks, Item::VapidKeys, &["VAPID_SUBJECT"]);
     let checks = examine(&world, &[("VAPID_PUBLIC_KEY", ""), ("VAPID_PRIVATE_KEY", "")]).await;
-    assert_eq!(doctor::summary(&checks), "17 checks, 1 with warnings, 1 not checked");
+    assert_eq!(doctor::summary(&checks), "18 checks, 1 with warnings, 1 not checked");
     let line = check(&checks, Item::VapidKeys).to_string();
     assert!(line.starts_with("warn  VAPID keys: ") && line.contains("carebell keys generate"), "{line}");
 
@@ -506,7 +506,7 @@ async fn mail_servers_are_signed_in_to() {
         examine(&world, &variables.each_ref().map(|(name, value)| (*name, value.as_str()))).await
     };
     let checks = examine(server.url(), &ca_file).await;
-    assert_eq!(doctor::summary(&checks), "18 checks, all ok");
+    assert_eq!(doctor::summary(&checks), "19 checks, all ok");
     assert_eq!(check(&checks, Item::MailServers).to_string(), "ok    mail servers: localhost reachable");
     assert_eq!((server.counts().connections, server.counts().transactions), (1, 0), "no mail is sent");
 

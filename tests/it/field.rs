@@ -2,5 +2,6 @@
 //! and `docs/FIELD.md` lists them.
 
 mod databases;
+mod texts;
 mod time;
 mod zones;

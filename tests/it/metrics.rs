@@ -13,6 +13,7 @@ use carebell::{
     kind::{CANCEL, DELAYED, Lane},
     plan::{Channel, JobOutcome},
     schedule::ZoneData,
+    store::OddRows,
     telemetry::{
         metrics::{ANSWERS, NO_LANE},
         names::{Metric, Type, Unit},
@@ -110,6 +111,8 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "medications",
             "people",
         ]),
+        "end" => names(&["published", "buried"]),
+        "what" => names(&OddRows::WHAT),
         "state" => names(&["used", "idle"]),
         "part" => names(&["nats", "postgres", "scheduler", "care_reminders", "care_tables"]),
         "version" => names(&[env!("CARGO_PKG_VERSION"), &ZoneData::in_use().version]),

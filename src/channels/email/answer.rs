@@ -182,7 +182,7 @@ impl Trouble {
             // it is shown once. Hence an outage burns no attempt.
             Self::Lost { .. } => Answer::Down { why, after: None, timed_out: false },
             Self::Silent { .. } => Answer::Down { why, after: None, timed_out: true },
-            Self::NoSmtpUtf8 => Answer::Permanent { why },
+            Self::NoSmtpUtf8 => Answer::Refused { why, reason: "no_smtputf8" },
         }
     }
 }
@@ -200,6 +200,8 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
         (Step::Mail, 552 | 555) => Answer::Permanent { why },
         // A refused sender affects every mail too.
         (Step::Mail, _) => down(why),
+        // The server cannot read the address.
+        (Step::Rcpt, 500 | 501) => Answer::Gone { answer: reply.to_string(), reason: "invalid_address" },
         // Probably greylisting: an immediate retry would burn an attempt.
         (Step::Rcpt, 450 | 451) => Answer::Retry { why, after: Some(GREYLISTED) },
         (_, 400..500) => Answer::Retry { why, after: None },
@@ -251,6 +253,7 @@ mod tests {
             Answer::Retry { after: Some(GREYLISTED), .. } => "later",
             Answer::Permanent { .. } => "permanent",
             Answer::Gone { reason: BOUNCED, .. } => "gone",
+            Answer::Gone { reason: "invalid_address", .. } => "invalid",
             other => panic!("{code} {text}: {other:?}"),
         }
     }
@@ -306,7 +309,7 @@ mod tests {
             (Rcpt, 554, "5.7.1 Relay access denied", "permanent"),
             (Rcpt, 552, "5.2.2 Mailbox full", "permanent"),
             (Rcpt, 550, "5.2.1 Mailbox disabled", "permanent"),
-            (Rcpt, 501, "syntax error", "permanent"),
+            (Rcpt, 501, "syntax error", "invalid"),
             (Data, 503, "5.5.1 Bad sequence of commands", "permanent"),
             (Data, 554, "no valid recipients", "permanent"),
             (Text, 550, "message content rejected", "permanent"),
@@ -326,7 +329,8 @@ mod tests {
             assert_eq!(lost, Answer::Down { why: "no connection: refused".into(), after: None, timed_out: false });
             assert!(matches!(Trouble::Silent { step }.judge(), Answer::Down { timed_out: true, .. }));
         }
-        assert!(matches!(Trouble::NoSmtpUtf8.judge(), Answer::Permanent { .. }));
+        assert!(matches!(Trouble::NoSmtpUtf8.judge(), Answer::Refused { reason: "no_smtputf8", .. }));
+        assert!(matches!(answer(Step::Rcpt, 501, "5.5.4 what?"), Answer::Gone { reason: "invalid_address", .. }));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use lettre::{
     Address, Message,
+    address::Envelope,
     message::{
         Body, Mailbox, MultiPart, SinglePart,
         header::{ContentTransferEncoding, ContentType, Date, HeaderName, HeaderValue, MessageId, Subject},
@@ -76,7 +77,10 @@ impl Writer {
             .singlepart(part(ContentType::TEXT_PLAIN, filled(TEXT)?))
             .singlepart(part(ContentType::TEXT_HTML, filled(HTML)?));
         let submitted = HeaderName::new_from_ascii_str("Auto-Submitted");
+        // Otherwise the builder reads the addresses from the headers, and takes no quoted ones.
+        let envelope = Envelope::new(Some(self.from.email.clone()), vec![to.clone()]);
         let message = Message::builder()
+            .envelope(envelope.map_err(|_| "the mail has no envelope".to_owned())?)
             .from(self.from.clone())
             .to(Mailbox::new(None, to.clone()))
             .header(Subject::from(text::shorten(&title, LONGEST_SUBJECT)))

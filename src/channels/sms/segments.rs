@@ -5,8 +5,16 @@
 
 use std::ops::Range;
 
+use unicode_segmentation::UnicodeSegmentation;
+
 /// Most segments: about 600 characters in GSM, 260 in UCS-2.
 pub const MOST: usize = 4;
+
+/// Most characters that providers take in one message.
+const LONGEST: usize = 1600;
+
+/// Room that a text keeps beside a link, in septets or units.
+const LEAST_TEXT: usize = 40;
 
 /// Characters of one septet.
 const BASIC: &str = "@£$¥èéùìòÇ\nØø\rÅåΔ_ΦΓΛΩΠΨΣΘΞÆæßÉ !\"#¤%&'()*+,-./0123456789:;<=>?¡\
@@ -132,22 +140,26 @@ pub fn plain(text: String) -> String {
 }
 
 /// The text, and the link on its own line, in at most `most` segments. Too long a text is cut, preferably at a word.
-/// The link stays whole, but is dropped if it takes over half of the room.
+/// The link stays whole: a long one has its own segments, and the text at least one. Only a link that no message can hold
+/// is left out ([`LONGEST`]).
 #[must_use]
 pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     let text = plain(text.trim().to_owned());
     let end = link.map(|link| format!("\n{link}")).unwrap_or_default();
     let whole = format!("{text}{end}");
-    if count(&whole) <= most {
-        return whole;
-    }
     let alphabet = Alphabet::of(&whole);
     let (_, each) = alphabet.room();
-    if end.chars().map(|c| alphabet.size(c)).sum::<usize>() > each * most / 2 {
+    let units: usize = end.chars().map(|c| alphabet.size(c)).sum();
+    let all = LONGEST / each;
+    if !end.is_empty() && units + LEAST_TEXT > all * each {
         return fit(&text, None, most);
     }
+    let most = most.max((ranges(&end, alphabet).len() + usize::from(!end.is_empty())).min(all));
+    if ranges(&whole, alphabet).len() <= most {
+        return whole;
+    }
     let cut = |at: usize| format!("{}{}{end}", text[..at].trim_end(), alphabet.ellipsis());
-    let places: Vec<usize> = text.char_indices().map(|(at, _)| at).collect();
+    let places: Vec<usize> = text.grapheme_indices(true).map(|(at, _)| at).collect();
     // The count is monotonic with the whole text's alphabet, so a binary search works.
     let fitting = places.partition_point(|at| ranges(&cut(*at), alphabet).len() <= most);
     let longest = fitting.checked_sub(1).map_or(0, |index| places[index]);
@@ -228,7 +240,13 @@ mod tests {
         let short = fit("Metformin now", Some(link), MOST);
         assert_eq!(short, format!("Metformin now\n{link}"));
         let endless = format!("https://app.example.org/{}", "x".repeat(600));
-        assert_eq!(fit("Metformin now", Some(&endless), MOST), "Metformin now");
+        assert_eq!(fit("Metformin now", Some(&endless), MOST), format!("Metformin now\n{endless}"));
+        let fitted = fit(&"слово ".repeat(100), Some(&endless), MOST);
+        assert!(fitted.starts_with("слово слово") && fitted.ends_with(&format!("…\n{endless}")), "{fitted}");
+        let no_message_holds_it = format!("https://app.example.org/{}", "x".repeat(1600));
+        assert_eq!(fit("Metformin now", Some(&no_message_holds_it), MOST), "Metformin now");
+        let families = fit(&"👩‍👧‍👦".repeat(60), None, MOST);
+        assert!(families.ends_with("👩‍👧‍👦…") && count(&families) == MOST, "{families}");
     }
 
     /// An independent count, unit by unit.
@@ -283,10 +301,11 @@ mod tests {
         fn what_is_fitted_never_takes_more(text in texts(), path in "[a-z]{0,300}", most in 1..6_usize) {
             let link = format!("https://app.example.org/{path}");
             let fitted = fit(&text, Some(&link), most);
+            let end = format!("\n{link}");
+            let most = most.max(ranges(&end, Alphabet::of(&fitted)).len() + 1);
             prop_assert!(count(&fitted) <= most, "{}: {}", count(&fitted), fitted);
-            let kept = fitted.ends_with(&format!("\n{link}"));
-            prop_assert!(kept || !fitted.contains("https://app.example.org"), "whole or not at all");
-            prop_assert!(kept || link.len() + 1 > 30 * most, "short enough to stay: {}", fitted);
+            prop_assert!(fitted.ends_with(&end), "{}", fitted);
+            prop_assert!(fitted.len() == end.len() || text.trim().is_empty() || !fitted.starts_with('\n'), "{}", fitted);
         }
     }
 }

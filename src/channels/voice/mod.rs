@@ -13,7 +13,7 @@ pub type Voice = Gateway<Call>;
 #[derive(Debug)]
 pub enum Call {}
 
-/// Characters of the instructions; limit of the API.
+/// Limit of the API for the instructions, in characters. UTF-16 units are never fewer.
 const LONGEST: usize = 4000;
 
 /// Characters, about a minute.
@@ -39,7 +39,9 @@ impl Medium for Call {
 
 /// The nearest of [`LANGUAGES`]. `None` leaves the choice to the provider.
 fn language(locale: &str) -> Option<&'static str> {
-    let locale = locale.replace('_', "-");
+    let locale = locale.replace('_', "-").to_lowercase();
+    // Traditional characters are those of Taiwan.
+    let locale = if locale.starts_with("zh-hant") && !locale.ends_with("-hk") { "zh-tw".to_owned() } else { locale };
     let exact = LANGUAGES.iter().find(|known| known.eq_ignore_ascii_case(&locale));
     let main = locale.split('-').next().unwrap_or_default();
     let near =
@@ -55,10 +57,10 @@ fn instructions(text: &str, language: Option<&str>) -> String {
     let language = language.map(|language| format!(" language=\"{language}\"")).unwrap_or_default();
     let mut most = LONGEST_SPOKEN;
     loop {
-        let say = format!("<Say{language}>{}</Say>", escaped(&text::shorten(&spoken, most)));
+        let say = format!("<Say{language}>{}</Say>", escaped(&text::shorten_utf16(&spoken, most)));
         let whole = format!("<Response>{say}<Pause length=\"1\"/>{say}</Response>");
         // An escaped character can take several.
-        if whole.chars().count() <= LONGEST || most < 2 {
+        if whole.encode_utf16().count() <= LONGEST || most < 2 {
             return whole;
         }
         most /= 2;
@@ -105,6 +107,8 @@ mod tests {
             ("EN-gb", Some("en-GB")),
             ("en", Some("en-US")),
             ("pt-BR", Some("pt-BR")),
+            ("zh-Hant", Some("zh-TW")),
+            ("zh-Hans-CN", Some("zh-CN")),
             ("tlh", None),
             ("", None),
         ] {
@@ -117,7 +121,7 @@ mod tests {
         fn instructions_are_short_enough_and_hold_no_marks_of_the_text(text in any::<String>(), marks in 0..2500_usize) {
             let text = format!("{text}{}", "\"".repeat(marks));
             let whole = instructions(&text, Some("de-DE"));
-            prop_assert!(whole.chars().count() <= LONGEST);
+            prop_assert!(whole.encode_utf16().count() <= LONGEST);
             prop_assert_eq!(whole.matches('<').count(), 7, "the elements' own: {}", whole);
             prop_assert!(!whole.chars().any(char::is_control));
         }

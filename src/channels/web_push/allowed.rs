@@ -12,6 +12,9 @@ const BUILT_IN: [&str; 5] = [
     "*.notify.windows.com",
 ];
 
+/// Chrome gives the endpoint of an ended subscription this host, and it resolves to nothing (RFC 2606 §2).
+const REMOVED: &str = "permanently-removed.invalid";
+
 pub const HTTPS_PORT: u16 = 443;
 
 /// Allowed push services: built in, and named by the operator.
@@ -33,6 +36,9 @@ impl AllowList {
 
     /// Checks an endpoint's host and port.
     pub fn check(&self, host: &Host<&str>, port: u16) -> Result<(), EndpointRefused> {
+        if *host == Host::Domain(REMOVED) {
+            return Err(EndpointRefused::Removed);
+        }
         if self.named.iter().any(|named| named.is_at(host, port)) {
             return Ok(());
         }

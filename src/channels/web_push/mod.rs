@@ -126,7 +126,7 @@ impl WebPush {
 
     async fn try_send(&self, push: &Push<'_>) -> Result<PushOutcome, PushOutcome> {
         let started = Instant::now();
-        let endpoint = Endpoint::parse(push.endpoint, &self.allowed).map_err(bad_subscription)?;
+        let endpoint = Endpoint::parse(push.endpoint, &self.allowed).map_err(refused)?;
         let body = sealed(push)?;
         let authorization = self.vapid.authorization(endpoint.origin()).map_err(failed)?;
         let answer = self.post(push, started, &endpoint, &body, &authorization).await?;
@@ -184,6 +184,17 @@ fn sealed(push: &Push<'_>) -> Result<Bytes, PushOutcome> {
         SealError::TooLong => PushOutcome::TooLarge { status: None },
         SealError::Internal => failed(error),
     })
+}
+
+fn refused(why: EndpointRefused) -> PushOutcome {
+    match why {
+        EndpointRefused::Removed => PushOutcome::Removed,
+        EndpointRefused::Host | EndpointRefused::Port => PushOutcome::NotAllowed { why: why.to_string() },
+        EndpointRefused::TooLong
+        | EndpointRefused::Malformed
+        | EndpointRefused::NotHttps
+        | EndpointRefused::UserInfo => bad_subscription(why),
+    }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape that `map_err` takes")]

@@ -61,7 +61,14 @@ pub enum PushOutcome {
         /// Retry-After, from 1 s to a day.
         after: Option<Duration>,
     },
-    /// Endpoint not allowed, or invalid keys: permanent, not sent.
+    /// The browser has removed the subscription, and says so in its endpoint: not sent.
+    Removed,
+    /// The endpoint's host or port is not allowed: not sent. Permanent, until the operator allows it.
+    NotAllowed {
+        /// Fault.
+        why: String,
+    },
+    /// Malformed endpoint or keys: permanent, not sent.
     BadSubscription {
         /// Fault.
         why: String,
@@ -95,6 +102,8 @@ impl PushOutcome {
             Self::TooLarge { .. } => "too_large",
             Self::Later { .. } => "later",
             Self::Failed { .. } => "failed",
+            Self::Removed => "removed",
+            Self::NotAllowed { .. } => "not_allowed",
             Self::BadSubscription { .. } => "bad_subscription",
         }
     }
@@ -109,7 +118,7 @@ impl PushOutcome {
             | Self::Rejected { status, .. }
             | Self::Later { status, .. } => Some(*status),
             Self::TooLarge { status } | Self::Failed { status, .. } => *status,
-            Self::BadSubscription { .. } => None,
+            Self::Removed | Self::NotAllowed { .. } | Self::BadSubscription { .. } => None,
         }
     }
 
@@ -122,6 +131,8 @@ impl PushOutcome {
             | Self::Forbidden { .. }
             | Self::Later { .. }
             | Self::Failed { .. }
+            | Self::Removed
+            | Self::NotAllowed { .. }
             | Self::BadSubscription { .. } => false,
         }
     }
@@ -140,6 +151,8 @@ impl fmt::Display for PushOutcome {
             Self::Later { status, after } => write!(f, "not before {} s from now ({status})", after.as_secs()),
             Self::Failed { status: Some(status), why, .. } => write!(f, "failed ({status}): {why}"),
             Self::Failed { status: None, why, .. } => write!(f, "failed: {why}"),
+            Self::Removed => f.write_str("the browser has removed the subscription"),
+            Self::NotAllowed { why } => write!(f, "not allowed: {why}"),
             Self::BadSubscription { why } => write!(f, "unusable subscription: {why}"),
         }
     }

@@ -7,25 +7,25 @@ use serde::{Serialize, Serializer, ser::SerializeMap};
 use serde_json::{Map, Value};
 use url::Url;
 
+use crate::cut;
+
 /// Bytes. Push services accept more, but deliver larger ones less reliably.
 pub const MAX_PAYLOAD: usize = 2500;
 
 const ICON: &str = "/icon-192x192.png";
 const BADGE: &str = "/badge-72x72.png";
 
-// JSON bytes of each part, so that some of the body always fits.
-const MAX_TITLE: usize = 240;
+// JSON bytes that each part keeps, whatever else is long.
+const LEAST_TITLE: usize = 240;
 const MAX_TAG: usize = 200;
-const MAX_URL: usize = 600;
-/// Shortening stops here; then duplicates go, then the data.
-const MIN_BODY: usize = 120;
-
-const ELLIPSIS: char = '…';
+const LEAST_BODY: usize = 120;
+/// A link that takes more is left out: nothing else would have room.
+const MAX_URL: usize = 2100;
 
 /// Content of a notification.
 #[derive(Clone, Copy, Debug)]
 pub struct Note<'a> {
-    /// Headline, cut to 240 bytes of JSON.
+    /// Headline, cut to 240 bytes of JSON if there is no room for more.
     pub title: &'a str,
     /// Text, cut to the remaining room.
     pub body: &'a str,
@@ -37,13 +37,28 @@ pub struct Note<'a> {
     pub data: &'a Map<String, Value>,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Detail {
-    Least,
-    NoData,
-    DataOnce,
-    Everything,
+/// What is left of the data, and whether there is a declarative half.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Detail {
+    is_declarative: bool,
+    data: DataKept,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum DataKept {
+    Twice,
+    Once,
+    OnlyType,
+}
+
+/// In the order in which they are tried. All keep the link.
+const DETAILS: [Detail; 5] = [
+    Detail { is_declarative: true, data: DataKept::Twice },
+    Detail { is_declarative: true, data: DataKept::Once },
+    Detail { is_declarative: true, data: DataKept::OnlyType },
+    Detail { is_declarative: false, data: DataKept::Once },
+    Detail { is_declarative: false, data: DataKept::OnlyType },
+];
 
 pub struct App {
     url: Url,
@@ -60,28 +75,41 @@ impl App {
 
 /// Builds at most [`MAX_PAYLOAD`] bytes of JSON.
 ///
-/// The declarative half needs an absolute http or https link. To save room, the body is shortened, then the duplicate
-/// data is dropped, then all data but `type`, then the declarative half.
+/// The declarative half needs an absolute http or https link. To save room, the second copy of the data is dropped, then
+/// the body is shortened, then all data but `type` is dropped, then the title is shortened, then the declarative half
+/// goes: it has the link once more. The link itself stays.
 pub fn build(note: &Note<'_>, app: Option<&App>) -> Vec<u8> {
-    let title = shorten(note.title, MAX_TITLE);
     let tag = shorten(note.tag, MAX_TAG);
     let url = note.url.filter(|url| json_len(url) <= MAX_URL);
     let navigate = navigate(url, app).filter(|url| json_len(url.as_str()) <= MAX_URL);
-    let note = Note { title: &title, tag: &tag, url, ..*note };
-    let whole = render(&note, note.body, navigate.as_ref(), app, Detail::Everything);
+    let note = Note { tag: &tag, url, ..*note };
+    let whole = render(&note, note.body, navigate.as_ref(), app, DETAILS[0]);
     if whole.len() <= MAX_PAYLOAD {
         return whole;
     }
-    for detail in [Detail::Everything, Detail::DataOnce, Detail::NoData] {
-        let frame = render(&note, "", navigate.as_ref(), app, detail).len();
-        let copies = if navigate.is_some() { 2 } else { 1 };
-        let Some(room) = MAX_PAYLOAD.checked_sub(frame).map(|room| room / copies) else { continue };
-        if room >= json_len(note.body).min(MIN_BODY) {
-            return render(&note, &shorten(note.body, room), navigate.as_ref(), app, detail);
+    let short = shorten(note.title, LEAST_TITLE);
+    for is_declarative in [true, false] {
+        for title in [note.title, &short] {
+            let note = Note { title, ..note };
+            let details = DETAILS.iter().skip(1).filter(|detail| detail.is_declarative == is_declarative);
+            for detail in details {
+                let navigate = navigate.as_ref().filter(|_| detail.is_declarative);
+                let frame = render(&note, "", navigate, app, *detail).len();
+                let copies = if navigate.is_some() { 2 } else { 1 };
+                let Some(room) = MAX_PAYLOAD.checked_sub(frame).map(|room| room / copies) else { continue };
+                if room >= json_len(note.body).min(LEAST_BODY) {
+                    return render(&note, &shorten(note.body, room), navigate, app, *detail);
+                }
+            }
         }
     }
-    let frame = render(&note, "", None, None, Detail::Least).len();
-    render(&note, &shorten(note.body, MAX_PAYLOAD.saturating_sub(frame)), None, None, Detail::Least)
+    // A link of the greatest length: title and body share the rest.
+    let least = DETAILS[DETAILS.len() - 1];
+    let frame = render(&Note { title: "", ..note }, "", None, None, least).len();
+    let room = MAX_PAYLOAD.saturating_sub(frame);
+    let title = shorten(note.title, room.saturating_sub(json_len(note.body).min(room / 2)));
+    let body = shorten(note.body, room - json_len(&title));
+    render(&Note { title: &title, ..note }, &body, None, None, least)
 }
 
 #[derive(Serialize)]
@@ -134,10 +162,9 @@ impl Serialize for Data<'_> {
 }
 
 fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app: Option<&App>, detail: Detail) -> Vec<u8> {
-    let fields = match detail {
-        Detail::Everything | Detail::DataOnce => Cow::Borrowed(note.data),
-        Detail::NoData => Cow::Owned(kind(note.data)),
-        Detail::Least => Cow::Owned(Map::new()),
+    let fields = match detail.data {
+        DataKept::Twice | DataKept::Once => Cow::Borrowed(note.data),
+        DataKept::OnlyType => Cow::Owned(kind(note.data)),
     };
     let data = Data { fields, url: note.url };
     let (title, tag) = (note.title, note.tag);
@@ -150,7 +177,7 @@ fn render(note: &Note<'_>, body: &str, navigate: Option<&Url>, app: Option<&App>
             tag,
             icon: app.map_or(ICON, |app| &app.icon),
             badge: app.map_or(BADGE, |app| &app.badge),
-            data: (detail == Detail::Everything).then_some(&data),
+            data: (detail.data == DataKept::Twice).then_some(&data),
         },
     });
     let payload = Payload { title, body, icon: ICON, badge: BADGE, tag, data: &data, declarative };
@@ -175,23 +202,9 @@ fn navigate(url: Option<&str>, app: Option<&App>) -> Option<Url> {
     matches!(target.scheme(), "http" | "https").then_some(target)
 }
 
-/// The longest prefix of at most `room` bytes inside a JSON string, ending with an ellipsis if cut.
+/// Cut to at most `room` bytes inside a JSON string.
 fn shorten(text: &str, room: usize) -> String {
-    if json_len(text) <= room {
-        return text.to_owned();
-    }
-    let Some(room) = room.checked_sub(ELLIPSIS.len_utf8()) else { return String::new() };
-    let mut used = 0;
-    let mut kept: String = text
-        .chars()
-        .take_while(|c| {
-            used += escaped_len(*c);
-            used <= room
-        })
-        .collect();
-    kept.truncate(kept.trim_end().len());
-    kept.push(ELLIPSIS);
-    kept
+    cut::with_ellipsis(text, room, escaped_len)
 }
 
 fn json_len(text: &str) -> usize {
@@ -296,13 +309,13 @@ mod tests {
     #[test]
     fn data_gives_way_before_the_body_vanishes() {
         let body = "b".repeat(500);
-        for (bytes, once, kept) in [(700, true, true), (1500, false, true), (5000, false, false)] {
+        for (bytes, twice, kept) in [(100, true, true), (700, false, true), (1500, false, true), (5000, false, false)] {
             let mut data = data();
             data.insert("blob".to_owned(), "x".repeat(bytes).into());
             let note = Note { title: "Aspirin", body: &body, url: Some("/m"), tag: "t1", data: &data };
             let payload = built(&note, Some(&app()));
-            assert!(payload["body"].as_str().unwrap().len() >= MIN_BODY);
-            assert_eq!(payload["notification"].get("data").is_some(), once, "{bytes}");
+            assert!(payload["body"].as_str().unwrap().len() >= LEAST_BODY);
+            assert_eq!(payload["notification"].get("data").is_some(), twice, "{bytes}");
             assert_eq!(payload["data"].get("blob").is_some(), kept, "{bytes}");
             assert_eq!(
                 (&payload["data"]["type"], &payload["data"]["url"]),
@@ -310,6 +323,35 @@ mod tests {
             );
             assert_eq!(payload["web_push"], 8030);
         }
+    }
+
+    #[test]
+    fn a_link_of_any_length_that_a_job_may_have_stays() {
+        let data = data();
+        let body = "b".repeat(2000);
+        let title = "t".repeat(200);
+        for (length, is_declarative) in [(600, true), (800, false), (1100, false), (2000, false)] {
+            let url = format!("https://care.example/{}", "x".repeat(length - 21));
+            let note = Note { title: &title, body: &body, url: Some(&url), tag: "t1", data: &data };
+            let payload = built(&note, Some(&app()));
+            assert_eq!(payload["data"]["url"], url, "{length}");
+            assert_eq!(payload.get("web_push").is_some(), is_declarative, "{length}");
+            assert!(payload["body"].as_str().unwrap().len() > 100, "{length}: {}", payload["body"]);
+            assert!(payload["title"].as_str().unwrap().len() > 50, "{length}: {}", payload["title"]);
+        }
+    }
+
+    #[test]
+    fn a_title_is_cut_only_where_there_is_no_room() {
+        // 106 characters, 314 bytes.
+        let title = "रोज़ की दवा ".repeat(10);
+        let title: String = title.chars().take(106).collect();
+        let note = Note { title: &title, body: "दवा", url: Some("/m"), tag: "t1", data: &Map::new() };
+        let payload = built(&note, Some(&app()));
+        assert_eq!((&payload["title"], &payload["notification"]["title"]), (&json!(title), &json!(title)));
+        let body = "दवा ".repeat(1000);
+        let payload = built(&Note { body: &body, ..note }, Some(&app()));
+        assert_eq!(payload["title"], title, "the body gives way first");
     }
 
     #[test]

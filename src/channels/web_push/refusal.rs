@@ -16,6 +16,9 @@ pub enum EndpointRefused {
     /// `user@` or `user:password@` before the host.
     #[error("the endpoint carries a user name")]
     UserInfo,
+    /// What Chrome makes of the endpoint of a subscription that it has removed.
+    #[error("the browser has removed the subscription")]
+    Removed,
     /// Host neither built in nor in `WEB_PUSH_ALLOWED_HOSTS`.
     #[error("the endpoint's host is not a known push service")]
     Host,

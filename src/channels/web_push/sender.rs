@@ -69,15 +69,16 @@ fn judge(outcome: PushOutcome) -> Answer {
     let short = outcome.status().map_or_else(|| outcome.label().to_owned(), |status| status.to_string());
     match outcome {
         PushOutcome::Accepted { .. } => Answer::Accepted { answer: short, provider_id: None },
-        PushOutcome::Gone { .. } => Answer::Gone { answer: short, reason: "subscription_gone" },
+        PushOutcome::Gone { .. } | PushOutcome::Removed => Answer::Gone { answer: short, reason: "subscription_gone" },
         PushOutcome::Later { after, .. } => Answer::Later { after, answer: short },
         // A service that answers 408 or 425 is healthy.
         PushOutcome::Failed { status: Some(..500), why, after } => Answer::Retry { why, after },
         PushOutcome::Failed { status, why, after } => {
             Answer::Down { timed_out: status.is_none() && why == TIMEOUT, why, after }
         }
-        PushOutcome::BadSubscription { why }
-        | PushOutcome::Forbidden { why, .. }
+        PushOutcome::BadSubscription { why } => Answer::Gone { answer: why, reason: "invalid_subscription" },
+        PushOutcome::NotAllowed { why } => Answer::Refused { why, reason: "host_not_allowed" },
+        PushOutcome::Forbidden { why, .. }
         | PushOutcome::Unauthorized { why, .. }
         | PushOutcome::Rejected { why, .. } => Answer::Permanent { why },
         PushOutcome::TooLarge { .. } => {

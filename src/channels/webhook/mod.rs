@@ -96,7 +96,7 @@ impl Webhook {
         Ok(Self { tls, hosts: Hosts::new(MOST_HOSTS), allowed, app_url: settings.app_url, clock })
     }
 
-    fn endpoint(&self, text: &str) -> Result<Url, &'static str> {
+    fn endpoint(text: &str) -> Result<Url, &'static str> {
         let url =
             Url::parse(text).ok().filter(|_| text.len() <= LONGEST_URL).ok_or("the webhook's address is not a URL")?;
         if url.scheme() != "https" {
@@ -105,10 +105,17 @@ impl Webhook {
         if !url.username().is_empty() || url.password().is_some() {
             return Err("the webhook's address carries a user name");
         }
-        let host = url.host().ok_or("the webhook's address has no host")?;
-        let port = url.port_or_known_default().unwrap_or_default();
+        if url.host().is_none() {
+            return Err("the webhook's address has no host");
+        }
+        Ok(url)
+    }
+
+    /// What the settings may change.
+    fn check_host(&self, url: &Url) -> Result<(), Answer> {
+        let (Some(host), port) = (url.host(), url.port_or_known_default().unwrap_or_default()) else { return Ok(()) };
         if self.allowed.iter().any(|allowed| allowed.is_at(&host, port)) {
-            return Ok(url);
+            return Ok(());
         }
         let is_public = match host {
             // The resolver checks a name's addresses.
@@ -116,13 +123,14 @@ impl Webhook {
             Host::Ipv4(address) => is_public(address.into()),
             Host::Ipv6(address) => is_public(address.into()),
         };
+        let refused = |why: &str| Answer::Refused { why: why.into(), reason: "host_not_allowed" };
         if !is_public {
-            return Err("the webhook's address is not public");
+            return Err(refused("the webhook's address is not public"));
         }
         if port != HTTPS_PORT {
-            return Err("the webhook's address has another port than 443");
+            return Err(refused("the webhook's address has another port than 443"));
         }
-        Ok(url)
+        Ok(())
     }
 
     /// For one origin. At another port than the allowed one, a host is like any other.
@@ -137,11 +145,12 @@ impl Webhook {
         let Address::Webhook { url, secrets } = parcel.address else {
             return Err(permanent("the address is not a webhook"));
         };
-        let url = self.endpoint(url).map_err(permanent)?;
+        let url = Self::endpoint(url).map_err(malformed)?;
+        self.check_host(&url)?;
         let body =
             serde_json::to_vec(&self.body(parcel)).map_err(|_| permanent("the text cannot be written as JSON"))?;
         let now = self.clock.now().timestamp();
-        let signatures = signature::sign_with_all(secrets, parcel.id, now, &body).map_err(permanent)?;
+        let signatures = signature::sign_with_all(secrets, parcel.id, now, &body).map_err(malformed)?;
         let http = self.hosts.get(&url.origin().ascii_serialization(), || self.client(&url));
         let http = http.map_err(|error| Answer::Down { why: describe(&error), after: None, timed_out: false })?;
         let request = http
@@ -195,7 +204,7 @@ impl Sender for Webhook {
 
     fn provider<'a>(&'a self, parcel: &Parcel<'a>, rank: usize) -> Option<Cow<'a, str>> {
         let Address::Webhook { url, .. } = parcel.address else { return None };
-        let host = self.endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+        let host = Self::endpoint(url).ok().and_then(|url| url.host_str().map(str::to_owned));
         (rank == 0).then(|| host.map_or(Cow::Borrowed(NOBODY), Cow::Owned))
     }
 
@@ -225,6 +234,11 @@ fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
         300..=399 => Answer::Retry { why: format!("{}, a redirect, which is not followed", why()), after },
         _ => Answer::Retry { why: why(), after },
     }
+}
+
+/// The row says so, and is not tried with each notification.
+fn malformed(why: &'static str) -> Answer {
+    Answer::Gone { answer: why.into(), reason: "invalid_address" }
 }
 
 fn permanent(why: &'static str) -> Answer {
@@ -262,7 +276,8 @@ mod tests {
             // The resolver wants a public address.
             "https://hooks.internal/x",
         ] {
-            assert!(webhook.endpoint(allowed).is_ok(), "{allowed}");
+            let url = Webhook::endpoint(allowed).unwrap();
+            assert_eq!(webhook.check_host(&url), Ok(()), "{allowed}");
         }
         for refused in [
             "",
@@ -283,7 +298,8 @@ mod tests {
             "file:///etc/passwd",
             &format!("https://a.example/{}", "x".repeat(2048)),
         ] {
-            assert!(webhook.endpoint(refused).is_err(), "{refused}");
+            let checked = Webhook::endpoint(refused).map(|url| webhook.check_host(&url));
+            assert!(!matches!(checked, Ok(Ok(()))), "{refused}");
         }
     }
 

@@ -16,7 +16,7 @@ pub type WhatsApp = Gateway<Message>;
 #[derive(Debug)]
 pub enum Message {}
 
-/// Characters; limit of the API.
+/// Limit of the API, which is stated in characters. UTF-16 units are never fewer.
 const LONGEST: usize = 1600;
 
 impl Medium for Message {
@@ -29,11 +29,12 @@ impl Medium for Message {
     }
 }
 
-/// Cuts the text to keep the link whole; drops a link over half of the limit.
+/// Cuts the text to keep the link whole. A link that no message can hold is left out.
 fn body(text: &str, link: Option<&str>) -> String {
-    let end = link.map(|link| format!("\n{link}")).filter(|end| end.chars().count() <= LONGEST / 2);
+    let units = |text: &str| text.encode_utf16().count();
+    let end = link.map(|link| format!("\n{link}")).filter(|end| units(end) < LONGEST);
     let end = end.unwrap_or_default();
-    format!("{}{end}", text::shorten(text, LONGEST - end.chars().count()))
+    format!("{}{end}", text::shorten_utf16(text, LONGEST - units(&end)))
 }
 
 #[cfg(test)]
@@ -47,6 +48,11 @@ mod tests {
         let long = body(&"ж".repeat(2200), Some(link));
         assert_eq!(long.chars().count(), LONGEST);
         assert!(long.ends_with(&format!("ж…\n{link}")), "{long}");
-        assert_eq!(body("Metformin", Some(&"x".repeat(900))), "Metformin");
+        let long = format!("https://app.example.org/{}", "x".repeat(1500));
+        let body_of_long = body(&"Metformin ".repeat(20), Some(&long));
+        assert!(body_of_long.ends_with(&long) && body_of_long.starts_with("Metformin Metformin"), "{body_of_long}");
+        assert_eq!(body("Metformin", Some(&"x".repeat(1600))), "Metformin");
+        let family = body(&"👩‍👧‍👦".repeat(400), None);
+        assert!(family.encode_utf16().count() <= LONGEST && family.ends_with("👩‍👧‍👦…"), "{family}");
     }
 }

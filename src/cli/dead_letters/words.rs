@@ -5,7 +5,10 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use serde_json::{Value, json};
 
 use super::edit;
-use crate::dead_letter::{Letter, dead_header::RAW_HEADERS};
+use crate::{
+    dead_letter::{Letter, dead_header::RAW_HEADERS},
+    text::shorten,
+};
 
 /// In characters.
 const WIDEST_ERROR: usize = 80;
@@ -62,10 +65,7 @@ pub(super) fn table(letters: &[Letter], totals: &ReasonCounts) -> String {
     for letter in letters {
         let (number, died) = (letter.number, letter.last.to_rfc3339_opts(SecondsFormat::Secs, true));
         let Letter { kind, reason, job_id, .. } = letter;
-        let mut error: String = letter.error.chars().take(WIDEST_ERROR).collect();
-        if error.len() < letter.error.len() {
-            error.push('…');
-        }
+        let error = shorten(&letter.error, WIDEST_ERROR);
         let _ = writeln!(text, "{number:>7}  {died:<20}  {kind:<kinds$}  {reason:<12}  {job_id:<jobs$}  {error}");
     }
     let reasons: Vec<String> = totals.0.iter().map(|(reason, count)| format!("{count} {reason}")).collect();

@@ -68,12 +68,20 @@ fn path(rest: &str, word: &str) -> Result<(String, Vec<String>), String> {
     let (address, parameters) = inner.rsplit_once('>').ok_or_else(broken)?;
     let is_address = address.is_empty()
         || (address.len() <= 254
-            && address.rsplit_once('@').is_some_and(|(user, domain)| !user.is_empty() && is_name(domain))
-            && !address.chars().any(|c| c.is_whitespace() || c.is_control() || "<>".contains(c)));
+            && address
+                .rsplit_once('@')
+                .is_some_and(|(user, domain)| !user.is_empty() && is_user(user) && is_name(domain))
+            && !address.contains(char::is_control));
     if !is_address || !(parameters.is_empty() || parameters.starts_with(' ')) {
         return Err(broken());
     }
     Ok((address.to_owned(), parameters.split_ascii_whitespace().map(str::to_owned).collect()))
+}
+
+/// A local part: a dot-string, or any other in quotes (RFC 5321 §4.1.2).
+fn is_user(user: &str) -> bool {
+    let is_quoted = user.len() > 2 && user.starts_with('"') && user.ends_with('"');
+    is_quoted || !user.chars().any(|c| c.is_whitespace() || "<>\"".contains(c))
 }
 
 /// A domain or address literal; IDNs have an ASCII form.

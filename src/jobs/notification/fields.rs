@@ -52,12 +52,43 @@ pub(super) fn json(field: &'static str, data: Option<prost_types::Struct>) -> Re
     if data.to_string().len() > LARGEST_JSON {
         return Err(Invalid::new(field, "must be at most 16 KiB as JSON"));
     }
+    if let Some(path) = inexact(&data) {
+        let problem = format!(
+            "must not hold whole numbers beyond ±9007199254740991, and {field}{path} is one: numbers have 53 bits, so \
+             send it as a string"
+        );
+        return Err(Invalid::new(field, problem));
+    }
     if holds_nul(&data) {
         return Err(Invalid::new(field, "must not hold U+0000"));
     }
     match data {
         Value::Object(data) => Ok(data),
         _ => Ok(Map::new()),
+    }
+}
+
+/// The path of the first whole number that `google.protobuf.Struct` may have changed: it holds doubles. Keys that are no
+/// plain names are not repeated, since they may be personal.
+fn inexact(value: &Value) -> Option<String> {
+    const FIRST_INEXACT: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) => {
+            let number = number.as_f64()?;
+            (number.fract() == 0.0 && number.abs() >= FIRST_INEXACT).then(String::new)
+        }
+        Value::Array(items) => (0..).zip(items).find_map(|(index, item): (usize, _)| {
+            let path = inexact(item)?;
+            Some(format!("[{index}]{path}"))
+        }),
+        Value::Object(fields) => fields.iter().find_map(|(key, item)| {
+            let path = inexact(item)?;
+            let is_plain = (1..=40).contains(&key.len())
+                && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+            let key = if is_plain { key.as_str() } else { "…" };
+            Some(format!(".{key}{path}"))
+        }),
+        Value::Null | Value::Bool(_) | Value::String(_) => None,
     }
 }
 
@@ -71,12 +102,20 @@ fn holds_nul(value: &Value) -> bool {
     }
 }
 
+/// A quoted local part and an address in brackets (RFC 5321 §4.1.2) are let through: the channel knows what it can send
+/// to, and says `invalid_address` where it cannot.
 pub(super) fn email(email: String) -> Result<String, Invalid> {
+    let is_quoted = |local: &str| local.len() > 2 && local.starts_with('"') && local.ends_with('"');
+    let has_no_other = |local: &str| !local.chars().any(|c| c.is_whitespace() || "<>,;\"@".contains(c));
+    let is_domain = |domain: &str| {
+        let is_literal = domain.starts_with('[') && domain.ends_with(']');
+        (is_literal || domain.contains('.')) && !domain.starts_with('.') && has_no_other(domain)
+    };
     let plausible = email.len() <= 254
-        && email.split_once('@').is_some_and(|(local, domain)| {
-            !local.is_empty() && domain.contains('.') && !domain.contains('@') && !domain.starts_with('.')
-        })
-        && !email.chars().any(|c| c.is_control() || c.is_whitespace() || "<>,;\"".contains(c));
+        && !email.contains(char::is_control)
+        && email.rsplit_once('@').is_some_and(|(local, domain)| {
+            !local.is_empty() && (is_quoted(local) || has_no_other(local)) && is_domain(domain)
+        });
     if plausible {
         Ok(email)
     } else {

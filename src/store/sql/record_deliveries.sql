@@ -8,15 +8,20 @@ WITH locked AS (
     FOR UPDATE OF d
 ),
 
--- Addresses that are gone: subscriptions are deleted, others marked.
+-- Addresses that are gone: subscriptions are deleted, others marked, and so are subscriptions that are malformed.
 ended_subscriptions AS (
-    SELECT s.id FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
+    SELECT s.id, CASE WHEN locked.reason = 'invalid_subscription' THEN locked.answer END AS problem
+    FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
     WHERE locked.gone
     ORDER BY s.id
     FOR UPDATE OF s
 ),
 deleted_subscriptions AS (
-    DELETE FROM push_subscriptions s USING ended_subscriptions ended WHERE s.id = ended.id
+    DELETE FROM push_subscriptions s USING ended_subscriptions ended WHERE s.id = ended.id AND ended.problem IS NULL
+),
+marked_subscriptions AS (
+    UPDATE push_subscriptions s SET problem = ended.problem, problem_of = md5(s.endpoint || s.p256dh || s.auth)
+    FROM ended_subscriptions ended WHERE s.id = ended.id AND ended.problem IS NOT NULL
 ),
 marked_addresses AS (
     INSERT INTO user_addresses (user_id, channel, address, state, reason, created_at, updated_at)
