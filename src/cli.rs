@@ -10,6 +10,7 @@ mod jobs;
 mod keys;
 mod kinds;
 mod migrate;
+mod output;
 mod print;
 mod publish;
 mod queues;

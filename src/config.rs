@@ -45,6 +45,8 @@ pub struct Config {
     pub database: Database,
     /// Limit of database connections.
     pub database_connections: u32,
+    /// Limit of jobs that run at the same time; `None` without one.
+    pub max_concurrency: Option<usize>,
     /// Web Push, if there are keys.
     pub web_push: Option<web_push::Settings>,
     /// E-mail, if there is a server.
@@ -106,6 +108,7 @@ impl Duty {
 }
 
 struct Limits {
+    max_concurrency: Option<usize>,
     database_connections: u32,
     health_port: u16,
     drain_timeout: Duration,
@@ -285,6 +288,8 @@ impl Source {
 
     fn limits(&self) -> Result<Limits, ConfigError> {
         Ok(Limits {
+            max_concurrency: self
+                .parse_with("MAX_CONCURRENCY", |text| text.parse().ok().filter(|most| (1..=100_000).contains(most)))?,
             database_connections: self.database_connections()?,
             health_port: self.parse("HEALTH_PORT", 3002)?,
             drain_timeout: self.duration("DRAIN_TIMEOUT", Duration::from_secs(25))?,
@@ -313,6 +318,7 @@ impl Config {
             adjustments: source.adjustments()?,
             database: source.database()?,
             database_connections: limits.database_connections,
+            max_concurrency: limits.max_concurrency,
             web_push: source.web_push()?,
             email: source.email()?,
             webhook: source.webhook()?,
@@ -368,6 +374,7 @@ mod tests {
             ("DATABASE_URL", "secret"),
             ("DATABASE_URL", "postgres://db/x?sslpassword=secret"),
             ("DATABASE_CONNECTIONS", "1"),
+            ("MAX_CONCURRENCY", "0"),
             ("STREAMS_REPLICAS", "2"),
             ("QUEUE_OVERRIDES", "secret"),
             ("HEALTH_PORT", "70000"),

@@ -1,28 +1,36 @@
 //! The name that was probably meant.
 
-/// The closest candidate, if only a few letters differ.
+/// The closest candidate, if only a few letters differ. Two letters in the wrong order count as one.
 pub(crate) fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     // Bounds the table, which grows with the square of the length.
     const LONGEST: usize = 48;
-    let word: Vec<char> = word.to_lowercase().chars().take(LONGEST + 1).collect();
-    if word.len() > LONGEST {
+    let length = word.chars().take(LONGEST + 1).count();
+    if length > LONGEST {
         return None;
     }
-    let most = (word.len() / 4).clamp(1, 3);
-    let distances = candidates.into_iter().map(|candidate| (distance(&word, &candidate.to_lowercase()), candidate));
+    let (word, most) = (word.to_lowercase(), (length / 4).clamp(1, 3));
+    let distance = |candidate: &str| strsim::osa_distance(&word, &candidate.to_lowercase());
+    let distances = candidates.into_iter().map(|candidate| (distance(candidate), candidate));
     distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance).map(|(_, near)| near)
 }
 
-fn distance(from: &[char], to: &str) -> usize {
-    let mut row: Vec<usize> = (0..=from.len()).collect();
-    for (line, letter) in to.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = line + 1;
-        for (column, other) in from.iter().enumerate() {
-            let replaced = diagonal + usize::from(letter != *other);
-            diagonal = row[column + 1];
-            row[column + 1] = replaced.min(diagonal + 1).min(row[column] + 1);
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn a_name_is_near_if_few_letters_differ() {
+        let names = ["title", "body", "recipients"];
+        for (word, near) in [
+            ("titel", Some("title")),
+            ("TITLES", Some("title")),
+            ("recipient", Some("recipients")),
+            ("recpients", Some("recipients")),
+            ("text", None),
+            ("", None),
+        ] {
+            assert_eq!(nearest(word, names), near, "{word}");
         }
+        assert_eq!(nearest(&"x".repeat(100_000), names), None);
     }
-    row[from.len()]
 }

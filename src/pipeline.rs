@@ -88,10 +88,13 @@ pub struct Parts {
     pub random: Random,
     /// The worker's health.
     pub health: Arc<Health>,
+    /// The most jobs that run at the same time in this process. `None`: as many as the queues allow.
+    pub max_concurrency: Option<usize>,
 }
 
 /// A running pipeline.
 pub struct Pipeline {
+    all: Option<Arc<Semaphore>>,
     stop: CancellationToken,
     deadline: CancellationToken,
     consumers: TaskTracker,
@@ -107,6 +110,7 @@ impl Pipeline {
     pub fn start(parts: &Parts) -> Result<Self, String> {
         let stop = CancellationToken::new();
         let pipeline = Self {
+            all: parts.max_concurrency.map(|most| Arc::new(Semaphore::new(most))),
             delays: Arc::new(follow_delayed(parts, &stop)),
             stop,
             deadline: CancellationToken::new(),
@@ -226,10 +230,12 @@ impl Pipeline {
         declared: &streams::DeclaredConsumer,
         decoder: Arc<dyn Decoder>,
     ) -> Arc<Runner> {
+        let mut policy = declared.policy.clone();
+        // More would only be pulled and wait here, while other workers have nothing to do.
+        policy.concurrency = policy.concurrency.min(parts.max_concurrency.unwrap_or(usize::MAX));
         Arc::new(Runner {
             queue,
             stream: declared.stream.clone(),
-            policy: declared.policy.clone(),
             ack_wait: declared.config.ack_wait,
             decoder,
             effects: parts.effects.clone(),
@@ -239,7 +245,9 @@ impl Pipeline {
             clock: parts.clock.clone(),
             random: parts.random.clone(),
             delays: Arc::clone(&self.delays),
-            permits: Arc::new(Semaphore::new(declared.policy.concurrency)),
+            permits: Arc::new(Semaphore::new(policy.concurrency)),
+            all: self.all.clone(),
+            policy,
             stop: self.stop.clone(),
             deadline: self.deadline.clone(),
         })

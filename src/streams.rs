@@ -4,6 +4,7 @@
 
 mod applications;
 mod declared;
+mod find;
 mod load;
 mod look;
 pub mod observe;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use self::declared::adjust;
 pub use self::{
     declared::{Adjustments, Application, DeclaredConsumer, FileError, Override},
+    find::Waiting,
     load::Load,
     look::{LookError, written_at},
 };

@@ -1,5 +1,7 @@
 //! Protobuf messages of `proto/carebell/v1`, generated at build time, and their canonical JSON.
 
+mod expected;
+
 use std::{collections::BTreeSet, sync::LazyLock};
 
 use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor, ReflectMessage};
@@ -45,7 +47,11 @@ pub enum DecodeError {
 /// # Errors
 /// Names the expected message and the error.
 pub fn from_protobuf<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> Result<M, DecodeError> {
-    M::decode(body).map_err(|error| DecodeError::Protobuf { message: name::<M>(), why: error.to_string() })
+    M::decode(body).map_err(|error| {
+        let is_json = body.trim_ascii_start().starts_with(b"{");
+        let hint = if is_json { " (it looks like JSON: set the header Content-Type: application/json)" } else { "" };
+        DecodeError::Protobuf { message: name::<M>(), why: format!("{error}{hint}") }
+    })
 }
 
 /// Decodes canonical protobuf JSON. Unknown fields are errors: usually typos.
@@ -56,9 +62,16 @@ pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> R
     let error = |why| DecodeError::Json { message: name::<M>(), why };
     let descriptor = M::default().descriptor();
     let mut reader = serde_json::Deserializer::from_slice(body);
-    let dynamic = DynamicMessage::deserialize(descriptor.clone(), &mut reader)
-        .map_err(|problem| error(without_values(&problem, &descriptor)))?;
-    reader.end().map_err(|problem| error(without_values(&problem, &descriptor)))?;
+    let dynamic = DynamicMessage::deserialize(descriptor.clone(), &mut reader).map_err(|problem| {
+        // Read once more, with the path, which costs.
+        let mut track = serde_path_to_error::Track::new();
+        let mut reader = serde_json::Deserializer::from_slice(body);
+        let tracked = serde_path_to_error::Deserializer::new(&mut reader, &mut track);
+        let _ = DynamicMessage::deserialize(descriptor.clone(), tracked);
+        let place = expected::Place::of(&track.path(), &descriptor, body);
+        error(without_values(&problem, &descriptor, place.as_ref()))
+    })?;
+    reader.end().map_err(|problem| error(without_values(&problem, &descriptor, None)))?;
     dynamic.transcode_to().map_err(|problem| error(problem.to_string()))
 }
 
@@ -98,7 +111,11 @@ fn name<M: Default + ReflectMessage>() -> String {
 }
 
 /// serde quotes offending values and names, which may be personal.
-fn without_values(error: &serde_json::Error, descriptor: &MessageDescriptor) -> String {
+fn without_values(
+    error: &serde_json::Error,
+    descriptor: &MessageDescriptor,
+    place: Option<&expected::Place>,
+) -> String {
     let text = error.to_string();
     let position = format!("line {} column {}", error.line(), error.column());
     match text.split_once("unrecognized field name ") {
@@ -111,7 +128,10 @@ fn without_values(error: &serde_json::Error, descriptor: &MessageDescriptor) -> 
             format!("unrecognized field at {position}{meant}")
         }
         None if error.is_syntax() || error.is_eof() => text,
-        None => format!("a value of the wrong type or form at {position}"),
+        None => match place {
+            Some(place) => format!("{place} ({position})"),
+            None => format!("a value of the wrong type or form at {position}"),
+        },
     }
 }
 
@@ -158,6 +178,42 @@ fn json_to_value(value: serde_json::Value) -> prost_types::Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wrong_value_is_told_with_its_path_and_what_is_expected() {
+        let told = |json: &str| from_json::<Notification>(json.as_bytes()).unwrap_err().to_string();
+        let cases = [
+            (r#"{"channels": ["CHANNEL_PUSH", "sms"]}"#, "`channels[1]` must be one of CHANNEL_IN_APP, "),
+            (r#"{"channels": ["CHANNEL_PUSH", "sms"]}"#, "; did you mean CHANNEL_SMS?"),
+            (r#"{"channels": "CHANNEL_SMS"}"#, "`channels` must be a list, whose items are one of CHANNEL_IN_APP, "),
+            (r#"{"title": 7}"#, "`title` must be a string"),
+            (r#"{"title": {"Rose": 7}}"#, "`title` must be a string"),
+            (r#"{"recipients": [{"userId": "a"}, {"userId": 7}]}"#, "`recipients[1].userId` must be a string"),
+            (r#"{"recipients": {"userId": "a"}}"#, "`recipients` must be a list, whose items are objects"),
+            (r#"{"recipients": ["ana"]}"#, "`recipients[0]` must be an object"),
+            (r#"{"data": ["Rose Miller"]}"#, "`data` must be an object"),
+        ];
+        for (json, expected) in cases {
+            let said = told(json);
+            assert!(said.contains(expected) && !said.contains("Rose"), "{json}: {said}");
+        }
+        let told = |json: &str| from_json::<MedicationReminder>(json.as_bytes()).unwrap_err().to_string();
+        let cases = [
+            (
+                r#"{"scheduledTime": "2027-03-01T09:00:00"}"#,
+                "`scheduledTime` must be an instant in RFC 3339 with its offset",
+            ),
+            (r#"{"scheduledTime": 1772355600}"#, "`scheduledTime` must be an instant in RFC 3339 with its offset"),
+            (r#"{"reminderMinutes": "soon"}"#, "`reminderMinutes` must be a whole number"),
+            (r#"{"medicationId": 7}"#, "`medicationId` must be a string"),
+        ];
+        for (json, expected) in cases {
+            let said = told(json);
+            assert!(said.contains(expected) && said.contains("line 1 column"), "{json}: {said}");
+        }
+        let said = from_protobuf::<MedicationReminder>(br#" {"medicationId": "m"}"#).unwrap_err().to_string();
+        assert!(said.contains("set the header Content-Type: application/json"), "{said}");
+    }
 
     #[test]
     fn an_unknown_field_is_not_repeated_but_its_neighbour_is_named() {

@@ -118,6 +118,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         clock: clock.clone(),
         random: Random::system(),
         health: Arc::clone(&health),
+        max_concurrency: config.max_concurrency,
     };
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());

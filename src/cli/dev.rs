@@ -1,5 +1,6 @@
 //! `carebell dev`
 
+use crate::cli::print::say;
 use tokio_util::sync::CancellationToken;
 
 use super::failed::Failed;
@@ -27,7 +28,7 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         outage = Some(demo.outage(&stop).await);
     }
     if let (Some(Ok(outage)), false) = (&outage, args.json) {
-        println!("{outage}");
+        say!("{outage}");
     }
     if let (Ok(_), None | Some(Ok(_)), false) = (&result, &outage, args.once) {
         demo.keep_running(&stop).await?;
@@ -43,9 +44,9 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         if let Some(outage) = outage {
             json["outage"] = outage.to_json();
         }
-        println!("{json}");
+        say!("{json}");
     } else {
-        println!(
+        say!(
             "{} reminder, {} inbox rows, {} pushes sent, {} decrypted, {} duplicates, {} mail, {} text message, {} \
              webhook; last push {} ms after the due time",
             summary.reminders,

@@ -1,5 +1,6 @@
 //! `carebell doctor`
 
+use crate::cli::print::say;
 use serde_json::Value;
 
 use super::failed::Failed;
@@ -35,10 +36,10 @@ pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
         }
     };
     if args.json {
-        println!("{}", checks.iter().map(Check::to_json).collect::<Value>());
+        say!("{}", checks.iter().map(Check::to_json).collect::<Value>());
     } else {
         for check in &checks {
-            println!("{check}");
+            say!("{check}");
         }
     }
     if checks.iter().any(Check::is_failure) {

@@ -1,12 +1,19 @@
 //! `carebell jobs`: a job's history, and cancellation. Prints ids only; texts and addresses stay in the database.
 
+mod elsewhere;
+
 use std::fmt::{Display, Write as _};
 
-use chrono::{DateTime, SecondsFormat, Utc};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use super::{actor::actor, connect, failed::Failed, print::print};
+use self::elsewhere::Elsewhere;
+use super::{
+    actor::actor,
+    connect,
+    failed::Failed,
+    print::{print, say},
+};
 use crate::{
     channels::NOBODY,
     clock::Clock,
@@ -18,6 +25,7 @@ use crate::{
     meta::is_any_id,
     plan::Removed,
     store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
+    text::instant,
 };
 
 #[derive(Debug, Subcommand)]
@@ -69,10 +77,18 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
         (Some(way), delayed) => (way, delayed),
         (None, Some(delayed)) => (Trail::of(id), Some(delayed)),
         (None, None) => {
+            let found = Elsewhere::look(source, id).await;
+            if let Ok(Some(found)) = &found {
+                let text = if json { format!("{}\n", found.to_json()) } else { found.in_words() };
+                return Ok(print(&text)?);
+            }
+            let looked = match found {
+                Ok(_) => "and NATS has neither a message nor a dead letter of it".to_owned(),
+                Err(Failed(why)) => format!("and NATS could not be asked ({why})"),
+            };
             return Err(Failed(format!(
-                "there is no record of a job {id:?}. Either the id is wrong, or the job waits in its stream \
-                 (`carebell queues list`), or a worker holds it and its log says why, or its kind is unknown and it \
-                 is a dead letter (`carebell dead-letters show {id}`)"
+                "there is no record of a job {id:?}, {looked}. Either the id is wrong, or a worker holds the job and \
+                 its log says why, or its records are pruned"
             )));
         }
     };
@@ -154,7 +170,7 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
         .record_audit(&[entry])
         .await
         .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
-    println!("job {id} is cancelled");
+    say!("job {id} is cancelled");
     let context = connect::jetstream(source).await;
     let removed =
         async { remove_last(&context?, park::STREAM, &park::delayed_subject(&position)).await.map_err(Failed) };
@@ -337,7 +353,11 @@ fn delivery_in_words(delivery: &LedgerLine) -> String {
     let its_id = delivery.provider_id.as_deref().map(|id| format!(" as {id}")).unwrap_or_default();
     let answer = delivery.answer.as_deref().filter(|answer| *answer != NOBODY);
     let answer = answer.map(|answer| format!(", answered {answer}")).unwrap_or_default();
-    let until = delivery.held_until.filter(|_| state == "held").map(|until| format!(" until {}", instant(until)));
+    let until = delivery.held_until.filter(|_| state == "held").map(|until| {
+        let is_past = until < Clock::system().now();
+        let why = if is_past { ", which has passed: it waits for a worker (`carebell queues list`)" } else { "" };
+        format!(" until {}{why}", instant(until))
+    });
     let until = until.unwrap_or_default();
     let at = match (delivery.sent_at, delivery.delivered_at) {
         (Some(sent), Some(delivered)) => format!("sent at {}, delivered at {}", instant(sent), instant(delivered)),
@@ -356,8 +376,4 @@ fn counted(count: impl Display, thing: &str) -> String {
     let count = count.to_string();
     let ending = if count == "1" { "" } else { "s" };
     format!("{count} {thing}{ending}")
-}
-
-fn instant(at: DateTime<Utc>) -> String {
-    at.to_rfc3339_opts(SecondsFormat::Millis, true)
 }

@@ -1,5 +1,6 @@
 //! `carebell keys generate`
 
+use crate::cli::print::say;
 use clap::Subcommand;
 
 use super::failed::Failed;
@@ -19,9 +20,9 @@ pub(super) fn run(command: &Command) -> Result<(), Failed> {
     let Command::Generate { json } = command;
     let keys = web_push::generate_keys().map_err(|_| "the system provides no randomness for keys")?;
     if *json {
-        println!("{}", serde_json::json!({ "publicKey": keys.public, "privateKey": keys.private }));
+        say!("{}", serde_json::json!({ "publicKey": keys.public, "privateKey": keys.private }));
     } else {
-        println!("VAPID_PUBLIC_KEY={}\nVAPID_PRIVATE_KEY={}", keys.public, keys.private);
+        say!("VAPID_PUBLIC_KEY={}\nVAPID_PRIVATE_KEY={}", keys.public, keys.private);
     }
     Ok(())
 }

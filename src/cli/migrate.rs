@@ -1,6 +1,7 @@
 //! `carebell migrate`
 
 use super::failed::Failed;
+use crate::cli::print::say;
 use crate::{config::Source, store::Store};
 
 #[derive(Debug, clap::Args)]
@@ -15,10 +16,10 @@ pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
     store.probe().await.map_err(|error| Failed(format!("DATABASE_URL: {error}")))?;
     if args.care_tables {
         store.create_care_tables().await?;
-        println!("care tables: in place");
+        say!("care tables: in place");
     }
     store.migrate().await?;
-    println!("schema: up to date");
+    say!("schema: up to date");
     store.close().await;
     Ok(())
 }

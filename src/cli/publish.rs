@@ -1,5 +1,6 @@
 //! `carebell publish`: one job, or many with `--from`.
 
+use crate::cli::print::say;
 use std::{
     fs::File,
     io::{BufRead, BufReader, ErrorKind, Read},
@@ -7,23 +8,27 @@ use std::{
     time::Duration,
 };
 
+use aws_lc_rs::digest;
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
 use clap::ArgGroup;
 use futures::{StreamExt, stream};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
-use serde_json::value::RawValue;
+use serde_json::{json, value::RawValue};
+use tokio::time::timeout;
 
 use super::{
     connect,
     failed::Failed,
     kinds::{open_kind, parse_lane},
+    output::Output,
 };
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{NotSubmitted, Submission, submit},
+    effects::submit::{NotSubmitted, Submission, Submitted, stored_body, submit},
     jobs,
     kind::{Kind, Lane},
     meta::{LONGEST_DELAY, is_job_id},
@@ -35,6 +40,9 @@ const LARGEST_BODY: usize = 512 * 1024 - 4096;
 
 /// Unacknowledged publishes of `--from`.
 const IN_FLIGHT: usize = 4096;
+
+/// How long a duplicate waits for the first one's body.
+const COMPARE_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Refused lines listed one by one.
 const TOLD: usize = 20;
@@ -67,6 +75,12 @@ pub(super) struct Args {
     /// critical, normal or bulk, for kinds with lanes [default: normal]
     #[arg(long, value_parser = parse_lane)]
     lane: Option<Lane>,
+    /// Fail if a job of this id was published before, as far as the server remembers: for two minutes
+    #[arg(long)]
+    fail_if_exists: bool,
+    /// text or json: one JSON object
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORM")]
+    output: Output,
 }
 
 #[derive(Debug, Deserialize)]
@@ -128,12 +142,52 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
         // Not refused: an expired job can replace a delayed one.
         eprintln!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
     }
-    let job_id = submission.job_id.clone();
+    let (job_id, body) = (submission.job_id.clone(), submission.body.clone());
     let context = connect::jetstream(source).await?;
     let done = submit(&context, submission).await.map_err(|error| Failed(error.to_string()))?;
-    let again = if done.duplicate { ", which was there already" } else { "" };
-    println!("published {kind} as job {job_id} to {} ({} #{}{again})", done.subject, done.stream, done.sequence);
+    let Submitted { subject, stream, sequence, duplicate } = &done;
+    let first = if *duplicate {
+        // A producer may not be allowed to ask, and gets no answer.
+        timeout(COMPARE_TIMEOUT, stored_body(&context, &done)).await.unwrap_or_default()
+    } else {
+        None
+    };
+    let is_same = first.as_ref().map(|first| *first == body);
+    if args.output == Output::Json {
+        say!(
+            "{}",
+            json!({
+                "job_id": job_id, "kind": kind.name, "subject": subject, "stream": stream, "sequence": sequence,
+                "duplicate": duplicate, "same_body": is_same, "due": args.at.or(delayed),
+            })
+        );
+    } else {
+        let again = if *duplicate { ", which was there already" } else { "" };
+        say!("published {kind} as job {job_id} to {subject} ({stream} #{sequence}{again})");
+    }
+    if *duplicate {
+        let first = match (&first, is_same) {
+            (_, Some(true)) => "with the same body".to_owned(),
+            (Some(first), _) => format!("with another body: {}; this one is {}", told(first), told(&body)),
+            (None, _) => {
+                format!("and has left its stream, so its body cannot be compared with this one, {}", told(&body))
+            }
+        };
+        let text = format!("a job {job_id} was there already ({stream} #{sequence}), {first}. The first one counts");
+        if args.fail_if_exists {
+            return Err(Failed(text));
+        }
+        if is_same != Some(true) {
+            eprintln!("note: {text}");
+        }
+    }
     Ok(())
+}
+
+/// The size of a body and the beginning of its SHA-256: its content may be personal.
+fn told(body: &Bytes) -> String {
+    let hash = digest::digest(&digest::SHA256, body);
+    format!("{} bytes, SHA-256 {}…", body.len(), URL_SAFE_NO_PAD.encode(&hash.as_ref()[..9]))
 }
 
 async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> Result<(), Failed> {
@@ -183,20 +237,33 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     let seconds = started.elapsed().as_secs_f64();
     #[expect(clippy::cast_precision_loss, reason = "a rate for people")]
     let rate = (published + duplicates) as f64 / seconds;
-    println!("{published} published, {duplicates} were there already, {} refused: {rate:.0} jobs/s", refused.len());
-    report(refused)
+    if args.output == Output::Text {
+        say!("{published} published, {duplicates} were there already, {} refused: {rate:.0} jobs/s", refused.len());
+    }
+    if args.output == Output::Json {
+        let lines = refused.iter().map(|(line, why)| json!({ "line": line, "why": why.to_string() }));
+        say!(
+            "{}",
+            json!({ "published": published, "duplicates": duplicates, "refused": lines.collect::<serde_json::Value>() })
+        );
+    }
+    if args.fail_if_exists && duplicates > 0 {
+        return Err(Failed(format!("{duplicates} were there already")));
+    }
+    report(refused, args.output)
 }
 
-fn report(mut refused: Vec<(u64, NotSubmitted)>) -> Result<(), Failed> {
+fn report(mut refused: Vec<(u64, NotSubmitted)>, output: Output) -> Result<(), Failed> {
     if refused.is_empty() {
         return Ok(());
     }
     refused.sort_by_key(|(number, _)| *number);
-    for (number, why) in refused.iter().take(TOLD) {
-        println!("line {number}: {why}");
+    let told = if output == Output::Json { 0 } else { TOLD };
+    for (number, why) in refused.iter().take(told) {
+        say!("line {number}: {why}");
     }
-    if refused.len() > TOLD {
-        println!("and lines {}", ranges(refused.iter().skip(TOLD).map(|(number, _)| *number)));
+    if output == Output::Text && refused.len() > TOLD {
+        say!("and lines {}", ranges(refused.iter().skip(TOLD).map(|(number, _)| *number)));
     }
     let without_room = refused.iter().filter(|(_, why)| why.wants_room()).count();
     if without_room == 0 {

@@ -1,5 +1,6 @@
 //! `carebell streams check` and `apply`
 
+use crate::cli::print::say;
 use std::{fs, path::PathBuf};
 
 use clap::Subcommand;
@@ -49,7 +50,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     let context = connect::jetstream(source).await?;
     let Command::Check { json, .. } = command else {
         for name in streams.apply(&context).await? {
-            println!("{name}: applied");
+            say!("{name}: applied");
         }
         return Ok(());
     };
@@ -59,12 +60,12 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
             .iter()
             .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
             .collect();
-        println!("{}", serde_json::Value::from(list));
+        say!("{}", serde_json::Value::from(list));
     } else if differences.is_empty() {
-        println!("streams and consumers match the files");
+        say!("streams and consumers match the files");
     } else {
         for difference in &differences {
-            println!("{difference}");
+            say!("{difference}");
         }
     }
     match differences.len() {
@@ -79,13 +80,13 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
 async fn move_what_waits(source: &Source) -> Result<(), Failed> {
     let context = connect::jetstream(source).await?;
     let Some(moved) = upgrade(&context).await? else {
-        println!("there is no stream SCHEDULED: nothing to move");
+        say!("there is no stream SCHEDULED: nothing to move");
         return Ok(());
     };
-    println!("moved {} delayed jobs, and {} of Carebell's own", moved.delayed, moved.own);
+    say!("moved {} delayed jobs, and {} of Carebell's own", moved.delayed, moved.own);
     match moved.left {
-        0 => println!("removed the stream SCHEDULED"),
-        left => println!("{left} messages of SCHEDULED are no delayed jobs and stay: look, then remove the stream"),
+        0 => say!("removed the stream SCHEDULED"),
+        left => say!("{left} messages of SCHEDULED are no delayed jobs and stay: look, then remove the stream"),
     }
     Ok(())
 }

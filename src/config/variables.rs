@@ -48,6 +48,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("TEMPLATES_DIR", "the path of a directory of templates, <locale>/<name>.txt"),
     ("ZONEINFO_DIR", "the path of a directory of time zones that tells its version, such as /usr/share/zoneinfo"),
     ("HEALTH_PORT", "a port, or 0 for any free one"),
+    ("MAX_CONCURRENCY", "a number from 1 to 100000"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),
     ("LOG_LEVEL", "error, warn, info, debug or trace, or directives such as info,carebell=debug"),

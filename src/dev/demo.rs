@@ -42,6 +42,9 @@ const SOONER: (&str, &str, &str) = ("deliver_sms_normal", "backoff", "fixed 5s")
 /// Time limit of `--once`.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// Until the log has the lines of what has arrived.
+const LAST_LINES: Duration = Duration::from_millis(100);
+
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 /// The delayed reminder's wait, its run, and that of its notification.
@@ -107,7 +110,7 @@ impl Demo {
         let values = environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         traces::init(&Source::of(values).traces()?)?;
         let worker = DemoWorker::start(servers.directory.path(), environment)?;
-        let screen = Screen { started, quiet };
+        let screen = Screen::new(started, quiet);
         let demo = Self { worker, context, store, receivers, traces, clock, screen, breaker_told: false, servers };
         demo.introduce();
         demo.examine().await;
@@ -140,8 +143,11 @@ impl Demo {
                 return Err(self.explain(&job_id).await.into());
             }
         }
-        self.show_news().await?;
         let elapsed_ms = begun.elapsed().as_millis();
+        self.show_news().await?;
+        // The worker's last lines follow what arrived.
+        sleep(LAST_LINES).await;
+        self.show_news().await?;
         self.show_trace(&job_id).await;
         let arrivals = self.receivers.arrivals();
         let received = self.receivers.push.received();
@@ -186,6 +192,7 @@ impl Demo {
     pub async fn stop(mut self) {
         self.worker.stop().await;
         self.show_steps().await;
+        self.screen.show_all();
         self.store.close().await;
     }
 
@@ -245,10 +252,10 @@ impl Demo {
             steps.extend(line.step().map(|(who, what)| Step { at, who, what }));
         }
         steps.extend(self.receivers.news().await);
-        steps.sort_by_key(|step| step.at);
-        for Step { at, who, what } in steps {
-            self.screen.say(at, &who, &what);
+        for step in steps {
+            self.screen.say(step);
         }
+        self.screen.show_settled(self.clock.now());
     }
 
     /// Why the reminder has not arrived.
@@ -290,7 +297,7 @@ impl Demo {
         }
         let path = self.servers.directory.path().join("env");
         let _ = fs::write(&path, file);
-        println!(
+        self.screen.show(&format!(
             "\nEvery half minute another dose comes due, and a schedule fires every 20 s. Ctrl-C ends everything. In another\n\
              terminal:\n\
              \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled; its jobs come back after 30 s\n\
@@ -298,10 +305,10 @@ impl Demo {
              \x20 carebell publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
             self.worker.pid(),
             path.display(),
-        );
+        ));
     }
 
     fn say(&self, who: &str, what: &str) {
-        self.screen.say(self.clock.now(), who, what);
+        self.screen.say(Step { at: self.clock.now(), who: who.to_owned(), what: what.to_owned() });
     }
 }

@@ -85,7 +85,9 @@ impl Line {
         let message = self.text("message")?;
         if let (Some(kind), Some(outcome)) = (self.text("kind"), self.text("outcome")) {
             let why = self.text("error").or(self.text("reason")).map(|why| format!(": {why}")).unwrap_or_default();
-            let took = self.0.get("ms").and_then(Value::as_u64).map(|ms| format!(" in {ms} ms")).unwrap_or_default();
+            let took = self.0.get("duration_ms").and_then(Value::as_u64);
+            let word = if why.is_empty() { " in" } else { ", after" };
+            let took = took.map(|ms| format!("{word} {ms} ms")).unwrap_or_default();
             let job = self.text("job").unwrap_or_default();
             return Some((kind.to_owned(), format!("{outcome}{why}{took}   {job}")));
         }

@@ -99,6 +99,13 @@ impl NotSubmitted {
     }
 }
 
+/// The body that the stream has instead of a duplicate. `None` if the job has left its stream, or whoever asks may not
+/// read it.
+pub async fn stored_body(context: &Producer, submitted: &Submitted) -> Option<Bytes> {
+    let stream = context.get_stream_no_info(&submitted.stream).await.ok()?;
+    Some(stream.get_raw_message(submitted.sequence).await.ok()?.payload)
+}
+
 /// Publishes a job and waits for the acknowledgement.
 ///
 /// # Errors

@@ -227,6 +227,11 @@ fn new_id(cx: &Context) -> String {
     cx.random.uuid(cx.clock.now()).to_string()
 }
 
+/// Checks the channels that a reminder names for its notification.
+pub(super) fn check_channels(named: &[i32]) -> Result<(), Invalid> {
+    fields::channels(named).map(drop)
+}
+
 /// A notification to these users. `text` names a template and its variables.
 pub(super) fn to_users(users: &[String], lane: Lane, text: wire::Notification) -> NextJob {
     use wire::recipient::Recipient;

@@ -3,7 +3,7 @@
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::notification::to_users;
+use super::notification::{check_channels, to_users};
 use crate::{
     job::{Context, Failure, Invalid, Job, Outcome, field, guard},
     kind::{Kind, Lane},
@@ -18,7 +18,16 @@ pub struct AppointmentReminder {
     appointment_id: String,
     date_time: DateTime<Utc>,
     reminder_minutes: i32,
+    channels: Vec<i32>,
+    /// Empty for the template's text.
+    custom_message: String,
 }
+
+/// Characters of a message of the application's own. A reminder is small, since it may wait for years.
+const LONGEST_MESSAGE: usize = 480;
+
+/// The template for it.
+const CUSTOM: &str = "reminder.appointment.custom";
 
 impl Job for AppointmentReminder {
     const KIND: Kind = Kind::reminder("reminder.appointment");
@@ -26,7 +35,10 @@ impl Job for AppointmentReminder {
     type Wire = wire::AppointmentReminder;
 
     fn parse(wire: Self::Wire) -> Result<Self, Invalid> {
+        check_channels(&wire.channels)?;
         Ok(Self {
+            channels: wire.channels,
+            custom_message: field::text("custom_message", &wire.custom_message, LONGEST_MESSAGE)?,
             appointment_id: field::id("appointment_id", wire.appointment_id)?,
             date_time: field::instant("date_time", wire.date_time)?,
             reminder_minutes: field::lead_minutes("reminder_minutes", wire.reminder_minutes)?,
@@ -61,21 +73,26 @@ impl Job for AppointmentReminder {
 impl AppointmentReminder {
     fn text(&self, appointment: &AppointmentRecord) -> wire::Notification {
         let event = &appointment.event;
-        let variables = json!({
-            "appointment": text::name(&appointment.title),
-            "recipient": text::name(&event.care_recipient_name),
-            "place": appointment.location.as_deref().map(text::name).unwrap_or_default(),
-            "starts_at": text::instant(event.starts_at),
-            "zone": text::name(&event.timezone),
-        });
+        let is_custom = !self.custom_message.is_empty();
+        let usual = || {
+            json!({
+                "appointment": text::name(&appointment.title),
+                "recipient": text::name(&event.care_recipient_name),
+                "place": appointment.location.as_deref().map(text::name).unwrap_or_default(),
+                "starts_at": text::instant(event.starts_at),
+                "zone": text::name(&event.timezone),
+            })
+        };
+        let variables = if is_custom { json!({ "message": self.custom_message }) } else { usual() };
         let data = json!({
             "appointmentId": self.appointment_id,
             "careRecipientId": event.care_recipient_id,
             "dateTime": text::instant(event.starts_at),
         });
         wire::Notification {
-            own_template: Self::KIND.name.into(),
+            own_template: if is_custom { CUSTOM } else { Self::KIND.name }.into(),
             variables: wire::json_to_struct(variables),
+            channels: self.channels.clone(),
             url: text::link("/appointments", &self.appointment_id),
             r#type: "APPOINTMENT_REMINDER".into(),
             dedupe_key: format!("appointment-{}", self.appointment_id),

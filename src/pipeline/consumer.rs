@@ -75,6 +75,11 @@ pub enum Work {
 }
 
 impl Work {
+    /// What only parks or takes back is over at once, and has no part in the bound of the process.
+    fn is_a_job(&self) -> bool {
+        matches!(self, Self::Run(_))
+    }
+
     async fn start(&self, runner: &Arc<Runner>, message: Pulled) {
         match self {
             Self::Run(shortcuts) => Run::begin(runner, shortcuts.as_ref(), Origin::Message(message)).run().await,
@@ -117,6 +122,8 @@ pub struct Consumer {
 impl Consumer {
     /// Pulls and runs until told to stop. Waits for a lost server.
     pub async fn run(self) {
+        let (queue, stream) = (self.runner.queue.durable(), self.stream.as_str());
+        tracing::info!(queue, stream, concurrency = self.runner.policy.concurrency, "consumer started");
         let mut wait = WAIT;
         let mut series = 0;
         while !self.stop.is_cancelled() {
@@ -341,12 +348,17 @@ impl Consumer {
                     };
                     may_start = hold(&runner, &message, comes).await;
                 }
+                let mut of_all = None;
+                if let Some(all) = runner.all.clone().filter(|_| may_start && work.is_a_job()) {
+                    let place = async { of_all = all.acquire_owned().await.ok() };
+                    may_start = hold(&runner, &message, place).await;
+                }
                 if may_start {
                     work.start(&runner, message).await;
                 } else {
                     give_back(&runner, message).await;
                 }
-                drop(permit);
+                drop((permit, of_all));
             }));
         }
     }

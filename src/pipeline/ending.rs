@@ -72,6 +72,8 @@ pub struct Ending {
     pub(super) disposition: Disposition,
     pub(super) outcome: JobOutcome,
     pub(super) why: Option<String>,
+    /// What the provider said to a send that failed.
+    pub(super) error: Option<String>,
     pub(super) reason: Option<Reason>,
     pub(super) attempts: Option<u32>,
     /// Pushes sent directly.
@@ -80,7 +82,7 @@ pub struct Ending {
 
 impl Ending {
     pub(super) fn new(outcome: JobOutcome, disposition: Disposition) -> Self {
-        Self { disposition, outcome, why: None, reason: None, attempts: None, pushes: None }
+        Self { disposition, outcome, why: None, error: None, reason: None, attempts: None, pushes: None }
     }
 
     pub(super) fn because(self, why: impl Into<String>) -> Self {
@@ -129,26 +131,38 @@ impl Ending {
     }
 
     pub(super) fn log(&self, run: &Logged<'_>) {
-        let &Self { ref disposition, outcome, ref why, pushes, .. } = self;
-        let Logged { queue, sequence, delivered, meta, attempt, took } = *run;
+        let &Self { ref disposition, outcome, ref why, ref error, pushes, .. } = self;
+        let Logged { queue, sequence, delivered: delivery_count, meta, attempt, took } = *run;
         let trace = meta.and_then(|meta| meta.trace.as_deref()).filter(|trace| context::is_sampled(trace));
         let trace_id = trace.and_then(context::trace_id);
         let word = outcome.name();
         let job = meta.map_or("?", |meta| meta.job_id.as_str());
         let root = meta.map_or("?", |meta| meta.root_id.as_str());
         let kind = queue.kind.name;
-        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let duration_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        // Only of what failed.
+        let will_retry = match disposition {
+            Disposition::Retry(_) => Some(true),
+            Disposition::Park(_) => (outcome == JobOutcome::Retry).then_some(true),
+            Disposition::Dead(_) => Some(false),
+            Disposition::Done => [JobOutcome::Failed, JobOutcome::Unknown].contains(&outcome).then_some(false),
+            Disposition::Leave | Disposition::Release => None,
+        };
+        let error = error.as_deref();
         let why = why.as_deref();
         // The same fields in each line, and more if they say something.
         macro_rules! line {
             ($level:ident, $($rest:tt)+) => {
-                $level!(target: TARGET, job, root, kind, outcome = word, attempt, delivered, ms, pushes, trace_id, $($rest)+)
+                $level!(
+                    target: TARGET, job, root, kind, outcome = word, attempt, delivery_count, duration_ms, will_retry,
+                    pushes, trace_id, $($rest)+
+                )
             };
         }
         match disposition {
             Disposition::Leave => line!(warn, sequence, "{kind} is another worker's by now"),
             Disposition::Done if outcome == JobOutcome::Unknown => {
-                line!(error, reason = why, "{kind} may have been sent, or not: somebody has to look");
+                line!(error, reason = why, error, "{kind} may have been sent, or not: somebody has to look");
             }
             // The notification's line counts these.
             Disposition::Done
@@ -156,7 +170,7 @@ impl Ending {
             {
                 line!(debug, reason = why, "{kind} {word}");
             }
-            Disposition::Done => line!(info, reason = why, "{kind} {word}"),
+            Disposition::Done => line!(info, reason = why, error, "{kind} {word}"),
             Disposition::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
             Disposition::Park(parked) if outcome == JobOutcome::Retry => {
                 line!(warn, error = why, until = %parked.until, "{kind} failed, again later");
@@ -175,7 +189,7 @@ pub(super) struct Logged<'a> {
     pub(super) queue: Queue,
     pub(super) sequence: i64,
     pub(super) delivered: i64,
-    /// Missing if the headers are unreadable.
+    /// Missing if the id is unreadable.
     pub(super) meta: Option<&'a Meta>,
     pub(super) attempt: Option<u32>,
     pub(super) took: Duration,

@@ -25,6 +25,7 @@ use super::{
     settle::settle,
 };
 use crate::{
+    channels::NOBODY,
     checkpoint::{self, Step},
     effects::{
         Admitted, Death, PlannedNotification, Refused, Written,
@@ -33,7 +34,7 @@ use crate::{
     intake::{Unreadable, is_intake},
     kind::Stage,
     meta::{Ids, Meta, NO_MESSAGE, split},
-    plan::{DeadReason, JobOutcome, Maintenance, Plan, Reason},
+    plan::{DeadReason, Delivered, JobOutcome, Maintenance, Plan, Reason},
     retry::Once,
     store::{Child, Claim, Committed, Verdict},
     telemetry::traces::{self, Processing},
@@ -100,8 +101,8 @@ impl Run {
                 let mut meta = pulled.meta();
                 let span = pulled.begin_span(meta.as_mut().map_err(|invalid| &*invalid));
                 if let Ok(meta) = &meta {
-                    let delivered = meta.position.delivered;
-                    debug!(job = meta.job_id, root = meta.root_id, kind = %meta.kind, delivered, "begun");
+                    let delivery_count = meta.position.delivered;
+                    debug!(job = meta.job_id, root = meta.root_id, kind = %meta.kind, delivery_count, "begun");
                 }
                 message = Some(pulled);
                 (meta, span)
@@ -201,13 +202,15 @@ impl Run {
     async fn end(mut self, ending: Ending) {
         self.close(&ending);
         let took = self.started.elapsed();
+        // Its id may be right though another header is not.
+        let identity = self.message.as_ref().filter(|_| self.meta.is_err()).and_then(|message| message.identity().ok());
         let position = self.message.as_ref().map(|message| &message.position);
         let position = position.or(self.meta.as_ref().ok().map(|meta| &meta.position));
         ending.log(&Logged {
             queue: self.runner.queue,
             sequence: position.map_or(NO_MESSAGE, |position| position.sequence),
             delivered: position.map_or(1, |position| position.delivered),
-            meta: self.meta.as_ref().ok(),
+            meta: self.meta.as_ref().ok().or(identity.as_ref()),
             attempt: self.span.attempt,
             took,
         });
@@ -284,6 +287,8 @@ async fn perform(
         Decision::CarryOut(plan) => {
             let outcome = plan.outcome();
             let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
+            let failed = plan.receipt.as_ref().filter(|receipt| receipt.state != Delivered::Sent);
+            let error = failed.map(|receipt| receipt.answer.clone()).filter(|answer| answer != NOBODY);
             let (committed, pushes) = match shortcuts {
                 Some(shortcuts) => {
                     Box::pin(carry_out_with_shortcuts(runner, shortcuts, meta, not_after, plan, read)).await?
@@ -291,9 +296,13 @@ async fn perform(
                 None => (effects.carry_out(meta, not_after, plan).await?, None),
             };
             Ok(match committed {
-                Committed::Fresh => {
-                    Ending { why, attempts: Some(attempts + 1), pushes, ..Ending::new(outcome, Disposition::Done) }
-                }
+                Committed::Fresh => Ending {
+                    why,
+                    error,
+                    attempts: Some(attempts + 1),
+                    pushes,
+                    ..Ending::new(outcome, Disposition::Done)
+                },
                 Committed::MarkTaken => Ending::new(JobOutcome::Skipped, Disposition::Done).by(Reason::AlreadySent),
                 Committed::Duplicate => {
                     Ending::new(JobOutcome::Duplicate, Disposition::Done).if_written(meta, Written::Superseded)

@@ -62,6 +62,9 @@ pub struct Runner {
     pub delays: Arc<Bounds>,
     /// One permit for each job that may run at the same time.
     pub permits: Arc<Semaphore>,
+    /// One permit for each job that may run at the same time in the whole process, if that is bounded. Taken after the
+    /// queue's own.
+    pub all: Option<Arc<Semaphore>>,
     /// Cancelled when the worker stops.
     pub stop: CancellationToken,
     /// Cancelled when a stopping worker has waited long enough.

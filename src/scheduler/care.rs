@@ -201,7 +201,9 @@ fn body(reminder: &CareReminder, supplies: &HashMap<String, Supply>) -> Option<B
             wire::MedicationReminder { medication_id: id, scheduled_time: instant, reminder_minutes }.encode_to_vec()
         }
         CareKind::Appointment => {
-            wire::AppointmentReminder { appointment_id: id, date_time: instant, reminder_minutes }.encode_to_vec()
+            let (appointment_id, date_time) = (id, instant);
+            wire::AppointmentReminder { appointment_id, date_time, reminder_minutes, ..Default::default() }
+                .encode_to_vec()
         }
         CareKind::Shift => wire::ShiftReminder { shift_id: id, start_time: instant, reminder_minutes }.encode_to_vec(),
         CareKind::Refill => {

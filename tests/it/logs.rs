@@ -45,13 +45,13 @@ async fn each_outcome_is_one_line_with_all_that_is_needed_to_find_it() {
     assert_eq!(done.len(), 1, "{done:?}");
     let expected = json!({
         "level": "INFO", "message": "reminder.medication done", "job": "dose", "root": "dose",
-        "kind": "reminder.medication", "outcome": "done", "attempt": 1, "delivered": 1, "trace_id": TRACE,
+        "kind": "reminder.medication", "outcome": "done", "attempt": 1, "delivery_count": 1, "trace_id": TRACE,
         "target": "carebell::pipeline::run",
     });
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&done[0][name], value, "{name} in {}", done[0]);
     }
-    assert!(done[0]["ms"].is_u64() && done[0]["timestamp"].is_string());
+    assert!(done[0]["duration_ms"].is_u64() && done[0]["timestamp"].is_string());
     let begun = |line: &&Value| line["message"] == "begun" && line["job"] == "dose" && line["level"] == "DEBUG";
     assert_eq!(lines.iter().filter(begun).count(), 1);
 
@@ -124,11 +124,11 @@ async fn as_text_a_run_is_one_line_that_reads_well() {
         .await;
     let (at, rest) = line.split_once(' ').unwrap();
     at.parse::<chrono::DateTime<chrono::Utc>>().unwrap();
-    let (said, took) = rest.rsplit_once(" ms=").unwrap();
+    let (said, took) = rest.rsplit_once(" duration_ms=").unwrap();
     assert_eq!(
         said.trim_start(),
         "INFO reminder.medication done job=\"dose\" root=\"dose\" kind=\"reminder.medication\" outcome=\"done\" \
-         attempt=1 delivered=1"
+         attempt=1 delivery_count=1"
     );
     took.parse::<u64>().unwrap();
 }

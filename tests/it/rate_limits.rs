@@ -203,7 +203,7 @@ async fn a_message_that_waits_for_its_slot_stays_its_worker_s() {
         Some(done.collect::<Vec<_>>()).filter(|lines| lines.len() == 3)
     };
     let lines = world.eventually("each has its line", lines).await;
-    assert!(lines.iter().all(|line| line.contains("\"delivered\":1,")), "{lines:?}");
+    assert!(lines.iter().all(|line| line.contains("\"delivery_count\":1,")), "{lines:?}");
 
     // Both workers stop while one holds a message whose slot is far away.
     idle(&world, 2).await;

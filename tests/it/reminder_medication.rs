@@ -168,8 +168,8 @@ fn each_mistake_names_its_field() {
         (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": -1 }), "reminder_minutes"),
         (json!({ "medicationId": "m", "scheduledTime": when, "reminderMinutes": 10_081 }), "reminder_minutes"),
         (json!({ "medicationID": "m", "scheduledTime": when }), "did you mean `medicationId`?"),
-        (json!({ "medicationId": 7, "scheduledTime": when }), "wrong type"),
-        (json!({ "medicationId": "m", "scheduledTime": "nine o'clock" }), "wrong type or form"),
+        (json!({ "medicationId": 7, "scheduledTime": when }), "`medicationId` must be a string"),
+        (json!({ "medicationId": "m", "scheduledTime": "nine o'clock" }), "`scheduledTime` must be an instant"),
         (json!([]), "wrong type"),
     ];
     for (body, expected) in cases {

@@ -1,5 +1,6 @@
 //! `redrive` and `discard`, in chunks with progress.
 
+use crate::cli::print::say;
 use std::{
     collections::BTreeSet,
     io::{BufRead, IsTerminal, Write as _},
@@ -208,7 +209,12 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     };
     let total = selection.numbers.len();
     if args.dry_run {
-        println!("{total} dead letters would be redriven");
+        if args.json {
+            let letters = &selection.numbers;
+            say!("{}", json!({ "would_redrive": total, "letters": letters, "done_before": selection.done_before }));
+        } else {
+            say!("{total} dead letters would be redriven");
+        }
         return Ok(());
     }
     let mut progress = Progress::new("redriven", total);
@@ -233,14 +239,14 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     progress.end();
     if args.json {
         let failed: Vec<_> = refused.iter().map(|(letter, why)| json!({ "letter": letter, "why": why })).collect();
-        println!(
+        say!(
             "{}",
             json!({ "redriven": redriven, "failed": failed, "done_before": selection.done_before, "expired": expired })
         );
     } else {
-        println!("{redriven} of {total} dead letters redriven");
+        say!("{redriven} of {total} dead letters redriven");
         if expired > 0 {
-            println!("{expired} of them are past their expiry and will end as expired; --not-after extends it");
+            say!("{expired} of them are past their expiry and will end as expired; --not-after extends it");
         }
     }
     report(&refused)
@@ -306,7 +312,7 @@ pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed
         progress.at(discarded);
     }
     progress.end();
-    println!("{discarded} dead letters discarded by {}", operation.actor);
+    say!("{discarded} dead letters discarded by {}", operation.actor);
     Ok(())
 }
 

@@ -1,13 +1,15 @@
+use crate::cli::print::say;
 use std::time::Duration;
 
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{
     super::{
         failed::Failed,
         kinds::{open_kind, parse_lane},
+        output::Output,
     },
     manage::{act, following, open},
     parse::{parse_fold, parse_from, parse_gap},
@@ -80,6 +82,9 @@ pub(crate) struct Add {
     /// Replace the schedule of this name
     #[arg(long)]
     replace: bool,
+    /// text or json: one JSON object
+    #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORM")]
+    output: Output,
     /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
@@ -104,9 +109,14 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     if !store.save_schedule(&id, &spec, next, args.replace, &act).await? {
         return Err(Failed(format!("there already is a schedule {:?}; --replace changes it", spec.name)));
     }
-    println!("schedule {} is saved{}", spec.name, if spec.paused { ", paused" } else { "" });
-    for at in following(&timing, next).take(3) {
-        println!("  {}", local(at, &spec.zone));
+    let upcoming: Vec<_> = following(&timing, next).take(3).collect();
+    if args.output == Output::Json {
+        say!("{}", json!({ "name": spec.name, "paused": spec.paused, "replaced": args.replace, "next": upcoming }));
+        return Ok(());
+    }
+    say!("schedule {} is saved{}", spec.name, if spec.paused { ", paused" } else { "" });
+    for at in upcoming {
+        say!("  {}", local(at, &spec.zone));
     }
     Ok(())
 }

@@ -1,3 +1,4 @@
+use crate::cli::print::say;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
     let (store, clock) = (open(source).await?, Clock::system());
     let row = find(&store, &named.name).await?;
     if row.spec.paused == paused {
-        println!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
+        say!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
         return Ok(());
     }
     let now = clock.now();
@@ -65,9 +66,9 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
         return Err(gone(&named.name));
     }
     match next.at {
-        _ if paused => println!("schedule {} is paused", named.name),
-        Some(at) => println!("schedule {} is resumed; next at {}", named.name, local(at, &row.spec.zone)),
-        None => println!("schedule {} is resumed, but has no instants left", named.name),
+        _ if paused => say!("schedule {} is paused", named.name),
+        Some(at) => say!("schedule {} is resumed; next at {}", named.name, local(at, &row.spec.zone)),
+        None => say!("schedule {} is resumed, but has no instants left", named.name),
     }
     Ok(())
 }
@@ -78,7 +79,7 @@ pub(super) async fn delete(source: &Source, named: Named) -> Result<(), Failed> 
     if !store.delete_schedule(&named.name, &act).await? {
         return Err(gone(&named.name));
     }
-    println!("schedule {} is deleted", named.name);
+    say!("schedule {} is deleted", named.name);
     Ok(())
 }
 
@@ -97,7 +98,7 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     store.record_audit(&[act]).await?;
     let published = scheduler.run_now(&row, &job_id).await;
     published.map_err(|why| format!("{why} (job {job_id} may be published nevertheless; see `carebell jobs show`)"))?;
-    println!("published job {job_id}");
+    say!("published job {job_id}");
     Ok(())
 }
 

@@ -2,6 +2,8 @@
 
 use std::{fs, io, net::SocketAddr, path::Path};
 
+use mail_parser::MessageParser;
+
 use super::{error::DemoError, screen::Step};
 use crate::{
     channels::web_push,
@@ -159,7 +161,7 @@ impl Receivers {
         }
         let mails = self.mail.received();
         for mail in &mails[self.printed.mails..] {
-            let words = format!("for {}: {}, {} bytes", mail.to.join(", "), subject(&mail.message), mail.message.len());
+            let words = format!("{} reads: {}", mail.to.join(", "), readable(&mail.message));
             news.push(step(now, "mail arrived", words));
         }
         let texts = self.phone.received();
@@ -171,7 +173,11 @@ impl Receivers {
         let hooks = self.hook.received();
         for hook in &hooks[self.printed.hooks..] {
             let title = hook.body["data"]["title"].as_str().unwrap_or_default();
-            news.push(step(now, "webhook called", format!("for {}: {title}, signature verified", hook.name)));
+            news.push(step(
+                now,
+                "webhook called",
+                format!("{}'s endpoint reads: {title}; the signature is right", hook.name),
+            ));
         }
         self.printed = Printed { pushes: pushes.len(), mails: mails.len(), texts: texts.len(), hooks: hooks.len() };
         news
@@ -193,13 +199,18 @@ pub fn doubled(received: &[ReceivedPush]) -> usize {
     received.len() - distinct.len()
 }
 
-/// Raw header, perhaps encoded (RFC 2047).
-fn subject(message: &[u8]) -> String {
-    let text = String::from_utf8_lossy(message);
-    let line = text.lines().take_while(|line| !line.is_empty()).find(|line| line.starts_with("Subject:"));
-    line.unwrap_or("Subject: none").trim().to_owned()
+/// Subject and text of a mail, decoded.
+fn readable(message: &[u8]) -> String {
+    let Some(mail) = MessageParser::default().parse(message) else { return "a message that is no mail".to_owned() };
+    let text = mail.body_text(0).unwrap_or_default();
+    // The text of the notification stands before the link and the small print.
+    let body: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let subject = mail.subject().unwrap_or("no subject");
+    let first = body.iter().find(|line| **line != subject).copied().unwrap_or_default();
+    format!("{subject} — {first}")
 }
 
+/// The lines of a text in one.
 fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
+    text.lines().map(str::trim).filter(|line| !line.is_empty()).collect::<Vec<_>>().join(" — ")
 }

@@ -257,3 +257,26 @@ async fn quiet_hours_from_midnight_to_midnight_are_the_whole_day() {
     world.eventually("Ben has none", async || (world.count(sent).await == 1).then_some(())).await;
     worker.stop().await;
 }
+
+/// Each row of the page's table of examples.
+#[tokio::test]
+async fn the_examples_of_the_page_are_due_as_it_says() {
+    let world = World::without_family(database().await, QUICK).await;
+    let page = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/SCHEDULES.md")).unwrap();
+    let table = page.split("## Examples").nth(1).unwrap().split("## Expressions").next().unwrap();
+    let rows: Vec<&str> = table.lines().filter(|line| line.starts_with("| `")).collect();
+    assert!(rows.len() >= 10, "{table}");
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split('|').map(str::trim).collect();
+        let expression = cells[0].trim_matches('`');
+        let args = ["schedules", "preview", expression, "--tz", "Europe/London", "--from", "2027-03-01", "-n", "2"];
+        let (well, said, error) = carebell(&world, &args, &[]).await;
+        assert!(well, "{expression}: {error}");
+        let found: Vec<String> = said.lines().map(|line| line[..19].replace('T', " ")).collect();
+        let expected: Vec<&str> = cells[2].split(", ").collect();
+        assert_eq!(found.len(), expected.len(), "{expression}");
+        for (found, expected) in found.iter().zip(expected) {
+            assert!(found.starts_with(expected), "{expression}: {found}, and not {expected}");
+        }
+    }
+}

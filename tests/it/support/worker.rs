@@ -261,8 +261,19 @@ impl Custom {
         let channels = Channels::new(senders, BreakerPolicy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
         let own_connections = None;
-        let parts =
-            Parts { registry, streams, context, own_connections, effects, channels, templates, clock, random, health };
+        let parts = Parts {
+            registry,
+            streams,
+            context,
+            own_connections,
+            effects,
+            channels,
+            templates,
+            clock,
+            random,
+            health,
+            max_concurrency: None,
+        };
         Self { pipeline: Pipeline::start(&parts).unwrap() }
     }
 

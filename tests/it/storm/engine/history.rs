@@ -145,7 +145,7 @@ fn word(line: &Value) -> Option<(String, Word)> {
         return None;
     }
     let at: DateTime<Utc> = text("timestamp")?.parse().ok()?;
-    let took = line.get("ms").and_then(Value::as_i64).unwrap_or(0);
+    let took = line.get("duration_ms").and_then(Value::as_i64).unwrap_or(0);
     // Durations are whole milliseconds, so it may have begun one earlier.
     let began = at - TimeDelta::milliseconds(took + 1);
     Some((text("job")?.to_owned(), Word { at, began, outcome: text("outcome")?.to_owned() }))

@@ -1,0 +1,101 @@
+//! Where a JSON body has a wrong value, and what is expected there. Repeats the names of fields only.
+
+use std::fmt;
+
+use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
+use serde_json::Value;
+use serde_path_to_error::{Path, Segment};
+
+use crate::near::nearest;
+
+/// A field of a message, with its expected form.
+pub(super) struct Place {
+    path: String,
+    expected: String,
+    meant: Option<String>,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}` must be {}", self.path, self.expected)?;
+        self.meant.as_ref().map_or(Ok(()), |meant| write!(f, "; did you mean {meant}?"))
+    }
+}
+
+impl Place {
+    /// The deepest known field on a path. `None` if the body itself is of another form.
+    pub(super) fn of(path: &Path, message: &MessageDescriptor, body: &[u8]) -> Option<Self> {
+        let whole: Value = serde_json::from_slice(body).unwrap_or_default();
+        let (mut message, mut value) = (Some(message.clone()), Some(&whole));
+        let mut found: Option<(String, FieldDescriptor, bool)> = None;
+        for segment in path {
+            match (segment, &mut found) {
+                (Segment::Map { key }, _) => {
+                    let Some(field) = message.take().and_then(|message| field(&message, key)) else { break };
+                    value = value.and_then(|value| value.get(key));
+                    let before = found.as_ref().map(|(path, ..)| format!("{path}.")).unwrap_or_default();
+                    message = inner(&field);
+                    found = Some((format!("{before}{}", field.json_name()), field, false));
+                }
+                (Segment::Seq { index }, Some((path, field, is_item))) if field.is_list() && !*is_item => {
+                    value = value.and_then(|value| value.get(index));
+                    *path = format!("{path}[{index}]");
+                    *is_item = true;
+                }
+                _ => break,
+            }
+        }
+        let (path, field, is_item) = found?;
+        let (expected, meant) = (expected(&field, is_item), value.and_then(|value| meant(&field, value)));
+        Some(Self { path, expected, meant })
+    }
+}
+
+fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
+    message.get_field_by_json_name(key).or_else(|| message.get_field_by_name(key))
+}
+
+/// The message in a field, unless it has a JSON form of its own.
+fn inner(field: &FieldDescriptor) -> Option<MessageDescriptor> {
+    match field.kind() {
+        Kind::Message(message) if !message.full_name().starts_with("google.protobuf.") => Some(message),
+        _ => None,
+    }
+}
+
+fn expected(field: &FieldDescriptor, is_item: bool) -> String {
+    let one = match field.kind() {
+        Kind::Message(message) => match message.full_name() {
+            "google.protobuf.Timestamp" => {
+                "an instant in RFC 3339 with its offset, such as 2027-03-01T09:00:00Z".to_owned()
+            }
+            _ if field.is_list() && !is_item => "objects".to_owned(),
+            _ => "an object".to_owned(),
+        },
+        Kind::Enum(values) => format!("one of {}", names(&values).join(", ")),
+        Kind::String if field.is_list() && !is_item => "strings".to_owned(),
+        Kind::String => "a string".to_owned(),
+        Kind::Bool => "true or false".to_owned(),
+        Kind::Double | Kind::Float => "a number".to_owned(),
+        Kind::Bytes => "base64".to_owned(),
+        _ => "a whole number".to_owned(),
+    };
+    if field.is_list() && !is_item { format!("a list, whose items are {one}") } else { one }
+}
+
+/// Without the first, which stands for none.
+fn names(values: &EnumDescriptor) -> Vec<String> {
+    values.values().filter(|value| value.number() != 0).map(|value| value.name().to_owned()).collect()
+}
+
+/// The value of an enumeration that was probably meant: `sms` for `CHANNEL_SMS`.
+fn meant(field: &FieldDescriptor, value: &Value) -> Option<String> {
+    let (Kind::Enum(values), Some(text)) = (field.kind(), value.as_str()) else { return None };
+    let names = names(&values);
+    let prefix = names.first()?.split('_').next()?;
+    let long = format!("{prefix}_{}", text.to_uppercase().replace([' ', '-'], "_"));
+    [text.to_uppercase(), long].iter().find_map(|text| {
+        let near = nearest(text, names.iter().map(String::as_str))?;
+        Some(near.to_owned())
+    })
+}
