@@ -18,6 +18,7 @@ mod run;
 mod schedules;
 mod streams;
 
+use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{Parser, Subcommand};
@@ -79,7 +80,7 @@ pub async fn main(cli: Cli) -> ExitCode {
     match dispatch(cli).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(Failed(why)) => {
-            eprintln!("carebell: {}", visible(&why));
+            note!("carebell: {}", visible(&why));
             ExitCode::FAILURE
         }
     }

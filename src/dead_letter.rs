@@ -175,14 +175,14 @@ pub fn kind_of(subject: &str) -> &str {
     }
 }
 
-/// Makes a dead letter of a stored message and deletes the message. Idempotent.
+/// Makes a dead letter of a stored message and deletes the message. Idempotent. Whether this call has deleted it.
 async fn bury_stored(
     context: &jetstream::Context,
     stream: &Stream,
     message: StreamMessage,
     death: &Death,
     now: DateTime<Utc>,
-) {
+) -> bool {
     let name = stream.cached_info().config.name.clone();
     let subject = message.subject.to_string();
     let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
@@ -200,12 +200,14 @@ async fn bury_stored(
     // It stays, and must not hold up others.
     if timeout(PATIENCE, bury(context, &body, death)).await.is_err() {
         tracing::error!(stream = body.stream, sequence, "a dead letter cannot be published, trying again later");
-        return;
+        return false;
     }
-    if let Err(error) = take_out(context, &body.stream, message.sequence).await {
+    let taken = take_out(context, &body.stream, message.sequence).await;
+    if let Err(error) = &taken {
         // Another worker was faster, or the next pass deletes it.
         tracing::debug!(sequence, "a message was not deleted after its dead letter: {error}");
     }
+    taken.is_ok()
 }
 
 /// Removes the last message of a subject, if there is one.

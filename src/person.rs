@@ -1,6 +1,11 @@
 //! A recipient: how to reach a person, and by which channels they want to be reached.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::BTreeMap,
+    fmt::{self, Write as _},
+};
+
+use aws_lc_rs::digest;
 
 use crate::{plan::Channel, preferences::Preferences};
 
@@ -16,6 +21,20 @@ pub struct Subscription {
     pub p256dh: String,
     /// The shared secret, base64url.
     pub auth: String,
+}
+
+impl Subscription {
+    /// Tells one state of the row from another: the SHA-256 of its parts, in hexadecimal.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let Self { endpoint, p256dh, auth } = self;
+        let hash = digest::digest(&digest::SHA256, format!("{endpoint} {p256dh} {auth}").as_bytes());
+        hash.as_ref().iter().fold(String::with_capacity(64), |mut text, byte| {
+            // A String takes whatever is written to it.
+            let _ = write!(text, "{byte:02x}");
+            text
+        })
+    }
 }
 
 impl fmt::Debug for Subscription {

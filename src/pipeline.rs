@@ -231,8 +231,8 @@ impl Pipeline {
         decoder: Arc<dyn Decoder>,
     ) -> Arc<Runner> {
         let mut policy = declared.policy.clone();
-        // More would only be pulled and wait here, while other workers have nothing to do.
-        policy.concurrency = policy.concurrency.min(parts.max_concurrency.unwrap_or(usize::MAX));
+        // Two, so that a pull of an idle queue leaves one to a direct send.
+        policy.concurrency = policy.concurrency.min(parts.max_concurrency.map_or(usize::MAX, |most| most.max(2)));
         Arc::new(Runner {
             queue,
             stream: declared.stream.clone(),

@@ -72,17 +72,20 @@ impl QuietHours {
     /// From the columns of `preferences` and `users.timezone`.
     #[must_use]
     pub fn new(
-        from: Option<NaiveTime>,
+        from: Option<TimeOfDay>,
         to: Option<TimeOfDay>,
         zone: Option<&str>,
         users_zone: Option<&str>,
     ) -> Option<Self> {
         let (from, to) = (from?, to?);
         // 24:00 is midnight of the next day: quiet hours that begin at 00:00 then last the whole day.
-        let (to, is_none) = match to {
-            TimeOfDay::At(to) => (to, from == to),
-            TimeOfDay::EndOfDay => (NaiveTime::MIN, false),
+        let clock = |time| match time {
+            TimeOfDay::At(time) => time,
+            TimeOfDay::EndOfDay => NaiveTime::MIN,
         };
+        let is_whole_day = from == TimeOfDay::At(NaiveTime::MIN) && to == TimeOfDay::EndOfDay;
+        let (from, to) = (clock(from), clock(to));
+        let is_none = from == to && !is_whole_day;
         // Postgres accepts zone names that are unknown here. The user's own zone is then closer than UTC.
         let known = |name: Option<&str>| name.and_then(|name| name.trim().parse().ok());
         let zone = known(zone).or_else(|| known(users_zone)).unwrap_or_else(Zone::utc);
@@ -117,14 +120,18 @@ mod tests {
     fn quiet_hours_are_on_the_clocks_of_the_recipient() {
         let at = |hour, minute| NaiveTime::from_hms_opt(hour, minute, 0);
         let until = |hour| at(hour, 0).map(TimeOfDay::At);
-        assert_eq!(QuietHours::new(at(22, 0), until(22), None, None), None, "equal ends switch them off");
-        assert_eq!(QuietHours::new(at(22, 0), None, None, None), None);
-        let zone = |own, users| QuietHours::new(at(22, 0), until(7), own, users).unwrap().zone;
+        let end = Some(TimeOfDay::EndOfDay);
+        assert_eq!(QuietHours::new(end, end, None, None), None);
+        assert_eq!(QuietHours::new(end, until(0), None, None), None);
+        assert!(QuietHours::new(until(0), end, None, None).is_some(), "the whole day");
+        assert_eq!(QuietHours::new(until(22), until(22), None, None), None, "equal ends switch them off");
+        assert_eq!(QuietHours::new(until(22), None, None, None), None);
+        let zone = |own, users| QuietHours::new(until(22), until(7), own, users).unwrap().zone;
         assert_eq!(zone(Some("Asia/Tokyo"), Some("Europe/Vienna")), "Asia/Tokyo".parse().unwrap());
         assert_eq!(zone(None, Some("Europe/Vienna")), "Europe/Vienna".parse().unwrap());
         assert_eq!(zone(None, None), Zone::utc());
         assert_eq!(zone(Some("CEST"), Some("Europe/Vienna")), "Europe/Vienna".parse().unwrap());
-        let quiet = QuietHours::new(at(22, 0), until(7), Some("Asia/Tokyo"), None);
+        let quiet = QuietHours::new(until(22), until(7), Some("Asia/Tokyo"), None);
         let preferences = Preferences { quiet, ..Preferences::default() };
         let night = "2027-03-01T15:00:00Z".parse().unwrap();
         let morning = "2027-03-01T22:00:00Z".parse().unwrap();

@@ -52,7 +52,7 @@ pub use self::{
     claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     database::Store,
-    delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedCount, DelayedLine},
+    delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedCount, DelayedLine, OverdueJob},
     demo::{DemoAddress, DemoMember},
     error::StoreError,
     failures::FailedRun,

@@ -125,12 +125,13 @@ fn without_values(
             field_names(descriptor, &mut known, &mut BTreeSet::new());
             let meant = nearest(found, known.iter().map(String::as_str));
             let meant = meant.map(|field| format!("; did you mean `{field}`?")).unwrap_or_default();
-            format!("unrecognized field at {position}{meant}")
+            let inside = place.map(|place| format!(" in `{}`", place.path())).unwrap_or_default();
+            format!("unrecognized field{inside} at {position}{meant}")
         }
         None if error.is_syntax() || error.is_eof() => text,
         None => match place {
             Some(place) => format!("{place} ({position})"),
-            None => format!("a value of the wrong type or form at {position}"),
+            None => format!("it must be one JSON object, with the message's fields ({position})"),
         },
     }
 }
@@ -192,6 +193,13 @@ mod tests {
             (r#"{"recipients": {"userId": "a"}}"#, "`recipients` must be a list, whose items are objects"),
             (r#"{"recipients": ["ana"]}"#, "`recipients[0]` must be an object"),
             (r#"{"data": ["Rose Miller"]}"#, "`data` must be an object"),
+            (
+                r#"{"recipients": [{"userId": "ana", "email": "a@b.c"}]}"#,
+                "`recipients[0]` must have exactly one of userId, email, phone",
+            ),
+            (r#"{"recipients": [{"userid": "ana"}]}"#, "unrecognized field in `recipients[0]` at line 1"),
+            (r#"["Rose"]"#, "it must be one JSON object"),
+            (r#""{\"title\": 1}""#, "it must be one JSON object"),
         ];
         for (json, expected) in cases {
             let said = told(json);
@@ -205,6 +213,7 @@ mod tests {
             ),
             (r#"{"scheduledTime": 1772355600}"#, "`scheduledTime` must be an instant in RFC 3339 with its offset"),
             (r#"{"reminderMinutes": "soon"}"#, "`reminderMinutes` must be a whole number"),
+            (r#"{"reminderMinutes": 3000000000}"#, "must be a whole number from -2147483648 to 2147483647"),
             (r#"{"medicationId": 7}"#, "`medicationId` must be a string"),
         ];
         for (json, expected) in cases {

@@ -45,7 +45,7 @@ pub enum Answer {
         /// Cause and remedy.
         why: String,
     },
-    /// The operator's settings do not allow the address. It stays as it is.
+    /// The address is malformed, or the operator's settings do not allow it. It stays as it is.
     Refused {
         /// Cause.
         why: String,

@@ -12,7 +12,7 @@ use super::{
     actor::actor,
     connect,
     failed::Failed,
-    print::{print, say},
+    print::{note, print, say},
 };
 use crate::{
     channels::NOBODY,
@@ -78,12 +78,18 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
         (None, Some(delayed)) => (Trail::of(id), Some(delayed)),
         (None, None) => {
             let found = Elsewhere::look(source, id).await;
-            if let Ok(Some(found)) = &found {
+            if let Ok((Some(found), _)) = &found {
                 let text = if json { format!("{}\n", found.to_json()) } else { found.in_words() };
                 return Ok(print(&text)?);
             }
             let looked = match found {
-                Ok(_) => "and NATS has neither a message nor a dead letter of it".to_owned(),
+                Ok((_, longer)) if longer.is_empty() => {
+                    "and NATS has neither a message nor a dead letter of it".to_owned()
+                }
+                Ok((_, longer)) => format!(
+                    "and NATS has no dead letter of it, nor a message among the first and the last 2,000 of {}",
+                    longer.join(", ")
+                ),
                 Err(Failed(why)) => format!("and NATS could not be asked ({why})"),
             };
             return Err(Failed(format!(
@@ -175,7 +181,7 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
     let removed =
         async { remove_last(&context?, park::STREAM, &park::delayed_subject(&position)).await.map_err(Failed) };
     if let Err(Failed(why)) = removed.await {
-        eprintln!("note: its message stays parked until it is due, to no effect: {why}");
+        note!("note: its message stays parked until it is due, to no effect: {why}");
     }
     Ok(())
 }

@@ -20,3 +20,15 @@ macro_rules! say {
     };
 }
 pub(super) use say;
+
+/// Prints a line for whoever looks at standard error. Nobody may: that changes nothing of the command.
+macro_rules! note {
+    ($($text:tt)+) => {
+        $crate::cli::print::tell(format_args!($($text)+))
+    };
+}
+pub(super) use note;
+
+pub(super) fn tell(text: std::fmt::Arguments<'_>) {
+    let _ = writeln!(io::stderr(), "{text}");
+}

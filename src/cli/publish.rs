@@ -1,7 +1,8 @@
 //! `carebell publish`: one job, or many with `--from`.
 
-use crate::cli::print::say;
+use crate::cli::print::{note, say};
 use std::{
+    fmt,
     fs::File,
     io::{BufRead, BufReader, ErrorKind, Read},
     path::{Path, PathBuf},
@@ -28,7 +29,7 @@ use super::{
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    effects::submit::{NotSubmitted, Submission, Submitted, stored_body, submit},
+    effects::submit::{NotSubmitted, Producer, Stored, Submission, Submitted, stored, submit},
     jobs,
     kind::{Kind, Lane},
     meta::{LONGEST_DELAY, is_job_id},
@@ -75,8 +76,9 @@ pub(super) struct Args {
     /// critical, normal or bulk, for kinds with lanes [default: normal]
     #[arg(long, value_parser = parse_lane)]
     lane: Option<Lane>,
-    /// Fail if a job of this id was published before, as far as the server remembers: for two minutes
-    #[arg(long)]
+    /// Fail if a job of this id was published before, as far as the server remembers: for two minutes. Not for delayed
+    /// jobs, of which the last replaces the others
+    #[arg(long, conflicts_with_all = ["delay", "at"])]
     fail_if_exists: bool,
     /// text or json: one JSON object
     #[arg(long, value_enum, default_value_t = Output::Text, value_name = "FORM")]
@@ -136,52 +138,92 @@ async fn one(source: &Source, checker: &Checker, args: &Args, json: String) -> R
     let CheckedJob { submission, not_after } = checker.check(wanted).map_err(Failed)?;
     let due = submission.at.unwrap_or_else(|| checker.clock.now()).max(checker.clock.now());
     if args.at.is_some_and(|at| at <= checker.clock.now()) {
-        eprintln!("note: --at has passed: the job is due now");
+        note!("note: --at has passed: the job is due now");
     }
     if due >= not_after {
         // Not refused: an expired job can replace a delayed one.
-        eprintln!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
+        note!("note: the job expires at {not_after} and is due at {due}: it will end as expired");
     }
     let (job_id, body) = (submission.job_id.clone(), submission.body.clone());
     let context = connect::jetstream(source).await?;
     let done = submit(&context, submission).await.map_err(|error| Failed(error.to_string()))?;
     let Submitted { subject, stream, sequence, duplicate } = &done;
-    let first = if *duplicate {
-        // A producer may not be allowed to ask, and gets no answer.
-        timeout(COMPARE_TIMEOUT, stored_body(&context, &done)).await.unwrap_or_default()
-    } else {
-        None
-    };
-    let is_same = first.as_ref().map(|first| *first == body);
+    let first = if *duplicate { Some(compare(&context, &done, &body).await) } else { None };
     if args.output == Output::Json {
         say!(
             "{}",
             json!({
                 "job_id": job_id, "kind": kind.name, "subject": subject, "stream": stream, "sequence": sequence,
-                "duplicate": duplicate, "same_body": is_same, "due": args.at.or(delayed),
+                "duplicate": duplicate, "same_body": first.as_ref().and_then(First::is_same),
+                "due": args.at.or(delayed),
             })
         );
     } else {
         let again = if *duplicate { ", which was there already" } else { "" };
         say!("published {kind} as job {job_id} to {subject} ({stream} #{sequence}{again})");
     }
-    if *duplicate {
-        let first = match (&first, is_same) {
-            (_, Some(true)) => "with the same body".to_owned(),
-            (Some(first), _) => format!("with another body: {}; this one is {}", told(first), told(&body)),
-            (None, _) => {
-                format!("and has left its stream, so its body cannot be compared with this one, {}", told(&body))
-            }
-        };
+    if let Some(first) = first {
         let text = format!("a job {job_id} was there already ({stream} #{sequence}), {first}. The first one counts");
         if args.fail_if_exists {
             return Err(Failed(text));
         }
-        if is_same != Some(true) {
-            eprintln!("note: {text}");
+        if first.is_same() != Some(true) {
+            note!("note: {text}");
         }
     }
     Ok(())
+}
+
+/// The job that a stream has instead of a duplicate.
+enum First {
+    Same,
+    /// With its subject, and both bodies in short.
+    Other {
+        subject: String,
+        first: String,
+        this: String,
+    },
+    /// It has run.
+    Gone(String),
+    /// This user may not read the stream, or the server does not answer.
+    Unreadable(String),
+}
+
+impl First {
+    fn is_same(&self) -> Option<bool> {
+        match self {
+            Self::Same => Some(true),
+            Self::Other { .. } => Some(false),
+            Self::Gone(_) | Self::Unreadable(_) => None,
+        }
+    }
+}
+
+impl fmt::Display for First {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Same => f.write_str("with the same body"),
+            Self::Other { subject, first, this } => {
+                write!(f, "with another body or subject: {first} on {subject}; this one is {this}")
+            }
+            Self::Gone(this) => {
+                write!(f, "and has left its stream, so its body cannot be compared with this one, {this}")
+            }
+            Self::Unreadable(this) => {
+                write!(f, "and cannot be compared with this one, {this}: this user may not read the stream")
+            }
+        }
+    }
+}
+
+async fn compare(context: &Producer, done: &Submitted, body: &Bytes) -> First {
+    // A producer may not be allowed to ask, and gets no answer.
+    match timeout(COMPARE_TIMEOUT, stored(context, done)).await {
+        Ok(Stored::Message { subject, body: first }) if first == *body && subject == done.subject => First::Same,
+        Ok(Stored::Message { subject, body: first }) => First::Other { subject, first: told(&first), this: told(body) },
+        Ok(Stored::Gone) => First::Gone(told(body)),
+        Ok(Stored::Unreadable) | Err(_) => First::Unreadable(told(body)),
+    }
 }
 
 /// The size of a body and the beginning of its SHA-256: its content may be personal.
@@ -215,7 +257,13 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
         });
         async move {
             let published = match submission {
-                Ok(submission) => submit(context, submission).await,
+                Ok(submission) => {
+                    let body = submission.body.clone();
+                    match submit(context, submission).await {
+                        Ok(done) if done.duplicate => Ok(Some(compare(context, &done, &body).await)),
+                        done => done.map(|_| None),
+                    }
+                }
                 Err(why) => Err(NotSubmitted::Other(why)),
             };
             (number, published)
@@ -223,10 +271,16 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
     });
     let mut results = std::pin::pin!(results.buffer_unordered(IN_FLIGHT));
     let (mut published, mut duplicates, mut refused) = (0_u64, 0_u64, Vec::new());
+    let mut others = Vec::new();
     while let Some((number, result)) = results.next().await {
         match result {
-            Ok(done) if done.duplicate => duplicates += 1,
-            Ok(_) => published += 1,
+            Ok(Some(first)) => {
+                duplicates += 1;
+                if first.is_same() == Some(false) {
+                    others.push(number);
+                }
+            }
+            Ok(None) => published += 1,
             Err(why) => refused.push((number, why)),
         }
         if (published + duplicates).is_multiple_of(1000) {
@@ -245,6 +299,13 @@ async fn many(source: &Source, checker: &Checker, args: &Args, file: &Path) -> R
         say!(
             "{}",
             json!({ "published": published, "duplicates": duplicates, "refused": lines.collect::<serde_json::Value>() })
+        );
+    }
+    if !others.is_empty() {
+        others.sort_unstable();
+        note!(
+            "note: jobs of these lines were there already with another body, which counts: {}",
+            ranges(others.into_iter())
         );
     }
     if args.fail_if_exists && duplicates > 0 {
@@ -311,10 +372,15 @@ struct Checker {
 impl Checker {
     fn line(&self, text: &str, args: &Args) -> Result<Submission, String> {
         let line: FileLine<'_> = serde_json::from_str(text).map_err(|error| {
-            format!("is not an object as `publish --help` describes: column {}: {error}", error.column())
+            // The error's own words would repeat values.
+            let what = if error.is_syntax() || error.is_eof() { "not JSON" } else { "a wrong field or value" };
+            format!("is not an object as `publish --help` describes: {what} at column {}", error.column())
         })?;
         let kind =
             line.kind.as_deref().or(args.kind.as_deref()).ok_or("no `kind`, in the line or on the command line")?;
+        if args.fail_if_exists && (line.at.is_some() || line.delay.is_some()) {
+            return Err("--fail-if-exists is not for delayed jobs, of which the last replaces the others".into());
+        }
         let delay = line.delay.as_deref().map(humantime::parse_duration).transpose();
         let delay = delay.map_err(|_| "`delay` must be a duration such as 5m")?;
         self.check(JobRequest {

@@ -19,13 +19,14 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::bury_stored;
+use super::{bury_stored, unreadable::bury_first};
 use crate::{
     clock::Clock,
     effects::{Death, Effects, park, publish},
     header,
     plan::DeadReason,
     schedule::ZoneData,
+    store::OverdueJob,
     telemetry::metrics::{Metrics, OverdueMetrics},
 };
 
@@ -38,11 +39,22 @@ pub const LATE: TimeDelta = TimeDelta::seconds(10);
 /// After a job was sent off, until that is tried again.
 const AGAIN: TimeDelta = TimeDelta::seconds(30);
 
-/// Most delayed jobs per pass.
-const LIMIT: i64 = 1000;
+/// Most delayed jobs per look: the newest, and as many of the others in turn.
+const LIMIT: i64 = 500;
+
+/// How long a delayed job whose message is not there is passed over: it waits in its queue, or is dead.
+const ABSENT: TimeDelta = TimeDelta::minutes(2);
+
+/// How long a delivery in quiet hours is left alone whose end was reckoned by other rules of time zones: a worker of
+/// another version may have parked it again.
+const OTHER_RULES: TimeDelta = TimeDelta::minutes(10);
 
 /// Most messages that are read per pass and sort: some seconds of a server's answers.
 const MOST: usize = 10_000;
+
+/// Entries beyond twice the number of messages, from which on all are read anew: a subject that is published again leaves
+/// its old entry until that is due.
+const SPARE: u64 = 10_000;
 
 /// Subjects of parked jobs: after an attempt, in a pause or not yet due, and until their own instant; and what cannot
 /// be one. Delayed jobs have a table.
@@ -52,12 +64,12 @@ const PARKED: [&str; 3] = ["hold.*.*", "hold.at.*.*", "hold.*"];
 #[derive(Debug)]
 pub struct Overdue {
     seen: [Seen; 3],
-    /// Subjects of jobs that were sent off lately, and when.
-    sent: HashMap<String, DateTime<Utc>>,
+    /// Subjects that wait for what was done with them, and until when.
+    resting: HashMap<String, DateTime<Utc>>,
     /// When the stream was created: one that was made anew counts from 1 again.
     created: Option<i128>,
-    /// The last message at the first pass. Those up to it may have been parked by older rules of time zones.
-    before_start: u64,
+    /// Where the look at the older delayed jobs goes on.
+    older_than: Option<OverdueJob>,
     published: OverdueMetrics,
     buried: OverdueMetrics,
 }
@@ -70,6 +82,12 @@ struct Seen {
     next: u64,
     /// Instants and sequences of those that were read.
     waiting: BinaryHeap<Reverse<(DateTime<Utc>, u64)>>,
+}
+
+impl Seen {
+    fn new(filter: &'static str) -> Self {
+        Self { filter, next: 1, waiting: BinaryHeap::new() }
+    }
 }
 
 /// Runs passes until `stop`.
@@ -87,10 +105,10 @@ impl Overdue {
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         Self {
-            seen: PARKED.map(|filter| Seen { filter, next: 1, waiting: BinaryHeap::new() }),
-            sent: HashMap::new(),
+            seen: PARKED.map(Seen::new),
+            resting: HashMap::new(),
             created: None,
-            before_start: 0,
+            older_than: None,
             published: metrics.overdue("published"),
             buried: metrics.overdue("buried"),
         }
@@ -103,33 +121,49 @@ impl Overdue {
     pub async fn pass(&mut self, effects: &Effects, before: DateTime<Utc>) -> Result<(), String> {
         let stream = effects.context().get_stream(park::STREAM).await.map_err(show)?;
         let created = stream.cached_info().created.unix_timestamp_nanos();
-        let last = stream.cached_info().state.last_sequence;
-        if self.created.replace(created) != Some(created) {
-            self.before_start = last;
-            for seen in &mut self.seen {
-                (seen.next, seen.waiting) = (1, BinaryHeap::new());
+        let (last, messages) = (stream.cached_info().state.last_sequence, stream.cached_info().state.messages);
+        let is_new = self.created.replace(created) != Some(created);
+        for seen in &mut self.seen {
+            // A server that lost its tail in a crash goes on below what was read.
+            if is_new || seen.next > last + 1 || seen.waiting.len() as u64 > 2 * messages + SPARE {
+                *seen = Seen::new(seen.filter);
             }
         }
         let now = effects.now();
-        self.sent.retain(|_, at| now - *at < AGAIN);
-        self.delayed(effects, &stream, before).await?;
+        self.resting.retain(|_, until| *until > now);
+        let mut done = self.delayed(effects, &stream, before).await;
+        // A sort that fails must not hold up the others.
         for sort in 0..self.seen.len() {
-            self.read(effects, &stream, sort, last).await?;
-            self.send_overdue(effects, &stream, sort, before).await?;
+            done = done.and(self.read(effects, &stream, sort, last).await);
+            done = done.and(self.send_overdue(effects, &stream, sort, before).await);
         }
-        Ok(())
+        done
+    }
+
+    fn rests(&self, subject: &str) -> Option<DateTime<Utc>> {
+        self.resting.get(subject).copied()
     }
 
     async fn delayed(&mut self, effects: &Effects, stream: &Stream, before: DateTime<Utc>) -> Result<(), String> {
-        for (position, due) in effects.store().overdue_delayed_jobs(before, LIMIT).await.map_err(show)? {
+        let store = effects.store();
+        let newest = store.overdue_delayed_jobs(before, None, LIMIT).await.map_err(show)?;
+        let mut older = Vec::new();
+        if let Some(last) = newest.last().filter(|_| i64::try_from(newest.len()) == Ok(LIMIT)) {
+            let from = self.older_than.take().unwrap_or_else(|| last.clone());
+            older = store.overdue_delayed_jobs(before, Some(&from), LIMIT).await.map_err(show)?;
+        }
+        self.older_than = older.last().cloned();
+        for OverdueJob { position, due, .. } in newest.into_iter().chain(older) {
             let subject = park::delayed_subject(&position);
-            if self.sent.contains_key(&subject) {
+            if self.rests(&subject).is_some() {
                 continue;
             }
             match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(parked) => self.send(effects, parked, due).await?,
+                Ok(parked) => drop(self.send(effects, parked, due).await?),
                 // It is about to be parked, has come back and waits in its queue, or is dead.
-                Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {}
+                Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
+                    self.resting.insert(subject, effects.now() + ABSENT);
+                }
                 Err(error) => return Err(show(error)),
             }
         }
@@ -143,24 +177,33 @@ impl Overdue {
             if next > last {
                 return Ok(());
             }
-            let Some(parked) = first(stream, filter, next).await? else {
+            let Some(parked) = first(effects, stream, filter, next).await? else {
                 self.seen[sort].next = last + 1;
                 return Ok(());
             };
-            self.seen[sort].next = parked.sequence + 1;
-            // Its worker, or the next one, reckons the end of the quiet hours anew.
-            if parked.sequence <= self.before_start && has_older_rules(&parked) {
-                tracing::info!(subject = %parked.subject, "parked by other rules of time zones: looking at it anew");
-                let now = effects.now();
-                if let Some(id) = parked.headers.get(header::JOB_ID) {
-                    effects.store().doubt_quiet_hours(id.as_str(), now).await.map_err(show)?;
+            let mut at = due(&parked).unwrap_or_else(|| stored_at(&parked));
+            let sequence = parked.sequence;
+            if has_other_rules(&parked) {
+                match self.rests(&parked.subject) {
+                    None => self.look_anew(effects, parked).await?,
+                    Some(until) => at = at.min(until),
                 }
-                republish(effects, parked, now).await?;
-                continue;
             }
-            let at = due(&parked).unwrap_or_else(|| stored_at(&parked));
-            self.seen[sort].waiting.push(Reverse((at, parked.sequence)));
+            self.seen[sort].next = sequence + 1;
+            self.seen[sort].waiting.push(Reverse((at, sequence)));
         }
+        Ok(())
+    }
+
+    /// Its worker, or the next one, reckons the end of the quiet hours by its own rules.
+    async fn look_anew(&mut self, effects: &Effects, parked: StreamMessage) -> Result<(), String> {
+        let (now, subject) = (effects.now(), parked.subject.to_string());
+        tracing::info!(subject, "parked by other rules of time zones: looking at it anew");
+        if let (Some(id), Some(until)) = (parked.headers.get(header::JOB_ID), due(&parked)) {
+            effects.store().doubt_quiet_hours(id.as_str(), until, now).await.map_err(show)?;
+        }
+        republish(effects, parked, now).await?;
+        self.resting.insert(subject, now + OTHER_RULES);
         Ok(())
     }
 
@@ -182,7 +225,7 @@ impl Overdue {
         let mut rest = overdue.as_slice();
         // Almost all have gone: the next one that is there passes over those before it.
         while let Some((_, sequence)) = rest.first() {
-            let found = match first(stream, filter, *sequence).await {
+            let found = match first(effects, stream, filter, *sequence).await {
                 Ok(found) => found,
                 Err(why) => {
                     self.seen[sort].waiting.extend(rest.iter().copied().map(Reverse));
@@ -191,35 +234,45 @@ impl Overdue {
             };
             let Some(found) = found else { return Ok(()) };
             rest = &rest[rest.partition_point(|(_, sequence)| *sequence < found.sequence)..];
-            let Some(((at, sequence), later)) = rest.split_first().filter(|((_, next), _)| *next == found.sequence)
-            else {
+            let Some((entry, later)) = rest.split_first().filter(|((_, next), _)| *next == found.sequence) else {
                 continue;
             };
-            if let Err(why) = self.end(effects, stream, found, (*at, *sequence), sort).await {
-                self.seen[sort].waiting.extend(rest.iter().copied().map(Reverse));
-                return Err(why);
+            match self.end(effects, stream, found, *entry, before).await {
+                Ok(None) => {}
+                Ok(Some(again)) => self.seen[sort].waiting.push(Reverse((again, entry.1))),
+                Err(why) => {
+                    self.seen[sort].waiting.extend(rest.iter().copied().map(Reverse));
+                    return Err(why);
+                }
             }
             rest = later;
         }
         Ok(())
     }
 
+    /// Ends an overdue message. The instant is that of another look at it, unless it is gone for sure.
     async fn end(
         &mut self,
         effects: &Effects,
         stream: &Stream,
         parked: StreamMessage,
-        entry: (DateTime<Utc>, u64),
-        sort: usize,
-    ) -> Result<(), String> {
-        if let Some(sent) = self.sent.get(parked.subject.as_str()) {
-            // Sent off before: its own schedule is past, so the server is at it, or its clock is behind.
-            self.seen[sort].waiting.push(Reverse((*sent + AGAIN, entry.1)));
-            return Ok(());
+        (noted, _): (DateTime<Utc>, u64),
+        before: DateTime<Utc>,
+    ) -> Result<Option<DateTime<Utc>>, String> {
+        // Published anew lately: the server is at it, or its clock is behind.
+        if let Some(until) = self.rests(&parked.subject) {
+            return Ok(Some(until));
         }
+        let again = effects.now() + AGAIN;
         match due(&parked) {
-            Some(due) => self.send(effects, parked, due).await,
-            None if is_ours(&parked) => self.send(effects, parked, entry.0).await,
+            Some(due) if due >= before => {
+                if has_other_rules(&parked) {
+                    self.look_anew(effects, parked).await?;
+                }
+                Ok(Some(due))
+            }
+            Some(due) => Ok((!self.send(effects, parked, due).await?).then_some(again)),
+            None if is_ours(&parked) => Ok((!self.send(effects, parked, noted).await?).then_some(again)),
             None => {
                 tracing::error!(subject = %parked.subject, "it waits without an instant: dead letter");
                 let error = format!(
@@ -227,31 +280,45 @@ impl Overdue {
                     park::STREAM,
                     header::SCHEDULE
                 );
-                let death = Death { reason: DeadReason::Unscheduled, error, attempts: 0, first: entry.0 };
-                bury_stored(effects.context(), stream, parked, &death, effects.now()).await;
-                self.buried.add();
-                Ok(())
+                let death = Death { reason: DeadReason::Unscheduled, error, attempts: 0, first: noted };
+                let is_gone = bury_stored(effects.context(), stream, parked, &death, effects.now()).await;
+                if is_gone {
+                    self.buried.add();
+                }
+                Ok((!is_gone).then_some(again))
             }
         }
     }
 
-    async fn send(&mut self, effects: &Effects, parked: StreamMessage, due: DateTime<Utc>) -> Result<(), String> {
+    /// False if it could not be published: somebody was faster, or the server refuses it.
+    async fn send(&mut self, effects: &Effects, parked: StreamMessage, due: DateTime<Utc>) -> Result<bool, String> {
         let subject = parked.subject.to_string();
         tracing::error!(subject, %due, "a job was not sent off by the server when it was due: sending it now");
-        if republish(effects, parked, due).await? {
+        let is_sent = republish(effects, parked, due).await?;
+        if is_sent {
             self.published.add();
+            self.resting.insert(subject, effects.now() + AGAIN);
         }
-        self.sent.insert(subject, effects.now());
-        Ok(())
+        Ok(is_sent)
     }
 }
 
-/// The first message of a filter from a sequence on.
-async fn first(stream: &Stream, filter: &str, from: u64) -> Result<Option<StreamMessage>, String> {
+/// The first message of a filter from a sequence on. One that the client cannot parse is buried.
+async fn first(
+    effects: &Effects,
+    stream: &Stream,
+    filter: &'static str,
+    from: u64,
+) -> Result<Option<StreamMessage>, String> {
     match stream.get_first_raw_message_by_subject(filter, from).await {
         Ok(found) => Ok(Some(found)),
         Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-        Err(error) => Err(show(error)),
+        Err(error) => match bury_first(effects.context(), park::STREAM, filter, from, effects.now()).await {
+            // It is looked for again in the next pass.
+            Ok(true) => Err("a message that cannot be read was buried".into()),
+            Ok(false) => Err(show(error)),
+            Err(why) => Err(why),
+        },
     }
 }
 
@@ -272,7 +339,7 @@ fn is_ours(parked: &StreamMessage) -> bool {
     comes_back && parked.headers.get(header::JOB_ID).is_some()
 }
 
-fn has_older_rules(parked: &StreamMessage) -> bool {
+fn has_other_rules(parked: &StreamMessage) -> bool {
     let rules = parked.headers.get(header::ZONE_DATA);
     rules.is_some_and(|rules| rules.as_str() != ZoneData::in_use().version)
 }
@@ -292,8 +359,18 @@ async fn republish(effects: &Effects, mut parked: StreamMessage, due: DateTime<U
             tracing::error!(%subject, "it cannot be sent: {error}");
             Ok(false)
         }
+        // The server has looked at the message.
+        Err(error) if publish::error_code(&error).is_some_and(is_about_the_message) => {
+            tracing::error!(%subject, "it cannot be sent: {error}");
+            Ok(false)
+        }
         Err(error) => Err(show(error)),
     }
+}
+
+/// Schedules and targets that the server refuses have codes from 10188 on; storage and leaders have others.
+fn is_about_the_message(code: ErrorCode) -> bool {
+    (10_188..=10_250).contains(&code.0)
 }
 
 fn show(error: impl std::fmt::Display) -> String {

@@ -56,6 +56,27 @@ pub async fn bury_head(
     Ok(buried)
 }
 
+/// Buries the first message of a filter from a sequence on, if the client cannot parse it. False if it can, or there is
+/// none.
+///
+/// # Errors
+/// If the server does not answer, or the dead letter cannot be published.
+pub(super) async fn bury_first(
+    context: &jetstream::Context,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    now: DateTime<Utc>,
+) -> Result<bool, String> {
+    match get(context, stream, json!({ "seq": from, "next_by_subj": filter })).await? {
+        Some(raw) if !is_readable(raw.hdrs.as_deref()) => {
+            bury_unreadable(context, stream, raw.seq, now).await?;
+            Ok(true)
+        }
+        _ => Ok(false),
+    }
+}
+
 async fn get(context: &jetstream::Context, stream: &str, what: Value) -> Result<Option<Raw>, String> {
     let answer: Result<StoredMessage, _> = context.request(format!("STREAM.MSG.GET.{stream}"), &what).await;
     Ok(answer.map_err(|error| error.to_string())?.message)

@@ -3,7 +3,7 @@
 
 use async_nats::{
     HeaderMap,
-    jetstream::{self, ErrorCode, context::PublishError},
+    jetstream::{self, ErrorCode, context::PublishError, stream::RawMessageErrorKind},
 };
 use bytes::Bytes;
 use chrono::{DateTime, Utc};
@@ -99,11 +99,29 @@ impl NotSubmitted {
     }
 }
 
-/// The body that the stream has instead of a duplicate. `None` if the job has left its stream, or whoever asks may not
-/// read it.
-pub async fn stored_body(context: &Producer, submitted: &Submitted) -> Option<Bytes> {
-    let stream = context.get_stream_no_info(&submitted.stream).await.ok()?;
-    Some(stream.get_raw_message(submitted.sequence).await.ok()?.payload)
+/// What a stream has in the place of a message.
+pub enum Stored {
+    /// The message.
+    Message {
+        /// Its subject.
+        subject: String,
+        /// Its body.
+        body: Bytes,
+    },
+    /// Nothing: the job has run.
+    Gone,
+    /// No answer: whoever asks may not, or the server is away.
+    Unreadable,
+}
+
+/// Reads the message that the stream has instead of a duplicate.
+pub async fn stored(context: &Producer, submitted: &Submitted) -> Stored {
+    let Ok(stream) = context.get_stream_no_info(&submitted.stream).await else { return Stored::Unreadable };
+    match stream.get_raw_message(submitted.sequence).await {
+        Ok(message) => Stored::Message { subject: message.subject.to_string(), body: message.payload },
+        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Stored::Gone,
+        Err(_) => Stored::Unreadable,
+    }
 }
 
 /// Publishes a job and waits for the acknowledgement.

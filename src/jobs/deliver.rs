@@ -55,6 +55,7 @@ impl<C: By> Job for Deliver<C> {
                 provider_id: None,
                 answer: NOBODY.into(),
                 address_gone: false,
+                tried: None,
                 overrode_quiet_hours: false,
             })));
         }
@@ -77,7 +78,13 @@ impl<C: By> Job for Deliver<C> {
         };
         let sent = cx.channels.send(C::CHANNEL, &parcel, cx.meta.trace.as_deref()).await;
         let sent = sent.ok_or_else(|| Failure::permanent("the worker runs a delivery by a channel that it lacks"))?;
-        outcome(C::CHANNEL, sent, after_unknown, overridden, cx)
+        let mut outcome = outcome(C::CHANNEL, sent, after_unknown, overridden, cx)?;
+        if let (Outcome::Done(Plan { receipt: Some(receipt), .. }), Some(subscription)) =
+            (&mut outcome, &claim.subscription)
+        {
+            receipt.tried = Some(subscription.fingerprint()).filter(|_| receipt.address_gone);
+        }
+        Ok(outcome)
     }
 }
 
@@ -127,6 +134,7 @@ fn failed(provider: String, answer: String, reason: &'static str, address_gone: 
         provider_id: None,
         answer,
         address_gone,
+        tried: None,
         overrode_quiet_hours: overridden,
     }))
 }
@@ -157,6 +165,7 @@ fn outcome(
             provider_id,
             answer,
             address_gone: false,
+            tried: None,
             overrode_quiet_hours: overridden,
         }))),
         Answer::Gone { answer, reason } => Ok(failed(provider, answer, reason, true, overridden)),

@@ -112,7 +112,7 @@ async fn not_admitted(
         Admission::Dead(death) => Ending::new(JobOutcome::Dead, Disposition::Dead(death)),
         Admission::Wait(until, reason) => {
             let until = parked_until(until, runner.clock.now(), not_after);
-            Ending::new(JobOutcome::Waits, Disposition::park(meta, not_after, until)).by(reason)
+            Ending::new(JobOutcome::Waits, Disposition::wait(meta, not_after, until, reason)).by(reason)
         }
         Admission::Crashing { attempts } => return runner.crashed(meta, attempts).await,
     })

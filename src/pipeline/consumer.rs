@@ -169,21 +169,23 @@ impl Consumer {
                 }
                 self.provider_up().await;
                 let held = self.permits(self.most(was_full)).await?;
+                // After the permits, as a job does that waits for a place: so none waits for the other.
+                let places = self.places(was_full).await?;
                 let ahead = match &self.limit {
                     Some(limit) => {
                         Some(limit.ahead(self.runner.permits.available_permits() + held.num_permits()).await)
                     }
                     None => None,
                 };
-                Ok::<_, String>((held, ahead))
+                Ok::<_, String>((held, ahead, places))
             };
             let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
-            let (held, ahead) = leave?;
+            let (held, ahead, places) = leave?;
             if self.own_connection.is_none() {
                 // No message can have ended it, so pulling goes on with the next.
                 source.connection.connections.mark_unchanged();
             }
-            was_full = self.pull(&source, held, ahead, was_full).await?;
+            was_full = self.pull(&source, (held, ahead, places), was_full).await?;
             if self.own_connection.is_none() {
                 continue;
             }
@@ -246,6 +248,25 @@ impl Consumer {
         (!was_full).then_some(if few { SHARED_PULL_EXPIRES } else { PULL_EXPIRES })
     }
 
+    /// Places of the process, where these are bounded. A queue that is busy takes them before it pulls, so that no message
+    /// waits here while another worker has nothing to do. An idle one pulls a single message without: its pull may wait
+    /// for long.
+    async fn places(&self, was_full: bool) -> Result<Option<OwnedSemaphorePermit>, String> {
+        let Some(all) = self.runner.all.as_ref().filter(|_| was_full && self.work.is_a_job()) else { return Ok(None) };
+        let mut places = Arc::clone(all).acquire_owned().await.map_err(show)?;
+        let more = all.available_permits().min(self.most.saturating_sub(1)) / 2;
+        if let Some(rest) = u32::try_from(more).ok().and_then(|more| Arc::clone(all).try_acquire_many_owned(more).ok())
+        {
+            places.merge(rest);
+        }
+        Ok(Some(places))
+    }
+
+    /// Whether the jobs of the whole process are bounded.
+    fn is_bounded(&self) -> bool {
+        self.runner.all.is_some() && self.work.is_a_job()
+    }
+
     /// While many jobs run, a single free permit is not worth a pull, so this waits briefly for a quarter of all
     /// permits.
     async fn permits(&self, most: usize) -> Result<OwnedSemaphorePermit, String> {
@@ -275,14 +296,18 @@ impl Consumer {
     async fn pull(
         &self,
         source: &Source,
-        mut held: OwnedSemaphorePermit,
-        mut ahead: Option<Ahead>,
+        (mut held, mut ahead, mut places): (OwnedSemaphorePermit, Option<Ahead>, Option<OwnedSemaphorePermit>),
         was_full: bool,
     ) -> Result<bool, String> {
         let permits = &self.runner.permits;
         let most = self.most(was_full);
         let most = ahead.as_ref().map_or(most, Ahead::most).min(most);
         let most = if self.appetite() == Appetite::One { 1 } else { most };
+        let most = match &places {
+            Some(places) => most.min(places.num_permits()),
+            None if self.is_bounded() => 1,
+            None => most,
+        };
         let more = permits.available_permits().min(most.saturating_sub(held.num_permits()));
         if let Ok(count) = u32::try_from(more)
             && let Ok(rest) = Arc::clone(permits).try_acquire_many_owned(count)
@@ -295,6 +320,8 @@ impl Consumer {
         let pull = source.consumer.fetch().max_messages(held.num_permits());
         // Without an expiry the server answers immediately with the messages it has.
         let expires = self.expires(was_full).filter(|_| !ahead.as_ref().is_some_and(Ahead::has_booked));
+        // Nobody else could use the places meanwhile.
+        let expires = expires.filter(|_| places.is_none());
         let pull = match expires {
             Some(expires) => pull.expires(expires),
             None => pull,
@@ -328,6 +355,7 @@ impl Consumer {
             let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
             let (runner, work, waiting) = (Arc::clone(&self.runner), self.work.clone(), Arc::clone(&self.waiting));
             let slot = ahead.as_mut().map(Ahead::slot);
+            let place = places.as_mut().and_then(|places| places.split(1));
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
                 let mut permit = Some(permit);
@@ -348,8 +376,8 @@ impl Consumer {
                     };
                     may_start = hold(&runner, &message, comes).await;
                 }
-                let mut of_all = None;
-                if let Some(all) = runner.all.clone().filter(|_| may_start && work.is_a_job()) {
+                let mut of_all = place;
+                if let Some(all) = runner.all.clone().filter(|_| may_start && of_all.is_none() && work.is_a_job()) {
                     let place = async { of_all = all.acquire_owned().await.ok() };
                     may_start = hold(&runner, &message, place).await;
                 }

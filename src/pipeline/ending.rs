@@ -55,7 +55,8 @@ impl Disposition {
     pub(super) fn wait(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>, reason: Reason) -> Self {
         let parked_for = match reason {
             Reason::NotDue => ParkedFor::Due,
-            Reason::QuietHours => ParkedFor::QuietHours,
+            // In flight may mean: another message of it waits for the same end.
+            Reason::QuietHours | Reason::InFlight => ParkedFor::QuietHours,
             _ => ParkedFor::Again,
         };
         Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for }))

@@ -11,8 +11,10 @@ pub struct Receipt {
     pub provider_id: Option<String>,
     /// Short form, for example `201`.
     pub answer: String,
-    /// Whether to remove the address.
+    /// Whether to remove the address, or to mark it.
     pub address_gone: bool,
+    /// Of a subscription that is malformed: the fingerprint of what was tried, so that no corrected one is marked.
+    pub tried: Option<String>,
     /// Whether it was sent in quiet hours because it is critical.
     pub overrode_quiet_hours: bool,
 }
@@ -28,6 +30,7 @@ impl Receipt {
             provider_id: None,
             answer: why.to_owned(),
             address_gone: false,
+            tried: None,
             overrode_quiet_hours: false,
         }
     }

@@ -10,7 +10,7 @@ use crate::store::OddRows;
 const EVERY: Duration = Duration::from_hours(1);
 
 /// After a failure.
-const AGAIN: Duration = Duration::from_mins(1);
+const AGAIN: Duration = Duration::from_mins(15);
 
 impl Scheduler {
     pub(super) async fn watch_care_rows(&self) {
@@ -22,7 +22,9 @@ impl Scheduler {
                     EVERY
                 }
                 Err(why) => {
-                    tracing::debug!("the rows of the care tables cannot be checked, again in a minute: {why}");
+                    tracing::warn!(
+                        "the rows of the care tables cannot be checked, again in a quarter of an hour: {why}"
+                    );
                     AGAIN
                 }
             };

@@ -121,7 +121,19 @@ impl Probe {
     }
 
     /// Whether a migration ran in the schema. Its privileges need not suffice for more.
+    ///
+    /// A schema that the role may not use is passed over by the search path: the application's tables of the same names
+    /// would be found.
     pub async fn has_own_tables(&mut self) -> Result<bool, StoreError> {
+        let query = "SELECT has_schema_privilege(to_regnamespace($1), 'USAGE')";
+        let may_use: Option<bool> =
+            sqlx::query_scalar(query).bind(&self.schema).fetch_one(&mut self.connection).await?;
+        if may_use == Some(false) {
+            let schema = &self.schema;
+            return Err(StoreError::Fault(format!(
+                "the role may not use the schema `{schema}`: GRANT USAGE ON SCHEMA {schema}"
+            )));
+        }
         let found = sqlx::query_scalar(
             "SELECT EXISTS (SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace \
                             WHERE nspname = $1 AND relname = '_sqlx_migrations')",
@@ -197,7 +209,7 @@ impl Probe {
         let table = format!("{}.push_subscriptions", self.schema);
         let query = format!(
             "SELECT count(*) AS rows, min(id) AS id, (array_agg(problem ORDER BY id))[1] AS problem FROM {table} \
-             WHERE problem IS NOT NULL AND problem_of = md5(endpoint || p256dh || auth)"
+             WHERE problem IS NOT NULL AND problem_of = encode(sha256(convert_to(endpoint || ' ' || p256dh || ' ' || auth, 'UTF8')), 'hex')"
         );
         let row = sqlx::query(sqlx::AssertSqlSafe(query)).fetch_one(&mut self.connection).await?;
         let (count, id): (i64, Option<String>) = (row.try_get("rows")?, row.try_get("id")?);

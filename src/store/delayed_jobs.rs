@@ -83,6 +83,17 @@ pub struct DelayedCount {
     pub room: u64,
 }
 
+/// A delayed job that still waits after its instant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OverdueJob {
+    /// Its id.
+    pub job_id: String,
+    /// The message that counts.
+    pub position: IntakePosition,
+    /// Its instant.
+    pub due: DateTime<Utc>,
+}
+
 /// A delayed job, for people.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DelayedLine {
@@ -193,22 +204,29 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
-    /// The messages of waiting jobs that were due before `before`, and when, the latest first: rows whose job died before it ran stay
-    /// until they are pruned.
+    /// Waiting jobs that were due before `before`, the latest first, from a place in that order on: rows whose job died
+    /// before it ran stay until they are pruned.
     pub async fn overdue_delayed_jobs(
         &self,
         before: DateTime<Utc>,
+        after: Option<&OverdueJob>,
         limit: i64,
-    ) -> Result<Vec<(IntakePosition, DateTime<Utc>)>, StoreError> {
+    ) -> Result<Vec<OverdueJob>, StoreError> {
         let rows = sqlx::query(
-            "SELECT stream, stream_created, stream_seq, due_at FROM delayed_jobs \
-             WHERE state = 'waiting' AND due_at < $1 ORDER BY due_at DESC LIMIT $2",
+            "SELECT job_id, stream, stream_created, stream_seq, due_at FROM delayed_jobs \
+             WHERE state = 'waiting' AND due_at < $1 AND ($2::timestamptz IS NULL OR (due_at, job_id) < ($2, $3)) \
+             ORDER BY due_at DESC, job_id DESC LIMIT $4",
         )
         .bind(before)
+        .bind(after.map(|after| after.due))
+        .bind(after.map(|after| after.job_id.as_str()))
         .bind(limit)
         .fetch_all(&self.pool)
         .await?;
-        rows.iter().map(|row| Ok((position(row)?, row.try_get("due_at")?))).collect()
+        let read = |row: &PgRow| {
+            Ok(OverdueJob { job_id: row.try_get("job_id")?, position: position(row)?, due: row.try_get("due_at")? })
+        };
+        rows.iter().map(read).collect()
     }
 
     /// How many jobs of each application wait, and the room that they take.

@@ -48,14 +48,21 @@ impl Store {
         Ok(())
     }
 
-    /// Lets a delivery that waits for the end of quiet hours be looked at anew, from `now` on.
-    pub async fn doubt_quiet_hours(&self, id: &str, now: DateTime<Utc>) -> Result<(), StoreError> {
+    /// Lets a delivery that waits until `until` for the end of quiet hours be looked at anew, from `now` on.
+    pub async fn doubt_quiet_hours(
+        &self,
+        id: &str,
+        until: DateTime<Utc>,
+        now: DateTime<Utc>,
+    ) -> Result<(), StoreError> {
         sqlx::query(
             "UPDATE deliveries SET held_until = $2, updated_at = $2 \
-             WHERE id = $1 AND state = 'held' AND reason = 'quiet_hours' AND held_until > $2",
+             WHERE id = $1 AND state = 'held' AND reason = 'quiet_hours' AND held_until > $2 \
+               AND held_until BETWEEN $3 - interval '1 ms' AND $3 + interval '1 ms'",
         )
         .bind(id)
         .bind(now)
+        .bind(until)
         .execute(&self.pool)
         .await?;
         Ok(())

@@ -73,6 +73,7 @@ rows! {
         provider_id: Option<&'q str>,
         answer: Option<&'q str>,
         gone: bool,
+        tried: Option<&'q str>,
         now: DateTime<Utc>,
     }
 }
@@ -92,6 +93,7 @@ impl<'q> OutcomeRow<'q> {
             provider_id: None,
             answer: None,
             gone: false,
+            tried: None,
             now: entry.now,
         };
         match &entry.record {
@@ -101,6 +103,7 @@ impl<'q> OutcomeRow<'q> {
                 provider_id: receipt.provider_id.as_deref(),
                 answer: Some(&receipt.answer),
                 gone: receipt.address_gone,
+                tried: receipt.tried.as_deref(),
                 ..plain(match receipt.state {
                     Delivered::Sent => "sent",
                     Delivered::Failed => "failed",

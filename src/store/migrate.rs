@@ -44,22 +44,66 @@ impl Store {
         Err(error.into())
     }
 
-    /// Tables of these names that no migration made would be in the way of one in the middle.
+    /// What would be in the way of a migration, or taken for one's work.
     async fn refuse_foreign_tables(&self) -> Result<(), StoreError> {
-        let foreign: Option<String> = sqlx::query_scalar(
-            "SELECT min(relname::text) FROM pg_class WHERE relnamespace = $1::regnamespace AND relname = ANY ($2) \
-             AND NOT EXISTS (SELECT FROM pg_class AS c WHERE c.relnamespace = $1::regnamespace \
-                             AND c.relname = '_sqlx_migrations')",
+        let schema = &self.database.schema;
+        let current: Option<String> = sqlx::query_scalar("SELECT current_schema()").fetch_one(&self.pool).await?;
+        if current.as_ref() != Some(schema) {
+            return Err(StoreError::Fault(format!(
+                "the role of DATABASE_URL may not use the schema `{schema}`: make it the owner (`ALTER SCHEMA {schema} \
+                 OWNER TO …`), or grant it USAGE and CREATE"
+            )));
+        }
+        let others: Vec<String> = sqlx::query_scalar(
+            "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
+             WHERE relname = '_sqlx_migrations' AND has_table_privilege(pg_class.oid, 'SELECT') \
+             ORDER BY nspname <> $1",
         )
-        .bind(&self.database.schema)
+        .bind(schema)
+        .fetch_all(&self.pool)
+        .await?;
+        for found in others {
+            let is_ours = self.is_ours(&found).await?;
+            match (found == *schema, is_ours) {
+                (true, true) => return Ok(()),
+                (true, false) => {
+                    return Err(StoreError::Fault(format!(
+                        "the schema `{schema}` has the migrations of another program: name another schema in DATABASE_SCHEMA"
+                    )));
+                }
+                (false, true) => {
+                    return Err(StoreError::Fault(format!(
+                        "Carebell's tables are in the schema `{found}`, where a build before this one made them. Stop all \
+                         workers, then move each with ALTER TABLE {found}.<name> SET SCHEMA {schema} ({}), or set \
+                         DATABASE_SCHEMA to `{found}`",
+                        own_tables().join(", ")
+                    )));
+                }
+                (false, false) => {}
+            }
+        }
+        let foreign: Option<String> = sqlx::query_scalar(
+            "SELECT min(relname::text) FROM pg_class WHERE relnamespace = $1::regnamespace AND relname = ANY ($2)",
+        )
+        .bind(schema)
         .bind(own_tables())
         .fetch_one(&self.pool)
         .await?;
         let Some(table) = foreign else { return Ok(()) };
-        let schema = &self.database.schema;
         Err(StoreError::Fault(format!(
             "the schema `{schema}` has a table `{table}` that Carebell did not create: name another schema in \
              DATABASE_SCHEMA, or move that table to another one with ALTER TABLE {schema}.{table} SET SCHEMA"
         )))
+    }
+
+    /// Whether the migrations of a schema are Carebell's, by the first one's name. An unreleased build's checksum differs.
+    async fn is_ours(&self, schema: &str) -> Result<bool, StoreError> {
+        let Some(first) = MIGRATIONS.iter().next() else { return Ok(false) };
+        let quoted = schema.replace('"', "\"\"");
+        let query = format!(
+            "SELECT EXISTS (SELECT FROM \"{quoted}\"._sqlx_migrations WHERE version = $1 AND description = $2)"
+        );
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(first.version).bind(first.description.as_ref());
+        Ok(query.fetch_one(&self.pool).await?)
     }
 }

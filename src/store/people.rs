@@ -37,7 +37,7 @@ macro_rules! person {
             "LEFT JOIN LATERAL (SELECT array_agg(b.id) AS ids, array_agg(b.endpoint) AS endpoints, \
                                        array_agg(b.p256dh) AS p256dhs, array_agg(b.auth) AS auths \
                                 FROM (SELECT * FROM push_subscriptions b WHERE b.user_id = u.id \
-                                          AND (b.problem IS NULL OR b.problem_of <> md5(b.endpoint || b.p256dh || b.auth)) \
+                                          AND (b.problem IS NULL OR b.problem_of <> encode(sha256(convert_to(b.endpoint || ' ' || b.p256dh || ' ' || b.auth, 'UTF8')), 'hex')) \
                                       ORDER BY b.id) b) s ON true \
              LEFT JOIN preferences t ON t.user_id = u.id AND t.type = q.type \
              LEFT JOIN preferences d ON d.user_id = u.id AND d.type = '*'"
@@ -99,7 +99,7 @@ pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreEr
 
 /// `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `users.timezone`.
 pub(super) fn read_quiet_hours(row: &PgRow) -> Result<Option<QuietHours>, StoreError> {
-    let from: Option<NaiveTime> = row.try_get("quiet_from")?;
+    let from = row.try_get::<Option<Clock>, _>("quiet_from")?.map(|Clock(from)| from);
     let to = row.try_get::<Option<Clock>, _>("quiet_to")?.map(|Clock(to)| to);
     let zone: Option<&str> = row.try_get("quiet_zone")?;
     let users_zone: Option<&str> = row.try_get("timezone")?;

@@ -2,12 +2,16 @@
 
 use async_nats::jetstream::{self, stream::RawMessageErrorKind};
 use chrono::{DateTime, Utc};
+use futures::StreamExt;
 
 use super::Streams;
 use crate::intake;
 
-/// Most messages of a stream that are read: each is a request.
-const MOST: usize = 2000;
+/// Most messages that are read at each end of a stream: each is a request.
+const MOST: u64 = 2000;
+
+/// Requests at a time.
+const AT_ONCE: usize = 50;
 
 /// A message in a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,22 +27,36 @@ pub struct Waiting {
 }
 
 impl Streams {
-    /// The messages of a job in all streams but the dead letters, among the first 2,000 of each.
+    /// The messages of a job in all streams but the dead letters, among the first and the last 2,000 of each. Also the
+    /// streams of which there are more.
     ///
     /// # Errors
     /// If the server does not answer.
-    pub async fn find(&self, context: &jetstream::Context, job_id: &str) -> Result<Vec<Waiting>, String> {
-        let mut found = Vec::new();
+    pub async fn find(
+        &self,
+        context: &jetstream::Context,
+        job_id: &str,
+    ) -> Result<(Vec<Waiting>, Vec<String>), String> {
+        let (mut found, mut longer) = (Vec::new(), Vec::new());
         for name in self.names().filter(|name| !["DEAD_LETTERS", "ADVISORIES"].contains(name)) {
             let stream = context.get_stream(name).await.map_err(|error| error.to_string())?;
-            let mut next = 1;
-            for _ in 0..MOST {
-                let message = match stream.get_first_raw_message_by_subject(">", next).await {
+            let state = &stream.cached_info().state;
+            // An empty stream counts from 0.
+            let (first, last) = (state.first_sequence.max(1), state.last_sequence);
+            let mut sequences: Vec<u64> = (first..=last.min(first + MOST)).collect();
+            let rest = last.saturating_sub(MOST).max(first + MOST + 1);
+            if rest > first + MOST + 1 && state.messages > MOST {
+                longer.push(name.to_owned());
+            }
+            sequences.extend(rest..=last);
+            let reads = futures::stream::iter(sequences).map(|sequence| stream.get_raw_message(sequence));
+            let mut reads = std::pin::pin!(reads.buffer_unordered(AT_ONCE));
+            while let Some(read) = reads.next().await {
+                let message = match read {
                     Ok(message) => message,
-                    Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => break,
+                    Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => continue,
                     Err(error) => return Err(error.to_string()),
                 };
-                next = message.sequence + 1;
                 let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
                 if intake::job_id(Some(&message.headers), name, sequence).is_ok_and(|id| id == job_id) {
                     found.push(Waiting {
@@ -50,6 +68,6 @@ impl Streams {
                 }
             }
         }
-        Ok(found)
+        Ok((found, longer))
     }
 }

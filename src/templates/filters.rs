@@ -122,6 +122,7 @@ fn names_of(locale: &str) -> Names {
     if language == DEFAULT_LOCALE && script.is_none() {
         return Names::Of(country.and_then(|country| of(&country, "")).unwrap_or(Locale::POSIX));
     }
+    let has_country = country.is_some();
     let letters = 'A'..='Z';
     let every = letters.clone().flat_map(|first| ('A'..='Z').map(move |second| format!("{first}{second}")));
     let usual = COUNTRIES.iter().find(|(of, _)| *of == language).map(|(_, country)| (*country).to_owned());
@@ -131,11 +132,13 @@ fn names_of(locale: &str) -> Names {
     };
     let mut countries: Vec<String> = countries.collect();
     // Han names are the same script in the data; the countries differ in it.
-    match *script {
-        "hant" => countries.splice(0..0, ["TW", "HK"].map(str::to_owned)).for_each(drop),
-        "hans" => countries.splice(0..0, ["CN", "SG"].map(str::to_owned)).for_each(drop),
-        _ => {}
-    }
+    let of_script: &[&str] = match *script {
+        "hant" => &["TW", "HK"],
+        "hans" => &["CN", "SG"],
+        _ => &[],
+    };
+    let named = usize::from(has_country);
+    countries.splice(named..named, of_script.iter().map(|country| (*country).to_owned()));
     let modifiers: Vec<String> =
         [String::new()].into_iter().chain(SCRIPTS.iter().map(|(name, _)| format!("@{name}"))).collect();
     let found = countries.iter().find_map(|country| {
@@ -173,16 +176,34 @@ fn without_names(items: Vec<Item<'_>>) -> Vec<Item<'_>> {
     let is_date = |item: &Item<'_>| {
         is_name(item) || matches!(item, Item::Numeric(Numeric::Day | Numeric::Month | Numeric::Year, _))
     };
-    let (Some(first), Some(last)) = (items.iter().position(is_date), items.iter().rposition(is_date)) else {
-        return items;
-    };
     if !items.iter().any(is_name) {
         return items;
     }
     let number = |numeric| Item::Numeric(numeric, Pad::Zero);
     let date =
         [number(Numeric::Year), Item::Literal("-"), number(Numeric::Month), Item::Literal("-"), number(Numeric::Day)];
-    items[..first].iter().cloned().chain(date).chain(items[last + 1..].iter().cloned()).collect()
+    let (mut kept, mut between, mut date) = (Vec::new(), Vec::new(), Some(date));
+    let mut follows_date = false;
+    for item in items {
+        match item {
+            _ if is_date(&item) => {
+                // What separates two parts of a date goes with them.
+                between.clear();
+                kept.extend(date.take().into_iter().flatten());
+                follows_date = true;
+            }
+            Item::Literal(_) | Item::OwnedLiteral(_) | Item::Space(_) | Item::OwnedSpace(_) if follows_date => {
+                between.push(item);
+            }
+            _ => {
+                kept.append(&mut between);
+                kept.push(item);
+                follows_date = false;
+            }
+        }
+    }
+    kept.append(&mut between);
+    kept
 }
 
 #[cfg(test)]
@@ -230,6 +251,7 @@ mod tests {
             ("sv", "onsdag 3 mars"),
             ("zh-Hant", "週三 3 三月"),
             ("zh-Hans", "星期三 3 三月"),
+            ("zh-Hant-HK", "星期三 3 三月"),
             ("sr", "среда 3 март"),
             ("sr-Latn", "sreda 3 mart"),
             ("sr-Latn-ME", "sreda 3 mart"),
@@ -253,6 +275,21 @@ mod tests {
         for (locale, expected) in cases {
             let text = render(locale, "{{ at | local(zone, '%A %-d %B') }}", "2027-03-03T13:30:00Z", "UTC");
             assert_eq!(text.unwrap(), expected, "{locale}");
+        }
+    }
+
+    #[test]
+    fn without_names_a_date_is_numbers_and_all_else_stays() {
+        for (pattern, expected) in [
+            ("on %a %-d %b ", "on 2027-03-03 "),
+            ("%A %H:%M, %-d %B", "2027-03-03 13:30, "),
+            ("%B %Y", "2027-03-03"),
+            ("%H:%M", "13:30"),
+            ("%d.%m.", "03.03."),
+        ] {
+            let template = format!("{{{{ at | local(zone, '{pattern}') }}}}");
+            let text = render("sr-Arab", &template, "2027-03-03T13:30:00Z", "UTC");
+            assert_eq!(text.unwrap(), expected, "{pattern}");
         }
     }
 

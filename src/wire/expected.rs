@@ -17,7 +17,7 @@ pub(super) struct Place {
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` must be {}", self.path, self.expected)?;
+        write!(f, "`{}` must {}", self.path, self.expected)?;
         self.meant.as_ref().map_or(Ok(()), |meant| write!(f, "; did you mean {meant}?"))
     }
 }
@@ -46,9 +46,28 @@ impl Place {
             }
         }
         let (path, field, is_item) = found?;
-        let (expected, meant) = (expected(&field, is_item), value.and_then(|value| meant(&field, value)));
+        let expected = match value.and_then(|value| doubled(&field, value)) {
+            Some(one_of) => format!("have exactly one of {one_of}"),
+            None => format!("be {}", expected(&field, is_item)),
+        };
+        let meant = value.and_then(|value| meant(&field, value));
         Some(Self { path, expected, meant })
     }
+}
+
+impl Place {
+    /// The path of the field.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+}
+
+/// The members of a `oneof`, if an object has several of them.
+fn doubled(field: &FieldDescriptor, value: &Value) -> Option<String> {
+    let Kind::Message(message) = field.kind() else { return None };
+    let has = |name: &FieldDescriptor| value.get(name.json_name()).or_else(|| value.get(name.name())).is_some();
+    let found = message.oneofs().find(|one_of| one_of.fields().filter(has).count() > 1)?;
+    Some(found.fields().map(|field| field.json_name().to_owned()).collect::<Vec<_>>().join(", "))
 }
 
 fn field(message: &MessageDescriptor, key: &str) -> Option<FieldDescriptor> {
@@ -78,6 +97,7 @@ fn expected(field: &FieldDescriptor, is_item: bool) -> String {
         Kind::Bool => "true or false".to_owned(),
         Kind::Double | Kind::Float => "a number".to_owned(),
         Kind::Bytes => "base64".to_owned(),
+        Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => format!("a whole number from {} to {}", i32::MIN, i32::MAX),
         _ => "a whole number".to_owned(),
     };
     if field.is_list() && !is_item { format!("a list, whose items are {one}") } else { one }

@@ -104,7 +104,7 @@ const KILLERS: [&[u8]; 8] = [
 ];
 
 /// Past any client library.
-async fn publish_raw(world: &World, subject: &str, headers: &[&[u8]]) {
+pub async fn publish_raw(world: &World, subject: &str, headers: &[&[u8]]) {
     let mut connection = tokio::net::TcpStream::connect(("127.0.0.1", world.nats.port())).await.unwrap();
     let mut bytes = b"CONNECT {\"headers\":true,\"verbose\":false}\r\n".to_vec();
     for header in headers {

@@ -195,6 +195,7 @@ pub fn receipt(state: Delivered) -> LedgerRecord {
         provider,
         provider_id: None,
         answer: "201".into(),
+        tried: None,
         address_gone: false,
         overrode_quiet_hours: false,
     })

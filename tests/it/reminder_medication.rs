@@ -170,7 +170,7 @@ fn each_mistake_names_its_field() {
         (json!({ "medicationID": "m", "scheduledTime": when }), "did you mean `medicationId`?"),
         (json!({ "medicationId": 7, "scheduledTime": when }), "`medicationId` must be a string"),
         (json!({ "medicationId": "m", "scheduledTime": "nine o'clock" }), "`scheduledTime` must be an instant"),
-        (json!([]), "wrong type"),
+        (json!([]), "one JSON object"),
     ];
     for (body, expected) in cases {
         let error = decode("reminder.medication", &body).expect_err(&body.to_string());

@@ -174,6 +174,14 @@ impl Trouble {
         }
     }
 
+    /// A refusal, for good, of an address that few servers take.
+    pub fn refuses_the_recipient(&self) -> Option<String> {
+        match self {
+            Self::Refused { step: Step::Rcpt, reply } if (500..600).contains(&reply.code) => Some(reply.to_string()),
+            _ => None,
+        }
+    }
+
     pub fn judge(self) -> Answer {
         let why = self.in_short();
         match self {
@@ -200,8 +208,6 @@ fn judge(step: Step, reply: Reply, why: String) -> Answer {
         (Step::Mail, 552 | 555) => Answer::Permanent { why },
         // A refused sender affects every mail too.
         (Step::Mail, _) => down(why),
-        // The server cannot read the address.
-        (Step::Rcpt, 500 | 501) => Answer::Gone { answer: reply.to_string(), reason: "invalid_address" },
         // Probably greylisting: an immediate retry would burn an attempt.
         (Step::Rcpt, 450 | 451) => Answer::Retry { why, after: Some(GREYLISTED) },
         (_, 400..500) => Answer::Retry { why, after: None },
@@ -253,7 +259,6 @@ mod tests {
             Answer::Retry { after: Some(GREYLISTED), .. } => "later",
             Answer::Permanent { .. } => "permanent",
             Answer::Gone { reason: BOUNCED, .. } => "gone",
-            Answer::Gone { reason: "invalid_address", .. } => "invalid",
             other => panic!("{code} {text}: {other:?}"),
         }
     }
@@ -309,7 +314,7 @@ mod tests {
             (Rcpt, 554, "5.7.1 Relay access denied", "permanent"),
             (Rcpt, 552, "5.2.2 Mailbox full", "permanent"),
             (Rcpt, 550, "5.2.1 Mailbox disabled", "permanent"),
-            (Rcpt, 501, "syntax error", "invalid"),
+            (Rcpt, 501, "syntax error", "permanent"),
             (Data, 503, "5.5.1 Bad sequence of commands", "permanent"),
             (Data, 554, "no valid recipients", "permanent"),
             (Text, 550, "message content rejected", "permanent"),
@@ -330,7 +335,6 @@ mod tests {
             assert!(matches!(Trouble::Silent { step }.judge(), Answer::Down { timed_out: true, .. }));
         }
         assert!(matches!(Trouble::NoSmtpUtf8.judge(), Answer::Refused { reason: "no_smtputf8", .. }));
-        assert!(matches!(answer(Step::Rcpt, 501, "5.5.4 what?"), Answer::Gone { reason: "invalid_address", .. }));
     }
 
     #[test]

@@ -45,11 +45,19 @@ impl Sender for Email {
             let mail = Outgoing { from: self.writer.from(), to: &to, message: &message };
             match server.send(&mail).await {
                 Ok(text) => answer::accepted(&text),
-                Err(trouble) => trouble.judge(),
+                Err(trouble) => match trouble.refuses_the_recipient().filter(|_| is_unusual(&to)) {
+                    Some(answer) => Answer::Gone { answer, reason: "invalid_address" },
+                    None => trouble.judge(),
+                },
             }
         }
         .boxed()
     }
+}
+
+/// A quoted local part, or an address in brackets (RFC 5321 §4.1.2), which many servers refuse in words of their own.
+fn is_unusual(to: &lettre::Address) -> bool {
+    to.user().starts_with('"') || to.domain().starts_with('[')
 }
 
 /// An invalid address is an error that gets it marked, so it isn't tried with each mail.

@@ -141,27 +141,26 @@ pub fn plain(text: String) -> String {
 
 /// The text, and the link on its own line, in at most `most` segments. Too long a text is cut, preferably at a word.
 /// The link stays whole: a long one has its own segments, and the text at least one. Only a link that no message can hold
-/// is left out ([`LONGEST`]).
+/// is left out.
 #[must_use]
 pub fn fit(text: &str, link: Option<&str>, most: usize) -> String {
     let text = plain(text.trim().to_owned());
     let end = link.map(|link| format!("\n{link}")).unwrap_or_default();
     let whole = format!("{text}{end}");
     let alphabet = Alphabet::of(&whole);
-    let (_, each) = alphabet.room();
-    let units: usize = end.chars().map(|c| alphabet.size(c)).sum();
-    let all = LONGEST / each;
-    if !end.is_empty() && units + LEAST_TEXT > all * each {
+    let units = |text: &str| text.chars().map(|c| alphabet.size(c)).sum::<usize>();
+    if !end.is_empty() && units(&end) + LEAST_TEXT > LONGEST {
         return fit(&text, None, most);
     }
-    let most = most.max((ranges(&end, alphabet).len() + usize::from(!end.is_empty())).min(all));
-    if ranges(&whole, alphabet).len() <= most {
+    let most = most.max(ranges(&end, alphabet).len() + usize::from(!end.is_empty()));
+    let fits = |text: &str| ranges(text, alphabet).len() <= most && units(text) <= LONGEST;
+    if fits(&whole) {
         return whole;
     }
     let cut = |at: usize| format!("{}{}{end}", text[..at].trim_end(), alphabet.ellipsis());
     let places: Vec<usize> = text.grapheme_indices(true).map(|(at, _)| at).collect();
     // The count is monotonic with the whole text's alphabet, so a binary search works.
-    let fitting = places.partition_point(|at| ranges(&cut(*at), alphabet).len() <= most);
+    let fitting = places.partition_point(|at| fits(&cut(*at)));
     let longest = fitting.checked_sub(1).map_or(0, |index| places[index]);
     cut(at_a_word(&text, longest))
 }

@@ -19,7 +19,7 @@ const BADGE: &str = "/badge-72x72.png";
 const LEAST_TITLE: usize = 240;
 const MAX_TAG: usize = 200;
 const LEAST_BODY: usize = 120;
-/// A link that takes more is left out: nothing else would have room.
+/// More than a job's link may have. A longer one is left out: nothing else would have room.
 const MAX_URL: usize = 2100;
 
 /// Content of a notification.

@@ -236,9 +236,9 @@ fn judge(status: StatusCode, after: Option<Duration>) -> Answer {
     }
 }
 
-/// The row says so, and is not tried with each notification.
+/// The row stays as it is: whoever corrects it need not know that it was tried.
 fn malformed(why: &'static str) -> Answer {
-    Answer::Gone { answer: why.into(), reason: "invalid_address" }
+    Answer::Refused { why: why.into(), reason: "invalid_address" }
 }
 
 fn permanent(why: &'static str) -> Answer {

@@ -19,6 +19,9 @@ pub enum Message {}
 /// Limit of the API, which is stated in characters. UTF-16 units are never fewer.
 const LONGEST: usize = 1600;
 
+/// What a text keeps beside a link.
+const LEAST_TEXT: usize = 40;
+
 impl Medium for Message {
     const CHANNEL: Channel = Channel::WhatsApp;
     const RESOURCE: &'static str = "Messages.json";
@@ -32,7 +35,7 @@ impl Medium for Message {
 /// Cuts the text to keep the link whole. A link that no message can hold is left out.
 fn body(text: &str, link: Option<&str>) -> String {
     let units = |text: &str| text.encode_utf16().count();
-    let end = link.map(|link| format!("\n{link}")).filter(|end| units(end) < LONGEST);
+    let end = link.map(|link| format!("\n{link}")).filter(|end| units(end) + LEAST_TEXT <= LONGEST);
     let end = end.unwrap_or_default();
     format!("{}{end}", text::shorten_utf16(text, LONGEST - units(&end)))
 }

@@ -1,5 +1,6 @@
 //! Corrected bodies, from a file or an editor.
 
+use crate::cli::print::note;
 use std::{io::Write as _, path::Path};
 
 use bytes::Bytes;
@@ -43,7 +44,7 @@ pub(super) async fn by_hand(letter: &Letter, editor: &str) -> Result<Bytes, Fail
         (Ok(body), _) => serde_json::to_string_pretty(&body)? + "\n",
         (Err(_), Ok(text)) if form(letter) == Form::Json || decoder(letter).is_err() => text.to_owned(),
         (Err(why), _) => {
-            eprintln!("note: {why}; the editor starts with an empty object");
+            note!("note: {why}; the editor starts with an empty object");
             "{}\n".to_owned()
         }
     };

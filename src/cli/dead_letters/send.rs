@@ -1,6 +1,6 @@
 //! `redrive` and `discard`, in chunks with progress.
 
-use crate::cli::print::say;
+use crate::cli::print::{note, say};
 use std::{
     collections::BTreeSet,
     io::{BufRead, IsTerminal, Write as _},
@@ -156,7 +156,7 @@ impl Operation {
         for number in named.iter().filter_map(|number| number.parse().ok()) {
             match self.letters.get(number).await? {
                 Some(letter) if filter.takes(&letter) => selection.numbers.push(number),
-                Some(_) => eprintln!("note: dead letter {number} does not match the filters"),
+                Some(_) => note!("note: dead letter {number} does not match the filters"),
                 None => selection.done_before.push(self.what_became_of(number).await?),
             }
         }
@@ -200,7 +200,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     let operation = Operation::open(source, args.chosen.by.clone()).await?;
     let selection = operation.choose(&args.chosen).await?;
     for done in &selection.done_before {
-        eprintln!("note: {done}");
+        note!("note: {done}");
     }
     let change = Change {
         body: corrected_body(&operation, &selection, &args).await?,
@@ -261,7 +261,7 @@ fn interrupted(why: &str, done: usize, total: usize) -> String {
 
 fn report(refused: &[(u64, String)]) -> Result<(), Failed> {
     for (letter, why) in refused.iter().take(TOLD) {
-        eprintln!("dead letter {letter}: {}", visible(why));
+        note!("dead letter {letter}: {}", visible(why));
     }
     match refused.len() {
         0 => Ok(()),
@@ -297,7 +297,7 @@ pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed
     let operation = Operation::open(source, args.chosen.by.clone()).await?;
     let selection = operation.choose(&args.chosen).await?;
     for done in &selection.done_before {
-        eprintln!("note: {done}");
+        note!("note: {done}");
     }
     let total = selection.numbers.len();
     if total > 0 && !args.yes && !confirmed(total)? {
@@ -369,7 +369,7 @@ impl Progress {
         self.bar.set_position(done as u64);
         if self.bar.is_hidden() && done / TELL_EVERY > self.told {
             self.told = done / TELL_EVERY;
-            eprintln!("{done} of {} {}", self.total, self.what);
+            note!("{done} of {} {}", self.total, self.what);
         }
     }
 

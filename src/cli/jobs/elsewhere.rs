@@ -23,11 +23,13 @@ pub(super) struct Elsewhere {
 
 impl Elsewhere {
     /// Looks into streams and dead letters. `None` if neither has it.
-    pub(super) async fn look(source: &Source, id: &str) -> Result<Option<Self>, Failed> {
+    /// Also the streams of which only a part was read.
+    pub(super) async fn look(source: &Source, id: &str) -> Result<(Option<Self>, Vec<String>), Failed> {
         let context = connect::jetstream(source).await?;
         let streams = Streams::embedded(&source.adjustments()?)?;
         let mut waiting = Vec::new();
-        for message in streams.find(&context, id).await? {
+        let (found, longer) = streams.find(&context, id).await?;
+        for message in found {
             let is_taken = sweep::is_taken(&context, &message.stream, &message.subject).await.unwrap_or(true);
             waiting.push((message, is_taken));
         }
@@ -35,7 +37,7 @@ impl Elsewhere {
         let filter = Filter { job_ids: vec![id.to_owned()], ..Filter::default() };
         Letters::open(&context).await?.each(&filter, |letter| letters.push(letter)).await?;
         let is_nowhere = waiting.is_empty() && letters.is_empty();
-        Ok((!is_nowhere).then(|| Self { id: id.to_owned(), waiting, letters }))
+        Ok(((!is_nowhere).then(|| Self { id: id.to_owned(), waiting, letters }), longer))
     }
 
     pub(super) fn in_words(&self) -> String {
@@ -74,6 +76,11 @@ impl Elsewhere {
         json!({
             "root_id": self.id,
             "runs": [],
+            "unpublished": [],
+            "inbox": [],
+            "deliveries": [],
+            "delayed": null,
+            "audit": [],
             "waiting": waiting.collect::<Value>(),
             "dead_letters": letters.collect::<Value>(),
         })

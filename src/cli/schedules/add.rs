@@ -1,4 +1,4 @@
-use crate::cli::print::say;
+use crate::cli::print::{note, say};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -99,7 +99,7 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     let timing = Timing::read(&spec)?;
     let next = kept.unwrap_or_else(|| timing.next_from(now));
     if kept.is_none() && before.is_some_and(|before| before.next.due.is_some_and(|due| due <= now)) {
-        eprintln!("note: unpublished instants of the old expression are dropped");
+        note!("note: unpublished instants of the old expression are dropped");
     }
     if next.at.is_none() {
         return Err(Failed("it would never be due: there is no instant between --start and --end".into()));

@@ -1,5 +1,6 @@
 //! `carebell schedules preview`: the instants of an expression, before anything is saved.
 
+use crate::cli::print::note;
 use std::fmt::Write as _;
 
 use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsFormat, Utc};
@@ -56,7 +57,7 @@ pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
     let text = if args.json { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
     print(&text)?;
     if count < args.count {
-        eprintln!("note: there are only {count} until the end of 2099; later clock changes are unknown");
+        note!("note: there are only {count} until the end of 2099; later clock changes are unknown");
     }
     Ok(())
 }

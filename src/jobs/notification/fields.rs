@@ -37,6 +37,12 @@ pub(super) fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Inval
 /// Anything else, such as `javascript:`, might be executed.
 pub(super) fn link(url: &str) -> Result<Option<String>, Invalid> {
     let url = field::text("url", url, LONGEST_URL)?;
+    // As it is sent: percent-encoded, a letter of another script takes up to twelve characters.
+    let base = url::Url::parse("https://a.example/").ok();
+    let encoded = base.and_then(|base| base.join(&url).ok()).map_or(0, |url| url.as_str().len());
+    if encoded > LONGEST_URL + 20 {
+        return Err(Invalid::new("url", format!("must be at most {LONGEST_URL} characters, percent-encoded")));
+    }
     let is_path = url.starts_with('/') && !url.starts_with("//") && !url.starts_with("/\\");
     let is_https = || url::Url::parse(&url).is_ok_and(|url| url.scheme() == "https");
     match url.as_str() {
@@ -84,7 +90,8 @@ fn inexact(value: &Value) -> Option<String> {
         Value::Object(fields) => fields.iter().find_map(|(key, item)| {
             let path = inexact(item)?;
             let is_plain = (1..=40).contains(&key.len())
-                && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+                && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+                && !key.as_bytes().windows(4).any(|run| run.iter().all(u8::is_ascii_digit));
             let key = if is_plain { key.as_str() } else { "…" };
             Some(format!(".{key}{path}"))
         }),

@@ -1,10 +1,10 @@
 //! Rows of the care tables whose values mean nothing here. They are read as if the value were not there, so a dose may
 //! come at another hour, or not at all: somebody has to be told.
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use super::super::{database::Store, error::StoreError};
-use crate::schedule::zone;
+use crate::{cut, schedule::zone};
 
 /// Characters of a value that are repeated.
 const SHOWN: usize = 40;
@@ -16,8 +16,10 @@ pub struct OddRows {
     pub what: &'static str,
     /// Their number.
     pub count: i64,
-    /// The first by its id, with the value and what it is read as.
+    /// The first by its id, for logs and `/health`: without the value, which may be anything if a view has a mistake.
     pub first: String,
+    /// With the value and what it is read as, for whoever asks `doctor`.
+    pub detail: String,
 }
 
 impl OddRows {
@@ -66,6 +68,9 @@ const TIMES: &str = "SELECT count(*) AS rows, min(s.medication_id) AS id FROM me
 
 pub(in super::super) async fn odd_rows(connection: &mut PgConnection) -> Result<Vec<OddRows>, StoreError> {
     let mut odd = Vec::new();
+    // Large tables, or views over them, must not keep a connection for long.
+    let mut connection = connection.begin().await?;
+    sqlx::query("SET LOCAL statement_timeout = '30s'").execute(&mut *connection).await?;
     for (whose, query, read_as) in ZONES {
         let mut unknown: Vec<(String, i64, String)> = Vec::new();
         for row in sqlx::query(query).fetch_all(&mut *connection).await? {
@@ -80,8 +85,9 @@ pub(in super::super) async fn odd_rows(connection: &mut PgConnection) -> Result<
             // The error has the name, cut, and a name that is like it.
             let why = zone(&name).err().map(|error| error.to_string()).unwrap_or_default();
             let why = why.split("; expected").next().unwrap_or_default().to_owned();
-            let first = format!("{whose} {}: {why}; it is read as {read_as}", shown(&id));
-            odd.push(OddRows { what: "zone", count, first });
+            let first = format!("{whose} {} has an unknown time zone", shown(&id));
+            let detail = format!("{whose} {}: {why}; it is read as {read_as}", shown(&id));
+            odd.push(OddRows { what: "zone", count, first, detail });
         }
     }
     for (what, query, why) in [
@@ -98,13 +104,13 @@ pub(in super::super) async fn odd_rows(connection: &mut PgConnection) -> Result<
             let why = why.replace("VALUE", value.as_deref().unwrap_or("null"));
             let id: Option<String> = row.try_get("id")?;
             let first = format!("the schedule of medication {} {why}", shown(&id.unwrap_or_default()));
-            odd.push(OddRows { what, count, first });
+            odd.push(OddRows { what, count, detail: first.clone(), first });
         }
     }
     Ok(odd)
 }
 
 fn shown(id: &str) -> String {
-    let cut: String = id.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
-    cut
+    let id: String = id.chars().filter(|c| !c.is_control()).collect();
+    cut::with_ellipsis(&id, SHOWN, cut::one)
 }

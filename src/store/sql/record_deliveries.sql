@@ -10,7 +10,7 @@ WITH locked AS (
 
 -- Addresses that are gone: subscriptions are deleted, others marked, and so are subscriptions that are malformed.
 ended_subscriptions AS (
-    SELECT s.id, CASE WHEN locked.reason = 'invalid_subscription' THEN locked.answer END AS problem
+    SELECT s.id, locked.tried, CASE WHEN locked.reason = 'invalid_subscription' THEN locked.answer END AS problem
     FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
     WHERE locked.gone
     ORDER BY s.id
@@ -20,8 +20,12 @@ deleted_subscriptions AS (
     DELETE FROM push_subscriptions s USING ended_subscriptions ended WHERE s.id = ended.id AND ended.problem IS NULL
 ),
 marked_subscriptions AS (
-    UPDATE push_subscriptions s SET problem = ended.problem, problem_of = md5(s.endpoint || s.p256dh || s.auth)
-    FROM ended_subscriptions ended WHERE s.id = ended.id AND ended.problem IS NOT NULL
+    -- Not one that was corrected meanwhile.
+    UPDATE push_subscriptions s SET problem = ended.problem, problem_of = ended.tried
+    FROM ended_subscriptions ended
+    WHERE s.id = ended.id AND ended.problem IS NOT NULL
+      AND ended.tried = encode(sha256(convert_to(s.endpoint || ' ' || s.p256dh || ' ' || s.auth, 'UTF8')), 'hex')
+      AND NOT EXISTS (SELECT FROM ended_subscriptions other WHERE other.id = s.id AND other.problem IS NULL)
 ),
 marked_addresses AS (
     INSERT INTO user_addresses (user_id, channel, address, state, reason, created_at, updated_at)

@@ -29,13 +29,18 @@ async fn the_same_id_with_another_body_is_told_and_can_fail() {
     let (well, said, error) = publish("Second one", &[]).await;
     assert!(well && said.contains("which was there already"), "{said}{error}");
     let [first, second] = [news("First").len(), news("Second one").len()];
-    let names_both = error.contains(&format!("with another body: {first} bytes, SHA-256"))
+    let names_both = error.contains(&format!("with another body or subject: {first} bytes, SHA-256"))
         && error.contains(&format!("this one is {second} bytes, SHA-256"));
     assert!(error.starts_with("note: a job n-1 was there already (JOBS #1)") && names_both, "{error}");
     for title in ["First", "Second one"] {
         let (well, _, error) = publish(title, &["--fail-if-exists"]).await;
         assert!(!well && error.contains("was there already (JOBS #1)"), "{error}");
     }
+    // The same body on another subject is another job too.
+    let (well, _, error) = publish("First", &["--lane", "critical"]).await;
+    assert!(well && error.contains("on jobs.notification.normal; this one is"), "{error}");
+    let (well, _, error) = publish("First", &["--fail-if-exists", "--delay", "5m"]).await;
+    assert!(!well && error.contains("cannot be used with"), "{error}");
     let (well, said, _) = publish("Second one", &["--output", "json"]).await;
     let answer: Value = serde_json::from_str(&said).unwrap();
     assert!(well);
@@ -104,9 +109,13 @@ async fn a_closed_pipe_ends_a_command_quietly() {
         command.env_clear().envs(world.environment()).args(args).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         drop(child.stdout.take());
+        let mut other = command.spawn().unwrap();
+        drop(other.stderr.take());
         let output = tokio::task::spawn_blocking(move || child.wait_with_output().unwrap()).await.unwrap();
         assert!(output.status.success(), "{args:?}: {output:?}");
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{args:?}");
+        let output = tokio::task::spawn_blocking(move || other.wait_with_output().unwrap()).await.unwrap();
+        assert!(output.status.success(), "{args:?}: {output:?}");
     }
 }
 

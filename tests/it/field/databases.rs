@@ -125,6 +125,60 @@ async fn a_role_that_may_not_create_the_schema_is_told_what_to_ask_for() {
     }
 }
 
+/// The search path passes over a schema that a role may not use, and would find the application's tables.
+#[tokio::test]
+async fn a_role_that_may_not_use_the_schema_touches_nothing() {
+    let world = World::new().await;
+    let url = database_without_tables().await;
+    let db = PgPool::connect(&url).await.unwrap();
+    let name = format!("guest_of_{}", url.rsplit('/').next().unwrap());
+    for statement in APPLICATION.iter().map(|statement| (*statement).to_owned()).chain([
+        "CREATE SCHEMA carebell".to_owned(),
+        format!("CREATE ROLE {name} LOGIN"),
+        format!("GRANT ALL ON ALL TABLES IN SCHEMA public TO {name}"),
+        format!("GRANT CREATE, USAGE ON SCHEMA public TO {name}"),
+    ]) {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&db).await.unwrap();
+    }
+    let before = outside(&db).await;
+    let as_role = url.replace("postgres@", &format!("{name}@"));
+    let guest = [("DATABASE_URL", as_role.as_str())];
+    let (well, _, error) = carebell(&world, &["migrate"], &guest).await;
+    assert!(!well && error.contains("may not use the schema `carebell`"), "{error}");
+    assert!(carebell(&world, &["migrate"], &[("DATABASE_URL", &url)]).await.0);
+    for args in [&["schedules", "pause", "carebell.prune"][..], &["jobs", "show", "x"], &["jobs", "cancel", "x"]] {
+        let (well, _, error) = carebell(&world, args, &guest).await;
+        assert!(!well && error.contains("GRANT USAGE ON SCHEMA carebell"), "{args:?}: {error}");
+    }
+    assert_eq!(outside(&db).await, before);
+    for statement in [format!("DROP OWNED BY {name}"), format!("DROP ROLE {name}")] {
+        sqlx::query(sqlx::AssertSqlSafe(statement)).execute(&db).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn tables_of_an_earlier_build_are_found_and_not_left_behind() {
+    let world = World::new().await;
+    let url = database_without_tables().await;
+    let at = |schema| [("DATABASE_URL", url.as_str()), ("DATABASE_SCHEMA", schema)];
+    let (well, said, error) = carebell(&world, &["migrate"], &at("public")).await;
+    assert!(well, "{said}{error}");
+    let (well, _, error) = carebell(&world, &["migrate"], &at("carebell")).await;
+    assert!(!well && error.contains("Carebell's tables are in the schema `public`"), "{error}");
+    assert!(error.contains("ALTER TABLE public.<name> SET SCHEMA carebell") && error.contains("deliveries"), "{error}");
+    let db = PgPool::connect(&url).await.unwrap();
+    let tables: Vec<String> = sqlx::query_scalar("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'")
+        .fetch_all(&db)
+        .await
+        .unwrap();
+    for table in tables {
+        let moves = format!("ALTER TABLE public.{table} SET SCHEMA carebell");
+        sqlx::query(sqlx::AssertSqlSafe(moves)).execute(&db).await.unwrap();
+    }
+    let (well, said, error) = carebell(&world, &["migrate"], &at("carebell")).await;
+    assert!(well, "{said}{error}");
+}
+
 #[tokio::test]
 async fn mistakes_in_the_url_fail_doctor_by_name() {
     let world = World::new().await;
