@@ -19,7 +19,10 @@ use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{bury_stored, unreadable::bury_first};
+use super::{
+    bury_stored,
+    unreadable::{bury_first, bury_unreadable_of},
+};
 use crate::{
     clock::Clock,
     effects::{Death, Effects, park, publish},
@@ -84,6 +87,13 @@ struct Seen {
     waiting: BinaryHeap<Reverse<(DateTime<Utc>, u64)>>,
 }
 
+/// A message that has no instant, and is no job of Carebell.
+struct WithoutInstant {
+    sort: usize,
+    entry: (DateTime<Utc>, u64),
+    parked: StreamMessage,
+}
+
 impl Seen {
     fn new(filter: &'static str) -> Self {
         Self { filter, next: 1, waiting: BinaryHeap::new() }
@@ -133,9 +143,18 @@ impl Overdue {
         self.resting.retain(|_, until| *until > now);
         let mut done = self.delayed(effects, &stream, before).await;
         // A sort that fails must not hold up the others.
+        let mut without_instant = Vec::new();
         for sort in 0..self.seen.len() {
             done = done.and(self.read(effects, &stream, sort, last).await);
-            done = done.and(self.send_overdue(effects, &stream, sort, before).await);
+            done = done.and(self.send_overdue(effects, &stream, sort, before, &mut without_instant).await);
+        }
+        // Jobs come first: a letter that cannot be published takes half a minute.
+        let mut is_buried = true;
+        for WithoutInstant { sort, entry, parked } in without_instant {
+            is_buried = is_buried && self.bury(effects, &stream, parked, entry.0).await;
+            if !is_buried {
+                self.seen[sort].waiting.push(Reverse((effects.now() + AGAIN, entry.1)));
+            }
         }
         done
     }
@@ -159,12 +178,25 @@ impl Overdue {
                 continue;
             }
             match stream.get_last_raw_message_by_subject(&subject).await {
-                Ok(parked) => drop(self.send(effects, parked, due).await?),
+                // The sweep mends the subject.
+                Ok(parked) if parked.headers.get(header::SCHEDULE_TARGET).is_none() => {
+                    self.resting.insert(subject, effects.now() + AGAIN);
+                }
+                Ok(parked) => {
+                    if !self.send(effects, parked, due).await? {
+                        self.resting.insert(subject, effects.now() + AGAIN);
+                    }
+                }
                 // It is about to be parked, has come back and waits in its queue, or is dead.
                 Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => {
                     self.resting.insert(subject, effects.now() + ABSENT);
                 }
-                Err(error) => return Err(show(error)),
+                Err(error) => match bury_unreadable_of(effects.context(), park::STREAM, &subject, effects.now()).await?
+                {
+                    0 => return Err(show(error)),
+                    // The next pass finds the job.
+                    buried => tracing::warn!(subject, buried, "messages that cannot be read hid a job"),
+                },
             }
         }
         Ok(())
@@ -183,8 +215,8 @@ impl Overdue {
             };
             let mut at = due(&parked).unwrap_or_else(|| stored_at(&parked));
             let sequence = parked.sequence;
-            if has_other_rules(&parked) {
-                match self.rests(&parked.subject) {
+            if has_older_rules(&parked) {
+                match self.rests(&looked_at(&parked)) {
                     None => self.look_anew(effects, parked).await?,
                     Some(until) => at = at.min(until),
                 }
@@ -197,13 +229,13 @@ impl Overdue {
 
     /// Its worker, or the next one, reckons the end of the quiet hours by its own rules.
     async fn look_anew(&mut self, effects: &Effects, parked: StreamMessage) -> Result<(), String> {
-        let (now, subject) = (effects.now(), parked.subject.to_string());
-        tracing::info!(subject, "parked by other rules of time zones: looking at it anew");
+        let (now, looked_at) = (effects.now(), looked_at(&parked));
+        tracing::info!(subject = %parked.subject, "parked by other rules of time zones: looking at it anew");
         if let (Some(id), Some(until)) = (parked.headers.get(header::JOB_ID), due(&parked)) {
             effects.store().doubt_quiet_hours(id.as_str(), until, now).await.map_err(show)?;
         }
         republish(effects, parked, now).await?;
-        self.resting.insert(subject, now + OTHER_RULES);
+        self.resting.insert(looked_at, now + OTHER_RULES);
         Ok(())
     }
 
@@ -213,6 +245,7 @@ impl Overdue {
         stream: &Stream,
         sort: usize,
         before: DateTime<Utc>,
+        without_instant: &mut Vec<WithoutInstant>,
     ) -> Result<(), String> {
         let Seen { filter, waiting, .. } = &mut self.seen[sort];
         let filter = *filter;
@@ -237,7 +270,12 @@ impl Overdue {
             let Some((entry, later)) = rest.split_first().filter(|((_, next), _)| *next == found.sequence) else {
                 continue;
             };
-            match self.end(effects, stream, found, *entry, before).await {
+            if due(&found).is_none() && !is_ours(&found) {
+                without_instant.push(WithoutInstant { sort, entry: *entry, parked: found });
+                rest = later;
+                continue;
+            }
+            match self.end(effects, found, *entry, before).await {
                 Ok(None) => {}
                 Ok(Some(again)) => self.seen[sort].waiting.push(Reverse((again, entry.1))),
                 Err(why) => {
@@ -254,7 +292,6 @@ impl Overdue {
     async fn end(
         &mut self,
         effects: &Effects,
-        stream: &Stream,
         parked: StreamMessage,
         (noted, _): (DateTime<Utc>, u64),
         before: DateTime<Utc>,
@@ -266,28 +303,30 @@ impl Overdue {
         let again = effects.now() + AGAIN;
         match due(&parked) {
             Some(due) if due >= before => {
-                if has_other_rules(&parked) {
+                if has_older_rules(&parked) && self.rests(&looked_at(&parked)).is_none() {
                     self.look_anew(effects, parked).await?;
                 }
                 Ok(Some(due))
             }
             Some(due) => Ok((!self.send(effects, parked, due).await?).then_some(again)),
-            None if is_ours(&parked) => Ok((!self.send(effects, parked, noted).await?).then_some(again)),
-            None => {
-                tracing::error!(subject = %parked.subject, "it waits without an instant: dead letter");
-                let error = format!(
-                    "it waits in {} without a {} header that the server can read, and would never run",
-                    park::STREAM,
-                    header::SCHEDULE
-                );
-                let death = Death { reason: DeadReason::Unscheduled, error, attempts: 0, first: noted };
-                let is_gone = bury_stored(effects.context(), stream, parked, &death, effects.now()).await;
-                if is_gone {
-                    self.buried.add();
-                }
-                Ok((!is_gone).then_some(again))
-            }
+            None => Ok((!self.send(effects, parked, noted).await?).then_some(again)),
         }
+    }
+
+    /// False if it is not gone.
+    async fn bury(&self, effects: &Effects, stream: &Stream, parked: StreamMessage, noted: DateTime<Utc>) -> bool {
+        tracing::error!(subject = %parked.subject, "it waits without an instant: dead letter");
+        let error = format!(
+            "it waits in {} without a {} header that the server can read, and would never run",
+            park::STREAM,
+            header::SCHEDULE
+        );
+        let death = Death { reason: DeadReason::Unscheduled, error, attempts: 0, first: noted };
+        let is_gone = bury_stored(effects.context(), stream, parked, &death, effects.now()).await;
+        if is_gone {
+            self.buried.add();
+        }
+        is_gone
     }
 
     /// False if it could not be published: somebody was faster, or the server refuses it.
@@ -310,15 +349,15 @@ async fn first(
     filter: &'static str,
     from: u64,
 ) -> Result<Option<StreamMessage>, String> {
-    match stream.get_first_raw_message_by_subject(filter, from).await {
-        Ok(found) => Ok(Some(found)),
-        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
-        Err(error) => match bury_first(effects.context(), park::STREAM, filter, from, effects.now()).await {
-            // It is looked for again in the next pass.
-            Ok(true) => Err("a message that cannot be read was buried".into()),
-            Ok(false) => Err(show(error)),
-            Err(why) => Err(why),
-        },
+    loop {
+        let error = match stream.get_first_raw_message_by_subject(filter, from).await {
+            Ok(found) => return Ok(Some(found)),
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(None),
+            Err(error) => error,
+        };
+        if !bury_first(effects.context(), park::STREAM, filter, from, effects.now()).await? {
+            return Err(show(error));
+        }
     }
 }
 
@@ -339,9 +378,15 @@ fn is_ours(parked: &StreamMessage) -> bool {
     comes_back && parked.headers.get(header::JOB_ID).is_some()
 }
 
-fn has_other_rules(parked: &StreamMessage) -> bool {
+fn has_older_rules(parked: &StreamMessage) -> bool {
     let rules = parked.headers.get(header::ZONE_DATA);
-    rules.is_some_and(|rules| rules.as_str() != ZoneData::in_use().version)
+    rules.is_some_and(|rules| rules.as_str() < ZoneData::in_use().version.as_str())
+}
+
+/// A worker with older rules parks the delivery again under another subject.
+fn looked_at(parked: &StreamMessage) -> String {
+    let job = parked.headers.get(header::JOB_ID).map_or(parked.subject.as_str(), async_nats::HeaderValue::as_str);
+    format!("rules of {job}")
 }
 
 /// Publishes a job again with an instant that is past: the server sends it off at once. If the server's clock is behind

@@ -77,6 +77,28 @@ pub(super) async fn bury_first(
     }
 }
 
+/// Buries all messages of a subject that the client cannot parse. Returns their number.
+///
+/// # Errors
+/// If the server does not answer, or a dead letter cannot be published.
+pub(super) async fn bury_unreadable_of(
+    context: &jetstream::Context,
+    stream: &str,
+    subject: &str,
+    now: DateTime<Utc>,
+) -> Result<usize, String> {
+    let (mut sequence, mut buried) = (1, 0);
+    for _ in 0..AHEAD {
+        let Some(raw) = get(context, stream, json!({ "seq": sequence, "next_by_subj": subject })).await? else { break };
+        sequence = raw.seq + 1;
+        if !is_readable(raw.hdrs.as_deref()) {
+            bury_unreadable(context, stream, raw.seq, now).await?;
+            buried += 1;
+        }
+    }
+    Ok(buried)
+}
+
 async fn get(context: &jetstream::Context, stream: &str, what: Value) -> Result<Option<Raw>, String> {
     let answer: Result<StoredMessage, _> = context.request(format!("STREAM.MSG.GET.{stream}"), &what).await;
     Ok(answer.map_err(|error| error.to_string())?.message)

@@ -252,7 +252,9 @@ impl Consumer {
     /// waits here while another worker has nothing to do. An idle one pulls a single message without: its pull may wait
     /// for long.
     async fn places(&self, was_full: bool) -> Result<Option<OwnedSemaphorePermit>, String> {
-        let Some(all) = self.runner.all.as_ref().filter(|_| was_full && self.work.is_a_job()) else { return Ok(None) };
+        // A queue with a rate would keep them while it waits for its slots.
+        let takes = was_full && self.work.is_a_job() && self.limit.is_none();
+        let Some(all) = self.runner.all.as_ref().filter(|_| takes) else { return Ok(None) };
         let mut places = Arc::clone(all).acquire_owned().await.map_err(show)?;
         let more = all.available_permits().min(self.most.saturating_sub(1)) / 2;
         if let Some(rest) = u32::try_from(more).ok().and_then(|more| Arc::clone(all).try_acquire_many_owned(more).ok())
@@ -355,10 +357,10 @@ impl Consumer {
             let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
             let (runner, work, waiting) = (Arc::clone(&self.runner), self.work.clone(), Arc::clone(&self.waiting));
             let slot = ahead.as_mut().map(Ahead::slot);
-            let place = places.as_mut().and_then(|places| places.split(1));
+            let of_process = places.as_mut().and_then(|places| places.split(1));
             // Boxed: the state of a run is kilobytes, and starting a task copies it several times.
             self.jobs.spawn(Box::pin(async move {
-                let mut permit = Some(permit);
+                let (mut permit, mut of_all) = (Some(permit), of_process);
                 let mut may_start = match slot {
                     Some(slot) => hold(&runner, &message, slot.comes()).await,
                     None => true,
@@ -367,6 +369,8 @@ impl Consumer {
                     // Others may run meanwhile, unless too many wait already.
                     let place = waiting.try_acquire_owned().ok();
                     permit = permit.filter(|_| place.is_none());
+                    // It is taken again after the permit, as everywhere.
+                    of_all = None;
                     let comes = async {
                         sleep(early).await;
                         if permit.is_none() {
@@ -376,7 +380,6 @@ impl Consumer {
                     };
                     may_start = hold(&runner, &message, comes).await;
                 }
-                let mut of_all = place;
                 if let Some(all) = runner.all.clone().filter(|_| may_start && of_all.is_none() && work.is_a_job()) {
                     let place = async { of_all = all.acquire_owned().await.ok() };
                     may_start = hold(&runner, &message, place).await;

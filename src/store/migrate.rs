@@ -4,6 +4,9 @@ use sqlx::Executor;
 
 use super::{check::own_tables, database::Store, error::StoreError, migrations::MIGRATIONS};
 
+/// The first migration of a build that has its tables in a schema of their own.
+const FIRST_WITH_SCHEMA: i64 = 5;
+
 /// SQLSTATE.
 const INSUFFICIENT_PRIVILEGE: &str = "42501";
 
@@ -54,24 +57,34 @@ impl Store {
                  OWNER TO …`), or grant it USAGE and CREATE"
             )));
         }
-        let others: Vec<String> = sqlx::query_scalar(
-            "SELECT nspname::text FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace \
-             WHERE relname = '_sqlx_migrations' AND has_table_privilege(pg_class.oid, 'SELECT') \
+        let others: Vec<(String, bool)> = sqlx::query_as(
+            "SELECT nspname::text, has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(pg_class.oid, 'SELECT') \
+             FROM pg_class JOIN pg_namespace n ON n.oid = relnamespace WHERE relname = '_sqlx_migrations' \
              ORDER BY nspname <> $1",
         )
         .bind(schema)
         .fetch_all(&self.pool)
         .await?;
-        for found in others {
-            let is_ours = self.is_ours(&found).await?;
-            match (found == *schema, is_ours) {
+        for (found, is_readable) in others {
+            let is_own = found == *schema;
+            if !is_readable && is_own {
+                return Err(StoreError::Fault(format!(
+                    "the role of DATABASE_URL may not read {schema}._sqlx_migrations: run `carebell migrate` as the owner \
+                     of the tables"
+                )));
+            }
+            if !is_readable {
+                continue;
+            }
+            match (is_own, self.is_ours(&found, is_own).await?) {
                 (true, true) => return Ok(()),
                 (true, false) => {
                     return Err(StoreError::Fault(format!(
                         "the schema `{schema}` has the migrations of another program: name another schema in DATABASE_SCHEMA"
                     )));
                 }
-                (false, true) => {
+                // Another installation's, unless no build with a schema of its own can have made them.
+                (false, true) if !self.has_run(&found, FIRST_WITH_SCHEMA).await? => {
                     return Err(StoreError::Fault(format!(
                         "Carebell's tables are in the schema `{found}`, where a build before this one made them. Stop all \
                          workers, then move each with ALTER TABLE {found}.<name> SET SCHEMA {schema} ({}), or set \
@@ -79,7 +92,7 @@ impl Store {
                         own_tables().join(", ")
                     )));
                 }
-                (false, false) => {}
+                (false, _) => {}
             }
         }
         let foreign: Option<String> = sqlx::query_scalar(
@@ -96,14 +109,23 @@ impl Store {
         )))
     }
 
-    /// Whether the migrations of a schema are Carebell's, by the first one's name. An unreleased build's checksum differs.
-    async fn is_ours(&self, schema: &str) -> Result<bool, StoreError> {
+    /// Whether a migration ran in a schema of Carebell's.
+    async fn has_run(&self, schema: &str, version: i64) -> Result<bool, StoreError> {
+        let quoted = schema.replace('"', "\"\"");
+        let query = format!("SELECT EXISTS (SELECT FROM \"{quoted}\"._sqlx_migrations WHERE version = $1)");
+        Ok(sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(version).fetch_one(&self.pool).await?)
+    }
+
+    /// Whether the migrations of a schema are Carebell's, by the first one's name: an unreleased build's checksum differs.
+    /// Of its own schema, also if none has ended: another process is at it, or was stopped.
+    async fn is_ours(&self, schema: &str, is_own: bool) -> Result<bool, StoreError> {
         let Some(first) = MIGRATIONS.iter().next() else { return Ok(false) };
         let quoted = schema.replace('"', "\"\"");
         let query = format!(
-            "SELECT EXISTS (SELECT FROM \"{quoted}\"._sqlx_migrations WHERE version = $1 AND description = $2)"
+            "SELECT EXISTS (SELECT FROM \"{quoted}\"._sqlx_migrations WHERE version = $1 AND description = $2) \
+                 OR ($3 AND NOT EXISTS (SELECT FROM \"{quoted}\"._sqlx_migrations))"
         );
-        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query)).bind(first.version).bind(first.description.as_ref());
-        Ok(query.fetch_one(&self.pool).await?)
+        let query = sqlx::query_scalar(sqlx::AssertSqlSafe(query));
+        Ok(query.bind(first.version).bind(first.description.as_ref()).bind(is_own).fetch_one(&self.pool).await?)
     }
 }

@@ -1,6 +1,6 @@
 //! Finds the messages of a job that no worker has recorded.
 
-use async_nats::jetstream::{self, stream::RawMessageErrorKind};
+use async_nats::jetstream::{self, message::StreamMessage, stream::RawMessageErrorKind};
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
 
@@ -40,23 +40,8 @@ impl Streams {
         let (mut found, mut longer) = (Vec::new(), Vec::new());
         for name in self.names().filter(|name| !["DEAD_LETTERS", "ADVISORIES"].contains(name)) {
             let stream = context.get_stream(name).await.map_err(|error| error.to_string())?;
-            let state = &stream.cached_info().state;
-            // An empty stream counts from 0.
-            let (first, last) = (state.first_sequence.max(1), state.last_sequence);
-            let mut sequences: Vec<u64> = (first..=last.min(first + MOST)).collect();
-            let rest = last.saturating_sub(MOST).max(first + MOST + 1);
-            if rest > first + MOST + 1 && state.messages > MOST {
-                longer.push(name.to_owned());
-            }
-            sequences.extend(rest..=last);
-            let reads = futures::stream::iter(sequences).map(|sequence| stream.get_raw_message(sequence));
-            let mut reads = std::pin::pin!(reads.buffer_unordered(AT_ONCE));
-            while let Some(read) = reads.next().await {
-                let message = match read {
-                    Ok(message) => message,
-                    Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => continue,
-                    Err(error) => return Err(error.to_string()),
-                };
+            let last = stream.cached_info().state.last_sequence;
+            let mut keep = |message: &StreamMessage| {
                 let sequence = i64::try_from(message.sequence).unwrap_or(i64::MAX);
                 if intake::job_id(Some(&message.headers), name, sequence).is_ok_and(|id| id == job_id) {
                     found.push(Waiting {
@@ -66,6 +51,33 @@ impl Streams {
                         published: DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or_default(),
                     });
                 }
+            };
+            // From the front by message, over any gaps.
+            let (mut next, mut read) = (1, 0);
+            while read < MOST && next <= last {
+                match stream.get_first_raw_message_by_subject(">", next).await {
+                    Ok(message) => {
+                        keep(&message);
+                        (next, read) = (message.sequence + 1, read + 1);
+                    }
+                    Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => next = last + 1,
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+            let rest = next.max(last.saturating_sub(MOST - 1));
+            if rest > next {
+                longer.push(name.to_owned());
+            }
+            let sequences = rest..=last;
+            let reads = futures::stream::iter(sequences).map(|sequence| stream.get_raw_message(sequence));
+            let mut reads = std::pin::pin!(reads.buffer_unordered(AT_ONCE));
+            while let Some(read) = reads.next().await {
+                let message = match read {
+                    Ok(message) => message,
+                    Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => continue,
+                    Err(error) => return Err(error.to_string()),
+                };
+                keep(&message);
             }
         }
         Ok((found, longer))

@@ -174,12 +174,17 @@ impl Trouble {
         }
     }
 
-    /// A refusal, for good, of an address that few servers take.
-    pub fn refuses_the_recipient(&self) -> Option<String> {
-        match self {
-            Self::Refused { step: Step::Rcpt, reply } if (500..600).contains(&reply.code) => Some(reply.to_string()),
-            _ => None,
+    /// The answer to a refusal, for good, of an address that few servers take. Marked only if the server means the
+    /// address; never a dead letter.
+    pub fn of_unusual_recipient(&self) -> Option<Answer> {
+        let Self::Refused { step: Step::Rcpt, reply } = self else { return None };
+        if !(500..600).contains(&reply.code) || reply.wants_another_user() || reply.code == 552 {
+            return None;
         }
+        let means_the_address =
+            matches!((reply.code, reply.enhanced), (500 | 501 | 553, None) | (_, Some((1, 0..=6) | (5, 2 | 4))));
+        let (answer, reason) = (reply.to_string(), "invalid_address");
+        Some(if means_the_address { Answer::Gone { answer, reason } } else { Answer::Refused { why: answer, reason } })
     }
 
     pub fn judge(self) -> Answer {

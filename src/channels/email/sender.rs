@@ -45,10 +45,10 @@ impl Sender for Email {
             let mail = Outgoing { from: self.writer.from(), to: &to, message: &message };
             match server.send(&mail).await {
                 Ok(text) => answer::accepted(&text),
-                Err(trouble) => match trouble.refuses_the_recipient().filter(|_| is_unusual(&to)) {
-                    Some(answer) => Answer::Gone { answer, reason: "invalid_address" },
-                    None => trouble.judge(),
-                },
+                Err(trouble) => {
+                    let unusual = trouble.of_unusual_recipient().filter(|_| is_unusual(&to));
+                    unusual.unwrap_or_else(|| trouble.judge())
+                }
             }
         }
         .boxed()

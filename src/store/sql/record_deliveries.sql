@@ -13,6 +13,8 @@ ended_subscriptions AS (
     SELECT s.id, locked.tried, CASE WHEN locked.reason = 'invalid_subscription' THEN locked.answer END AS problem
     FROM locked JOIN push_subscriptions s ON locked.channel = 'web_push' AND s.id = locked.address
     WHERE locked.gone
+      -- Not one that was corrected meanwhile.
+      AND (locked.tried IS NULL OR locked.tried = encode(sha256(convert_to(s.endpoint || ' ' || s.p256dh || ' ' || s.auth, 'UTF8')), 'hex'))
     ORDER BY s.id
     FOR UPDATE OF s
 ),
@@ -20,11 +22,9 @@ deleted_subscriptions AS (
     DELETE FROM push_subscriptions s USING ended_subscriptions ended WHERE s.id = ended.id AND ended.problem IS NULL
 ),
 marked_subscriptions AS (
-    -- Not one that was corrected meanwhile.
     UPDATE push_subscriptions s SET problem = ended.problem, problem_of = ended.tried
     FROM ended_subscriptions ended
     WHERE s.id = ended.id AND ended.problem IS NOT NULL
-      AND ended.tried = encode(sha256(convert_to(s.endpoint || ' ' || s.p256dh || ' ' || s.auth, 'UTF8')), 'hex')
       AND NOT EXISTS (SELECT FROM ended_subscriptions other WHERE other.id = s.id AND other.problem IS NULL)
 ),
 marked_addresses AS (

@@ -163,6 +163,18 @@ async fn tables_of_an_earlier_build_are_found_and_not_left_behind() {
     let at = |schema| [("DATABASE_URL", url.as_str()), ("DATABASE_SCHEMA", schema)];
     let (well, said, error) = carebell(&world, &["migrate"], &at("public")).await;
     assert!(well, "{said}{error}");
+    // Two installations share a database.
+    let (well, said, error) = carebell(&world, &["migrate"], &at("other")).await;
+    assert!(well, "{said}{error}");
+    // As an earlier build left them.
+    sqlx::query("DELETE FROM public._sqlx_migrations WHERE version >= 5")
+        .execute(&PgPool::connect(&url).await.unwrap())
+        .await
+        .unwrap();
+    sqlx::query("ALTER TABLE public.push_subscriptions DROP COLUMN problem, DROP COLUMN problem_of")
+        .execute(&PgPool::connect(&url).await.unwrap())
+        .await
+        .unwrap();
     let (well, _, error) = carebell(&world, &["migrate"], &at("carebell")).await;
     assert!(!well && error.contains("Carebell's tables are in the schema `public`"), "{error}");
     assert!(error.contains("ALTER TABLE public.<name> SET SCHEMA carebell") && error.contains("deliveries"), "{error}");

@@ -60,11 +60,13 @@ async fn no_more_jobs_run_in_a_process_than_it_is_allowed() {
     world.push.behave_always("ana", Some(Behaviour::Hang));
     let mut worker = Process::worker(&world, &[("MAX_CONCURRENCY", "3")]);
     worker.ready().await;
-    let output = worker.output();
-    let started = output.lines().filter(|line| line.contains("consumer started"));
-    assert!(started.clone().count() > 10);
-    for line in started {
-        let line: serde_json::Value = serde_json::from_str(line).unwrap();
+    let started = async || {
+        let output = worker.output();
+        let started = output.lines().filter(|line| line.contains("consumer started"));
+        Some(started.map(str::to_owned).collect::<Vec<_>>()).filter(|started| started.len() > 20)
+    };
+    for line in world.eventually("all consumers have started", started).await {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap();
         assert!(line["concurrency"].as_u64().unwrap() <= 3, "{line}");
     }
     let most = Arc::new(AtomicUsize::new(0));
@@ -89,6 +91,15 @@ async fn no_more_jobs_run_in_a_process_than_it_is_allowed() {
 async fn what_waits_for_a_place_in_the_process_runs_when_there_is_one() {
     let world = World::with_overrides(STEADY).await;
     let worker = Worker::with(&world, &[("MAX_CONCURRENCY", "1")]);
+    // Delayed jobs come back early, and wait without a permit.
+    let soon = (utc_now() + TimeDelta::seconds(2)).to_rfc3339();
+    for number in 0..20 {
+        let id = format!("later-{number}");
+        let headers =
+            [("Carebell-Job-Id", id.as_str()), ("Content-Type", "application/json"), ("Carebell-At", soon.as_str())];
+        let job = json!({ "recipients": [{ "userId": "ben" }], "title": "x" }).to_string();
+        world.publish("jobs.later.notification.normal", &headers, job).await;
+    }
     for number in 0..10 {
         world.remind(&format!("dose-{number}")).await;
         let job = json!({ "recipients": [{ "userId": "ben" }], "title": "x" });
@@ -96,6 +107,9 @@ async fn what_waits_for_a_place_in_the_process_runs_when_there_is_one() {
     }
     for number in 0..10 {
         assert_eq!(world.ended(&format!("n-{number}")).await.0, "done");
+    }
+    for number in 0..20 {
+        assert_eq!(world.ended(&format!("later-{number}")).await.0, "done");
     }
     world.queues_are_empty().await;
     assert!(world.dead_letters().await.is_empty());
