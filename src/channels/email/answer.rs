@@ -342,6 +342,33 @@ mod tests {
         assert!(matches!(Trouble::NoSmtpUtf8.judge(), Answer::Refused { reason: "no_smtputf8", .. }));
     }
 
+    /// A refusal of `"a b"@example.org` or `user@[127.0.0.1]` is no dead letter, and marks only what the server means.
+    #[test]
+    fn an_unusual_address_is_marked_if_the_server_means_the_address() {
+        let class = |code, text| {
+            let trouble = Trouble::Refused { step: Step::Rcpt, reply: Reply::read(code, text) };
+            match trouble.of_unusual_recipient() {
+                Some(Answer::Gone { reason: "invalid_address", .. }) => "marked",
+                Some(Answer::Refused { reason: "invalid_address", .. }) => "failed",
+                None => "usual",
+                other => panic!("{code} {text}: {other:?}"),
+            }
+        };
+        for (code, text, expected) in [
+            (501, "syntax error", "marked"),
+            (500, "5.5.2 what?", "marked"),
+            (553, "5.1.3 Bad recipient address syntax", "marked"),
+            (554, "5.7.1 Relay access denied", "failed"),
+            (550, "no", "failed"),
+            (530, "5.7.0 Authentication required", "usual"),
+            (552, "5.2.2 mailbox full", "usual"),
+            (450, "4.7.1 greylisted", "usual"),
+            (501, "5.1.7 Bad sender address", "failed"),
+        ] {
+            assert_eq!(class(code, text), expected, "{code} {text}");
+        }
+    }
+
     #[test]
     fn only_a_connection_whose_commands_are_all_answered_is_kept() {
         let refused = |step, code| Trouble::Refused { step, reply: Reply::read(code, "") };
