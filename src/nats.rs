@@ -25,6 +25,14 @@ use crate::{
 /// Timeout of `JetStream` API calls and of publish acknowledgements.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// After the third of these without an answer, the client takes another server: six seconds for one that is frozen or
+/// without power, whose connections nobody closes.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+
+/// For each address of a server, with the handshake. With the pings, a frozen server holds a client for nine seconds
+/// even if the client tries it first again.
+const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// Publishes in flight per process, to bound memory.
 const PUBLISHES_IN_FLIGHT: usize = 5000;
 
@@ -124,7 +132,8 @@ async fn options(config: &NatsConfig) -> Result<ConnectOptions, ConnectError> {
         .name("carebell")
         .custom_inbox_prefix(&config.inbox_prefix)
         .require_tls(config.requires_tls)
-        .connection_timeout(Duration::from_secs(5))
+        .connection_timeout(CONNECTION_TIMEOUT)
+        .ping_interval(PING_INTERVAL)
         .reconnect_delay_callback(reconnect_delay);
     if config.is_local {
         options = options.ignore_discovered_servers();

@@ -23,6 +23,7 @@ mod callbacks;
 mod care_reminders;
 mod chart;
 mod cli;
+mod cluster;
 mod combined;
 mod connections;
 mod crashes;

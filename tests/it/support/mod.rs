@@ -1,5 +1,6 @@
 //! A world for each test: a private nats-server, a database in the shared Postgres, a push service.
 
+mod cluster;
 mod collector;
 mod phones;
 mod receivers;
@@ -35,6 +36,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
+    cluster::Cluster,
     collector::{Collector, Span, tree},
     phones::{NUMBER, Phones},
     receivers::Receivers,
