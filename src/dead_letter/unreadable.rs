@@ -42,18 +42,8 @@ pub async fn bury_head(
     now: DateTime<Utc>,
 ) -> Result<usize, String> {
     let info = consumer.cached_info();
-    let (stream, filter) = (&info.stream_name, &info.config.filter_subject);
-    let mut sequence = info.ack_floor.stream_sequence + 1;
-    let mut buried = 0;
-    for _ in 0..AHEAD {
-        let Some(raw) = get(context, stream, json!({ "seq": sequence, "next_by_subj": filter })).await? else { break };
-        sequence = raw.seq + 1;
-        if !is_readable(raw.hdrs.as_deref()) {
-            bury_unreadable(context, stream, raw.seq, now).await?;
-            buried += 1;
-        }
-    }
-    Ok(buried)
+    let next = info.ack_floor.stream_sequence + 1;
+    bury_from(context, &info.stream_name, &info.config.filter_subject, next, now).await
 }
 
 /// Buries the first message of a filter from a sequence on, if the client cannot parse it. False if it can, or there is
@@ -87,9 +77,19 @@ pub(super) async fn bury_unreadable_of(
     subject: &str,
     now: DateTime<Utc>,
 ) -> Result<usize, String> {
-    let (mut sequence, mut buried) = (1, 0);
+    bury_from(context, stream, subject, 1, now).await
+}
+
+async fn bury_from(
+    context: &jetstream::Context,
+    stream: &str,
+    filter: &str,
+    mut sequence: u64,
+    now: DateTime<Utc>,
+) -> Result<usize, String> {
+    let mut buried = 0;
     for _ in 0..AHEAD {
-        let Some(raw) = get(context, stream, json!({ "seq": sequence, "next_by_subj": subject })).await? else { break };
+        let Some(raw) = get(context, stream, json!({ "seq": sequence, "next_by_subj": filter })).await? else { break };
         sequence = raw.seq + 1;
         if !is_readable(raw.hdrs.as_deref()) {
             bury_unreadable(context, stream, raw.seq, now).await?;

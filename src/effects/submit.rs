@@ -99,7 +99,7 @@ impl NotSubmitted {
     }
 }
 
-/// What a stream has in the place of a message.
+/// The state of a message that was published earlier.
 pub enum Stored {
     /// The message.
     Message {

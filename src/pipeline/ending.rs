@@ -73,7 +73,7 @@ pub struct Ending {
     pub(super) disposition: Disposition,
     pub(super) outcome: JobOutcome,
     pub(super) why: Option<String>,
-    /// What the provider said to a send that failed.
+    /// The provider's answer to a send that failed.
     pub(super) error: Option<String>,
     pub(super) reason: Option<Reason>,
     pub(super) attempts: Option<u32>,

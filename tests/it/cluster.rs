@@ -44,11 +44,13 @@ async fn a_frozen_node_holds_no_job_for_long() {
     assert!(cluster.connections(0) > 0, "of the worker, whose clients take any node");
     cluster.freeze(0);
     let since = Instant::now();
-    for number in BEFORE..BEFORE + AFTER {
-        publish(number).await;
-    }
+    let publishing = async {
+        for number in BEFORE..BEFORE + AFTER {
+            publish(number).await;
+        }
+    };
     let left = async || (cluster.connections(0) == 0).then(|| since.elapsed());
-    let left = world.eventually("the worker has left the frozen node", left).await;
+    let ((), left) = tokio::join!(publishing, world.eventually("the worker has left the frozen node", left));
     assert!(left < Duration::from_secs(20), "after {left:?}");
     for number in BEFORE..BEFORE + AFTER {
         let ledger = world.ledger(&format!("dose-{number}")).await;

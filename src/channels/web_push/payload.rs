@@ -37,7 +37,7 @@ pub struct Note<'a> {
     pub data: &'a Map<String, Value>,
 }
 
-/// What is left of the data, and whether there is a declarative half.
+/// The rest of the data, and whether there is a declarative half.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Detail {
     is_declarative: bool,

@@ -111,7 +111,7 @@ impl Webhook {
         Ok(url)
     }
 
-    /// What the settings may change.
+    /// Refuses a host that settings do not allow.
     fn check_host(&self, url: &Url) -> Result<(), Answer> {
         let (Some(host), port) = (url.host(), url.port_or_known_default().unwrap_or_default()) else { return Ok(()) };
         if self.allowed.iter().any(|allowed| allowed.is_at(&host, port)) {

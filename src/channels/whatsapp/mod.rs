@@ -19,7 +19,7 @@ pub enum Message {}
 /// Limit of the API, which is stated in characters. UTF-16 units are never fewer.
 const LONGEST: usize = 1600;
 
-/// What a text keeps beside a link.
+/// The part of a text that is kept beside a link.
 const LEAST_TEXT: usize = 40;
 
 impl Medium for Message {
