@@ -148,10 +148,13 @@ impl Postgres {
     }
 }
 
-/// Whether a retry may succeed: the port is taken, or a killed predecessor's processes finish a query.
+/// Whether a retry may succeed: the port is taken, or a killed predecessor's processes still end. They write to the same
+/// log, so their last words may have pushed the cause out of its tail.
 fn may_pass(error: &DevError) -> bool {
     let DevError::Start { tail, .. } = error else { return false };
-    ["could not bind", "already exists", "is still in use"].iter().any(|cause| tail.contains(cause))
+    ["could not bind", "already exists", "is still in use", "unexpected postmaster exit"]
+        .iter()
+        .any(|cause| tail.contains(cause))
 }
 
 impl Home {
@@ -299,4 +302,23 @@ async fn takes_connections(port: u16) -> bool {
         Ok::<_, io::Error>(answer == *b"R\0\0\0\x08\0\0\0\0")
     };
     matches!(tokio::time::timeout(Duration::from_secs(2), answer).await, Ok(Ok(true)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{DevError, may_pass};
+
+    #[test]
+    fn a_start_is_tried_again_while_a_killed_predecessor_still_ends() {
+        let failed = |tail: &str| DevError::Start {
+            server: "Postgres",
+            why: "it ended (exit status: 1)".into(),
+            log: "postgres.log".into(),
+            tail: tail.into(),
+        };
+        assert!(may_pass(&failed("FATAL:  pre-existing shared memory block (key 1, ID 2) is still in use")));
+        // Eight such lines are all that was seen of a log.
+        assert!(may_pass(&failed("FATAL:  terminating connection due to unexpected postmaster exit")));
+        assert!(!may_pass(&failed("FATAL:  data directory \"data\" has invalid permissions")));
+    }
 }
