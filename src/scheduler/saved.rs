@@ -40,7 +40,8 @@ impl Scheduler {
         let due = self.store.due_schedules(now, limit, without, only).await.map_err(|error| error.to_string())?;
         // Those not found were moved on, paused, deleted, or locked elsewhere.
         if let Some(only) = only {
-            self.stuck.remove(only.iter().map(String::as_str));
+            let is_found = |id: &&str| due.rows.iter().any(|row| row.id == *id);
+            self.stuck.remove(only.iter().map(String::as_str).filter(|id| !is_found(id)));
         }
         if due.rows.is_empty() {
             return Ok(Tally::default());
@@ -69,6 +70,8 @@ impl Scheduler {
         self.stuck.add(stuck.iter().map(|(row, _)| row.id.clone()), self.clock.paced(STUCK_FOR));
         pass.moved = moved.len();
         due.advance(&moved).await.map_err(|error| error.to_string())?;
+        // Not before: during a retry too, the others' turns count them as late.
+        self.stuck.remove(moved.iter().map(|advance| advance.id.as_str()));
         Ok(pass)
     }
 
