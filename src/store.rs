@@ -63,7 +63,7 @@ pub use self::{
     people::PeopleAsk,
     place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},
-    runs::{RunAsk, RunRecord},
+    runs::{PendingChildren, RunAsk, RunRecord},
     schedules::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec,
     },

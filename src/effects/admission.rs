@@ -11,6 +11,9 @@ use crate::{
     store::{CRASHES, Claim, ClaimAsk, Claimed, RunAsk, RunRecord},
 };
 
+/// The claim may be another worker's, whose clock is a little ahead.
+const SHORTEST_WAIT: TimeDelta = TimeDelta::milliseconds(100);
+
 /// Whether a job may run.
 #[derive(Clone, Debug)]
 pub enum Admission {
@@ -22,6 +25,8 @@ pub enum Admission {
     Dead(Death),
     /// It has to wait.
     Wait(DateTime<Utc>, Reason),
+    /// An earlier delivery of the same message may be under way for this long.
+    Again(Duration),
     /// It kills its workers.
     Crashing {
         /// Recorded failures.
@@ -137,8 +142,9 @@ impl Effects {
                     if gives_up_claims {
                         self.store.release_direct(&job_id, &self.worker).await?;
                     }
-                    let children = self.pending_children(&job_id).await?;
-                    self.publish(&job_id, &children).await;
+                    if let Some(wait) = self.publish_pending(&job_id).await? {
+                        return Ok(Admission::Again(wait));
+                    }
                 }
                 Ok(Admission::Ended(record.state))
             }
@@ -170,6 +176,7 @@ impl Effects {
             Claimed::Ended(state) => Admission::Ended(state),
             Claimed::Missing => Admission::Ended("missing".into()),
             Claimed::Busy(until) => Admission::Wait(until, Reason::InFlight),
+            Claimed::Again(until) => Admission::Again(self.wait_until(until)),
             Claimed::Crashing { attempts } => Admission::Crashing { attempts: count(attempts) },
             Claimed::Dead { reason, error, attempts } => Admission::Dead(Death {
                 reason: DeadReason::parse(&reason).unwrap_or(DeadReason::Permanent),
@@ -178,6 +185,10 @@ impl Effects {
                 first: meta.position.published,
             }),
         })
+    }
+
+    pub(super) fn wait_until(&self, instant: DateTime<Utc>) -> Duration {
+        (instant - self.clock.now()).max(SHORTEST_WAIT).to_std().unwrap_or_default()
     }
 
     pub(super) fn claim_ask(&self, meta: &Meta, ack_wait: Duration) -> ClaimAsk {

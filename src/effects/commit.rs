@@ -1,15 +1,15 @@
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 use prost::Message as _;
 
-use super::{Effects, Refused, publish};
+use super::{Admission, Effects, Refused, publish};
 use crate::{
     checkpoint::{self, Step},
     kind::Stage,
     meta::Meta,
     plan::{Plan, PlannedDelivery},
-    store::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
+    store::{Child, Commit, CommitOutcome, Committed, DirectClaims, PendingChildren, RunState},
     wire,
 };
 
@@ -83,10 +83,11 @@ impl Effects {
         checkpoint::reached(Step::Worked);
         let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
-        if committed == Committed::Duplicate {
+        let committed = match committed {
             // If this message committed it and the answer was lost, nobody sends the claimed pushes.
-            self.look_up_and(meta, gives_up_claims).await?;
-        }
+            Committed::Duplicate => self.duplicate(meta, gives_up_claims).await?,
+            committed => committed,
+        };
         let is_written = committed == Committed::Fresh && (followed || !is_combined);
         let (claimed, mut others): (Vec<Child>, Vec<Child>) =
             deliveries.into_iter().partition(|child| claimed.contains(&child.job_id));
@@ -126,11 +127,19 @@ impl Effects {
         checkpoint::reached(Step::Committed);
         match committed {
             Committed::Fresh => self.publish(&meta.job_id, &children).await,
-            Committed::MarkTaken => {}
             // If this message committed it and the answer was lost, its children are unpublished.
-            Committed::Duplicate => drop(self.look_up(meta).await?),
+            Committed::Duplicate => return self.duplicate(meta, false).await,
+            Committed::MarkTaken | Committed::InFlight(_) => {}
         }
         Ok(committed)
+    }
+
+    /// Finishes the run that was committed before, if this message did it.
+    async fn duplicate(&self, meta: &Meta, gives_up_claims: bool) -> Result<Committed, Refused> {
+        Ok(match self.look_up_and(meta, gives_up_claims).await? {
+            Admission::Again(wait) => Committed::InFlight(wait),
+            _ => Committed::Duplicate,
+        })
     }
 
     fn commit_of(&self, meta: &Meta, not_after: DateTime<Utc>, plan: Plan) -> Commit {
@@ -168,11 +177,26 @@ impl Effects {
         self.published.tell(job_id.to_owned()).await;
     }
 
+    /// Publishes children of a committed run that may be unpublished, but no push that its worker may be sending. Answers
+    /// how long that has left.
+    ///
+    /// # Errors
+    /// The database does not answer.
+    pub async fn publish_pending(&self, job_id: &str) -> Result<Option<Duration>, Refused> {
+        let PendingChildren { children, claimed_at } = self.pending_children(job_id).await?;
+        let Some(claimed_at) = claimed_at else {
+            self.publish(job_id, &children).await;
+            return Ok(None);
+        };
+        self.publish_some(&children).await;
+        Ok(Some(self.wait_until(claimed_at + self.patience)))
+    }
+
     /// Children of a committed run that may be unpublished.
     ///
     /// # Errors
     /// The database does not answer.
-    pub async fn pending_children(&self, job_id: &str) -> Result<Vec<Child>, Refused> {
+    pub async fn pending_children(&self, job_id: &str) -> Result<PendingChildren, Refused> {
         Ok(self.store.pending_children(job_id, self.clock.now() - self.patience).await?)
     }
 }

@@ -22,7 +22,12 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
     let before = clock.now() - age;
     let runs = effects.store().runs_with_old_children(before).await.map_err(|error| error.to_string())?;
     for job_id in &runs {
-        let children = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
+        let pending = effects.pending_children(job_id).await.map_err(|refused| format!("{refused:?}"))?;
+        let children = pending.children;
+        if pending.claimed_at.is_some() {
+            // Its worker may be sending the others. The next pass sees.
+            continue;
+        }
         if children.is_empty() {
             // All are published; only the note is missing.
             effects

@@ -25,6 +25,8 @@ pub enum Written {
     Yes,
     /// Not on record: the job has ended, or another worker took it because this one was silent.
     Superseded,
+    /// Not on record: an earlier delivery of the same message may be under way for this long.
+    InFlight(Duration),
 }
 
 impl Written {
@@ -54,7 +56,11 @@ impl Effects {
         }
         let state = if reason == Reason::Expired { RunState::Expired } else { RunState::Skipped };
         let committed = self.end_run(meta, not_after, state, Some(reason.name()), plan).await?;
-        Ok(Written::from_answer(committed != Committed::Duplicate))
+        Ok(match committed {
+            Committed::Fresh | Committed::MarkTaken => Written::Yes,
+            Committed::Duplicate => Written::Superseded,
+            Committed::InFlight(wait) => Written::InFlight(wait),
+        })
     }
 
     /// Records a failure or release.
@@ -102,6 +108,7 @@ impl Effects {
             match self.record_delivery(meta, LedgerRecord::Receipt(receipt.clone())).await {
                 Ok(Written::Yes) => return Ok(Committed::Fresh),
                 Ok(Written::Superseded) => return Ok(Committed::Duplicate),
+                Ok(Written::InFlight(wait)) => return Ok(Committed::InFlight(wait)),
                 Err(Refused::Data(why)) => return Err(Refused::Data(why)),
                 Err(Refused::Fault(why) | Refused::Unavailable(why)) => {
                     if told.is_first() {

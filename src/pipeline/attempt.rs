@@ -114,6 +114,7 @@ async fn not_admitted(
             let until = parked_until(until, runner.clock.now(), not_after);
             Ending::new(JobOutcome::Waits, Disposition::wait(meta, not_after, until, reason)).by(reason)
         }
+        Admission::Again(wait) => Ending::in_flight(wait),
         Admission::Crashing { attempts } => return runner.crashed(meta, attempts).await,
     })
 }

@@ -23,6 +23,8 @@ pub enum Disposition {
     Done,
     /// The job failed and runs again after this short wait.
     Retry(Duration),
+    /// The same message comes again after this short wait; no attempt is burnt.
+    Again(Duration),
     /// The job waits in the stream HOLD.
     Park(Box<ParkedJob>),
     /// The job is dead: copy the message to the dead letters, then terminate it.
@@ -94,11 +96,17 @@ impl Ending {
         Self { reason: Some(reason), ..self.because(reason.name()) }
     }
 
+    /// An earlier delivery of the same message may be under way for this long.
+    pub(super) fn in_flight(wait: Duration) -> Self {
+        Self::new(JobOutcome::Waits, Disposition::Again(wait)).by(Reason::InFlight)
+    }
+
     /// Leaves the message to the worker that took the delivery, if any. A run that has already ended only needs its
     /// acknowledgement.
     pub(super) fn if_written(self, meta: &Meta, written: Written) -> Self {
         match written {
             Written::Yes => self,
+            Written::InFlight(wait) => Self::in_flight(wait),
             Written::Superseded if meta.kind.stage == Stage::Delivery => {
                 Self::new(JobOutcome::Superseded, Disposition::Leave)
             }
@@ -124,7 +132,7 @@ impl Ending {
         let (reason, mut error, mut until) = (self.label(), self.why.as_deref(), None);
         match &self.disposition {
             Disposition::Park(parked) => until = Some(parked.until),
-            Disposition::Retry(wait) => until = Some(now + *wait),
+            Disposition::Retry(wait) | Disposition::Again(wait) => until = Some(now + *wait),
             Disposition::Dead(death) => error = Some(death.error.as_str()),
             Disposition::Done | Disposition::Leave | Disposition::Release => {}
         }
@@ -147,7 +155,7 @@ impl Ending {
             Disposition::Park(_) => (outcome == JobOutcome::Retry).then_some(true),
             Disposition::Dead(_) => Some(false),
             Disposition::Done => [JobOutcome::Failed, JobOutcome::Unknown].contains(&outcome).then_some(false),
-            Disposition::Leave | Disposition::Release => None,
+            Disposition::Leave | Disposition::Release | Disposition::Again(_) => None,
         };
         let error = error.as_deref();
         let why = why.as_deref();
@@ -172,6 +180,7 @@ impl Ending {
                 line!(debug, reason = why, "{kind} {word}");
             }
             Disposition::Done => line!(info, reason = why, error, "{kind} {word}"),
+            Disposition::Again(wait) => line!(info, reason = why, ?wait, "{kind} waits"),
             Disposition::Release => line!(info, reason = why, "{kind} given back: the worker stops"),
             Disposition::Park(parked) if outcome == JobOutcome::Retry => {
                 line!(warn, error = why, until = %parked.until, "{kind} failed, again later");

@@ -237,7 +237,9 @@ impl Run {
             Committed::Fresh if followed => {
                 Ending { attempts: Some(1), pushes, ..Ending::new(JobOutcome::Done, Disposition::Done) }
             }
-            Committed::Fresh | Committed::Duplicate => Ending::new(JobOutcome::Duplicate, Disposition::Done),
+            Committed::Fresh | Committed::Duplicate | Committed::InFlight(_) => {
+                Ending::new(JobOutcome::Duplicate, Disposition::Done)
+            }
             // Another job sent this reminder, so there is no such notification.
             Committed::MarkTaken => {
                 return self.close(&Ending::new(JobOutcome::Skipped, Disposition::Done).by(Reason::AlreadySent));
@@ -307,6 +309,7 @@ async fn perform(
                 Committed::Duplicate => {
                     Ending::new(JobOutcome::Duplicate, Disposition::Done).if_written(meta, Written::Superseded)
                 }
+                Committed::InFlight(wait) => Ending::in_flight(wait),
             })
         }
         Decision::Skip(reason, plan) => {
@@ -436,7 +439,7 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
             Disposition::Done if ending.outcome == JobOutcome::Done => (DirectEnd::Sent, None),
             Disposition::Done | Disposition::Leave => (DirectEnd::Recorded, None),
             Disposition::Release => (DirectEnd::NeedsMessage, None),
-            Disposition::Retry(wait) => {
+            Disposition::Retry(wait) | Disposition::Again(wait) => {
                 let wait = TimeDelta::from_std(*wait).unwrap_or(TimeDelta::MAX);
                 (DirectEnd::Recorded, Some((runner.clock.now() + wait, ParkedFor::Again)))
             }
@@ -468,6 +471,7 @@ async fn maintain(
                 Ok(Ending::new(JobOutcome::Done, Disposition::Done).because(removed.to_string()))
             }
             (Committed::Duplicate, _) => Ok(Ending::new(JobOutcome::Duplicate, Disposition::Done)),
+            (Committed::InFlight(wait), _) => Ok(Ending::in_flight(wait)),
         },
         () = runner.stop.cancelled() => Ok(runner.release(Some(meta)).await),
     }

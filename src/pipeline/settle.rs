@@ -19,7 +19,7 @@ use crate::{
 pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects) {
     match disposition {
         Disposition::Done => message.acknowledge(AckKind::Ack).await,
-        Disposition::Retry(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
+        Disposition::Retry(wait) | Disposition::Again(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,
         Disposition::Park(parked) => {
             let ParkedJob { meta, not_after, until, parked_for } = &*parked;
             // From here on it is Carebell's own, whoever published it.

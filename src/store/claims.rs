@@ -77,6 +77,8 @@ pub enum Claimed {
     },
     /// Held, or sent by another worker: ask again then.
     Busy(DateTime<Utc>),
+    /// An earlier delivery of the same message claimed it: ask again then, when its worker counts as dead.
+    Again(DateTime<Utc>),
     /// Delivered repeatedly with nothing recorded: it kills its workers.
     Crashing {
         /// Recorded failures.
@@ -163,7 +165,7 @@ impl Store {
             return Ok(());
         }
         let statement = sqlx::query(
-            "SELECT id, state, reason, answer, attempts, held_until, claim_seq, \
+            "SELECT id, state, reason, answer, attempts, held_until, claim_seq, claimed_at, \
                     recorded_delivery FROM deliveries WHERE id = ANY($1)",
         )
         .bind(refused.iter().map(|index| asks[*index].id.as_str()).collect::<Vec<_>>());
@@ -246,6 +248,10 @@ fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
     Ok(match state.as_str() {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
+        "sending" if same_message => {
+            let claimed_at: Option<DateTime<Utc>> = row.try_get("claimed_at")?;
+            Claimed::Again(claimed_at.unwrap_or(ask.now) + ask.patience)
+        }
         "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
         // A dead direct send had no message until now.
         "dead" if same_message || claim_seq == Some(NO_MESSAGE) => Claimed::Dead {

@@ -1,6 +1,6 @@
 //! A run to commit with its effects, and the outcome.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use chrono::{DateTime, Utc};
 
@@ -94,6 +94,8 @@ pub enum Committed {
     MarkTaken,
     /// The job id was committed under another sequence: nothing was written.
     Duplicate,
+    /// An earlier delivery of the same message committed it, and its worker may be sending pushes for this long.
+    InFlight(Duration),
 }
 
 /// A planned message. Kept until it is published.

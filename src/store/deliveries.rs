@@ -83,19 +83,23 @@ impl Store {
         Ok(())
     }
 
-    /// Messages of a run's unclaimed deliveries and direct sends. Releases direct sends claimed before
-    /// `claimed_before`, whose worker counts as dead.
+    /// Adds messages of a run's unclaimed deliveries and direct sends. Releases direct sends claimed before
+    /// `claimed_before`, whose worker counts as dead. Answers the last claim of those that are left out.
     pub(super) async fn pending_deliveries(
         &self,
         run_id: &str,
         claimed_before: DateTime<Utc>,
-    ) -> Result<Vec<Child>, StoreError> {
+        children: &mut Vec<Child>,
+    ) -> Result<Option<DateTime<Utc>>, StoreError> {
         let rows = sqlx::query(
             "WITH run AS (SELECT root_id FROM job_runs WHERE job_id = $1), \
              released AS (UPDATE deliveries SET recorded_delivery = claim_delivery \
                  WHERE job_id = (SELECT root_id FROM run) AND run_id = $1 \
                    AND state = 'sending' AND claim_seq = $3 AND claimed_at < $2) \
-             SELECT id, job_id, subject, not_after, trace FROM deliveries \
+             SELECT id, job_id, subject, not_after, trace, \
+                    CASE WHEN state = 'sending' AND recorded_delivery < claim_delivery AND claimed_at >= $2 \
+                         THEN claimed_at END AS claimed_at \
+             FROM deliveries \
              WHERE job_id = (SELECT root_id FROM run) AND run_id = $1 AND subject IS NOT NULL \
                AND ((state = 'pending' AND claims = 0) \
                     OR (claim_seq = $3 AND state IN ('pending', 'held', 'sending', 'dead'))) ORDER BY id",
@@ -105,8 +109,13 @@ impl Store {
         .bind(NO_MESSAGE)
         .fetch_all(&self.pool)
         .await?;
-        let mut children = Vec::with_capacity(rows.len());
+        let mut last = None;
         for row in rows {
+            let claimed_at: Option<DateTime<Utc>> = row.try_get("claimed_at")?;
+            if claimed_at.is_some() {
+                last = last.max(claimed_at);
+                continue;
+            }
             let id: String = row.try_get("id")?;
             children.push(Child {
                 body: wire::Delivery { delivery_id: id.clone() }.encode_to_vec(),
@@ -117,6 +126,6 @@ impl Store {
                 trace: row.try_get("trace")?,
             });
         }
-        Ok(children)
+        Ok(last)
     }
 }

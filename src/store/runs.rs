@@ -38,6 +38,15 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
 }
 
+/// What is left of a committed run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PendingChildren {
+    /// Messages that may be unpublished.
+    pub children: Vec<Child>,
+    /// The last claim of a direct send that its worker may be sending.
+    pub claimed_at: Option<DateTime<Utc>>,
+}
+
 impl Store {
     /// Records of jobs, in the order asked.
     pub async fn look_up_runs(&self, asks: &[RunAsk]) -> Result<Vec<Option<RunRecord>>, StoreError> {
@@ -73,7 +82,7 @@ impl Store {
         &self,
         job_id: &str,
         claimed_before: DateTime<Utc>,
-    ) -> Result<Vec<Child>, StoreError> {
+    ) -> Result<PendingChildren, StoreError> {
         let rows = sqlx::query(
             "SELECT child_id AS id, root_id, subject, body, not_after, trace FROM job_children WHERE job_id = $1",
         )
@@ -91,8 +100,8 @@ impl Store {
                 trace: row.try_get("trace")?,
             });
         }
-        children.extend(self.pending_deliveries(job_id, claimed_before).await?);
-        Ok(children)
+        let claimed_at = self.pending_deliveries(job_id, claimed_before, &mut children).await?;
+        Ok(PendingChildren { children, claimed_at })
     }
 
     /// The notification planned with this root's reminder, if it has messages to publish.
