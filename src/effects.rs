@@ -59,7 +59,7 @@ pub struct Effects {
     reads: Reads,
 }
 
-batch!(LookUps("look_ups"): RunAsk => Option<RunRecord>, look_up_runs);
+batch!(LookUps("look_ups", WRITES = false): RunAsk => Option<RunRecord>, look_up_runs);
 batch!(Commits("commits"): Commit => CommitOutcome, commit);
 batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);

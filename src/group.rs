@@ -37,6 +37,9 @@ pub trait Batch: Send + Sync + 'static {
     /// Whether asks wait for a lost database. Otherwise they are refused.
     const WAITS: bool = true;
 
+    /// Whether it writes. An answered read says little: a standby answers too.
+    const WRITES: bool = true;
+
     /// The pause after a statement, for asks whose answers nobody awaits.
     const REST: Duration = Duration::ZERO;
 
@@ -46,7 +49,7 @@ pub trait Batch: Send + Sync + 'static {
 
 /// Makes a [`Batch`] of one function of the store.
 macro_rules! batch {
-    ($name:ident($label:literal $(, $constant:ident = $value:expr)?): $ask:ty => $answer:ty, $function:ident) => {
+    ($name:ident($label:literal $(, $constant:ident = $value:expr)*): $ask:ty => $answer:ty, $function:ident) => {
         struct $name($crate::store::Store);
 
         impl $crate::group::Batch for $name {
@@ -54,7 +57,7 @@ macro_rules! batch {
             type Answer = $answer;
 
             const NAME: &'static str = $label;
-            $(const $constant: $crate::group::batch!(@ $constant) = $value;)?
+            $(const $constant: $crate::group::batch!(@ $constant) = $value;)*
 
             async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, $crate::store::StoreError> {
                 self.0.$function(asks).await
@@ -62,6 +65,7 @@ macro_rules! batch {
         }
     };
     (@ WAITS) => { bool };
+    (@ WRITES) => { bool };
     (@ REST) => { ::std::time::Duration };
 }
 pub(crate) use batch;
@@ -159,7 +163,9 @@ async fn answer<B: Batch>(
         let result = run.await.unwrap_or_else(silent);
         match result {
             Ok(answers) => {
-                health.database_answers();
+                if B::WRITES {
+                    health.database_answers();
+                }
                 metrics.answered(range.len());
                 wait.reset();
                 for (reply, answer) in replies[range].iter_mut().zip(answers) {

@@ -1,16 +1,21 @@
 //! State of the worker and its servers, for the HTTP endpoints and for consumers, which pause without a database.
 
+mod pulls;
+
 use std::{
     collections::BTreeMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
     },
+    time::Duration,
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::sync::watch;
 
+pub use self::pulls::PullWatch;
+use self::pulls::Pulls;
 use crate::{store::OddRows, telemetry::metrics::Metrics};
 
 /// Lifecycle of the worker.
@@ -53,6 +58,7 @@ pub struct Health {
     /// Number of connections made to NATS.
     connections: watch::Sender<u64>,
     parts: Mutex<BTreeMap<&'static str, Part>>,
+    pulls: Pulls,
     /// Milliseconds. Negative until something was due.
     schedule_lag: AtomicI64,
     /// In milliseconds since 1970.
@@ -63,6 +69,8 @@ pub struct Health {
 
 /// Part: the connection to NATS.
 pub const NATS: &str = "nats";
+/// Part: `JetStream` answers pulls.
+pub const JETSTREAM: &str = "jetstream";
 /// Part: NATS stores what is published.
 pub const NATS_STORAGE: &str = "nats_storage";
 /// Part: the database.
@@ -74,6 +82,12 @@ pub const CARE_REMINDERS: &str = "care_reminders";
 /// Part: the care tables are readable.
 pub const CARE_TABLES: &str = "care_tables";
 
+/// Silence after which pulls count as unanswered: two missed heartbeats of a waiting pull.
+const SILENCE: Duration = Duration::from_secs(4);
+
+/// The most queues that are named.
+const NAMED: usize = 3;
+
 impl Health {
     /// A starting worker without parts.
     #[must_use]
@@ -83,6 +97,7 @@ impl Health {
             database: watch::Sender::new(true),
             connections: watch::Sender::new(0),
             parts: Mutex::new(BTreeMap::new()),
+            pulls: Pulls::new(),
             schedule_lag: AtomicI64::new(-1),
             schedule_due: AtomicI64::new(0),
             odd_rows: Mutex::default(),
@@ -141,6 +156,28 @@ impl Health {
     pub fn connected(&self) {
         self.set(NATS, Part::Up);
         self.connections.send_modify(|count| *count += 1);
+    }
+
+    /// Follows the pulls of a consumer, `STREAM.durable`.
+    #[must_use]
+    pub fn watch_pulls(&self, place: &str) -> PullWatch {
+        self.pulls.watch(place)
+    }
+
+    /// Looks whether pulls are answered.
+    pub fn look_at_pulls(&self) {
+        let (silent, all) = self.pulls.unanswered(SILENCE);
+        if silent.is_empty() {
+            return self.set(JETSTREAM, Part::Up);
+        }
+        let named: Vec<&str> = silent.iter().take(NAMED).map(AsRef::as_ref).collect();
+        let rest = silent.len() - named.len();
+        let more = if rest > 0 { format!(" and {rest} more") } else { String::new() };
+        // Not the time: with each second it would be another state.
+        let named = named.join(", ");
+        let why =
+            format!("pulls of {} of {all} queues are not answered: {named}{more}; is there a leader?", silent.len());
+        self.set(JETSTREAM, Part::Down(why));
     }
 
     /// The worker's metrics.

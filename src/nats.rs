@@ -25,11 +25,11 @@ use crate::{
 /// Timeout of `JetStream` API calls and of publish acknowledgements.
 const API_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// After the third of these without an answer, the client takes another server: six seconds for one that is frozen or
+/// After the third of these without an answer, the client takes another server: five seconds for one that is frozen or
 /// without power, whose connections nobody closes.
-const PING_INTERVAL: Duration = Duration::from_secs(2);
+const PING_INTERVAL: Duration = Duration::from_millis(1500);
 
-/// For each address of a server, with the handshake. With the pings, a frozen server holds a client for nine seconds
+/// For each address of a server, with the handshake. With the pings, a frozen server holds a client for eight seconds
 /// even if the client tries it first again.
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(3);
 

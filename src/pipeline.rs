@@ -14,6 +14,7 @@ mod judge;
 mod later;
 mod limit;
 mod message;
+mod pull;
 mod registry;
 mod run;
 mod runner;
@@ -194,6 +195,7 @@ impl Pipeline {
             stream: declared.stream.clone(),
             streams,
             work,
+            watch: parts.health.watch_pulls(&declared.place()),
             health: Arc::clone(&parts.health),
             jobs: self.jobs.clone(),
             stop: self.stop.clone(),

@@ -23,9 +23,9 @@ pub struct Reads {
     people: Group<PeopleReads>,
 }
 
-batch!(Medications("medications", WAITS = false): MedicationAsk => Option<MedicationRecord>, medications);
-batch!(Doses("doses", WAITS = false): DoseAsk => Option<bool>, are_doses);
-batch!(PeopleReads("people", WAITS = false): PeopleAsk => People, people);
+batch!(Medications("medications", WAITS = false, WRITES = false): MedicationAsk => Option<MedicationRecord>, medications);
+batch!(Doses("doses", WAITS = false, WRITES = false): DoseAsk => Option<bool>, are_doses);
+batch!(PeopleReads("people", WAITS = false, WRITES = false): PeopleAsk => People, people);
 
 impl Reads {
     /// Starts the groups.

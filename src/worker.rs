@@ -135,8 +135,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
         tokio::spawn(overdue::run(effects.clone(), health.metrics().clone(), clock.clone(), closing.clone()));
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
-        tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     }
+    tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {
         let producer = parts.context.clone();
@@ -296,12 +296,15 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
     }
 }
 
-/// Notices a lost database while no job needs it, and its return while consumers wait.
+/// Commits something every few seconds: reads are answered too by a standby, and by a primary that waits for a lost one.
+/// So a lost database is noticed while no job needs it, and its return while consumers wait.
 async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationToken) {
     loop {
-        match store.ping().await {
-            Ok(()) => health.database_answers(),
-            Err(error) => health.database_fails(&error.to_string()),
+        let commit = store.commit_a_sign_of_life(|why| health.database_fails(why));
+        match stop.run_until_cancelled(commit).await {
+            Some(Ok(())) => health.database_answers(),
+            Some(Err(error)) => health.database_fails(&error.to_string()),
+            None => return,
         }
         let wait = if health.is_well() { PING_EVERY } else { START_RETRY };
         if stop.run_until_cancelled(sleep(wait)).await.is_none() {
@@ -310,10 +313,11 @@ async fn watch_database(store: Store, health: Arc<Health>, stop: CancellationTok
     }
 }
 
-/// Notices a NATS client that ended itself over a message that it cannot parse. It reports nothing, and every pull would
-/// wait for ever.
+/// Looks whether pulls are answered, and notices a client that ended itself over a message that it cannot parse: it
+/// reports nothing.
 async fn watch_nats(client: async_nats::Client, health: Arc<Health>, lost: CancellationToken, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(CLIENT_EVERY)).await.is_some() {
+        health.look_at_pulls();
         if let Ok(Err(error)) = timeout(PING_EVERY, client.flush()).await {
             health.set(NATS, Part::Down(format!("the client has ended: {error}")));
             lost.cancel();

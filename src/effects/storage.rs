@@ -22,12 +22,12 @@ use crate::{
     health::{Health, NATS, NATS_STORAGE, Part},
 };
 
-const EVERY: Duration = Duration::from_secs(30);
+const EVERY: Duration = Duration::from_secs(10);
 
 /// Below `hold.`, so that a worker may publish there. Nothing else uses it.
 const SUBJECT: &str = "hold.check";
 
-/// Writes a message and removes it, every half minute until `stop`, and tells [`Health`] of the outcome.
+/// Writes a message and removes it, every ten seconds until `stop`, and tells [`Health`] of the outcome.
 pub async fn run(context: jetstream::Context, health: Arc<Health>, clock: Clock, stop: CancellationToken) {
     while stop.run_until_cancelled(sleep(clock.paced(EVERY))).await.is_some() {
         match stop.run_until_cancelled(check(&context)).await {

@@ -3,15 +3,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use async_nats::jetstream::{
-    self,
-    consumer::{PullConsumer, pull},
-};
+use async_nats::jetstream::{self, consumer::PullConsumer};
 use chrono::{DateTime, Utc};
-use futures::{FutureExt, StreamExt};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -20,6 +16,7 @@ use super::{
     later::{Routes, cancel},
     limit::{Ahead, Limit},
     message::Pulled,
+    pull::{Pull, Waits},
     run::{Origin, Run, Shortcuts, give_back, hold},
     runner::Runner,
 };
@@ -27,7 +24,7 @@ use crate::{
     channels::Appetite,
     config::NatsConfig,
     dead_letter::bury_head,
-    health::Health,
+    health::{Health, PullWatch},
     intake::is_intake,
     nats::{self, PullConnection},
     plan::Channel,
@@ -37,7 +34,7 @@ use crate::{
 /// How long the server holds an empty pull open.
 const PULL_EXPIRES: Duration = Duration::from_secs(30);
 
-/// How much longer the answer may take before the pull counts as lost.
+/// How long a connection may take to send what it was given, before it counts as lost.
 const PULL_GRACE: Duration = Duration::from_secs(5);
 
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(100), Duration::from_secs(5));
@@ -53,12 +50,6 @@ pub const LARGEST_PULL: usize = 500;
 
 /// How long it does so if other streams' consumers may need its permits.
 const SHARED_PULL_EXPIRES: Duration = Duration::from_millis(100);
-
-/// How often a queue of what applications publish is looked at for unreadable messages that end no connection.
-const SEARCH_EVERY: Duration = Duration::from_secs(10);
-
-/// How long a pull of it waits before it looks again for a message that it was not told of.
-const LOST_WAKE_UP: Duration = Duration::from_secs(5);
 
 /// The most messages of a pull from an idle stream, if other streams hold jobs of the queue too.
 const IDLE_PULL: usize = 2;
@@ -103,6 +94,8 @@ pub struct Consumer {
     pub runner: Arc<Runner>,
     /// Its work on each message.
     pub work: Work,
+    /// Told of each answer to a pull.
+    pub watch: PullWatch,
     /// The worker's health.
     pub health: Arc<Health>,
     /// The running jobs.
@@ -140,6 +133,7 @@ impl Consumer {
 
     /// Pulls until an error, or until the queue's own connection is lost.
     async fn pull_until_error(&self, series: u64) -> Result<(), String> {
+        self.watch.asked();
         let found = async {
             let mut connection = self.connect().await?;
             let mut connections = connection.connections.clone();
@@ -148,6 +142,7 @@ impl Consumer {
                 // The question went to a server that is gone.
                 _ = connections.changed() => return Ok(None),
             };
+            self.watch.answered();
             connection.connections = connections;
             if self.own_connection.is_some() && series > 1 {
                 // An unreadable message may have ended the last connection, and would end the next.
@@ -158,7 +153,6 @@ impl Consumer {
         };
         let found = self.stop.run_until_cancelled(found).await.unwrap_or(Ok(None));
         let Some(mut source) = found? else { return Ok(()) };
-        let mut searched = Instant::now();
         let mut was_full = false;
         loop {
             let leave = async {
@@ -186,29 +180,10 @@ impl Consumer {
                 source.connection.connections.mark_unchanged();
             }
             was_full = self.pull(&source, (held, ahead, places), was_full).await?;
-            if self.own_connection.is_none() {
-                continue;
-            }
-            if is_lost(&source.connection).await {
+            if self.own_connection.is_some() && is_lost(&source.connection).await {
                 return Ok(());
             }
-            if !was_full && searched.elapsed() > SEARCH_EVERY {
-                searched = Instant::now();
-                self.search(&mut source.consumer).await?;
-            }
         }
-    }
-
-    /// Buries unreadable messages, if some message has come more than once: one whose headers have a status ends a pull
-    /// as the server's own word would, or is passed over, and comes again.
-    async fn search(&self, consumer: &mut PullConsumer) -> Result<(), String> {
-        let search = async {
-            if consumer.info().await.map_err(show)?.num_redelivered > 0 {
-                bury_head(&self.context, consumer, self.runner.clock.now()).await?;
-            }
-            Ok(())
-        };
-        self.stop.run_until_cancelled(search).await.unwrap_or(Ok(()))
     }
 
     /// The consumer, and when its stream was created, if applications publish to it.
@@ -317,43 +292,38 @@ impl Consumer {
             held.merge(rest);
         }
         drop(held.split(held.num_permits().saturating_sub(most)));
-        // No heartbeat: in async-nats 0.51 it can lose the batch's wake-up. The timeout notices a lost server.
         let mut connections = source.connection.connections.clone();
-        let pull = source.consumer.fetch().max_messages(held.num_permits());
         // Without an expiry the server answers immediately with the messages it has.
         let expires = self.expires(was_full).filter(|_| !ahead.as_ref().is_some_and(Ahead::has_booked));
         // Nobody else could use the places meanwhile.
-        let expires = expires.filter(|_| places.is_none());
-        let pull = match expires {
-            Some(expires) => pull.expires(expires),
-            None => pull,
-        };
-        let (asked, since) = (held.num_permits(), Instant::now());
-        let batch = pull.messages();
-        let mut batch = timeout(PULL_GRACE, batch).await.map_err(|_| SILENT)?.map_err(show)?;
+        let waits = Waits(expires.filter(|_| places.is_none()));
+        let context = &source.connection.context;
+        let mut pull = Pull::ask(context, &source.consumer, &self.watch, held.num_permits(), waits).await?;
         loop {
             let next = tokio::select! {
                 biased;
-                next = self.next(&mut batch) => next?,
+                next = pull.next() => next,
                 () = self.stop.cancelled() => {
-                    self.give_back(batch, source.stream_created);
+                    self.give_back(pull, source.stream_created).await;
                     return Ok(false);
                 }
                 // A restarted server has forgotten this pull.
                 _ = connections.changed() => return Ok(false),
             };
+            let next = match next {
+                Ok(next) => next,
+                Err(why) => {
+                    self.give_back(pull, source.stream_created).await;
+                    return Err(why);
+                }
+            };
             let Some(message) = next else {
                 if let Some(ahead) = ahead {
                     ahead.close().await;
                 }
-                let is_early = expires.is_some_and(|expires| since.elapsed() < expires.mul_f64(0.9));
-                if is_early && held.num_permits() == asked && self.own_connection.is_some() {
-                    // A message whose headers have a status ends a pull like the server's own.
-                    return Err("a pull ended early and empty".into());
-                }
                 return Ok(held.num_permits() == 0);
             };
-            let message = self.pulled(message.map_err(show)?, source.stream_created);
+            let message = self.pulled(message, source.stream_created);
             let (Some(permit), Some(message)) = (held.split(1), message) else { continue };
             let (runner, work, waiting) = (Arc::clone(&self.runner), self.work.clone(), Arc::clone(&self.waiting));
             let slot = ahead.as_mut().map(Ahead::slot);
@@ -394,23 +364,6 @@ impl Consumer {
         }
     }
 
-    /// The next message of a pull.
-    async fn next(
-        &self,
-        batch: &mut pull::Batch,
-    ) -> Result<Option<Result<jetstream::Message, async_nats::Error>>, String> {
-        let since = Instant::now();
-        // A message with the status 100 costs async-nats 0.51 the wake-up for those behind it.
-        let patience = if self.own_connection.is_some() { LOST_WAKE_UP } else { PULL_EXPIRES + PULL_GRACE };
-        loop {
-            match timeout(patience, batch.next()).await {
-                Ok(next) => return Ok(next),
-                Err(_) if since.elapsed() >= PULL_EXPIRES + PULL_GRACE => return Err(SILENT.into()),
-                Err(_) => {}
-            }
-        }
-    }
-
     fn pulled(&self, mut message: jetstream::Message, stream_created: DateTime<Utc>) -> Option<Pulled> {
         if self.own_connection.is_some() {
             // It is settled even if the connection that it came by is lost.
@@ -419,9 +372,9 @@ impl Consumer {
         Some(Pulled::new(message, self.runner.queue, self.runner.ack_wait)?.of_stream_created_at(stream_created))
     }
 
-    /// Gives back messages that were not begun, so that another worker gets them immediately.
-    fn give_back(&self, mut batch: pull::Batch, stream_created: DateTime<Utc>) {
-        while let Some(Some(Ok(message))) = batch.next().now_or_never() {
+    /// Gives back what is under way, so that another worker gets it immediately.
+    async fn give_back(&self, pull: Pull, stream_created: DateTime<Utc>) {
+        for message in pull.end().await {
             if let Some(message) = self.pulled(message, stream_created) {
                 let runner = Arc::clone(&self.runner);
                 self.jobs.spawn(async move { give_back(&runner, message).await });
@@ -443,8 +396,6 @@ async fn is_lost(connection: &PullConnection) -> bool {
     let ended = async { connection.context.client().flush().await.is_err() };
     connection.connections.has_changed().unwrap_or(true) || timeout(PULL_GRACE, ended).await.unwrap_or(true)
 }
-
-const SILENT: &str = "the server does not answer";
 
 fn show(error: impl std::fmt::Display) -> String {
     error.to_string()

@@ -23,6 +23,10 @@ const MOST_KEYED: u32 = 6;
 
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// While a commit has no answer, and reads have.
+const HANGING: &str =
+    "reads are answered, and a commit is not: it waits for a synchronous standby that is lost, or for a lock";
+
 /// Postgres, through two connection pools. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
@@ -69,6 +73,32 @@ impl Store {
         let answer = timeout(PING_TIMEOUT, self.pool.execute("SELECT 1")).await;
         answer.map_err(|_| StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))??;
         Ok(())
+    }
+
+    /// Commits a row, as work does, and waits for it as long as the server answers reads. Tells why it waits after
+    /// [`PING_TIMEOUT`].
+    ///
+    /// A commit that waits for a lost standby cannot be taken back: its connection is the server's until the standby is
+    /// there again. So this asks for no second one meanwhile.
+    pub async fn commit_a_sign_of_life(&self, tell: impl Fn(&str)) -> Result<(), StoreError> {
+        let mut connection =
+            timeout(PING_TIMEOUT, self.pool.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let mut committed = Box::pin(async {
+            let statement = "INSERT INTO scheduler_state (part, looked_at) VALUES ('sign_of_life', now()) \
+                             ON CONFLICT (part) DO UPDATE SET looked_at = excluded.looked_at";
+            connection.execute(statement).await.map(|_| ())
+        });
+        loop {
+            match timeout(PING_TIMEOUT, &mut committed).await {
+                Ok(answer) => return Ok(answer?),
+                Err(_) if self.ping().await.is_ok() => tell(HANGING),
+                Err(_) => break,
+            }
+        }
+        drop(committed);
+        // The pool would wait for its answer, one connection short.
+        drop(connection.detach());
+        Err(StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))
     }
 
     /// Creates missing care tables where the application's own are: in the first schema of the role's search path.

@@ -66,6 +66,7 @@ mod queues;
 mod rate_limits;
 mod readme;
 mod records;
+mod recovery;
 mod reminder_appointment;
 mod reminder_medication;
 mod reminder_shift;

@@ -114,7 +114,9 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         "end" => names(&["published", "buried"]),
         "what" => names(&OddRows::WHAT),
         "state" => names(&["used", "idle"]),
-        "part" => names(&["nats", "postgres", "scheduler", "care_reminders", "care_tables"]),
+        "part" => {
+            names(&["nats", "jetstream", "nats_storage", "postgres", "scheduler", "care_reminders", "care_tables"])
+        }
         "version" => names(&[env!("CARGO_PKG_VERSION"), &ZoneData::in_use().version]),
         other => panic!("a label that is not known: {other}"),
     }

@@ -1,0 +1,82 @@
+//! Workers that stop or die: nobody waits longer than for a sign of life.
+
+use std::time::Duration;
+
+use carebell::dev::push_service::Behaviour;
+use serde_json::json;
+
+use crate::support::{LIMIT, Process, Worker, World};
+
+/// A job that waits for `ack_wait` would wait for longer than the test.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_that_stops_within_a_pull_leaves_no_job_behind() {
+    const ROUNDS: usize = 100;
+    const EACH: usize = 12;
+    let world = World::with_overrides("*.ack_wait=10m").await;
+    let mut workers = vec![Worker::without_scheduler(&world)];
+    world.remind("first").await;
+    world.everyone_has_it_once("first").await;
+    for round in 0..ROUNDS {
+        // Another takes over, so that nothing piles up.
+        workers.push(Worker::without_scheduler(&world));
+        let publishing = async {
+            for number in 0..EACH {
+                let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello", "channels": [] });
+                world.publish_json("jobs.notification.normal", &format!("n-{round}-{number}"), &body).await;
+            }
+        };
+        let stopping = async {
+            let wanted = EACH * round / ROUNDS;
+            let id = format!("n-{round}-{wanted}");
+            let begun = async || {
+                (world.count(&format!("SELECT count(*) FROM job_runs WHERE job_id = '{id}'")).await > 0).then_some(())
+            };
+            world.eventually("some are done", begun).await;
+            workers.remove(0).stop().await;
+        };
+        tokio::join!(publishing, stopping);
+    }
+    let all = i64::try_from(ROUNDS * EACH).unwrap();
+    let done = async || {
+        let done = world.count("SELECT count(*) FROM job_runs WHERE state = 'done' AND job_id LIKE 'n-%'").await;
+        (done == all).then_some(())
+    };
+    world.eventually("all are done", done).await;
+    for worker in workers {
+        worker.stop().await;
+    }
+    world.queues_are_empty().await;
+}
+
+/// A server that restarts redelivers at once, when the claims of a killed worker are young.
+#[tokio::test]
+async fn what_comes_again_early_waits_for_no_lease() {
+    for subject in ["jobs.reminder.medication", "jobs.notification.normal"] {
+        let mut world = World::with_overrides("*.ack_wait=6s,*.timeout=5s").await;
+        world.sql("DELETE FROM push_subscriptions WHERE user_id <> 'ana'").await;
+        world.push.behave("ana", Behaviour::Hang);
+        let mut first = Process::worker(&world, &[]);
+        first.ready().await;
+        let job = if subject.contains("reminder") {
+            world.remind("dose").await;
+            "dose"
+        } else {
+            let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });
+            world.publish_json(subject, "hello", &body).await;
+            "hello"
+        };
+        world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
+        first.kill().await;
+        world.nats.kill().await;
+        world.nats.start_again().await.unwrap();
+        let mut second = Process::worker(&world, &[]);
+        second.ready().await;
+        let since = tokio::time::Instant::now();
+        let line = world.ledger(job).await.remove(0);
+        assert_eq!(line.state, "sent", "{line:?}");
+        assert_eq!((line.attempts, line.claims), (0, 2), "{line:?}");
+        assert!(since.elapsed() < Duration::from_secs(30), "{:?} {}", since.elapsed(), second.output());
+        world.queues_are_empty().await;
+        assert_eq!(second.terminate().await.code(), Some(0));
+    }
+}
