@@ -3,11 +3,13 @@
 //! A message has at most one: publishing requires an empty subject.
 
 pub mod advisories;
+mod held;
 pub mod letters;
 pub mod overdue;
 pub mod redrive;
 pub mod sweep;
-pub mod unreadable;
+pub mod undrawn;
+mod unreadable;
 
 use std::time::Duration;
 

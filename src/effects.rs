@@ -22,7 +22,7 @@ use async_nats::jetstream;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
-    admission::{Admission, Admitted, Death},
+    admission::{Admission, Admitted, Death, Patience},
     commit::{CarriedOut, PlannedNotification},
     record::Written,
 };

@@ -10,6 +10,8 @@ pub const NOT_AFTER: &str = "Carebell-Not-After";
 pub const AT: &str = "Carebell-At";
 /// On a job that was delayed: the message that asked for it (`meta::IntakePosition`).
 pub const DELAYED_BY: &str = "Carebell-Delayed-By";
+/// On a job that came back without the server's [`SCHEDULER`]: the subject that it was parked under.
+pub const PARKED_AS: &str = "Carebell-Parked-As";
 /// On a job in quiet hours: the version of the time zones' rules by which their end was reckoned.
 pub const ZONE_DATA: &str = "Carebell-Zone-Data";
 /// The job's number of attempts.

@@ -23,7 +23,6 @@ mod settle;
 use std::{sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use chrono::TimeDelta;
 use tokio::{
     sync::{Semaphore, watch},
     time::timeout,
@@ -56,13 +55,15 @@ use crate::{
     intake::{application, is_intake},
     kind::{CANCEL, DELAYED, Kind, Lane, Queue, Stage},
     plan::Channel,
-    store::CLAIM_LEASE,
     streams::{self, Streams},
     templates::Templates,
 };
 
 /// Jobs that may wait for their instant in memory, for each that may run.
 const EARLY_PER_PERMIT: usize = 4;
+
+/// A send must take less: if its worker dies, nobody else may send it meanwhile.
+const TOO_LONG: Duration = Duration::from_mins(1);
 
 /// The most that giving jobs back may take.
 const GIVE_BACK_TIMEOUT: Duration = Duration::from_secs(5);
@@ -215,7 +216,7 @@ impl Pipeline {
     fn runner(&self, parts: &Parts, queue: Queue) -> Result<Arc<Runner>, String> {
         let declared = declared(parts, queue)?;
         let timeout = declared.policy.timeout;
-        if queue.kind.stage == Stage::Delivery && TimeDelta::from_std(timeout).ok() >= Some(CLAIM_LEASE) {
+        if queue.kind.stage == Stage::Delivery && timeout >= TOO_LONG {
             let durable = queue.durable();
             return Err(format!("queue {durable} has a timeout of a minute or more; a send must take less"));
         }

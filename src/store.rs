@@ -49,7 +49,7 @@ pub use self::{
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     check::{Lacks, Probe, ServerFacts},
-    claims::{CLAIM_LEASE, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
+    claims::{AROUND_A_SEND, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     database::Store,
     delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedCount, DelayedLine, OverdueJob},

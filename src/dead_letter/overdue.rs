@@ -13,7 +13,7 @@ use async_nats::jetstream::{
     ErrorCode,
     context::PublishErrorKind,
     message::StreamMessage,
-    stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
+    stream::{LastRawMessageErrorKind, Stream},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use tokio::time::sleep;
@@ -21,7 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     bury_stored,
-    unreadable::{bury_first, bury_unreadable_of},
+    held::{first, show, stored_at},
+    undrawn,
+    unreadable::bury_unreadable_of,
 };
 use crate::{
     clock::Clock,
@@ -142,6 +144,7 @@ impl Overdue {
         let now = effects.now();
         self.resting.retain(|_, until| *until > now);
         let mut done = self.delayed(effects, &stream, before).await;
+        done = done.and(self.undrawn(effects, &stream, before).await);
         // A sort that fails must not hold up the others.
         let mut without_instant = Vec::new();
         for sort in 0..self.seen.len() {
@@ -157,6 +160,13 @@ impl Overdue {
             }
         }
         done
+    }
+
+    async fn undrawn(&self, effects: &Effects, stream: &Stream, before: DateTime<Utc>) -> Result<(), String> {
+        for _ in 0..undrawn::deliver(effects, stream, before).await? {
+            self.published.add();
+        }
+        Ok(())
     }
 
     fn rests(&self, subject: &str) -> Option<DateTime<Utc>> {
@@ -342,33 +352,10 @@ impl Overdue {
     }
 }
 
-/// The first message of a filter from a sequence on. One that the client cannot parse is buried.
-async fn first(
-    effects: &Effects,
-    stream: &Stream,
-    filter: &'static str,
-    from: u64,
-) -> Result<Option<StreamMessage>, String> {
-    loop {
-        let error = match stream.get_first_raw_message_by_subject(filter, from).await {
-            Ok(found) => return Ok(Some(found)),
-            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => return Ok(None),
-            Err(error) => error,
-        };
-        if !bury_first(effects.context(), park::STREAM, filter, from, effects.now()).await? {
-            return Err(show(error));
-        }
-    }
-}
-
 fn due(parked: &StreamMessage) -> Option<DateTime<Utc>> {
     let at = parked.headers.get(header::SCHEDULE)?.as_str().strip_prefix("@at ")?;
     parked.headers.get(header::SCHEDULE_TARGET)?;
     DateTime::parse_from_rfc3339(at).ok().map(|at| at.with_timezone(&Utc))
-}
-
-fn stored_at(parked: &StreamMessage) -> DateTime<Utc> {
-    DateTime::from_timestamp(parked.time.unix_timestamp(), parked.time.nanosecond()).unwrap_or_default()
 }
 
 /// Whether it is a job of Carebell that says where it comes back.
@@ -416,8 +403,4 @@ async fn republish(effects: &Effects, mut parked: StreamMessage, due: DateTime<U
 /// Schedules and targets that the server refuses have codes from 10188 on; storage and leaders have others.
 fn is_about_the_message(code: ErrorCode) -> bool {
     (10_188..=10_250).contains(&code.0)
-}
-
-fn show(error: impl std::fmt::Display) -> String {
-    error.to_string()
 }

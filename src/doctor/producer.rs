@@ -49,9 +49,10 @@ const LISTENED_TO: [&str; 8] =
     [">", "jobs.>", "intake.>", "work.>", "hold.>", "dead.>", "_INBOX_carebell.>", "$JS.EVENT.>"];
 
 /// Headers that only Carebell and the server set.
-const FORGED: [&str; 10] = [
+const FORGED: [&str; 11] = [
     "Carebell-Root-Id",
     "Carebell-Delayed-By",
+    "Carebell-Parked-As",
     "Carebell-Att",
     "carebell-not-after",
     "Nats-Rollup",

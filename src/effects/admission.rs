@@ -8,7 +8,7 @@ use crate::{
     kind::Stage,
     meta::Meta,
     plan::{DeadReason, Reason},
-    store::{CRASHES, Claim, ClaimAsk, Claimed, RunAsk, RunRecord},
+    store::{AROUND_A_SEND, CRASHES, Claim, ClaimAsk, Claimed, RunAsk, RunRecord},
 };
 
 /// The claim may be another worker's, whose clock is a little ahead.
@@ -32,6 +32,15 @@ pub enum Admission {
         /// Recorded failures.
         attempts: u32,
     },
+}
+
+/// How long a queue's workers may be silent before they count as dead.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Patience {
+    /// How long the server waits for a sign of life.
+    pub ack_wait: Duration,
+    /// The longest send.
+    pub timeout: Duration,
 }
 
 /// A job that may run.
@@ -84,9 +93,9 @@ impl Effects {
     ///
     /// # Errors
     /// The look-up was refused.
-    pub async fn admit(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
+    pub async fn admit(&self, meta: &Meta, patience: Patience) -> Result<Admission, Refused> {
         match meta.kind.stage {
-            Stage::Delivery => self.claim(meta, ack_wait).await,
+            Stage::Delivery => self.claim(meta, patience).await,
             _ if Self::takes_for_new(meta) => Ok(Admission::Run(Admitted::new(meta))),
             Stage::Reminder | Stage::Notification | Stage::Maintenance | Stage::Delay => self.look_up(meta).await,
         }
@@ -166,8 +175,8 @@ impl Effects {
         Ok(None)
     }
 
-    async fn claim(&self, meta: &Meta, ack_wait: Duration) -> Result<Admission, Refused> {
-        let claimed = self.claims.ask(self.claim_ask(meta, ack_wait)).await?;
+    async fn claim(&self, meta: &Meta, patience: Patience) -> Result<Admission, Refused> {
+        let claimed = self.claims.ask(self.claim_ask(meta, patience)).await?;
         Ok(match claimed {
             Claimed::Taken(claim) => {
                 checkpoint::reached(Step::Claimed);
@@ -191,13 +200,14 @@ impl Effects {
         (instant - self.clock.now()).max(SHORTEST_WAIT).to_std().unwrap_or_default()
     }
 
-    pub(super) fn claim_ask(&self, meta: &Meta, ack_wait: Duration) -> ClaimAsk {
+    pub(super) fn claim_ask(&self, meta: &Meta, patience: Patience) -> ClaimAsk {
         ClaimAsk {
             id: meta.job_id.clone(),
             sequence: meta.position.sequence,
             delivered: meta.position.delivered,
             worker: Arc::clone(&self.worker),
-            patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX),
+            patience: TimeDelta::from_std(patience.ack_wait / 2).unwrap_or(TimeDelta::MAX),
+            lease: TimeDelta::from_std(patience.timeout).map_or(TimeDelta::MAX, |send| send + AROUND_A_SEND),
             now: self.clock.now(),
         }
     }

@@ -95,7 +95,7 @@ impl Parking<'_> {
         let mut resumed = HeaderMap::new();
         for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
             let name: &str = name.as_ref();
-            if !name.starts_with("Nats-") && name != header::ZONE_DATA {
+            if !name.starts_with("Nats-") && name != header::ZONE_DATA && name != header::PARKED_AS {
                 for value in values {
                     resumed.append(name, value.clone());
                 }

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use chrono::{DateTime, Utc};
 use tokio::time::sleep;
 
-use super::{Effects, Refused};
+use super::{Effects, Patience, Refused};
 use crate::{
     checkpoint::{self, Step},
     kind::Stage,
@@ -94,7 +94,7 @@ impl Effects {
     /// The database does not answer.
     pub async fn record_crashed(&self, meta: &Meta, error: &str) -> Result<Written, Refused> {
         if meta.kind.stage == Stage::Delivery {
-            self.store.record_crashed_delivery(&self.claim_ask(meta, Duration::ZERO), error).await?;
+            self.store.record_crashed_delivery(&self.claim_ask(meta, Patience::default()), error).await?;
             return Ok(Written::Yes);
         }
         self.record(meta, Verdict::Dead { error: error.into(), reason: DeadReason::Crashed }).await

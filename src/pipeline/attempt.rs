@@ -52,7 +52,7 @@ pub async fn attempt(
     job: Box<dyn Runnable>,
     span: &mut Processing,
 ) -> Result<Attempted, Refused> {
-    match runner.effects.admit(meta, runner.ack_wait).await? {
+    match runner.effects.admit(meta, runner.patience()).await? {
         Admission::Run(admitted) => attempt_admitted(runner, meta, job, span, admitted).await,
         other => {
             let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));

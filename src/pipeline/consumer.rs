@@ -28,7 +28,7 @@ use crate::{
     intake::is_intake,
     nats::{self, PullConnection},
     plan::Channel,
-    retry::DoublingWait,
+    retry::{DoublingWait, Once},
 };
 
 /// How long the server holds an empty pull open.
@@ -119,20 +119,28 @@ impl Consumer {
         tracing::info!(queue, stream, concurrency = self.runner.policy.concurrency, "consumer started");
         let mut wait = WAIT;
         let mut series = 0;
+        let mut told = Once::new();
         while !self.stop.is_cancelled() {
             series += 1;
-            match Box::pin(self.pull_until_error(series)).await {
-                Ok(()) => wait.reset(),
+            let answered = || {
+                told.reset();
+                wait.reset();
+            };
+            match Box::pin(self.pull_until_error(series, answered)).await {
+                Ok(()) => {}
+                // Logged once, not each time: health shows that no pull is answered.
                 Err(why) => {
-                    tracing::warn!(queue = self.runner.queue.durable(), "pulling failed, again soon: {why}");
+                    if told.is_first() {
+                        tracing::warn!(queue = self.runner.queue.durable(), "pulling failed, again soon: {why}");
+                    }
                     let _ = self.stop.run_until_cancelled(wait.pass()).await;
                 }
             }
         }
     }
 
-    /// Pulls until an error, or until the queue's own connection is lost.
-    async fn pull_until_error(&self, series: u64) -> Result<(), String> {
+    /// Pulls until an error, or until the queue's own connection is lost. Tells of each pull that was answered.
+    async fn pull_until_error(&self, series: u64, mut answered: impl FnMut()) -> Result<(), String> {
         self.watch.asked();
         let found = async {
             let mut connection = self.connect().await?;
@@ -180,6 +188,7 @@ impl Consumer {
                 source.connection.connections.mark_unchanged();
             }
             was_full = self.pull(&source, (held, ahead, places), was_full).await?;
+            answered();
             if self.own_connection.is_some() && is_lost(&source.connection).await {
                 return Ok(());
             }

@@ -144,8 +144,8 @@ impl Pulled {
 
     /// Whether it was parked under a subject that begins so.
     fn came_from(&self, prefix: &str) -> bool {
-        !intake::is_intake(&self.position.stream)
-            && self.header(header::SCHEDULER).is_some_and(|subject| subject.starts_with(prefix))
+        let parked_as = || self.header(header::SCHEDULER).or_else(|| self.header(header::PARKED_AS));
+        !intake::is_intake(&self.position.stream) && parked_as().is_some_and(|subject| subject.starts_with(prefix))
     }
 
     /// How long the job that comes back is not due yet.

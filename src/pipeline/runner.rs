@@ -22,7 +22,7 @@ use super::{
 use crate::{
     channels::{AfterUnknown, Channels, NOBODY},
     clock::{Clock, Random},
-    effects::{Death, Effects, Refused},
+    effects::{Death, Effects, Patience, Refused},
     intake::Unreadable,
     job::{Context, Failure, Outcome},
     kind::Queue,
@@ -79,6 +79,11 @@ impl Runner {
     pub fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String> {
         let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(body, form)));
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
+    }
+
+    /// How long another worker may be silent.
+    pub fn patience(&self) -> Patience {
+        Patience { ack_wait: self.ack_wait, timeout: self.policy.timeout }
     }
 
     /// The resources of one job's work.

@@ -21,8 +21,9 @@ use crate::{kind::Lane, meta::NO_MESSAGE, person::Subscription, plan::Content, p
 
 static CLAIM_DELIVERIES: NamedSql = NamedSql::new(include_str!("sql/claim_deliveries.sql"));
 
-/// Lease of a claim. After it, another sequence may claim. Longer than any send.
-pub const CLAIM_LEASE: TimeDelta = TimeDelta::seconds(60);
+/// The rest of a claim's lease, beside the longest send: from the claim to its beginning, and from its end to its
+/// record.
+pub const AROUND_A_SEND: TimeDelta = TimeDelta::seconds(10);
 
 /// Wait while another worker sends the delivery. Sends take seconds at most.
 const LOOK_AGAIN: TimeDelta = TimeDelta::seconds(5);
@@ -38,6 +39,7 @@ rows! {
         now: DateTime<Utc>,
         worker: &'q str,
         patience: TimeDelta,
+        lease: TimeDelta,
     }
 }
 
@@ -55,6 +57,9 @@ pub struct ClaimAsk {
     /// Age at which another worker's claim by the same message counts as dead: half an `ack_wait`. A redelivery before
     /// that comes from a server that lost delivery counts in a crash; the other worker is alive.
     pub patience: TimeDelta,
+    /// Age at which a claim by another message, or a direct send, counts as dead: the longest send and
+    /// [`AROUND_A_SEND`].
+    pub lease: TimeDelta,
     /// Time.
     pub now: DateTime<Utc>,
 }
@@ -191,8 +196,9 @@ fn claim<'q>(asks: impl Iterator<Item = &'q ClaimAsk>) -> Result<Statement<'q>, 
         now: ask.now,
         worker: &ask.worker,
         patience: ask.patience,
+        lease: ask.lease,
     });
-    CLAIM_DELIVERIES.bind().rows("asks", asks).value("lease", CLAIM_LEASE).value("crashes", CRASHES).statement()
+    CLAIM_DELIVERIES.bind().rows("asks", asks).value("crashes", CRASHES).statement()
 }
 
 fn read_claim(row: &PgRow) -> Result<Claim, StoreError> {
@@ -245,14 +251,12 @@ fn refusal(ask: &ClaimAsk, row: &PgRow) -> Result<Claimed, StoreError> {
     let same_message = claim_seq == Some(ask.sequence);
     let recorded = if same_message { row.try_get::<i64, _>("recorded_delivery")? } else { 0 };
     let held_until: Option<DateTime<Utc>> = row.try_get("held_until")?;
+    let claimed_at = row.try_get::<Option<DateTime<Utc>>, _>("claimed_at")?.unwrap_or(ask.now);
     Ok(match state.as_str() {
         "pending" | "held" | "sending" if ask.delivered - recorded > CRASHES => Claimed::Crashing { attempts },
         "held" => Claimed::Busy(held_until.unwrap_or(ask.now)),
-        "sending" if same_message => {
-            let claimed_at: Option<DateTime<Utc>> = row.try_get("claimed_at")?;
-            Claimed::Again(claimed_at.unwrap_or(ask.now) + ask.patience)
-        }
-        "pending" | "sending" => Claimed::Busy(ask.now + LOOK_AGAIN),
+        "sending" if same_message => Claimed::Again(claimed_at + ask.patience),
+        "pending" | "sending" => Claimed::Busy((ask.now + LOOK_AGAIN).min(claimed_at + ask.lease)),
         // A dead direct send had no message until now.
         "dead" if same_message || claim_seq == Some(NO_MESSAGE) => Claimed::Dead {
             reason: row.try_get::<Option<String>, _>("reason")?.unwrap_or_default(),

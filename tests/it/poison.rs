@@ -195,7 +195,7 @@ fn garbled(random: &mut StdRng) -> Vec<u8> {
         "carebell-not-after",
         "Carebell-Attempts",
         "Carebell-Root-Id",
-        "Carebell-Delayed-By",
+        "Carebell-Parked-As",
         "Content-Type",
         "traceparent",
         "tracestate",

@@ -162,11 +162,14 @@ pub fn ask(id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> Claim
 }
 
 pub fn ask_by(worker: &str, id: &str, sequence: i64, delivered: i64, now: DateTime<Utc>) -> ClaimAsk {
-    ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, now }
+    ClaimAsk { id: id.into(), sequence, delivered, worker: worker.into(), patience: PATIENCE, lease: LEASE, now }
 }
 
 /// A claim this old is a dead worker's.
 pub const PATIENCE: TimeDelta = TimeDelta::seconds(15);
+
+/// Of another message, too.
+pub const LEASE: TimeDelta = TimeDelta::seconds(40);
 
 async fn claim(store: &Store, ask: ClaimAsk) -> Claimed {
     store.claim_deliveries(&[ask]).await.unwrap().remove(0)
@@ -248,7 +251,7 @@ async fn a_claim_is_one_workers_until_its_message_comes_again_or_its_lease_ends(
 
     store.commit(&[planned("e")]).await.unwrap();
     claim(&store, ask("e", 1, 1, now)).await;
-    let later = now + TimeDelta::seconds(61);
+    let later = now + LEASE + TimeDelta::seconds(1);
     assert!(matches!(claim(&store, ask("e", 2, 1, later)).await, Claimed::Taken(_)), "after the lease");
 }
 

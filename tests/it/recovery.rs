@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
-use carebell::dev::push_service::Behaviour;
+use carebell::{
+    clock::Clock, dead_letter::overdue::Overdue, dev::push_service::Behaviour, effects::Effects, health::Health,
+    telemetry::metrics::Metrics,
+};
+use chrono::TimeDelta;
 use serde_json::json;
 
-use crate::support::{LIMIT, Process, Worker, World};
+use crate::support::{LIMIT, Process, Worker, World, peek, utc_now};
 
 /// A job that waits for `ack_wait` would wait for longer than the test.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -79,4 +83,48 @@ async fn what_comes_again_early_waits_for_no_lease() {
         world.queues_are_empty().await;
         assert_eq!(second.terminate().await.code(), Some(0));
     }
+}
+
+/// A server that has changed its leaders too often draws nothing for up to two minutes.
+#[tokio::test]
+async fn what_was_sent_off_and_not_drawn_is_published() {
+    let world = World::new().await;
+    for stream in ["WORK", "DELIVERIES"] {
+        let mut config = world.context.get_stream(stream).await.unwrap().cached_info().config.clone();
+        config.sources = None;
+        world.context.update_stream(config).await.unwrap();
+    }
+    world.push.behave("ana", Behaviour::retry_after(503, "11"));
+    let worker = Worker::without_scheduler(&world);
+    let body = json!({ "recipients": [{ "userId": "ana" }], "title": "Hello" });
+    world.publish_json("jobs.notification.normal", "hello", &body).await;
+    let at = (utc_now() + TimeDelta::seconds(1)).to_rfc3339();
+    let headers = [("Carebell-Job-Id", "later"), ("Content-Type", "application/json"), ("Carebell-At", &at)];
+    world.publish("jobs.later.notification.normal", &headers, body.to_string()).await;
+    let parked = async || (peek(&world.context, "HOLD", "hold.>").await == 2).then_some(());
+    world.eventually("both are parked", parked).await;
+    worker.stop().await;
+    let sent_off = async || (peek(&world.context, "HOLD", "resume.>").await == 2).then_some(());
+    world.eventually("both are sent off", sent_off).await;
+    assert_eq!(peek(&world.context, "WORK", ">").await + peek(&world.context, "DELIVERIES", ">").await, 0);
+
+    // Two workers at the same time.
+    let effects = Effects::start(&world.store, world.context.clone(), Clock::system(), &Health::new());
+    let metrics = Metrics::new();
+    let (mut one, mut two) = (Overdue::new(&metrics), Overdue::new(&metrics));
+    one.pass(&effects, utc_now() - TimeDelta::minutes(1)).await.unwrap();
+    assert_eq!(peek(&world.context, "HOLD", "resume.>").await, 2, "they may be on their way");
+    let before = utc_now() + TimeDelta::seconds(1);
+    let (one, two) = tokio::join!(one.pass(&effects, before), two.pass(&effects, before));
+    assert_eq!((one, two), (Ok(()), Ok(())));
+    assert_eq!(peek(&world.context, "HOLD", ">").await, 0);
+    assert_eq!(peek(&world.context, "WORK", ">").await, 1);
+    assert_eq!(peek(&world.context, "DELIVERIES", ">").await, 1);
+    let worker = Worker::without_scheduler(&world);
+    for job in ["hello", "later"] {
+        assert_eq!(world.ledger(job).await.remove(0).state, "sent", "{job}");
+    }
+    world.queues_are_empty().await;
+    assert_eq!(world.push.counts().accepted, 2, "none twice");
+    worker.stop().await;
 }

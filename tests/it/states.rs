@@ -10,7 +10,9 @@ use chrono::{DateTime, TimeDelta, Utc};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use crate::{
-    records::{PATIENCE, ask, ask_by, attempt, commit, death, entry_by, failed, meta, planned, put, receipt, store},
+    records::{
+        LEASE, PATIENCE, ask, ask_by, attempt, commit, death, entry_by, failed, meta, planned, put, receipt, store,
+    },
     support::utc_now,
 };
 
@@ -113,7 +115,7 @@ impl Row {
             ("sending", Some((_, holder, by))) => {
                 holder <= delivered && ((holder, by) == (delivered, worker) || self.recorded >= holder || old)
             }
-            ("sending", None) => self.claimed_at < now - TimeDelta::seconds(60),
+            ("sending", None) => self.claimed_at < now - LEASE,
             _ => false,
         };
         let taken = free && delivered - recorded <= 5;

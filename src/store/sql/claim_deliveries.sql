@@ -34,7 +34,7 @@ claimed AS (
                      OR d.recorded_delivery >= d.claim_delivery
                      OR d.claimed_at < l.now - l.patience)
             -- Another message, or a direct send: the lease has run out, or the direct send was released.
-            ELSE d.claimed_at < l.now - {lease}
+            ELSE d.claimed_at < l.now - l.lease
                  OR (d.claim_seq = 0 AND d.recorded_delivery >= d.claim_delivery)
             END))
       -- A message delivered repeatedly with nothing recorded kills its workers.

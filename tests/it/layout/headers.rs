@@ -24,6 +24,7 @@ const READ: &[(&str, &[&str])] = &[
     ("TRACESTATE", &["effects/publish.rs"]),
     // Of Carebell: read only in streams that no application can publish to.
     ("DELAYED_BY", &["pipeline/message.rs"]),
+    ("PARKED_AS", &["pipeline/message.rs"]),
     ("ZONE_DATA", &["dead_letter/overdue.rs"]),
     ("ROOT_ID", &["intake.rs", "dead_letter/letters.rs", "streams/upgrade.rs"]),
     // Of a dead letter.
@@ -36,7 +37,7 @@ const READ: &[(&str, &[&str])] = &[
     // Of the server. What an application publishes has them only if `intake::check` let them pass.
     ("MSG_SIZE", &["dead_letter/letters.rs"]),
     ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "streams/upgrade.rs"]),
-    ("SCHEDULER", &["pipeline/message.rs", "streams/upgrade.rs"]),
+    ("SCHEDULER", &["pipeline/message.rs", "dead_letter/undrawn.rs", "streams/upgrade.rs"]),
     ("SCHEDULE_TARGET", &["dead_letter/overdue.rs", "streams/upgrade.rs"]),
 ];
 
@@ -96,6 +97,7 @@ fn what_a_stranger_may_set_is_the_list_of_the_intake() {
     for name in [
         header::ROOT_ID,
         header::DELAYED_BY,
+        header::PARKED_AS,
         header::ZONE_DATA,
         header::SCHEDULE,
         header::SCHEDULE_TARGET,
