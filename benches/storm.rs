@@ -1,6 +1,7 @@
-//! A storm of any length: `cargo bench --bench storm -- --jobs 20000 --kills 30 --json [--seed S]`.
+//! A storm of any length: `cargo bench --bench storm -- --jobs 20000 --kills 30 --json [--seed S]`, or over a cluster:
+//! `cargo bench --bench storm -- --nodes 3 --jobs 20000 --kills 50 --failovers 3 --json`.
 //!
-//! Exits with 1 after a loss, a doubled inbox row, or an unexplained second push.
+//! Exits with 1 after a loss, a doubled inbox row, an unexplained second push, or a job that came too late.
 
 // As in the tests, one assertion a line reads better than an error path.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
@@ -24,7 +25,8 @@ struct Arguments {
     /// Number of jobs.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
     jobs: u32,
-    /// Number of kills. Of ten, seven hit a worker, two NATS and one Postgres.
+    /// Number of kills. Of ten, seven hit a worker, two NATS and one Postgres; with three nodes, six hit nodes and four
+    /// a worker.
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(0..=1000))]
     kills: u32,
     /// Repeats the random choices of another storm.
@@ -36,12 +38,22 @@ struct Arguments {
     /// Jobs published per second. The storm lasts longer if the kills need it.
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     rate: u32,
-    /// Longest outage of a killed server in milliseconds. Each outage is random.
-    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(0..=60_000))]
-    outage: u64,
+    /// Longest outage of a killed server in milliseconds. Each outage is random. Defaults to none, and 8000 with three
+    /// nodes.
+    #[arg(long, value_parser = clap::value_parser!(u64).range(0..=60_000))]
+    outage: Option<u64>,
     /// Percentage of jobs scheduled for later.
     #[arg(long, default_value_t = 15, value_parser = clap::value_parser!(u32).range(0..=100))]
     scheduled: u32,
+    /// NATS servers: one, or three that are one.
+    #[arg(long, default_value_t = 1, value_parser = nodes)]
+    nodes: usize,
+    /// Number of failovers of Postgres to its standby.
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u32).range(0..=100))]
+    failovers: u32,
+    /// Lets commits not wait for the standby. Then a failover loses some.
+    #[arg(long, requires = "failovers")]
+    asynchronous: bool,
     /// Processes to kill.
     #[arg(long, value_enum, default_value = "all")]
     victims: Victims,
@@ -56,19 +68,37 @@ struct Arguments {
 /// On average, servers come back between two kills.
 const BETWEEN_KILLS: Duration = Duration::from_secs(2);
 
+/// The same for nodes, whose streams catch up.
+const BETWEEN_NODES: Duration = Duration::from_secs(8);
+
+const OUTAGE_OF_NODES: u64 = 8000;
+
+fn nodes(text: &str) -> Result<usize, String> {
+    match text {
+        "1" => Ok(1),
+        "3" => Ok(3),
+        _ => Err("must be 1 or 3".into()),
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let clock = carebell::clock::Clock::system();
+    let (between, outage) = if arguments.nodes > 1 { (BETWEEN_NODES, OUTAGE_OF_NODES) } else { (BETWEEN_KILLS, 0) };
+    let faults = arguments.kills + arguments.failovers;
     let report = engine::run(Settings {
         jobs: arguments.jobs as usize,
         kills: arguments.kills as usize,
         seed: arguments.seed.unwrap_or_else(|| clock.now().timestamp_micros().unsigned_abs()),
         workers: arguments.workers as usize,
-        span: (Duration::from_secs(1) * arguments.jobs / arguments.rate).max(BETWEEN_KILLS * arguments.kills),
-        outage: Duration::from_millis(arguments.outage),
+        span: (Duration::from_secs(1) * arguments.jobs / arguments.rate).max(between * faults),
+        outage: Duration::from_millis(arguments.outage.unwrap_or(outage)),
         scheduled: arguments.scheduled,
         victims: arguments.victims,
+        nodes: arguments.nodes,
+        failovers: arguments.failovers as usize,
+        asynchronous: arguments.asynchronous,
         // Progress goes to standard error, apart from the result.
         say: |text| eprintln!("{text}"),
     })

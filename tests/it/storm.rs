@@ -28,6 +28,9 @@ async fn nothing_is_lost_and_nothing_doubled_without_a_reason() {
         outage: Duration::ZERO,
         scheduled: 15,
         victims: Victims::All,
+        nodes: 1,
+        failovers: 0,
+        asynchronous: false,
         say,
     })
     .await;

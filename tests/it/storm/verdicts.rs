@@ -47,7 +47,7 @@ fn end(history: &mut History, id: &str, state: &str, reason: Option<&str>) {
 }
 
 fn fault(target: Target, from: i64, until: i64) -> Fault {
-    Fault { target, from: at(from), until: at(until) }
+    Fault { target, from: at(from), until: at(until), outage: false }
 }
 
 fn count(verdict: &Verdict) -> [usize; 3] {

@@ -36,7 +36,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
-    cluster::Cluster,
+    cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
     phones::{NUMBER, Phones},
     receivers::Receivers,

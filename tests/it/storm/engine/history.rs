@@ -11,11 +11,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::Value;
 use sqlx::Row;
 
-use super::{
-    MARK,
-    faults::{Fault, worker_of},
-    jobs::Expected,
-};
+use super::{MARK, faults::Fault, fleet::worker_of, jobs::Expected};
 use crate::support::World;
 
 #[derive(Clone, Debug, Default)]

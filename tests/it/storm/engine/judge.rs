@@ -9,6 +9,7 @@ use super::{
     doubles::{self, Doubles},
     history::{Asked, Delivery, History},
     jobs::{Expected, Told},
+    recovery::{self, Recovery},
 };
 
 #[derive(Debug, Default)]
@@ -33,6 +34,8 @@ pub enum Sort {
     DoubledRow,
     /// A repeated or misdirected push that no fault explains.
     UnexplainedPush,
+    /// A job that came later than any fault explains.
+    Late,
 }
 
 impl fmt::Display for Finding {
@@ -57,6 +60,7 @@ pub fn judge(history: &History) -> Verdict {
     court.inbox();
     court.deliveries();
     court.pushes();
+    court.recovery();
     court.verdict
 }
 
@@ -198,6 +202,20 @@ impl<'a> Court<'a> {
                 let text = format!("delivery {id} of {root} to {browser} is {state} ({reason:?}; {fence})");
                 self.verdict.find(Sort::Lost, text);
             }
+        }
+    }
+
+    fn recovery(&mut self) {
+        let mut late = recovery::late_jobs(self.history);
+        late.sort_by_key(|(_, late)| *late);
+        let unbearable = late.iter().filter(|(_, late)| *late > recovery::LONGEST);
+        let texts = unbearable.map(|(asked, late)| format!("{} came {late} ms after {}", asked.id, asked.ready));
+        for text in texts.collect::<Vec<_>>() {
+            self.verdict.find(Sort::Late, text);
+        }
+        let p99 = Recovery::of(self.history).p99();
+        if p99 > recovery::P99 {
+            self.verdict.find(Sort::Late, format!("99 of 100 late jobs came within {p99} ms"));
         }
     }
 

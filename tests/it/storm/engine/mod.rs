@@ -5,37 +5,48 @@
 
 pub mod doubles;
 pub mod faults;
+mod fleet;
 pub mod history;
 pub mod jobs;
 pub mod judge;
 mod publish;
-mod recovery;
+pub mod recovery;
 pub mod scene;
+mod strike;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use carebell::dev::{guard::PrivateDir, postgres::Postgres, push_service::RejectedRequest};
+use async_nats::jetstream;
+use carebell::{
+    dev::{guard::PrivateDir, postgres::Postgres, push_service::RejectedRequest},
+    streams::Streams,
+};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use self::{
-    faults::{Fault, Fleet, Victims},
+    faults::{Fault, Target},
+    fleet::Fleet,
     history::{Asked, History},
     jobs::Job,
     judge::{Sort, Verdict},
     publish::Published,
     recovery::Recovery,
     scene::{Browser, Scene},
+    strike::{Nats, Victims},
 };
-use crate::support::{World, own_postgres};
+use crate::support::{Cluster, World, adjustments, own_postgres};
 
 /// Identifies the dead letter of a job whose id cannot be read.
 pub const MARK: &str = "Storm-Job";
 
 /// Short delays, and enough attempts to survive the push service's bad answers. A busy machine must not exceed
 /// `ack_wait`: the judge doesn't know that fault.
-const OVERRIDES: &str = "*.attempts=10,*.max_attempts=10,*.backoff=fixed 50ms,*.jitter=50%,*.ack_wait=6s,*.timeout=5s";
+const OVERRIDES: &str = "*.attempts=10,*.max_attempts=10,*.backoff=fixed 50ms,*.jitter=50%,*.timeout=5s";
+
+/// Beside one server, where nothing else makes a job wait for long.
+const SOON: &str = "*.ack_wait=6s";
 
 /// The storm ends after this long without progress. Longer than a claim's lease and two sweeps.
 const PATIENCE: Duration = Duration::from_secs(150);
@@ -53,7 +64,13 @@ pub struct Settings {
     pub outage: Duration,
     /// Percentage scheduled for later.
     pub scheduled: u32,
-    pub victims: Victims,
+    pub victims: faults::Victims,
+    /// NATS servers: one, or three that are one.
+    pub nodes: usize,
+    /// Of Postgres to its standby.
+    pub failovers: usize,
+    /// Whether commits do not wait for the standby.
+    pub asynchronous: bool,
     pub say: fn(&str),
 }
 
@@ -78,6 +95,7 @@ pub struct Report {
 struct Storm {
     settings: Settings,
     world: World,
+    cluster: Option<Cluster>,
     postgres: Postgres,
     _postgres_directory: PrivateDir,
     fleet: Fleet,
@@ -110,11 +128,32 @@ pub async fn run(settings: Settings) -> Report {
     }
 }
 
+/// With all streams, as `carebell streams apply` makes them.
+async fn join(cluster: &Cluster, overrides: &str) -> jetstream::Context {
+    let context = cluster.any_context().await;
+    cluster.has_a_leader(&context).await;
+    let mut streams = adjustments(overrides);
+    streams.replicas = cluster.size();
+    Streams::embedded(&streams).unwrap().apply(&context).await.unwrap();
+    cluster.is_whole(&context).await;
+    context
+}
+
 impl Storm {
     async fn brew(settings: Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed);
         let (postgres, postgres_directory) = own_postgres().await;
-        let world = World::on(postgres.url("postgres"), OVERRIDES).await;
+        let overrides = if settings.nodes > 1 { OVERRIDES.to_owned() } else { format!("{OVERRIDES},{SOON}") };
+        let mut world = World::on(postgres.url("postgres"), &overrides).await;
+        let mut environment = world.environment();
+        let mut cluster = None;
+        if settings.nodes > 1 {
+            let three = Cluster::start().await;
+            environment.insert("NATS_URL".into(), three.urls());
+            environment.insert("STREAMS_REPLICAS".into(), "3".into());
+            world.context = join(&three, &overrides).await;
+            cluster = Some(three);
+        }
         let scene = Scene::draw(&mut rng);
         let jobs = jobs::draw(&scene, &settings, &mut rng);
         scene.set(&world).await;
@@ -122,9 +161,9 @@ impl Storm {
             Scene::set_shortage(&world, *family, medication).await;
         }
         let directory = world.directory.path().to_owned();
-        let fleet = Fleet::start(world.environment(), directory, settings.workers).await;
+        let fleet = Fleet::start(environment, directory, settings.workers).await;
         let jobs = Arc::new(jobs);
-        Self { settings, world, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
+        Self { settings, world, cluster, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
     }
 
     async fn blow(&mut self) -> (Published, Vec<Fault>) {
@@ -132,14 +171,19 @@ impl Storm {
         let planned = faults::draw(&self.settings, &mut self.rng);
         let live = self.scene.browsers(Browser::Live);
         let ended = self.scene.browsers(Browser::Ended);
-        let context = publish::connect(&self.world.nats.url()).await;
-        let World { push, nats, .. } = &mut self.world;
+        let urls = self.cluster.as_ref().map_or_else(|| self.world.nats.url(), Cluster::urls);
+        let context = publish::connect(&urls).await;
+        let World { push, nats, context: seen, .. } = &mut self.world;
         let push = &*push;
         let start = Instant::now();
-        let victims = (nats, &mut self.postgres, &mut self.fleet);
+        let nats = match &mut self.cluster {
+            Some(cluster) => Nats::Cluster(cluster, seen),
+            None => Nats::One(nats),
+        };
+        let victims = Victims { nats, postgres: &mut self.postgres, fleet: &mut self.fleet };
         let (published, faults, (), ()) = tokio::join!(
             publish::publish(context, Arc::clone(&self.jobs), start),
-            faults::strike(&planned, start, victims, say),
+            strike::strike(&planned, start, victims, say),
             faults::blow(push, &live, start, span, &mut self.rng),
             faults::unsubscribe(push, &ended, start, span),
         );
@@ -229,9 +273,16 @@ impl Report {
     pub fn json(&self) -> Value {
         let Self { settings, verdict, recovery, .. } = self;
         let doubles = verdict.doubles;
+        let hits = |of: fn(&Target) -> bool| self.faults.iter().filter(|fault| of(&fault.target)).count();
         json!({
             "jobs": settings.jobs,
+            "nodes": settings.nodes,
             "kills": self.faults.len(),
+            "node_kills": hits(|target| *target == Target::Nats),
+            "worker_kills": hits(|target| matches!(target, Target::Worker(_))),
+            "postgres_kills": hits(|target| *target == Target::Postgres),
+            "failovers": settings.failovers,
+            "asynchronous": settings.asynchronous,
             "lost": verdict.count(Sort::Lost),
             "doubled_inbox_rows": verdict.count(Sort::DoubledRow),
             "doubled_pushes": doubles.all,
@@ -244,6 +295,9 @@ impl Report {
             "rejected_pushes": self.rejected.len(),
             "published_again": self.published_again,
             "workers_that_ended_badly": self.bad_ends,
+            "late_jobs": recovery.late(),
+            "recovery_p99_ms": recovery.p99(),
+            "recovery_max_ms": recovery.max(),
             "longest_recovery_ms": recovery.longest(),
             "longest_recovery_ms_worker": recovery.worker,
             "longest_recovery_ms_nats": recovery.nats,

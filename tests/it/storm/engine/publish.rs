@@ -26,9 +26,12 @@ pub struct Published {
 }
 
 /// Reconnects as soon as the server is back.
-pub async fn connect(url: &str) -> jetstream::Context {
-    let options = ConnectOptions::new().reconnect_delay_callback(|_| Duration::from_millis(50));
-    let client = options.connect(url).await.unwrap();
+pub async fn connect(urls: &str) -> jetstream::Context {
+    let options = ConnectOptions::new()
+        .ignore_discovered_servers()
+        .ping_interval(PATIENCE)
+        .reconnect_delay_callback(|_| Duration::from_millis(50));
+    let client = options.connect(urls.split(',').collect::<Vec<_>>()).await.unwrap();
     jetstream::context::ContextBuilder::new().timeout(PATIENCE).ack_timeout(PATIENCE).build(client)
 }
 

@@ -1,17 +1,26 @@
-//! Time without arrivals after a fault, while there was work.
+//! Recovery: the time without arrivals after a fault, while there was work, and how late jobs came.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use carebell::channels::web_push::Topic;
 use chrono::{DateTime, Utc};
 
 use super::{
     faults::{Fault, Target},
-    history::{History, Push},
+    history::{Asked, History, Push},
 };
 
+/// Jobs count as late from here on. Without a fault, a busy machine or a push service that hangs makes some so.
+const LATE: i64 = 1000;
+
+/// No late job may take longer. A lost worker is noticed after `ack_wait`, 30 s.
+pub const LONGEST: i64 = 60_000;
+
+/// Nor one in a hundred of them.
+pub const P99: i64 = 35_000;
+
 /// Longest times in milliseconds, by victim.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Recovery {
     pub worker: i64,
     pub nats: i64,
@@ -20,11 +29,27 @@ pub struct Recovery {
     pub slowest: i64,
     /// For scheduled jobs: a restarted server resumes sourcing at its next check, every ten seconds.
     pub slowest_scheduled: i64,
+    /// Of late jobs, to their last push, without outages. Sorted.
+    late: Vec<i64>,
 }
 
 impl Recovery {
     pub fn longest(&self) -> i64 {
         self.worker.max(self.nats).max(self.postgres)
+    }
+
+    /// How late 99 of 100 late jobs came at most.
+    pub fn p99(&self) -> i64 {
+        let last = self.late.len().saturating_sub(1);
+        self.late.get(last * 99 / 100).copied().unwrap_or(0)
+    }
+
+    pub fn max(&self) -> i64 {
+        self.late.last().copied().unwrap_or(0)
+    }
+
+    pub fn late(&self) -> usize {
+        self.late.len()
     }
 
     pub fn of(history: &History) -> Self {
@@ -57,6 +82,8 @@ impl Recovery {
             let place = if asked.scheduled { &mut longest.slowest_scheduled } else { &mut longest.slowest };
             *place = (*place).max((*at - asked.ready).num_milliseconds());
         }
+        longest.late = late_jobs(history).into_iter().map(|(_, late)| late).collect();
+        longest.late.sort_unstable();
         longest
     }
 }
@@ -72,4 +99,28 @@ fn after(history: &History, fault: &Fault, ready: impl Fn(&Push) -> DateTime<Utc
     let waited = history.pushes.iter().any(|push| push.at > counts && ready(push) <= fault.from);
     let since = if waited { fault.from } else { fault.from.max(ready(next)) };
     Some((next.at - since).num_milliseconds().max(0))
+}
+
+/// Jobs and how late their last push came for the first time, in milliseconds, without the outages meanwhile.
+pub fn late_jobs(history: &History) -> Vec<(&Asked, i64)> {
+    let roots: HashMap<String, &str> = history
+        .deliveries
+        .iter()
+        .map(|delivery| (Topic::of(&delivery.id).to_string(), delivery.root.as_str()))
+        .collect();
+    let mut seen = HashSet::new();
+    let mut last: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    for push in &history.pushes {
+        if let Some(root) = roots.get(&push.topic).filter(|_| seen.insert(push.topic.as_str())) {
+            last.insert(root, push.at);
+        }
+    }
+    let late = history.jobs.iter().filter_map(|asked| {
+        let at = *last.get(asked.id.as_str())?;
+        let outages = history.faults.iter().filter(|fault| fault.outage);
+        let away: i64 =
+            outages.map(|fault| (fault.until.min(at) - fault.from.max(asked.ready)).num_milliseconds().max(0)).sum();
+        Some((asked, (at - asked.ready).num_milliseconds() - away))
+    });
+    late.filter(|(_, late)| *late > LATE).collect()
 }
