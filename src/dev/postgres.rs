@@ -1,5 +1,7 @@
 //! A private Postgres.
 
+mod standby;
+
 use std::{
     ffi::OsString,
     fs, io,
@@ -74,19 +76,15 @@ impl Postgres {
     /// # Errors
     /// If it does not start, for example because of a setting.
     pub async fn start_with(bin: &Path, dir: &Path, settings: &[(&str, &str)]) -> Result<Self, DevError> {
-        let directory = dir.join("postgres");
-        fs::create_dir(&directory).map_err(DevError::file("make", &directory))?;
-        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))
-            .map_err(DevError::file("make private", &directory))?;
-        let mut home = Home {
-            bin: bin.to_owned(),
-            log: dir.join("postgres.log"),
-            user: other_user(&directory).await?,
-            settings: SETTINGS.iter().chain(settings).map(|&(name, value)| (name.into(), value.into())).collect(),
-            directory,
-        };
+        let settings = SETTINGS.iter().chain(settings).map(|&(name, value)| (name.into(), value.into())).collect();
+        let mut home = Home::new(bin, dir, settings).await?;
         home.let_user_in(dir).await?;
-        home.init().await?;
+        let options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D", "data"];
+        home.run("initdb", options.into_iter().map(OsString::from).collect()).await?;
+        Self::on_a_free_port(home).await
+    }
+
+    async fn on_a_free_port(home: Home) -> Result<Self, DevError> {
         let mut retries = 5;
         loop {
             let port = free_port()?;
@@ -158,22 +156,31 @@ fn may_pass(error: &DevError) -> bool {
 }
 
 impl Home {
+    /// Makes the directory in `dir`, private to the user that runs the programs.
+    async fn new(bin: &Path, dir: &Path, settings: Vec<(String, String)>) -> Result<Self, DevError> {
+        let directory = dir.join("postgres");
+        fs::create_dir(&directory).map_err(DevError::file("make", &directory))?;
+        fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))
+            .map_err(DevError::file("make private", &directory))?;
+        let user = other_user(&directory).await?;
+        Ok(Self { bin: bin.to_owned(), log: dir.join("postgres.log"), user, settings, directory })
+    }
+
     fn program<'a>(&'a self, path: &'a Path, args: Vec<OsString>, stop: StopSignal) -> Program<'a> {
         let (directory, log, user) = (&self.directory, &self.log, self.user);
         Program { path, args, directory, environment: &ENVIRONMENT, user, log, stop }
     }
 
-    async fn init(&self) -> Result<(), DevError> {
-        let options = ["-A", "trust", "-U", "postgres", "-E", "UTF8", "--locale=C", "--no-sync", "-D", "data"];
-        let path = self.bin.join("initdb");
-        let args = options.into_iter().map(OsString::from).collect();
-        let mut initdb = Guarded::spawn(&self.program(&path, args, StopSignal::Terminate))?;
-        let why = match tokio::time::timeout(READY_WITHIN, initdb.wait()).await {
+    /// Runs a program that ends, such as `initdb`.
+    async fn run(&self, program: &str, args: Vec<OsString>) -> Result<(), DevError> {
+        let path = self.bin.join(program);
+        let mut running = Guarded::spawn(&self.program(&path, args, StopSignal::Terminate))?;
+        let why = match tokio::time::timeout(READY_WITHIN, running.wait()).await {
             Ok(status) if status.success() => return Ok(()),
-            Ok(status) => format!("initdb ended ({status})"),
-            Err(_) => format!("initdb did not end within {READY_WITHIN:?}"),
+            Ok(status) => format!("{program} ended ({status})"),
+            Err(_) => format!("{program} did not end within {READY_WITHIN:?}"),
         };
-        Err(initdb.failure("Postgres", why))
+        Err(running.failure("Postgres", why))
     }
 
     async fn launch(&self, port: u16) -> Result<Guarded, DevError> {

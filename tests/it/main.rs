@@ -39,6 +39,7 @@ mod dev;
 mod direct_sends;
 mod doctor;
 mod email;
+mod failover;
 mod families;
 mod field;
 mod full;

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod collector;
+mod forwarder;
 mod phones;
 mod receivers;
 mod roles;
@@ -38,6 +39,7 @@ use tokio::time::{Instant, sleep};
 pub use self::{
     cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
+    forwarder::Forwarder,
     phones::{NUMBER, Phones},
     receivers::Receivers,
     servers::{
