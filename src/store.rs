@@ -48,7 +48,7 @@ pub use self::{
         OddRows, PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
-    check::{Lacks, Probe, ServerFacts},
+    check::{CommitRisk, Lacks, Probe, ServerFacts},
     claims::{AROUND_A_SEND, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
     database::Store,

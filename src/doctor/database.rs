@@ -8,7 +8,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::Source,
-    store::{Probe, Store, StoreError},
+    store::{CommitRisk, Probe, ServerFacts, Store, StoreError},
 };
 
 const ALL: [Item; 6] = [
@@ -55,15 +55,7 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock, reads_rows: bool)
     let took = TimeDelta::from_std(since.elapsed()).unwrap_or_default();
     let mut checks = vec![compare_clocks(Item::DatabaseClock, Asked { at: asked, took }, theirs)];
 
-    checks.push(if facts.is_read_only {
-        let advice = "point DATABASE_URL to the primary, and turn default_transaction_read_only off";
-        Check::fail(Item::Database, "the server is read only, perhaps a standby", advice)
-    } else if store.is_exposed() {
-        let advice = "let the server offer TLS, and take sslmode=disable out of DATABASE_URL";
-        Check::warn(Item::Database, format!("PostgreSQL {}, not encrypted", facts.version), advice)
-    } else {
-        Check::ok(Item::Database, format!("PostgreSQL {}", facts.version))
-    });
+    checks.push(server(&facts, store.is_exposed()));
     let lacks = probe.care_tables().await?;
     let mut denied = probe.missing_privileges().await?;
     checks.push(match probe.schema().await {
@@ -107,4 +99,38 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock, reads_rows: bool)
         Check::fail(Item::DatabasePermissions, what, "GRANT it, or connect as the owner of the tables")
     });
     Ok(checks)
+}
+
+fn server(facts: &ServerFacts, is_exposed: bool) -> Check {
+    if facts.is_read_only {
+        let advice = "point DATABASE_URL to the primary, and turn default_transaction_read_only off";
+        return Check::fail(Item::Database, "the server is read only, perhaps a standby", advice);
+    }
+    let exposed = is_exposed
+        .then_some(("not encrypted", "let the server offer TLS, and take sslmode=disable out of DATABASE_URL"));
+    let risky = facts.risk.map(|risk| match risk {
+        CommitRisk::NotFlushed => (
+            "synchronous_commit is off, so a crash loses the last commits",
+            "turn synchronous_commit on for the role of DATABASE_URL",
+        ),
+        CommitRisk::NotAwaited => (
+            "synchronous_commit is local, so a failover loses the last commits",
+            "turn synchronous_commit on for the role of DATABASE_URL",
+        ),
+        CommitRisk::AsynchronousStandbys => (
+            "its standbys are asynchronous, so a failover loses the last commits",
+            "name those that may take over in synchronous_standby_names",
+        ),
+    });
+    let mut what = format!("PostgreSQL {}", facts.version);
+    let mut advice = Vec::new();
+    for (finding, remedy) in exposed.into_iter().chain(risky) {
+        what = format!("{what}, {finding}");
+        advice.push(remedy);
+    }
+    if advice.is_empty() {
+        Check::ok(Item::Database, what)
+    } else {
+        Check::warn(Item::Database, what, advice.join("; "))
+    }
 }

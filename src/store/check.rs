@@ -54,6 +54,19 @@ pub struct ServerFacts {
     pub version: String,
     /// Whether it is a standby or read-only.
     pub is_read_only: bool,
+    /// How it may lose commits that it has answered.
+    pub risk: Option<CommitRisk>,
+}
+
+/// How a server may lose commits that it has answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommitRisk {
+    /// A crash loses the last of them: `synchronous_commit` is `off` for the role.
+    NotFlushed,
+    /// A failover does: `synchronous_commit` is `local` for the role, though there are synchronous standbys.
+    NotAwaited,
+    /// A failover does: no standby is synchronous.
+    AsynchronousStandbys,
 }
 
 /// Deficiencies of the care tables.
@@ -84,17 +97,31 @@ impl Store {
 }
 
 impl Probe {
-    /// Reads version and mode.
+    /// Reads version, mode and how commits are kept. Every role may read these.
     pub async fn facts(&mut self) -> Result<ServerFacts, StoreError> {
+        // Of standbys, most roles see no more than that they are there. Logical subscribers look alike, but for their
+        // slots.
         let row = self
             .one(
                 "SELECT current_setting('server_version') AS version, \
-                        current_setting('transaction_read_only')::boolean AS is_read_only",
+                        current_setting('transaction_read_only')::boolean AS is_read_only, \
+                        current_setting('synchronous_commit') AS synchronous_commit, \
+                        current_setting('synchronous_standby_names') <> '' AS waits, \
+                        EXISTS (SELECT FROM pg_stat_replication s WHERE NOT EXISTS ( \
+                            SELECT FROM pg_replication_slots p \
+                            WHERE p.active_pid = s.pid AND p.slot_type = 'logical')) AS has_standbys",
             )
             .await?;
         let version: String = row.try_get("version")?;
         let version = version.split_whitespace().next().unwrap_or_default().to_owned();
-        Ok(ServerFacts { version, is_read_only: row.try_get("is_read_only")? })
+        let waits: bool = row.try_get("waits")?;
+        let risk = match row.try_get("synchronous_commit")? {
+            "off" => Some(CommitRisk::NotFlushed),
+            "local" if waits => Some(CommitRisk::NotAwaited),
+            _ if !waits && row.try_get("has_standbys")? => Some(CommitRisk::AsynchronousStandbys),
+            _ => None,
+        };
+        Ok(ServerFacts { version, is_read_only: row.try_get("is_read_only")?, risk })
     }
 
     /// The server's time.

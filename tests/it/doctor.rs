@@ -343,6 +343,41 @@ async fn the_database_is_away_or_read_only_or_empty() {
     assert_not_checked(&checks, &rest, "the database is not reachable");
 }
 
+/// A role without more than its grants sees of standbys only that they are there.
+#[tokio::test]
+async fn a_server_that_may_lose_commits_is_warned_of() {
+    let (postgres, _directory) = own_postgres().await;
+    let world = World::on(postgres.url("postgres"), QUICK).await;
+    let role = world.role_with("worker").await;
+    let line = async |url: &str| check(&examine(&world, &[("DATABASE_URL", url)]).await, Item::Database).to_string();
+    for url in [&world.database_url, &role.url] {
+        assert!(line(url).await.starts_with("ok    "), "without standbys none lags");
+    }
+    let directory = guard::private_dir().unwrap();
+    let standby = postgres.standby(directory.path(), "standby", postgres.port()).await.unwrap();
+    let streams = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    world.eventually("the standby streams", async || (world.count(streams).await == 1).then_some(())).await;
+    for url in [&world.database_url, &role.url] {
+        let line = line(url).await;
+        assert!(line.starts_with("warn  ") && line.contains("its standbys are asynchronous"), "{line}");
+        assert!(line.contains("synchronous_standby_names"), "{line}");
+    }
+    assert!(line(&standby.url("postgres")).await.contains("the server is read only, perhaps a standby"));
+
+    postgres.configure("synchronous_standby_names", "standby").await.unwrap();
+    let sync = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+    world.eventually("the standby is synchronous", async || (world.count(sync).await == 1).then_some(())).await;
+    for url in [&world.database_url, &role.url] {
+        let line = line(url).await;
+        assert!(line.starts_with("ok    "), "{line}");
+    }
+    for (value, finding) in [("local", "synchronous_commit is local"), ("off", "synchronous_commit is off")] {
+        world.sql(&format!("ALTER ROLE {} SET synchronous_commit = {value}", role.name)).await;
+        let line = line(&role.url).await;
+        assert!(line.starts_with("warn  ") && line.contains(finding), "{line}");
+    }
+}
+
 #[tokio::test]
 async fn care_tables_that_are_not_as_they_are_read() {
     let world = World::new().await;

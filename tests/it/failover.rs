@@ -25,17 +25,27 @@ struct Pair {
 impl Pair {
     /// Each commit waits for the standby, which is this far away.
     async fn synchronous(delay: Duration) -> Self {
+        let pair = Self::asynchronous(delay).await;
+        pair.primary.configure("synchronous_standby_names", "standby").await.unwrap();
+        pair.has_a_standby("sync_state = 'sync'").await;
+        pair
+    }
+
+    async fn asynchronous(delay: Duration) -> Self {
         let (primary, primary_directory) = own_postgres().await;
         let replication = Forwarder::start(primary.port(), delay).await;
         let directory = guard::private_dir().unwrap();
         let standby = primary.standby(directory.path(), "standby", replication.port()).await.unwrap();
-        primary.configure("synchronous_standby_names", "standby").await.unwrap();
         let service = Forwarder::start(primary.port(), Duration::ZERO).await;
         let pair =
             Self { primary, standby, service, _replication: replication, _directories: [primary_directory, directory] };
-        let states = pool(&pair.primary.url("postgres"));
-        wait_for(&states, "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'").await;
+        pair.has_a_standby("state = 'streaming'").await;
         pair
+    }
+
+    async fn has_a_standby(&self, which: &str) {
+        let db = pool(&self.primary.url("postgres"));
+        wait_for(&db, &format!("SELECT count(*) FROM pg_stat_replication WHERE {which}")).await;
     }
 
     fn url(&self) -> String {
@@ -51,9 +61,9 @@ impl Pair {
 }
 
 /// Until the count is above zero.
-async fn wait_for(db: &PgPool, count: &'static str) {
+async fn wait_for(db: &PgPool, count: &str) {
     let until = tokio::time::Instant::now() + LIMIT;
-    while sqlx::query_scalar::<_, i64>(count).fetch_one(db).await.unwrap() == 0 {
+    while sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(count.to_owned())).fetch_one(db).await.unwrap() == 0 {
         assert!(tokio::time::Instant::now() < until, "not within {LIMIT:?}: {count}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
