@@ -9,6 +9,10 @@
 
 mod counters;
 mod delayed;
+mod distant;
+#[allow(dead_code, reason = "the tests also cut and silence it")]
+#[path = "../../tests/it/support/forwarder.rs"]
+mod forwarder;
 mod latency;
 mod process;
 mod report;
@@ -43,6 +47,9 @@ struct Arguments {
     /// Overrides a setting of Postgres, as NAME=VALUE. May be repeated.
     #[arg(long, value_name = "NAME=VALUE", value_parser = variable)]
     postgres: Vec<(String, String)>,
+    /// Round trip from the workers to NATS and to Postgres, for the part `distant`.
+    #[arg(long, default_value = "50ms")]
+    latency: humantime::Duration,
     /// Prints one JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -76,6 +83,8 @@ enum Part {
     InApp,
     /// Reminders for later.
     Delayed,
+    /// A worker at a distance from its servers.
+    Distant,
 }
 
 fn variable(text: &str) -> Result<(String, String), String> {
@@ -108,7 +117,8 @@ async fn measure(arguments: Arguments) -> Report {
     let wanted = |part| arguments.only.contains(&part);
     let bench =
         Bench { with: arguments.with.clone(), postgres: arguments.postgres.clone(), statements: arguments.statements };
-    let usual = Load { way: Way::Push, families: arguments.reminders, members: MEMBERS, workers: 1 };
+    let usual =
+        Load { way: Way::Push, families: arguments.reminders, members: MEMBERS, workers: 1, away: Duration::ZERO };
     report.note("reminders", f64::from(arguments.reminders));
     report.note("cores", std::thread::available_parallelism().map_or(f64::NAN, |cores| cores.get() as f64));
     let mut alone = None;
@@ -133,6 +143,9 @@ async fn measure(arguments: Arguments) -> Report {
     if wanted(Part::Delayed) {
         bench.delayed(&mut report).await;
     }
+    if wanted(Part::Distant) {
+        bench.distant(&mut report, usual, arguments.latency.into()).await;
+    }
     report
 }
 
@@ -144,7 +157,12 @@ struct Bench {
 
 impl Bench {
     async fn scene(&self, way: Way, families: u32, members: u32) -> Scene {
-        Scene::new(way, families, members, &pairs(&self.postgres)).await
+        self.scene_at(way, families, members, Duration::ZERO).await
+    }
+
+    /// With this round trip from the workers to the servers.
+    async fn scene_at(&self, way: Way, families: u32, members: u32, away: Duration) -> Scene {
+        Scene::new(way, families, members, &pairs(&self.postgres)).await.at(away).await
     }
 
     async fn worker(&self, scene: &Scene) -> process::Worker {

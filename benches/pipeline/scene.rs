@@ -31,7 +31,7 @@ use serde_json::{Value, json};
 use sqlx::{PgPool, postgres::PgConnectOptions};
 use tokio::time::{Instant, sleep};
 
-use crate::{process::Worker, sink::Sink};
+use crate::{forwarder::Forwarder, process::Worker, sink::Sink};
 
 /// Concurrent publishes.
 pub const PIPELINED: usize = 1000;
@@ -87,6 +87,8 @@ pub struct Scene {
     /// Holds the receivers' keys.
     browsers: PushService,
     workers: AtomicU32,
+    /// Between the workers and each server, if they are far away.
+    distance: Option<[Forwarder; 2]>,
     directory: PrivateDir,
 }
 
@@ -128,10 +130,21 @@ impl Scene {
             keys: web_push::generate_keys().unwrap(),
             browsers: PushService::start().await.unwrap(),
             workers: AtomicU32::new(0),
+            distance: None,
             directory,
         };
         scene.fill(families, members).await;
         scene
+    }
+
+    /// Moves the workers away, to this round trip.
+    pub async fn at(self, away: Duration) -> Self {
+        if away.is_zero() {
+            return self;
+        }
+        let nats = Forwarder::start(self.nats.port(), away / 2).await;
+        let postgres = Forwarder::start(self.postgres.port(), away / 2).await;
+        Self { distance: Some([nats, postgres]), ..self }
     }
 
     async fn fill(&self, families: u32, members: u32) {
@@ -219,7 +232,11 @@ impl Scene {
 
     /// Starts a worker with the shipped settings and `more`. Returns when it is ready.
     pub async fn worker(&self, more: &[(&str, &str)]) -> Worker {
-        let (nats, database) = (self.nats.url(), self.postgres.url("postgres"));
+        let (mut nats, mut database) = (self.nats.url(), self.postgres.url("postgres"));
+        if let Some([to_nats, to_postgres]) = &self.distance {
+            nats = nats.replace(&self.nats.port().to_string(), &to_nats.port().to_string());
+            database = database.replace(&self.postgres.port().to_string(), &to_postgres.port().to_string());
+        }
         let certificate = self.sink.certificate.display().to_string();
         let mail_certificate = self.sink.mail_certificate.display().to_string();
         let hosts = self.sink.host_port();

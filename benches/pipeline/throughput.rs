@@ -16,6 +16,8 @@ pub struct Load {
     pub families: u32,
     pub members: u32,
     pub workers: usize,
+    /// The round trip to the servers.
+    pub away: Duration,
 }
 
 pub struct Cost {
@@ -29,13 +31,13 @@ pub struct Cost {
 impl Bench {
     /// Measures from the first ready worker to the last push.
     pub async fn throughput(&self, report: &mut Report, prefix: &str, load: Load) -> Cost {
-        let Load { way, families, members, workers } = load;
+        let Load { way, families, members, workers, away } = load;
         let unit = way.unit();
         report.section(&format!(
-            "{families} reminders to families of {members}, {} only, {workers} worker(s)",
+            "{families} reminders to families of {members}, {} only, {workers} worker(s), round trip {away:?}",
             way.name()
         ));
-        let scene = self.scene(way, families, members).await;
+        let scene = self.scene_at(way, families, members, away).await;
         scene.publish(1..=families, "round").await;
         let before = Counters::read(&scene).await;
         let running = join_all((0..workers).map(|_| self.worker(&scene))).await;

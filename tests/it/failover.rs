@@ -147,6 +147,12 @@ async fn without_its_synchronous_standby_work_waits_and_goes_on_later() {
     publish(&world, 0..5).await;
     wait_for(&world.db, HELD).await;
     assert_eq!(world.push.counts().accepted, 0, "nothing is sent before its commit is safe");
+    world
+        .eventually("health shows that commits wait", async || {
+            let (status, body) = worker.get("/health").await;
+            (status == 503 && body.contains("reads are answered, and a commit is not")).then_some(())
+        })
+        .await;
     pair.standby.start_again().await.unwrap();
     all_have_it_once(&world, 5).await;
 

@@ -56,7 +56,7 @@ async fn a_worker_that_stops_within_a_pull_leaves_no_job_behind() {
 #[tokio::test]
 async fn what_comes_again_early_waits_for_no_lease() {
     for subject in ["jobs.reminder.medication", "jobs.notification.normal"] {
-        let mut world = World::with_overrides("*.ack_wait=6s,*.timeout=5s").await;
+        let mut world = World::with_overrides("*.ack_wait=6s,*.backoff=fixed 50ms").await;
         world.sql("DELETE FROM push_subscriptions WHERE user_id <> 'ana'").await;
         world.push.behave("ana", Behaviour::Hang);
         let mut first = Process::worker(&world, &[]);

@@ -3,6 +3,7 @@
 //!
 //! Shared by the tests and by `cargo bench --bench storm`.
 
+mod database;
 pub mod doubles;
 pub mod faults;
 mod fleet;
@@ -17,15 +18,13 @@ mod strike;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use async_nats::jetstream;
-use carebell::{
-    dev::{guard::PrivateDir, postgres::Postgres, push_service::RejectedRequest},
-    streams::Streams,
-};
+use carebell::{dev::push_service::RejectedRequest, streams::Streams};
 use rand::{SeedableRng, rngs::StdRng};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use self::{
+    database::Database,
     faults::{Fault, Target},
     fleet::Fleet,
     history::{Asked, History},
@@ -36,7 +35,7 @@ use self::{
     scene::{Browser, Scene},
     strike::{Nats, Victims},
 };
-use crate::support::{Cluster, World, adjustments, own_postgres};
+use crate::support::{Cluster, World, adjustments};
 
 /// Identifies the dead letter of a job whose id cannot be read.
 pub const MARK: &str = "Storm-Job";
@@ -96,8 +95,7 @@ struct Storm {
     settings: Settings,
     world: World,
     cluster: Option<Cluster>,
-    postgres: Postgres,
-    _postgres_directory: PrivateDir,
+    postgres: Database,
     fleet: Fleet,
     scene: Scene,
     jobs: Arc<Vec<Job>>,
@@ -142,9 +140,9 @@ async fn join(cluster: &Cluster, overrides: &str) -> jetstream::Context {
 impl Storm {
     async fn brew(settings: Settings) -> Self {
         let mut rng = StdRng::seed_from_u64(settings.seed);
-        let (postgres, postgres_directory) = own_postgres().await;
+        let postgres = Database::start(&settings).await;
         let overrides = if settings.nodes > 1 { OVERRIDES.to_owned() } else { format!("{OVERRIDES},{SOON}") };
-        let mut world = World::on(postgres.url("postgres"), &overrides).await;
+        let mut world = World::on(postgres.url(), &overrides).await;
         let mut environment = world.environment();
         let mut cluster = None;
         if settings.nodes > 1 {
@@ -163,7 +161,7 @@ impl Storm {
         let directory = world.directory.path().to_owned();
         let fleet = Fleet::start(environment, directory, settings.workers).await;
         let jobs = Arc::new(jobs);
-        Self { settings, world, cluster, postgres, _postgres_directory: postgres_directory, fleet, scene, jobs, rng }
+        Self { settings, world, cluster, postgres, fleet, scene, jobs, rng }
     }
 
     async fn blow(&mut self) -> (Published, Vec<Fault>) {

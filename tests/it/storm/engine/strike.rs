@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use async_nats::jetstream;
-use carebell::dev::{nats::NatsServer, postgres::Postgres};
+use carebell::dev::nats::NatsServer;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
+    database::Database,
     faults::{Blow, Fault, Planned, Sort, Target},
     fleet::Fleet,
 };
@@ -20,7 +21,7 @@ pub enum Nats<'a> {
 
 pub struct Victims<'a> {
     pub nats: Nats<'a>,
-    pub postgres: &'a mut Postgres,
+    pub postgres: &'a mut Database,
     pub fleet: &'a mut Fleet,
 }
 
@@ -34,9 +35,11 @@ pub async fn strike(planned: &[Planned], start: Instant, mut victims: Victims<'_
         let at = start.elapsed().as_secs_f64();
         say(&format!("{at:6.2} s: struck {target:?} ({:?}), {} ms", kill.target, fault.millis()));
         faults.push(fault);
-        // The next may need a majority again.
-        if let (Sort::Node(_), Nats::Cluster(cluster, context)) = (kill.target, &victims.nats) {
-            cluster.is_whole(context).await;
+        // The next may need a majority again, and a standby.
+        match (kill.target, &victims.nats) {
+            (Sort::Node(_), Nats::Cluster(cluster, context)) => cluster.is_whole(context).await,
+            (Sort::Failover, _) => victims.postgres.renew().await,
+            _ => {}
         }
     }
     faults
@@ -57,13 +60,18 @@ impl Victims<'_> {
                 (Target::Nats, strike_nodes(blow, kill, cluster, context).await)
             }
             (Sort::Postgres, _) => {
+                let server = &mut self.postgres.primary;
                 if kill.hard {
-                    self.postgres.kill().await;
+                    server.kill().await;
                 } else {
-                    self.postgres.stop().await;
+                    server.stop().await;
                 }
                 sleep(kill.away).await;
-                self.postgres.start_again().await.unwrap();
+                server.start_again().await.unwrap();
+                (Target::Postgres, true)
+            }
+            (Sort::Failover, _) => {
+                self.postgres.fail_over().await;
                 (Target::Postgres, true)
             }
             (sort, _) => panic!("{sort:?} was drawn for other servers"),
