@@ -4,7 +4,9 @@
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::{
+    select,
     sync::{mpsc, oneshot},
     time::{sleep, timeout},
 };
@@ -23,6 +25,20 @@ pub const GROUP: usize = 200;
 /// The most jobs of the first two stages in a statement. Larger batches make database and workers alternate instead of
 /// overlap.
 pub const JOBS: usize = 50;
+
+/// A round trip for each of which statements take more asks, and one more is under way.
+const FAR: Duration = Duration::from_millis(10);
+
+/// The most steps of this kind.
+const FARTHEST: usize = 4;
+
+/// How many asks a statement takes, and how many statements are under way. A far database answers seldom, however few
+/// asks there are: one statement at a time would leave it idle.
+fn sizes(limit: usize, round_trip: Duration) -> (usize, usize) {
+    let steps = round_trip.as_millis() / FAR.as_millis();
+    let steps = usize::try_from(steps).unwrap_or(FARTHEST).min(FARTHEST);
+    (limit * (1 + steps), 1 + steps)
+}
 
 /// A statement that answers many asks at once.
 pub trait Batch: Send + Sync + 'static {
@@ -43,6 +59,11 @@ pub trait Batch: Send + Sync + 'static {
     /// The pause after a statement, for asks whose answers nobody awaits.
     const REST: Duration = Duration::ZERO;
 
+    /// To the database and back.
+    fn round_trip(&self) -> Duration {
+        Duration::ZERO
+    }
+
     /// Answers all asks in order, or none. Must be idempotent: asks are repeated if the answer is lost.
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
 }
@@ -58,6 +79,10 @@ macro_rules! batch {
 
             const NAME: &'static str = $label;
             $(const $constant: $crate::group::batch!(@ $constant) = $value;)*
+
+            fn round_trip(&self) -> ::std::time::Duration {
+                self.0.round_trip()
+            }
 
             async fn run(&self, asks: &[$ask]) -> Result<Vec<$answer>, $crate::store::StoreError> {
                 self.0.$function(asks).await
@@ -106,23 +131,34 @@ impl<B: Batch> Clone for Group<B> {
 }
 
 impl<B: Batch> Group<B> {
-    /// Starts the task. A statement has at most `limit` asks.
+    /// Starts the task. A statement has at most `limit` asks, unless the database is far.
     #[must_use]
     pub fn start(batch: B, limit: usize, health: Arc<Health>) -> Self {
         let metrics = health.metrics().group(B::NAME);
         let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit);
         tokio::spawn(async move {
             let mut waiting = Vec::with_capacity(limit);
+            let mut under_way = FuturesUnordered::new();
             loop {
-                if receiver.recv_many(&mut waiting, limit).await == 0 {
-                    return;
-                }
-                let is_full = waiting.len() == limit;
-                answer(&batch, &health, &metrics, waiting.drain(..).unzip()).await;
-                if !is_full && !B::REST.is_zero() {
-                    sleep(B::REST).await;
+                let (limit, statements) = sizes(limit, batch.round_trip());
+                select! {
+                    biased;
+                    Some(()) = under_way.next() => {}
+                    count = receiver.recv_many(&mut waiting, limit), if under_way.len() < statements => {
+                        if count == 0 {
+                            break;
+                        }
+                        let asked = answer(&batch, &health, &metrics, waiting.drain(..).unzip());
+                        under_way.push(async move {
+                            asked.await;
+                            if count < limit && !B::REST.is_zero() {
+                                sleep(B::REST).await;
+                            }
+                        });
+                    }
                 }
             }
+            while under_way.next().await.is_some() {}
         });
         Self { asks }
     }
@@ -285,6 +321,14 @@ mod tests {
         // Runs after the first.
         group.ask(4).await.unwrap();
         assert_eq!(sizes.lock().unwrap().iter().sum::<usize>(), 2);
+    }
+
+    #[test]
+    fn a_far_database_gets_more_at_a_time() {
+        let sizes = |millis| sizes(50, Duration::from_millis(millis));
+        assert_eq!([0, 9].map(sizes), [(50, 1); 2]);
+        assert_eq!([10, 25].map(sizes), [(100, 2), (150, 3)]);
+        assert_eq!([50, 100_000].map(sizes), [(250, 5); 2]);
     }
 
     #[tokio::test]

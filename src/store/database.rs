@@ -1,9 +1,15 @@
 //! Connection pools.
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::{
     error::StoreError,
@@ -18,8 +24,9 @@ use super::{
 const KEYED: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_hashjoin = off; \
                      SET enable_mergejoin = off; SET jit = off";
 
-/// Upper bound of connections for grouped statements: the groups usually busy at once, plus one.
-const MOST_KEYED: u32 = 6;
+/// Upper bound of connections for grouped statements. The groups that are usually busy at once need five; beside a far
+/// database each needs several.
+const MOST_KEYED: u32 = 12;
 
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -34,6 +41,25 @@ pub struct Store {
     /// Only for statements that find each row by a key ([`KEYED`]).
     pub(super) keyed: Keyed,
     pub(super) database: Database,
+    round_trips: Arc<RoundTrips>,
+}
+
+/// The last two, in microseconds.
+#[derive(Debug, Default)]
+struct RoundTrips([AtomicU64; 2]);
+
+impl RoundTrips {
+    fn add(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let [last, before] = &self.0;
+        let first = last.swap(took, Ordering::Relaxed);
+        before.store(if first == 0 { took } else { first }, Ordering::Relaxed);
+    }
+
+    /// A busy machine makes some longer, and nothing makes one shorter.
+    fn shortest(&self) -> Duration {
+        Duration::from_micros(self.0.iter().map(|micros| micros.load(Ordering::Relaxed)).min().unwrap_or(0))
+    }
 }
 
 impl Store {
@@ -59,6 +85,7 @@ impl Store {
             pool: pool((connections - keyed).max(1), format!("{path}; {idle}")),
             keyed: Keyed::new(pool(keyed, format!("{path}; {idle}; {KEYED}"))),
             database: database.clone(),
+            round_trips: Arc::default(),
         }
     }
 
@@ -83,6 +110,10 @@ impl Store {
     pub async fn commit_a_sign_of_life(&self, tell: impl Fn(&str)) -> Result<(), StoreError> {
         let mut connection =
             timeout(PING_TIMEOUT, self.pool.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
+        let since = Instant::now();
+        if matches!(timeout(PING_TIMEOUT, connection.ping()).await, Ok(Ok(()))) {
+            self.round_trips.add(since.elapsed());
+        }
         let mut committed = Box::pin(async {
             let statement = "INSERT INTO scheduler_state (part, looked_at) VALUES ('sign_of_life', now()) \
                              ON CONFLICT (part) DO UPDATE SET looked_at = excluded.looked_at";
@@ -99,6 +130,12 @@ impl Store {
         // The pool would wait for its answer, one connection short.
         drop(connection.detach());
         Err(StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))
+    }
+
+    /// To the server and back, as measured beside the last signs of life. Zero before.
+    #[must_use]
+    pub fn round_trip(&self) -> Duration {
+        self.round_trips.shortest()
     }
 
     /// Creates missing care tables where the application's own are: in the first schema of the role's search path.
