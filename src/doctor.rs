@@ -7,6 +7,7 @@ mod check;
 mod clocks;
 mod database;
 mod descriptors;
+mod findings;
 mod mail;
 mod nats;
 mod producer;
@@ -18,7 +19,8 @@ pub use self::{
     check::{AtStart, Check, CheckResult, Egress, Item},
     database::database,
     descriptors::descriptors,
-    nats::{Depth, connected, nats, unreachable},
+    findings::Depth,
+    nats::{connected, nats, unreachable},
     producer::{Producer, examine_producer},
 };
 use crate::{

@@ -182,6 +182,13 @@ impl Connection {
         self.client.server_info().version
     }
 
+    /// Name of the server, if it is one of a cluster.
+    #[must_use]
+    pub fn node(&self) -> Option<String> {
+        let server = self.client.server_info();
+        server.cluster.map(|_| server.server_name)
+    }
+
     /// Checks that the server is new enough.
     ///
     /// # Errors

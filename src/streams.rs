@@ -8,6 +8,8 @@ mod find;
 mod load;
 mod look;
 pub mod observe;
+mod replicas;
+mod server;
 pub mod upgrade;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,7 +22,9 @@ pub use self::{
     declared::{Adjustments, Application, DeclaredConsumer, FileError, Override},
     find::Waiting,
     load::Load,
-    look::{LookError, written_at},
+    look::{Look, LookError, written_at},
+    replicas::Replicas,
+    server::NO_LEADER,
 };
 use crate::{intake::is_intake, kind::Queue, policy::Policy};
 
@@ -135,56 +139,6 @@ impl Streams {
     pub fn consumers_of(&self, queue: &Queue) -> Vec<&DeclaredConsumer> {
         let durable = queue.durable();
         self.consumers.iter().filter(|consumer| consumer.durable() == durable).collect()
-    }
-
-    /// Creates and updates everything. Returns the names.
-    ///
-    /// # Errors
-    /// The server's first refusal.
-    pub async fn apply(&self, context: &jetstream::Context) -> Result<Vec<String>, ServerError> {
-        let mut done = Vec::new();
-        for config in &self.streams {
-            context
-                .create_or_update_stream(config.clone())
-                .await
-                .map_err(|error| server_error("apply", &config.name, &error))?;
-            done.push(config.name.clone());
-        }
-        for consumer in &self.consumers {
-            let place = consumer.place();
-            context
-                .create_consumer_on_stream(consumer.config.clone(), &consumer.stream)
-                .await
-                .map_err(|error| server_error("apply", &place, &error))?;
-            done.push(place);
-        }
-        Ok(done)
-    }
-
-    /// Compares the server with the files, field by field. A missing stream is a difference.
-    ///
-    /// # Errors
-    /// If the server does not answer.
-    pub async fn check(&self, context: &jetstream::Context) -> Result<Vec<Difference>, ServerError> {
-        let mut differences = Vec::new();
-        for config in &self.streams {
-            match context.get_stream(&config.name).await {
-                Ok(found) => compare(&config.name, config, &found.cached_info().config, &mut differences),
-                Err(error) if is_missing(&error) => differences.push(missing(&config.name)),
-                Err(error) => return Err(server_error("check", &config.name, &error)),
-            }
-        }
-        for consumer in &self.consumers {
-            let place = consumer.place();
-            let found: Result<consumer::PullConsumer, _> =
-                context.get_consumer_from_stream(consumer.durable(), &consumer.stream).await;
-            match found {
-                Ok(found) => differences.extend(consumer.compare(found.cached_info().config.clone())),
-                Err(error) if error.to_string().contains("not found") => differences.push(missing(&place)),
-                Err(error) => return Err(server_error("check", &place, &error)),
-            }
-        }
-        Ok(differences)
     }
 }
 
@@ -326,7 +280,8 @@ fn missing(place: &str) -> Difference {
     Difference { place: place.into(), field: String::new(), wanted: "present".into(), found: "nothing".into() }
 }
 
-fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+/// Whether the server says that there is no such stream.
+pub(crate) fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), jetstream::context::GetStreamErrorKind::JetStream(error)
         if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

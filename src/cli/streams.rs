@@ -1,7 +1,7 @@
 //! `carebell streams check` and `apply`
 
-use crate::cli::print::say;
-use std::{fs, path::PathBuf};
+use crate::cli::print::{note, say};
+use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 use serde_json::json;
@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{connect, failed::Failed};
 use crate::{
     config::Source,
-    streams::{Streams, upgrade::upgrade},
+    streams::{ServerError, Streams, upgrade::upgrade},
 };
 
 #[derive(Debug, Subcommand)]
@@ -28,6 +28,9 @@ pub(super) enum Command {
         /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
+        /// How long to wait for a new cluster: for its leader, and for a node for each replica; 0 does not wait
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION", default_value = "60s")]
+        wait: Duration,
     },
     /// Move what version 0.2 has waiting in SCHEDULED and JOBS, and remove SCHEDULED; run it once, after `apply`, with the
     /// old workers stopped
@@ -35,27 +38,37 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let dir = match command {
-        Command::Check { dir, .. } | Command::Apply { dir } => dir,
-        Command::Upgrade => return move_what_waits(source).await,
-    };
+    match command {
+        Command::Check { dir, json } => check(source, dir.as_ref(), *json).await,
+        Command::Apply { dir, wait } => apply(source, dir.as_ref(), *wait).await,
+        Command::Upgrade => move_what_waits(source).await,
+    }
+}
+
+fn read(source: &Source, dir: Option<&PathBuf>) -> Result<Streams, Failed> {
     let adjustments = source.adjustments()?;
-    let streams = match dir {
-        None => Streams::embedded(&adjustments)?,
-        Some(dir) => match files_in(dir)? {
-            files if files.is_empty() => return Err(Failed(format!("--dir {}: holds no stream files", dir.display()))),
-            files => Streams::read(files, &adjustments)?,
-        },
-    };
+    let Some(dir) = dir else { return Ok(Streams::embedded(&adjustments)?) };
+    match files_in(dir)? {
+        files if files.is_empty() => Err(Failed(format!("--dir {}: holds no stream files", dir.display()))),
+        files => Ok(Streams::read(files, &adjustments)?),
+    }
+}
+
+async fn apply(source: &Source, dir: Option<&PathBuf>, wait: Duration) -> Result<(), Failed> {
+    let streams = read(source, dir)?;
     let context = connect::jetstream(source).await?;
-    let Command::Check { json, .. } = command else {
-        for name in streams.apply(&context).await? {
-            say!("{name}: applied");
-        }
-        return Ok(());
-    };
+    let tell = |why: &ServerError| note!("waiting up to {}: {why}", humantime::format_duration(wait));
+    for name in streams.apply_within(&context, wait, tell).await? {
+        say!("{name}: applied");
+    }
+    Ok(())
+}
+
+async fn check(source: &Source, dir: Option<&PathBuf>, json: bool) -> Result<(), Failed> {
+    let streams = read(source, dir)?;
+    let context = connect::jetstream(source).await?;
     let differences = streams.check(&context).await?;
-    if *json {
+    if json {
         let list: Vec<_> = differences
             .iter()
             .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
@@ -71,7 +84,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     match differences.len() {
         0 => Ok(()),
         count => {
-            let same = dir.as_ref().map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
+            let same = dir.map(|dir| format!(" --dir {}", dir.display())).unwrap_or_default();
             Err(Failed(format!("{count} differences; `carebell streams apply{same}` applies the files")))
         }
     }

@@ -16,7 +16,7 @@ use futures::StreamExt;
 use tokio::time::timeout;
 
 use super::{STREAM, dead_header, lineage_header, take_out};
-use crate::{header, intake::default_id, plan::DeadReason};
+use crate::{header, intake::default_id, plan::DeadReason, streams::is_missing};
 
 /// Limit for the next letter, and the silence after which the server is asked whether there is one.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -100,9 +100,10 @@ impl Letters {
     /// # Errors
     /// If it is missing, or the server does not answer.
     pub async fn open(context: &jetstream::Context) -> Result<Self, String> {
-        let stream = context.get_stream(STREAM).await;
-        let stream =
-            stream.map_err(|error| format!("stream {STREAM}: {error} (`carebell streams apply` creates it)"))?;
+        let stream = context.get_stream(STREAM).await.map_err(|error| {
+            let advice = if is_missing(&error) { " (`carebell streams apply` creates it)" } else { "" };
+            format!("stream {STREAM}: {error}{advice}")
+        })?;
         Ok(Self { context: context.clone(), stream })
     }
 

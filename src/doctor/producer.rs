@@ -99,8 +99,8 @@ pub async fn examine_producer(source: &Source, producer: &Producer) -> Vec<Check
     };
     let queues: Vec<Queue> =
         jobs::registry().kinds().iter().filter(|kind| kind.is_published()).flat_map(Kind::queues).collect();
-    let granted = match granted(&connection, &queues).await {
-        Ok(granted) => granted,
+    let (granted, unheard) = match granted(&connection, &queues).await {
+        Ok(subjects) => subjects,
         Err(why) => {
             let advice = "let it subscribe to its inbox, and name that with --producer-inbox";
             return vec![Check::fail(Item::ProducerJobs, why, advice)];
@@ -109,7 +109,7 @@ pub async fn examine_producer(source: &Source, producer: &Producer) -> Vec<Check
     let subjects = INTERNAL.map(|subject| probe(subject, Some(FOR_NO_STREAM), ""));
     let calls = API.map(|(subject, body)| probe(subject, None, body));
     vec![
-        may_publish(&granted),
+        may_publish(&granted, &unheard),
         refused(Item::ProducerSubjects, &connection, &subjects, "publish to subjects of Carebell's own").await,
         refused(Item::ProducerApi, &connection, &calls, "ask the API of JetStream").await,
         listening(&connection).await,
@@ -122,19 +122,30 @@ fn probe(subject: &str, header: Option<(&'static str, &'static str)>, body: &'st
     PermissionProbe { subject: subject.to_owned(), header, body, is_answered: true }
 }
 
-/// The subjects of jobs that it may publish.
-async fn granted(connection: &Connection, queues: &[Queue]) -> Result<Vec<String>, String> {
+/// The subjects of jobs that it may publish, and those that it might but no stream takes.
+async fn granted(connection: &Connection, queues: &[Queue]) -> Result<(Vec<String>, Vec<String>), String> {
     let subjects: Vec<String> = queues.iter().map(Queue::intake_subject).collect();
     let probes: Vec<PermissionProbe> = subjects.iter().map(|subject| probe(subject, Some(FOR_NO_STREAM), "")).collect();
     let replies = connection.probe(&probes).await?;
-    let granted = subjects.into_iter().zip(replies).filter(|(_, reply)| matches!(reply, ProbeReply::Said { .. }));
-    Ok(granted.map(|(subject, _)| subject).collect())
+    let (mut granted, mut unheard) = (Vec::new(), Vec::new());
+    for (subject, reply) in subjects.into_iter().zip(replies) {
+        match reply {
+            ProbeReply::Said { .. } => granted.push(subject),
+            ProbeReply::Nobody => unheard.push(subject),
+            ProbeReply::Refused | ProbeReply::Silent => {}
+        }
+    }
+    Ok((granted, unheard))
 }
 
-fn may_publish(granted: &[String]) -> Check {
+fn may_publish(granted: &[String], unheard: &[String]) -> Check {
     let item = Item::ProducerJobs;
+    if granted.is_empty() && !unheard.is_empty() {
+        let advice = "run `carebell streams apply`, unless `carebell doctor` says that the cluster has no leader";
+        return Check::warn(item, format!("no stream takes {}", some(unheard)), advice);
+    }
     if granted.is_empty() {
-        let advice = "grant it its kinds, as helm/carebell/nats has them, and run `carebell streams apply`";
+        let advice = "grant it its kinds, as helm/carebell/nats has them";
         return Check::warn(item, "it may publish no job", advice);
     }
     Check::ok(item, format!("it may publish to {}", granted.join(", ")))

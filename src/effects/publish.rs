@@ -13,6 +13,7 @@ use async_nats::{
 use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::join_all;
+use tokio::time::Instant;
 
 use crate::{
     header,
@@ -20,6 +21,12 @@ use crate::{
     store::Child,
     telemetry::traces::{self, context},
 };
+
+/// For a first publish of the same id to be replicated.
+const IN_PROCESS: Duration = Duration::from_secs(5);
+
+/// Between looks at whether it is.
+const IN_PROCESS_WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(20), Duration::from_millis(500));
 
 /// Waits after unacknowledged publishes.
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(200), Duration::from_secs(10));
@@ -105,7 +112,8 @@ async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option
     published.map(|_| ()).map_err(|error| error.to_string())
 }
 
-/// Publishes a message and waits for its acknowledgement.
+/// Publishes a message and waits for its acknowledgement. While another of the same id is on its way to the replicas,
+/// the server refuses it ([`is_in_process`]): then waits a moment and publishes it again, which finds the first.
 ///
 /// # Errors
 /// The refusal, or that no acknowledgement came.
@@ -115,8 +123,30 @@ pub async fn send(
     headers: HeaderMap,
     body: Bytes,
 ) -> Result<jetstream::publish::PublishAck, PublishError> {
+    let since = Instant::now();
+    let mut wait = IN_PROCESS_WAIT;
+    loop {
+        match send_once(context, subject, headers.clone(), body.clone()).await {
+            Err(error) if is_in_process(&error) && since.elapsed() < IN_PROCESS => wait.pass().await,
+            sent => return sent,
+        }
+    }
+}
+
+async fn send_once(
+    context: &jetstream::Context,
+    subject: &str,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<jetstream::publish::PublishAck, PublishError> {
     let message = PublishMessage::build().headers(headers).payload(body);
     context.send_publish(subject.to_owned(), message).await?.await
+}
+
+/// Whether another publish of the same id is not replicated yet. If the leader is lost meanwhile, neither may be stored.
+#[must_use]
+pub fn is_in_process(error: &PublishError) -> bool {
+    error_code(error) == Some(ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT)
 }
 
 /// Repeats [`send`] to a subject that must be empty until acknowledged. False if a message is there already.

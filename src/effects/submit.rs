@@ -71,6 +71,15 @@ pub enum NotSubmitted {
         /// Job id.
         job_id: String,
     },
+    /// Another publish of this job is not replicated yet, because nodes of the cluster are away.
+    #[error(
+        "another publish of job {job_id} is not replicated yet, since too few nodes of the NATS cluster answer: it may be \
+         stored or lost; publish it again later under the same id"
+    )]
+    InProcess {
+        /// Job id.
+        job_id: String,
+    },
     /// Another refusal, or no answer: it may have been published.
     #[error("{0}")]
     Other(String),
@@ -85,6 +94,7 @@ impl NotSubmitted {
             Some(ErrorCode::INSUFFICIENT_RESOURCES | ErrorCode::STORAGE_RESOURCES_EXCEEDED) => {
                 Self::NoStorage { job_id }
             }
+            _ if publish::is_in_process(error) => Self::InProcess { job_id },
             _ => Self::Other(error.to_string()),
         }
     }
@@ -94,7 +104,7 @@ impl NotSubmitted {
     pub fn wants_room(&self) -> bool {
         match self {
             Self::QueueFull { .. } | Self::NoStorage { .. } => true,
-            Self::Other(_) => false,
+            Self::InProcess { .. } | Self::Other(_) => false,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Parses the server's answers about streams and consumers.
 
 use async_nats::jetstream::{
-    ErrorCode,
+    self, ErrorCode,
     consumer::{self, IntoConsumerConfig},
     response::Response,
     stream,
@@ -9,7 +9,27 @@ use async_nats::jetstream::{
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
-use super::{DeclaredConsumer, Difference, Streams, compare, missing};
+use super::{
+    DeclaredConsumer, Difference, Streams, compare, missing,
+    replicas::{Replicas, replicas},
+};
+
+/// An answer about a stream or consumer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// Differences from the file. One without a field if it is missing.
+    pub differences: Vec<Difference>,
+    /// Number of replicas that the server is to keep. 0: as many as its stream, or it is missing.
+    pub wanted: usize,
+    /// Where it is. `None` outside a cluster, or if it is missing.
+    pub replicas: Option<Replicas>,
+}
+
+impl Look {
+    fn missing(place: &str) -> Self {
+        Self { differences: vec![missing(place)], wanted: 0, replicas: None }
+    }
+}
 
 /// An API error.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -17,7 +37,10 @@ pub enum LookError {
     /// `JetStream` is not enabled for the account.
     #[error("JetStream is not enabled for the account")]
     NotEnabled,
-    /// Any other, for example that no leader is elected.
+    /// It has no leader, or the cluster has none. With the nodes that are away, as far as known.
+    #[error("no leader")]
+    NoLeader(Vec<String>),
+    /// Any other.
     #[error("{0}")]
     Other(String),
 }
@@ -32,17 +55,20 @@ impl Streams {
     ///
     /// # Errors
     /// If it is an error other than "not found".
-    pub fn look_at_stream(&self, name: &str, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
-        let mut differences = Vec::new();
-        match read::<stream::Info>(answer)? {
-            None => differences.push(missing(name)),
-            Some(found) => {
-                if let Some(wanted) = self.streams.iter().find(|config| config.name == name) {
-                    compare(name, wanted, &found.config, &mut differences);
-                }
-            }
+    pub fn look_at_stream(&self, name: &str, answer: &[u8]) -> Result<Look, LookError> {
+        match judge(parse(answer)?)? {
+            None => Ok(Look::missing(name)),
+            Some(found) => self.look_at(name, &found),
         }
-        Ok(differences)
+    }
+
+    pub(super) fn look_at(&self, name: &str, found: &stream::Info) -> Result<Look, LookError> {
+        let mut differences = Vec::new();
+        if let Some(wanted) = self.streams.iter().find(|config| config.name == name) {
+            compare(name, wanted, &found.config, &mut differences);
+        }
+        let replicas = replicas(found.cluster.as_ref()).map_err(LookError::NoLeader)?;
+        Ok(Look { differences, wanted: found.config.num_replicas, replicas })
     }
 }
 
@@ -57,11 +83,16 @@ impl DeclaredConsumer {
     ///
     /// # Errors
     /// If it is an error other than "not found".
-    pub fn look(&self, answer: &[u8]) -> Result<Vec<Difference>, LookError> {
-        Ok(match read::<consumer::Info>(answer)? {
-            None => vec![missing(&self.place())],
-            Some(found) => self.compare(found.config),
-        })
+    pub fn look(&self, answer: &[u8]) -> Result<Look, LookError> {
+        match judge(parse(answer)?)? {
+            None => Ok(Look::missing(&self.place())),
+            Some(found) => self.look_at(found),
+        }
+    }
+
+    pub(super) fn look_at(&self, found: consumer::Info) -> Result<Look, LookError> {
+        let replicas = replicas(found.cluster.as_ref()).map_err(LookError::NoLeader)?;
+        Ok(Look { wanted: found.config.num_replicas, differences: self.compare(found.config), replicas })
     }
 
     pub(super) fn compare(&self, mut found: consumer::Config) -> Vec<Difference> {
@@ -85,16 +116,33 @@ pub fn written_at(answer: &[u8]) -> Option<DateTime<Utc>> {
     serde_json::from_slice::<Stamp>(answer).ok().map(|stamp| stamp.ts)
 }
 
-fn read<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<Option<T>, LookError> {
-    match serde_json::from_slice::<Response<T>>(answer) {
-        Ok(Response::Ok(info)) => Ok(Some(info)),
-        Ok(Response::Err { error }) => match error.error_code() {
+fn parse<T: serde::de::DeserializeOwned>(answer: &[u8]) -> Result<Response<T>, LookError> {
+    serde_json::from_slice(answer).map_err(|error| LookError::Other(format!("invalid answer: {error}")))
+}
+
+/// `None`: the server says that there is no such stream or consumer.
+pub(super) fn judge<T>(answer: Response<T>) -> Result<Option<T>, LookError> {
+    match answer {
+        Response::Ok(info) => Ok(Some(info)),
+        Response::Err { error } => match error.error_code() {
             ErrorCode::STREAM_NOT_FOUND | ErrorCode::CONSUMER_NOT_FOUND => Ok(None),
             ErrorCode::JETSTREAM_NOT_ENABLED | ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT => {
                 Err(LookError::NotEnabled)
             }
+            _ if lacks_leader(&error) => Err(LookError::NoLeader(Vec::new())),
             _ => Err(LookError::Other(error.to_string())),
         },
-        Err(error) => Err(LookError::Other(format!("invalid answer: {error}"))),
     }
+}
+
+/// Whether a cluster refused because nobody leads it, or the stream or consumer. These are offline once their nodes have
+/// been stopped in good order; about those of nodes that were killed nobody answers.
+pub(super) fn lacks_leader(error: &jetstream::Error) -> bool {
+    matches!(
+        error.error_code(),
+        ErrorCode::CLUSTER_NOT_AVAILABLE
+            | ErrorCode::CLUSTER_NOT_LEADER
+            | ErrorCode::STREAM_OFFLINE
+            | ErrorCode::CONSUMER_OFFLINE
+    )
 }

@@ -48,6 +48,7 @@ mod inbox;
 mod jobs_show;
 mod lanes;
 mod layout;
+mod leaders;
 mod listeners;
 mod logs;
 mod maintenance_prune;

@@ -15,13 +15,13 @@ use crate::support::{World, programs};
 const FAR: &str = "0.0.0.0";
 
 /// A root, and its certificate for 127.0.0.1 and [`FAR`], in PEM.
-struct Certificates {
-    root: String,
-    certificate: String,
-    key: String,
+pub struct Certificates {
+    pub root: String,
+    pub certificate: String,
+    pub key: String,
 }
 
-fn certificates() -> Certificates {
+pub fn certificates() -> Certificates {
     let root_key = rcgen::KeyPair::generate().unwrap();
     let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

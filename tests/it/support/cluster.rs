@@ -24,9 +24,14 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// With more configuration lines for each node. They must let the test in without credentials.
+    pub async fn start_with(more: &str) -> Self {
         let since = Instant::now();
         loop {
-            match Self::try_start().await {
+            match Self::try_start(more).await {
                 Ok(cluster) => return cluster,
                 // Somebody else was faster on a free port.
                 Err(why) if why.contains("address already in use") && since.elapsed() < LIMIT => {}
@@ -35,7 +40,7 @@ impl Cluster {
         }
     }
 
-    async fn try_start() -> Result<Self, String> {
+    async fn try_start(more: &str) -> Result<Self, String> {
         let directory = guard::private_dir_in(fast_place().await).unwrap();
         let program = &programs().await.nats_server;
         // Each must know the others' before they are there.
@@ -52,7 +57,7 @@ impl Cluster {
             let monitor = monitors[number];
             let config = format!(
                 "server_name: node-{number}\nhttp: \"127.0.0.1:{monitor}\"\n\
-                 cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n"
+                 cluster {{ name: test, listen: \"127.0.0.1:{port}\", routes: [{routes}] }}\n{more}"
             );
             nodes.push(NatsServer::start_with(program, &place, &config).await.map_err(|why| why.to_string())?);
         }
@@ -66,6 +71,11 @@ impl Cluster {
     /// As in `NATS_URL`.
     pub fn urls(&self) -> String {
         self.nodes.iter().map(NatsServer::url).collect::<Vec<_>>().join(",")
+    }
+
+    /// Of this node alone.
+    pub fn url(&self, node: usize) -> String {
+        self.nodes[node].url()
     }
 
     /// Through this node alone.
@@ -167,6 +177,16 @@ impl Cluster {
     /// It keeps its connections and answers nothing.
     pub fn freeze(&self, node: usize) {
         self.signal(node, "-STOP");
+        // Its threads stop one by one.
+        while !self.is_stopped(node) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn is_stopped(&self, node: usize) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.nodes[node].pid())).unwrap();
+        let status = threads.map(|thread| std::fs::read_to_string(thread.unwrap().path().join("status")).unwrap());
+        status.into_iter().all(|status| status.contains("State:\tT"))
     }
 
     pub fn thaw(&self, node: usize) {
