@@ -109,7 +109,15 @@ async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option
     headers.insert(header::NOT_AFTER, rfc3339(child.not_after));
     set_trace(&mut headers, trace.or(child.trace.as_deref()));
     let published = send(context, &child.subject, headers, child.body.clone().into()).await;
-    published.map(|_| ()).map_err(|error| error.to_string())
+    published.map(|_| ()).map_err(|error| words(&error))
+}
+
+/// The client says of a stream without a leader that there is none.
+fn words(error: &PublishError) -> String {
+    match error.kind() {
+        PublishErrorKind::StreamNotFound => "the stream has no leader, or is not there".into(),
+        _ => error.to_string(),
+    }
 }
 
 /// Publishes a message and waits for its acknowledgement. While another of the same id is on its way to the replicas,
@@ -177,7 +185,7 @@ pub async fn insist_if_it_fits(context: &jetstream::Context, subject: &str, head
 async fn again_soon(subject: &str, error: &PublishError, wait: &mut DoublingWait) {
     // The first token is enough; the last are ids.
     let stream = subject.split('.').next().unwrap_or_default();
-    tracing::warn!("publishing to {stream}.*, again soon: {error}");
+    tracing::warn!("publishing to {stream}.*, again soon: {}", words(error));
     wait.pass().await;
 }
 

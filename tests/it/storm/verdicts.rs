@@ -54,6 +54,48 @@ fn count(verdict: &Verdict) -> [usize; 3] {
     [Sort::Lost, Sort::DoubledRow, Sort::UnexplainedPush].map(|sort| verdict.count(sort))
 }
 
+fn late(change: impl FnOnce(&mut History)) -> usize {
+    let mut history = calm();
+    change(&mut history);
+    judge(&history).count(Sort::Late)
+}
+
+#[test]
+fn whoever_comes_late_must_have_had_no_server() {
+    let comes = |after| move |history: &mut History| history.pushes = vec![push(0, after)];
+    assert_eq!(late(comes(60_000)), 0);
+    assert_eq!(late(comes(61_000)), 1);
+    let without = |target, outage| {
+        move |history: &mut History| {
+            comes(61_000)(history);
+            history.faults = vec![Fault { outage, ..fault(target, 5_000, 40_000) }];
+        }
+    };
+    assert_eq!(late(without(Target::Nats, true)), 0, "26 s with servers");
+    assert_eq!(late(without(Target::Nats, false)), 1, "two of three nodes were there");
+    assert_eq!(late(without(Target::Worker(0), false)), 1);
+    // The first of a hundred may, a second may not.
+    for (slow, found) in [(0, 0), (1, 0), (2, 1)] {
+        let many = |history: &mut History| {
+            let calm = history.clone();
+            for number in 1..100 {
+                let (job, delivery) = (format!("n{number}"), format!("d{number}"));
+                history.jobs.push(Asked { id: job.clone(), ..calm.jobs[0].clone() });
+                end(history, &job, "done", None);
+                history.inbox.push((job.clone(), "ana".into()));
+                let topic = Topic::of(&delivery).to_string();
+                let late = if number <= slow { 36_000 } else { 2_000 };
+                history.pushes.push(Push { topic, at: at(late), ..calm.pushes[0].clone() });
+                history.deliveries.push(Delivery { id: delivery, root: job, ..calm.deliveries[0].clone() });
+            }
+            history.pushes[0].at = at(2_000);
+        };
+        assert_eq!(late(many), found, "{slow} slow ones");
+    }
+    let again = |history: &mut History| history.pushes.push(push(0, 90_000));
+    assert_eq!(late(again), 0, "it had come by then");
+}
+
 /// Lost, doubled rows, unexplained pushes.
 fn counted(change: impl FnOnce(&mut History)) -> [usize; 3] {
     let mut history = calm();

@@ -89,8 +89,8 @@ fn sort(settings: &Settings, number: usize) -> Sort {
     let clustered = settings.nodes > 1;
     match (settings.victims, number % 10) {
         (Victims::Nats, _) if clustered => Sort::Node(BLOWS[number % BLOWS.len()]),
-        // Six of ten: all of the blows take turns.
-        (Victims::All, 0..6) if clustered => Sort::Node(BLOWS[(number / 10 * 6 + number % 10) % BLOWS.len()]),
+        // Three of five: all of the blows take turns.
+        (Victims::All, 0..=2 | 5..=7) if clustered => Sort::Node(BLOWS[(number / 5 * 3 + number % 5) % BLOWS.len()]),
         (Victims::All, _) if clustered => Sort::Worker,
         (Victims::Nats, _) | (Victims::All, 1 | 6) => Sort::Nats,
         (Victims::Postgres, _) | (Victims::All, 3) => Sort::Postgres,

@@ -213,8 +213,9 @@ impl<'a> Court<'a> {
         for text in texts.collect::<Vec<_>>() {
             self.verdict.find(Sort::Late, text);
         }
-        let p99 = Recovery::of(self.history).p99();
-        if p99 > recovery::P99 {
+        let recovery = Recovery::of(self.history);
+        let p99 = recovery.p99();
+        if recovery.late() >= 100 && p99 > recovery::P99 {
             self.verdict.find(Sort::Late, format!("99 of 100 late jobs came within {p99} ms"));
         }
     }
