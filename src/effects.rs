@@ -22,7 +22,7 @@ use async_nats::jetstream;
 use chrono::{DateTime, TimeDelta, Utc};
 
 pub use self::{
-    admission::{Admission, Admitted, Death, Patience},
+    admission::{Admission, Admitted, Death, Patience, silence},
     commit::{CarriedOut, PlannedNotification},
     record::Written,
 };
@@ -38,6 +38,9 @@ use crate::{
     },
 };
 
+/// That of the shipped queues.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+
 /// The effects of one worker. Cheap to clone.
 #[derive(Clone)]
 pub struct Effects {
@@ -46,7 +49,7 @@ pub struct Effects {
     clock: Clock,
     /// Unique name in claims.
     worker: Arc<str>,
-    /// Age of a claim whose worker counts as dead: half an `ack_wait`.
+    /// Age of a claim whose worker counts as dead ([`silence`]).
     patience: TimeDelta,
     look_ups: Group<LookUps>,
     commits: Group<Commits>,
@@ -75,7 +78,7 @@ impl Effects {
     pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
         Self {
             worker: Random::system().uuid(clock.now()).to_string().into(),
-            patience: TimeDelta::seconds(15),
+            patience: silence(ACK_WAIT),
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
@@ -94,7 +97,7 @@ impl Effects {
     /// Sets the `ack_wait` of the notification queues. Defaults to 30 s.
     #[must_use]
     pub fn with_ack_wait(self, ack_wait: Duration) -> Self {
-        Self { patience: TimeDelta::from_std(ack_wait / 2).unwrap_or(TimeDelta::MAX), ..self }
+        Self { patience: silence(ack_wait), ..self }
     }
 
     /// For messages that belong to no plan.

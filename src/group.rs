@@ -135,7 +135,7 @@ impl<B: Batch> Group<B> {
     #[must_use]
     pub fn start(batch: B, limit: usize, health: Arc<Health>) -> Self {
         let metrics = health.metrics().group(B::NAME);
-        let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit);
+        let (asks, mut receiver) = mpsc::channel::<Waiting<B>>(2 * limit * (1 + FARTHEST));
         tokio::spawn(async move {
             let mut waiting = Vec::with_capacity(limit);
             let mut under_way = FuturesUnordered::new();

@@ -82,7 +82,7 @@ pub const CARE_REMINDERS: &str = "care_reminders";
 /// Part: the care tables are readable.
 pub const CARE_TABLES: &str = "care_tables";
 
-/// Silence after which pulls count as unanswered: two missed heartbeats of a waiting pull.
+/// Silence after which a pull counts as unanswered: by then its first heartbeat is missed.
 const SILENCE: Duration = Duration::from_secs(4);
 
 /// The most queues that are named.
@@ -164,9 +164,12 @@ impl Health {
         self.pulls.watch(place)
     }
 
-    /// Looks whether pulls are answered.
+    /// Looks whether pulls are answered, if this worker pulls.
     pub fn look_at_pulls(&self) {
         let (silent, all) = self.pulls.unanswered(SILENCE);
+        if all == 0 {
+            return;
+        }
         if silent.is_empty() {
             return self.set(JETSTREAM, Part::Up);
         }

@@ -163,10 +163,11 @@ impl Overdue {
     }
 
     async fn undrawn(&self, effects: &Effects, stream: &Stream, before: DateTime<Utc>) -> Result<(), String> {
-        for _ in 0..undrawn::deliver(effects, stream, before).await? {
+        let (delivered, done) = undrawn::deliver(effects, stream, before).await;
+        for _ in 0..delivered {
             self.published.add();
         }
-        Ok(())
+        done
     }
 
     fn rests(&self, subject: &str) -> Option<DateTime<Utc>> {

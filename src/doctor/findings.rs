@@ -48,7 +48,7 @@ pub(super) enum About<'a> {
     Publish(&'static str),
 }
 
-/// What the answers show, for the checks of `JetStream`, streams and permissions.
+/// Conclusions from the answers, for the checks of `JetStream`, streams and permissions.
 pub(super) struct Findings<'a> {
     streams: &'a Streams,
     depth: Depth,

@@ -11,6 +11,17 @@ use crate::{
     store::{AROUND_A_SEND, CRASHES, Claim, ClaimAsk, Claimed, RunAsk, RunRecord},
 };
 
+/// How old a claim must be when its message comes again, for its worker to count as dead. The server lets a live one's
+/// message alone for `ack_wait`, and the claim came a moment after the message. One that comes earlier, from a server
+/// that lost its state in a crash, says nothing of its worker.
+#[must_use]
+pub fn silence(ack_wait: Duration) -> TimeDelta {
+    TimeDelta::from_std(ack_wait.mul_f64(0.9)).unwrap_or(TimeDelta::MAX)
+}
+
+/// A claim that took longer is made anew.
+const STALE: TimeDelta = TimeDelta::seconds(2);
+
 /// The claim may be another worker's, whose clock is a little ahead.
 const SHORTEST_WAIT: TimeDelta = TimeDelta::milliseconds(100);
 
@@ -176,7 +187,13 @@ impl Effects {
     }
 
     async fn claim(&self, meta: &Meta, patience: Patience) -> Result<Admission, Refused> {
-        let claimed = self.claims.ask(self.claim_ask(meta, patience)).await?;
+        let mut ask = self.claim_ask(meta, patience);
+        let mut claimed = self.claims.ask(ask.clone()).await?;
+        // Its lease counts from the question, which may have waited for the database.
+        while matches!(claimed, Claimed::Taken(_)) && self.clock.now() - ask.now > STALE {
+            ask.now = self.clock.now();
+            claimed = self.claims.ask(ask.clone()).await?;
+        }
         Ok(match claimed {
             Claimed::Taken(claim) => {
                 checkpoint::reached(Step::Claimed);
@@ -206,7 +223,7 @@ impl Effects {
             sequence: meta.position.sequence,
             delivered: meta.position.delivered,
             worker: Arc::clone(&self.worker),
-            patience: TimeDelta::from_std(patience.ack_wait / 2).unwrap_or(TimeDelta::MAX),
+            patience: silence(patience.ack_wait),
             lease: TimeDelta::from_std(patience.timeout).map_or(TimeDelta::MAX, |send| send + AROUND_A_SEND),
             now: self.clock.now(),
         }

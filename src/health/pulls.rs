@@ -47,13 +47,28 @@ impl Pulls {
 impl PullWatch {
     /// The server is asked. Only an answer ends what this begins.
     pub fn asked(&self) {
-        let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let _ = self.unanswered.compare_exchange(0, now.max(1), Ordering::Relaxed, Ordering::Relaxed);
+        let now = self.millis(Instant::now());
+        let _ = self.unanswered.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// The server has answered, if only that there is nothing.
     pub fn answered(&self) {
         self.unanswered.store(0, Ordering::Relaxed);
+    }
+
+    /// Nothing is asked, because this worker itself is waiting.
+    pub fn rests(&self) {
+        self.answered();
+    }
+
+    /// A pull whose last answer came then is given up.
+    pub fn silent_since(&self, answered: Instant) {
+        self.unanswered.store(self.millis(answered), Ordering::Relaxed);
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        let millis = at.saturating_duration_since(self.began).as_millis();
+        u64::try_from(millis).unwrap_or(u64::MAX).max(1)
     }
 
     fn silence(&self) -> Option<Duration> {
@@ -77,7 +92,14 @@ mod tests {
         }
         assert_eq!(pulls.unanswered(Duration::ZERO), (vec!["WORK.a".into()], 2));
         watch.answered();
-        quiet.answered();
+        quiet.rests();
         assert_eq!(pulls.unanswered(Duration::ZERO), (Vec::new(), 2));
+        watch.silent_since(pulls.began);
+        watch.asked();
+        assert_eq!(
+            pulls.unanswered(Duration::from_millis(1)).0,
+            ["WORK.a".into()],
+            "since then, not since it asked again"
+        );
     }
 }

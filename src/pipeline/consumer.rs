@@ -1,10 +1,11 @@
 //! Pulls the messages of one queue from one stream: first permits, then as many messages as there are permits, limited
 //! by the queue's rate.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use chrono::{DateTime, Utc};
+use futures::FutureExt;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
@@ -137,6 +138,7 @@ impl Consumer {
                 }
             }
         }
+        self.watch.rests();
     }
 
     /// Pulls until an error, or until the queue's own connection is lost. Tells of each pull that was answered.
@@ -150,7 +152,6 @@ impl Consumer {
                 // The question went to a server that is gone.
                 _ = connections.changed() => return Ok(None),
             };
-            self.watch.answered();
             connection.connections = connections;
             if self.own_connection.is_some() && series > 1 {
                 // An unreadable message may have ended the last connection, and would end the next.
@@ -181,7 +182,7 @@ impl Consumer {
                 };
                 Ok::<_, String>((held, ahead, places))
             };
-            let Some(leave) = self.stop.run_until_cancelled(leave).await else { return Ok(()) };
+            let Some(leave) = self.stop.run_until_cancelled(self.resting(leave)).await else { return Ok(()) };
             let (held, ahead, places) = leave?;
             if self.own_connection.is_none() {
                 // No message can have ended it, so pulling goes on with the next.
@@ -193,6 +194,16 @@ impl Consumer {
                 return Ok(());
             }
         }
+    }
+
+    /// Waits for what this worker needs before it asks the server for more.
+    async fn resting<T>(&self, ready: impl Future<Output = T>) -> T {
+        let mut ready = pin!(ready);
+        if let Some(ready) = ready.as_mut().now_or_never() {
+            return ready;
+        }
+        self.watch.rests();
+        ready.await
     }
 
     /// The consumer, and when its stream was created, if applications publish to it.
@@ -316,8 +327,11 @@ impl Consumer {
                     self.give_back(pull, source.stream_created).await;
                     return Ok(false);
                 }
-                // A restarted server has forgotten this pull.
-                _ = connections.changed() => return Ok(false),
+                // A restarted server has forgotten this pull; the leader of its queue has not, if that is another.
+                _ = connections.changed() => {
+                    self.give_back(pull, source.stream_created).await;
+                    return Ok(false);
+                }
             };
             let next = match next {
                 Ok(next) => next,

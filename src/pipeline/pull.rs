@@ -11,7 +11,7 @@ use async_nats::{
 };
 use futures::{FutureExt, StreamExt};
 use serde_json::json;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::health::PullWatch;
 
@@ -25,8 +25,15 @@ const SILENCE: Duration = Duration::from_secs(5);
 /// How long what is under way may take to arrive.
 const ROUND_TRIP: Duration = Duration::from_secs(1);
 
-/// What every message's reply subject begins with, and no word of the server's.
+/// Begins the reply subject of every message, and of no word of the server's.
 const ACK: &str = "$JS.ACK.";
+
+/// The server's word to a pull for messages that other pulls will get, although nobody gets them now: the consumer is
+/// paused, or has too many unacknowledged.
+const OTHERS_FIRST: &str = "Requests Pending";
+
+/// The wait after that.
+const AFTER_OTHERS: Duration = Duration::from_millis(200);
 
 /// How long the server holds a pull open that finds nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,8 +93,11 @@ impl Pull {
     /// that another client would take it for the server's word.
     pub async fn next(&mut self) -> Result<Option<jetstream::Message>, String> {
         while self.left > 0 {
-            let message = timeout_at(self.answered + SILENCE, self.subscriber.next()).await;
-            let message = message.map_err(|_| "the server does not answer")?.ok_or("its connection has ended")?;
+            let message = timeout_at(self.answered + SILENCE, self.subscriber.next()).await.map_err(|_| {
+                self.watch.silent_since(self.answered.into_std());
+                "the server does not answer"
+            })?;
+            let message = message.ok_or("its connection has ended")?;
             self.answered = Instant::now();
             if message.status != Some(StatusCode::NO_RESPONDERS) {
                 self.watch.answered();
@@ -101,7 +111,12 @@ impl Pull {
             }
             match message.status {
                 Some(StatusCode::IDLE_HEARTBEAT) => {}
-                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => self.left = 0,
+                Some(StatusCode::NOT_FOUND | StatusCode::TIMEOUT) => {
+                    self.left = 0;
+                    if message.description.as_deref() == Some(OTHERS_FIRST) {
+                        sleep(AFTER_OTHERS).await;
+                    }
+                }
                 Some(StatusCode::NO_RESPONDERS) => return Err("nobody answers: is there a leader?".into()),
                 status => {
                     let word = message.description.unwrap_or_default();
@@ -118,8 +133,9 @@ impl Pull {
         if self.left == 0 {
             return Vec::new();
         }
-        // The server forgets the subscription at once, as it was never asked for so many; the client keeps it. Its own
-        // drain drops it before the server has answered (async-nats 0.51).
+        // The client keeps the subscription until so many have come. The server reads at most nine digits, and takes more
+        // for a subscription that ends at once (nats-server 2.11 to 2.15). The client's own drain forgets it before the
+        // server has answered (async-nats 0.51).
         if self.subscriber.unsubscribe_after(u64::MAX).await.is_err() {
             return Vec::new();
         }

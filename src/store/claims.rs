@@ -54,8 +54,8 @@ pub struct ClaimAsk {
     pub delivered: i64,
     /// Asking worker.
     pub worker: Arc<str>,
-    /// Age at which another worker's claim by the same message counts as dead: half an `ack_wait`. A redelivery before
-    /// that comes from a server that lost delivery counts in a crash; the other worker is alive.
+    /// Age at which another worker's claim by the same message counts as dead (`effects::silence`). A redelivery before
+    /// that comes from a server that lost its state in a crash; the other worker may be alive.
     pub patience: TimeDelta,
     /// Age at which a claim by another message, or a direct send, counts as dead: the longest send and
     /// [`AROUND_A_SEND`].

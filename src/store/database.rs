@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use sqlx::{Connection, Executor, PgPool, postgres::PgPoolOptions};
+use sqlx::{ConnectOptions, Connection, Executor, PgPool, postgres::PgPoolOptions};
 use tokio::time::{Instant, timeout};
 
 use super::{
@@ -122,7 +122,7 @@ impl Store {
         loop {
             match timeout(PING_TIMEOUT, &mut committed).await {
                 Ok(answer) => return Ok(answer?),
-                Err(_) if self.ping().await.is_ok() => tell(HANGING),
+                Err(_) if self.is_reached().await => tell(HANGING),
                 Err(_) => break,
             }
         }
@@ -130,6 +130,18 @@ impl Store {
         // The pool would wait for its answer, one connection short.
         drop(connection.detach());
         Err(StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))
+    }
+
+    /// Whether the server answers a new connection, if only to refuse it. Not one of the pool's, which may all be waiting.
+    async fn is_reached(&self) -> bool {
+        match timeout(PING_TIMEOUT, self.database.options.connect()).await {
+            Ok(Ok(connection)) => {
+                let _ = timeout(PING_TIMEOUT, connection.close()).await;
+                true
+            }
+            Ok(Err(error)) => matches!(error, sqlx::Error::Database(_)),
+            Err(_) => false,
+        }
     }
 
     /// To the server and back, as measured beside the last signs of life. Zero before.

@@ -38,7 +38,7 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
 }
 
-/// What is left of a committed run.
+/// The rest of a committed run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PendingChildren {
     /// Messages that may be unpublished.

@@ -32,7 +32,7 @@ async fn apply(context: &Context, replicas: usize) {
     Streams::embedded(&streams).unwrap().apply(context).await.unwrap();
 }
 
-/// What `carebell doctor` says of this node with so many replicas, until it says this.
+/// The words of `carebell doctor` on this node with so many replicas, once it says this.
 async fn doctor_says(world: &World, url: &str, replicas: &str, words: &str) -> String {
     let variables = [("NATS_URL", url), ("STREAMS_REPLICAS", replicas)];
     let asked = async || {

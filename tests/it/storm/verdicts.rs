@@ -47,7 +47,8 @@ fn end(history: &mut History, id: &str, state: &str, reason: Option<&str>) {
 }
 
 fn fault(target: Target, from: i64, until: i64) -> Fault {
-    Fault { target, from: at(from), until: at(until), outage: false }
+    let outage = !matches!(target, Target::Worker(_));
+    Fault { target, from: at(from), until: at(until), outage }
 }
 
 fn count(verdict: &Verdict) -> [usize; 3] {
@@ -211,6 +212,8 @@ fn a_second_push_needs_a_reason() {
     assert_eq!(unexplained, 1, "it had recorded that it had sent it");
     let (unexplained, doubles) = twice(vec![fault(Target::Nats, 1001, 1200)], vec![done(1005)]);
     assert_eq!((unexplained, doubles.by_nats_outage), (0, 1));
+    let (unexplained, _) = twice(vec![Fault { outage: false, ..fault(Target::Nats, 1001, 1200) }], vec![done(1005)]);
+    assert_eq!(unexplained, 1, "one of three nodes explains nothing");
     let (unexplained, _) = twice(vec![fault(Target::Nats, 2000, 2200)], vec![done(1005)]);
     assert_eq!(unexplained, 1, "it was on record when NATS was killed");
     let (unexplained, doubles) = twice(vec![fault(Target::Postgres, 1001, 1200)], vec![done(1300)]);

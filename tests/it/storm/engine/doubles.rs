@@ -69,7 +69,11 @@ fn unexplained(text: String) -> Finding {
 /// The fault that explains why `second` was sent.
 fn explanation(history: &History, delivery: &Delivery, first: &Push, second: &Push) -> Option<Target> {
     let open = Open::of(history, delivery, first, second);
-    let explains = |target: Target| history.faults.iter().any(|fault| fault.target == target && open.meets(fault));
+    // A cluster that has a majority forgets nothing.
+    let is_reason = |fault: &Fault| fault.target != Target::Nats || fault.outage;
+    let explains = |target: Target| {
+        history.faults.iter().any(|fault| fault.target == target && is_reason(fault) && open.meets(fault))
+    };
     [Target::Worker(first.worker), Target::Nats, Target::Postgres].into_iter().find(|target| explains(*target))
 }
 
