@@ -93,6 +93,18 @@ fn whoever_comes_late_must_have_had_no_server() {
         };
         assert_eq!(late(many), found, "{slow} slow ones");
     }
+    let word = |from, until, outcome: &str| Word { at: at(until), began: at(from), outcome: outcome.into() };
+    let tried = |words: Vec<Word>| {
+        move |history: &mut History| {
+            without(Target::Postgres, true)(history);
+            history.pushes = vec![push(0, 97_000)];
+            history.words = [((0, "d".into()), words)].into();
+        }
+    };
+    assert_eq!(late(tried(vec![])), 1);
+    assert_eq!(late(tried(vec![word(50_000, 55_000, "retry")])), 0, "the push service kept it waiting");
+    assert_eq!(late(tried(vec![word(50_000, 55_000, "done")])), 1);
+    assert_eq!(late(tried(vec![word(30_000, 38_000, "retry")])), 1, "while Postgres was away");
     let again = |history: &mut History| history.pushes.push(push(0, 90_000));
     assert_eq!(late(again), 0, "it had come by then");
 }

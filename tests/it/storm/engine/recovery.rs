@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 
 use carebell::channels::web_push::Topic;
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{
     faults::{Fault, Target},
-    history::{Asked, History, Push},
+    history::{Asked, Delivery, History, Push},
 };
 
 /// Jobs count as late from here on. Without a fault, a busy machine or a push service that hangs makes some so.
@@ -29,7 +29,7 @@ pub struct Recovery {
     pub slowest: i64,
     /// For scheduled jobs: a restarted server resumes sourcing at its next check, every ten seconds.
     pub slowest_scheduled: i64,
-    /// Of late jobs, to their last push, without outages. Sorted.
+    /// Of late jobs, to their last push, without outages and failed attempts. Sorted.
     late: Vec<i64>,
 }
 
@@ -101,26 +101,47 @@ fn after(history: &History, fault: &Fault, ready: impl Fn(&Push) -> DateTime<Utc
     Some((next.at - since).num_milliseconds().max(0))
 }
 
-/// Jobs and how late their last push came for the first time, in milliseconds, without the outages meanwhile.
+/// Jobs and how late their last push came for the first time, in milliseconds, without the outages and the attempts that
+/// failed meanwhile: a push service that hangs makes a job late too.
 pub fn late_jobs(history: &History) -> Vec<(&Asked, i64)> {
-    let roots: HashMap<String, &str> = history
-        .deliveries
-        .iter()
-        .map(|delivery| (Topic::of(&delivery.id).to_string(), delivery.root.as_str()))
-        .collect();
+    let deliveries: HashMap<String, &Delivery> =
+        history.deliveries.iter().map(|delivery| (Topic::of(&delivery.id).to_string(), delivery)).collect();
+    let mut failed: HashMap<&str, Vec<Span>> = HashMap::new();
+    for ((_, delivery), words) in &history.words {
+        let tried = words.iter().filter(|word| word.outcome == "retry").map(|word| (word.began, word.at));
+        failed.entry(delivery).or_default().extend(tried);
+    }
+    let outages: Vec<Span> =
+        history.faults.iter().filter(|fault| fault.outage).map(|fault| (fault.from, fault.until)).collect();
     let mut seen = HashSet::new();
-    let mut last: HashMap<&str, DateTime<Utc>> = HashMap::new();
+    let mut last: HashMap<&str, (&Delivery, DateTime<Utc>)> = HashMap::new();
     for push in &history.pushes {
-        if let Some(root) = roots.get(&push.topic).filter(|_| seen.insert(push.topic.as_str())) {
-            last.insert(root, push.at);
+        if let Some(delivery) = deliveries.get(&push.topic).filter(|_| seen.insert(push.topic.as_str())) {
+            last.insert(&delivery.root, (delivery, push.at));
         }
     }
     let late = history.jobs.iter().filter_map(|asked| {
-        let at = *last.get(asked.id.as_str())?;
-        let outages = history.faults.iter().filter(|fault| fault.outage);
-        let away: i64 =
-            outages.map(|fault| (fault.until.min(at) - fault.from.max(asked.ready)).num_milliseconds().max(0)).sum();
-        Some((asked, (at - asked.ready).num_milliseconds() - away))
+        let (delivery, at) = *last.get(asked.id.as_str())?;
+        let tried = failed.get(delivery.id.as_str()).into_iter().flatten();
+        let away = covered(outages.iter().chain(tried), (asked.ready, at));
+        Some((asked, (at - asked.ready - away).num_milliseconds()))
     });
     late.filter(|(_, late)| *late > LATE).collect()
+}
+
+type Span = (DateTime<Utc>, DateTime<Utc>);
+
+/// How much of a span others cover, which may overlap.
+fn covered<'a>(others: impl Iterator<Item = &'a Span>, (from, until): Span) -> TimeDelta {
+    let mut others: Vec<&Span> = others.collect();
+    others.sort();
+    let (mut covered, mut free) = (TimeDelta::zero(), from);
+    for (begin, end) in others {
+        let (begin, end) = ((*begin).max(free), (*end).min(until));
+        if begin < end {
+            covered += end - begin;
+            free = end;
+        }
+    }
+    covered
 }
