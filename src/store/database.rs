@@ -102,8 +102,8 @@ impl Store {
         Ok(())
     }
 
-    /// Commits a row, as work does, and waits for it as long as the server answers reads. Tells why it waits after
-    /// [`PING_TIMEOUT`].
+    /// Commits a row, as work does, and waits for it as long as the server answers reads. Tells why it waits every
+    /// five seconds.
     ///
     /// A commit that waits for a lost standby cannot be taken back: its connection is the server's until the standby is
     /// there again. So this asks for no second one meanwhile.
