@@ -19,6 +19,10 @@ const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(100), Duratio
 /// How long a statement may take before it is repeated.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(15);
 
+/// Within this time of the database's return, all that waited for it is written: a statement's timeout, the longest wait,
+/// and some more.
+pub const LONGEST_WAIT: Duration = Duration::from_secs(25);
+
 /// The most asks of about one row each, such as deliveries, in a statement.
 pub const GROUP: usize = 200;
 

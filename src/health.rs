@@ -12,7 +12,10 @@ use std::{
 };
 
 use chrono::{DateTime, TimeDelta, Utc};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 pub use self::pulls::PullWatch;
 use self::pulls::Pulls;
@@ -55,6 +58,8 @@ pub enum Part {
 pub struct Health {
     phase: watch::Sender<Phase>,
     database: watch::Sender<bool>,
+    /// When the database was last up again.
+    returned: Mutex<Option<Instant>>,
     /// Number of connections made to NATS.
     connections: watch::Sender<u64>,
     parts: Mutex<BTreeMap<&'static str, Part>>,
@@ -95,6 +100,7 @@ impl Health {
         Arc::new(Self {
             phase: watch::Sender::new(Phase::Starting),
             database: watch::Sender::new(true),
+            returned: Mutex::default(),
             connections: watch::Sender::new(0),
             parts: Mutex::new(BTreeMap::new()),
             pulls: Pulls::new(),
@@ -131,8 +137,8 @@ impl Health {
         let up = part == Part::Up;
         parts.insert(name, part);
         // Under the lock: otherwise statements that end at once could leave the two states in disagreement.
-        if name == POSTGRES {
-            self.database.send_if_modified(|was| std::mem::replace(was, up) != up);
+        if name == POSTGRES && self.database.send_if_modified(|was| std::mem::replace(was, up) != up) && up {
+            *self.returned.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         }
     }
 
@@ -243,6 +249,19 @@ impl Health {
     pub async fn database_up(&self) {
         // Cannot fail: the sender lives as long as `self`.
         let _ = self.database.subscribe().wait_for(|up| *up).await;
+    }
+
+    /// Waits until the database has answered for this long since it was last away.
+    pub async fn database_up_for(&self, time: Duration) {
+        loop {
+            self.database_up().await;
+            let returned = *self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+            let left = returned.map_or(Duration::ZERO, |at| time.saturating_sub(at.elapsed()));
+            if left.is_zero() {
+                return;
+            }
+            sleep(left).await;
+        }
     }
 }
 

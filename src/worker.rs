@@ -128,7 +128,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     if config.duties.contains(&Duty::Pipeline) {
         pipeline = Some(Pipeline::start(&parts).map_err(WorkerError::Start)?);
         let age = reconcile_age(&parts.streams);
-        tokio::spawn(reconcile::run(effects.clone(), clock.clone(), age, closing.clone()));
+        tokio::spawn(reconcile::run(effects.clone(), clock.clone(), Arc::clone(&health), age, closing.clone()));
         tokio::spawn(shortages::run(store.clone(), closing.clone()));
     }
     if config.duties.contains(&Duty::DeadLetters) {

@@ -1,13 +1,13 @@
 //! Publishes committed children that were never published because the worker and its message were lost.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use chrono::TimeDelta;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::Effects;
-use crate::clock::Clock;
+use crate::{clock::Clock, group::LONGEST_WAIT, health::Health};
 
 /// Limit for the children of one run.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -50,10 +50,15 @@ pub async fn pass(effects: &Effects, clock: &Clock, age: TimeDelta) -> Result<us
     Ok(runs.len())
 }
 
-/// Runs [`pass`] every `age` until `stop`.
-pub async fn run(effects: Effects, clock: Clock, age: Duration, stop: CancellationToken) {
+/// Runs [`pass`] every `age` until `stop`. After an outage of the database, workers first record what they have sent
+/// meanwhile: it would be sent again.
+pub async fn run(effects: Effects, clock: Clock, health: Arc<Health>, age: Duration, stop: CancellationToken) {
     let delta = TimeDelta::from_std(age).unwrap_or(TimeDelta::MAX);
-    while stop.run_until_cancelled(tokio::time::sleep(age)).await.is_some() {
+    let wait = async || {
+        tokio::time::sleep(age).await;
+        health.database_up_for(clock.paced(LONGEST_WAIT)).await;
+    };
+    while stop.run_until_cancelled(wait()).await.is_some() {
         if let Some(Err(why)) = stop.run_until_cancelled(pass(&effects, &clock, delta)).await {
             tracing::warn!("looking for unpublished messages of lost workers, again in a while: {why}");
         }
