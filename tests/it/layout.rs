@@ -273,7 +273,8 @@ fn only_settle_acknowledges_and_only_the_consumer_pulls() {
             (".terminate(", &["settle.rs"]),
             // The advisories are no jobs: their handler is small and stands alone.
             (".ack_with(", &["message.rs", "advisories.rs"]),
-            (".fetch()", &["consumer.rs", "advisories.rs"]),
+            (".fetch()", &["advisories.rs"]),
+            ("Pull::ask(", &["consumer.rs"]),
         ] {
             assert!(!text.contains(call) || files.contains(&name.as_str()), "{}: {call}", source.path.display());
         }
