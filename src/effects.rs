@@ -7,11 +7,13 @@
 mod admission;
 mod commit;
 mod delay;
+mod journal;
 mod maintenance;
 pub mod park;
 pub mod publish;
 pub mod reconcile;
 mod record;
+pub mod restore;
 pub mod shortages;
 pub mod storage;
 pub mod submit;
@@ -21,6 +23,7 @@ use std::{sync::Arc, time::Duration};
 use async_nats::jetstream;
 use chrono::{DateTime, TimeDelta, Utc};
 
+use self::journal::{Journal, Journaled};
 pub use self::{
     admission::{Admission, Admitted, Death, Patience, silence},
     commit::{CarriedOut, PlannedNotification},
@@ -52,13 +55,13 @@ pub struct Effects {
     /// Age of a claim whose worker counts as dead ([`silence`]).
     patience: TimeDelta,
     look_ups: Group<LookUps>,
-    commits: Group<Commits>,
+    commits: Group<Journaled<Commits>>,
     published: Group<ChildrenPublished>,
-    failures: Group<RunFailures>,
+    failures: Group<Journaled<RunFailures>>,
     claims: Group<Claims>,
-    ledger: Group<Ledger>,
-    delays: Group<Delays>,
-    due: Group<Due>,
+    ledger: Group<Journaled<Ledger>>,
+    delays: Group<Journaled<Delays>>,
+    due: Group<Journaled<Due>>,
     reads: Reads,
 }
 
@@ -76,19 +79,24 @@ impl Effects {
     /// Starts the groups.
     #[must_use]
     pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
+        let journal = Journal::start(context.clone(), Arc::clone(health));
+        Self::with(store, context, clock, health, &journal)
+    }
+
+    fn with(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>, journal: &Journal) -> Self {
         Self {
             worker: Random::system().uuid(clock.now()).to_string().into(),
             patience: silence(ACK_WAIT),
             context,
             clock,
             look_ups: Group::start(LookUps(store.clone()), GROUP, Arc::clone(health)),
-            commits: Group::start(Commits(store.clone()), JOBS, Arc::clone(health)),
+            commits: journal.group(Commits(store.clone()), JOBS, health),
             published: Group::start(ChildrenPublished(store.clone()), GROUP, Arc::clone(health)),
-            failures: Group::start(RunFailures(store.clone()), GROUP, Arc::clone(health)),
+            failures: journal.group(RunFailures(store.clone()), GROUP, health),
             claims: Group::start(Claims(store.clone()), GROUP, Arc::clone(health)),
-            ledger: Group::start(Ledger(store.clone()), GROUP, Arc::clone(health)),
-            delays: Group::start(Delays(store.clone()), GROUP, Arc::clone(health)),
-            due: Group::start(Due(store.clone()), GROUP, Arc::clone(health)),
+            ledger: journal.group(Ledger(store.clone()), GROUP, health),
+            delays: journal.group(Delays(store.clone()), GROUP, health),
+            due: journal.group(Due(store.clone()), GROUP, health),
             reads: Reads::start(store, health),
             store: store.clone(),
         }

@@ -78,6 +78,8 @@ pub const NATS: &str = "nats";
 pub const JETSTREAM: &str = "jetstream";
 /// Part: NATS stores what is published.
 pub const NATS_STORAGE: &str = "nats_storage";
+/// Part: the journal of what was committed lately.
+pub const JOURNAL: &str = "journal";
 /// Part: the database.
 pub const POSTGRES: &str = "postgres";
 /// Part: the scheduler of saved schedules.

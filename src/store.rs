@@ -13,6 +13,7 @@ mod audit;
 mod callbacks;
 mod care;
 mod care_reminders;
+mod catch_up;
 mod check;
 mod claims;
 mod commit;
@@ -38,6 +39,7 @@ mod runs;
 mod schedules;
 mod shortages;
 mod subscriptions;
+mod timelines;
 mod verdict;
 
 pub use self::{
@@ -48,6 +50,7 @@ pub use self::{
         OddRows, PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
+    catch_up::TimelineLock,
     check::{CommitRisk, Lacks, Probe, ServerFacts},
     claims::{AROUND_A_SEND, CRASHES, Claim, ClaimAsk, Claimed, Webhook},
     commit::{Child, Commit, CommitOutcome, Committed, DirectClaims, RunState},
@@ -68,5 +71,6 @@ pub use self::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec,
     },
     subscriptions::Orphans,
+    timelines::Timeline,
     verdict::Verdict,
 };

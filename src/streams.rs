@@ -280,8 +280,9 @@ fn missing(place: &str) -> Difference {
     Difference { place: place.into(), field: String::new(), wanted: "present".into(), found: "nothing".into() }
 }
 
-/// Whether the server says that there is no such stream.
-pub(crate) fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
+/// Whether there is no such stream.
+#[must_use]
+pub fn is_missing(error: &jetstream::context::GetStreamError) -> bool {
     matches!(error.kind(), jetstream::context::GetStreamErrorKind::JetStream(error)
         if error.error_code() == jetstream::ErrorCode::STREAM_NOT_FOUND)
 }

@@ -28,7 +28,7 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, reconcile, shortages, storage},
+    effects::{Effects, reconcile, restore, shortages, storage},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -123,6 +123,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
+    store.watch_timelines();
+    let kinds = parts.registry.kinds().to_vec();
+    let restoring = restore::run(store.clone(), parts.context.clone(), clock.clone(), kinds, closing.clone());
+    tokio::spawn(restoring);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     let mut pipeline = None;
     if config.duties.contains(&Duty::Pipeline) {

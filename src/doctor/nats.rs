@@ -36,6 +36,9 @@ pub(super) const FOR_NO_STREAM: (&str, &str) = ("Nats-Expected-Stream", "CAREBEL
 /// API calls of `dead_letter` and metrics, beside pulls, and whether they are about work queues only.
 const LOOKED_AT: [(&str, bool); 3] = [("CONSUMER.LIST", true), ("STREAM.MSG.GET", false), ("STREAM.MSG.DELETE", false)];
 
+/// API calls about the journal.
+const JOURNAL: [&str; 2] = ["$JS.API.STREAM.INFO.JOURNAL", "$JS.API.STREAM.MSG.GET.JOURNAL"];
+
 /// Other streams that these calls are about.
 const KEPT: [&str; 2] = ["HOLD", "DEAD_LETTERS"];
 
@@ -161,6 +164,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         let subjects = queues.iter().map(String::as_str).chain(others).map(|stream| format!("$JS.API.{call}.{stream}"));
         list.extend(subjects.map(|subject| (About::Look, probe(subject, ""))));
     }
+    list.extend(JOURNAL.map(|subject| (About::Look, probe(subject.to_owned(), ""))));
     let publish = |stream, subject| {
         (About::Publish(stream), PermissionProbe { header: Some(FOR_NO_STREAM), ..probe(subject, "") })
     };
@@ -171,6 +175,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         list.extend(lanes.map(|lane| publish(home, kind.subject(lane))));
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
     }
+    list.push(publish("JOURNAL", "journal.page".to_owned()));
     list.extend(queues.iter().map(|home| publish("HOLD", format!("hold.{home}.0"))));
     list
 }

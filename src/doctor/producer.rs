@@ -16,13 +16,14 @@ use crate::{
 };
 
 /// Subjects of Carebell's own streams, and those of earlier versions.
-const INTERNAL: [&str; 12] = [
+const INTERNAL: [&str; 13] = [
     "work.notification.normal",
     "work.maintenance.prune",
     "deliver.web_push.normal",
     "hold.JOBS.0",
     "resume.work.notification.normal",
     "dead.notification.JOBS.0",
+    "journal.page",
     "sched.doctor",
     "due.notification.normal",
     "intake.doctor.notification.normal",
@@ -45,8 +46,8 @@ const API: [(&str, &str); 9] = [
 ];
 
 /// Where others' jobs, letters and answers can be read.
-const LISTENED_TO: [&str; 8] =
-    [">", "jobs.>", "intake.>", "work.>", "hold.>", "dead.>", "_INBOX_carebell.>", "$JS.EVENT.>"];
+const LISTENED_TO: [&str; 9] =
+    [">", "jobs.>", "intake.>", "work.>", "hold.>", "dead.>", "journal.>", "_INBOX_carebell.>", "$JS.EVENT.>"];
 
 /// Headers that only Carebell and the server set.
 const FORGED: [&str; 11] = [

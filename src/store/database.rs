@@ -15,6 +15,7 @@ use super::{
     error::StoreError,
     keyed::{ACQUIRE_TIMEOUT, Keyed},
     place::Database,
+    timelines::Timelines,
 };
 
 /// Settings for grouped statements: each is planned once, by the indexes of its keys.
@@ -41,6 +42,7 @@ pub struct Store {
     /// Only for statements that find each row by a key ([`KEYED`]).
     pub(super) keyed: Keyed,
     pub(super) database: Database,
+    pub(super) timelines: Timelines,
     round_trips: Arc<RoundTrips>,
 }
 
@@ -70,13 +72,19 @@ impl Store {
         // A frozen worker keeps rows locked for no longer.
         let idle = "SET idle_in_transaction_session_timeout = '30s'";
         let path = database.search_path();
+        let timelines = Timelines::unwatched();
         let pool = |connections: u32, settings: String| {
+            let timelines = timelines.clone();
             PgPoolOptions::new()
                 .max_connections(connections)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
                 .after_connect(move |connection, _| {
                     let settings = sqlx::AssertSqlSafe(settings.clone());
-                    Box::pin(async move { connection.execute(settings).await.map(|_| ()) })
+                    let timelines = timelines.clone();
+                    Box::pin(async move {
+                        connection.execute(settings).await?;
+                        timelines.admit(connection).await
+                    })
                 })
                 .connect_lazy_with(options.clone())
         };
@@ -86,6 +94,7 @@ impl Store {
             keyed: Keyed::new(pool(keyed, format!("{path}; {idle}; {KEYED}"))),
             database: database.clone(),
             round_trips: Arc::default(),
+            timelines,
         }
     }
 
@@ -97,6 +106,7 @@ impl Store {
 
     /// Checks that the database answers.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        self.timelines.check()?;
         let answer = timeout(PING_TIMEOUT, self.pool.execute("SELECT 1")).await;
         answer.map_err(|_| StoreError::Unavailable(format!("no answer within {PING_TIMEOUT:?}")))??;
         Ok(())
@@ -108,6 +118,7 @@ impl Store {
     /// A commit that waits for a lost standby cannot be taken back: its connection is the server's until the standby is
     /// there again. So this asks for no second one meanwhile.
     pub async fn commit_a_sign_of_life(&self, tell: impl Fn(&str)) -> Result<(), StoreError> {
+        self.timelines.check()?;
         let mut connection =
             timeout(PING_TIMEOUT, self.pool.acquire()).await.map_err(|_| sqlx::Error::PoolTimedOut)??;
         let since = Instant::now();
