@@ -63,6 +63,7 @@ pub struct Effects {
     delays: Group<Journaled<Delays>>,
     due: Group<Journaled<Due>>,
     reads: Reads,
+    journal: Journal,
 }
 
 batch!(LookUps("look_ups", WRITES = false): RunAsk => Option<RunRecord>, look_up_runs);
@@ -80,10 +81,10 @@ impl Effects {
     #[must_use]
     pub fn start(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>) -> Self {
         let journal = Journal::start(context.clone(), Arc::clone(health));
-        Self::with(store, context, clock, health, &journal)
+        Self::with(store, context, clock, health, journal)
     }
 
-    fn with(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>, journal: &Journal) -> Self {
+    fn with(store: &Store, context: jetstream::Context, clock: Clock, health: &Arc<Health>, journal: Journal) -> Self {
         Self {
             worker: Random::system().uuid(clock.now()).to_string().into(),
             patience: silence(ACK_WAIT),
@@ -99,6 +100,7 @@ impl Effects {
             due: journal.group(Due(store.clone()), GROUP, health),
             reads: Reads::start(store, health),
             store: store.clone(),
+            journal,
         }
     }
 
@@ -106,6 +108,12 @@ impl Effects {
     #[must_use]
     pub fn with_ack_wait(self, ack_wait: Duration) -> Self {
         Self { patience: silence(ack_wait), ..self }
+    }
+
+    /// Waits until a failover of Postgres cannot lose what was written until now, as far as that can be known. Before an
+    /// acknowledgement.
+    pub async fn is_journaled(&self) {
+        self.journal.is_written().await;
     }
 
     /// For messages that belong to no plan.

@@ -4,11 +4,7 @@
 
 use std::{future::Future, ops::Range, sync::Arc, time::Duration};
 
-use futures::{
-    FutureExt,
-    future::BoxFuture,
-    stream::{FuturesUnordered, StreamExt},
-};
+use futures::stream::{FuturesUnordered, StreamExt};
 use tokio::{
     select,
     sync::{mpsc, oneshot},
@@ -75,10 +71,8 @@ pub trait Batch: Send + Sync + 'static {
     /// Answers all asks in order, or none. Must be idempotent: asks are repeated if the answer is lost.
     fn run(&self, asks: &[Self::Ask]) -> impl Future<Output = Result<Vec<Self::Answer>, StoreError>> + Send;
 
-    /// What is still to be done before the answers are given. The next statement does not wait for it.
-    fn keep(&self, _asks: &[Self::Ask], _answers: &[Self::Answer]) -> Option<BoxFuture<'static, ()>> {
-        None
-    }
+    /// Hears of the answers before anybody else.
+    fn keep(&self, _asks: &[Self::Ask], _answers: &[Self::Answer]) {}
 }
 
 /// Makes a [`Batch`] of one function of the store.
@@ -217,16 +211,9 @@ async fn answer<B: Batch>(
                 }
                 metrics.answered(range.len());
                 wait.reset();
-                let kept = batch.keep(&asks[range.clone()], &answers);
-                let mut replies: Vec<_> = replies[range].iter_mut().map(Option::take).collect();
-                let give = move || {
-                    for (reply, answer) in replies.iter_mut().zip(answers) {
-                        send(reply, Ok(answer));
-                    }
-                };
-                match kept {
-                    None => give(),
-                    Some(kept) => drop(tokio::spawn(kept.map(|()| give()))),
+                batch.keep(&asks[range.clone()], &answers);
+                for (reply, answer) in replies[range].iter_mut().zip(answers) {
+                    send(reply, Ok(answer));
                 }
             }
             Err(error @ (StoreError::Unavailable(_) | StoreError::Busy(_))) => {
@@ -265,7 +252,7 @@ fn send<A>(reply: &mut Option<oneshot::Sender<Result<A, Refused>>>, answer: Resu
 mod tests {
     use std::sync::Mutex;
 
-    use futures::future::join_all;
+    use futures::{FutureExt, future::join_all};
 
     use super::*;
 
@@ -306,43 +293,6 @@ mod tests {
         let answers = join_all((0..50).map(|ask| group.ask(ask))).await;
         assert_eq!(answers, (0..50).map(|ask| Ok(ask * ask)).collect::<Vec<_>>());
         assert!(sizes.lock().unwrap().len() < 5, "fifty asks, a few statements: {:?}", sizes.lock().unwrap());
-    }
-
-    /// As [`Squares`], and answers only once that is allowed.
-    struct Kept(Squares, Arc<tokio::sync::Notify>);
-
-    impl Batch for Kept {
-        type Ask = i64;
-        type Answer = i64;
-
-        const NAME: &'static str = "kept";
-
-        async fn run(&self, asks: &[i64]) -> Result<Vec<i64>, StoreError> {
-            self.0.run(asks).await
-        }
-
-        fn keep(&self, asks: &[i64], answers: &[i64]) -> Option<BoxFuture<'static, ()>> {
-            assert_eq!(asks.len(), answers.len());
-            let allowed = Arc::clone(&self.1);
-            Some(async move { allowed.notified().await }.boxed())
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn answers_wait_for_what_is_kept_and_the_next_statement_does_not() {
-        let (sizes, allowed) = (Arc::new(Mutex::new(Vec::new())), Arc::new(tokio::sync::Notify::new()));
-        let squares = Squares { sizes: Arc::clone(&sizes), ..Squares::default() };
-        let group = Group::start(Kept(squares, Arc::clone(&allowed)), 1, Health::new());
-        let asks = tokio::spawn(async move { join_all((1..=3).map(|ask| group.ask(ask))).await });
-        while sizes.lock().unwrap().len() < 3 {
-            tokio::task::yield_now().await;
-        }
-        assert!(!asks.is_finished());
-        for _ in 0..3 {
-            allowed.notify_one();
-            tokio::task::yield_now().await;
-        }
-        assert_eq!(asks.await.unwrap(), [Ok(1), Ok(4), Ok(9)]);
     }
 
     /// As [`Squares`], without waiting.

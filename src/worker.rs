@@ -6,7 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::{sleep, timeout};
+use tokio::{
+    sync::oneshot,
+    time::{sleep, timeout},
+};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -28,7 +31,7 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, reconcile, restore, shortages, storage},
+    effects::{Effects, reconcile, restore::Restoration, shortages, storage},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -123,11 +126,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
-    store.watch_timelines();
-    let kinds = parts.registry.kinds().to_vec();
-    let restoring = restore::run(store.clone(), parts.context.clone(), clock.clone(), kinds, closing.clone());
-    tokio::spawn(restoring);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
+    stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
     let mut pipeline = None;
     if config.duties.contains(&Duty::Pipeline) {
         pipeline = Some(Pipeline::start(&parts).map_err(WorkerError::Start)?);
@@ -298,6 +298,19 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
         }
         sleep(START_RETRY).await;
     }
+}
+
+/// Waits until Postgres has all that the journal has. From then on, so does each of its successors before it is used.
+async fn catch_up(parts: &Parts, store: &Store, stop: &CancellationToken) {
+    let restoration = Restoration {
+        store: store.clone(),
+        context: parts.context.clone(),
+        clock: parts.clock.clone(),
+        kinds: parts.registry.kinds().to_vec(),
+    };
+    let (reached, is_reached) = oneshot::channel();
+    tokio::spawn(restoration.run(reached, stop.clone()));
+    let _ = is_reached.await;
 }
 
 /// Commits something every few seconds: reads are answered too by a standby, and by a primary that waits for a lost one.

@@ -2,7 +2,8 @@
 //!
 //! Postgres loses commits that it has answered when it fails over to a standby that had not received them. Their
 //! messages are acknowledged, so no redelivery makes up for them; [`super::restore`] does, from here. Each grouped
-//! statement makes a page, after its answer and before anybody is told of it.
+//! statement makes a page, and no message is acknowledged before the pages that were made until then are there. A push
+//! does not wait for them.
 
 mod page;
 mod read;
@@ -11,20 +12,19 @@ mod tests;
 mod write;
 
 use std::{
-    future::Future,
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
 use async_nats::{HeaderMap, jetstream};
 use bytes::Bytes;
-use futures::future::{BoxFuture, join_all};
+use futures::future::join_all;
 use prost::Message;
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, watch},
     time::{Instant, timeout, timeout_at},
 };
 
@@ -53,13 +53,13 @@ pub const PART: &str = "journal.part.";
 /// Bytes of a message.
 const LARGEST: usize = 512 * 1024;
 
-/// Wait for the acknowledgement. Jobs wait that long at most, and not again until the journal can be written.
+/// Wait for the server's answer. Acknowledgements wait that long at most, and not again until the journal can be written.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Interval of attempts while it cannot be written.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// How long pages wait for others to share a message, if no commit is among them: nobody waits for an outcome.
+/// How long pages wait for others to share a message, if no commit is among them: few wait for an outcome.
 const SHARED: Duration = Duration::from_millis(10);
 
 /// The most pages in a message.
@@ -68,31 +68,36 @@ const MOST: usize = 64;
 /// Writes the journal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Journal {
-    pages: mpsc::Sender<Waiting>,
+    /// Unbounded, as those who write do not wait. Their jobs wait before they are acknowledged, and are limited.
+    pages: mpsc::UnboundedSender<Page>,
     is_down: Arc<AtomicBool>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    page: Page,
-    done: oneshot::Sender<()>,
+    /// Pages that were handed over.
+    handed_over: Arc<AtomicU64>,
+    /// Of these, how many are on the server, or cannot be.
+    written: watch::Receiver<u64>,
 }
 
 impl Journal {
     /// Starts the task that writes it.
     #[must_use]
     pub fn start(context: jetstream::Context, health: Arc<Health>) -> Self {
-        let (pages, receiver) = mpsc::channel(MOST);
+        let (pages, receiver) = mpsc::unbounded_channel();
         let is_down = Arc::new(AtomicBool::new(false));
-        let writer = Writer { context, health, is_down: Arc::clone(&is_down) };
+        let (sender, written) = watch::channel(0);
+        let writer = Writer { context, health, is_down: Arc::clone(&is_down), written: sender };
         tokio::spawn(writer.run(receiver));
-        Self { pages, is_down }
+        Self { pages, is_down, handed_over: Arc::default(), written }
     }
 
     /// One that nothing is written to.
     #[must_use]
     pub fn off() -> Self {
-        Self { pages: mpsc::channel(1).0, is_down: Arc::new(AtomicBool::new(true)) }
+        Self {
+            pages: mpsc::unbounded_channel().0,
+            is_down: Arc::new(AtomicBool::new(true)),
+            handed_over: Arc::default(),
+            written: watch::channel(0).1,
+        }
     }
 
     /// Starts a group whose answers are kept here before they are given.
@@ -104,18 +109,25 @@ impl Journal {
         Group::start(Journaled { batch, journal: self.clone() }, limit, Arc::clone(health))
     }
 
-    /// Writes a page. The future ends when it is there, or the journal cannot be written. `None` if it could not.
-    fn write(&self, page: Page) -> Option<impl Future<Output = ()> + Send + 'static> {
+    /// Hands a page over, unless the journal cannot be written.
+    fn write(&self, page: Page) {
         if self.is_down.load(Ordering::Relaxed) {
-            return None;
+            return;
         }
-        let (done, is_done) = oneshot::channel();
-        let pages = self.pages.clone();
-        Some(async move {
-            // Fails only as the worker stops.
-            let _ = pages.send(Waiting { page, done }).await;
-            let _ = is_done.await;
-        })
+        // Counted first: whoever sees a page's effect waits for no less than that page.
+        self.handed_over.fetch_add(1, Ordering::SeqCst);
+        // Fails only as the worker stops.
+        let _ = self.pages.send(page);
+    }
+
+    /// Waits until all pages are on the server that were handed over before, or it is given up.
+    pub async fn is_written(&self) {
+        let handed_over = self.handed_over.load(Ordering::SeqCst);
+        if *self.written.borrow() >= handed_over {
+            return;
+        }
+        // Fails only as the worker stops.
+        let _ = self.written.clone().wait_for(|written| *written >= handed_over).await;
     }
 }
 
@@ -123,28 +135,30 @@ struct Writer {
     context: jetstream::Context,
     health: Arc<Health>,
     is_down: Arc<AtomicBool>,
+    written: watch::Sender<u64>,
 }
 
 impl Writer {
     /// Pages that come while one is written share the next message.
-    async fn run(self, mut receiver: mpsc::Receiver<Waiting>) {
-        let mut waiting = Vec::with_capacity(MOST);
-        while receiver.recv_many(&mut waiting, MOST).await > 0 {
+    async fn run(self, mut receiver: mpsc::UnboundedReceiver<Page>) {
+        let mut pages = Vec::with_capacity(MOST);
+        while receiver.recv_many(&mut pages, MOST).await > 0 {
             let until = Instant::now() + SHARED;
-            while waiting.len() < MOST && waiting.iter().all(|waiting| waiting.page.commits.is_empty()) {
+            while pages.len() < MOST && pages.iter().all(|page| page.commits.is_empty()) {
                 let Ok(Some(another)) = timeout_at(until, receiver.recv()).await else { break };
-                waiting.push(another);
+                pages.push(another);
             }
-            let (pages, done): (Vec<Page>, Vec<_>) =
-                waiting.drain(..).map(|waiting| (waiting.page, waiting.done)).unzip();
-            let written = self.publish(&Page::of(pages)).await;
-            for done in done {
-                let _ = done.send(());
-            }
+            let count = pages.len();
+            let written = self.publish(&Page::of(pages.drain(..))).await;
+            self.count(count);
             if let Err(why) = written {
                 self.go_without(&why, &mut receiver).await;
             }
         }
+    }
+
+    fn count(&self, pages: usize) {
+        self.written.send_modify(|written| *written += pages as u64);
     }
 
     async fn publish(&self, page: &Page) -> Result<(), String> {
@@ -155,12 +169,16 @@ impl Writer {
     }
 
     /// Work goes on without it until an empty page is taken.
-    async fn go_without(&self, why: &str, receiver: &mut mpsc::Receiver<Waiting>) {
+    async fn go_without(&self, why: &str, receiver: &mut mpsc::UnboundedReceiver<Page>) {
         self.is_down.store(true, Ordering::Relaxed);
         self.health.set(JOURNAL, Part::Down(format!("a failover of Postgres might lose commits: {why}")));
         loop {
-            // Whoever has come meanwhile is not kept waiting.
-            let come = async { while receiver.recv().await.is_some() {} };
+            // No acknowledgement waits for what has come meanwhile.
+            let come = async {
+                while receiver.recv().await.is_some() {
+                    self.count(1);
+                }
+            };
             if timeout(AGAIN, come).await.is_ok() {
                 return;
             }
@@ -213,14 +231,13 @@ where
         self.batch.run(asks).await
     }
 
-    fn keep(&self, asks: &[B::Ask], answers: &[B::Answer]) -> Option<BoxFuture<'static, ()>> {
+    fn keep(&self, asks: &[B::Ask], answers: &[B::Answer]) {
         let mut page = Page::default();
         for (ask, answer) in asks.iter().zip(answers) {
             ask.keep(answer, &mut page);
         }
-        if page == Page::default() {
-            return None;
+        if page != Page::default() {
+            self.journal.write(page);
         }
-        Some(Box::pin(self.journal.write(page)?))
     }
 }

@@ -11,7 +11,10 @@ use async_nats::jetstream::{
     stream::{RawMessageErrorKind, Stream},
 };
 use futures::{StreamExt, future::join_all, stream};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, sleep},
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -77,52 +80,66 @@ impl Restored {
     }
 }
 
-/// Catches up with each timeline that the store's connections wait for, until `stop`.
-pub async fn run(store: Store, context: jetstream::Context, clock: Clock, kinds: Vec<Kind>, stop: CancellationToken) {
-    let restoration = Restoration { store, context, clock, kinds };
-    stop.run_until_cancelled(async {
-        loop {
-            let timeline = restoration.store.behind().await;
-            Box::pin(restoration.catch_up(timeline)).await;
-        }
-    })
-    .await;
-}
-
-struct Restoration {
-    store: Store,
-    context: jetstream::Context,
-    clock: Clock,
-    kinds: Vec<Kind>,
+/// Looks for what is missing in Postgres.
+#[derive(Debug)]
+pub struct Restoration {
+    /// Whose connections wait meanwhile.
+    pub store: Store,
+    /// Of the journal's server.
+    pub context: jetstream::Context,
+    /// For when a timeline was caught up with.
+    pub clock: Clock,
+    /// All kinds: a run is restored under its kind.
+    pub kinds: Vec<Kind>,
 }
 
 impl Restoration {
+    /// Catches up with the server's timeline, and from then on with each that the store's connections wait for, until
+    /// `stop`. Work must not begin before the first is reached, which `caught_up` tells.
+    pub async fn run(self, caught_up: oneshot::Sender<()>, stop: CancellationToken) {
+        self.store.watch_timelines();
+        stop.run_until_cancelled(async {
+            Box::pin(self.catch_up()).await;
+            // Fails if the worker stops.
+            let _ = caught_up.send(());
+            loop {
+                self.store.behind().await;
+                Box::pin(self.catch_up()).await;
+            }
+        })
+        .await;
+    }
+
     /// Lets work go on when nothing is missing any more, or the journal stays unreadable.
-    async fn catch_up(&self, timeline: Timeline) {
+    async fn catch_up(&self) {
         let mut told = Once::new();
         let since = Instant::now();
         loop {
-            let why = match self.restore().await {
+            let mut met = None;
+            let why = match self.restore(&mut met).await {
                 Ok(reached) => return self.store.caught_up(reached),
                 Err(why) => why,
             };
-            if matches!(why, Failed::Journal(_)) && since.elapsed() > PATIENCE {
+            if let (Failed::Journal(_), Some(timeline)) = (&why, met)
+                && since.elapsed() > PATIENCE
+            {
                 tracing::error!(timeline, "what a failover of Postgres lost is not restored, and work goes on: {why}");
                 return self.store.caught_up(timeline);
             }
             if told.is_first() {
-                tracing::warn!(timeline, "looking for what a failover of Postgres lost, again soon: {why}");
+                tracing::warn!(timeline = met, "looking for what a failover of Postgres lost, again soon: {why}");
             }
             sleep(AGAIN).await;
         }
     }
 
-    /// The timeline on which nothing is missing any more.
-    async fn restore(&self) -> Result<Timeline, Failed> {
+    /// The timeline on which nothing is missing any more. `met`: the server's, even if this fails.
+    async fn restore(&self, met: &mut Option<Timeline>) -> Result<Timeline, Failed> {
         let ahead = self.store.ahead();
         let lock = ahead.lock_timeline().await?;
-        let timeline = lock.timeline;
+        let timeline = *met.insert(lock.timeline);
         if !ahead.is_on_record(timeline).await? {
+            ahead.commit_a_sign_of_life(|why| self.store.catching_up_is_hindered(why)).await?;
             let restored = self.replay(&ahead).await?;
             ahead.record_timeline(timeline, self.clock.now()).await?;
             restored.tell(timeline);
@@ -147,7 +164,7 @@ impl Restoration {
         let mut messages = sequences.map(|sequence| read(&stream, sequence)).buffered(WINDOW).chunks(WINDOW);
         // What is restored is in the journal already, and its health is not the worker's.
         let health = Health::new();
-        let effects = Effects::with(ahead, self.context.clone(), self.clock.clone(), &health, &Journal::off());
+        let effects = Effects::with(ahead, self.context.clone(), self.clock.clone(), &health, Journal::off());
         let mut pages = Pages::default();
         let mut restored = Restored::default();
         while let Some(window) = messages.next().await {

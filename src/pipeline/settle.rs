@@ -17,6 +17,9 @@ use crate::{
 
 /// Settles a message. Consumes it, so none is settled twice; matches every disposition, so none is forgotten.
 pub async fn settle(message: Pulled, disposition: Disposition, effects: &Effects) {
+    if !matches!(disposition, Disposition::Leave | Disposition::Release) {
+        effects.is_journaled().await;
+    }
     match disposition {
         Disposition::Done => message.acknowledge(AckKind::Ack).await,
         Disposition::Retry(wait) | Disposition::Again(wait) => message.acknowledge(AckKind::Nak(Some(wait))).await,

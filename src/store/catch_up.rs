@@ -52,6 +52,11 @@ impl Store {
         self.timelines.caught_up(timeline);
     }
 
+    /// Tells those who ask for the state of the database why catching up takes long.
+    pub fn catching_up_is_hindered(&self, why: &str) {
+        self.timelines.is_hindered(why);
+    }
+
     /// Another store in the same place whose connections don't wait.
     #[must_use]
     pub fn ahead(&self) -> Self {

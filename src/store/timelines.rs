@@ -20,17 +20,19 @@ pub type Timeline = i32;
 #[derive(Clone, Debug)]
 pub(super) struct Timelines(Arc<watch::Sender<Known>>);
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Known {
     /// Whether connections wait at all: those of commands don't.
     is_watched: bool,
     /// Of the newest connection.
     seen: Option<Timeline>,
     caught_up: Option<Timeline>,
+    /// Why it takes long to catch up.
+    hindrance: Option<String>,
 }
 
 impl Known {
-    fn behind(self) -> Option<Timeline> {
+    fn behind(&self) -> Option<Timeline> {
         self.seen.filter(|_| self.is_watched && self.seen != self.caught_up)
     }
 }
@@ -57,14 +59,24 @@ impl Timelines {
     }
 
     pub fn caught_up(&self, timeline: Timeline) {
-        self.0.send_modify(|known| known.caught_up = Some(timeline));
+        self.0.send_modify(|known| {
+            known.caught_up = Some(timeline);
+            known.hindrance = None;
+        });
+    }
+
+    pub fn is_hindered(&self, why: &str) {
+        self.0.send_modify(|known| known.hindrance = Some(why.to_owned()));
     }
 
     /// Tells why the database counts as away, if it does for its timeline.
     pub fn check(&self) -> Result<(), StoreError> {
-        let Some(timeline) = self.0.borrow().behind() else { return Ok(()) };
+        let known = self.0.borrow();
+        let Some(timeline) = known.behind() else { return Ok(()) };
+        let hindrance = known.hindrance.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
         Err(StoreError::Unavailable(format!(
-            "it is on timeline {timeline}, as after a failover; what is missing there is being looked for in the journal"
+            "it is on timeline {timeline}, as after a failover; what is missing there is being looked for in the \
+             journal{hindrance}"
         )))
     }
 

@@ -22,7 +22,7 @@ pub struct Page {
 impl Page {
     /// All that these pages of one worker hold.
     #[must_use]
-    pub fn of(pages: Vec<Self>) -> Self {
+    pub fn of(pages: impl IntoIterator<Item = Self>) -> Self {
         let mut all = Self::default();
         for page in pages {
             if all.worker.is_empty() {

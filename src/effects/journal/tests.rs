@@ -5,9 +5,11 @@ use std::{
 
 use bytes::Bytes;
 use chrono::{DateTime, TimeDelta, Utc};
+use futures::FutureExt;
 use serde_json::json;
+use tokio::sync::{mpsc, watch};
 
-use super::{Entries, LARGEST, Page, Pages, messages, write::Kept};
+use super::{Entries, Journal, LARGEST, Page, Pages, messages, write::Kept};
 use crate::{
     kind::{Kind, Lane},
     meta::{Ids, IntakePosition, Meta},
@@ -222,4 +224,26 @@ fn what_cannot_be_read_is_passed_over() {
     add("journal.page", &messages(&page)[0].1);
     let read = Entries::of(pages.take(), &[REMINDER, NOTIFICATION]);
     assert_eq!(format!("{:?}", read.commits), format!("{:?}", [reminder()]));
+}
+
+#[tokio::test]
+async fn an_acknowledgement_waits_for_all_pages_that_were_handed_over_before() {
+    let (pages, mut handed_over) = mpsc::unbounded_channel();
+    let (server, written) = watch::channel(0);
+    let journal = Journal { pages, is_down: Arc::default(), handed_over: Arc::default(), written };
+    journal.is_written().now_or_never().expect("nothing was handed over");
+    journal.write(Page::default());
+    journal.write(Page::default());
+    let mut waiting = std::pin::pin!(journal.is_written());
+    assert!(waiting.as_mut().now_or_never().is_none());
+    journal.write(Page::default());
+    server.send_replace(1);
+    assert!(waiting.as_mut().now_or_never().is_none(), "one of the two is missing");
+    server.send_replace(2);
+    waiting.await;
+    assert!(journal.is_written().now_or_never().is_none(), "the third is missing");
+    assert_eq!(handed_over.len(), 3);
+    handed_over.recv().await.unwrap();
+    drop(server);
+    journal.is_written().now_or_never().expect("the worker is stopping");
 }

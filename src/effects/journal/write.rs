@@ -34,7 +34,7 @@ impl Kept<CommitOutcome> for Commit {
         match outcome.committed {
             Committed::Fresh => page.commits.push(CommitEntry::fresh(self, outcome.followed)),
             Committed::MarkTaken => page.commits.push(CommitEntry::without_effects(self)),
-            Committed::Duplicate => return,
+            Committed::Duplicate | Committed::InFlight(_) => return,
         }
         if let Some(direct) = self.next.as_deref().unwrap_or(self).direct.as_ref() {
             page.written_by(&direct.worker);
