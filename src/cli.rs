@@ -1,10 +1,12 @@
 //! The command line: one file per command. Results go to standard output, everything else to standard error.
 
 mod actor;
+mod completions;
 mod connect;
 mod dead_letters;
 mod dev;
 mod doctor;
+mod examples;
 mod failed;
 mod jobs;
 mod keys;
@@ -21,7 +23,7 @@ mod streams;
 use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
@@ -73,6 +75,23 @@ enum Command {
     Keys(keys::Command),
     /// Check configuration, servers, permissions, clocks and push services; exit 1 on failure
     Doctor(doctor::Args),
+    /// Print a script by which a shell completes these commands
+    Completions(completions::Completions),
+    /// Write these pages for `man`
+    Manual(completions::Manual),
+}
+
+impl Cli {
+    /// From the arguments of the process. Ends it with 2 if they are wrong, and after `--help` and `--version`.
+    #[must_use]
+    pub fn from_arguments() -> Self {
+        Self::from_arg_matches(&grammar().get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
+/// As shown by `--help`.
+fn grammar() -> clap::Command {
+    examples::add_to(Cli::command())
 }
 
 /// Runs a command and returns the exit code.
@@ -125,6 +144,8 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(source, &args)).await,
+        Command::Completions(args) => completions::completions(&args, grammar()),
+        Command::Manual(args) => completions::manual(&args, grammar()),
     }
 }
 

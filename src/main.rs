@@ -2,12 +2,10 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    carebell::cli::main(carebell::cli::Cli::parse()).await
+    carebell::cli::main(carebell::cli::Cli::from_arguments()).await
 }

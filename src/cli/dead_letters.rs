@@ -11,7 +11,7 @@ use clap::Subcommand;
 use serde_json::Value;
 
 use self::filters::Filters;
-use super::{connect, failed::Failed, print::print};
+use super::{connect, failed::Failed, output::Format, print::print};
 use crate::{
     clock::Clock,
     config::Source,
@@ -27,17 +27,15 @@ pub(super) enum Command {
         /// Show at most this many
         #[arg(long, default_value_t = 100, value_name = "COUNT")]
         limit: usize,
-        /// Print one JSON array
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Show one dead letter with its headers and body, which may hold personal text
     Show {
         /// Its number in `list`, or the id of its job
         letter: String,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Send dead letters back to their queues: same jobs, attempts counted afresh. Safe to repeat and to interrupt
     Redrive(send::Redrive),
@@ -47,8 +45,8 @@ pub(super) enum Command {
 
 pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed> {
     match command {
-        Command::List { filters, limit, json } => list(source, &filters, limit, json).await,
-        Command::Show { letter, json } => show(source, &letter, json).await,
+        Command::List { filters, limit, format } => list(source, &filters, limit, format.is_json()).await,
+        Command::Show { letter, format } => show(source, &letter, format.is_json()).await,
         Command::Redrive(args) => send::redrive(source, args).await,
         Command::Discard(args) => send::discard(source, args).await,
     }

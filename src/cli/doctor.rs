@@ -1,9 +1,6 @@
 //! `carebell doctor`
 
-use crate::cli::print::say;
-use serde_json::Value;
-
-use super::failed::Failed;
+use super::{failed::Failed, output::Format};
 use crate::{
     clock::Clock,
     config::Source,
@@ -21,9 +18,8 @@ pub(super) struct Args {
     /// The producer's inbox prefix
     #[arg(long, value_name = "PREFIX", default_value = "_INBOX_app", requires = "producer")]
     producer_inbox: String,
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
@@ -35,13 +31,8 @@ pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
             examine_producer(source, &Producer { credentials, inbox_prefix }).await
         }
     };
-    if args.json {
-        say!("{}", checks.iter().map(Check::to_json).collect::<Value>());
-    } else {
-        for check in &checks {
-            say!("{check}");
-        }
-    }
+    let lines: Vec<String> = checks.iter().map(ToString::to_string).collect();
+    args.format.print(&checks.iter().map(Check::to_json).collect(), &lines.join("\n"))?;
     if checks.iter().any(Check::is_failure) {
         return Err(Failed(summary(&checks)));
     }

@@ -12,7 +12,8 @@ use super::{
     actor::actor,
     connect,
     failed::Failed,
-    print::{note, print, say},
+    output::Format,
+    print::{note, print},
 };
 use crate::{
     channels::NOBODY,
@@ -34,9 +35,8 @@ pub(super) enum Command {
     Show {
         /// The job's id, or the id of a job that followed from it
         id: String,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// List the delayed jobs that wait, the next one due first
     Delayed {
@@ -46,9 +46,8 @@ pub(super) enum Command {
         /// The most to list
         #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
         limit: u32,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Cancel a delayed job. To change one, publish it again under its id with another --at or --delay
     Cancel {
@@ -57,14 +56,18 @@ pub(super) enum Command {
         /// Your name, for the audit log
         #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
         by: Option<String>,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
-        Command::Show { id, json } => show(source, id, *json).await,
-        Command::Delayed { application, limit, json } => list(source, application.as_deref(), *limit, *json).await,
-        Command::Cancel { id, by } => cancel(source, id, by.clone()).await,
+        Command::Show { id, format } => show(source, id, format.is_json()).await,
+        Command::Delayed { application, limit, format } => {
+            list(source, application.as_deref(), *limit, format.is_json()).await
+        }
+        Command::Cancel { id, by, format } => cancel(source, id, by.clone(), *format).await,
     }
 }
 
@@ -154,7 +157,7 @@ fn check_id(id: &str) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Failed> {
+async fn cancel(source: &Source, id: &str, by: Option<String>, format: Format) -> Result<(), Failed> {
     check_id(id)?;
     let store = connect::store(source, 1).await?;
     let now = Clock::system().now();
@@ -176,7 +179,7 @@ async fn cancel(source: &Source, id: &str, by: Option<String>) -> Result<(), Fai
         .record_audit(&[entry])
         .await
         .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
-    say!("job {id} is cancelled");
+    format.print(&json!({ "job_id": id, "cancelled": true }), &format!("job {id} is cancelled"))?;
     let context = connect::jetstream(source).await;
     let removed =
         async { remove_last(&context?, park::STREAM, &park::delayed_subject(&position)).await.map_err(Failed) };

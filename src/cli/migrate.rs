@@ -1,7 +1,8 @@
 //! `carebell migrate`
 
-use super::failed::Failed;
-use crate::cli::print::say;
+use serde_json::json;
+
+use super::{failed::Failed, output::Format};
 use crate::{config::Source, store::Store};
 
 #[derive(Debug, clap::Args)]
@@ -9,6 +10,8 @@ pub(super) struct Args {
     /// Also create the care tables (users, medications, …) unless tables or views of these names exist
     #[arg(long)]
     care_tables: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
@@ -16,10 +19,10 @@ pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
     store.probe().await.map_err(|error| Failed(format!("DATABASE_URL: {error}")))?;
     if args.care_tables {
         store.create_care_tables().await?;
-        say!("care tables: in place");
     }
     store.migrate().await?;
-    say!("schema: up to date");
     store.close().await;
-    Ok(())
+    let care_tables = if args.care_tables { "care tables: in place\n" } else { "" };
+    let json = json!({ "schema": "up to date", "care_tables": args.care_tables });
+    Ok(args.format.print(&json, &format!("{care_tables}schema: up to date"))?)
 }

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
-use super::{connect, failed::Failed, print::print};
+use super::{connect, failed::Failed, output::Format, print::print};
 use crate::{
     clock::Clock,
     config::Source,
@@ -20,14 +20,13 @@ const OTHERS: [(&str, &str); 2] = [("HOLD", "parked or delayed"), ("DEAD_LETTERS
 pub(super) enum Command {
     /// List the queues with their retry policies, backlog and age of the oldest job
     List {
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let Command::List { json } = command;
+    let Command::List { format } = command;
     let streams = Streams::embedded(&source.adjustments()?)?;
     let context = connect::jetstream(source).await?;
     let mut queues: Vec<QueueRow<'_>> = Vec::new();
@@ -47,7 +46,8 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
     }
     let now = Clock::system().now();
-    let text = if *json { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
+    let text =
+        if format.is_json() { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
     print(&text)?;
     Ok(())
 }

@@ -6,7 +6,7 @@ mod words;
 
 use clap::Subcommand;
 
-use super::failed::Failed;
+use super::{failed::Failed, output::Format};
 use crate::config::Source;
 
 #[derive(Debug, Subcommand)]
@@ -20,17 +20,15 @@ pub(super) enum Command {
         /// Only those of this owner, for example medication:metformin
         #[arg(long)]
         owner: Option<String>,
-        /// Print one JSON array
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Show one schedule with its next instants
     Show {
         /// Its name
         name: String,
-        /// Print one JSON object
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Pause a schedule
     Pause(manage::Named),
@@ -46,8 +44,8 @@ pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed>
     match command {
         Command::Preview(args) => preview::preview(&args),
         Command::Add(args) => add::add(source, args).await,
-        Command::List { owner, json } => manage::list(source, owner.as_deref(), json).await,
-        Command::Show { name, json } => manage::show(source, &name, json).await,
+        Command::List { owner, format } => manage::list(source, owner.as_deref(), format.is_json()).await,
+        Command::Show { name, format } => manage::show(source, &name, format.is_json()).await,
         Command::Pause(named) => manage::pause(source, named, true).await,
         Command::Resume(named) => manage::pause(source, named, false).await,
         Command::Delete(named) => manage::delete(source, named).await,

@@ -1,12 +1,12 @@
 //! `carebell streams check` and `apply`
 
-use crate::cli::print::{note, say};
+use crate::cli::print::note;
 use std::{fs, path::PathBuf, time::Duration};
 
 use clap::Subcommand;
 use serde_json::json;
 
-use super::{connect, failed::Failed};
+use super::{connect, failed::Failed, output::Format};
 use crate::{
     config::Source,
     streams::{ServerError, Streams, upgrade::upgrade},
@@ -19,9 +19,8 @@ pub(super) enum Command {
         /// Directory with stream files, instead of the built-in ones
         #[arg(long, value_name = "DIR")]
         dir: Option<PathBuf>,
-        /// Print one JSON array
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        format: Format,
     },
     /// Create missing streams and consumers, and update others; deletes nothing
     Apply {
@@ -31,17 +30,22 @@ pub(super) enum Command {
         /// How long to wait for a new cluster: for its leader, and for a node for each replica; 0 does not wait
         #[arg(long, value_parser = humantime::parse_duration, value_name = "DURATION", default_value = "60s")]
         wait: Duration,
+        #[command(flatten)]
+        format: Format,
     },
     /// Move what version 0.2 has waiting in SCHEDULED and JOBS, and remove SCHEDULED; run it once, after `apply`, with the
     /// old workers stopped
-    Upgrade,
+    Upgrade {
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
-        Command::Check { dir, json } => check(source, dir.as_ref(), *json).await,
-        Command::Apply { dir, wait } => apply(source, dir.as_ref(), *wait).await,
-        Command::Upgrade => move_what_waits(source).await,
+        Command::Check { dir, format } => check(source, dir.as_ref(), *format).await,
+        Command::Apply { dir, wait, format } => apply(source, dir.as_ref(), *wait, *format).await,
+        Command::Upgrade { format } => move_what_waits(source, *format).await,
     }
 }
 
@@ -54,33 +58,28 @@ fn read(source: &Source, dir: Option<&PathBuf>) -> Result<Streams, Failed> {
     }
 }
 
-async fn apply(source: &Source, dir: Option<&PathBuf>, wait: Duration) -> Result<(), Failed> {
+async fn apply(source: &Source, dir: Option<&PathBuf>, wait: Duration, format: Format) -> Result<(), Failed> {
     let streams = read(source, dir)?;
     let context = connect::jetstream(source).await?;
     let tell = |why: &ServerError| note!("waiting up to {}: {why}", humantime::format_duration(wait));
-    for name in streams.apply_within(&context, wait, tell).await? {
-        say!("{name}: applied");
-    }
-    Ok(())
+    let applied = streams.apply_within(&context, wait, tell).await?;
+    let lines: Vec<String> = applied.iter().map(|name| format!("{name}: applied")).collect();
+    Ok(format.print(&json!({ "applied": applied }), &lines.join("\n"))?)
 }
 
-async fn check(source: &Source, dir: Option<&PathBuf>, json: bool) -> Result<(), Failed> {
+async fn check(source: &Source, dir: Option<&PathBuf>, format: Format) -> Result<(), Failed> {
     let streams = read(source, dir)?;
     let context = connect::jetstream(source).await?;
     let differences = streams.check(&context).await?;
-    if json {
-        let list: Vec<_> = differences
-            .iter()
-            .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
-            .collect();
-        say!("{}", serde_json::Value::from(list));
-    } else if differences.is_empty() {
-        say!("streams and consumers match the files");
-    } else {
-        for difference in &differences {
-            say!("{difference}");
-        }
+    let list = differences
+        .iter()
+        .map(|d| json!({ "place": d.place, "field": d.field, "wanted": d.wanted, "found": d.found }))
+        .collect();
+    let mut lines: Vec<String> = differences.iter().map(ToString::to_string).collect();
+    if lines.is_empty() {
+        lines.push("streams and consumers match the files".to_owned());
     }
+    format.print(&list, &lines.join("\n"))?;
     match differences.len() {
         0 => Ok(()),
         count => {
@@ -90,18 +89,18 @@ async fn check(source: &Source, dir: Option<&PathBuf>, json: bool) -> Result<(),
     }
 }
 
-async fn move_what_waits(source: &Source) -> Result<(), Failed> {
+async fn move_what_waits(source: &Source, format: Format) -> Result<(), Failed> {
     let context = connect::jetstream(source).await?;
     let Some(moved) = upgrade(&context).await? else {
-        say!("there is no stream SCHEDULED: nothing to move");
-        return Ok(());
+        return Ok(format.print(&json!({ "stream": false }), "there is no stream SCHEDULED: nothing to move")?);
     };
-    say!("moved {} delayed jobs, and {} of Carebell's own", moved.delayed, moved.own);
-    match moved.left {
-        0 => say!("removed the stream SCHEDULED"),
-        left => say!("{left} messages of SCHEDULED are no delayed jobs and stay: look, then remove the stream"),
-    }
-    Ok(())
+    let left = match moved.left {
+        0 => "removed the stream SCHEDULED".to_owned(),
+        left => format!("{left} messages of SCHEDULED are no delayed jobs and stay: look, then remove the stream"),
+    };
+    let json = json!({ "stream": true, "delayed": moved.delayed, "own": moved.own, "left": moved.left });
+    let text = format!("moved {} delayed jobs, and {} of Carebell's own\n{left}", moved.delayed, moved.own);
+    Ok(format.print(&json, &text)?)
 }
 
 fn files_in(dir: &PathBuf) -> Result<Vec<(String, String)>, Failed> {

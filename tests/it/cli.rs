@@ -202,3 +202,30 @@ async fn configuration_mistakes_name_the_variable() {
         assert!(!well && error.contains(expected), "{variable}={value}: {error}");
     }
 }
+
+fn own(args: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_carebell")).env_clear().args(args).output().unwrap()
+}
+
+#[test]
+fn shells_and_man_are_served_without_settings() {
+    let script = own(&["completions", "bash"]);
+    assert!(script.status.success());
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("carebell.bash");
+    std::fs::write(&file, &script.stdout).unwrap();
+    let ask =
+        "COMP_WORDS=(carebell dead-letters re); COMP_CWORD=2; _carebell carebell re dead-letters; echo ${COMPREPLY[@]}";
+    let line = format!("source {} && {ask}", file.display());
+    let completed = Command::new("bash").args(["-c", &line]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&completed.stdout), "redrive\n");
+
+    let pages = directory.path().join("man/man1");
+    assert!(own(&["manual", pages.to_str().unwrap()]).status.success());
+    let page = std::fs::read_to_string(pages.join("carebell-jobs-show.1")).unwrap();
+    assert!(page.contains("carebell jobs show dose\\-17"), "{page}");
+    let denied = own(&["manual", "/proc/none"]);
+    assert_eq!(denied.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&denied.stderr).contains("/proc/none"));
+    assert_eq!(own(&["jobs", "shwo"]).status.code(), Some(2));
+}

@@ -170,6 +170,24 @@ async fn without_its_synchronous_standby_work_waits_and_goes_on_later() {
     assert_eq!(worker.terminate().await.code(), Some(0));
 }
 
+#[tokio::test]
+async fn a_worker_that_cannot_put_the_timeline_on_record_says_so_and_starts_later() {
+    let mut pair = Pair::synchronous(Duration::ZERO).await;
+    let world = World::on(pair.url(), QUICK).await;
+    pair.standby.kill().await;
+    let mut worker = Process::worker(&world, &[]);
+    world
+        .eventually("health shows that commits wait", async || {
+            let (status, body) = worker.get("/health").await;
+            (status == 503 && body.contains("reads are answered, and a commit is not")).then_some(())
+        })
+        .await;
+    assert_eq!(worker.get("/ready").await.0, 503);
+    pair.standby.start_again().await.unwrap();
+    worker.ready().await;
+    assert_eq!(worker.terminate().await.code(), Some(0));
+}
+
 /// What the journal holds of it is written again, before anything else is done.
 #[tokio::test]
 async fn what_an_asynchronous_standby_lacks_is_restored() {

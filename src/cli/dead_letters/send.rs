@@ -1,8 +1,9 @@
 //! `redrive` and `discard`, in chunks with progress.
 
-use crate::cli::print::{note, say};
+use crate::cli::print::note;
 use std::{
     collections::BTreeSet,
+    fmt::Write as _,
     io::{BufRead, IsTerminal, Write as _},
     path::PathBuf,
     time::Duration,
@@ -16,7 +17,7 @@ use serde_json::json;
 use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::{actor::actor, connect, failed::Failed},
+    super::{actor::actor, connect, failed::Failed, output::Format},
     edit,
     filters::Filters,
 };
@@ -81,9 +82,8 @@ pub(crate) struct Redrive {
     /// Only print how many would be redriven
     #[arg(long)]
     dry_run: bool,
-    /// Print one JSON object
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,6 +96,8 @@ pub(crate) struct Discard {
     /// Skip the confirmation
     #[arg(long)]
     yes: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 struct Operation {
@@ -209,13 +211,9 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     };
     let total = selection.numbers.len();
     if args.dry_run {
-        if args.json {
-            let letters = &selection.numbers;
-            say!("{}", json!({ "would_redrive": total, "letters": letters, "done_before": selection.done_before }));
-        } else {
-            say!("{total} dead letters would be redriven");
-        }
-        return Ok(());
+        let letters = &selection.numbers;
+        let json = json!({ "would_redrive": total, "letters": letters, "done_before": selection.done_before });
+        return Ok(args.format.print(&json, &format!("{total} dead letters would be redriven"))?);
     }
     let mut progress = Progress::new("redriven", total);
     let (mut redriven, mut expired, mut refused) = (0, 0, Vec::new());
@@ -237,18 +235,15 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         progress.at(redriven + refused.len());
     }
     progress.end();
-    if args.json {
-        let failed: Vec<_> = refused.iter().map(|(letter, why)| json!({ "letter": letter, "why": why })).collect();
-        say!(
-            "{}",
-            json!({ "redriven": redriven, "failed": failed, "done_before": selection.done_before, "expired": expired })
-        );
-    } else {
-        say!("{redriven} of {total} dead letters redriven");
-        if expired > 0 {
-            say!("{expired} of them are past their expiry and will end as expired; --not-after extends it");
-        }
+    let failed: Vec<_> = refused.iter().map(|(letter, why)| json!({ "letter": letter, "why": why })).collect();
+    let json =
+        json!({ "redriven": redriven, "failed": failed, "done_before": selection.done_before, "expired": expired });
+    let mut text = format!("{redriven} of {total} dead letters redriven");
+    if expired > 0 {
+        let _ =
+            write!(text, "\n{expired} of them are past their expiry and will end as expired; --not-after extends it");
     }
+    args.format.print(&json, &text)?;
     report(&refused)
 }
 
@@ -312,8 +307,8 @@ pub(super) async fn discard(source: &Source, args: Discard) -> Result<(), Failed
         progress.at(discarded);
     }
     progress.end();
-    say!("{discarded} dead letters discarded by {}", operation.actor);
-    Ok(())
+    let json = json!({ "discarded": discarded, "done_before": selection.done_before, "by": operation.actor });
+    Ok(args.format.print(&json, &format!("{discarded} dead letters discarded by {}", operation.actor))?)
 }
 
 fn confirmed(count: usize) -> Result<bool, Failed> {

@@ -1,9 +1,8 @@
-use crate::cli::print::say;
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 
 use super::{
-    super::{actor::actor, connect, failed::Failed, print::print},
+    super::{actor::actor, connect, failed::Failed, output::Format, print::print},
     words::{in_words, local, table, to_json},
 };
 use crate::{
@@ -25,6 +24,8 @@ pub(crate) struct Named {
     /// Your name, for the audit log
     #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
     by: Option<String>,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) async fn list(source: &Source, owner: Option<&str>, json: bool) -> Result<(), Failed> {
@@ -55,8 +56,10 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
     let (store, clock) = (open(source).await?, Clock::system());
     let row = find(&store, &named.name).await?;
     if row.spec.paused == paused {
-        say!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
-        return Ok(());
+        let text = format!("schedule {} is already {}", named.name, if paused { "paused" } else { "active" });
+        return Ok(named
+            .format
+            .print(&json!({ "schedule": named.name, "paused": paused, "changed": false }), &text)?);
     }
     let now = clock.now();
     // Instants during a pause were not wanted, so not missed.
@@ -65,12 +68,14 @@ pub(super) async fn pause(source: &Source, named: Named, paused: bool) -> Result
     if !store.pause_schedule(&named.name, paused, next, &act).await? {
         return Err(gone(&named.name));
     }
-    match next.at {
-        _ if paused => say!("schedule {} is paused", named.name),
-        Some(at) => say!("schedule {} is resumed; next at {}", named.name, local(at, &row.spec.zone)),
-        None => say!("schedule {} is resumed, but has no instants left", named.name),
-    }
-    Ok(())
+    let text = match next.at {
+        _ if paused => format!("schedule {} is paused", named.name),
+        Some(at) => format!("schedule {} is resumed; next at {}", named.name, local(at, &row.spec.zone)),
+        None => format!("schedule {} is resumed, but has no instants left", named.name),
+    };
+    let next = next.at.filter(|_| !paused);
+    let json = json!({ "schedule": named.name, "paused": paused, "changed": true, "next": next });
+    Ok(named.format.print(&json, &text)?)
 }
 
 pub(super) async fn delete(source: &Source, named: Named) -> Result<(), Failed> {
@@ -79,8 +84,8 @@ pub(super) async fn delete(source: &Source, named: Named) -> Result<(), Failed> 
     if !store.delete_schedule(&named.name, &act).await? {
         return Err(gone(&named.name));
     }
-    say!("schedule {} is deleted", named.name);
-    Ok(())
+    let text = format!("schedule {} is deleted", named.name);
+    Ok(named.format.print(&json!({ "schedule": named.name, "deleted": true }), &text)?)
 }
 
 pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed> {
@@ -98,8 +103,8 @@ pub(super) async fn run_now(source: &Source, named: Named) -> Result<(), Failed>
     store.record_audit(&[act]).await?;
     let published = scheduler.run_now(&row, &job_id).await;
     published.map_err(|why| format!("{why} (job {job_id} may be published nevertheless; see `carebell jobs show`)"))?;
-    say!("published job {job_id}");
-    Ok(())
+    let text = format!("published job {job_id}");
+    Ok(named.format.print(&json!({ "schedule": named.name, "job_id": job_id }), &text)?)
 }
 
 pub(super) async fn open(source: &Source) -> Result<Store, Failed> {

@@ -7,7 +7,7 @@ use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsForm
 use serde_json::{Value, json};
 
 use super::{
-    super::{failed::Failed, print::print},
+    super::{failed::Failed, output::Format, print::print},
     parse::{parse_fold, parse_from, parse_gap},
 };
 use crate::{
@@ -37,9 +37,8 @@ pub(crate) struct Preview {
     /// Rule for times that the clock shows twice: first, second or both
     #[arg(long, value_parser = parse_fold, default_value = "first", value_name = "RULE")]
     fold: Fold,
-    /// Print one JSON array
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
@@ -54,7 +53,7 @@ pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
     }
     let calendar = Calendar::new(expression, zone, Rules { gap: args.gap, fold: args.fold }, from);
     let (shown, count) = first(&calendar, from, args.count);
-    let text = if args.json { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
+    let text = if args.format.is_json() { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
     print(&text)?;
     if count < args.count {
         note!("note: there are only {count} until the end of 2099; later clock changes are unknown");

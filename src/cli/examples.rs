@@ -1,0 +1,150 @@
+//! Examples of each command, shown by `--help` and by the manual.
+
+use clap::Command;
+
+/// A command's words, and lines to copy.
+type Examples = (&'static [&'static str], &'static [&'static str]);
+
+const EXAMPLES: &[Examples] = &[
+    (&["dev"], &["carebell dev", "carebell dev --once --json"]),
+    (&["run"], &["carebell run", "carebell run --only pipeline,dead-letters", "carebell --config carebell.toml run"]),
+    (
+        &["publish"],
+        &[
+            r#"carebell publish notification --json '{"recipients":[{"userId":"ana"}],"title":"Hello"}'"#,
+            r#"carebell publish notification --job-id hello-1 --delay 5m --json '{"recipients":[{"userId":"ana"}],"title":"Hello"}'"#,
+            "carebell publish --from jobs.jsonl",
+        ],
+    ),
+    (&["migrate"], &["carebell migrate", "carebell migrate --care-tables"]),
+    (&["streams", "check"], &["carebell streams check", "carebell streams check --dir streams --json"]),
+    (&["streams", "apply"], &["carebell streams apply", "carebell streams apply --wait 5m"]),
+    (&["streams", "upgrade"], &["carebell streams upgrade"]),
+    (&["jobs", "show"], &["carebell jobs show dose-17", "carebell jobs show dose-17 --json"]),
+    (&["jobs", "delayed"], &["carebell jobs delayed --limit 20"]),
+    (&["jobs", "cancel"], &["carebell jobs cancel dose-17 --by ana"]),
+    (&["queues", "list"], &["carebell queues list", "carebell queues list --json"]),
+    (
+        &["dead-letters", "list"],
+        &["carebell dead-letters list --limit 20", "carebell dead-letters list --reason exhausted --json"],
+    ),
+    (&["dead-letters", "show"], &["carebell dead-letters show 17", "carebell dead-letters show dose-17"]),
+    (
+        &["dead-letters", "redrive"],
+        &["carebell dead-letters redrive 17", "carebell dead-letters redrive --all --rate 50/s --dry-run"],
+    ),
+    (&["dead-letters", "discard"], &["carebell dead-letters discard 17 --why 'published by mistake'"]),
+    (
+        &["schedules", "preview"],
+        &[
+            "carebell schedules preview '0 9 * * 1-5' --tz Europe/London",
+            "carebell schedules preview '30 2 * * *' --tz Europe/Berlin --from 2027-03-26 -n 5",
+        ],
+    ),
+    (
+        &["schedules", "add"],
+        &[
+            r#"carebell schedules add daily --cron '0 9 * * *' --tz Europe/London --kind notification --json '{"recipients":[{"userId":"ana"}],"title":"Good morning"}'"#,
+        ],
+    ),
+    (&["schedules", "list"], &["carebell schedules list", "carebell schedules list --owner medication:metformin"]),
+    (&["schedules", "show"], &["carebell schedules show daily"]),
+    (&["schedules", "pause"], &["carebell schedules pause daily"]),
+    (&["schedules", "resume"], &["carebell schedules resume daily"]),
+    (&["schedules", "delete"], &["carebell schedules delete daily"]),
+    (&["schedules", "run-now"], &["carebell schedules run-now daily"]),
+    (&["keys", "generate"], &["carebell keys generate >> carebell.env"]),
+    (&["doctor"], &["carebell doctor", "carebell doctor --offline --json", "carebell doctor --producer app.creds"]),
+    (&["completions"], &["carebell completions bash > /etc/bash_completion.d/carebell"]),
+    (&["manual"], &["carebell manual /usr/local/share/man/man1"]),
+];
+
+/// A command whose `--help` ends with examples.
+pub(super) fn add_to(command: Command) -> Command {
+    let mut whole = command;
+    for (words, lines) in EXAMPLES {
+        let text = format!("Examples:\n  {}", lines.join("\n  "));
+        whole = at(whole, words, text);
+    }
+    whole
+}
+
+fn at(command: Command, words: &[&'static str], text: String) -> Command {
+    match words {
+        [] => command.after_help(text),
+        [word, rest @ ..] => command.mut_subcommand(word, |inner| at(inner, rest, text)),
+    }
+}
+
+/// All commands that do something, each by its words.
+pub(super) fn leaves(command: &Command) -> Vec<Vec<String>> {
+    let mut found = Vec::new();
+    for inner in command.get_subcommands().filter(|inner| inner.get_name() != "help") {
+        let name = inner.get_name().to_owned();
+        if inner.has_subcommands() {
+            let below = leaves(inner).into_iter();
+            found.extend(below.map(|words| [vec![name.clone()], words].concat()));
+        } else {
+            found.push(vec![name]);
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, fs};
+
+    use clap::{Arg, CommandFactory};
+
+    use super::*;
+    use crate::cli::Cli;
+
+    #[test]
+    fn each_command_has_examples_and_each_example_is_a_command() {
+        let has: BTreeSet<Vec<String>> =
+            EXAMPLES.iter().map(|(words, _)| words.iter().map(ToString::to_string).collect()).collect();
+        let all: BTreeSet<Vec<String>> = leaves(&Cli::command()).into_iter().collect();
+        assert_eq!(has, all);
+        for (words, lines) in EXAMPLES {
+            for line in *lines {
+                let arguments = shlex::split(line.split(" >").next().unwrap()).unwrap();
+                let matches =
+                    Cli::command().try_get_matches_from(&arguments).unwrap_or_else(|why| panic!("{line}: {why}"));
+                let mut inner = &matches;
+                for word in *words {
+                    let (name, next) = inner.subcommand().unwrap();
+                    assert_eq!(name, *word, "{line}");
+                    inner = next;
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_page_of_commands_names_each_command_and_each_exit_code() {
+        let page = fs::read_to_string("docs/COMMANDS.md").unwrap();
+        let named: BTreeSet<&str> = page
+            .lines()
+            .filter_map(|line| line.strip_prefix("| `carebell "))
+            .filter_map(|row| row.split('`').next())
+            .collect();
+        let all: BTreeSet<String> = leaves(&Cli::command()).into_iter().map(|words| words.join(" ")).collect();
+        assert_eq!(named, all.iter().map(String::as_str).collect());
+    }
+
+    #[test]
+    fn whatever_prints_a_result_can_print_json() {
+        let mut command = Cli::command();
+        command.build();
+        for words in leaves(&command) {
+            let mut inner = &command;
+            for word in &words {
+                inner = inner.find_subcommand(word).unwrap();
+            }
+            let prints_nothing_else = ["run", "dev", "completions", "manual"].contains(&words[0].as_str());
+            let output = inner.get_arguments().any(|argument: &Arg| argument.get_id() == "output");
+            assert!(output || prints_nothing_else, "{} has no --output", words.join(" "));
+        }
+    }
+}
