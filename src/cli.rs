@@ -1,6 +1,7 @@
 //! The command line: one file per command. Results go to standard output, everything else to standard error.
 
 mod actor;
+mod admin;
 mod completions;
 mod connect;
 mod dead_letters;
@@ -19,6 +20,7 @@ mod queues;
 mod run;
 mod schedules;
 mod streams;
+mod tokens;
 
 use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -51,6 +53,8 @@ enum Command {
     Dev(dev::Args),
     /// Run the worker: pipeline, scheduler, dead-letter handler, health endpoints
     Run(run::Args),
+    /// Serve the console and its API
+    Admin(admin::Args),
     /// Publish a job
     Publish(publish::Args),
     /// Create or update the database schema
@@ -70,6 +74,9 @@ enum Command {
     /// Manage schedules, and preview their instants
     #[command(subcommand)]
     Schedules(schedules::Command),
+    /// Manage tokens for the console and its API
+    #[command(subcommand)]
+    Tokens(tokens::Command),
     /// Make VAPID keys
     #[command(subcommand)]
     Keys(keys::Command),
@@ -116,7 +123,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         ZoneData::use_newest(directory.as_deref());
     }
     // Commands print results; their logs are for problems.
-    let level = if matches!(cli.command, Command::Run(_)) { "info" } else { "warn" };
+    let level = if matches!(cli.command, Command::Run(_) | Command::Admin(_)) { "info" } else { "warn" };
     match source.log(level) {
         Ok(log) => telemetry::init(&log),
         // `doctor` reports this problem too.
@@ -135,6 +142,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
     match command {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
         Command::Run(args) => Box::pin(run::run(source, &args, stop_signal()?)).await,
+        Command::Admin(args) => Box::pin(admin::run(source, &args, stop_signal()?)).await,
         Command::Publish(args) => publish::run(source, args).await,
         Command::Migrate(args) => migrate::run(source, &args).await,
         Command::Streams(command) => streams::run(source, &command).await,
@@ -142,6 +150,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Queues(command) => queues::run(source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
+        Command::Tokens(command) => tokens::run(source, command).await,
         Command::Keys(command) => keys::run(&command),
         Command::Doctor(args) => Box::pin(doctor::run(source, &args)).await,
         Command::Completions(args) => completions::completions(&args, grammar()),

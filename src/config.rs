@@ -2,6 +2,7 @@
 //!
 //! The environment wins. Keys in the file are variable names in lower case (`nats_url = "nats://…"`).
 
+mod admin;
 mod error;
 mod gateway;
 mod nats;
@@ -16,6 +17,7 @@ use url::Url;
 use self::error::error;
 pub(crate) use self::error::from_channel;
 pub use self::{
+    admin::AdminConfig,
     error::ConfigError,
     nats::{INBOX_PREFIX, NatsConfig, NatsUser},
     source::Source,

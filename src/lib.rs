@@ -13,6 +13,7 @@
 //! `docs/ARCHITECTURE.md` draws this path file by file. The modules below are grouped in four layers.
 
 // The program: commands, configuration, the worker around everything, and servers for tests.
+pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod dev;
@@ -56,5 +57,6 @@ pub mod policy;
 pub mod preferences;
 pub mod retry;
 pub mod schedule;
+pub mod show;
 pub mod text;
 pub mod wire;

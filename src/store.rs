@@ -8,6 +8,7 @@
 
 #![expect(clippy::missing_errors_doc, reason = "the errors are the same everywhere: see above")]
 
+mod admin;
 mod asks;
 mod audit;
 mod callbacks;
@@ -43,6 +44,7 @@ mod timelines;
 mod verdict;
 
 pub use self::{
+    admin::{SessionRow, TokenRow},
     audit::AuditEntry,
     callbacks::{Noted, Reported},
     care::{

@@ -53,6 +53,10 @@ const EXAMPLES: &[Examples] = &[
     (&["schedules", "resume"], &["carebell schedules resume daily"]),
     (&["schedules", "delete"], &["carebell schedules delete daily"]),
     (&["schedules", "run-now"], &["carebell schedules run-now daily"]),
+    (&["admin"], &["carebell admin"]),
+    (&["tokens", "add"], &["carebell tokens add ana --role operator --expires 90days"]),
+    (&["tokens", "list"], &["carebell tokens list"]),
+    (&["tokens", "revoke"], &["carebell tokens revoke ana"]),
     (&["keys", "generate"], &["carebell keys generate >> carebell.env"]),
     (&["doctor"], &["carebell doctor", "carebell doctor --offline --json", "carebell doctor --producer app.creds"]),
     (&["completions"], &["carebell completions bash > /etc/bash_completion.d/carebell"]),
@@ -142,7 +146,7 @@ mod tests {
             for word in &words {
                 inner = inner.find_subcommand(word).unwrap();
             }
-            let prints_nothing_else = ["run", "dev", "completions", "manual"].contains(&words[0].as_str());
+            let prints_nothing_else = ["run", "admin", "dev", "completions", "manual"].contains(&words[0].as_str());
             let output = inner.get_arguments().any(|argument: &Arg| argument.get_id() == "output");
             assert!(output || prints_nothing_else, "{} has no --output", words.join(" "));
         }

@@ -25,6 +25,7 @@ use crate::{
     kind::Stage,
     meta::is_any_id,
     plan::Removed,
+    show,
     store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
     text::instant,
 };
@@ -63,7 +64,7 @@ pub(super) enum Command {
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
-        Command::Show { id, format } => show(source, id, format.is_json()).await,
+        Command::Show { id, format } => look_up(source, id, format.is_json()).await,
         Command::Delayed { application, limit, format } => {
             list(source, application.as_deref(), *limit, format.is_json()).await
         }
@@ -71,7 +72,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     }
 }
 
-async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
+async fn look_up(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     check_id(id)?;
     let store = connect::store(source, 1).await?;
     let (way, delayed) = (store.trail_of(id).await, store.delayed_job(id).await);
@@ -101,7 +102,8 @@ async fn show(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
             )));
         }
     };
-    let text = if json { format!("{}\n", to_json(&way, delayed.as_ref())) } else { in_words(&way, delayed.as_ref()) };
+    let text =
+        if json { format!("{}\n", show::trail(&way, delayed.as_ref())) } else { in_words(&way, delayed.as_ref()) };
     print(&text)?;
     Ok(())
 }
@@ -115,7 +117,7 @@ async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool
     let more = found.len() > limit as usize;
     found.truncate(limit as usize);
     let text = if json {
-        let rows: Vec<Value> = found.iter().map(delayed_to_json).collect();
+        let rows: Vec<Value> = found.iter().map(show::delayed).collect();
         let waiting: Map<String, Value> = counts.iter().map(|(of, count)| (of.clone(), count.jobs.into())).collect();
         format!("{}\n", json!({ "delayed": rows, "more": more, "waiting": waiting }))
     } else {
@@ -135,18 +137,6 @@ async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool
 
 fn due(row: &DelayedLine) -> String {
     row.due.map_or_else(|| "-".to_owned(), instant)
-}
-
-fn delayed_to_json(row: &DelayedLine) -> Value {
-    json!({
-        "job_id": row.job_id,
-        "application": row.application,
-        "kind": row.kind,
-        "lane": row.lane,
-        "state": row.state,
-        "due": row.due,
-        "updated_at": row.updated_at,
-    })
 }
 
 fn check_id(id: &str) -> Result<(), Failed> {
@@ -187,67 +177,6 @@ async fn cancel(source: &Source, id: &str, by: Option<String>, format: Format) -
         note!("note: its message stays parked until it is due, to no effect: {why}");
     }
     Ok(())
-}
-
-fn to_json(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
-    let run = |run: &RunLine| {
-        json!({
-            "job_id": run.job_id,
-            "kind": run.kind,
-            "state": run.state,
-            "reason": run.reason,
-            "attempts": run.attempts,
-            "last_error": run.last_error,
-            "result": run.result,
-            "stream": run.stream,
-            "stream_seq": run.stream_seq,
-            "created_at": run.created_at,
-            "updated_at": run.updated_at,
-        })
-    };
-    let inbox = |row: &InboxLine| {
-        json!({
-            "user_id": row.user_id,
-            "created_at": row.created_at,
-            "seen_at": row.seen_at,
-            "read_at": row.read_at,
-            "archived_at": row.archived_at,
-        })
-    };
-    let failure = |failure: &AttemptLine| json!({ "at": failure.at, "answer": failure.answer });
-    let delivery = |delivery: &LedgerLine| {
-        json!({
-            "id": delivery.id,
-            "run_id": delivery.run_id,
-            "user_id": if delivery.user_id.is_empty() { Value::Null } else { json!(delivery.user_id) },
-            "channel": delivery.channel,
-            "state": delivery.state,
-            "reason": delivery.reason,
-            "overrode_quiet_hours": delivery.overrode_quiet_hours,
-            "attempts": delivery.attempts,
-            "claims": delivery.claims,
-            "failures": delivery.failures.iter().map(failure).collect::<Value>(),
-            "provider": delivery.provider,
-            "provider_id": delivery.provider_id,
-            "answer": delivery.answer,
-            "sent_at": delivery.sent_at,
-            "delivered_at": delivery.delivered_at,
-            "held_until": delivery.held_until,
-            "not_after": delivery.not_after,
-            "created_at": delivery.created_at,
-            "updated_at": delivery.updated_at,
-        })
-    };
-    let act = |act: &AuditEntry| json!({ "at": act.at, "actor": act.actor, "action": act.action, "job_id": act.job_id, "detail": act.detail });
-    json!({
-        "root_id": way.root_id,
-        "runs": way.runs.iter().map(run).collect::<Value>(),
-        "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
-        "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
-        "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
-        "delayed": delayed.map(delayed_to_json),
-        "audit": way.audit.iter().map(act).collect::<Value>(),
-    })
 }
 
 fn in_words(way: &Trail, delayed: Option<&DelayedLine>) -> String {

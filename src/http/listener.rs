@@ -2,10 +2,10 @@
 //!
 //! Without a bound, whoever opens enough of them takes the descriptors that the work needs.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{net::IpAddr, pin::pin, sync::Arc, time::Duration};
 
 use axum::{
-    Router,
+    Extension, Router,
     http::{HeaderValue, header::CONNECTION},
     middleware::map_response,
     response::Response,
@@ -37,6 +37,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Pause after a failed accept, mostly for want of file descriptors.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 
+/// The address of the other end, as an extension of each request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peer(pub IpAddr);
+
 /// Serves until `stop`.
 pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToken) {
     let router = router.layer(map_response(closed_if_refused));
@@ -46,8 +50,9 @@ pub async fn serve(listener: TcpListener, router: Router, stop: CancellationToke
         match stop.run_until_cancelled(listener.accept()).await {
             None => break,
             Some(Err(_)) => sleep(ACCEPT_AGAIN).await,
-            Some(Ok((stream, _))) => {
-                let (router, stop) = (router.clone(), stop.clone());
+            Some(Ok((stream, peer))) => {
+                let peer = Peer(peer.ip().to_canonical());
+                let (router, stop) = (router.clone().layer(Extension(peer)), stop.clone());
                 connections.spawn(async move {
                     connection(stream, router, stop).await;
                     drop(permit);

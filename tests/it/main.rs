@@ -12,6 +12,7 @@
 
 mod support;
 
+mod admin;
 mod alert_refill;
 mod alerts;
 mod alike;

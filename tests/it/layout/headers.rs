@@ -48,7 +48,11 @@ fn reads() -> BTreeMap<String, BTreeSet<String>> {
     let mut found: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for (path, text) in rust_files() {
         let path = path.to_string_lossy().into_owned();
-        if path.starts_with("dev") || path.starts_with("channels") || path.starts_with("callbacks") {
+        if path.starts_with("dev")
+            || path.starts_with("channels")
+            || path.starts_with("callbacks")
+            || path.starts_with("admin")
+        {
             continue; // HTTP.
         }
         let text = code(&text);

@@ -2,6 +2,7 @@
 
 mod cluster;
 mod collector;
+mod console;
 mod forwarder;
 mod phones;
 mod receivers;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, sleep};
 pub use self::{
     cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
+    console::{ADMIN_TOKEN, Console, answer, filled},
     forwarder::Forwarder,
     phones::{NUMBER, Phones},
     receivers::Receivers,

@@ -1,0 +1,125 @@
+//! `carebell admin`: the console and its API, for people on call and coordinators.
+//!
+//! A process and a port of its own, with a small pool: no page can slow a worker. Each request passes one gate
+//! ([`access`] says who may do what); what it may need is said where its route is declared.
+
+pub mod access;
+mod api;
+mod failures;
+mod gate;
+mod pages;
+mod places;
+mod problem;
+mod secret;
+mod sign_in;
+mod state;
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::DefaultBodyLimit,
+    http::{HeaderName, HeaderValue},
+    middleware::{from_fn_with_state, map_response},
+    response::Response,
+};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    access::Access,
+    places::{CONSOLE, LARGEST_BODY},
+};
+pub use self::{
+    problem::Problem,
+    secret::{draw as draw_secret, hash as hash_secret},
+    state::{Admin, Parts},
+};
+use crate::{
+    config::NatsConfig,
+    health::Health,
+    http,
+    nats::{self, JetStream},
+};
+
+/// Interval of attempts to reach NATS.
+const AGAIN: Duration = Duration::from_secs(1);
+
+/// Nothing but our own files, and no other page around ours.
+const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+                      form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
+///
+/// # Errors
+/// If the port cannot be bound.
+pub fn serve(parts: Parts, stop: CancellationToken) -> io::Result<SocketAddr> {
+    let listener = http::listen(parts.config.port)?;
+    let address = listener.local_addr()?;
+    tokio::spawn(http::listener::serve(listener, routes(parts), stop));
+    Ok(address)
+}
+
+/// Reaches NATS, however long that takes, until `stop`.
+pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<JetStream>> {
+    let reached = Arc::new(OnceLock::new());
+    let place = Arc::clone(&reached);
+    tokio::spawn(stop.run_until_cancelled_owned(async move {
+        let mut told = false;
+        loop {
+            match nats::connect(&config, &Health::new()).await {
+                Ok(client) => {
+                    let _ = place.set(nats::jetstream(&client));
+                    return;
+                }
+                Err(why) => {
+                    if !std::mem::replace(&mut told, true) {
+                        tracing::warn!("{why}; trying again");
+                    }
+                    sleep(AGAIN).await;
+                }
+            }
+        }
+    }));
+    reached
+}
+
+fn routes(parts: Parts) -> Router {
+    let mut access = Access::default();
+    let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
+    let admin = Admin::new(parts, access);
+    router
+        .route_layer(from_fn_with_state(admin.clone(), gate::pass))
+        .fallback(missing)
+        .layer(DefaultBodyLimit::max(LARGEST_BODY))
+        .layer(map_response(guarded))
+        .with_state(admin)
+}
+
+async fn missing(uri: axum::http::Uri) -> Response {
+    use axum::response::IntoResponse;
+
+    let problem = Problem::not_found(format!("there is nothing at {}", uri.path()));
+    if uri.path().starts_with(CONSOLE) { pages::refused(&problem) } else { problem.into_response() }
+}
+
+async fn guarded(mut response: Response) -> Response {
+    let headers = response.headers_mut();
+    let fixed = [
+        ("content-security-policy", POLICY),
+        ("x-content-type-options", "nosniff"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-opener-policy", "same-origin"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ];
+    for (name, value) in fixed {
+        headers.insert(HeaderName::from_static(name), HeaderValue::from_static(value));
+    }
+    headers.entry("cache-control").or_insert(HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,71 @@
+//! Paths, queries and bodies, read strictly: what is wrong is named by its field.
+
+use axum::{
+    extract::{FromRequest, FromRequestParts, Request},
+    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
+};
+use serde::de::DeserializeOwned;
+
+use crate::admin::{places::LARGEST_BODY, problem::Problem};
+
+/// Parameters of a query. Unknown ones are refused by the type's `deny_unknown_fields`.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Query::try_from_uri(&parts.uri);
+        let axum::extract::Query(query) = read.map_err(|error| {
+            let text = error.body_text();
+            let why = text.split_once(": ").map_or(&*text, |(_, why)| why);
+            Problem::field("query", why)
+        })?;
+        Ok(Self(query))
+    }
+}
+
+/// A part of the path.
+#[derive(Clone, Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Path::from_request_parts(parts, state).await;
+        let axum::extract::Path(path) = read.map_err(|error| Problem::field("path", error.body_text()))?;
+        Ok(Self(path))
+    }
+}
+
+/// A body of JSON.
+#[derive(Clone, Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let is_json = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
+            kind.split(';').next().is_some_and(|kind| kind.trim().eq_ignore_ascii_case("application/json"))
+        });
+        if !is_json {
+            return Err(Problem::media_type("application/json"));
+        }
+        let bytes = axum::body::Bytes::from_request(request, state).await.map_err(|error| {
+            if error.status() == StatusCode::PAYLOAD_TOO_LARGE {
+                return Problem::too_large(LARGEST_BODY);
+            }
+            Problem::field("body", error.body_text())
+        })?;
+        let mut reader = serde_json::Deserializer::from_slice(&bytes);
+        let body: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+            let path = error.path().to_string();
+            Problem::field(if path == "." { "body".to_owned() } else { path }, error.into_inner().to_string())
+        })?;
+        reader.end().map_err(|error| Problem::field("body", error.to_string()))?;
+        Ok(Self(body))
+    }
+}

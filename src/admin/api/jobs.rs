@@ -1,0 +1,39 @@
+//! Jobs.
+
+use axum::{Json, extract::State};
+use serde_json::Value;
+
+use super::extract::Path;
+use crate::{
+    admin::{problem::Problem, state::Admin},
+    meta::is_any_id,
+    show,
+    store::Trail,
+};
+
+/// The history of a job, by its id or that of any job that followed from it.
+#[utoipa::path(
+    get, path = "/jobs/{id}", tag = "jobs", security(("bearer" = ["viewer"])),
+    params(("id" = String, Path, description = "1 to 256 of A-Z a-z 0-9 _ : . - ~")),
+    responses(
+        (status = 200, description = "Runs, inbox rows, deliveries and manual actions, as `carebell jobs show --json`", body = Value),
+        (status = 404, description = "There is no record of it", body = Problem),
+    )
+)]
+pub async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
+    check_id(&id)?;
+    let (way, delayed) = (admin.store.trail_of(&id).await?, admin.store.delayed_job(&id).await?);
+    match (way, delayed) {
+        (None, None) => Err(Problem::not_found(format!(
+            "there is no record of a job {id:?}: the id is wrong, or it waits in a stream, or its records are pruned"
+        ))),
+        (way, delayed) => Ok(Json(show::trail(&way.unwrap_or_else(|| Trail::of(&id)), delayed.as_ref()))),
+    }
+}
+
+fn check_id(id: &str) -> Result<(), Problem> {
+    if !is_any_id(id) {
+        return Err(Problem::field("id", "a job's id has only A-Z a-z 0-9 _ : . - ~"));
+    }
+    Ok(())
+}

@@ -1,0 +1,54 @@
+//! The console's pages: HTML from the server that works without JavaScript.
+
+mod assets;
+mod layout;
+mod overview;
+mod refused;
+mod session;
+pub mod ui;
+
+use axum::{Router, http::Method, routing::MethodRouter};
+
+pub use self::refused::refused;
+use super::{
+    access::{Access, Need, Role},
+    state::Admin,
+};
+
+/// Routes of pages, each with its need.
+struct Pages<'a> {
+    router: Router<Admin>,
+    access: &'a mut Access,
+}
+
+impl Pages<'_> {
+    fn add(mut self, path: &str, needs: &[(Method, Need)], handlers: MethodRouter<Admin>) -> Self {
+        for (method, need) in needs {
+            self.access.add(method.clone(), path, *need);
+        }
+        self.router = self.router.route(path, handlers);
+        self
+    }
+
+    /// A page to look at.
+    fn look(self, path: &str, least: Role, handlers: MethodRouter<Admin>) -> Self {
+        self.add(path, &[(Method::GET, Need::Role(least))], handlers)
+    }
+}
+
+pub(super) fn routes(access: &mut Access) -> Router<Admin> {
+    use axum::routing::{get, post};
+
+    let public = |method: Method| (method, Need::Public);
+    Pages { router: Router::new(), access }
+        .add("/", &[public(Method::GET)], get(session::home))
+        .add("/console/assets/{name}", &[public(Method::GET)], get(assets::serve))
+        .add(
+            "/console/sign-in",
+            &[public(Method::GET), public(Method::POST)],
+            get(session::form).post(session::sign_in),
+        )
+        .add("/console/sign-out", &[public(Method::POST)], post(session::sign_out))
+        .look("/console", Role::Viewer, get(overview::show))
+        .router
+}

@@ -1,0 +1,85 @@
+//! What all requests share.
+
+use std::{
+    net::IpAddr,
+    ops::Deref,
+    sync::{Arc, OnceLock},
+};
+
+use super::{access::Access, failures::Failures, problem::Problem, secret};
+use crate::{clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams};
+
+/// Shared by all requests. Cheap to clone.
+#[derive(Clone)]
+pub struct Admin(Arc<Shared>);
+
+/// See [`Admin`].
+pub struct Shared {
+    /// A pool of its own.
+    pub store: Store,
+    /// NATS, once it was reached.
+    pub nats: Arc<OnceLock<JetStream>>,
+    /// Streams and queues as declared.
+    pub streams: Streams,
+    /// The time.
+    pub clock: Clock,
+    /// The need of each route.
+    pub access: Access,
+    /// Failed sign-ins.
+    pub failures: Failures,
+    /// SHA-256 of `ADMIN_TOKEN`.
+    pub bootstrap: Option<Vec<u8>>,
+    /// Whether browsers reach it by TLS.
+    pub is_secure: bool,
+    /// Proxies whose headers are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+impl Deref for Admin {
+    type Target = Shared;
+
+    fn deref(&self) -> &Shared {
+        &self.0
+    }
+}
+
+/// The servers and settings of an [`Admin`].
+pub struct Parts {
+    /// A pool of its own.
+    pub store: Store,
+    /// NATS, once it was reached.
+    pub nats: Arc<OnceLock<JetStream>>,
+    /// Streams and queues as declared.
+    pub streams: Streams,
+    /// The time.
+    pub clock: Clock,
+    /// Settings.
+    pub config: AdminConfig,
+}
+
+impl Admin {
+    /// For these routes.
+    #[must_use]
+    pub fn new(parts: Parts, access: Access) -> Self {
+        let Parts { store, nats, streams, clock, config } = parts;
+        Self(Arc::new(Shared {
+            store,
+            nats,
+            streams,
+            clock,
+            access,
+            failures: Failures::default(),
+            bootstrap: config.token.as_deref().map(secret::hash),
+            is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
+            trusted_proxies: config.trusted_proxies,
+        }))
+    }
+
+    /// `JetStream`.
+    ///
+    /// # Errors
+    /// If it was not reached yet.
+    pub fn jetstream(&self) -> Result<&JetStream, Problem> {
+        self.nats.get().ok_or_else(|| Problem::unavailable("NATS", "it was not reached yet; it is tried again"))
+    }
+}

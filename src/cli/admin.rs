@@ -1,0 +1,33 @@
+//! `carebell admin`
+
+use tokio_util::sync::CancellationToken;
+
+use super::failed::Failed;
+use crate::{
+    admin::{self, Parts},
+    clock::Clock,
+    config::Source,
+    store::Store,
+    streams::Streams,
+};
+
+/// A page is a few short statements.
+const CONNECTIONS: u32 = 6;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {}
+
+pub(super) async fn run(source: &Source, _: &Args, stop: CancellationToken) -> Result<(), Failed> {
+    let config = source.admin()?;
+    let parts = Parts {
+        store: Store::new(&source.database()?, CONNECTIONS),
+        nats: admin::reach_nats(source.nats()?, stop.clone()),
+        streams: Streams::embedded(&source.adjustments()?)?,
+        clock: Clock::system(),
+        config,
+    };
+    let address = admin::serve(parts, stop.clone()).map_err(|error| format!("ADMIN_PORT cannot be served: {error}"))?;
+    tracing::info!(port = address.port(), "the console is served");
+    stop.cancelled().await;
+    Ok(())
+}

@@ -1,0 +1,52 @@
+use std::net::IpAddr;
+
+use url::Url;
+
+use super::{
+    error::{ConfigError, error},
+    source::Source,
+};
+
+/// The fewest characters of `ADMIN_TOKEN`.
+const SHORTEST_TOKEN: usize = 16;
+
+/// Settings of `carebell admin`.
+#[derive(Clone, Default)]
+pub struct AdminConfig {
+    /// Port; 0 for any free one.
+    pub port: u16,
+    /// Where browsers reach it, if not by that port.
+    pub url: Option<Url>,
+    /// A token of role admin beside those of the database.
+    pub token: Option<String>,
+    /// Proxies whose headers are believed.
+    pub trusted_proxies: Vec<IpAddr>,
+}
+
+impl Source {
+    /// Settings of `carebell admin`.
+    ///
+    /// # Errors
+    /// The first malformed variable.
+    pub fn admin(&self) -> Result<AdminConfig, ConfigError> {
+        let token = self.get("ADMIN_TOKEN").map(ToOwned::to_owned);
+        if token.as_ref().is_some_and(|token| token.len() < SHORTEST_TOKEN) {
+            return Err(error("ADMIN_TOKEN", "is too short"));
+        }
+        let url = self.parse_with("ADMIN_URL", |text| {
+            let url = Url::parse(text).ok()?;
+            let is_plain = url.username().is_empty() && url.query().is_none() && url.fragment().is_none();
+            (["http", "https"].contains(&url.scheme()) && url.has_host() && is_plain && url.path() == "/")
+                .then_some(url)
+        })?;
+        let trusted_proxies = self.parse_with("ADMIN_TRUSTED_PROXIES", |text| {
+            text.split(',').map(|address| address.trim().parse().ok()).collect::<Option<Vec<IpAddr>>>()
+        })?;
+        Ok(AdminConfig {
+            port: self.parse("ADMIN_PORT", 3004)?,
+            url,
+            token,
+            trusted_proxies: trusted_proxies.unwrap_or_default(),
+        })
+    }
+}

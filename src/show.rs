@@ -1,0 +1,82 @@
+//! JSON of what people are shown, by commands and by the API. Ids only: texts and addresses stay in the database.
+
+use serde_json::{Value, json};
+
+use crate::store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail};
+
+/// The history of a job.
+#[must_use]
+pub fn trail(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
+    let run = |run: &RunLine| {
+        json!({
+            "job_id": run.job_id,
+            "kind": run.kind,
+            "state": run.state,
+            "reason": run.reason,
+            "attempts": run.attempts,
+            "last_error": run.last_error,
+            "result": run.result,
+            "stream": run.stream,
+            "stream_seq": run.stream_seq,
+            "created_at": run.created_at,
+            "updated_at": run.updated_at,
+        })
+    };
+    let inbox = |row: &InboxLine| {
+        json!({
+            "user_id": row.user_id,
+            "created_at": row.created_at,
+            "seen_at": row.seen_at,
+            "read_at": row.read_at,
+            "archived_at": row.archived_at,
+        })
+    };
+    let failure = |failure: &AttemptLine| json!({ "at": failure.at, "answer": failure.answer });
+    let delivery = |delivery: &LedgerLine| {
+        json!({
+            "id": delivery.id,
+            "run_id": delivery.run_id,
+            "user_id": if delivery.user_id.is_empty() { Value::Null } else { json!(delivery.user_id) },
+            "channel": delivery.channel,
+            "state": delivery.state,
+            "reason": delivery.reason,
+            "overrode_quiet_hours": delivery.overrode_quiet_hours,
+            "attempts": delivery.attempts,
+            "claims": delivery.claims,
+            "failures": delivery.failures.iter().map(failure).collect::<Value>(),
+            "provider": delivery.provider,
+            "provider_id": delivery.provider_id,
+            "answer": delivery.answer,
+            "sent_at": delivery.sent_at,
+            "delivered_at": delivery.delivered_at,
+            "held_until": delivery.held_until,
+            "not_after": delivery.not_after,
+            "created_at": delivery.created_at,
+            "updated_at": delivery.updated_at,
+        })
+    };
+    let act = |act: &AuditEntry| json!({ "at": act.at, "actor": act.actor, "action": act.action, "job_id": act.job_id, "detail": act.detail });
+    json!({
+        "root_id": way.root_id,
+        "runs": way.runs.iter().map(run).collect::<Value>(),
+        "unpublished": way.planned.iter().map(|planned| &planned.job_id).collect::<Vec<_>>(),
+        "inbox": way.inbox.iter().map(inbox).collect::<Value>(),
+        "deliveries": way.deliveries.iter().map(delivery).collect::<Value>(),
+        "delayed": delayed.map(self::delayed),
+        "audit": way.audit.iter().map(act).collect::<Value>(),
+    })
+}
+
+/// A delayed job.
+#[must_use]
+pub fn delayed(row: &DelayedLine) -> Value {
+    json!({
+        "job_id": row.job_id,
+        "application": row.application,
+        "kind": row.kind,
+        "lane": row.lane,
+        "state": row.state,
+        "due": row.due,
+        "updated_at": row.updated_at,
+    })
+}
