@@ -12,6 +12,7 @@ mod places;
 mod problem;
 mod secret;
 mod sign_in;
+mod snapshot;
 mod state;
 
 use std::{

@@ -34,7 +34,7 @@ pub async fn pass(State(admin): State<Admin>, matched: MatchedPath, mut request:
         Err(problem) if is_page && problem.is_unauthorized() && request.method() == Method::GET => {
             let wanted = request.uri().path_and_query().map_or(CONSOLE, |path| path.as_str());
             let wanted = utf8_percent_encode(wanted, NON_ALPHANUMERIC);
-            Redirect::to(&format!("{}/sign-in?next={wanted}", CONSOLE)).into_response()
+            Redirect::to(&format!("{CONSOLE}/sign-in?next={wanted}")).into_response()
         }
         Err(problem) if is_page => refused(&problem),
         Err(problem) => problem.into_response(),

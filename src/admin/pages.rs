@@ -1,11 +1,17 @@
 //! The console's pages: HTML from the server that works without JavaScript.
 
 mod assets;
+mod dead_letters;
+mod delayed;
+mod job;
 mod layout;
+mod live;
 mod overview;
+mod queues;
 mod refused;
 mod session;
-pub mod ui;
+mod ui;
+mod visitor;
 
 use axum::{Router, http::Method, routing::MethodRouter};
 
@@ -49,6 +55,14 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
             get(session::form).post(session::sign_in),
         )
         .add("/console/sign-out", &[public(Method::POST)], post(session::sign_out))
+        .add("/console/zone", &[public(Method::POST)], post(session::set_zone))
         .look("/console", Role::Viewer, get(overview::show))
+        .look("/console/live", Role::Viewer, get(live::listen))
+        .look("/console/queues", Role::Viewer, get(queues::show))
+        .look("/console/jobs", Role::Viewer, get(job::find))
+        .look("/console/jobs/{id}", Role::Viewer, get(job::show))
+        .look("/console/delayed", Role::Viewer, get(delayed::show))
+        .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
+        .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))
         .router
 }

@@ -3,10 +3,16 @@
 use std::{
     net::IpAddr,
     ops::Deref,
-    sync::{Arc, OnceLock},
+    sync::{Arc, OnceLock, atomic::AtomicUsize},
 };
 
-use super::{access::Access, failures::Failures, problem::Problem, secret};
+use super::{
+    access::Access,
+    failures::Failures,
+    problem::Problem,
+    secret,
+    snapshot::{Look, Snapshot, Snapshots},
+};
 use crate::{clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams};
 
 /// Shared by all requests. Cheap to clone.
@@ -27,6 +33,10 @@ pub struct Shared {
     pub access: Access,
     /// Failed sign-ins.
     pub failures: Failures,
+    /// What all pages show.
+    pub snapshots: Snapshots,
+    /// Pages that are kept current.
+    pub listeners: Arc<AtomicUsize>,
     /// SHA-256 of `ADMIN_TOKEN`.
     pub bootstrap: Option<Vec<u8>>,
     /// Whether browsers reach it by TLS.
@@ -69,10 +79,18 @@ impl Admin {
             clock,
             access,
             failures: Failures::default(),
+            snapshots: Snapshots::default(),
+            listeners: Arc::default(),
             bootstrap: config.token.as_deref().map(secret::hash),
             is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
             trusted_proxies: config.trusted_proxies,
         }))
+    }
+
+    /// How things are, a few seconds old at most.
+    pub async fn snapshot(&self) -> Arc<Snapshot> {
+        let Shared { store, nats, streams, clock, .. } = &**self;
+        self.snapshots.get(&Look { store, nats: nats.get(), streams, clock }).await
     }
 
     /// `JetStream`.

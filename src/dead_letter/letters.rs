@@ -107,6 +107,15 @@ impl Letters {
         Ok(Self { context: context.clone(), stream })
     }
 
+    /// The numbers of the oldest and the newest letter; some between them may be gone.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn bounds(&self) -> Result<(u64, u64), String> {
+        let state = self.stream.get_info().await.map_err(|error| error.to_string())?.state;
+        Ok((state.first_sequence.max(1), state.last_sequence))
+    }
+
     /// Shows every matching letter without its body, oldest first, up to the last one at the start.
     ///
     /// # Errors

@@ -27,6 +27,7 @@ mod cli;
 mod cluster;
 mod combined;
 mod connections;
+mod console;
 mod crashes;
 mod dead_letters;
 mod delayed;

@@ -6,10 +6,16 @@ use super::assets;
 use crate::admin::access::{Role, Viewer};
 
 /// A place in the navigation: its path, its name, and who sees it.
-const PLACES: &[(&str, &str, Role)] = &[("/console", "Overview", Role::Viewer)];
+const PLACES: &[(&str, &str, Role)] = &[
+    ("/console", "Overview", Role::Viewer),
+    ("/console/jobs", "Jobs", Role::Viewer),
+    ("/console/queues", "Queues", Role::Viewer),
+    ("/console/delayed", "Delayed", Role::Viewer),
+    ("/console/dead-letters", "Dead letters", Role::Viewer),
+];
 
 /// A page for whoever is signed in. `path` is its place in the navigation.
-pub fn page(viewer: &Viewer, path: &str, title: &str, body: &Markup) -> Markup {
+pub fn page(viewer: &Viewer, zone: &str, path: &str, title: &str, body: &Markup) -> Markup {
     let head = html! {
         nav aria-label="Pages" {
             ul {
@@ -25,15 +31,24 @@ pub fn page(viewer: &Viewer, path: &str, title: &str, body: &Markup) -> Markup {
             form.inline method="post" action="/console/sign-out" { button type="submit" { "Sign out" } }
         }
     };
-    frame(title, &head, body)
+    let foot = html! {
+        span id="live-status" aria-live="off" {}
+        form.inline.row method="post" action="/console/zone" {
+            label for="zone" { "Times in" }
+            input id="zone" name="zone" value=(zone) size="18" spellcheck="false" autocomplete="off";
+            input type="hidden" name="next" value=(path);
+            button type="submit" { "Set" }
+        }
+    };
+    frame(title, &head, body, &foot)
 }
 
 /// A page for anybody.
 pub fn bare(title: &str, body: &Markup) -> Markup {
-    frame(title, &html! {}, body)
+    frame(title, &html! {}, body, &html! {})
 }
 
-fn frame(title: &str, head: &Markup, body: &Markup) -> Markup {
+fn frame(title: &str, head: &Markup, body: &Markup, foot: &Markup) -> Markup {
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -49,7 +64,7 @@ fn frame(title: &str, head: &Markup, body: &Markup) -> Markup {
                 a.skip href="#content" { "Skip to the content" }
                 header.top { div { a.brand href="/console" { "Carebell" } (head) } }
                 main id="content" tabindex="-1" { (body) }
-                footer { div { span { "Carebell " (env!("CARGO_PKG_VERSION")) } } }
+                footer { div { span { "Carebell " (env!("CARGO_PKG_VERSION")) } (foot) } }
             }
         }
     }

@@ -9,10 +9,11 @@ use axum::{
 use maud::{Markup, html};
 use serde::Deserialize;
 
-use super::{layout, refused::PageProblem, ui};
+use super::{layout, refused::PageProblem, ui, visitor::ZONE};
 use crate::{
-    admin::{places::CONSOLE, state::Admin},
+    admin::{places::CONSOLE, problem::Problem, state::Admin},
     http::listener::Peer,
+    schedule,
 };
 
 /// Of the sign-in page.
@@ -64,6 +65,20 @@ pub async fn sign_in(
 pub async fn sign_out(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, PageProblem> {
     let cookie = admin.end_session(&headers).await?;
     Ok(with_cookie(Redirect::to("/console/sign-in"), &cookie))
+}
+
+/// Of the form for the time zone.
+#[derive(Deserialize)]
+pub struct Chosen {
+    zone: String,
+    next: Option<String>,
+}
+
+/// Sets the zone in which times are shown to this browser.
+pub async fn set_zone(Form(chosen): Form<Chosen>) -> Result<Response, PageProblem> {
+    let zone = schedule::zone(chosen.zone.trim()).map_err(|error| Problem::field("zone", error.to_string()))?;
+    let cookie = format!("{ZONE}={}; Path=/; Max-Age=31536000; SameSite=Lax", zone.name());
+    Ok(with_cookie(Redirect::to(place(chosen.next.as_deref())), &cookie))
 }
 
 fn with_cookie(to: Redirect, cookie: &str) -> Response {

@@ -168,92 +168,12 @@ pub fn live(id: &str, content: impl Render) -> Markup {
     html! { div id=(id) data-live { (content) } }
 }
 
+/// When a page was true, and a link to load it again.
+pub fn as_of(time: &Markup, path: &str) -> Markup {
+    html! { span.soft { "as of " (time) " · " a href=(path) { "again" } } }
+}
+
 /// A message of one paragraph.
 pub fn note(tone: Tone, content: impl Render) -> Markup {
     html! { p class={ "note " (tone.class()) } { (content) } }
-}
-
-/// Links to the next and the first page of a list. `query` has all filters of the page without its cursor.
-pub fn pages(path: &str, query: &str, is_first: bool, next: Option<&str>) -> Markup {
-    let with = |cursor: &str| {
-        let joint = if query.is_empty() { "" } else { "&" };
-        format!("{path}?{query}{joint}cursor={cursor}")
-    };
-    html! {
-        @if !is_first || next.is_some() {
-            nav.pages aria-label="Pages" {
-                @if !is_first { a href={ (path) "?" (query) } { "First page" } }
-                @if let Some(next) = next { a rel="next" href=(with(next)) { "Next page" } }
-            }
-        }
-    }
-}
-
-/// Counts in equal spans of time, as bars with a table behind them.
-pub struct Bars<'a> {
-    /// Of the chart.
-    pub caption: &'a str,
-    /// The name of the first series.
-    pub good: &'a str,
-    /// The name of the second, drawn on top.
-    pub bad: &'a str,
-    /// The name of each span, with both counts.
-    pub spans: Vec<(String, u64, u64)>,
-}
-
-impl Bars<'_> {
-    fn as_table(&self) -> Markup {
-        html! {
-            div.table {
-                table {
-                    thead { tr { th scope="col" { "from" } th.number scope="col" { (self.good) } th.number scope="col" { (self.bad) } } }
-                    tbody {
-                        @for (name, good, bad) in &self.spans {
-                            tr { th scope="row" { (name) } td.number data-of=(self.good) { (count(*good)) } td.number data-of=(self.bad) { (count(*bad)) } }
-                        }
-                    }
-                }
-            }
-        }
-    }
-}
-
-impl Render for Bars<'_> {
-    fn render(&self) -> Markup {
-        const WIDTH: u64 = 720;
-        const HEIGHT: u64 = 120;
-        const FOOT: u64 = 18;
-        let most = self.spans.iter().map(|(_, good, bad)| good + bad).max().unwrap_or(0).max(1);
-        let of = self.spans.len().max(1) as u64;
-        let step = WIDTH / of;
-        let high = |count: u64| (count * HEIGHT).div_ceil(most).min(HEIGHT);
-        html! {
-            figure.chart {
-                figcaption { (self.caption) ", most in one span: " (count(most)) }
-                svg viewBox={ "0 0 " (WIDTH) " " (HEIGHT + FOOT) } role="img" aria-label=(self.caption) {
-                    line class="grid" x1="0" x2=(WIDTH) y1=(HEIGHT) y2=(HEIGHT) {}
-                    @for (index, (name, good, bad)) in self.spans.iter().enumerate() {
-                        @let x = index as u64 * step;
-                        @let (g, b) = (high(*good), high(*bad));
-                        rect class="good" x=(x) y=(HEIGHT.saturating_sub(g)) width=(step.saturating_sub(2).max(1)) height=(g) {
-                            title { (name) ": " (count(*good)) " " (self.good) }
-                        }
-                        @if b > 0 {
-                            rect class="bad" x=(x) y=(HEIGHT.saturating_sub(g + b)) width=(step.saturating_sub(2).max(1)) height=(b) {
-                                title { (name) ": " (count(*bad)) " " (self.bad) }
-                            }
-                        }
-                        @if index == 0 || index + 1 == self.spans.len() {
-                            text x=(if index == 0 { 0 } else { WIDTH }) y=(HEIGHT + FOOT - 4)
-                                text-anchor=(if index == 0 { "start" } else { "end" }) { (name) }
-                        }
-                    }
-                }
-                details {
-                    summary { "As a table" }
-                    (self.as_table())
-                }
-            }
-        }
-    }
 }

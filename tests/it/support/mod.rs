@@ -1,5 +1,6 @@
 //! A world for each test: a private nats-server, a database in the shared Postgres, a push service.
 
+mod browser;
 mod cluster;
 mod collector;
 mod console;
@@ -38,6 +39,7 @@ use sqlx::{PgPool, Row};
 use tokio::time::{Instant, sleep};
 
 pub use self::{
+    browser::{Browser, Settings},
     cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
     console::{ADMIN_TOKEN, Console, answer, filled},

@@ -1,0 +1,187 @@
+//! The way of one job.
+
+use axum::{
+    extract::{Path, Query, State},
+    response::Redirect,
+};
+use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
+
+use super::{
+    refused::{Page, PageProblem},
+    ui::{self, Tone, number, text},
+    visitor::Visitor,
+};
+use crate::{
+    admin::{problem::Problem, state::Admin},
+    meta::is_any_id,
+    store::{AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
+};
+
+/// A link to the page of a job.
+pub fn link(id: &str) -> Markup {
+    html! { a.id href={ "/console/jobs/" (utf8_percent_encode(id, NON_ALPHANUMERIC)) } { (id) } }
+}
+
+/// Of the form that looks for a job.
+#[derive(Debug, Deserialize)]
+pub struct Wanted {
+    id: Option<String>,
+}
+
+/// The form that looks for a job, or the way to the one that it names.
+pub async fn find(visitor: Visitor, Query(wanted): Query<Wanted>) -> Result<Result<Redirect, Markup>, PageProblem> {
+    let id = wanted.id.as_deref().map(str::trim).unwrap_or_default();
+    if !id.is_empty() {
+        check(id)?;
+        return Ok(Ok(Redirect::to(&format!("/console/jobs/{}", utf8_percent_encode(id, NON_ALPHANUMERIC)))));
+    }
+    let body = html! {
+        h1 { "Jobs" }
+        form.row method="get" action="/console/jobs" role="search" {
+            label for="id" { "Id of a job, or of one that followed from it" input id="id" name="id" required autofocus size="40"; }
+            button.main type="submit" { "Show" }
+        }
+    };
+    Ok(Err(visitor.page("/console/jobs", "Jobs", &body)))
+}
+
+fn check(id: &str) -> Result<(), Problem> {
+    if is_any_id(id) { Ok(()) } else { Err(Problem::field("id", "a job's id has only A-Z a-z 0-9 _ : . - ~")) }
+}
+
+pub async fn show(State(admin): State<Admin>, visitor: Visitor, Path(id): Path<String>) -> Page {
+    check(&id)?;
+    let (way, delayed) = (admin.store.trail_of(&id).await?, admin.store.delayed_job(&id).await?);
+    if way.is_none() && delayed.is_none() {
+        let why = format!(
+            "there is no record of a job {id:?}: the id is wrong, or it waits in a queue, or its records are pruned"
+        );
+        return Err(Problem::not_found(why).into());
+    }
+    let way = way.unwrap_or_else(|| Trail::of(&id));
+    let body = html! {
+        div data-live-from="/console/live" {}
+        h1 { "Job " span.id { (way.root_id) } }
+        (ui::live("way", html! {
+            (summary(&way, delayed.as_ref(), &visitor))
+            @if !way.runs.is_empty() { (runs(&way, &visitor)) }
+            @if !way.deliveries.is_empty() { (deliveries(&way.deliveries, &visitor)) }
+            @if !way.inbox.is_empty() { (inbox(&way.inbox, &visitor)) }
+            @if !way.audit.is_empty() { (acts(&way.audit, &visitor)) }
+        }))
+    };
+    Ok(visitor.page("/console/jobs", "Job", &body))
+}
+
+fn summary(way: &Trail, delayed: Option<&DelayedLine>, visitor: &Visitor) -> Markup {
+    let sent = way.deliveries.iter().filter(|line| ["sent", "delivered"].contains(&&*line.state)).count();
+    let failed = way.deliveries.iter().filter(|line| Tone::of(&line.state) == Tone::Bad).count();
+    let dead = way.runs.iter().any(|run| run.state == "dead") || way.deliveries.iter().any(|line| line.state == "dead");
+    let (tone, sentence) = match (dead, failed, way.deliveries.len()) {
+        (true, _, _) => (Tone::Bad, "It failed for good and needs somebody's decision.".to_owned()),
+        (false, 0, 0) => (
+            Tone::Plain,
+            way.runs.last().map_or_else(
+                || "It has not run yet.".to_owned(),
+                |run| {
+                    format!(
+                        "Its last run is {}{}.",
+                        run.state,
+                        run.reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default()
+                    )
+                },
+            ),
+        ),
+        (false, 0, all) if sent == all => (Tone::Good, format!("All {all} deliveries were accepted.")),
+        (false, _, all) => (Tone::Warn, format!("{sent} of {all} deliveries were accepted, {failed} failed.")),
+    };
+    html! {
+        (ui::note(tone, sentence))
+        @if let Some(delayed) = delayed {
+            (ui::facts(vec![
+                ("Delayed until", html! { @match delayed.due { Some(due) => (visitor.time(due)), None => "–" } }),
+                ("State", ui::state(&delayed.state)),
+                ("Kind", html! { (delayed.kind) }),
+            ]))
+        }
+    }
+}
+
+fn runs(way: &Trail, visitor: &Visitor) -> Markup {
+    html! {
+        section {
+            h2 { "Its way" }
+            ol.way {
+                @for run in &way.runs { li class=(Tone::of(&run.state).class()) { (step(run, visitor)) } }
+                @for planned in &way.planned { li { "Planned, not known to be published: " span.id { (planned.job_id) } } }
+            }
+        }
+    }
+}
+
+fn step(run: &RunLine, visitor: &Visitor) -> Markup {
+    html! {
+        h3 { (run.kind) " " (ui::state(&run.state)) }
+        @if let Some(reason) = &run.reason { p { "Because of " code { (reason) } } }
+        p.soft {
+            (visitor.time(run.updated_at)) ", " (run.attempts) @if run.attempts == 1 { " failure" } @else { " failures" }
+            ", " span.id { (run.job_id) }
+        }
+        @if let Some(error) = &run.last_error { p { "Last failure: " (error) } }
+    }
+}
+
+fn deliveries(lines: &[LedgerLine], visitor: &Visitor) -> Markup {
+    let row = |line: &LedgerLine| {
+        let whom = if line.user_id.is_empty() { "an address" } else { &line.user_id };
+        vec![
+            html! { (whom) },
+            html! { (line.channel) },
+            html! {
+                (ui::state(&line.state))
+                @if let Some(reason) = &line.reason { " " code { (reason) } }
+                @if let Some(until) = line.held_until { div.soft { "until " (visitor.time(until)) } }
+            },
+            html! {
+                @if let Some(provider) = &line.provider { (provider) }
+                @if let Some(answer) = &line.answer { ": " (answer) }
+                @for failure in &line.failures { div.soft { (visitor.time(failure.at)) ": " (failure.answer) } }
+            },
+            html! { (visitor.time(line.delivered_at.or(line.sent_at).unwrap_or(line.updated_at))) },
+            html! { (line.attempts) },
+        ]
+    };
+    let columns = [text("To"), text("By"), text("State"), text("Provider's answer"), text("At"), number("Failures")];
+    html! {
+        section {
+            h2 { "Deliveries" }
+            (ui::table("One line for each recipient, channel and address", &columns, lines.iter().map(row).collect(), ""))
+        }
+    }
+}
+
+fn inbox(lines: &[InboxLine], visitor: &Visitor) -> Markup {
+    let row = |line: &InboxLine| {
+        let steps = [("archived", line.archived_at), ("read", line.read_at), ("seen", line.seen_at)];
+        let last = steps.into_iter().find_map(|(word, at)| at.map(|at| (word, at)));
+        vec![
+            html! { (line.user_id) },
+            html! { (visitor.time(line.created_at)) },
+            html! { @match last { Some((word, at)) => { (ui::state(word)) " " (visitor.time(at)) }, None => (ui::state("unread")) } },
+        ]
+    };
+    let columns = [text("User"), text("Written"), text("Since then")];
+    html! {
+        section { h2 { "Inbox" } (ui::table("One row for each user", &columns, lines.iter().map(row).collect(), "")) }
+    }
+}
+
+fn acts(entries: &[AuditEntry], visitor: &Visitor) -> Markup {
+    let row = |act: &AuditEntry| vec![html! { (visitor.time(act.at)) }, html! { (act.actor) }, html! { (act.action) }];
+    let columns = [text("At"), text("By"), text("Act")];
+    html! {
+        section { h2 { "By hand" } (ui::table("What people did to it", &columns, entries.iter().map(row).collect(), "")) }
+    }
+}

@@ -1,0 +1,54 @@
+//! Whoever looks at a page, and how it is shown to them.
+
+use axum::{
+    extract::FromRequestParts,
+    http::{HeaderMap, header, request::Parts},
+};
+use chrono::{DateTime, Utc};
+use maud::Markup;
+
+use super::{layout, refused::PageProblem, ui};
+use crate::{
+    admin::{access::Viewer, problem::Problem},
+    schedule::{self, Zone},
+};
+
+/// The cookie with a viewer's time zone. It is no secret: the page's script may set it.
+pub const ZONE: &str = "carebell_zone";
+
+/// Whoever looks at a page.
+#[derive(Clone, Debug)]
+pub struct Visitor {
+    /// Who they are.
+    pub viewer: Viewer,
+    /// Theirs, or UTC.
+    pub zone: Zone,
+}
+
+impl<S: Sync> FromRequestParts<S> for Visitor {
+    type Rejection = PageProblem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageProblem> {
+        let viewer = parts.extensions.get::<Viewer>().cloned().ok_or_else(Problem::unauthorized)?;
+        Ok(Self { viewer, zone: zone(&parts.headers) })
+    }
+}
+
+fn zone(headers: &HeaderMap) -> Zone {
+    let lines = headers.get_all(header::COOKIE).iter().filter_map(|value| value.to_str().ok());
+    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
+    let named = pairs.find(|(name, _)| *name == ZONE).and_then(|(_, name)| schedule::zone(name).ok());
+    named.unwrap_or_else(Zone::utc)
+}
+
+impl Visitor {
+    /// An instant in their zone.
+    pub fn time(&self, at: DateTime<Utc>) -> Markup {
+        ui::time(at, self.zone)
+    }
+
+    /// A page for them. `path` is its place in the navigation.
+    pub fn page(&self, path: &str, title: &str, body: &Markup) -> Markup {
+        layout::page(&self.viewer, self.zone.name(), path, title, body)
+    }
+}

@@ -1,0 +1,246 @@
+//! What all pages of the console show at the moment: looked at once for all who watch, and only while somebody does.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use chrono::{DateTime, TimeDelta, Utc};
+use futures::future::try_join_all;
+use tokio::{sync::Mutex, time::timeout};
+
+use crate::{
+    clock::Clock,
+    nats::JetStream,
+    policy::Policy,
+    store::Store,
+    streams::{DeclaredConsumer, Load, Streams},
+};
+
+/// A snapshot serves all questions for this long.
+pub const GOOD_FOR: TimeDelta = TimeDelta::seconds(4);
+
+/// Consumers looked at together.
+const TOGETHER: usize = 8;
+
+/// How long a look may take.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// A job waits for long.
+const LONG: TimeDelta = TimeDelta::minutes(1);
+
+/// One queue.
+#[derive(Clone, Debug)]
+pub struct QueueState {
+    /// Its durable.
+    pub name: String,
+    /// Its streams.
+    pub streams: Vec<String>,
+    /// How it tries again.
+    pub policy: Policy,
+    /// In all its streams. `None` if one of its consumers is not on the server.
+    pub load: Option<Load>,
+}
+
+/// NATS at one instant.
+#[derive(Clone, Debug, Default)]
+pub struct Streaming {
+    /// By name.
+    pub queues: Vec<QueueState>,
+    /// Messages in HOLD: parked and delayed jobs.
+    pub parked: Option<u64>,
+    /// Messages in `DEAD_LETTERS`.
+    pub dead_letters: Option<u64>,
+}
+
+/// All of it. A part that cannot be seen says why.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// When it was true.
+    pub at: DateTime<Utc>,
+    /// NATS.
+    pub streaming: Result<Streaming, String>,
+    /// Delayed jobs that wait, from Postgres.
+    pub delayed: Result<u64, String>,
+}
+
+/// How things are, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// Nothing is to be done.
+    Well,
+    /// Somebody should look.
+    Look,
+    /// Somebody must act.
+    Act,
+}
+
+impl Snapshot {
+    /// One sentence that says how things are.
+    #[must_use]
+    pub fn verdict(&self) -> (Level, String) {
+        let streaming = match (&self.streaming, &self.delayed) {
+            (Err(nats), Err(_)) => {
+                return (Level::Act, format!("Neither NATS nor Postgres can be seen from here: {nats}"));
+            }
+            (Err(why), _) => return (Level::Act, format!("NATS cannot be seen from here: {why}")),
+            (_, Err(why)) => return (Level::Act, format!("Postgres cannot be seen from here: {why}")),
+            (Ok(streaming), Ok(_)) => streaming,
+        };
+        if let Some(queue) = streaming.queues.iter().find(|queue| queue.load.is_none()) {
+            let text = format!("The queue {} is not on the server: run carebell streams apply", queue.name);
+            return (Level::Act, text);
+        }
+        if let Some((queue, load, age)) = self.oldest(streaming) {
+            let jobs = if load.waiting == 1 { "1 job waits".to_owned() } else { format!("{} jobs wait", load.waiting) };
+            let text = format!("{jobs} in {}, the oldest for {}", queue.name, in_words(age));
+            if load.pulls == 0 && load.in_flight == 0 {
+                return (Level::Act, format!("{text}, and no worker takes them."));
+            }
+            if age > LONG {
+                return (Level::Look, format!("{text}."));
+            }
+        }
+        match streaming.dead_letters {
+            Some(0) | None => (Level::Well, "All is well: no job waits for long, and none failed for good.".to_owned()),
+            Some(1) => {
+                (Level::Look, "No job waits for long; 1 failed for good and needs somebody's decision.".to_owned())
+            }
+            Some(count) => {
+                (Level::Look, format!("No job waits for long; {count} failed for good and need somebody's decision."))
+            }
+        }
+    }
+
+    /// The queue whose oldest job has waited longest.
+    fn oldest<'a>(&self, streaming: &'a Streaming) -> Option<(&'a QueueState, Load, TimeDelta)> {
+        let waiting = streaming.queues.iter().filter_map(|queue| {
+            let load = queue.load.filter(|load| load.waiting > 0)?;
+            Some((queue, load, load.oldest.map_or(TimeDelta::zero(), |oldest| self.at - oldest)))
+        });
+        waiting.max_by_key(|(_, _, age)| *age)
+    }
+}
+
+/// A span in its two largest units.
+#[must_use]
+pub fn in_words(age: TimeDelta) -> String {
+    let seconds = u64::try_from(age.num_seconds()).unwrap_or(0);
+    let whole = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
+/// The last snapshot. Whoever asks for a newer one waits for that, and others with them.
+#[derive(Debug, Default)]
+pub struct Snapshots(Mutex<Option<Arc<Snapshot>>>);
+
+impl Snapshots {
+    /// One that is good still, or a new one.
+    pub async fn get(&self, look: &Look<'_>) -> Arc<Snapshot> {
+        let mut last = self.0.lock().await;
+        let now = look.clock.now();
+        if let Some(snapshot) = last.as_ref().filter(|snapshot| now - snapshot.at < GOOD_FOR) {
+            return Arc::clone(snapshot);
+        }
+        let snapshot = Arc::new(look.take(now).await);
+        *last = Some(Arc::clone(&snapshot));
+        snapshot
+    }
+}
+
+/// The servers that a snapshot is taken of.
+pub struct Look<'a> {
+    /// Postgres.
+    pub store: &'a Store,
+    /// NATS, if it was reached.
+    pub nats: Option<&'a JetStream>,
+    /// Queues as declared.
+    pub streams: &'a Streams,
+    /// The time.
+    pub clock: &'a Clock,
+}
+
+impl Look<'_> {
+    async fn take(&self, at: DateTime<Utc>) -> Snapshot {
+        let silent = || format!("no answer within {PATIENCE:?}");
+        let (streaming, delayed) = tokio::join!(
+            async { timeout(PATIENCE, self.streaming()).await.unwrap_or_else(|_| Err(silent())) },
+            async {
+                let counts = timeout(PATIENCE, self.store.count_delayed()).await.map_err(|_| silent())?;
+                let counts = counts.map_err(|error| error.to_string())?;
+                Ok(counts.values().map(|count| count.jobs).sum())
+            }
+        );
+        Snapshot { at, streaming, delayed }
+    }
+
+    async fn streaming(&self) -> Result<Streaming, String> {
+        let nats = self.nats.ok_or("it was not reached yet")?;
+        let mut consumers: Vec<&DeclaredConsumer> = self.streams.consumers().iter().collect();
+        consumers.retain(|consumer| consumer.is_queue());
+        let mut loads = Vec::with_capacity(consumers.len());
+        for some in consumers.chunks(TOGETHER) {
+            loads.extend(
+                try_join_all(some.iter().map(|consumer| consumer.load(nats)))
+                    .await
+                    .map_err(|error| error.to_string())?,
+            );
+        }
+        let mut queues: BTreeMap<&str, QueueState> = BTreeMap::new();
+        for (consumer, load) in consumers.into_iter().zip(loads) {
+            let state = queues.entry(consumer.durable()).or_insert_with(|| QueueState {
+                name: consumer.durable().to_owned(),
+                streams: Vec::new(),
+                policy: consumer.policy.clone(),
+                load: load.map(|load| Load { waiting: 0, in_flight: 0, pulls: 0, ..load }),
+            });
+            state.streams.push(consumer.stream.clone());
+            state.load = state.load.zip(load).map(|(one, other)| one.and(other));
+        }
+        let depth = async |stream: &str| self.streams.depth(nats, stream).await.map_err(|error| error.to_string());
+        Ok(Streaming {
+            queues: queues.into_values().collect(),
+            parked: depth("HOLD").await?,
+            dead_letters: depth("DEAD_LETTERS").await?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn queue(waiting: u64, pulls: u64, age: i64) -> QueueState {
+        let streams = Streams::embedded(&crate::streams::Adjustments::default()).unwrap();
+        let consumer = streams.consumers().iter().find(|consumer| consumer.is_queue()).unwrap();
+        let oldest = (waiting > 0).then(|| DateTime::UNIX_EPOCH - TimeDelta::seconds(age));
+        QueueState {
+            name: "reminder_medication".into(),
+            streams: vec!["JOBS".into()],
+            policy: consumer.policy.clone(),
+            load: Some(Load { waiting, in_flight: 0, pulls, oldest }),
+        }
+    }
+
+    fn of(queue: QueueState, dead_letters: u64) -> (Level, String) {
+        let streaming = Streaming { queues: vec![queue], parked: Some(0), dead_letters: Some(dead_letters) };
+        Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0) }.verdict()
+    }
+
+    #[test]
+    fn the_verdict_names_the_worst_first() {
+        assert_eq!(
+            of(queue(0, 2, 0), 0),
+            (Level::Well, "All is well: no job waits for long, and none failed for good.".into())
+        );
+        assert_eq!(of(queue(3, 2, 10), 1).0, Level::Look);
+        assert_eq!(
+            of(queue(3, 2, 90), 0),
+            (Level::Look, "3 jobs wait in reminder_medication, the oldest for 1m 30s.".into())
+        );
+        let nobody = of(queue(1, 0, 5), 7);
+        assert_eq!(
+            nobody,
+            (Level::Act, "1 job waits in reminder_medication, the oldest for 5s, and no worker takes them.".into())
+        );
+        let away = Snapshot { at: DateTime::UNIX_EPOCH, streaming: Err("x".into()), delayed: Ok(0) };
+        assert_eq!(away.verdict().0, Level::Act);
+    }
+}

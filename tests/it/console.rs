@@ -1,0 +1,111 @@
+//! The console in a real browser.
+
+use reqwest::StatusCode;
+use serde_json::json;
+
+use crate::support::{ADMIN_TOKEN, Browser, Console, Settings, Worker, World};
+
+const TAB: &str = "\u{e004}";
+const ENTER: &str = "\u{e007}";
+
+/// A world with something of each kind to see.
+async fn lived_in() -> (World, Worker, Console) {
+    let world = World::new().await;
+    let worker = Worker::start(&world);
+    world.remind("dose-1").await;
+    world.everyone_has_it_once("dose-1").await;
+    let later = (chrono::Utc::now() + chrono::TimeDelta::hours(3)).to_rfc3339();
+    let delayed = [("Carebell-Job-Id", "tomorrow"), ("Carebell-At", &*later), ("Content-Type", "application/json")];
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
+    world.publish("jobs.notification.normal", &[("Carebell-Job-Id", "broken")], "not protobuf").await;
+    world.dead_letters_once(1).await;
+    world
+        .eventually("it is noted", async || {
+            (world.count("SELECT count(*) FROM delayed_jobs WHERE state = 'waiting'").await == 1).then_some(())
+        })
+        .await;
+    let console = Console::start(&world).await;
+    (world, worker, console)
+}
+
+const PAGES: [(&str, &str, &str); 7] = [
+    ("overview", "/console", "Overview"),
+    ("jobs", "/console/jobs", "Jobs"),
+    ("job", "/console/jobs/dose-1", "Job dose-1"),
+    ("queues", "/console/queues", "Queues"),
+    ("delayed", "/console/delayed", "Delayed jobs"),
+    ("dead-letters", "/console/dead-letters", "Dead letters"),
+    ("dead-letter", "/console/dead-letters/1", "Dead letter 1"),
+];
+
+#[tokio::test]
+async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
+    let (_world, worker, console) = lived_in().await;
+    for is_dark in [false, true] {
+        let Some(browser) = Browser::start(Settings { is_dark, ..Settings::default() }).await else { return };
+        browser.open(&format!("{}/console/queues", console.url)).await;
+        browser.write("#token", ADMIN_TOKEN).await;
+        browser.picture(if is_dark { "sign-in-dark" } else { "sign-in" }).await;
+        browser.press(ENTER).await;
+        browser.shows("h1", "Queues").await;
+        for (name, path, title) in PAGES {
+            browser.open(&format!("{}{path}", console.url)).await;
+            browser.shows("h1", title).await;
+            for (form, width) in [("wide", 1200), ("narrow", 375)] {
+                browser.resize(width, 900).await;
+                assert!(!browser.overflows().await, "{path} is wider than {width}");
+                browser.picture(&format!("{name}-{form}{}", if is_dark { "-dark" } else { "" })).await;
+            }
+            assert_eq!(browser.complaints().await, Vec::<String>::new(), "{path}");
+        }
+        browser.close().await;
+    }
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn pages_are_kept_current() {
+    let (world, worker, console) = lived_in().await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    browser.open(&format!("{}/console", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows(".verdict", "1 failed for good").await;
+    world.publish("jobs.notification.normal", &[("Carebell-Job-Id", "broken-2")], "not protobuf").await;
+    world.dead_letters_once(2).await;
+    browser.shows(".verdict", "2 failed for good").await;
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn without_scripts_and_by_keyboard_alone_all_is_reached() {
+    let (_world, worker, console) = lived_in().await;
+    let Some(browser) = Browser::start(Settings { without_scripts: true, ..Settings::default() }).await else { return };
+    browser.open(&format!("{}/console", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows("h1", "Overview").await;
+    // Skip link, brand, then the navigation: overview, jobs, queues, delayed.
+    browser.press(&TAB.repeat(6)).await;
+    browser.press(ENTER).await;
+    browser.shows("h1", "Delayed jobs").await;
+    browser.shows("tbody th", "tomorrow").await;
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn texts_of_strangers_are_shown_as_text() {
+    let (world, worker, console) = lived_in().await;
+    let cookie = console.sign_in(ADMIN_TOKEN).await;
+    let subject = "jobs.notification.normal";
+    world.publish(subject, &[("Carebell-Job-Id", "<img src=x onerror=alert(1)>")], "x").await;
+    world.dead_letters_once(2).await;
+    let (status, page) = console.page("/console/dead-letters", &cookie).await;
+    assert!(status == StatusCode::OK && !page.contains("<img"), "{page}");
+    let (status, _) = console.page("/console/dead-letters/99", &cookie).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+    worker.stop().await;
+}
