@@ -55,10 +55,14 @@ async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
             for (form, width) in [("wide", 1200), ("narrow", 375)] {
                 browser.resize(width, 900).await;
                 assert!(!browser.overflows().await, "{path} is wider than {width}");
+                assert_eq!(browser.findings().await, Vec::<String>::new(), "{path}, {form}, dark: {is_dark}");
                 browser.picture(&format!("{name}-{form}{}", if is_dark { "-dark" } else { "" })).await;
             }
             assert_eq!(browser.complaints().await, Vec::<String>::new(), "{path}");
         }
+        browser.run("document.querySelector('main').append(document.createElement('img'))").await;
+        let found = browser.findings().await;
+        assert!(found.iter().any(|finding| finding.starts_with("image-alt")), "the rules are at work: {found:?}");
         browser.close().await;
     }
     worker.stop().await;

@@ -34,8 +34,7 @@ pub fn page(viewer: &Viewer, zone: &str, path: &str, title: &str, body: &Markup)
     let foot = html! {
         span id="live-status" aria-live="off" {}
         form.inline.row method="post" action="/console/zone" {
-            label for="zone" { "Times in" }
-            input id="zone" name="zone" value=(zone) size="18" spellcheck="false" autocomplete="off";
+            label { "Times in" input name="zone" value=(zone) size="18" spellcheck="false" autocomplete="off"; }
             input type="hidden" name="next" value=(path);
             button type="submit" { "Set" }
         }

@@ -1,7 +1,7 @@
 //! A real browser: Debian's chromium with its driver, installed where that can be done.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
     sync::OnceLock,
     time::Duration,
@@ -164,6 +164,24 @@ impl Browser {
         let log = self.post("/se/log", json!({ "type": "browser" })).await;
         let messages = log.as_array().unwrap().iter().filter(|entry| entry["level"] == "SEVERE");
         messages.map(|entry| entry["message"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// Findings of axe-core on this page: the rule, its help, and the elements. None without Node.
+    pub async fn findings(&self) -> Vec<String> {
+        let place = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/support/axe");
+        let Some(packages) = super::node_packages("axe", &place) else { return Vec::new() };
+        let axe = std::fs::read_to_string(packages.join("node_modules/axe-core/axe.min.js")).unwrap();
+        self.run(&axe).await;
+        let ask = "const done = arguments[0]; axe.run().then((result) => done(result.violations), (why) => done([why.message]));";
+        let found = self.post("/execute/async", json!({ "script": ask, "args": [] })).await;
+        let found = found.as_array().unwrap().iter();
+        found
+            .map(|one| {
+                let places: Vec<String> =
+                    one["nodes"].as_array().into_iter().flatten().map(|node| node["target"].to_string()).collect();
+                format!("{}: {} {}", one["id"], one["help"], places.join(" "))
+            })
+            .collect()
     }
 
     /// Whether the page is wider than its window.

@@ -50,7 +50,7 @@ pub use self::{
         connect_options, database, database_without_care_tables, database_without_tables, old_nats_server,
         own_postgres, pool, programs, rotel, store,
     },
-    toolchains::{Node, Python, python_packages},
+    toolchains::{Node, Python, node_packages, python_packages},
     worker::{Custom, Process, Watched, Worker},
 };
 

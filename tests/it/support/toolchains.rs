@@ -80,22 +80,8 @@ pub struct Node {
 impl Node {
     /// `None` without a recent node with npm.
     pub fn find() -> Option<Self> {
-        let about = "if (parseInt(process.versions.node) < 20) process.exit(1); \
-                     console.log(process.version, process.platform, process.arch)";
-        let (Some(about), Some(_)) = (answer("node", &["-e", about]), answer("npm", &["--version"])) else {
-            say("there is no Node 20 or newer with npm: what needs it is not tested");
-            return None;
-        };
         let source = Path::new(PRODUCERS).join("node");
-        let files = ["package.json", "package-lock.json", ".npmrc"];
-        let key = (about, files.map(|name| fs::read(source.join(name)).unwrap()));
-        let installed = cached("node", key, |work| {
-            for name in files {
-                fs::copy(source.join(name), work.join(name)).unwrap();
-            }
-            let mut npm = Command::new("npm");
-            succeed(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work));
-        });
+        let installed = node_packages("node", &source)?;
         // A module finds its packages by its own location.
         let project = tempfile::tempdir().unwrap();
         for name in ["package.json", "remind.mjs"] {
@@ -116,6 +102,25 @@ impl Node {
         command.args(["--input-type=module", "--eval", program, "--"]).args(arguments).current_dir(&self.project);
         command
     }
+}
+
+/// The packages that the files in this directory name. `None` without a recent node with npm.
+pub fn node_packages(name: &str, source: &Path) -> Option<PathBuf> {
+    let about = "if (parseInt(process.versions.node) < 20) process.exit(1); \
+                 console.log(process.version, process.platform, process.arch)";
+    let (Some(about), Some(_)) = (answer("node", &["-e", about]), answer("npm", &["--version"])) else {
+        say("there is no Node 20 or newer with npm: what needs it is not tested");
+        return None;
+    };
+    let files = ["package.json", "package-lock.json"];
+    let key = (about, files.map(|name| fs::read(source.join(name)).unwrap()));
+    Some(cached(name, key, |work| {
+        for name in files {
+            fs::copy(source.join(name), work.join(name)).unwrap();
+        }
+        let mut npm = Command::new("npm");
+        succeed(npm.args(["ci", "--ignore-scripts", "--no-audit", "--no-fund"]).current_dir(work));
+    }))
 }
 
 /// Bypasses the harness, which hides output of the print macros from tests that pass.
