@@ -62,7 +62,7 @@ async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
         }
         browser.run("document.querySelector('main').append(document.createElement('img'))").await;
         let found = browser.findings().await;
-        assert!(found.iter().any(|finding| finding.starts_with("image-alt")), "the rules are at work: {found:?}");
+        assert!(found.iter().any(|finding| finding.contains("image-alt")), "the rules are at work: {found:?}");
         browser.close().await;
     }
     worker.stop().await;
