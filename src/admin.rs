@@ -4,6 +4,7 @@
 //! ([`access`] says who may do what); what it may need is said where its route is declared.
 
 pub mod access;
+mod acts;
 mod api;
 mod failures;
 mod gate;
@@ -54,6 +55,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Nothing but our own files, and no other page around ours.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The path of a way in that is good once.
+#[must_use]
+pub fn ticket_path(ticket: &str) -> String {
+    format!("{CONSOLE}/enter/{ticket}")
+}
 
 /// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///

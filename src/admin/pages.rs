@@ -36,6 +36,11 @@ impl Pages<'_> {
         self
     }
 
+    /// A form that acts.
+    fn act(self, path: &str, least: Role, handlers: MethodRouter<Admin>) -> Self {
+        self.add(path, &[(Method::POST, Need::Role(least))], handlers)
+    }
+
     /// A page to look at.
     fn look(self, path: &str, least: Role, handlers: MethodRouter<Admin>) -> Self {
         self.add(path, &[(Method::GET, Need::Role(least))], handlers)
@@ -54,6 +59,11 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
             &[public(Method::GET), public(Method::POST)],
             get(session::form).post(session::sign_in),
         )
+        .add(
+            "/console/enter/{ticket}",
+            &[public(Method::GET), public(Method::POST)],
+            get(session::offer).post(session::enter),
+        )
         .add("/console/sign-out", &[public(Method::POST)], post(session::sign_out))
         .add("/console/zone", &[public(Method::POST)], post(session::set_zone))
         .look("/console", Role::Viewer, get(overview::show))
@@ -64,5 +74,8 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
         .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))
+        .act("/console/jobs/{id}/cancel", Role::Operator, post(job::cancel))
+        .act("/console/dead-letters/{number}/redrive", Role::Operator, post(dead_letters::redrive))
+        .act("/console/dead-letters/{number}/discard", Role::Operator, post(dead_letters::discard))
         .router
 }

@@ -3,7 +3,7 @@
 use std::{
     net::IpAddr,
     ops::Deref,
-    sync::{Arc, OnceLock, atomic::AtomicUsize},
+    sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
 };
 
 use super::{
@@ -31,6 +31,8 @@ pub struct Shared {
     pub clock: Clock,
     /// The need of each route.
     pub access: Access,
+    /// SHA-256 of a way in that is good once.
+    pub ticket: Mutex<Option<Vec<u8>>>,
     /// Failed sign-ins.
     pub failures: Failures,
     /// What all pages show.
@@ -65,19 +67,22 @@ pub struct Parts {
     pub clock: Clock,
     /// Settings.
     pub config: AdminConfig,
+    /// A way in of role admin that is good once ([`ticket_path`](super::ticket_path)).
+    pub ticket: Option<String>,
 }
 
 impl Admin {
     /// For these routes.
     #[must_use]
     pub fn new(parts: Parts, access: Access) -> Self {
-        let Parts { store, nats, streams, clock, config } = parts;
+        let Parts { store, nats, streams, clock, config, ticket } = parts;
         Self(Arc::new(Shared {
             store,
             nats,
             streams,
             clock,
             access,
+            ticket: Mutex::new(ticket.as_deref().map(secret::hash)),
             failures: Failures::default(),
             snapshots: Snapshots::default(),
             listeners: Arc::default(),

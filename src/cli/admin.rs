@@ -25,6 +25,7 @@ pub(super) async fn run(source: &Source, _: &Args, stop: CancellationToken) -> R
         streams: Streams::embedded(&source.adjustments()?)?,
         clock: Clock::system(),
         config,
+        ticket: None,
     };
     let address = admin::serve(parts, stop.clone()).map_err(|error| format!("ADMIN_PORT cannot be served: {error}"))?;
     tracing::info!(port = address.port(), "the console is served");

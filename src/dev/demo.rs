@@ -1,6 +1,7 @@
 //! `carebell dev`: a family of four, a due dose, a worker that can be killed, and receivers that verify and print what
 //! arrives.
 
+mod console;
 mod error;
 mod jobs;
 mod outage;
@@ -15,6 +16,7 @@ use tokio::time::{Instant, interval, sleep};
 use tokio_util::sync::CancellationToken;
 
 use self::{
+    console::DemoConsole,
     error::DemoError,
     jobs::Dose,
     receivers::{DELIVERIES, MEMBERS, Receivers, doubled},
@@ -173,7 +175,8 @@ impl Demo {
     /// If a server is lost.
     pub async fn keep_running(&mut self, stop: &CancellationToken) -> Result<(), DemoError> {
         jobs::save_schedule(&self.store, self.clock.now()).await?;
-        self.invite();
+        let console = DemoConsole::start(self.worker.environment(), &self.context)?;
+        self.invite(&console);
         let mut look = interval(LOOK_EVERY);
         let mut next_dose = Instant::now() + NEXT_EVERY;
         let mut dose = 2;
@@ -288,21 +291,27 @@ impl Demo {
         self.say("servers", &ready);
     }
 
-    fn invite(&self) {
+    fn invite(&self, console: &DemoConsole) {
         let mut file = String::new();
         for (name, value) in self.worker.environment() {
             if !["HEALTH_PORT", "LOG_FORMAT", "LOG_LEVEL"].contains(name) {
                 let _ = writeln!(file, "export {name}='{value}'");
             }
         }
+        for (name, value) in console.environment() {
+            let _ = writeln!(file, "export {name}='{value}'");
+        }
         let path = self.servers.directory.path().join("env");
         let _ = fs::write(&path, file);
         self.screen.show(&format!(
-            "\nEvery half minute another dose comes due, and a schedule fires every 20 s. Ctrl-C ends everything. In another\n\
-             terminal:\n\
+            "\nEvery half minute another dose comes due, and a schedule fires every 20 s. Ctrl-C ends everything. Follow it in\n\
+             a browser, by a way in that is good once:\n\
+             \x20 {}\n\
+             In another terminal:\n\
              \x20 kill -9 {}                    # the worker: nothing is lost, nothing doubled; its jobs come back after 30 s\n\
              \x20 . {}   # then publish a job of your own:\n\
              \x20 carebell publish notification --json '{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}'\n",
+            console.way_in(),
             self.worker.pid(),
             path.display(),
         ));

@@ -1,6 +1,7 @@
 //! The console in a real browser.
 
-use reqwest::StatusCode;
+use carebell::dev::push_service::Behaviour;
+use reqwest::{Method, StatusCode};
 use serde_json::json;
 
 use crate::support::{ADMIN_TOKEN, Browser, Console, Settings, Worker, World};
@@ -68,6 +69,34 @@ async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
     worker.stop().await;
 }
 
+/// At three in the morning.
+#[tokio::test]
+async fn a_failed_job_is_found_sent_back_and_seen_to_succeed() {
+    let (world, worker, console) = lived_in().await;
+    world.push.behave("ana", Behaviour::status(400));
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish_json("jobs.notification.normal", "refused", &news).await;
+    world.dead_letters_once(2).await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    browser.open(&format!("{}/console", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows(".verdict", "2 failed for good").await;
+    browser.click("a[href='/console/dead-letters']").await;
+    browser.click("a[href='/console/dead-letters/2']").await;
+    browser.shows(".facts", "400").await;
+    browser.picture("dead-letter-refused").await;
+
+    browser.click("form[action$='/redrive'] button").await;
+    browser.shows(".note", "The job is sent back to its queue.").await;
+    browser.open(&format!("{}/console/jobs/refused", console.url)).await;
+    browser.shows("#way", "All 1 deliveries were accepted.").await;
+    browser.shows("#way", "dead_letter.redriven").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+    worker.stop().await;
+}
+
 #[tokio::test]
 async fn pages_are_kept_current() {
     let (world, worker, console) = lived_in().await;
@@ -111,5 +140,33 @@ async fn texts_of_strangers_are_shown_as_text() {
     assert!(status == StatusCode::OK && !page.contains("<img"), "{page}");
     let (status, _) = console.page("/console/dead-letters/99", &cookie).await;
     assert_eq!(status, StatusCode::NOT_FOUND);
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn acts_need_their_role_and_leave_their_record() {
+    let (world, worker, console) = lived_in().await;
+    let viewer = console.sign_in(&console.token(&world, "vera", "viewer").await).await;
+    let operator = console.sign_in(&console.token(&world, "otto", "operator").await).await;
+    let (_, page) = console.page("/console/dead-letters/1", &viewer).await;
+    assert!(!page.contains("Discard for good"), "{page}");
+    let discard = "/console/dead-letters/1/discard";
+    let act = async |path: &str, cookie: &str, fields: &[(&str, &str)]| {
+        console.submit(path, cookie, fields).send().await.unwrap().status()
+    };
+    assert_eq!(act(discard, &viewer, &[("why", "x")]).await, StatusCode::FORBIDDEN);
+    assert_eq!(act(discard, &operator, &[("why", " ")]).await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(act(discard, &operator, &[("why", "by mistake")]).await, StatusCode::SEE_OTHER);
+    assert_eq!(act(discard, &operator, &[("why", "again")]).await, StatusCode::NOT_FOUND);
+    let (_, page) = console.page("/console/dead-letters/1", &operator).await;
+    assert!(page.contains("it was discarded by otto"), "{page}");
+
+    assert_eq!(act("/console/jobs/tomorrow/cancel", &viewer, &[]).await, StatusCode::FORBIDDEN);
+    assert_eq!(act("/console/jobs/tomorrow/cancel", &operator, &[]).await, StatusCode::SEE_OTHER);
+    assert_eq!(act("/console/jobs/tomorrow/cancel", &operator, &[]).await, StatusCode::CONFLICT);
+    let foreign = console.request(Method::POST, "/console/jobs/tomorrow/cancel").header("cookie", &operator);
+    assert_eq!(foreign.header("origin", "https://evil.example").send().await.unwrap().status(), StatusCode::FORBIDDEN);
+    let acts = world.count("SELECT count(*) FROM audit_log WHERE actor = 'otto'").await;
+    assert_eq!(acts, 2);
     worker.stop().await;
 }

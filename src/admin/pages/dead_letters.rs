@@ -2,19 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::{Path, State};
+use axum::{
+    Form,
+    extract::{Path, State},
+    response::Redirect,
+};
 use futures::{StreamExt, TryStreamExt, stream};
 use maud::{Markup, html};
+use serde::Deserialize;
 
 use super::{
     job,
-    refused::Page,
-    ui::{self, number, text},
-    visitor::Visitor,
+    refused::{Page, PageProblem},
+    ui::{self, Tone, number, text},
+    visitor::{Done, Visitor},
 };
 use crate::{
-    admin::{problem::Problem, state::Admin},
-    dead_letter::{Letter, Letters},
+    admin::{access::Role, problem::Problem, state::Admin},
+    dead_letter::Letter,
+    text::shorten,
 };
 
 /// The newest that are shown.
@@ -23,7 +29,7 @@ const MOST: usize = 100;
 /// Read together.
 const TOGETHER: usize = 16;
 
-pub async fn list(State(admin): State<Admin>, visitor: Visitor) -> Page {
+pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> Page {
     let letters = newest(&admin).await?;
     let mut groups: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for letter in &letters {
@@ -50,6 +56,7 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor) -> Page {
     let columns = [text("Letter"), text("Kind"), text("Job"), text("Reason"), text("Died"), number("Failures")];
     let body = html! {
         h1 { "Dead letters" }
+        @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
         p.soft { "Jobs that failed for good. Each waits for somebody's decision: sent back to its queue, or discarded." }
         @if groups.len() > 1 {
             section {
@@ -66,7 +73,7 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor) -> Page {
 }
 
 async fn newest(admin: &Admin) -> Result<Vec<Letter>, Problem> {
-    let letters = open(admin).await?;
+    let letters = admin.letters().await?;
     let away = |why: String| Problem::unavailable("NATS", &why);
     let (first, last) = letters.bounds().await.map_err(away)?;
     let numbers = stream::iter((first..=last).rev()).map(|number| letters.get(number)).buffered(TOGETHER);
@@ -74,23 +81,13 @@ async fn newest(admin: &Admin) -> Result<Vec<Letter>, Problem> {
     found.map_err(away)
 }
 
-async fn open(admin: &Admin) -> Result<Letters, Problem> {
-    Letters::open(admin.jetstream()?).await.map_err(|why| Problem::unavailable("NATS", &why))
-}
-
-pub async fn show(State(admin): State<Admin>, visitor: Visitor, Path(number): Path<u64>) -> Page {
-    let letter = open(&admin).await?.get(number).await.map_err(|why| Problem::unavailable("NATS", &why))?;
-    let Some(letter) = letter else {
-        let acts = admin.store.audit_of_letter(number).await?;
-        let became =
-            acts.map(|act| format!(": it was {} by {}", act.action.trim_start_matches("dead_letter."), act.actor));
-        return Err(
-            Problem::not_found(format!("there is no dead letter {number}{}", became.unwrap_or_default())).into()
-        );
-    };
+pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(number): Path<u64>) -> Page {
+    let letter = admin.letter(number).await?;
     let body = html! {
         h1 { "Dead letter " (number) }
+        @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
         (facts(&letter, &visitor))
+        @if visitor.viewer.role >= Role::Operator { (choices(number)) }
     };
     Ok(visitor.page("/console/dead-letters", "Dead letter", &body))
 }
@@ -108,4 +105,49 @@ fn facts(letter: &Letter, visitor: &Visitor) -> Markup {
         ("Sent back before", html! { (letter.redrives) " times" }),
         ("Size", html! { (ui::count(letter.bytes as u64)) " bytes" }),
     ])
+}
+
+fn choices(number: u64) -> Markup {
+    html! {
+        section.card {
+            h2 { "Decide" }
+            p { "Sent back, the job runs again under the same id, with its attempts counted afresh: nobody is told twice." }
+            form.row method="post" action={ "/console/dead-letters/" (number) "/redrive" } {
+                button.main type="submit" { "Send back to its queue" }
+            }
+            form.row method="post" action={ "/console/dead-letters/" (number) "/discard" } {
+                label { "Why it is discarded" input name="why" required maxlength="200" size="40"; }
+                button.danger type="submit" { "Discard for good" }
+            }
+        }
+    }
+}
+
+pub async fn redrive(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(number): Path<u64>,
+) -> Result<Redirect, PageProblem> {
+    admin.redrive(&visitor.viewer, number).await?;
+    Ok(Redirect::to("/console/dead-letters?done=redriven"))
+}
+
+/// Of the form that discards a letter.
+#[derive(Deserialize)]
+pub struct Reason {
+    why: String,
+}
+
+pub async fn discard(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(number): Path<u64>,
+    Form(reason): Form<Reason>,
+) -> Result<Redirect, PageProblem> {
+    let why = shorten(reason.why.trim(), 200);
+    if why.is_empty() {
+        return Err(Problem::field("why", "a reason is needed, for the audit log").into());
+    }
+    admin.discard(&visitor.viewer, number, Some(&why)).await?;
+    Ok(Redirect::to("/console/dead-letters?done=discarded"))
 }

@@ -11,10 +11,10 @@ use serde::Deserialize;
 use super::{
     refused::{Page, PageProblem},
     ui::{self, Tone, number, text},
-    visitor::Visitor,
+    visitor::{Done, Visitor},
 };
 use crate::{
-    admin::{problem::Problem, state::Admin},
+    admin::{access::Role, problem::Problem, state::Admin},
     meta::is_any_id,
     store::{AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
 };
@@ -51,7 +51,7 @@ fn check(id: &str) -> Result<(), Problem> {
     if is_any_id(id) { Ok(()) } else { Err(Problem::field("id", "a job's id has only A-Z a-z 0-9 _ : . - ~")) }
 }
 
-pub async fn show(State(admin): State<Admin>, visitor: Visitor, Path(id): Path<String>) -> Page {
+pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(id): Path<String>) -> Page {
     check(&id)?;
     let (way, delayed) = (admin.store.trail_of(&id).await?, admin.store.delayed_job(&id).await?);
     if way.is_none() && delayed.is_none() {
@@ -64,8 +64,14 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, Path(id): Path<S
     let body = html! {
         div data-live-from="/console/live" {}
         h1 { "Job " span.id { (way.root_id) } }
+        @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
         (ui::live("way", html! {
             (summary(&way, delayed.as_ref(), &visitor))
+            @if let Some(delayed) = delayed.as_ref().filter(|delayed| delayed.state == "waiting" && visitor.viewer.role >= Role::Operator) {
+                form.row method="post" action={ "/console/jobs/" (utf8_percent_encode(&delayed.job_id, NON_ALPHANUMERIC)) "/cancel" } {
+                    button.danger type="submit" { "Cancel this job" }
+                }
+            }
             @if !way.runs.is_empty() { (runs(&way, &visitor)) }
             @if !way.deliveries.is_empty() { (deliveries(&way.deliveries, &visitor)) }
             @if !way.inbox.is_empty() { (inbox(&way.inbox, &visitor)) }
@@ -73,6 +79,16 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, Path(id): Path<S
         }))
     };
     Ok(visitor.page("/console/jobs", "Job", &body))
+}
+
+pub async fn cancel(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Redirect, PageProblem> {
+    check(&id)?;
+    admin.cancel_delayed(&visitor.viewer, &id).await?;
+    Ok(Redirect::to(&format!("/console/jobs/{}?done=cancelled", utf8_percent_encode(&id, NON_ALPHANUMERIC))))
 }
 
 fn summary(way: &Trail, delayed: Option<&DelayedLine>, visitor: &Visitor) -> Markup {

@@ -2,11 +2,12 @@
 
 use axum::{
     Extension, Form,
-    extract::{Query, State},
+    extract::{Path, Query, State},
     http::{HeaderMap, HeaderValue, header::SET_COOKIE},
     response::{IntoResponse, Redirect, Response},
 };
 use maud::{Markup, html};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{layout, refused::PageProblem, ui, visitor::ZONE};
@@ -60,6 +61,31 @@ pub async fn sign_in(
     };
     let cookie = admin.open_session(owner).await?;
     Ok(with_cookie(Redirect::to(place(given.next.as_deref())), &cookie))
+}
+
+/// Asks before it takes the ticket: whoever looks at links beforehand must not use it up.
+pub async fn offer(Path(ticket): Path<String>) -> Markup {
+    let body = html! {
+        section.card.signin {
+            h1 { "Sign in" }
+            p { "This way in is good once." }
+            form method="post" action={ "/console/enter/" (utf8_percent_encode(&ticket, NON_ALPHANUMERIC)) } {
+                div { button.main type="submit" autofocus { "Sign in" } }
+            }
+        }
+    };
+    layout::bare("Sign in", &body)
+}
+
+pub async fn enter(
+    State(admin): State<Admin>,
+    peer: Option<Extension<Peer>>,
+    headers: HeaderMap,
+    Path(ticket): Path<String>,
+) -> Result<Response, PageProblem> {
+    let owner = admin.take_ticket(&ticket, &headers, peer.map(|Extension(peer)| peer))?;
+    let cookie = admin.open_session(owner).await?;
+    Ok(with_cookie(Redirect::to(CONSOLE), &cookie))
 }
 
 pub async fn sign_out(State(admin): State<Admin>, headers: HeaderMap) -> Result<Response, PageProblem> {

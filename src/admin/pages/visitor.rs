@@ -1,5 +1,7 @@
 //! Whoever looks at a page, and how it is shown to them.
 
+use std::convert::Infallible;
+
 use axum::{
     extract::FromRequestParts,
     http::{HeaderMap, header, request::Parts},
@@ -50,5 +52,32 @@ impl Visitor {
     /// A page for them. `path` is its place in the navigation.
     pub fn page(&self, path: &str, title: &str, body: &Markup) -> Markup {
         layout::page(&self.viewer, self.zone.name(), path, title, body)
+    }
+}
+
+/// An act that led to this page, told in fixed words: a link cannot make a page say anything else.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Done(Option<&'static str>);
+
+const DONE: &[(&str, &str)] = &[
+    ("redriven", "The job is sent back to its queue."),
+    ("discarded", "The dead letter is discarded. Its job stays recorded as dead."),
+    ("cancelled", "The job is cancelled."),
+];
+
+impl Done {
+    /// Its words.
+    pub fn words(self) -> Option<&'static str> {
+        self.0
+    }
+}
+
+impl<S: Sync> FromRequestParts<S> for Done {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
+        let pairs = parts.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('='));
+        let act = pairs.filter(|(name, _)| *name == "done").map(|(_, act)| act).next();
+        Ok(Self(act.and_then(|act| DONE.iter().find(|(name, _)| *name == act)).map(|(_, words)| *words)))
     }
 }
