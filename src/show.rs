@@ -2,7 +2,10 @@
 
 use serde_json::{Value, json};
 
-use crate::store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail};
+use crate::{
+    dead_letter::Letter,
+    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, Trail},
+};
 
 /// The history of a job.
 #[must_use]
@@ -78,5 +81,56 @@ pub fn delayed(row: &DelayedLine) -> Value {
         "state": row.state,
         "due": row.due,
         "updated_at": row.updated_at,
+    })
+}
+
+/// A dead letter without its body.
+#[must_use]
+pub fn letter(letter: &Letter) -> Value {
+    json!({
+        "letter": letter.number,
+        "kind": letter.kind,
+        "job_id": letter.job_id,
+        "root_id": letter.root_id,
+        "reason": letter.reason,
+        "error": letter.error,
+        "attempts": letter.attempts,
+        "first": letter.first,
+        "last": letter.last,
+        "stream": letter.stream,
+        "stream_seq": letter.sequence,
+        "subject": letter.original_subject,
+        "redrives": letter.redrives,
+        "bytes": letter.bytes,
+    })
+}
+
+/// A saved schedule.
+#[must_use]
+pub fn schedule(row: &ScheduleRow) -> Value {
+    let spec = &row.spec;
+    json!({
+        "name": spec.name, "kind": spec.kind, "lane": spec.lane, "payload": spec.payload,
+        "expression": spec.expression, "zone": spec.zone, "gap": spec.gap, "fold": spec.fold,
+        "missed": spec.missed, "missed_limit": spec.missed_limit, "missed_window_s": spec.missed_seconds,
+        "jitter_s": spec.jitter_seconds, "expires_s": spec.expiry_seconds,
+        "starts_at": spec.starts_at, "ends_at": spec.ends_at, "paused": spec.paused, "owner": spec.owner,
+        "next_at": row.next.at, "due_at": row.next.due, "last_at": row.last_at, "last_job_id": row.last_job_id,
+        "fired": row.fired, "missed_count": row.missed_count, "last_note": row.last_note,
+        "created_at": row.created.at, "created_by": row.created.by,
+        "changed_at": row.changed.at, "changed_by": row.changed.by,
+    })
+}
+
+/// A manual act.
+#[must_use]
+pub fn act(act: &AuditEntry) -> Value {
+    json!({
+        "at": act.at,
+        "actor": act.actor,
+        "action": act.action,
+        "job_id": act.job_id,
+        "root_id": act.root_id,
+        "detail": act.detail,
     })
 }

@@ -45,7 +45,7 @@ mod verdict;
 
 pub use self::{
     admin::{SessionRow, TokenRow},
-    audit::AuditEntry,
+    audit::{ActFilter, AuditEntry},
     callbacks::{Noted, Reported},
     care::{
         AppointmentRecord, DoseAsk, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord,

@@ -1,13 +1,19 @@
 //! What people do by the console and its API. Each act is on record under the name of whoever did it.
 
+use chrono::{DateTime, Utc};
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 
 use super::{access::Viewer, problem::Problem, state::Admin};
 use crate::{
     dead_letter::{Change, Letter, Letters, redrive::Redriver, remove_last},
     effects::park,
-    store::AuditEntry,
+    scheduler::timing::Timing,
+    store::{AuditEntry, ScheduleRow},
 };
+
+/// Letters read together.
+const TOGETHER: usize = 16;
 
 impl Admin {
     /// The stream of dead letters.
@@ -71,6 +77,64 @@ impl Admin {
         redriver.discard(&[letter], why).await.map_err(|why| Problem::unavailable("a server", &why))
     }
 
+    /// At most `most` letters whose number is below `before`, newest first.
+    ///
+    /// # Errors
+    /// If NATS is away.
+    pub async fn newest_letters(&self, before: i64, most: usize) -> Result<Vec<Letter>, Problem> {
+        let letters = self.letters().await?;
+        let away = |why: String| Problem::unavailable("NATS", &why);
+        let (first, last) = letters.bounds().await.map_err(away)?;
+        let last = last.min(u64::try_from(before).unwrap_or(0).saturating_sub(1));
+        let numbers = stream::iter((first..=last).rev()).map(|number| letters.get(number)).buffered(TOGETHER);
+        let found = numbers.try_filter_map(async |letter| Ok(letter)).take(most).try_collect().await;
+        found.map_err(away)
+    }
+
+    /// One schedule.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn schedule(&self, name: &str) -> Result<ScheduleRow, Problem> {
+        let found = self.store.schedule(name).await?;
+        found.ok_or_else(|| Problem::not_found(format!("there is no schedule {name:?}")))
+    }
+
+    /// Pauses or resumes a schedule. Nothing happens if it is so already.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn pause_schedule(&self, viewer: &Viewer, name: &str, paused: bool) -> Result<(), Problem> {
+        let row = self.schedule(name).await?;
+        if row.spec.paused == paused {
+            return Ok(());
+        }
+        let now = self.clock.now();
+        // Instants during a pause were not wanted, so not missed.
+        let next = match (paused, Timing::read(&row.spec)) {
+            (true, _) => row.next,
+            (false, Ok(timing)) => timing.next_from(now),
+            (false, Err(why)) => return Err(Problem::conflict(format!("its timing cannot be read: {why}"))),
+        };
+        let act = act(if paused { "schedule.paused" } else { "schedule.resumed" }, name, viewer, now);
+        if !self.store.pause_schedule(name, paused, next, &act).await? {
+            return Err(Problem::not_found(format!("there is no schedule {name:?}")));
+        }
+        Ok(())
+    }
+
+    /// Deletes a schedule.
+    ///
+    /// # Errors
+    /// If there is none of this name.
+    pub async fn delete_schedule(&self, viewer: &Viewer, name: &str) -> Result<(), Problem> {
+        let act = act("schedule.deleted", name, viewer, self.clock.now());
+        if !self.store.delete_schedule(name, &act).await? {
+            return Err(Problem::not_found(format!("there is no schedule {name:?}")));
+        }
+        Ok(())
+    }
+
     /// Cancels a delayed job.
     ///
     /// # Errors
@@ -95,4 +159,9 @@ impl Admin {
         }
         Ok(())
     }
+}
+
+fn act(action: &str, schedule: &str, viewer: &Viewer, at: DateTime<Utc>) -> AuditEntry {
+    let detail = json!({ "schedule": schedule });
+    AuditEntry { at, actor: viewer.name.clone(), action: action.to_owned(), job_id: None, root_id: None, detail }
 }

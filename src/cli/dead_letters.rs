@@ -69,7 +69,7 @@ async fn list(source: &Source, filters: &Filters, limit: usize, json: bool) -> R
         .await?;
     let shown: Vec<Letter> = shown.into_iter().rev().collect();
     let text = if json {
-        format!("{}\n", shown.iter().map(words::to_json).collect::<Value>())
+        format!("{}\n", shown.iter().map(crate::show::letter).collect::<Value>())
     } else {
         words::table(&shown, &totals)
     };

@@ -23,11 +23,44 @@ pub struct AuditEntry {
     pub detail: Value,
 }
 
+/// Selects actions. Unset fields match all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ActFilter {
+    /// Who acted.
+    pub actor: Option<String>,
+    /// For example `dead_letter.redriven`.
+    pub action: Option<String>,
+    /// A job, or its root.
+    pub job: Option<String>,
+}
+
 impl Store {
     /// Records actions, all or none.
     pub async fn record_audit(&self, entries: &[AuditEntry]) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await?;
         insert(&mut connection, entries).await
+    }
+
+    /// Actions, newest first, each with its number: those before `before`, at most `limit`.
+    pub async fn acts(
+        &self,
+        filter: &ActFilter,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<(i64, AuditEntry)>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT id, at, actor, action, job_id, root_id, detail FROM audit_log \
+             WHERE id < $1 AND ($2::text IS NULL OR actor = $2) AND ($3::text IS NULL OR action = $3) \
+             AND ($4::text IS NULL OR root_id = $4 OR job_id = $4) ORDER BY id DESC LIMIT $5",
+        )
+        .bind(before)
+        .bind(&filter.actor)
+        .bind(&filter.action)
+        .bind(&filter.job)
+        .bind(limit)
+        .fetch_all(&self.pool)
+        .await?;
+        rows.iter().map(|row| Ok((row.try_get("id")?, read(row)?))).collect()
     }
 
     /// Actions on a job and its descendants, oldest first.

@@ -1,10 +1,11 @@
 //! The console in a real browser.
 
-use carebell::dev::push_service::Behaviour;
+use carebell::{admin::access::Role, dev::push_service::Behaviour};
+use chrono::TimeDelta;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 
-use crate::support::{ADMIN_TOKEN, Browser, Console, Settings, Worker, World};
+use crate::support::{ADMIN_TOKEN, Browser, Console, Settings, Worker, World, utc_now};
 
 const TAB: &str = "\u{e004}";
 const ENTER: &str = "\u{e007}";
@@ -15,7 +16,7 @@ async fn lived_in() -> (World, Worker, Console) {
     let worker = Worker::start(&world);
     world.remind("dose-1").await;
     world.everyone_has_it_once("dose-1").await;
-    let later = (chrono::Utc::now() + chrono::TimeDelta::hours(3)).to_rfc3339();
+    let later = (utc_now() + TimeDelta::hours(3)).to_rfc3339();
     let delayed = [("Carebell-Job-Id", "tomorrow"), ("Carebell-At", &*later), ("Content-Type", "application/json")];
     let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
@@ -146,8 +147,8 @@ async fn texts_of_strangers_are_shown_as_text() {
 #[tokio::test]
 async fn acts_need_their_role_and_leave_their_record() {
     let (world, worker, console) = lived_in().await;
-    let viewer = console.sign_in(&console.token(&world, "vera", "viewer").await).await;
-    let operator = console.sign_in(&console.token(&world, "otto", "operator").await).await;
+    let viewer = console.sign_in(&console.token("vera", Role::Viewer).await).await;
+    let operator = console.sign_in(&console.token("otto", Role::Operator).await).await;
     let (_, page) = console.page("/console/dead-letters/1", &viewer).await;
     assert!(!page.contains("Discard for good"), "{page}");
     let discard = "/console/dead-letters/1/discard";

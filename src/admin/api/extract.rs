@@ -63,7 +63,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
         let mut reader = serde_json::Deserializer::from_slice(&bytes);
         let body: T = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
             let path = error.path().to_string();
-            Problem::field(if path == "." { "body".to_owned() } else { path }, error.into_inner().to_string())
+            Problem::field(
+                if [".", "?"].contains(&&*path) { "body".to_owned() } else { path },
+                error.into_inner().to_string(),
+            )
         })?;
         reader.end().map_err(|error| Problem::field("body", error.to_string()))?;
         Ok(Self(body))

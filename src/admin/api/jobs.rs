@@ -1,11 +1,11 @@
 //! Jobs.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use serde_json::Value;
 
 use super::extract::Path;
 use crate::{
-    admin::{problem::Problem, state::Admin},
+    admin::{access::Viewer, problem::Problem, state::Admin},
     meta::is_any_id,
     show,
     store::Trail,
@@ -29,6 +29,21 @@ pub async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Result<
         ))),
         (way, delayed) => Ok(Json(show::trail(&way.unwrap_or_else(|| Trail::of(&id)), delayed.as_ref()))),
     }
+}
+
+/// Takes a job back while it waits: a delayed one is cancelled.
+#[utoipa::path(
+    delete, path = "/jobs/{id}", tag = "jobs", security(("bearer" = ["operator"])),
+    params(("id" = String, Path, description = "The job's id")),
+    responses(
+        (status = 204, description = "It is cancelled"),
+        (status = 409, description = "It is not delayed", body = Problem),
+    )
+)]
+pub async fn cancel(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+    check_id(&id)?;
+    admin.cancel_delayed(&viewer, &id).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn check_id(id: &str) -> Result<(), Problem> {

@@ -7,7 +7,6 @@ use axum::{
     extract::{Path, State},
     response::Redirect,
 };
-use futures::{StreamExt, TryStreamExt, stream};
 use maud::{Markup, html};
 use serde::Deserialize;
 
@@ -26,11 +25,8 @@ use crate::{
 /// The newest that are shown.
 const MOST: usize = 100;
 
-/// Read together.
-const TOGETHER: usize = 16;
-
 pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> Page {
-    let letters = newest(&admin).await?;
+    let letters = admin.newest_letters(i64::MAX, MOST).await?;
     let mut groups: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for letter in &letters {
         *groups.entry((&letter.reason, &letter.error)).or_default() += 1;
@@ -70,15 +66,6 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
         }
     };
     Ok(visitor.page("/console/dead-letters", "Dead letters", &body))
-}
-
-async fn newest(admin: &Admin) -> Result<Vec<Letter>, Problem> {
-    let letters = admin.letters().await?;
-    let away = |why: String| Problem::unavailable("NATS", &why);
-    let (first, last) = letters.bounds().await.map_err(away)?;
-    let numbers = stream::iter((first..=last).rev()).map(|number| letters.get(number)).buffered(TOGETHER);
-    let found = numbers.try_filter_map(async |letter| Ok(letter)).take(MOST).try_collect().await;
-    found.map_err(away)
 }
 
 pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(number): Path<u64>) -> Page {

@@ -2,11 +2,12 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::edit;
 use crate::{
     dead_letter::{Letter, dead_header::RAW_HEADERS},
+    show,
     text::shorten,
 };
 
@@ -22,27 +23,8 @@ impl ReasonCounts {
     }
 }
 
-pub(super) fn to_json(letter: &Letter) -> Value {
-    json!({
-        "letter": letter.number,
-        "kind": letter.kind,
-        "job_id": letter.job_id,
-        "root_id": letter.root_id,
-        "reason": letter.reason,
-        "error": letter.error,
-        "attempts": letter.attempts,
-        "first": letter.first,
-        "last": letter.last,
-        "stream": letter.stream,
-        "stream_seq": letter.sequence,
-        "subject": letter.original_subject,
-        "redrives": letter.redrives,
-        "bytes": letter.bytes,
-    })
-}
-
 pub(super) fn whole_to_json(letter: &Letter) -> Value {
-    let mut whole = to_json(letter);
+    let mut whole = show::letter(letter);
     let headers = own_headers(letter).into_iter().map(|(name, value)| (name, Value::from(value)));
     whole["headers"] = Value::Object(headers.collect());
     whole["body"] = edit::to_json(letter).unwrap_or(Value::Null);

@@ -3,7 +3,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::{actor::actor, connect, failed::Failed, output::Format, print::print},
-    words::{in_words, local, table, to_json},
+    words::{in_words, local, table},
 };
 use crate::{
     clock::{Clock, Random},
@@ -11,6 +11,7 @@ use crate::{
     health::Health,
     nats,
     scheduler::{Scheduler, timing::Timing},
+    show,
     store::{AuditEntry, NextInstant, ScheduleRow, Store},
 };
 
@@ -30,7 +31,8 @@ pub(crate) struct Named {
 
 pub(super) async fn list(source: &Source, owner: Option<&str>, json: bool) -> Result<(), Failed> {
     let schedules = open(source).await?.schedules(owner).await?;
-    let text = if json { format!("{}\n", schedules.iter().map(to_json).collect::<Value>()) } else { table(&schedules) };
+    let text =
+        if json { format!("{}\n", schedules.iter().map(show::schedule).collect::<Value>()) } else { table(&schedules) };
     print(&text)?;
     Ok(())
 }
@@ -42,7 +44,7 @@ pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), 
         _ => Vec::new(),
     };
     let text = if json {
-        let mut whole = to_json(&row);
+        let mut whole = show::schedule(&row);
         whole["upcoming"] = upcoming.iter().map(|at| local(*at, &row.spec.zone)).collect();
         format!("{whole}\n")
     } else {

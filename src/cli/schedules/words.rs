@@ -1,27 +1,11 @@
 use std::{fmt::Write as _, time::Duration};
 
 use chrono::{DateTime, SecondsFormat, Utc};
-use serde_json::{Value, json};
 
 use crate::{
     schedule,
     store::{ScheduleRow, ScheduleSpec},
 };
-
-pub(super) fn to_json(row: &ScheduleRow) -> Value {
-    let spec = &row.spec;
-    json!({
-        "name": spec.name, "kind": spec.kind, "lane": spec.lane, "payload": spec.payload,
-        "expression": spec.expression, "zone": spec.zone, "gap": spec.gap, "fold": spec.fold,
-        "missed": spec.missed, "missed_limit": spec.missed_limit, "missed_window_s": spec.missed_seconds,
-        "jitter_s": spec.jitter_seconds, "expires_s": spec.expiry_seconds,
-        "starts_at": spec.starts_at, "ends_at": spec.ends_at, "paused": spec.paused, "owner": spec.owner,
-        "next_at": row.next.at, "due_at": row.next.due, "last_at": row.last_at, "last_job_id": row.last_job_id,
-        "fired": row.fired, "missed_count": row.missed_count, "last_note": row.last_note,
-        "created_at": row.created.at, "created_by": row.created.by,
-        "changed_at": row.changed.at, "changed_by": row.changed.by,
-    })
-}
 
 pub(super) fn table(schedules: &[ScheduleRow]) -> String {
     if schedules.is_empty() {

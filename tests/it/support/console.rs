@@ -1,22 +1,27 @@
 //! `carebell admin`, and whoever uses it.
 
-use carebell::dev::trail::Line;
+use carebell::{
+    admin::access::Role,
+    dev::trail::Line,
+    store::{AuditEntry, Store, TokenRow},
+};
 use reqwest::{
     Method, RequestBuilder, StatusCode,
     header::{CONTENT_TYPE, COOKIE},
 };
 use serde_json::Value;
 
-use super::{Process, World};
+use super::{Process, World, utc_now};
 
 /// Of role admin.
 pub const ADMIN_TOKEN: &str = "the-first-token-of-a-test";
 
 /// The console of a world, in a process of its own.
 pub struct Console {
-    pub process: Process,
+    _process: Process,
     pub url: String,
     pub client: reqwest::Client,
+    store: Store,
 }
 
 /// An answer of the API.
@@ -39,7 +44,7 @@ impl Console {
         let mut process = Process::start(&["admin"], &environment, world.directory.path());
         let port = process.line("the console is served", Line::console_port).await;
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { process, url: format!("http://127.0.0.1:{port}"), client }
+        Self { _process: process, url: format!("http://127.0.0.1:{port}"), client, store: world.store.clone() }
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -59,11 +64,30 @@ impl Console {
         self.api(Method::GET, path, ADMIN_TOKEN, None).await
     }
 
-    /// Makes a token by the command.
-    pub async fn token(&self, world: &World, name: &str, role: &str) -> String {
-        let (well, said, error) = crate::cli::carebell(world, &["tokens", "add", name, "--role", role], &[]).await;
-        assert!(well, "{error}");
-        said.trim().to_owned()
+    /// Makes a token.
+    pub async fn token(&self, name: &str, role: Role) -> String {
+        let secret = carebell::admin::draw_secret().unwrap();
+        let now = utc_now();
+        let row = TokenRow {
+            id: name.to_owned(),
+            name: name.to_owned(),
+            role: role.name().to_owned(),
+            created_at: now,
+            created_by: "a test".into(),
+            expires_at: None,
+            revoked_at: None,
+            last_used_at: None,
+        };
+        let act = AuditEntry {
+            at: now,
+            actor: "a test".into(),
+            action: "token.added".into(),
+            job_id: None,
+            root_id: None,
+            detail: Value::Null,
+        };
+        assert!(self.store.add_token(&row, &carebell::admin::hash_secret(&secret), &act).await.unwrap());
+        secret
     }
 
     /// Signs in as a browser does, and returns the cookie.

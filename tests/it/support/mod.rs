@@ -42,7 +42,7 @@ pub use self::{
     browser::{Browser, Settings},
     cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
-    console::{ADMIN_TOKEN, Console, answer, filled},
+    console::{ADMIN_TOKEN, Answer, Console, answer, filled},
     forwarder::Forwarder,
     phones::{NUMBER, Phones},
     receivers::Receivers,
