@@ -210,6 +210,13 @@ async fn what_an_asynchronous_standby_lacks_is_restored() {
     let news = json!({ "recipients": [{ "userId": "eve" }], "title": "News" });
     world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
     wait_for(&standby, "SELECT count(*) FROM delayed_jobs WHERE state = 'waiting'").await;
+    // One that is cancelled before it is parked stays there until it is due, to no effect.
+    world
+        .eventually("it is parked", async || {
+            let hold = world.context.get_stream("HOLD").await.ok()?;
+            (hold.cached_info().state.messages == 1).then_some(())
+        })
+        .await;
 
     // From here on, the standby hears nothing. Not all of the journal can be read.
     pair.replication.hush();
