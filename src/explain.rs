@@ -24,7 +24,7 @@ use self::{
 use crate::store::{Store, StoreError};
 
 /// Notifications that are looked at for a question about a time.
-const MOST: i64 = 100;
+const MOST: usize = 50;
 
 /// No explanation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -123,7 +123,8 @@ fn answer_of_all(
     let told = each.iter().filter(|(one, _)| one.told == Told::Yes).count();
     let other = each.iter().find(|(one, _)| one.told != Told::Yes);
     let scene = Scene { question, zone: known.zone(), care_zone: None, instant: None, now };
-    let sentence = words::summary(&scene, told, each.len(), other.map(|(one, _)| one.sentence.as_str()));
+    let sentence =
+        words::summary(&scene, told, each.len(), since.len() >= MOST, other.map(|(one, _)| one.sentence.as_str()));
     let mut whole = answer(question, &known, now);
     // The facts of the surroundings follow those of the notifications.
     let surroundings = std::mem::take(&mut whole.facts).into_iter().filter(|fact| !fact.decides);

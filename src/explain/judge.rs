@@ -34,7 +34,9 @@ pub(super) fn causes(known: &Known, now: DateTime<Utc>) -> Vec<Cause> {
         found.push(Cause::UnknownUser);
     }
     of_care(known, &mut found);
-    for reminder in &known.reminders {
+    // Where there is no dose, no scheduler is late with it.
+    let is_dose = !found.iter().any(|cause| matches!(cause, Cause::NoDose(_)));
+    for reminder in known.reminders.iter().filter(|reminder| is_dose || reminder.planned.is_some()) {
         found.extend(of_reminder(reminder, known, now));
     }
     if !found.iter().any(Cause::decides) {

@@ -226,9 +226,14 @@ impl Reader<'_> {
     pub async fn jobs_since(
         &mut self,
         since: DateTime<Utc>,
-        most: i64,
+        most: usize,
     ) -> Result<Vec<(String, DateTime<Utc>)>, StoreError> {
-        let found = self.read("notifications", self.store.inbox_since(&self.question.user_id, since, most)).await?;
+        let found = self
+            .read(
+                "notifications",
+                self.store.inbox_since(&self.question.user_id, since, i64::try_from(most).unwrap_or(i64::MAX)),
+            )
+            .await?;
         let roots = found.unwrap_or_default();
         for (root_id, _) in &roots {
             self.job(root_id).await?;

@@ -86,14 +86,15 @@ fn reading(scene: &Scene<'_>, line: &LedgerLine, causes: &[Cause]) -> String {
 }
 
 /// Of all notifications in a time.
-pub(super) fn summary(scene: &Scene<'_>, told: usize, all: usize, last_other: Option<&str>) -> String {
+pub(super) fn summary(scene: &Scene<'_>, told: usize, all: usize, are_more: bool, last_other: Option<&str>) -> String {
     let user = &scene.question.user_id;
     let since = match scene.question.about {
         About::Last(time) => when(scene.now - time, scene.zone),
         _ => String::new(),
     };
     let others = last_other.map(|sentence| format!("; the last of the others: {sentence}")).unwrap_or_default();
-    format!("{user} was told by {told} of {all} notifications since {since}{others}")
+    let newest = if are_more { "the newest " } else { "" };
+    format!("{user} was told by {told} of {newest}{all} notifications since {since}{others}")
 }
 
 /// A cause or fact without its subject, so that it can follow a colon.
@@ -134,9 +135,10 @@ pub(super) fn cause(scene: &Scene<'_>, cause: &Cause) -> String {
         Cause::SkippedDose => "the dose is on record as skipped on purpose".to_owned(),
         Cause::NoDose(why) => no_dose(why),
         Cause::NotDue { due, is_planned: true } => format!("the reminder is planned for {}", local(*due)),
-        Cause::NotDue { due, .. } => {
-            format!("the reminder is due at {}, and is planned a quarter of an hour before", local(*due))
-        }
+        Cause::NotDue { due, .. } => format!(
+            "the reminder is due at {}, and is not planned yet (doses are 15 minutes ahead, others up to a week)",
+            local(*due)
+        ),
         Cause::SchedulerDown { due, looked_at } => {
             let last = looked_at.map_or_else(|| "never".to_owned(), |at| format!("last at {}", local(at)));
             format!("the reminder was due at {}, and a scheduler looked at the care tables {last}", local(*due))
@@ -298,7 +300,10 @@ fn chosen_in_words(scene: &Scene<'_>, chosen: &Preferences) -> String {
     });
     let channels = channels.unwrap_or_else(|| "the default channels".to_owned());
     let quiet = chosen.quiet.as_ref().map(|quiet| {
-        let times = format!("{} to {} {}", quiet.from.format("%H:%M"), quiet.to.format("%H:%M"), quiet.zone);
+        let times = match (quiet.from, quiet.to) {
+            (from, to) if from == to => format!("all day {}", quiet.zone),
+            (from, to) => format!("{} to {} {}", from.format("%H:%M"), to.format("%H:%M"), quiet.zone),
+        };
         match chosen.quiet_until(Channel::WebPush, scene.now) {
             Some(until) => format!(", with quiet hours {times}, now until {}", when(until, scene.zone)),
             None => format!(", with quiet hours {times}"),

@@ -116,7 +116,7 @@ async fn a_dose_that_no_worker_has_recorded() {
     desk.dose("ana", &at, "not_yet", "not_run", "no worker has recorded it").await;
 
     let soon = rfc3339(due + TimeDelta::days(1));
-    desk.dose("ana", &soon, "not_yet", "not_due", "is planned a quarter of an hour before").await;
+    desk.dose("ana", &soon, "not_yet", "not_due", "and is not planned yet").await;
     world
         .sql(&format!(
             "INSERT INTO care_reminders (kind, record_id, instant, lead_minutes, due_at) \
