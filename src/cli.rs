@@ -8,6 +8,7 @@ mod dead_letters;
 mod dev;
 mod doctor;
 mod examples;
+mod explain;
 mod failed;
 mod jobs;
 mod keys;
@@ -65,6 +66,8 @@ enum Command {
     /// Show the history of a job, or cancel a delayed one
     #[command(subcommand)]
     Jobs(jobs::Command),
+    /// Say in one sentence why somebody was or was not told, and the facts behind it
+    Explain(explain::Args),
     /// List the queues, their policies and their backlog
     #[command(subcommand)]
     Queues(queues::Command),
@@ -147,6 +150,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Migrate(args) => migrate::run(source, &args).await,
         Command::Streams(command) => streams::run(source, &command).await,
         Command::Jobs(command) => jobs::run(source, &command).await,
+        Command::Explain(args) => Box::pin(explain::run(source, args)).await,
         Command::Queues(command) => queues::run(source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,

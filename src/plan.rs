@@ -162,7 +162,7 @@ pub struct PlannedDelivery {
     pub unsent: Option<Unsent>,
 }
 
-/// Why a requested delivery cannot be sent.
+/// Why nothing is sent for a ledger row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unsent {
     /// The channel is not configured: `failed`, `no_channel`.
@@ -173,6 +173,14 @@ pub enum Unsent {
     NotNamed,
     /// The recipient has not consented to the channel: `skipped`, `not_opted_in`.
     NotOptedIn,
+    /// Nothing else reaches the recipient, who has no usable push subscription: `skipped`, `no_subscription`.
+    NoSubscription,
+    /// The recipient's preferences leave no channel: `skipped`, `opted_out`.
+    OptedOut,
+    /// The job names the inbox only: `skipped`, `inbox_only`.
+    InboxOnly,
+    /// The recipient is not in `users`, and has no inbox row either: `skipped`, `unknown_user`.
+    UnknownUser,
 }
 
 /// A job of a later stage, to be published, or planned by the same worker.

@@ -2,18 +2,14 @@
 
 use std::sync::Arc;
 
-use chrono::{DateTime, SubsecRound, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
 use crate::{
     group::{Group, JOBS, Refused, batch},
     health::Health,
     person::People,
-    schedule::{clock_readings, day_parts},
     store::{DoseAsk, MedicationAsk, MedicationRecord, PeopleAsk, Store, TimesOfDay},
 };
-
-const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
-const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
 
 /// The reads of a worker. Cheap to clone.
 #[derive(Clone)]
@@ -61,18 +57,7 @@ impl Reads {
     /// If the database does not answer.
     pub async fn is_dose(&self, medication_id: &str, zone: &str, at: DateTime<Utc>) -> Result<Option<bool>, Refused> {
         let Ok(zone) = zone.trim().parse() else { return Ok(None) };
-        let at = at.trunc_subsecs(6);
-        let unit = if at == at.trunc_subsecs(3) { MILLISECOND } else { MICROSECOND };
-        let (first, last) = (at, at + unit - MICROSECOND);
-        let parts = day_parts(zone, first - MICROSECOND, last);
-        let parts = parts.into_iter().map(|part| TimesOfDay { day: part.day, first: part.first, last: part.last });
-        // Others place skipped and repeated times elsewhere than the scheduler.
-        let others = clock_readings(zone, first).into_iter().map(|first| TimesOfDay {
-            day: first.date(),
-            first: first.time(),
-            last: first.time() + (last - at),
-        });
-        let times = parts.chain(others).collect();
+        let times = TimesOfDay::of(zone, at);
         self.doses.ask(DoseAsk { medication_id: medication_id.to_owned(), times }).await
     }
 

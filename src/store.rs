@@ -24,6 +24,7 @@ mod delayed_jobs;
 mod deliveries;
 mod demo;
 mod error;
+mod explain;
 mod failures;
 mod inspect;
 mod keyed;
@@ -48,8 +49,8 @@ pub use self::{
     audit::{ActFilter, AuditEntry},
     callbacks::{Noted, Reported},
     care::{
-        AppointmentRecord, DoseAsk, DoseState, DoseTimes, Event, EventStatus, Horizon, MedicationAsk, MedicationRecord,
-        OddRows, PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
+        AppointmentRecord, CareEvent, CareMedication, DoseAsk, DoseSchedule, DoseState, DoseTimes, Event, EventStatus,
+        Horizon, MedicationAsk, MedicationRecord, OddRows, PlanChanges, ShiftRecord, Supply, SupplyRecord, TimesOfDay,
     },
     care_reminders::{CARE_CHANGED, CareKind, CarePlan, CareReminder, DueReminders},
     catch_up::TimelineLock,
@@ -60,6 +61,7 @@ pub use self::{
     delayed_jobs::{DelayAnswer, DelayAsk, DelayStep, DelayedCount, DelayedLine, OverdueJob},
     demo::{DemoAddress, DemoMember},
     error::StoreError,
+    explain::{AddressLine, Liveness, MarkLine, ReminderLine, SubscriptionCount},
     failures::FailedRun,
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Trail, TrailTotals},
     ledger::{LedgerEntry, LedgerRecord},

@@ -23,6 +23,14 @@ const EXAMPLES: &[Examples] = &[
     (&["jobs", "show"], &["carebell jobs show dose-17", "carebell jobs show dose-17 --json"]),
     (&["jobs", "delayed"], &["carebell jobs delayed --limit 20"]),
     (&["jobs", "cancel"], &["carebell jobs cancel dose-17 --by ana"]),
+    (
+        &["explain"],
+        &[
+            "carebell explain --user ana --medication metformin --at 2026-12-01T09:00",
+            "carebell explain --user ana --shift night-17 --json",
+            "carebell explain --user ana --since 48h",
+        ],
+    ),
     (&["queues", "list"], &["carebell queues list", "carebell queues list --json"]),
     (
         &["dead-letters", "list"],

@@ -141,6 +141,7 @@ impl Notification {
         let mut push_targets = HashMap::new();
         for (user_id, person) in people {
             let locale = texts.locale(&person.locale)?;
+            let before = deliveries.len();
             for channel in Channel::ALL {
                 let unsent = match self.usage(person, channel, cx) {
                     Usage::Send => None,
@@ -148,7 +149,7 @@ impl Notification {
                     Usage::Ignore => continue,
                 };
                 let addresses = person.addresses(channel);
-                // A missing browser is normal and needs no record.
+                // A missing browser is normal. It needs a record only if nothing else is sent.
                 if addresses.is_empty() && channel != Channel::WebPush && self.is_asked_for(person, channel) {
                     let nowhere = Destination { user_id, channel, address: "" };
                     deliveries.push(self.delivery(cx, nowhere, &locale, unsent.or(Some(Unsent::NoAddress))));
@@ -159,6 +160,13 @@ impl Notification {
                         push_targets.extend(person.push_target(address).map(|target| (delivery.id.clone(), target)));
                     }
                     deliveries.push(delivery);
+                }
+            }
+            if deliveries[before..].iter().all(|row: &PlannedDelivery| row.unsent.is_some()) {
+                let is_recorded = deliveries.len() > before;
+                if let Some((channel, unsent)) = self.unreached(person, is_recorded, cx) {
+                    let nowhere = Destination { user_id, channel, address: "" };
+                    deliveries.push(self.delivery(cx, nowhere, &locale, Some(unsent)));
                 }
             }
             inbox.push(InboxRow { id: new_id(cx), user_id: user_id.clone(), locale });
@@ -184,6 +192,13 @@ impl Notification {
                 deliveries.push(self.delivery(cx, Destination { user_id: "", channel, address }, &locale, unsent));
             }
         }
+        let unknown = self.users.iter().filter(|user| !people.contains_key(*user));
+        if let Some(locale) = deliveries.first().map(|row| row.locale.clone()) {
+            for user_id in unknown {
+                let nowhere = Destination { user_id, channel: Channel::WebPush, address: "" };
+                deliveries.push(self.delivery(cx, nowhere, &locale, Some(Unsent::UnknownUser)));
+            }
+        }
         Ok(Plan { contents: texts.contents(), inbox, deliveries, push_targets, ..Plan::default() })
     }
 
@@ -198,6 +213,26 @@ impl Notification {
             (false, _) if named => Usage::Record(Unsent::NotOptedIn),
             _ => Usage::Ignore,
         }
+    }
+
+    /// The record of a person to whom nothing is sent. `is_recorded`: a channel that was asked for has its reason.
+    fn unreached(&self, person: &Person, is_recorded: bool, cx: &Context) -> Option<(Channel, Unsent)> {
+        let wanted = |channel: &Channel| matches!(self.usage(person, *channel, cx), Usage::Send);
+        if self.channels.as_ref().is_some_and(BTreeSet::is_empty) {
+            return Some((Channel::WebPush, Unsent::InboxOnly));
+        }
+        if wanted(&Channel::WebPush) {
+            return Some((Channel::WebPush, Unsent::NoSubscription));
+        }
+        if is_recorded {
+            return None;
+        }
+        // Push is the channel of those who chose none, so it stands for all.
+        Some(match Channel::ALL.into_iter().find(wanted) {
+            Some(channel) => (channel, Unsent::NoAddress),
+            None if person.preferences.channels.is_some() => (Channel::WebPush, Unsent::OptedOut),
+            None => (Channel::WebPush, Unsent::NoChannel),
+        })
     }
 
     /// Whether the job or the recipient asked for this channel.

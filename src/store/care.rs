@@ -3,6 +3,7 @@
 
 pub(super) mod columns;
 mod doses;
+mod explain;
 pub(super) mod odd_rows;
 mod plan;
 mod shortages;
@@ -12,6 +13,7 @@ use sqlx::{Row, postgres::PgRow};
 
 pub use self::{
     doses::{DoseAsk, TimesOfDay},
+    explain::{CareEvent, CareMedication, DoseSchedule},
     odd_rows::OddRows,
     plan::{DoseTimes, Horizon, PlanChanges, Supply},
 };
@@ -264,14 +266,20 @@ impl Store {
     }
 }
 
+impl EventStatus {
+    fn read(status: &str) -> Self {
+        match status {
+            "COMPLETED" => Self::Completed,
+            "CANCELLED" => Self::Cancelled,
+            _ => Self::Ahead,
+        }
+    }
+}
+
 fn event(row: &PgRow) -> Result<Event, StoreError> {
     Ok(Event {
         starts_at: row.try_get("starts_at")?,
-        status: match row.try_get("status")? {
-            "COMPLETED" => EventStatus::Completed,
-            "CANCELLED" => EventStatus::Cancelled,
-            _ => EventStatus::Ahead,
-        },
+        status: EventStatus::read(row.try_get("status")?),
         care_recipient_id: row.try_get("recipient_id")?,
         care_recipient_name: row.try_get("recipient_name")?,
         timezone: row.try_get::<Option<_>, _>("timezone")?.unwrap_or_default(),

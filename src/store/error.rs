@@ -16,6 +16,14 @@ pub enum StoreError {
     Fault(String),
 }
 
+impl StoreError {
+    /// Whether a table, a column or the permission to read it is missing (SQLSTATE class 42).
+    #[must_use]
+    pub fn is_of_schema(&self) -> bool {
+        matches!(self, Self::Unavailable(text) if text.starts_with("SQLSTATE 42"))
+    }
+}
+
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         let sqlx::Error::Database(database) = &error else {

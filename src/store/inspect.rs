@@ -152,9 +152,9 @@ pub struct TrailTotals {
 }
 
 impl Store {
-    /// The trail of a job, by its id or any descendant's.
-    pub async fn trail_of(&self, id: &str) -> Result<Option<Trail>, StoreError> {
-        let root: Option<String> = sqlx::query_scalar(
+    /// The root of a job, by its id or any descendant's.
+    pub async fn root_of(&self, id: &str) -> Result<Option<String>, StoreError> {
+        let root = sqlx::query_scalar(
             "SELECT root_id FROM (SELECT root_id FROM job_runs WHERE job_id = $1 OR root_id = $1 \
              UNION ALL SELECT job_id FROM deliveries WHERE id = $1 OR job_id = $1 \
              UNION ALL SELECT root_id FROM job_children WHERE child_id = $1 \
@@ -166,16 +166,22 @@ impl Store {
         .bind(split(id).0)
         .fetch_optional(&self.pool)
         .await?;
-        let Some(root_id) = root else { return Ok(None) };
+        Ok(root)
+    }
+
+    /// The trail of a job, by its id or any descendant's.
+    pub async fn trail_of(&self, id: &str) -> Result<Option<Trail>, StoreError> {
+        let Some(root_id) = self.root_of(id).await? else { return Ok(None) };
         let runs = self.runs_of(&root_id).await?;
         let planned = self.planned_of(&root_id).await?;
-        let inbox = self.inbox_of(&root_id).await?;
+        let inbox = self.inbox_of(&root_id, None).await?;
         let deliveries = self.ledger_of(&root_id).await?;
         let audit = self.audit_of(&root_id).await?;
         Ok(Some(Trail { root_id, runs, planned, inbox, deliveries, audit }))
     }
 
-    async fn planned_of(&self, root_id: &str) -> Result<Vec<PlannedLine>, StoreError> {
+    /// Planned jobs of a root not known to be published.
+    pub async fn planned_of(&self, root_id: &str) -> Result<Vec<PlannedLine>, StoreError> {
         let rows =
             sqlx::query("SELECT job_id, child_id FROM job_children WHERE root_id = $1 ORDER BY job_id, child_id")
                 .bind(root_id)
@@ -188,13 +194,15 @@ impl Store {
         Ok(lines)
     }
 
-    async fn inbox_of(&self, root_id: &str) -> Result<Vec<InboxLine>, StoreError> {
+    /// Inbox rows of a root, of one user or of all.
+    pub async fn inbox_of(&self, root_id: &str, user_id: Option<&str>) -> Result<Vec<InboxLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT user_id, created_at, seen_at, read_at, archived_at FROM notifications \
-             WHERE job_id = $1 AND application = $2 ORDER BY user_id",
+             WHERE job_id = $1 AND application = $2 AND ($3::text IS NULL OR user_id = $3) ORDER BY user_id",
         )
         .bind(split(root_id).1)
         .bind(split(root_id).0)
+        .bind(user_id)
         .fetch_all(&self.pool)
         .await?;
         let mut lines = Vec::with_capacity(rows.len());
@@ -241,15 +249,25 @@ impl Store {
 
     /// Deliveries of a root, in the order of planning.
     pub async fn ledger_of(&self, root_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
+        self.ledger(root_id, None).await
+    }
+
+    /// Deliveries of a root to one user, in the order of planning.
+    pub async fn ledger_of_user(&self, root_id: &str, user_id: &str) -> Result<Vec<LedgerLine>, StoreError> {
+        self.ledger(root_id, Some(user_id)).await
+    }
+
+    async fn ledger(&self, root_id: &str, user_id: Option<&str>) -> Result<Vec<LedgerLine>, StoreError> {
         let rows = sqlx::query(
             "SELECT id, run_id, user_id, channel, state, reason, overrode_quiet_hours, attempts, claims, provider, provider_id, \
                     answer, sent_at, delivered_at, held_until, not_after, created_at, updated_at \
-             FROM deliveries WHERE job_id = $1 ORDER BY id",
+             FROM deliveries WHERE job_id = $1 AND ($2::text IS NULL OR user_id = $2) ORDER BY id",
         )
         .bind(root_id)
+        .bind(user_id)
         .fetch_all(&self.pool)
         .await?;
-        let mut failures = self.failures_of(root_id).await?;
+        let mut failures = self.failures_of(root_id, user_id).await?;
         let mut lines = Vec::with_capacity(rows.len());
         for row in rows {
             let id: String = row.try_get("id")?;
@@ -278,12 +296,17 @@ impl Store {
         Ok(lines)
     }
 
-    async fn failures_of(&self, root_id: &str) -> Result<HashMap<String, Vec<AttemptLine>>, StoreError> {
+    async fn failures_of(
+        &self,
+        root_id: &str,
+        user_id: Option<&str>,
+    ) -> Result<HashMap<String, Vec<AttemptLine>>, StoreError> {
         let rows = sqlx::query(
             "SELECT a.delivery_id, a.at, a.answer FROM delivery_attempts a JOIN deliveries d ON d.id = a.delivery_id \
-             WHERE d.job_id = $1 ORDER BY a.delivery_id, a.at",
+             WHERE d.job_id = $1 AND ($2::text IS NULL OR d.user_id = $2) ORDER BY a.delivery_id, a.at",
         )
         .bind(root_id)
+        .bind(user_id)
         .fetch_all(&self.pool)
         .await?;
         let mut failures: HashMap<String, Vec<AttemptLine>> = HashMap::new();

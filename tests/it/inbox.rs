@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, PgPool, Row, postgres::PgRow};
 
-use crate::support::{LIMIT, Node, Worker, World, connect_options, database, pool};
+use crate::support::{LIMIT, Node, Worker, World, connect_options, database, pool, sorted};
 
 fn doc() -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/INBOX.md")).unwrap()
@@ -235,7 +235,9 @@ async fn a_subscription_follows_its_browser() {
     let body = json!({ "recipients": [{ "userId": "ana" }, { "userId": "ben" }], "title": "Hello" });
     world.publish_json("jobs.notification.normal", "hello", &body).await;
     world.push.wait_for(1, LIMIT).await.unwrap();
-    assert_eq!(world.ledger("hello").await.len(), 1);
+    let ledger = world.ledger("hello").await;
+    let found = ledger.iter().map(|line| (line.user_id.as_str(), line.state.as_str(), line.reason.as_deref()));
+    assert_eq!(sorted(found.collect()), [("ana", "skipped", Some("no_subscription")), ("ben", "sent", None)]);
     worker.stop().await;
 
     for (user, left) in [("ana", 1), ("ben", 0)] {

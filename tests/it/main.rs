@@ -41,6 +41,7 @@ mod dev;
 mod direct_sends;
 mod doctor;
 mod email;
+mod explain;
 mod failover;
 mod families;
 mod field;

@@ -30,12 +30,19 @@ async fn each_known_recipient_gets_it_once() {
     let ledger: Vec<(String, String)> = world
         .eventually("the push is recorded", async || {
             let rows =
-                sqlx::query("SELECT channel, state FROM deliveries ORDER BY 1").fetch_all(&world.db).await.ok()?;
+                sqlx::query("SELECT channel, state FROM deliveries ORDER BY 1, 2").fetch_all(&world.db).await.ok()?;
             let rows: Vec<(String, String)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
             rows.iter().any(|(_, state)| state == "sent").then_some(rows)
         })
         .await;
-    let expected = [("email", "failed"), ("sms", "failed"), ("web_push", "sent")];
+    let expected = [
+        ("email", "failed"),
+        ("sms", "failed"),
+        ("web_push", "sent"),
+        // Eve's and nobody's.
+        ("web_push", "skipped"),
+        ("web_push", "skipped"),
+    ];
     assert_eq!(ledger, expected.map(|(channel, state)| (channel.to_owned(), state.to_owned())));
 
     let push = &world.push.received()[0];
@@ -67,7 +74,9 @@ async fn the_job_may_name_its_channels() {
     let inbox: Vec<String> =
         sqlx::query_scalar("SELECT user_id FROM notifications").fetch_all(&world.db).await.unwrap();
     assert_eq!(sorted(inbox), FAMILY);
-    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
+    let recorded = "SELECT count(*) FROM deliveries WHERE reason = 'inbox_only' AND subject IS NULL";
+    assert_eq!(world.count(recorded).await, 4);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 4);
     worker.stop().await;
 }
 
@@ -78,7 +87,8 @@ async fn without_vapid_keys_the_inbox_is_still_filled() {
     world.publish_json("jobs.notification.normal", "keyless", &to(&json!([{ "userId": "ana" }]))).await;
     assert_eq!(world.ended("keyless").await.0, "done");
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 1);
-    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 1);
+    assert_eq!(world.delivery_to("keyless", "ana").await.reason.as_deref(), Some("no_channel"));
     worker.stop().await;
 }
 

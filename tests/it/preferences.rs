@@ -45,8 +45,11 @@ async fn a_choice_for_one_type_goes_before_the_choice_for_all() {
                        "type": "NEWS" });
     world.publish_json("jobs.notification.normal", "news", &body).await;
     world.push.wait_for(2, LIMIT).await.unwrap();
+    // Ana's row only says why she has no push.
     let ledger = world.ledger("news").await;
-    assert_eq!(sorted(ledger.iter().map(|line| line.user_id.as_str()).collect()), ["ben", "dan"]);
+    let found = ledger.iter().map(|line| (line.user_id.as_str(), line.state.as_str(), line.reason.as_deref()));
+    let expected = [("ana", "skipped", Some("opted_out")), ("ben", "sent", None), ("dan", "sent", None)];
+    assert_eq!(sorted(found.collect()), expected);
     assert_eq!(inbox(&world).await, 3, "the inbox always has it");
     worker.stop().await;
 }
@@ -69,6 +72,56 @@ async fn what_is_used_only_of_those_who_chose_it_is_on_record_where_a_job_names_
         sorted(found.collect()),
         [("ana", "sms", "skipped", "not_opted_in"), ("ben", "sms", "failed", "no_channel")]
     );
+    worker.stop().await;
+}
+
+/// Lines of the ledger without their ids, by user.
+async fn lines(world: &World, root_id: &str) -> Vec<(String, String, String, String, bool)> {
+    let ledger = world.ledger(root_id).await;
+    let line = |line: carebell::store::LedgerLine| {
+        (line.user_id, line.channel, line.state, line.reason.unwrap_or_default(), line.attempts + line.claims == 0)
+    };
+    sorted(ledger.into_iter().map(line).collect())
+}
+
+#[tokio::test]
+async fn everyone_to_whom_nothing_is_sent_has_one_line_with_the_reason() {
+    let world = World::new().await;
+    world.sql("DELETE FROM push_subscriptions WHERE user_id IN ('ana', 'chloe')").await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ben', '{}'), ('chloe', '{sms,push}')").await;
+    let worker = Worker::without_scheduler(&world);
+    let users = ["ana", "ben", "chloe", "dan", "zoe"].map(|user| json!({ "userId": user }));
+    let body = json!({ "recipients": users, "title": "News" });
+    world.publish_json("jobs.notification.normal", "news", &body).await;
+    world
+        .publish_json(
+            "jobs.notification.normal",
+            "quiet",
+            &json!({
+        "recipients": [{ "userId": "dan" }], "title": "News", "channels": ["CHANNEL_IN_APP"] }),
+        )
+        .await;
+    let line = |user: &str, channel: &str, state: &str, reason: &str, untried: bool| {
+        (user.to_owned(), channel.to_owned(), state.to_owned(), reason.to_owned(), untried)
+    };
+    let expected = [
+        line("ana", "web_push", "skipped", "no_subscription", true),
+        line("ben", "web_push", "skipped", "opted_out", true),
+        line("chloe", "sms", "failed", "no_channel", true),
+        line("chloe", "web_push", "skipped", "no_subscription", true),
+        line("dan", "web_push", "sent", "", false),
+        line("zoe", "web_push", "skipped", "unknown_user", true),
+    ];
+    assert_eq!(lines(&world, "news").await, expected);
+    assert_eq!(lines(&world, "quiet").await, [line("dan", "web_push", "skipped", "inbox_only", true)]);
+    world.queues_are_empty().await;
+    let stream = world.context.get_stream("DELIVERIES").await.unwrap();
+    assert_eq!(stream.cached_info().state.last_sequence, 0, "only the push was sent, and that directly");
+    assert_eq!(inbox(&world).await, 4, "nobody has an inbox of whom nothing is known");
+    // The same recipients again, under the same id: a redelivery whose acknowledgement was lost.
+    world.publish_json("jobs.notification.normal", "news", &body).await;
+    world.queues_are_empty().await;
+    assert_eq!(lines(&world, "news").await, expected);
     worker.stop().await;
 }
 

@@ -271,6 +271,10 @@ impl DeliveryEntry {
                 2 => Some(Unsent::NoAddress),
                 3 => Some(Unsent::NotNamed),
                 4 => Some(Unsent::NotOptedIn),
+                5 => Some(Unsent::NoSubscription),
+                6 => Some(Unsent::OptedOut),
+                7 => Some(Unsent::InboxOnly),
+                8 => Some(Unsent::UnknownUser),
                 other => return Err(format!("the reason {other} of an unsent delivery")),
             },
         })

@@ -48,6 +48,18 @@ fn commit(kind: Kind, id: &str, plan: Plan) -> Commit {
     }
 }
 
+const UNSENT: [Option<Unsent>; 9] = [
+    None,
+    Some(Unsent::NoChannel),
+    Some(Unsent::NoAddress),
+    Some(Unsent::NotNamed),
+    Some(Unsent::NotOptedIn),
+    Some(Unsent::NoSubscription),
+    Some(Unsent::OptedOut),
+    Some(Unsent::InboxOnly),
+    Some(Unsent::UnknownUser),
+];
+
 fn notification(recipients: usize) -> Commit {
     let row = |number: usize| PlannedDelivery {
         id: format!("delivery-{number}"),
@@ -57,7 +69,7 @@ fn notification(recipients: usize) -> Commit {
         locale: "de".to_owned(),
         lane: Lane::Critical,
         named: true,
-        unsent: (number % 2 == 1).then_some(Unsent::NoAddress),
+        unsent: UNSENT[number % UNSENT.len()],
     };
     let content = Content {
         locale: "de".to_owned(),

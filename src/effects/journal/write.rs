@@ -180,6 +180,10 @@ impl CommitEntry {
                         Some(Unsent::NoAddress) => 2,
                         Some(Unsent::NotNamed) => 3,
                         Some(Unsent::NotOptedIn) => 4,
+                        Some(Unsent::NoSubscription) => 5,
+                        Some(Unsent::OptedOut) => 6,
+                        Some(Unsent::InboxOnly) => 7,
+                        Some(Unsent::UnknownUser) => 8,
                     },
                     direct: is_direct(&row.id),
                 })

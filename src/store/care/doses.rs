@@ -1,6 +1,6 @@
 //! Whether a medication's schedule has a dose at an instant.
 
-use chrono::{NaiveDate, NaiveTime};
+use chrono::{DateTime, NaiveDate, NaiveTime, SubsecRound, TimeDelta, Utc};
 use sqlx::Row;
 
 use super::{
@@ -12,6 +12,7 @@ use super::{
     },
     plan::DOSES_OF_DAY,
 };
+use crate::schedule::{Zone, clock_readings, day_parts};
 
 static ARE_DOSES: NamedSql = NamedSql::with(include_str!("../sql/are_doses.sql"), &[("doses_of_day", DOSES_OF_DAY)]);
 
@@ -33,6 +34,28 @@ pub struct TimesOfDay {
     pub first: NaiveTime,
     /// The last, inclusive.
     pub last: NaiveTime,
+}
+
+const MICROSECOND: TimeDelta = TimeDelta::microseconds(1);
+const MILLISECOND: TimeDelta = TimeDelta::milliseconds(1);
+
+impl TimesOfDay {
+    /// The times that an instant has in a zone: of its microsecond, or if it has only milliseconds, of its millisecond.
+    #[must_use]
+    pub fn of(zone: Zone, at: DateTime<Utc>) -> Vec<Self> {
+        let at = at.trunc_subsecs(6);
+        let unit = if at == at.trunc_subsecs(3) { MILLISECOND } else { MICROSECOND };
+        let (first, last) = (at, at + unit - MICROSECOND);
+        let parts = day_parts(zone, first - MICROSECOND, last);
+        let parts = parts.into_iter().map(|part| Self { day: part.day, first: part.first, last: part.last });
+        // Others place skipped and repeated times elsewhere than the scheduler.
+        let others = clock_readings(zone, first).into_iter().map(|first| Self {
+            day: first.date(),
+            first: first.time(),
+            last: first.time() + (last - at),
+        });
+        parts.chain(others).collect()
+    }
 }
 
 rows! {

@@ -207,6 +207,10 @@ impl<'q> LedgerRow<'q> {
             Some(Unsent::NoAddress) => ("failed", Some("no_address")),
             Some(Unsent::NotNamed) => ("skipped", Some("not_named")),
             Some(Unsent::NotOptedIn) => ("skipped", Some("not_opted_in")),
+            Some(Unsent::NoSubscription) => ("skipped", Some("no_subscription")),
+            Some(Unsent::OptedOut) => ("skipped", Some("opted_out")),
+            Some(Unsent::InboxOnly) => ("skipped", Some("inbox_only")),
+            Some(Unsent::UnknownUser) => ("skipped", Some("unknown_user")),
         };
         Self {
             id: &delivery.id,

@@ -46,6 +46,7 @@ pub use self::{
     forwarder::Forwarder,
     phones::{NUMBER, Phones},
     receivers::Receivers,
+    roles::Role,
     servers::{
         connect_options, database, database_without_care_tables, database_without_tables, old_nats_server,
         own_postgres, pool, programs, rotel, store,

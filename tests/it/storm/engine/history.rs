@@ -50,7 +50,7 @@ pub struct Run {
     pub reason: Option<String>,
 }
 
-/// A row of `deliveries`.
+/// A row of `deliveries` that is sent; others only say why nobody is told.
 #[derive(Clone, Debug)]
 pub struct Delivery {
     pub id: String,
@@ -109,7 +109,7 @@ impl History {
         let deliveries = sqlx::query(
             "SELECT id, job_id, user_id, address, state, reason, \
                     format('%s claims, last %s/%s at %s', claims, claim_seq, claim_delivery, claimed_at) AS fence \
-             FROM deliveries",
+             FROM deliveries WHERE subject IS NOT NULL",
         );
         for row in deliveries.fetch_all(&world.db).await.unwrap() {
             self.deliveries.push(Delivery {
