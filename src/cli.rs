@@ -59,7 +59,7 @@ enum Command {
     /// Show the history of a job, or cancel a delayed one
     #[command(subcommand)]
     Jobs(jobs::Command),
-    /// List the queues, their policies and their backlog
+    /// List the queues, their policies and their backlog; pause, resume
     #[command(subcommand)]
     Queues(queues::Command),
     /// List, redrive or discard jobs that failed for good

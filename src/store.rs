@@ -32,6 +32,7 @@ mod maintenance;
 mod migrate;
 mod migrations;
 mod named_sql;
+mod pauses;
 mod people;
 mod place;
 mod rate_limits;
@@ -63,6 +64,7 @@ pub use self::{
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
+    pauses::PAUSES_CHANGED,
     people::PeopleAsk,
     place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},

@@ -60,6 +60,7 @@ mod notification;
 mod operations;
 mod outages;
 mod patience;
+mod pauses;
 mod pipeline;
 mod poison;
 mod preferences;
