@@ -56,7 +56,7 @@ enum Command {
     /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// Show the history of a job, or cancel a delayed one
+    /// Show the history of a job, or cancel one that waits
     #[command(subcommand)]
     Jobs(jobs::Command),
     /// List the queues, their policies and their backlog; pause, resume

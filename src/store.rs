@@ -42,6 +42,7 @@ mod shortages;
 mod subscriptions;
 mod timelines;
 mod verdict;
+mod waiting;
 
 pub use self::{
     audit::AuditEntry,
@@ -75,4 +76,5 @@ pub use self::{
     subscriptions::Orphans,
     timelines::Timeline,
     verdict::Verdict,
+    waiting::{Cancellation, WaitingRun},
 };

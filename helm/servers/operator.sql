@@ -9,6 +9,6 @@ GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_chil
     schedules TO :"role";
 -- Not the texts that people read.
 GRANT SELECT (application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
-GRANT INSERT ON audit_log, pauses, schedules TO :"role";
+GRANT INSERT ON audit_log, job_runs, pauses, schedules TO :"role";
 GRANT UPDATE ON delayed_jobs, deliveries, job_runs, pauses, schedules TO :"role";
 GRANT DELETE ON pauses, schedules TO :"role";

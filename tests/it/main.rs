@@ -20,6 +20,7 @@ mod bad_input;
 mod beside;
 mod breakers;
 mod callbacks;
+mod cancelled;
 mod care_reminders;
 mod chart;
 mod cli;
