@@ -33,9 +33,9 @@ pub async fn look(store: &Store, health: &Health, clock: &Clock) -> Result<(), S
     let pauses = timeout(PATIENCE, store.pauses(clock.now())).await.map_err(|_| "no answer".to_owned())?;
     let pauses = pauses.map_err(|error| error.to_string())?;
     let words = |pause: &Pause| format!("{} {}", pause.scope.name(), pause.name);
-    let paused = pauses.iter().map(words).collect::<Vec<_>>().join(", ");
+    let names = pauses.iter().map(words).collect::<Vec<_>>().join(", ");
     if health.pauses().set(pauses) {
-        tracing::info!(paused, "the pauses have changed");
+        tracing::info!(paused = names, "the pauses have changed");
     }
     Ok(())
 }

@@ -97,7 +97,7 @@ pub(super) fn in_words(predictions: &[Prediction]) -> String {
     let mut text = String::new();
     for prediction in Prediction::ALL {
         let count = predictions.iter().filter(|other| **other == prediction).count();
-        if count > 0 && predictions.len() > count || (count > 0 && prediction != Prediction::WouldRun) {
+        if count > 0 && (predictions.len() > count || prediction != Prediction::WouldRun) {
             let _ = write!(text, "\n  {count} of them {}", prediction.in_words());
         }
     }

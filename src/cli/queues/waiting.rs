@@ -6,7 +6,7 @@ use super::super::connect;
 use crate::{
     config::Source,
     jobs,
-    kind::Queue,
+    kind::{Kind, Queue},
     pauses::{Pause, Scope},
     pipeline::{Form, Registry},
     streams::{Queued, Streams},
@@ -40,7 +40,7 @@ impl Waiting {
         let context = connect::jetstream(source).await.map_err(|failed| failed.0)?;
         let registry = jobs::registry();
         let mut waiting = Self::default();
-        for queue in registry.kinds().iter().flat_map(|kind| kind.queues()).filter(|queue| pause.holds(*queue)) {
+        for queue in registry.kinds().iter().flat_map(Kind::queues).filter(|queue| pause.holds(*queue)) {
             for consumer in streams.consumers_of(&queue) {
                 let standing = consumer.standing(&context).await.map_err(|error| error.to_string())?;
                 waiting.jobs += standing.messages;
