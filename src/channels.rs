@@ -27,7 +27,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use futures::FutureExt;
 use tracing::{info, warn};
 
@@ -41,6 +41,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
+    pauses::Pauses,
     plan::Channel,
     telemetry::{
         metrics::{Metrics, ProviderMetrics},
@@ -57,6 +58,9 @@ pub const MOST_HOSTS: usize = 128;
 /// A provider that asks for a longer wait is passed over.
 const PATIENCE: Duration = Duration::from_mins(1);
 
+/// When a queue whose providers are paused looks again.
+const PAUSED_AGAIN: TimeDelta = TimeDelta::milliseconds(500);
+
 /// Outcome of a parcel.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sent {
@@ -72,6 +76,11 @@ pub enum Sent {
         /// Earliest retry.
         until: DateTime<Utc>,
     },
+    /// Its providers are paused, or some are and the others down. Burns no attempt.
+    Paused {
+        /// When to look again.
+        until: DateTime<Utc>,
+    },
 }
 
 /// The configured channels. Cheap to clone.
@@ -80,6 +89,7 @@ pub struct Channels {
     clock: Clock,
     policy: BreakerPolicy,
     metrics: Metrics,
+    pauses: Pauses,
     guarded: Arc<BTreeMap<Channel, Guarded>>,
 }
 
@@ -106,7 +116,14 @@ impl Channels {
             let providers = Mutex::new(providers.collect());
             (sender.channel(), Guarded { sender, providers })
         });
-        Self { guarded: Arc::new(guarded.collect()), policy, clock, metrics: metrics.clone() }
+        let pauses = Pauses::default();
+        Self { guarded: Arc::new(guarded.collect()), policy, clock, metrics: metrics.clone(), pauses }
+    }
+
+    /// The same channels, of which people may pause providers. Defaults to none.
+    #[must_use]
+    pub fn with_pauses(self, pauses: &Pauses) -> Self {
+        Self { pauses: pauses.clone(), ..self }
     }
 
     /// Whether this channel is configured.
@@ -130,6 +147,13 @@ impl Channels {
         let mut soonest: Option<(DateTime<Utc>, Sent)> = None;
         for rank in 0.. {
             let Some(name) = guarded.sender.provider(parcel, rank) else { break };
+            if let Some(pause) = self.pauses.of_provider(&name, guarded.sender.label(&name)) {
+                let until = pause.look_again(self.clock.now());
+                if soonest.as_ref().is_none_or(|(earlier, _)| until < *earlier) {
+                    soonest = Some((until, Sent::Paused { until }));
+                }
+                continue;
+            }
             let provider = self.provider(guarded, &name);
             let permit = provider.breaker.permit().await;
             let pass = permit.and_then(|permit| provider.breaker.admit().map(|pass| (permit, pass)));
@@ -141,7 +165,7 @@ impl Channels {
                 Err(until) => Sent::Closed { until },
             };
             let until = match &sent {
-                Sent::Closed { until } => *until,
+                Sent::Closed { until } | Sent::Paused { until } => *until,
                 // Another provider may be available sooner.
                 Sent::Answered { answer: Answer::Later { after, .. }, .. } if *after > PATIENCE => {
                     self.clock.now() + *after
@@ -184,7 +208,11 @@ impl Channels {
         let Some(guarded) = self.guarded.get(&channel) else { return Appetite::All };
         let mut best: Option<Appetite> = None;
         for provider in guarded.sender.providers() {
-            best = match (best, self.provider(guarded, &provider).breaker.appetite()) {
+            let appetite = match self.pauses.of_provider(&provider, guarded.sender.label(&provider)) {
+                Some(_) => Appetite::None(self.clock.now() + PAUSED_AGAIN),
+                None => self.provider(guarded, &provider).breaker.appetite(),
+            };
+            best = match (best, appetite) {
                 (_, Appetite::All) => return Appetite::All,
                 (Some(Appetite::One), _) | (_, Appetite::One) => Some(Appetite::One),
                 (Some(Appetite::None(one)), Appetite::None(other)) => Some(Appetite::None(one.min(other))),

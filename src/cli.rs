@@ -63,12 +63,12 @@ enum Command {
     /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// Show the history of a job, or cancel a delayed one
+    /// Show the history of a job, or cancel one that waits
     #[command(subcommand)]
     Jobs(jobs::Command),
     /// Say in one sentence why somebody was or was not told, and the facts behind it
     Explain(explain::Args),
-    /// List the queues, their policies and their backlog
+    /// List the queues, their policies and their backlog; pause, resume
     #[command(subcommand)]
     Queues(queues::Command),
     /// List, redrive or discard jobs that failed for good

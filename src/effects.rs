@@ -10,6 +10,7 @@ mod delay;
 mod journal;
 mod maintenance;
 pub mod park;
+pub mod pauses;
 pub mod publish;
 pub mod reconcile;
 mod record;

@@ -19,7 +19,7 @@ use tokio::{
 
 pub use self::pulls::PullWatch;
 use self::pulls::Pulls;
-use crate::{store::OddRows, telemetry::metrics::Metrics};
+use crate::{pauses::Pauses, store::OddRows, telemetry::metrics::Metrics};
 
 /// Lifecycle of the worker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,7 @@ pub struct Health {
     /// In milliseconds since 1970.
     schedule_due: AtomicI64,
     odd_rows: Mutex<Vec<OddRows>>,
+    pauses: Pauses,
     metrics: Metrics,
 }
 
@@ -109,6 +110,7 @@ impl Health {
             schedule_lag: AtomicI64::new(-1),
             schedule_due: AtomicI64::new(0),
             odd_rows: Mutex::default(),
+            pauses: Pauses::default(),
             metrics: Metrics::new(),
         })
     }
@@ -229,6 +231,12 @@ impl Health {
     #[must_use]
     pub fn odd_rows(&self) -> Vec<OddRows> {
         self.odd_rows.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// What people have paused, as last read.
+    #[must_use]
+    pub fn pauses(&self) -> &Pauses {
+        &self.pauses
     }
 
     /// Changes with each connection to NATS, after which earlier pulls may be lost.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channels::Channels,
     health::{Health, Part, Phase},
+    pauses::Pause,
     schedule::ZoneData,
     store::Store,
     telemetry::metrics::Present,
@@ -123,12 +124,22 @@ async fn show(extract::State(State { health, channels, .. }): extract::State<Sta
         .into_iter()
         .map(|odd| json!({ "what": odd.what, "rows": odd.count, "first": odd.first }))
         .collect();
+    // Only shown: people wish it.
+    let paused: Vec<Value> = health
+        .pauses()
+        .all()
+        .into_iter()
+        .map(|Pause { scope, name, reason, actor, since, until }| {
+            json!({ "scope": scope.name(), "name": name, "reason": reason, "by": actor, "since": since, "until": until })
+        })
+        .collect();
     let body = json!({
         "status": word,
         "phase": health.phase().name(),
         "parts": parts,
         "schedule_lag_ms": lag,
         "breakers": breakers,
+        "paused": paused,
         "odd_care_rows": odd_rows,
         "zones": ZoneData::in_use().to_string(),
     });
@@ -141,6 +152,7 @@ async fn metrics(extract::State(State { health, channels, store }): extract::Sta
     let lag = health.schedule_lag().and_then(|lag| lag.to_std().ok());
     let present = Present {
         breakers: channels.levels(),
+        paused: health.pauses().all().into_iter().map(|pause| (pause.scope.name(), pause.name)).collect(),
         parts,
         schedule: lag.zip(health.schedule_due()),
         connections: store.get().map(Store::connections),

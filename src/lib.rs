@@ -52,6 +52,7 @@ pub mod job;
 pub mod kind;
 pub mod meta;
 mod near;
+pub mod pauses;
 pub mod person;
 pub mod plan;
 pub mod policy;

@@ -247,6 +247,7 @@ impl Pipeline {
             metrics: Arc::new(parts.health.metrics().queue(queue)),
             clock: parts.clock.clone(),
             random: parts.random.clone(),
+            pauses: parts.health.pauses().clone(),
             delays: Arc::clone(&self.delays),
             permits: Arc::new(Semaphore::new(policy.concurrency)),
             all: self.all.clone(),
@@ -284,15 +285,17 @@ impl Pipeline {
         for kind in parts.registry.kinds() {
             let Some(channel) = Channel::of(*kind).filter(|channel| parts.channels.has(*channel)) else { continue };
             let queues = kind.queues().into_iter().filter(|queue| queue.lane != Some(Lane::Critical));
-            let declared = queues.filter_map(|queue| parts.streams.consumer(&queue));
+            let declared = queues.filter_map(|queue| Some((queue, parts.streams.consumer(&queue)?)));
             // Messages that wait for their queue's own rate are not behind.
-            waiting.extend(declared.filter(|consumer| consumer.policy.rate.is_none()).map(|consumer| DeliveryQueue {
+            let declared = declared.filter(|(_, consumer)| consumer.policy.rate.is_none());
+            waiting.extend(declared.map(|(queue, consumer)| DeliveryQueue {
+                queue,
                 channel,
                 stream: consumer.stream.clone(),
-                durable: consumer.durable().to_owned(),
             }));
         }
-        depth::follow(parts.context.clone(), parts.channels.clone(), waiting, self.stop.clone())
+        let (channels, pauses) = (parts.channels.clone(), parts.health.pauses().clone());
+        depth::follow(parts.context.clone(), channels, pauses, waiting, self.stop.clone())
     }
 
     /// Stops pulling, lets running jobs finish for `patience`, and gives the others back.

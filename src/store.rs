@@ -34,6 +34,7 @@ mod maintenance;
 mod migrate;
 mod migrations;
 mod named_sql;
+mod pauses;
 mod people;
 mod place;
 mod rate_limits;
@@ -43,6 +44,7 @@ mod shortages;
 mod subscriptions;
 mod timelines;
 mod verdict;
+mod waiting;
 
 pub use self::{
     admin::{SessionRow, TokenRow},
@@ -67,6 +69,7 @@ pub use self::{
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
+    pauses::PAUSES_CHANGED,
     people::PeopleAsk,
     place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},
@@ -77,4 +80,5 @@ pub use self::{
     subscriptions::Orphans,
     timelines::Timeline,
     verdict::Verdict,
+    waiting::{Cancellation, WaitingRun},
 };

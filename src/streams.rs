@@ -8,6 +8,7 @@ mod find;
 mod load;
 mod look;
 pub mod observe;
+mod queued;
 mod replicas;
 mod server;
 pub mod upgrade;
@@ -23,6 +24,7 @@ pub use self::{
     find::Waiting,
     load::Load,
     look::{Look, LookError, written_at},
+    queued::{Page, Queued, Standing},
     replicas::Replicas,
     server::NO_LEADER,
 };

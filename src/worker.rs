@@ -31,7 +31,7 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, reconcile, restore::Restoration, shortages, storage},
+    effects::{Effects, pauses, reconcile, restore::Restoration, shortages, storage},
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -94,7 +94,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     info!("time zones: {}", config.zones);
     let streams = Streams::embedded(&config.adjustments)?;
     let templates = Templates::load(config.templates_dir.as_deref())?;
-    let channels = channels(&config, &clock, health.metrics())?;
+    let channels = channels(&config, &clock, health.metrics())?.with_pauses(health.pauses());
     let closing = CancellationToken::new();
     let known = Arc::new(OnceLock::new());
     let state = http::State { health: Arc::clone(&health), channels: channels.clone(), store: Arc::clone(&known) };
@@ -128,6 +128,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
+    stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
+    tokio::spawn(pauses::run(store.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let mut pipeline = None;
     if config.duties.contains(&Duty::Pipeline) {
         pipeline = Some(Pipeline::start(&parts).map_err(WorkerError::Start)?);

@@ -10,7 +10,7 @@ GRANT SELECT ON users, family_members, care_recipients, medications, medication_
 
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON _sqlx_migrations, care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children,
-    job_runs, notifications, preferences, push_subscriptions, rate_limits, refill_shortages, reminder_marks,
+    job_runs, notifications, pauses, preferences, push_subscriptions, rate_limits, refill_shortages, reminder_marks,
     scheduler_state, schedules, user_addresses TO :"role";
 GRANT INSERT ON care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs,
     notifications, rate_limits, refill_shortages, reminder_marks, scheduler_state, user_addresses TO :"role";

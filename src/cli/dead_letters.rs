@@ -4,6 +4,7 @@
 
 mod edit;
 mod filters;
+mod predict;
 mod send;
 mod words;
 

@@ -33,6 +33,15 @@ const EXAMPLES: &[Examples] = &[
     ),
     (&["queues", "list"], &["carebell queues list", "carebell queues list --json"]),
     (
+        &["queues", "pause"],
+        &[
+            "carebell queues pause notification_bulk --until 2h --reason 'wrong text'",
+            "carebell queues pause --channel push --reason 'new keys'",
+            "carebell queues pause --provider fcm.googleapis.com --until 30m --reason 'their outage'",
+        ],
+    ),
+    (&["queues", "resume"], &["carebell queues resume notification_bulk", "carebell queues resume --channel push"]),
+    (
         &["dead-letters", "list"],
         &["carebell dead-letters list --limit 20", "carebell dead-letters list --reason exhausted --json"],
     ),

@@ -1,5 +1,6 @@
 //! `carebell jobs`: a job's history, and cancellation. Prints ids only; texts and addresses stay in the database.
 
+mod cancel;
 mod elsewhere;
 
 use std::fmt::{Display, Write as _};
@@ -7,26 +8,17 @@ use std::fmt::{Display, Write as _};
 use clap::Subcommand;
 use serde_json::{Map, Value, json};
 
-use self::elsewhere::Elsewhere;
-use super::{
-    actor::actor,
-    connect,
-    failed::Failed,
-    output::Format,
-    print::{note, print},
-};
+use self::{cancel::check_id, elsewhere::Elsewhere};
+use super::{connect, failed::Failed, output::Format, print::print};
 use crate::{
     channels::NOBODY,
     clock::Clock,
     config::Source,
-    dead_letter::remove_last,
-    effects::park,
     jobs,
     kind::Stage,
-    meta::is_any_id,
     plan::Removed,
     show,
-    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
+    store::{AttemptLine, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
     text::instant,
 };
 
@@ -50,16 +42,9 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
-    /// Cancel a delayed job. To change one, publish it again under its id with another --at or --delay
-    Cancel {
-        /// The job's id
-        id: String,
-        /// Your name, for the audit log
-        #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
-        by: Option<String>,
-        #[command(flatten)]
-        format: Format,
-    },
+    /// Cancel a job that waits or is delayed, and what followed from it and has not begun. To change a delayed one, publish
+    /// it again under its id with another --at or --delay
+    Cancel(cancel::Args),
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
@@ -68,7 +53,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         Command::Delayed { application, limit, format } => {
             list(source, application.as_deref(), *limit, format.is_json()).await
         }
-        Command::Cancel { id, by, format } => cancel(source, id, by.clone(), *format).await,
+        Command::Cancel(args) => cancel::cancel(source, args).await,
     }
 }
 
@@ -137,46 +122,6 @@ async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool
 
 fn due(row: &DelayedLine) -> String {
     row.due.map_or_else(|| "-".to_owned(), instant)
-}
-
-fn check_id(id: &str) -> Result<(), Failed> {
-    // Ids of children are longer.
-    if !is_any_id(id) {
-        return Err(Failed(format!("{id:?} is not a job id: allowed are A-Z a-z 0-9 _ : . - ~")));
-    }
-    Ok(())
-}
-
-async fn cancel(source: &Source, id: &str, by: Option<String>, format: Format) -> Result<(), Failed> {
-    check_id(id)?;
-    let store = connect::store(source, 1).await?;
-    let now = Clock::system().now();
-    let Some(position) = store.cancel_delayed(id, now).await? else {
-        return Err(Failed(format!(
-            "job {id:?} is not delayed: it is already due (`carebell jobs show {id}`), or no worker has read it yet, or the \
-             id is wrong"
-        )));
-    };
-    let entry = AuditEntry {
-        at: now,
-        actor: actor(by),
-        action: "job.cancelled".into(),
-        job_id: Some(id.to_owned()),
-        root_id: Some(id.to_owned()),
-        detail: json!({}),
-    };
-    store
-        .record_audit(&[entry])
-        .await
-        .map_err(|error| format!("job {id} is cancelled, but the audit log lacks it: {error}"))?;
-    format.print(&json!({ "job_id": id, "cancelled": true }), &format!("job {id} is cancelled"))?;
-    let context = connect::jetstream(source).await;
-    let removed =
-        async { remove_last(&context?, park::STREAM, &park::delayed_subject(&position)).await.map_err(Failed) };
-    if let Err(Failed(why)) = removed.await {
-        note!("note: its message stays parked until it is due, to no effect: {why}");
-    }
-    Ok(())
 }
 
 fn in_words(way: &Trail, delayed: Option<&DelayedLine>) -> String {

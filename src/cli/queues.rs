@@ -1,4 +1,7 @@
-//! `carebell queues list`: policy and backlog of queues.
+//! `carebell queues`: policy, backlog and pauses of queues.
+
+mod pause;
+mod waiting;
 
 use std::{fmt::Write as _, time::Duration};
 
@@ -10,7 +13,11 @@ use super::{connect, failed::Failed, output::Format, print::print};
 use crate::{
     clock::Clock,
     config::Source,
+    jobs,
+    kind::{CANCEL, DELAYED, Kind, Queue},
+    pauses::Pause,
     streams::{DeclaredConsumer, Load, Streams},
+    text::instant,
 };
 
 /// Other streams to show, with a label.
@@ -23,10 +30,21 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Pause a queue, a channel or a provider: its jobs wait, and burn no attempt. Those that run are finished
+    Pause(pause::Args),
+    /// Resume what was paused
+    Resume(pause::ResumeArgs),
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let Command::List { format } = command;
+    match command {
+        Command::List { format } => list(source, format.is_json()).await,
+        Command::Pause(args) => pause::pause(source, args).await,
+        Command::Resume(args) => pause::resume(source, args).await,
+    }
+}
+
+async fn list(source: &Source, json: bool) -> Result<(), Failed> {
     let streams = Streams::embedded(&source.adjustments()?)?;
     let context = connect::jetstream(source).await?;
     let mut queues: Vec<QueueRow<'_>> = Vec::new();
@@ -46,10 +64,22 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
     }
     let now = Clock::system().now();
-    let text =
-        if format.is_json() { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
+    let pauses = pauses(source, now).await;
+    let text = if json {
+        format!("{}\n", to_json(&queues, &others, pauses.as_deref().ok(), now))
+    } else {
+        table(&queues, &others, pauses.as_deref(), now)
+    };
     print(&text)?;
     Ok(())
+}
+
+/// NATS tells the rest without it, so a database that is away is no failure.
+async fn pauses(source: &Source, now: DateTime<Utc>) -> Result<Vec<Pause>, String> {
+    let store = connect::store(source, 1).await.map_err(|failed| failed.0)?;
+    let pauses = store.pauses(now).await;
+    store.close().await;
+    pauses.map_err(|error| error.to_string())
 }
 
 /// A queue, with its load in all its streams.
@@ -67,7 +97,16 @@ struct StreamRow {
     depth: Option<u64>,
 }
 
-fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> Value {
+/// `pauses` is null if they are not known.
+fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], pauses: Option<&[Pause]>, now: DateTime<Utc>) -> Value {
+    let kinds = jobs::registry();
+    let of_kinds = kinds.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]);
+    let known: Vec<Queue> = of_kinds.collect();
+    let is_paused = |durable: &str| {
+        let queue = known.iter().find(|queue| queue.durable() == durable)?;
+        Some(pauses?.iter().any(|pause| pause.holds(*queue)))
+    };
+    let pause = |Pause { scope, name, reason, actor, since, until }: &Pause| json!({ "scope": scope.name(), "name": name, "reason": reason, "by": actor, "since": since, "until": until });
     let queue = |QueueRow { consumer, streams, load }: &QueueRow<'_>| {
         let policy = &consumer.policy;
         json!({
@@ -88,6 +127,7 @@ fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) ->
             "max_attempts": policy.max_attempts,
             "max_backoff_s": policy.max_backoff.as_secs_f64(),
             "pause_above": policy.pause_above,
+            "paused": is_paused(consumer.durable()),
             "rate": policy.rate.map(|rate| rate.to_string()),
             "ack_wait_s": consumer.config.ack_wait.as_secs_f64(),
             "max_deliver": consumer.config.max_deliver,
@@ -97,10 +137,16 @@ fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) ->
     json!({
         "queues": queues.iter().map(queue).collect::<Value>(),
         "streams": others.iter().map(depth).collect::<Value>(),
+        "pauses": pauses.map(|pauses| pauses.iter().map(pause).collect::<Value>()),
     })
 }
 
-fn table(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> String {
+fn table(
+    queues: &[QueueRow<'_>],
+    others: &[StreamRow],
+    pauses: Result<&[Pause], &String>,
+    now: DateTime<Utc>,
+) -> String {
     let mut text = String::new();
     let _ = writeln!(
         text,
@@ -132,6 +178,19 @@ fn table(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> S
         format!("{} {label}", depth.map_or_else(|| "?".into(), |n| n.to_string()))
     };
     let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
+    match pauses {
+        Ok(pauses) => {
+            for Pause { scope, name, reason, actor, since, until } in pauses {
+                let until =
+                    until.map_or_else(|| "until it is resumed".to_owned(), |at| format!("until {}", instant(at)));
+                let (scope, since) = (scope.name(), instant(*since));
+                let _ = writeln!(text, "paused: {scope} {name} since {since} {until}, by {actor}: {reason}");
+            }
+        }
+        Err(why) => {
+            let _ = writeln!(text, "whether anything is paused is not known: {why}");
+        }
+    }
     if queues.iter().any(|row| row.load.is_none()) {
         let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` creates it");
     }

@@ -66,7 +66,15 @@ impl Redriver<'_> {
             let revived = self.store.revive_deliveries(&deliveries, change.not_after, now).await;
             revived.map_err(|error| error.to_string())?;
         }
-        let sent = join_all(letters.iter().map(|letter| self.publish(letter, change))).await;
+        let ids: Vec<&str> = letters.iter().map(|letter| letter.job_id.as_str()).collect();
+        let cancelled = self.store.cancelled_among(&ids).await.map_err(|error| error.to_string())?;
+        let publish = async |letter: &Letter| {
+            if cancelled.contains(&letter.job_id) {
+                return Err("the job is cancelled, and a redrive would have no effect: discard the letter".to_owned());
+            }
+            self.publish(letter, change).await
+        };
+        let sent = join_all(letters.iter().map(publish)).await;
         let went: Vec<&Letter> =
             letters.iter().zip(&sent).filter(|(_, sent)| sent.is_ok()).map(|(letter, _)| letter).collect();
         self.write_down("dead_letter.redriven", &went, change, None).await?;

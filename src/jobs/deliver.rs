@@ -153,6 +153,11 @@ fn outcome(
             let spread = SPREAD.mul_f64(cx.random.fraction());
             return Ok(Outcome::Wait(until + spread, Reason::ProviderDown));
         }
+        // Spread out, since they come back together.
+        Sent::Paused { until } => {
+            let spread = SPREAD.mul_f64(cx.random.fraction());
+            return Ok(Outcome::Wait(until + spread, Reason::Paused));
+        }
         Sent::Answered { provider, answer } => (provider, answer),
     };
     // Logs, dead letters and traces omit hosts of webhooks, which may be personal.

@@ -61,7 +61,7 @@ impl Combined {
         }
         let job = plan.next.as_mut()?;
         let queue = self.0.get(&job.lane).filter(|queue| queue.runner.queue.kind == job.kind)?;
-        if queue.pause.as_ref().is_some_and(Pause::holds) {
+        if queue.pause.as_ref().is_some_and(Pause::holds) || queue.runner.is_paused() {
             return None;
         }
         let runner = &queue.runner;

@@ -167,6 +167,7 @@ impl Consumer {
             let leave = async {
                 // Jobs pulled while the database is away would only be held, and counted as delivered.
                 self.health.database_up().await;
+                self.runner.pauses.over(self.runner.queue).await;
                 if let Some(pause) = &self.pause {
                     pause.over(self.runner.queue).await;
                 }
@@ -319,9 +320,14 @@ impl Consumer {
         let waits = Waits(expires.filter(|_| places.is_none()));
         let context = &source.connection.context;
         let mut pull = Pull::ask(context, &source.consumer, &self.watch, held.num_permits(), waits).await?;
+        let mut paused = pin!(self.runner.pauses.begun(self.runner.queue));
         loop {
             let next = tokio::select! {
                 biased;
+                () = &mut paused => {
+                    self.give_back(pull, source.stream_created).await;
+                    return Ok(false);
+                }
                 next = pull.next() => next,
                 () = self.stop.cancelled() => {
                     self.give_back(pull, source.stream_created).await;
@@ -377,7 +383,8 @@ impl Consumer {
                     let place = async { of_all = all.acquire_owned().await.ok() };
                     may_start = hold(&runner, &message, place).await;
                 }
-                if may_start {
+                // Somebody may have paused it a moment ago.
+                if may_start && !runner.is_paused() {
                     work.start(&runner, message).await;
                 } else {
                     give_back(&runner, message).await;

@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     channels::{Appetite, Channels},
     kind::Queue,
+    pauses::Pauses,
     plan::Channel,
 };
 
@@ -20,12 +21,12 @@ const PATIENCE: u32 = 10;
 
 /// A queue of deliveries.
 pub struct DeliveryQueue {
+    /// The queue.
+    pub queue: Queue,
     /// Its channel.
     pub channel: Channel,
     /// Its stream.
     pub stream: String,
-    /// Its durable.
-    pub durable: String,
 }
 
 /// Pauses a queue while more of something than a bound is waiting.
@@ -58,10 +59,12 @@ impl Pause {
 }
 
 /// Follows the number of messages waiting in these queues, without retries that wait for their time. Nobody pauses on
-/// an unknown number. The backlog of a provider that is down does not count: it holds up no other channel.
+/// an unknown number. The backlog of a provider that is down, or of a paused queue, does not count: it holds up no other
+/// channel.
 pub fn follow(
     context: jetstream::Context,
     channels: Channels,
+    pauses: Pauses,
     queues: Vec<DeliveryQueue>,
     stop: CancellationToken,
 ) -> watch::Receiver<u64> {
@@ -69,7 +72,7 @@ pub fn follow(
     tokio::spawn(async move {
         let mut in_vain = 0;
         while stop.run_until_cancelled(sleep(LOOK_EVERY)).await.is_some() {
-            let depth = match look(&context, &channels, &queues).await {
+            let depth = match look(&context, &channels, &pauses, &queues).await {
                 Some(depth) => depth,
                 // One lost answer does not end a pause.
                 None if in_vain < PATIENCE => {
@@ -85,12 +88,17 @@ pub fn follow(
     receiver
 }
 
-async fn look(context: &jetstream::Context, channels: &Channels, queues: &[DeliveryQueue]) -> Option<u64> {
+async fn look(
+    context: &jetstream::Context,
+    channels: &Channels,
+    pauses: &Pauses,
+    queues: &[DeliveryQueue],
+) -> Option<u64> {
     let mut depth = 0;
-    for DeliveryQueue { stream, durable, .. } in
-        queues.iter().filter(|queue| channels.appetite(queue.channel) == Appetite::All)
+    for DeliveryQueue { queue, stream, .. } in
+        queues.iter().filter(|queue| channels.appetite(queue.channel) == Appetite::All && !pauses.hold(queue.queue))
     {
-        let consumer: PullConsumer = context.get_consumer_from_stream(durable, stream).await.ok()?;
+        let consumer: PullConsumer = context.get_consumer_from_stream(queue.durable(), stream).await.ok()?;
         depth += consumer.cached_info().num_pending;
     }
     Some(depth)

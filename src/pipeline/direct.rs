@@ -146,6 +146,9 @@ impl DirectSends {
         // All deliveries of a notification are in its lane.
         let lane = Channel::WebPush.kind().lane_for(meta.lane);
         let Some(runner) = lane.and_then(|lane| self.queues.get(&lane)) else { return HashMap::new() };
+        if runner.is_paused() {
+            return HashMap::new();
+        }
         let mut permits = permits(runner, targets.len()).await;
         let mut tickets = HashMap::with_capacity(targets.len());
         let contents: Vec<Arc<Content>> = plan.contents.iter().cloned().map(Arc::new).collect();

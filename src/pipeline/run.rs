@@ -483,11 +483,12 @@ async fn out_of_time(runner: &Runner) {
     sleep(RELEASE_TIMEOUT).await;
 }
 
-/// Keeps a message this worker's until its time. False if the worker stops first.
+/// Keeps a message this worker's until its time. False if the worker stops first, or the queue is paused.
 pub async fn hold(runner: &Runner, message: &Pulled, until: impl Future<Output = ()>) -> bool {
     tokio::select! {
         biased;
         () = runner.stop.cancelled() => false,
+        () = runner.pauses.begun(runner.queue) => false,
         () = until => true,
         never = message.lifeline().keep() => match never {},
     }

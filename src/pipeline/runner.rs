@@ -27,6 +27,7 @@ use crate::{
     job::{Context, Failure, Outcome},
     kind::Queue,
     meta::{Meta, StreamPosition},
+    pauses::Pauses,
     plan::{Channel, DeadReason, JobOutcome, Plan, Receipt},
     policy::Policy,
     store::{Claim, Verdict},
@@ -58,6 +59,8 @@ pub struct Runner {
     pub clock: Clock,
     /// Randomness.
     pub random: Random,
+    /// What people have paused.
+    pub pauses: Pauses,
     /// How many delayed jobs wait.
     pub delays: Arc<Bounds>,
     /// One permit for each job that may run at the same time.
@@ -79,6 +82,11 @@ impl Runner {
     pub fn decode(&self, body: &Bytes, form: Form) -> Result<Box<dyn Runnable>, String> {
         let read = catch_unwind(AssertUnwindSafe(|| self.decoder.decode(body, form)));
         read.unwrap_or_else(|_| Err("reading the body panicked".into()))
+    }
+
+    /// Whether the queue is paused.
+    pub fn is_paused(&self) -> bool {
+        self.pauses.hold(self.queue)
     }
 
     /// How long another worker may be silent.

@@ -41,6 +41,8 @@ pub enum Reason {
     InFlight,
     /// The provider's circuit breaker is open.
     ProviderDown,
+    /// Somebody has paused its provider.
+    Paused,
 }
 
 impl Reason {
@@ -68,6 +70,7 @@ impl Reason {
             Self::QuietHours => "quiet_hours",
             Self::InFlight => "in_flight",
             Self::ProviderDown => "provider_down",
+            Self::Paused => "paused",
         }
     }
 }

@@ -96,6 +96,8 @@ pub struct QueueState {
 pub struct Present {
     /// The worst breaker by channel and label: 0 closed, 1 open.
     pub breakers: BTreeMap<(Channel, String), f64>,
+    /// Scope and name of each pause.
+    pub paused: Vec<(&'static str, String)>,
     /// Whether each part works.
     pub parts: BTreeMap<&'static str, bool>,
     /// Delay of the last due job, and when it was due.
@@ -212,6 +214,12 @@ impl Metrics {
         }
         for ((channel, provider), state) in &present.breakers {
             self.set(Metric::BreakerState, &[channel.name(), provider], *state);
+        }
+        if let Family::Gauge(paused) = self.family(Metric::Paused) {
+            paused.reset();
+        }
+        for (scope, name) in &present.paused {
+            self.set(Metric::Paused, &[scope, name], 1.0);
         }
         for (part, up) in &present.parts {
             self.set(Metric::PartUp, &[part], f64::from(u8::from(*up)));

@@ -53,6 +53,7 @@ pub enum Metric {
     Overdue,
     OddCareRows,
     BreakerState,
+    Paused,
     QueueWaiting,
     QueueInFlight,
     QueueOldest,
@@ -127,7 +128,7 @@ const fn histogram(
 
 impl Metric {
     /// In order of declaration.
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -140,6 +141,7 @@ impl Metric {
         Self::Overdue,
         Self::OddCareRows,
         Self::BreakerState,
+        Self::Paused,
         Self::QueueWaiting,
         Self::QueueInFlight,
         Self::QueueOldest,
@@ -239,6 +241,12 @@ impl Metric {
                 Count,
                 PROVIDER,
                 "The circuit breaker of a provider in this worker: 0 closed, 0.5 half-open, 1 open; the worst of several with one label.",
+            ),
+            Self::Paused => gauge(
+                "carebell_paused",
+                Count,
+                &["scope", "name"],
+                "1 for each `queue`, `channel` or `provider` that is paused; absent when it is resumed.",
             ),
             Self::QueueWaiting => gauge(
                 "carebell_queue_waiting_messages",

@@ -108,7 +108,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let role = world.role_with("operator").await;
     let (url, database) = (as_user("operator", world.nats.port()), role.url.as_str());
     let body = r#"{"recipients":[{"userId":"ana"}],"title":"Tea"}"#;
-    let commands: [&[&str]; 19] = [
+    let commands: [&[&str]; 25] = [
         &["queues", "list"],
         &["streams", "check"],
         &["dead-letters", "list"],
@@ -118,6 +118,12 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
         &["jobs", "show", "tea"],
         &["jobs", "show", "done"],
         &["jobs", "cancel", "tea"],
+        &["queues", "pause", "notification", "--reason", "tried", "--until", "1h"],
+        &["queues", "pause", "--channel", "sms", "--reason", "tried"],
+        &["publish", "notification", "--job-id", "waits", "--json", body],
+        &["jobs", "cancel", "waits"],
+        &["queues", "resume", "notification"],
+        &["queues", "resume", "--channel", "sms"],
         &["dead-letters", "redrive", "1"],
         &["dead-letters", "discard", "broken-3", "--yes"],
         &["dead-letters", "redrive", "--all", "--rate", "50/s"],

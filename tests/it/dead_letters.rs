@@ -249,6 +249,17 @@ async fn a_rate_is_kept() {
     assert!(started.elapsed() >= Duration::from_millis(900), "{:?}", started.elapsed());
     let (_, said, _) = carebell(&world, &["dead-letters", "redrive", "--all", "--dry-run"], &[]).await;
     assert!(said.contains("2 dead letters would be redriven"), "{said}");
+    world.sql("INSERT INTO pauses VALUES ('queue', 'notification', 'tried', 'olga', now(), NULL)").await;
+    world
+        .sql(
+            "INSERT INTO job_runs (job_id, root_id, kind, stream, stream_seq, state, created_at, updated_at) \
+              VALUES ('job-11', 'job-11', 'notification', 'JOBS', 11, 'done', now(), now())",
+        )
+        .await;
+    let dry_run = ["dead-letters", "redrive", "--all", "--dry-run", "--json"];
+    let predictions = &answer(&world, &dry_run).await["predictions"];
+    let prediction = |index: usize| predictions[index]["prediction"].as_str().unwrap_or_default();
+    assert_eq!((prediction(0), prediction(1)), ("already_sent", "paused"));
     let left: Vec<Value> = listed(&world).await;
     assert_eq!((&left[0]["job_id"], &left[1]["job_id"]), (&json!("job-12"), &json!("job-11")), "the oldest go first");
 }

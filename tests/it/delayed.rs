@@ -317,7 +317,7 @@ async fn operators_see_and_take_back_what_waits() {
         (&json!("reminder.medication"), &json!("waiting"))
     );
     carebell(&world, &["jobs", "cancel", "later"], &[]).await;
-    for (id, expected) in [("later", "job \"later\" is not delayed"), ("hold.*", "is not a job id")] {
+    for (id, expected) in [("later", "job later has nothing left to cancel"), ("hold.*", "is not a job id")] {
         let (well, _, error) = carebell(&world, &["jobs", "cancel", id], &[]).await;
         assert!(!well && error.contains(expected), "{error}");
     }

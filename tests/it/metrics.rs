@@ -112,6 +112,8 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "people",
         ]),
         "end" => names(&["published", "buried"]),
+        "scope" => names(&["queue"]),
+        "name" => names(&["alert_refill"]),
         "what" => names(&OddRows::WHAT),
         "state" => names(&["used", "idle"]),
         "part" => {
@@ -136,6 +138,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     let mut variables = phones.one("SMS");
     variables.extend([("PUBLIC_URL", "https://bell.test"), ("PUBLIC_PORT", "0")].map(|(a, b)| (a.into(), b.into())));
     let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    world.sql("INSERT INTO pauses VALUES ('queue', 'alert_refill', 'tried', 'olga', now(), NULL)").await;
     let mut worker = Process::worker(&world, &variables);
     worker.ready().await;
     let before = metrics(&mut worker).await;

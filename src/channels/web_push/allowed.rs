@@ -56,6 +56,11 @@ pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }
 
+/// The built-in push services, as [`service_of`] names them.
+pub fn services() -> impl Iterator<Item = &'static str> {
+    BUILT_IN.into_iter().map(|pattern| pattern.trim_start_matches("*."))
+}
+
 /// The built-in push service of a host, or the host itself.
 pub fn service_of(host: &str) -> &str {
     let service = BUILT_IN.into_iter().find(|pattern| matches(pattern, host));

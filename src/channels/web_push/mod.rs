@@ -37,7 +37,7 @@ use futures::{StreamExt, future::join_all, stream::FuturesUnordered};
 use tokio::time::Instant;
 
 pub use self::{
-    allowed::AllowList,
+    allowed::{AllowList, services},
     endpoint::{Endpoint, Redacted},
     outcome::{DEFAULT_WAIT, PushOutcome},
     payload::{MAX_PAYLOAD, Note},

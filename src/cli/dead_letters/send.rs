@@ -13,13 +13,14 @@ use bytes::Bytes;
 use chrono::{DateTime, SecondsFormat, Utc};
 use futures::future::try_join_all;
 use indicatif::{ProgressBar, ProgressStyle};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{Instant, sleep_until};
 
 use super::{
     super::{actor::actor, connect, failed::Failed, output::Format},
     edit,
     filters::Filters,
+    predict,
 };
 use crate::{
     clock::Clock,
@@ -79,7 +80,7 @@ pub(crate) struct Redrive {
     /// Expire the jobs at this instant instead
     #[arg(long, value_name = "RFC 3339")]
     not_after: Option<DateTime<Utc>>,
-    /// Only print how many would be redriven
+    /// Only print how many would be redriven, and what would become of them
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -211,9 +212,22 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
     };
     let total = selection.numbers.len();
     if args.dry_run {
-        let letters = &selection.numbers;
-        let json = json!({ "would_redrive": total, "letters": letters, "done_before": selection.done_before });
-        return Ok(args.format.print(&json, &format!("{total} dead letters would be redriven"))?);
+        let (mut predictions, mut predicted) = (Vec::new(), Vec::new());
+        for numbers in selection.numbers.chunks(CHUNK) {
+            let letters = operation.fetch(numbers).await?;
+            let now = operation.clock.now();
+            let found = predict::predict(&operation.store, &letters, args.not_after, now).await?;
+            if let Value::Array(rows) = predict::to_json(&letters, &found) {
+                predicted.extend(rows);
+            }
+            predictions.extend(found);
+        }
+        let (letters, done_before) = (&selection.numbers, &selection.done_before);
+        let json = json!({
+            "would_redrive": total, "letters": letters, "done_before": done_before, "predictions": predicted
+        });
+        let text = format!("{total} dead letters would be redriven{}", predict::in_words(&predictions));
+        return Ok(args.format.print(&json, &text)?);
     }
     let mut progress = Progress::new("redriven", total);
     let (mut redriven, mut expired, mut refused) = (0, 0, Vec::new());

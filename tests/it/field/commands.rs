@@ -89,7 +89,9 @@ async fn commands_speak_json_where_machines_listen() {
     let (well, said, error) = carebell(&world, &["dead-letters", "redrive", "--all", "--dry-run", "--json"], &[]).await;
     let answer: Value = serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{error}"));
     assert!(well);
-    assert_eq!(answer, json!({ "would_redrive": 1, "letters": [1], "done_before": [] }));
+    let predictions = json!([{ "letter": 1, "prediction": "would_run" }]);
+    let expected = json!({ "would_redrive": 1, "letters": [1], "done_before": [], "predictions": predictions });
+    assert_eq!(answer, expected);
     worker.stop().await;
 }
 
