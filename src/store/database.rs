@@ -68,9 +68,21 @@ impl Store {
     /// Pools for a database, not connected yet.
     #[must_use]
     pub fn new(database: &Database, connections: u32) -> Self {
-        let Database { options, .. } = database;
         // A frozen worker keeps rows locked for no longer.
-        let idle = "SET idle_in_transaction_session_timeout = '30s'";
+        Self::with(database, connections, "SET idle_in_transaction_session_timeout = '30s'")
+    }
+
+    /// Pools whose statements fail after `longest`, to the millisecond: for people who look at pages, and must slow
+    /// nobody who works.
+    #[must_use]
+    pub fn impatient(database: &Database, connections: u32, longest: Duration) -> Self {
+        let limit = longest.as_millis();
+        let settings = format!("SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}");
+        Self::with(database, connections, &settings)
+    }
+
+    fn with(database: &Database, connections: u32, settings: &str) -> Self {
+        let Database { options, .. } = database;
         let path = database.search_path();
         let timelines = Timelines::unwatched();
         let pool = |connections: u32, settings: String| {
@@ -90,8 +102,8 @@ impl Store {
         };
         let keyed = (connections / 2).clamp(1, MOST_KEYED);
         Self {
-            pool: pool((connections - keyed).max(1), format!("{path}; {idle}")),
-            keyed: Keyed::new(pool(keyed, format!("{path}; {idle}; {KEYED}"))),
+            pool: pool((connections - keyed).max(1), format!("{path}; {settings}")),
+            keyed: Keyed::new(pool(keyed, format!("{path}; {settings}; {KEYED}"))),
             database: database.clone(),
             round_trips: Arc::default(),
             timelines,

@@ -56,6 +56,9 @@ impl From<sqlx::Error> for StoreError {
             Some("23") if database.constraint() == Some("reminder_marks_pkey") => Self::Busy(text),
             Some("22" | "23" | "54") => Self::Data(text),
             Some("40" | "55") => Self::Busy(text),
+            _ if code == "57014" => Self::Unavailable(format!(
+                "the statement was cancelled ({text}): it took too long, or somebody ended it"
+            )),
             _ if code == "25006" => Self::Unavailable(format!(
                 "it is read-only ({text}): a standby, or set so with default_transaction_read_only"
             )),

@@ -26,11 +26,11 @@ async fn paused(worker: &mut Process) -> Value {
 }
 
 /// Waits until a worker knows of so many pauses.
-async fn knows(world: &World, worker: &mut Process, pauses: usize) -> Value {
+async fn knows(world: &World, worker: &mut Process, count: usize) -> Value {
     world
         .eventually("the worker knows the pauses", async || {
             let paused = paused(worker).await;
-            (paused.as_array().unwrap().len() == pauses).then_some(paused)
+            (paused.as_array().unwrap().len() == count).then_some(paused)
         })
         .await
 }
