@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use carebell::admin::access::Role;
+use chrono::TimeDelta;
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
 use serde_json::json;
 
 use crate::{
     cli::carebell,
-    support::{ADMIN_TOKEN, Console, QUICK, Worker, World, database},
+    support::{ADMIN_TOKEN, Console, QUICK, Worker, World, database, utc_now},
 };
 
 const ADMIN_CONF: &str = include_str!("../../helm/carebell/nats/admin.conf");
@@ -25,7 +27,7 @@ async fn the_console_needs_no_more_than_its_role_and_its_user() {
     let role = world.role_with("admin").await;
     let nats = format!("nats://admin:x@127.0.0.1:{}", world.nats.port());
     let console = Console::with(&world, &[("DATABASE_URL", &role.url), ("NATS_URL", &nats)]).await;
-    let token = console.token(&world, "ana", "operator").await;
+    let token = console.token("ana", Role::Operator).await;
     for _ in 0..2 {
         assert_eq!(console.api(Method::GET, "/jobs/seen", &token, None).await.status, StatusCode::OK);
         // So that its next use is noted too.
@@ -36,6 +38,7 @@ async fn the_console_needs_no_more_than_its_role_and_its_user() {
     assert_eq!(console.page("/console", &cookie).await.0, StatusCode::OK);
     let seen = "SELECT count(*) FROM admin_sessions WHERE seen_at > now() - interval '1 minute'";
     assert_eq!(world.count(seen).await, 1, "its use is noted");
+    acts(&world, &console, &token).await;
     let out = console.submit("/console/sign-out", &cookie, &[]).send().await.unwrap();
     assert_eq!(out.status(), StatusCode::SEE_OTHER);
 
@@ -45,10 +48,45 @@ async fn the_console_needs_no_more_than_its_role_and_its_user() {
     }
     let (well, _, error) = carebell(&world, &["tokens", "revoke", "ana"], &[("DATABASE_URL", &role.url)]).await;
     assert!(!well && error.contains("42501"), "a stolen console makes and revokes no tokens: {error}");
-    assert!(!console.process.output().contains("iolation"), "{}", console.process.output());
+    assert!(!console.output().contains("iolation"), "{}", console.output());
     drop(console);
     worker.stop().await;
     role.drop(&world).await;
+}
+
+/// All that the API does.
+async fn acts(world: &World, console: &Console, token: &str) {
+    let later = (utc_now() + TimeDelta::hours(1)).to_rfc3339();
+    let delayed = [("Carebell-Job-Id", "tomorrow"), ("Carebell-At", &*later), ("Content-Type", "application/json")];
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
+    for id in ["broken-1", "broken-2"] {
+        world.publish("jobs.notification.normal", &[("Carebell-Job-Id", id)], "none").await;
+    }
+    world.dead_letters_once(2).await;
+    world
+        .eventually("it is noted", async || {
+            (world.count("SELECT count(*) FROM delayed_jobs WHERE state = 'waiting'").await == 1).then_some(())
+        })
+        .await;
+    let schedule = "/schedules/carebell.prune";
+    let why = || Some(json!({ "why": "by mistake" }));
+    for (method, path, body) in [
+        (Method::GET, "/queues", None),
+        (Method::GET, "/dead-letters", None),
+        (Method::POST, "/dead-letters/1/redrive", None),
+        (Method::DELETE, "/dead-letters/2", why()),
+        (Method::DELETE, "/jobs/tomorrow", None),
+        (Method::GET, schedule, None),
+        (Method::POST, "/schedules/carebell.prune/pause", None),
+        (Method::POST, "/schedules/carebell.prune/resume", None),
+        (Method::DELETE, schedule, None),
+        (Method::GET, "/audit", None),
+        (Method::GET, "/health", None),
+    ] {
+        let answer = console.api(method.clone(), path, token, body).await;
+        assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
+    }
 }
 
 #[tokio::test]

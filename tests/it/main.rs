@@ -13,6 +13,7 @@
 mod support;
 
 mod admin;
+mod admin_faults;
 mod admin_rights;
 mod alert_refill;
 mod alerts;

@@ -56,7 +56,7 @@ pub fn is_built_in(domain: &str) -> bool {
     BUILT_IN.iter().any(|pattern| matches(pattern, domain))
 }
 
-/// The built-in push services, as [`service_of`] names them.
+/// The built-in push services, by the names that metrics and the ledger have.
 pub fn services() -> impl Iterator<Item = &'static str> {
     BUILT_IN.into_iter().map(|pattern| pattern.trim_start_matches("*."))
 }

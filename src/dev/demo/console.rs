@@ -1,6 +1,9 @@
 //! The console of the demo.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -32,7 +35,7 @@ impl DemoConsole {
         let (token, ticket) = (draw_secret()?, draw_secret()?);
         let stop = CancellationToken::new();
         let parts = Parts {
-            store: Store::new(&source.database()?, 4),
+            store: Store::impatient(&source.database()?, 4, Duration::from_secs(2)),
             nats: Arc::new(OnceLock::from(context.clone())),
             streams: Streams::embedded(&source.adjustments()?)?,
             clock: Clock::system(),

@@ -18,7 +18,7 @@ pub const ADMIN_TOKEN: &str = "the-first-token-of-a-test";
 
 /// The console of a world, in a process of its own.
 pub struct Console {
-    _process: Process,
+    process: Process,
     pub url: String,
     pub client: reqwest::Client,
     store: Store,
@@ -44,7 +44,12 @@ impl Console {
         let mut process = Process::start(&["admin"], &environment, world.directory.path());
         let port = process.line("the console is served", Line::console_port).await;
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self { _process: process, url: format!("http://127.0.0.1:{port}"), client, store: world.store.clone() }
+        Self { process, url: format!("http://127.0.0.1:{port}"), client, store: world.store.clone() }
+    }
+
+    /// All that it has written.
+    pub fn output(&self) -> String {
+        self.process.output()
     }
 
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
