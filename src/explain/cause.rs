@@ -5,6 +5,7 @@ use serde::Serialize;
 
 use super::question::OddHour;
 use crate::{
+    pauses::Pause,
     preferences::Preferences,
     store::{AddressLine, DelayedLine, InboxLine, LedgerLine, Liveness, RunLine, SubscriptionCount},
 };
@@ -115,6 +116,8 @@ pub enum Cause {
         /// Last look.
         looked_at: DateTime<Utc>,
     },
+    /// Somebody has paused what it waits for.
+    Paused(Pause),
     /// Nothing is on record.
     Nothing,
     /// A fact: the inbox row.
@@ -197,6 +200,7 @@ impl Cause {
             Self::SchedulerDown { .. } => "scheduler_down",
             Self::SchedulerBehind { .. } => "scheduler_behind",
             Self::NotPlanned { .. } => "not_planned",
+            Self::Paused(_) => "paused",
             Self::Nothing => "nothing_known",
             Self::Inbox(_) => "inbox",
             Self::Hour(OddHour::Skipped) => "skipped_hour",
@@ -224,6 +228,7 @@ impl Cause {
             Self::Delayed(delayed) if delayed.state != "cancelled" => Told::NotYet,
             Self::Unpublished { .. }
             | Self::NotRun { .. }
+            | Self::Paused(_)
             | Self::NotDue { .. }
             | Self::SchedulerDown { .. }
             | Self::SchedulerBehind { .. } => Told::NotYet,
@@ -240,16 +245,16 @@ impl Cause {
             Self::Delivery(line) => match line.state.as_str() {
                 "sent" | "delivered" => 0,
                 "unknown" | "sending" => 1,
-                "held" | "pending" => 2,
-                "dead" => 3,
-                "failed" => 4,
-                "expired" => 5,
-                _ => 6,
+                "held" | "pending" => 3,
+                "dead" => 4,
+                "failed" => 5,
+                "expired" => 6,
+                _ => 7,
             },
-            Self::Run(run) if run.state != "open" => 7,
-            Self::Delayed(delayed) if delayed.state == "cancelled" => 7,
-            Self::Run(_) | Self::Unpublished { .. } => 8,
-            Self::Delayed(_) => 9,
+            Self::Paused(_) => 2,
+            Self::Run(run) if run.state != "open" => 8,
+            Self::Delayed(delayed) if delayed.state == "cancelled" => 8,
+            Self::Run(_) | Self::Unpublished { .. } | Self::Delayed(_) => 9,
             Self::NotARecipient { .. } | Self::Unrecorded { .. } => 10,
             Self::UnknownUser => 11,
             Self::Gone => 12,
@@ -292,6 +297,7 @@ impl Cause {
             | Self::SchedulerDown { due: at, .. }
             | Self::SchedulerBehind { due: at, .. }
             | Self::NotPlanned { due: at, .. } => Some(*at),
+            Self::Paused(pause) => pause.until,
             Self::Inbox(row) => Some(row.read_at.or(row.seen_at).unwrap_or(row.created_at)),
             _ => None,
         }

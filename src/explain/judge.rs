@@ -1,7 +1,7 @@
 //! Which causes hold, the one that decided first.
 //!
-//! Each function below finds the causes of one source. One of another source, such as a queue that is paused, is a
-//! function more, and a rank in `cause.rs`.
+//! Each function below finds the causes of one source. One of another source is a function more, and a rank in
+//! `cause.rs`.
 
 use chrono::{DateTime, Datelike, TimeDelta, Utc};
 
@@ -10,6 +10,7 @@ use super::{
     look::{Care, Known, KnownJob, Reminder},
 };
 use crate::{
+    pauses::{ALL, Pause, Scope},
     schedule::{Zone, clock_readings},
     store::{CareKind, DoseSchedule, DoseState, EventStatus, Liveness},
     text,
@@ -42,6 +43,9 @@ pub(super) fn causes(known: &Known, now: DateTime<Utc>) -> Vec<Cause> {
     if !found.iter().any(Cause::decides) {
         found.push(Cause::Nothing);
     }
+    let pauses = known.pauses.iter().filter(|pause| found.iter().any(|cause| waits_for(cause, pause)));
+    let pauses: Vec<Cause> = pauses.cloned().map(Cause::Paused).collect();
+    found.extend(pauses);
     facts(known, &mut found);
     // Stable: of equals, the shortest lead or the newest comes first.
     found.sort_by_key(Cause::rank);
@@ -188,6 +192,30 @@ fn of_reminder(reminder: &Reminder, known: &Known, now: DateTime<Utc>) -> Option
         Some(looked_at) if now - due <= REMEMBERED => Some(Cause::NotPlanned { due, looked_at }),
         _ => None,
     }
+}
+
+/// Whether something waits for the end of a pause.
+fn waits_for(cause: &Cause, pause: &Pause) -> bool {
+    match cause {
+        Cause::Delivery(line) if ["pending", "held"].contains(&&*line.state) => match pause.scope {
+            Scope::Channel => pause.name == line.channel,
+            // A delivery that waits for its provider says so, and not always for which.
+            Scope::Provider => line.reason.as_deref() == Some("paused"),
+            Scope::Queue => is_queue_of(&pause.name, &format!("deliver.{}", line.channel)),
+        },
+        Cause::Run(run) if run.state == "open" => pause.scope == Scope::Queue && is_queue_of(&pause.name, &run.kind),
+        Cause::Delayed(delayed) if delayed.state == "fired" => {
+            pause.scope == Scope::Queue && is_queue_of(&pause.name, &delayed.kind)
+        }
+        // Its queue is not on record.
+        Cause::NotRun { .. } | Cause::Unpublished { .. } => pause.scope == Scope::Queue,
+        _ => false,
+    }
+}
+
+/// Whether a name stands for a queue of this kind: the kind, one of its lanes, or all queues.
+fn is_queue_of(name: &str, kind: &str) -> bool {
+    name == ALL || name == kind || name.starts_with(&kind.replace('.', "_"))
 }
 
 fn facts(known: &Known, found: &mut Vec<Cause>) {

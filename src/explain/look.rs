@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 
 use super::question::{About, OddHour, Question};
 use crate::{
+    pauses::Pause,
     preferences::Preferences,
     schedule::Zone,
     scheduler::care::care_job_id,
@@ -33,6 +34,7 @@ pub(super) struct Known {
     pub addresses: Vec<AddressLine>,
     pub preferences: Option<Preferences>,
     pub life: Option<Liveness>,
+    pub pauses: Vec<Pause>,
     pub looked_at: Vec<&'static str>,
     pub unread: Vec<&'static str>,
 }
@@ -261,6 +263,7 @@ impl Reader<'_> {
         let zone = self.known.zone.clone().unwrap_or_default();
         self.known.preferences = self.read("preferences", store.preferences_of(user_id, kind, &zone)).await?;
         self.known.life = self.read("scheduler_state", store.liveness(now)).await?;
+        self.known.pauses = self.read("pauses", store.pauses(now)).await?.unwrap_or_default();
         Ok(())
     }
 }

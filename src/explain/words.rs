@@ -153,6 +153,12 @@ pub(super) fn cause(scene: &Scene<'_>, cause: &Cause) -> String {
             local(*due),
             local(*looked_at)
         ),
+        Cause::Paused(pause) => {
+            let until =
+                pause.until.map_or_else(|| "until somebody resumes it".to_owned(), |at| format!("until {}", local(at)));
+            let (scope, since) = (pause.scope.name(), local(pause.since));
+            format!("{} has paused the {scope} {} since {since}, {until}: {}", pause.actor, pause.name, pause.reason)
+        }
         Cause::Nothing => "nothing is on record".to_owned(),
         Cause::Inbox(row) => inbox(scene, row),
         Cause::Hour(OddHour::Skipped) => {

@@ -242,3 +242,29 @@ async fn views_serve_and_a_table_that_cannot_be_read_is_named_and_left_out() {
     assert!(found["next"][0].as_str().unwrap().contains("helm/servers/operator.sql"), "{found}");
     desk.close().await;
 }
+
+#[tokio::test]
+async fn a_pause_is_named_with_its_reason() {
+    let desk = Desk::new().await;
+    let worker = Worker::start(&desk.world);
+    let pause = async |args: &[&str]| {
+        let (well, _, error) = carebell(&desk.world, &[&["queues"], args].concat(), &[]).await;
+        assert!(well, "{error}");
+    };
+    pause(&["pause", "--channel", "push", "--reason", "new keys", "--by", "olga", "--until", "2h"]).await;
+    desk.world
+        .eventually("the worker knows it", async || {
+            desk.world.remind("held").await;
+            let waits = "SELECT count(*) FROM deliveries WHERE job_id = 'held' AND state IN ('pending', 'held')";
+            (desk.world.count(waits).await > 0).then_some(())
+        })
+        .await;
+    let said = "olga has paused the channel web_push since";
+    desk.says(&["--user", "ana", "--job", "held"], "not_yet", "paused", said).await;
+    let (_, _, sentence) = desk.verdict(&["--user", "ana", "--job", "held"]).await;
+    assert!(sentence.contains("new keys") && sentence.contains("until"), "{sentence}");
+    pause(&["resume", "--channel", "push"]).await;
+    desk.world.everyone_has_it_once("held").await;
+    worker.stop().await;
+    desk.close().await;
+}

@@ -68,6 +68,7 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
         "dead" => "carebell dead-letters list, then redrive what can still be sent",
         "expired" => "see how far queues and providers were behind then: docs/METRICS.md",
         "worker_down" => "start a worker: carebell run",
+        "paused" => "carebell queues list shows all pauses, carebell queues resume ends one",
         "pending" | "sending" | "in_flight" | "running" | "not_run" | "unpublished" => {
             "carebell queues list shows how far the queue is behind"
         }
