@@ -49,6 +49,8 @@ fn operations() -> OpenApiRouter<Admin> {
         .routes(routes!(jobs::show, jobs::cancel))
         .routes(routes!(queues::list))
         .routes(routes!(queues::get))
+        .routes(routes!(queues::pause))
+        .routes(routes!(queues::resume))
         .routes(routes!(queues::health))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get, dead_letters::discard))

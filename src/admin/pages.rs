@@ -1,6 +1,7 @@
 //! The console's pages: HTML from the server that works without JavaScript.
 
 mod assets;
+mod audit;
 mod dead_letters;
 mod delayed;
 mod job;
@@ -9,6 +10,7 @@ mod live;
 mod overview;
 mod queues;
 mod refused;
+mod schedules;
 mod session;
 mod ui;
 mod visitor;
@@ -69,6 +71,15 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .look("/console", Role::Viewer, get(overview::show))
         .look("/console/live", Role::Viewer, get(live::listen))
         .look("/console/queues", Role::Viewer, get(queues::show))
+        .look("/console/queues/{name}", Role::Viewer, get(queues::one))
+        .act("/console/queues/{name}/pause", Role::Operator, post(queues::pause))
+        .act("/console/queues/{name}/resume", Role::Operator, post(queues::resume))
+        .look("/console/schedules", Role::Viewer, get(schedules::list))
+        .look("/console/schedules/{name}", Role::Viewer, get(schedules::one))
+        .act("/console/schedules/{name}/pause", Role::Operator, post(schedules::pause))
+        .act("/console/schedules/{name}/resume", Role::Operator, post(schedules::resume))
+        .act("/console/schedules/{name}/delete", Role::Operator, post(schedules::delete))
+        .look("/console/audit", Role::Operator, get(audit::list))
         .look("/console/jobs", Role::Viewer, get(job::find))
         .look("/console/jobs/{id}", Role::Viewer, get(job::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))

@@ -9,6 +9,7 @@ use tokio::{sync::Mutex, time::timeout};
 use crate::{
     clock::Clock,
     nats::JetStream,
+    pauses::{ALL, Pause, Scope},
     policy::Policy,
     store::Store,
     streams::{DeclaredConsumer, Load, Streams},
@@ -59,6 +60,8 @@ pub struct Snapshot {
     pub streaming: Result<Streaming, String>,
     /// Delayed jobs that wait, from Postgres.
     pub delayed: Result<u64, String>,
+    /// What people have paused, from Postgres.
+    pub pauses: Vec<Pause>,
 }
 
 /// How things are, from good to bad.
@@ -73,6 +76,12 @@ pub enum Level {
 }
 
 impl Snapshot {
+    /// The pause that holds up a queue.
+    #[must_use]
+    pub fn pause_of(&self, queue: &str) -> Option<&Pause> {
+        self.pauses.iter().find(|pause| holds(pause, queue))
+    }
+
     /// One sentence that says how things are.
     #[must_use]
     pub fn verdict(&self) -> (Level, String) {
@@ -98,6 +107,15 @@ impl Snapshot {
                 return (Level::Look, format!("{text}."));
             }
         }
+        if let Some(pause) = self.pauses.first() {
+            let others = match self.pauses.len() {
+                1 => String::new(),
+                2 => ", and one more pause holds".to_owned(),
+                all => format!(", and {} more pauses hold", all - 1),
+            };
+            let (scope, name, actor, reason) = (pause.scope.name(), &pause.name, &pause.actor, &pause.reason);
+            return (Level::Look, format!("{actor} has paused the {scope} {name} ({reason}){others}."));
+        }
         match streaming.dead_letters {
             Some(0) | None => (Level::Well, "All is well: no job waits for long, and none failed for good.".to_owned()),
             Some(1) => {
@@ -112,10 +130,21 @@ impl Snapshot {
     /// The queue whose oldest job has waited longest.
     fn oldest<'a>(&self, streaming: &'a Streaming) -> Option<(&'a QueueState, Load, TimeDelta)> {
         let waiting = streaming.queues.iter().filter_map(|queue| {
-            let load = queue.load.filter(|load| load.waiting > 0)?;
+            let load = queue.load.filter(|load| load.waiting > 0 && self.pause_of(&queue.name).is_none())?;
             Some((queue, load, load.oldest.map_or(TimeDelta::zero(), |oldest| self.at - oldest)))
         });
         waiting.max_by_key(|(_, _, age)| *age)
+    }
+}
+
+/// Whether a pause holds up a queue, by its durable.
+fn holds(pause: &Pause, durable: &str) -> bool {
+    let begins = |kind: &str| durable == kind || durable.strip_prefix(kind).is_some_and(|rest| rest.starts_with('_'));
+    match pause.scope {
+        Scope::Queue if pause.name == ALL => !["later", "cancel"].contains(&durable),
+        Scope::Queue => begins(&pause.name.replace('.', "_")),
+        Scope::Channel => begins(&format!("deliver_{}", pause.name)),
+        Scope::Provider => false,
     }
 }
 
@@ -160,15 +189,17 @@ pub struct Look<'a> {
 impl Look<'_> {
     async fn take(&self, at: DateTime<Utc>) -> Snapshot {
         let silent = || format!("no answer within {PATIENCE:?}");
-        let (streaming, delayed) = tokio::join!(
+        let (streaming, delayed, pauses) = tokio::join!(
             async { timeout(PATIENCE, self.streaming()).await.unwrap_or_else(|_| Err(silent())) },
             async {
                 let counts = timeout(PATIENCE, self.store.count_delayed()).await.map_err(|_| silent())?;
                 let counts = counts.map_err(|error| error.to_string())?;
                 Ok(counts.values().map(|count| count.jobs).sum())
-            }
+            },
+            // Whether Postgres answers, the counts tell.
+            async { timeout(PATIENCE, self.store.pauses(at)).await.ok()?.ok() }
         );
-        Snapshot { at, streaming, delayed }
+        Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default() }
     }
 
     async fn streaming(&self) -> Result<Streaming, String> {
@@ -221,7 +252,7 @@ mod tests {
 
     fn of(queue: QueueState, dead_letters: u64) -> (Level, String) {
         let streaming = Streaming { queues: vec![queue], parked: Some(0), dead_letters: Some(dead_letters) };
-        Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0) }.verdict()
+        Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() }.verdict()
     }
 
     #[test]
@@ -240,7 +271,38 @@ mod tests {
             nobody,
             (Level::Act, "1 job waits in reminder_medication, the oldest for 5s, and no worker takes them.".into())
         );
-        let away = Snapshot { at: DateTime::UNIX_EPOCH, streaming: Err("x".into()), delayed: Ok(0) };
+        let away =
+            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Err("x".into()), delayed: Ok(0), pauses: Vec::new() };
         assert_eq!(away.verdict().0, Level::Act);
+    }
+
+    #[test]
+    fn a_paused_queue_is_not_one_that_nobody_works_on() {
+        let pause = |scope, name: &str| Pause {
+            scope,
+            name: name.into(),
+            reason: "wrong text".into(),
+            actor: "olga".into(),
+            since: DateTime::UNIX_EPOCH,
+            until: None,
+        };
+        let streaming = Streaming { queues: vec![queue(9, 0, 300)], parked: Some(0), dead_letters: Some(0) };
+        let mut snapshot =
+            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() };
+        assert_eq!(snapshot.verdict().0, Level::Act);
+        snapshot.pauses.push(pause(Scope::Queue, "reminder_medication"));
+        let expected = "olga has paused the queue reminder_medication (wrong text).";
+        assert_eq!(snapshot.verdict(), (Level::Look, expected.into()));
+        for (scope, name, durable, held) in [
+            (Scope::Queue, ALL, "deliver_sms_normal", true),
+            (Scope::Queue, ALL, "later", false),
+            (Scope::Queue, "notification", "notification_bulk", true),
+            (Scope::Queue, "deliver.sms", "deliver_sms_normal", true),
+            (Scope::Channel, "sms", "deliver_sms_critical", true),
+            (Scope::Channel, "web_push", "deliver_webhook_normal", false),
+            (Scope::Provider, "sms", "deliver_sms_normal", false),
+        ] {
+            assert_eq!(holds(&pause(scope, name), durable), held, "{name} {durable}");
+        }
     }
 }

@@ -86,6 +86,11 @@ impl Timing {
         })
     }
 
+    /// The instants from the next one on.
+    pub fn following(&self, next: NextInstant) -> impl Iterator<Item = DateTime<Utc>> {
+        std::iter::successors(next.at, |at| self.next_from(*at + TimeDelta::nanoseconds(1)).at)
+    }
+
     /// The first instant at or after `from`.
     #[must_use]
     pub fn next_from(&self, from: DateTime<Utc>) -> NextInstant {

@@ -162,6 +162,19 @@ async fn the_api_lists_and_acts_as_the_commands_do() {
     let near = console.get("/queues/reminder_medicatoin").await;
     assert!(near.body["detail"].as_str().unwrap().contains("did you mean reminder_medication?"), "{near:?}");
 
+    let pause = async |name: &str, body| {
+        console.api(Method::POST, &format!("/queues/{name}/pause"), &operator, Some(body)).await
+    };
+    let gone_by = pause("notification_bulk", json!({ "reason": "x", "until": "2020-01-01T00:00:00Z" })).await;
+    assert_eq!(gone_by.body["errors"][0]["path"], "until");
+    let malformed = pause("notification_bulk", json!({ "reason": "x", "until": "soon" })).await;
+    assert_eq!(malformed.body["errors"][0]["path"], "until");
+    assert_eq!(pause("notification_bluk", json!({ "reason": "x" })).await.status, StatusCode::NOT_FOUND);
+    assert_eq!(pause("notification_bulk", json!({ "reason": "x" })).await.status, StatusCode::OK);
+    let resume = || console.api(Method::POST, "/queues/notification_bulk/resume", &operator, None);
+    assert_eq!(resume().await.status, StatusCode::OK);
+    assert_eq!(resume().await.status, StatusCode::CONFLICT);
+
     let schedules = console.get("/schedules").await;
     assert!(
         schedules.body["items"].as_array().unwrap().iter().all(|item| item.get("payload").is_none()),
@@ -180,8 +193,15 @@ async fn the_api_lists_and_acts_as_the_commands_do() {
     let acts = console.api(Method::GET, "/audit?actor=otto", &operator, None).await;
     let actions: Vec<_> =
         acts.body["items"].as_array().unwrap().iter().map(|act| act["action"].as_str().unwrap()).collect();
-    let expected =
-        ["schedule.deleted", "schedule.resumed", "schedule.paused", "dead_letter.redriven", "dead_letter.discarded"];
+    let expected = [
+        "schedule.deleted",
+        "schedule.resumed",
+        "schedule.paused",
+        "queue.resumed",
+        "queue.paused",
+        "dead_letter.redriven",
+        "dead_letter.discarded",
+    ];
     assert_eq!(actions, expected);
     assert_eq!(console.api(Method::GET, "/audit", &viewer, None).await.status, StatusCode::FORBIDDEN);
     worker.stop().await;

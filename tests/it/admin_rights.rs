@@ -77,6 +77,8 @@ async fn acts(world: &World, console: &Console, token: &str) {
         (Method::POST, "/dead-letters/1/redrive", None),
         (Method::DELETE, "/dead-letters/2", why()),
         (Method::DELETE, "/jobs/tomorrow", None),
+        (Method::POST, "/queues/notification_bulk/pause", Some(json!({ "reason": "tried" }))),
+        (Method::POST, "/queues/notification_bulk/resume", None),
         (Method::GET, schedule, None),
         (Method::POST, "/schedules/carebell.prune/pause", None),
         (Method::POST, "/schedules/carebell.prune/resume", None),

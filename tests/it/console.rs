@@ -31,11 +31,15 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 7] = [
+const PAGES: [(&str, &str, &str); 11] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("job", "/console/jobs/dose-1", "Job dose-1"),
     ("queues", "/console/queues", "Queues"),
+    ("queue", "/console/queues/notification_bulk", "Queue notification_bulk"),
+    ("schedules", "/console/schedules", "Schedules"),
+    ("schedule", "/console/schedules/carebell.prune", "Schedule carebell.prune"),
+    ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),
     ("dead-letter", "/console/dead-letters/1", "Dead letter 1"),
@@ -99,6 +103,38 @@ async fn a_failed_job_is_found_sent_back_and_seen_to_succeed() {
 }
 
 #[tokio::test]
+async fn a_queue_is_paused_and_resumed() {
+    let (world, worker, console) = lived_in().await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    browser.open(&format!("{}/console/queues/notification_bulk", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.write("input[name=reason]", "wrong text").await;
+    browser.click("option[value='']").await;
+    browser.click("form[action$='/pause'] button").await;
+    browser
+        .shows(".note.warn", "ADMIN_TOKEN has paused the queue notification_bulk: wrong text. It has to be resumed.")
+        .await;
+    browser.picture("queue-paused").await;
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world
+        .eventually("the worker knows it", async || {
+            world.publish_json("jobs.notification.bulk", "held", &news).await;
+            let queue = console.get("/queues/notification_bulk").await;
+            (queue.body["waiting"].as_u64() > Some(0) && queue.body["pulls"] == 0).then_some(())
+        })
+        .await;
+    browser.open(&format!("{}/console", console.url)).await;
+    browser.shows(".verdict", "ADMIN_TOKEN has paused the queue notification_bulk (wrong text)").await;
+    browser.open(&format!("{}/console/queues/notification_bulk", console.url)).await;
+    browser.click("form[action$='/resume'] button").await;
+    browser.shows(".note", "It is resumed.").await;
+    assert_eq!(world.ledger("held").await[0].state, "sent");
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn pages_are_kept_current() {
     let (world, worker, console) = lived_in().await;
     let Some(browser) = Browser::start(Settings::default()).await else { return };
@@ -121,7 +157,7 @@ async fn without_scripts_and_by_keyboard_alone_all_is_reached() {
     browser.write("#token", ADMIN_TOKEN).await;
     browser.press(ENTER).await;
     browser.shows("h1", "Overview").await;
-    // Skip link, brand, then the navigation: overview, jobs, queues, delayed.
+    // Skip link, brand, then overview, jobs, queues, delayed.
     browser.press(&TAB.repeat(6)).await;
     browser.press(ENTER).await;
     browser.shows("h1", "Delayed jobs").await;
@@ -162,12 +198,28 @@ async fn acts_need_their_role_and_leave_their_record() {
     let (_, page) = console.page("/console/dead-letters/1", &operator).await;
     assert!(page.contains("it was discarded by otto"), "{page}");
 
+    let schedule = "/console/schedules/carebell.prune";
+    assert_eq!(act(&format!("{schedule}/pause"), &viewer, &[]).await, StatusCode::FORBIDDEN);
+    for (act_of, shown) in [("pause", "It is paused."), ("resume", "It is resumed.")] {
+        assert_eq!(act(&format!("{schedule}/{act_of}"), &operator, &[]).await, StatusCode::SEE_OTHER);
+        let (_, page) = console.page(&format!("{schedule}?done={act_of}d"), &operator).await;
+        assert!(page.contains(shown), "{page}");
+    }
+    assert_eq!(act(&format!("{schedule}/delete"), &operator, &[]).await, StatusCode::SEE_OTHER);
+    assert_eq!(console.page(schedule, &operator).await.0, StatusCode::NOT_FOUND);
+    let pause = "/console/queues/notification_bulk/pause";
+    assert_eq!(act(pause, &operator, &[("reason", "x"), ("hours", "-1")]).await, StatusCode::UNPROCESSABLE_ENTITY);
+    assert_eq!(act(pause, &operator, &[("reason", ""), ("hours", "1")]).await, StatusCode::UNPROCESSABLE_ENTITY);
+    let (_, page) = console.page("/console/audit?actor=otto", &operator).await;
+    assert!(page.contains("schedule.deleted") && !page.contains("token.added"), "{page}");
+    assert_eq!(console.page("/console/audit", &viewer).await.0, StatusCode::FORBIDDEN);
+
     assert_eq!(act("/console/jobs/tomorrow/cancel", &viewer, &[]).await, StatusCode::FORBIDDEN);
     assert_eq!(act("/console/jobs/tomorrow/cancel", &operator, &[]).await, StatusCode::SEE_OTHER);
     assert_eq!(act("/console/jobs/tomorrow/cancel", &operator, &[]).await, StatusCode::CONFLICT);
     let foreign = console.request(Method::POST, "/console/jobs/tomorrow/cancel").header("cookie", &operator);
     assert_eq!(foreign.header("origin", "https://evil.example").send().await.unwrap().status(), StatusCode::FORBIDDEN);
     let acts = world.count("SELECT count(*) FROM audit_log WHERE actor = 'otto'").await;
-    assert_eq!(acts, 2);
+    assert_eq!(acts, 5);
     worker.stop().await;
 }

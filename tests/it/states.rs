@@ -123,7 +123,8 @@ impl Row {
             self.state = "sending";
             self.claims += 1;
             self.fence = Some((sequence, delivered, worker));
-            (self.claimed_at, self.recorded, self.held_until) = (now, recorded, None);
+            // A server that lost its counts in a crash counts anew: what is on record is of an earlier delivery.
+            (self.claimed_at, self.recorded, self.held_until) = (now, recorded.min(delivered - 1), None);
         }
         taken
     }

@@ -7,13 +7,16 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use chrono::{DateTime, Utc};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
-use super::extract::Path;
+use super::extract::{self, Path};
 use crate::{
     admin::{
+        access::Viewer,
         problem::Problem,
-        snapshot::{Level, QueueState, Streaming},
+        snapshot::{Level, QueueState, Snapshot, Streaming},
         state::Admin,
     },
     near::nearest,
@@ -27,7 +30,7 @@ use crate::{
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let snapshot = admin.snapshot().await;
     let streaming = seen(&snapshot.streaming)?;
-    let queues: Vec<Value> = streaming.queues.iter().map(|queue| to_json(queue, snapshot.at)).collect();
+    let queues: Vec<Value> = streaming.queues.iter().map(|queue| to_json(queue, &snapshot)).collect();
     Ok(Json(json!({
         "as_of": snapshot.at,
         "queues": queues,
@@ -47,11 +50,53 @@ pub async fn get(State(admin): State<Admin>, Path(name): Path<String>) -> Result
     let snapshot = admin.snapshot().await;
     let queues = &seen(&snapshot.streaming)?.queues;
     let found = queues.iter().find(|queue| queue.name == name);
-    found.map(|queue| Json(to_json(queue, snapshot.at))).ok_or_else(|| {
+    found.map(|queue| Json(to_json(queue, &snapshot))).ok_or_else(|| {
         let near = nearest(&name, queues.iter().map(|queue| queue.name.as_str()));
         let meant = near.map(|near| format!(": did you mean {near}?")).unwrap_or_default();
         Problem::not_found(format!("there is no queue {name:?}{meant}"))
     })
+}
+
+/// Why a queue is paused, and for how long.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Pausing {
+    /// For the colleagues: 1 to 200 characters.
+    reason: String,
+    /// When it ends by itself, as RFC 3339. Otherwise it has to be resumed.
+    #[schema(value_type = Option<String>)]
+    until: Option<DateTime<Utc>>,
+}
+
+/// Pauses a queue: its jobs wait, and burn no attempt. Those that run are finished.
+#[utoipa::path(
+    post, path = "/queues/{queue}/pause", tag = "queues", security(("bearer" = ["operator"])),
+    params(("queue" = String, Path, description = "Its durable")), request_body = Pausing,
+    responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
+)]
+pub async fn pause(
+    State(admin): State<Admin>,
+    viewer: Viewer,
+    Path(name): Path<String>,
+    extract::Json(pausing): extract::Json<Pausing>,
+) -> Result<Json<Value>, Problem> {
+    admin.pause_queue(&viewer, &name, &pausing.reason, pausing.until).await?;
+    Ok(Json(json!({ "queue": name, "paused": true, "until": pausing.until })))
+}
+
+/// Resumes a queue.
+#[utoipa::path(
+    post, path = "/queues/{queue}/resume", tag = "queues", security(("bearer" = ["operator"])),
+    params(("queue" = String, Path, description = "Its durable")),
+    responses((status = 200, description = "It runs", body = Value), (status = 409, description = "It is not paused", body = Problem))
+)]
+pub async fn resume(
+    State(admin): State<Admin>,
+    viewer: Viewer,
+    Path(name): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    admin.resume_queue(&viewer, &name).await?;
+    Ok(Json(json!({ "queue": name, "paused": false })))
 }
 
 /// How things are: one sentence and its parts. 503 if somebody must act.
@@ -82,9 +127,9 @@ fn seen(streaming: &Result<Streaming, String>) -> Result<&Streaming, Problem> {
     streaming.as_ref().map_err(|why| Problem::unavailable("NATS", why))
 }
 
-fn to_json(queue: &QueueState, at: DateTime<Utc>) -> Value {
+fn to_json(queue: &QueueState, snapshot: &Snapshot) -> Value {
     let QueueState { name, streams, policy, load } = queue;
-    let oldest = load.and_then(|load| load.oldest).map(|oldest| (at - oldest).num_seconds().max(0));
+    let oldest = load.and_then(|load| load.oldest).map(|oldest| (snapshot.at - oldest).num_seconds().max(0));
     json!({
         "queue": name,
         "streams": streams,
@@ -97,6 +142,14 @@ fn to_json(queue: &QueueState, at: DateTime<Utc>) -> Value {
         "backoff": policy.backoff.to_string(),
         "timeout_s": policy.timeout.as_secs_f64(),
         "concurrency": policy.concurrency,
+        "paused": snapshot.pause_of(name).map(|pause| json!({
+            "scope": pause.scope.name(),
+            "name": pause.name,
+            "reason": pause.reason,
+            "by": pause.actor,
+            "since": pause.since,
+            "until": pause.until,
+        })),
         "rate": policy.rate.map(|rate| rate.to_string()),
     })
 }

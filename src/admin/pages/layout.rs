@@ -12,6 +12,8 @@ const PLACES: &[(&str, &str, Role)] = &[
     ("/console/queues", "Queues", Role::Viewer),
     ("/console/delayed", "Delayed", Role::Viewer),
     ("/console/dead-letters", "Dead letters", Role::Viewer),
+    ("/console/schedules", "Schedules", Role::Viewer),
+    ("/console/audit", "Audit", Role::Operator),
 ];
 
 /// A page for whoever is signed in. `path` is its place in the navigation.

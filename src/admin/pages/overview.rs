@@ -73,7 +73,7 @@ fn tiles(snapshot: &Snapshot) -> Markup {
 /// Only those that have something to do.
 fn busiest(streaming: &Streaming, snapshot: &Snapshot) -> Markup {
     let busy = streaming.queues.iter().filter(|queue| queue.load.is_none_or(|load| load.waiting + load.in_flight > 0));
-    let rows: Vec<_> = busy.map(|queue| queues::row(queue, snapshot.at)).collect();
+    let rows: Vec<_> = busy.map(|queue| queues::row(queue, snapshot)).collect();
     html! {
         section {
             div.titled { h2 { "Busy queues" } a href="/console/queues" { "All queues" } }

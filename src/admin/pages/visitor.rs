@@ -63,6 +63,9 @@ const DONE: &[(&str, &str)] = &[
     ("redriven", "The job is sent back to its queue."),
     ("discarded", "The dead letter is discarded. Its job stays recorded as dead."),
     ("cancelled", "The job is cancelled."),
+    ("paused", "It is paused."),
+    ("resumed", "It is resumed."),
+    ("deleted", "It is deleted."),
 ];
 
 impl Done {

@@ -11,7 +11,7 @@ use super::{
         kinds::{open_kind, parse_lane},
         output::Output,
     },
-    manage::{act, following, open},
+    manage::{act, open},
     parse::{parse_fold, parse_from, parse_gap},
     words::local,
 };
@@ -109,7 +109,7 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     if !store.save_schedule(&id, &spec, next, args.replace, &act).await? {
         return Err(Failed(format!("there already is a schedule {:?}; --replace changes it", spec.name)));
     }
-    let upcoming: Vec<_> = following(&timing, next).take(3).collect();
+    let upcoming: Vec<_> = timing.following(next).take(3).collect();
     if args.output == Output::Json {
         say!("{}", json!({ "name": spec.name, "paused": spec.paused, "replaced": args.replace, "next": upcoming }));
         return Ok(());

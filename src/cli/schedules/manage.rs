@@ -12,7 +12,7 @@ use crate::{
     nats,
     scheduler::{Scheduler, timing::Timing},
     show,
-    store::{AuditEntry, NextInstant, ScheduleRow, Store},
+    store::{AuditEntry, ScheduleRow, Store},
 };
 
 /// Instants shown of a schedule.
@@ -40,7 +40,7 @@ pub(super) async fn list(source: &Source, owner: Option<&str>, json: bool) -> Re
 pub(super) async fn show(source: &Source, name: &str, json: bool) -> Result<(), Failed> {
     let row = find(&open(source).await?, name).await?;
     let upcoming: Vec<_> = match Timing::read(&row.spec) {
-        Ok(timing) if !row.spec.paused => following(&timing, row.next).take(SHOWN).collect(),
+        Ok(timing) if !row.spec.paused => timing.following(row.next).take(SHOWN).collect(),
         _ => Vec::new(),
     };
     let text = if json {
@@ -124,8 +124,4 @@ fn gone(name: &str) -> Failed {
 pub(super) fn act(action: &str, name: &str, by: Option<String>, at: DateTime<Utc>) -> AuditEntry {
     let detail = json!({ "schedule": name });
     AuditEntry { at, actor: actor(by), action: action.to_owned(), job_id: None, root_id: None, detail }
-}
-
-pub(super) fn following(timing: &Timing, next: NextInstant) -> impl Iterator<Item = DateTime<Utc>> {
-    std::iter::successors(next.at, |at| timing.next_from(*at + chrono::TimeDelta::nanoseconds(1)).at)
 }
