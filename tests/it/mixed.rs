@@ -153,6 +153,12 @@ fn planned() -> BTreeMap<(String, String, String), i64> {
                 }
             }
         }
+        // Who is not reached is on record too.
+        if group.deliveries.is_empty() {
+            let reason = if group.choice.is_some() { "opted_out" } else { "no_subscription" };
+            let line = ("web_push".into(), "skipped".into(), reason.into());
+            *planned.entry(line).or_default() += i64::try_from(group.people).unwrap();
+        }
     }
     planned
 }
