@@ -58,7 +58,7 @@ async fn what_comes_again_early_waits_for_no_lease() {
     for subject in ["jobs.reminder.medication", "jobs.notification.normal"] {
         let mut world = World::with_overrides("*.ack_wait=6s,*.backoff=fixed 50ms").await;
         world.sql("DELETE FROM push_subscriptions WHERE user_id <> 'ana'").await;
-        world.push.behave("ana", Behaviour::Hang);
+        world.push.behave_always("ana", Some(Behaviour::Hang));
         let mut first = Process::worker(&world, &[]);
         first.ready().await;
         let job = if subject.contains("reminder") {
@@ -71,6 +71,7 @@ async fn what_comes_again_early_waits_for_no_lease() {
         };
         world.push.wait_until(LIMIT, |counts| counts.requests == 1).await.unwrap();
         first.kill().await;
+        world.push.behave_always("ana", None);
         world.nats.kill().await;
         world.nats.start_again().await.unwrap();
         let mut second = Process::worker(&world, &[]);
