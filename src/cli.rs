@@ -19,6 +19,8 @@ mod queues;
 mod run;
 mod schedules;
 mod streams;
+mod when;
+mod workers;
 
 use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -58,12 +60,15 @@ enum Command {
     /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// Show the history of a job, or cancel a delayed one
+    /// List jobs, show the history of one, or cancel a delayed one
     #[command(subcommand)]
     Jobs(jobs::Command),
-    /// List the queues, their policies and their backlog
+    /// List the queues, their policies and their backlog, or show one with its counts
     #[command(subcommand)]
     Queues(queues::Command),
+    /// List the workers, and the jobs that they run
+    #[command(subcommand)]
+    Workers(workers::Command),
     /// List, redrive or discard jobs that failed for good
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -140,6 +145,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Streams(command) => streams::run(source, &command).await,
         Command::Jobs(command) => jobs::run(source, &command).await,
         Command::Queues(command) => queues::run(source, &command).await,
+        Command::Workers(command) => workers::run(source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
         Command::Keys(command) => keys::run(&command),

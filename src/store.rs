@@ -28,6 +28,7 @@ mod inspect;
 mod keyed;
 mod ledger;
 mod listen;
+pub mod lists;
 mod maintenance;
 mod migrate;
 mod migrations;
@@ -39,6 +40,7 @@ mod runs;
 mod schedules;
 mod shortages;
 mod subscriptions;
+mod tallies;
 mod timelines;
 mod verdict;
 
@@ -71,6 +73,7 @@ pub use self::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec,
     },
     subscriptions::Orphans,
+    tallies::{CountRow, WorkerReport},
     timelines::Timeline,
     verdict::Verdict,
 };

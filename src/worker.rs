@@ -31,7 +31,13 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, reconcile, restore::Restoration, shortages, storage},
+    effects::{
+        Effects,
+        counts::{Counts, Identity},
+        reconcile,
+        restore::Restoration,
+        shortages, storage,
+    },
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -141,6 +147,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
     }
     tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
+    let identity = Identity::here(effects.worker(), &config.duties.iter().map(|duty| duty.name()).collect::<Vec<_>>());
+    let counts = Counts::new(store.clone(), health.metrics().tally().clone(), clock.clone(), identity);
+    let drained = CancellationToken::new();
+    let counting = tokio::spawn(counts.run(drained.clone()));
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {
         let producer = parts.context.clone();
@@ -166,6 +176,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         scheduling.abort();
     }
     drop((parts, effects));
+    drained.cancel();
+    // Counts the last jobs, and takes this worker off the list.
+    let _ = timeout(CLOSE_TIMEOUT, counting).await;
     // Both would wait for a lost server. Unflushed messages are redelivered.
     if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
         warn!("the last acknowledgements could not be flushed");

@@ -1,17 +1,15 @@
-//! `carebell queues list`: policy and backlog of queues.
+//! `carebell queues`: policy, backlog and counts of queues.
 
-use std::{fmt::Write as _, time::Duration};
+mod rows;
+mod show;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use self::rows::{QueueRow, queue_to_json, rows, table};
 use super::{connect, failed::Failed, output::Format, print::print};
-use crate::{
-    clock::Clock,
-    config::Source,
-    streams::{DeclaredConsumer, Load, Streams},
-};
+use crate::{clock::Clock, config::Source, streams::Streams};
 
 /// Other streams to show, with a label.
 const OTHERS: [(&str, &str); 2] = [("HOLD", "parked or delayed"), ("DEAD_LETTERS", "dead letters")];
@@ -23,41 +21,38 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show one queue with its counts, its throughput and the workers
+    Show {
+        /// Its name in `list`
+        queue: String,
+        #[command(flatten)]
+        format: Format,
+    },
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
-    let Command::List { format } = command;
+    match command {
+        Command::List { format } => list(source, *format).await,
+        Command::Show { queue, format } => show::run(source, queue, *format).await,
+    }
+}
+
+async fn list(source: &Source, format: Format) -> Result<(), Failed> {
     let streams = Streams::embedded(&source.adjustments()?)?;
     let context = connect::jetstream(source).await?;
-    let mut queues: Vec<QueueRow<'_>> = Vec::new();
-    for consumer in streams.consumers().iter().filter(|consumer| consumer.is_queue()) {
-        let load = consumer.load(&context).await?;
-        match queues.iter_mut().find(|row| row.consumer.durable() == consumer.durable()) {
-            Some(row) => {
-                row.load = row.load.zip(load).map(|(one, other)| one.and(other));
-                row.streams.push(&consumer.stream);
-            }
-            None => queues.push(QueueRow { consumer, streams: vec![&consumer.stream], load }),
-        }
-    }
-    queues.sort_by_key(|row| row.consumer.durable());
+    let queues = rows(&streams, &context).await?;
     let mut others = Vec::new();
     for (stream, label) in OTHERS {
         others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
     }
     let now = Clock::system().now();
-    let text =
-        if format.is_json() { format!("{}\n", to_json(&queues, &others, now)) } else { table(&queues, &others, now) };
+    let text = if format.is_json() {
+        format!("{}\n", to_json(&queues, &others, now))
+    } else {
+        table(&queues, now) + &in_words(&others)
+    };
     print(&text)?;
     Ok(())
-}
-
-/// A queue, with its load in all its streams.
-struct QueueRow<'a> {
-    consumer: &'a DeclaredConsumer,
-    streams: Vec<&'a str>,
-    /// `None` if a consumer is not on the server.
-    load: Option<Load>,
 }
 
 struct StreamRow {
@@ -68,82 +63,16 @@ struct StreamRow {
 }
 
 fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> Value {
-    let queue = |QueueRow { consumer, streams, load }: &QueueRow<'_>| {
-        let policy = &consumer.policy;
-        json!({
-            "queue": consumer.durable(),
-            "stream": consumer.stream,
-            "streams": streams,
-            "subject": consumer.config.filter_subject,
-            "on_server": load.is_some(),
-            "waiting": load.map(|load| load.waiting),
-            "in_flight": load.map(|load| load.in_flight),
-            "oldest_waiting_s": load.and_then(|load| age(load, now)).map(|age| age.as_secs()),
-            "pulls": load.map(|load| load.pulls),
-            "attempts": policy.attempts,
-            "backoff": policy.backoff.to_string(),
-            "jitter_percent": (policy.jitter * 100.0).round(),
-            "timeout_s": policy.timeout.as_secs_f64(),
-            "concurrency": policy.concurrency,
-            "max_attempts": policy.max_attempts,
-            "max_backoff_s": policy.max_backoff.as_secs_f64(),
-            "pause_above": policy.pause_above,
-            "rate": policy.rate.map(|rate| rate.to_string()),
-            "ack_wait_s": consumer.config.ack_wait.as_secs_f64(),
-            "max_deliver": consumer.config.max_deliver,
-        })
-    };
     let depth = |StreamRow { stream, depth, .. }: &StreamRow| json!({ "stream": stream, "messages": depth });
     json!({
-        "queues": queues.iter().map(queue).collect::<Value>(),
+        "queues": queues.iter().map(|queue| queue_to_json(queue, now)).collect::<Value>(),
         "streams": others.iter().map(depth).collect::<Value>(),
     })
 }
 
-fn table(queues: &[QueueRow<'_>], others: &[StreamRow], now: DateTime<Utc>) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}  rate",
-        "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
-    );
-    for QueueRow { consumer, load, .. } in queues {
-        let policy = &consumer.policy;
-        let number =
-            |read: fn(&Load) -> u64| load.as_ref().map_or_else(|| "?".to_owned(), |load| read(load).to_string());
-        let oldest = load.and_then(|load| age(load, now)).map_or_else(|| "-".to_owned(), in_words);
-        let _ = writeln!(
-            text,
-            "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>5.0}% {:>8} {:>12}  {}",
-            consumer.durable(),
-            number(|load| load.waiting),
-            number(|load| load.in_flight),
-            oldest,
-            number(|load| load.pulls),
-            policy.attempts,
-            policy.backoff.to_string(),
-            policy.jitter * 100.0,
-            humantime::format_duration(policy.timeout).to_string(),
-            policy.concurrency,
-            policy.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
-        );
-    }
+fn in_words(others: &[StreamRow]) -> String {
     let counted = |StreamRow { label, depth, .. }: &StreamRow| {
         format!("{} {label}", depth.map_or_else(|| "?".into(), |n| n.to_string()))
     };
-    let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
-    if queues.iter().any(|row| row.load.is_none()) {
-        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` creates it");
-    }
-    text
-}
-
-fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
-    load.oldest.map(|oldest| (now - oldest).to_std().unwrap_or_default())
-}
-
-fn in_words(age: Duration) -> String {
-    // Two units suffice.
-    let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    format!("{}\n", others.iter().map(counted).collect::<Vec<_>>().join(", "))
 }
