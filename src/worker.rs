@@ -31,7 +31,13 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, pauses, reconcile, restore::Restoration, shortages, storage},
+    effects::{
+        Effects,
+        counts::{Counts, Identity},
+        pauses, reconcile,
+        restore::Restoration,
+        shortages, storage,
+    },
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -123,9 +129,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
         max_concurrency: config.max_concurrency,
     };
-    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
-    let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
-    tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
+    observe(&parts, client.clone(), &closing);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
     stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
@@ -143,6 +147,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
     }
     tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
+    let drained = CancellationToken::new();
+    let duties: Vec<_> = config.duties.iter().map(|duty| duty.name()).collect();
+    let identity = Identity::here(effects.worker(), &duties);
+    let counts = Counts::new(store.clone(), health.metrics().tally().clone(), clock.clone(), identity);
+    let counting = tokio::spawn(counts.run(drained.clone()));
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {
         let producer = parts.context.clone();
@@ -168,6 +177,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         scheduling.abort();
     }
     drop((parts, effects));
+    drained.cancel();
+    // Counts the last jobs, and takes this worker off the list.
+    let _ = timeout(CLOSE_TIMEOUT, counting).await;
     // Both would wait for a lost server. Unflushed messages are redelivered.
     if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
         warn!("the last acknowledgements could not be flushed");
@@ -183,6 +195,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         return Err(WorkerError::Start("the NATS client has ended; see the log for what it met".into()));
     }
     Ok(())
+}
+
+/// Watches backlogs until `closing`.
+fn observe(parts: &Parts, client: async_nats::Client, closing: &CancellationToken) {
+    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
+    let (health, clock) = (Arc::clone(&parts.health), parts.clock.clone());
+    let observed = observe::run(client, parts.streams.clone(), queues, health, clock);
+    tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
 }
 
 fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channels, ConfigError> {

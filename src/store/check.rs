@@ -15,7 +15,7 @@ use super::{
 };
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 18] = [
+const OWN_TABLES: [(&str, &[&str]); 21] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("delayed_jobs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -26,6 +26,7 @@ const OWN_TABLES: [(&str, &[&str]); 18] = [
     ("job_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("notifications", &["SELECT", "INSERT"]),
     ("pauses", &["SELECT"]),
+    ("outcome_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("preferences", &["SELECT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("rate_limits", &["SELECT", "INSERT", "UPDATE"]),
@@ -33,7 +34,9 @@ const OWN_TABLES: [(&str, &[&str]); 18] = [
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
     ("schedules", &["SELECT", "UPDATE"]),
+    ("unsent_deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("workers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
 /// Names of Carebell's tables.
