@@ -102,6 +102,7 @@ class Release:
             self.promise(all(rules), policy, "a rule names nobody, and so lets everybody through")
             ports = [rule.get("ports") for rule in policy["spec"].get("ingress", []) + policy["spec"]["egress"]]
             self.promise(all(ports), policy, "a rule opens all ports")
+        self.check_gateway(deployments)
         self.check_hooks()
         self.check_streams()
         self.check_rules()
@@ -112,6 +113,8 @@ class Release:
     @staticmethod
     def duties(deployment):
         args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+        if args == ["gateway"]:
+            return []
         return ["pipeline", "scheduler", "dead-letters"] if args == ["run"] else args[2].split(",")
 
     @staticmethod
@@ -167,6 +170,21 @@ class Release:
         self.promise(selector.items() <= labels.items(), deployment, "does not select its own pods")
         budgets = [m for m in self.of("PodDisruptionBudget") if m["spec"]["selector"]["matchLabels"] == selector]
         self.promise(len(budgets) == 1, deployment, f"has {len(budgets)} disruption budgets")
+
+    def check_gateway(self, deployments):
+        """No Secret, Service or policy of the workers is the gateway's."""
+        for gateway in [m for m in deployments.values() if self.pod(m)["containers"][0]["args"] == ["gateway"]]:
+            labels = gateway["spec"]["template"]["metadata"]["labels"]
+            [container] = self.pod(gateway)["containers"]
+            keys = [e["valueFrom"]["secretKeyRef"]["name"] for e in container["env"] if "valueFrom" in e]
+            own = all("gateway" in name for name in keys)
+            self.promise(own, gateway, f"has credentials of {sorted(set(keys))}")
+            for kind, selector in (("Service", lambda m: m["spec"]["selector"]), ("NetworkPolicy", lambda m: m["spec"]["podSelector"]["matchLabels"])):
+                names = [m["metadata"]["name"] for m in self.of(kind) if selector(m).items() <= labels.items()]
+                self.promise(names in ([], [gateway["metadata"]["name"]]), gateway, f"has the {kind} {names}")
+            ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+            port = next(e["value"] for e in container["env"] if e["name"] == "GATEWAY_PORT")
+            self.promise(str(ports["gateway"]) == port, gateway, "is not where it is asked for")
 
     def check_triggers(self, scaled):
         """One per queue, except maintenance."""

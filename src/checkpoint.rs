@@ -35,6 +35,8 @@ pub enum Step {
     Due,
     /// Published; schedules have not advanced.
     Fired,
+    /// Job given by HTTP noted; nothing is published.
+    Offered,
 }
 
 impl Step {
@@ -45,7 +47,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 14] = [
+const STEPS: [Step; 15] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -60,6 +62,7 @@ const STEPS: [Step; 14] = [
     Step::Maintained,
     Step::Due,
     Step::Fired,
+    Step::Offered,
 ];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();

@@ -10,6 +10,7 @@ mod doctor;
 mod examples;
 mod explain;
 mod failed;
+mod gateway;
 mod jobs;
 mod keys;
 mod kinds;
@@ -58,6 +59,8 @@ enum Command {
     Run(run::Args),
     /// Serve the console and its API
     Admin(admin::Args),
+    /// Serve the HTTP door for producers, or manage its tokens
+    Gateway(gateway::Args),
     /// Publish a job
     Publish(publish::Args),
     /// Create or update the database schema
@@ -131,14 +134,15 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
         ZoneData::use_newest(directory.as_deref());
     }
     // Commands print results; their logs are for problems.
-    let level = if matches!(cli.command, Command::Run(_) | Command::Admin(_)) { "info" } else { "warn" };
+    let level =
+        if matches!(cli.command, Command::Run(_) | Command::Admin(_) | Command::Gateway(_)) { "info" } else { "warn" };
     match source.log(level) {
         Ok(log) => telemetry::init(&log),
         // `doctor` reports this problem too.
         Err(_) if matches!(cli.command, Command::Doctor(_)) => {}
         Err(problem) => return Err(problem.into()),
     }
-    if let Command::Run(_) | Command::Publish(_) | Command::DeadLetters(_) = cli.command {
+    if let Command::Run(_) | Command::Gateway(_) | Command::Publish(_) | Command::DeadLetters(_) = cli.command {
         telemetry::traces::init(&source.traces()?)?;
     }
     let done = run(cli.command, &source).await;
@@ -151,6 +155,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
         Command::Run(args) => Box::pin(run::run(source, &args, stop_signal()?)).await,
         Command::Admin(args) => Box::pin(admin::run(source, &args, stop_signal()?)).await,
+        Command::Gateway(args) => Box::pin(gateway::run(source, args, stop_signal()?)).await,
         Command::Publish(args) => publish::run(source, args).await,
         Command::Migrate(args) => migrate::run(source, &args).await,
         Command::Streams(command) => streams::run(source, &command).await,

@@ -5,6 +5,7 @@
 mod admin;
 mod error;
 mod gateway;
+mod http_gateway;
 mod nats;
 mod otel;
 mod source;
@@ -19,6 +20,7 @@ pub(crate) use self::error::from_channel;
 pub use self::{
     admin::AdminConfig,
     error::ConfigError,
+    http_gateway::GatewayConfig,
     nats::{INBOX_PREFIX, NatsConfig, NatsUser},
     source::Source,
     variables::{OTEL_VARIABLES, VARIABLES},

@@ -19,6 +19,7 @@ pub mod config;
 pub mod dev;
 pub mod doctor;
 pub mod explain;
+pub mod gateway;
 pub mod health;
 pub mod http;
 pub mod worker;

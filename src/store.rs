@@ -26,6 +26,7 @@ mod demo;
 mod error;
 mod explain;
 mod failures;
+mod gateway;
 mod inspect;
 mod keyed;
 mod ledger;
@@ -67,6 +68,7 @@ pub use self::{
     error::StoreError,
     explain::{AddressLine, Liveness, MarkLine, ReminderLine, SubscriptionCount},
     failures::FailedRun,
+    gateway::{GatewayToken, JobRun, JobState, Offer, Offered},
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Trail, TrailTotals},
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,

@@ -52,6 +52,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("ADMIN_URL", "https://console.example.org, without user, path, query and fragment"),
     ("ADMIN_TOKEN", "at least 16 characters that nobody can guess"),
     ("ADMIN_TRUSTED_PROXIES", "IP addresses, separated by commas"),
+    ("GATEWAY_PORT", "a port, or 0 for any free one"),
     ("MAX_CONCURRENCY", "a number from 1 to 100000"),
     ("DRAIN_TIMEOUT", "a duration such as 25s"),
     ("START_TIMEOUT", "a duration such as 60s"),

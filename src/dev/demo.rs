@@ -3,6 +3,7 @@
 
 mod console;
 mod error;
+mod gateway;
 mod jobs;
 mod outage;
 mod receivers;
@@ -18,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 use self::{
     console::DemoConsole,
     error::DemoError,
+    gateway::DemoGateway,
     jobs::Dose,
     receivers::{DELIVERIES, MEMBERS, Receivers, doubled},
     screen::{Screen, Step},
@@ -176,7 +178,8 @@ impl Demo {
     pub async fn keep_running(&mut self, stop: &CancellationToken) -> Result<(), DemoError> {
         jobs::save_schedule(&self.store, self.clock.now()).await?;
         let console = DemoConsole::start(self.worker.environment(), &self.context)?;
-        self.invite(&console);
+        let gateway = DemoGateway::start(self.worker.environment(), &self.store, &self.context).await?;
+        self.invite(&console, &gateway);
         let mut look = interval(LOOK_EVERY);
         let mut next_dose = Instant::now() + NEXT_EVERY;
         let mut dose = 2;
@@ -291,14 +294,14 @@ impl Demo {
         self.say("servers", &ready);
     }
 
-    fn invite(&self, console: &DemoConsole) {
+    fn invite(&self, console: &DemoConsole, gateway: &DemoGateway) {
         let mut file = String::new();
         for (name, value) in self.worker.environment() {
             if !["HEALTH_PORT", "LOG_FORMAT", "LOG_LEVEL"].contains(name) {
                 let _ = writeln!(file, "export {name}='{value}'");
             }
         }
-        for (name, value) in console.environment() {
+        for (name, value) in console.environment().into_iter().chain(gateway.environment()) {
             let _ = writeln!(file, "export {name}='{value}'");
         }
         let path = self.servers.directory.path().join("env");

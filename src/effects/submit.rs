@@ -9,11 +9,7 @@ use bytes::Bytes;
 use chrono::{DateTime, Utc};
 
 use super::publish::{self, rfc3339};
-use crate::{
-    header,
-    kind::{JOBS, LATER},
-    telemetry::traces,
-};
+use crate::{header, intake::asked, kind::LATER, telemetry::traces};
 
 /// The connection that publishes jobs.
 pub type Producer = jetstream::Context;
@@ -21,7 +17,7 @@ pub type Producer = jetstream::Context;
 /// A job to publish.
 #[derive(Clone, Debug)]
 pub struct Submission {
-    /// `jobs.<kind…>` of a producer, `work.<kind…>` of Carebell.
+    /// `jobs.<kind…>` or `intake.<application>.<kind…>` of a producer, `work.<kind…>` of Carebell.
     pub subject: String,
     /// Job id.
     pub job_id: String,
@@ -33,6 +29,15 @@ pub struct Submission {
     pub not_after: Option<DateTime<Utc>>,
     /// When it is due. Defaults to now. A second submission of the same job id before that replaces the first.
     pub at: Option<DateTime<Utc>>,
+}
+
+/// Wishes of a producer beside its job.
+#[derive(Clone, Debug, Default)]
+pub struct Wishes {
+    /// Further headers that a producer may set.
+    pub headers: Vec<(&'static str, String)>,
+    /// The trace that the job continues.
+    pub trace: Option<String>,
 }
 
 /// A published job.
@@ -139,15 +144,26 @@ pub async fn stored(context: &Producer, submitted: &Submitted) -> Stored {
 /// # Errors
 /// The server's refusal, or its silence.
 pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, NotSubmitted> {
+    submit_with(context, job, Wishes::default()).await
+}
+
+/// As [`submit`], with the wishes of a producer.
+///
+/// # Errors
+/// The server's refusal, or its silence.
+pub async fn submit_with(context: &Producer, job: Submission, wishes: Wishes) -> Result<Submitted, NotSubmitted> {
     let subject = match job.at {
         None => job.subject,
-        Some(_) => job.subject.replacen(JOBS, &format!("{JOBS}{LATER}"), 1),
+        Some(_) => later(&job.subject),
     };
-    let mut span = traces::send(&subject, Some(&job.job_id), 1, None);
+    let mut span = traces::send(&subject, Some(&job.job_id), 1, wishes.trace.as_deref());
     let mut headers = HeaderMap::new();
     headers.insert(header::JOB_ID, job.job_id.as_str());
     headers.insert(header::CONTENT_TYPE, job.content_type);
-    publish::set_trace(&mut headers, span.trace());
+    for (name, value) in wishes.headers {
+        headers.insert(name, value);
+    }
+    publish::set_trace(&mut headers, span.trace().or(wishes.trace.as_deref()));
     if let Some(not_after) = job.not_after {
         headers.insert(header::NOT_AFTER, rfc3339(not_after));
     }
@@ -165,4 +181,34 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, No
         NotSubmitted::new(&error, &subject, job.job_id)
     })?;
     Ok(Submitted { subject, stream: ack.stream, sequence: ack.sequence, duplicate: ack.duplicate })
+}
+
+/// Takes a delayed job back, as its application can. `subject` is `jobs.cancel` or `intake.<application>.cancel`.
+///
+/// # Errors
+/// The server's refusal, or its silence.
+pub async fn cancel(context: &Producer, subject: &str, job_id: &str) -> Result<(), NotSubmitted> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::JOB_ID, job_id);
+    let ack = publish::send(context, subject, headers, Bytes::new()).await;
+    ack.map(|_| ()).map_err(|error| NotSubmitted::new(&error, subject, job_id.to_owned()))
+}
+
+/// The subject of the same job if it is delayed.
+fn later(subject: &str) -> String {
+    let Some(asked) = asked(subject) else { return subject.to_owned() };
+    let prefix = &subject[..subject.len() - asked.len()];
+    format!("{prefix}{LATER}{asked}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::later;
+
+    #[test]
+    fn a_delayed_job_has_the_subject_of_its_application() {
+        assert_eq!(later("jobs.reminder.shift"), "jobs.later.reminder.shift");
+        assert_eq!(later("intake.care.notification.bulk"), "intake.care.later.notification.bulk");
+        assert_eq!(later("work.notification.bulk"), "work.notification.bulk");
+    }
 }

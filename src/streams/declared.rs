@@ -117,7 +117,9 @@ impl Application {
         (is_name && !kinds.is_empty()).then(|| Self { name: name.to_owned(), kinds })
     }
 
-    pub(super) fn may_publish(&self, kind: &str) -> bool {
+    /// Whether it may publish a kind.
+    #[must_use]
+    pub fn may_publish(&self, kind: &str) -> bool {
         self.kinds.iter().any(|granted| covers(granted, kind))
     }
 }

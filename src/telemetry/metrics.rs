@@ -1,6 +1,8 @@
 //! Metrics of a worker. Recording takes a few atomic additions on prepared handles; only reasons are looked up by
 //! label. No other file names `prometheus`.
 
+mod gateway;
+
 use std::{
     collections::BTreeMap,
     fmt,

@@ -50,6 +50,9 @@ pub enum Metric {
     Deliveries,
     SendDuration,
     Callbacks,
+    GatewayRequests,
+    GatewayDuration,
+    GatewayJobs,
     Overdue,
     OddCareRows,
     BreakerState,
@@ -128,7 +131,7 @@ const fn histogram(
 
 impl Metric {
     /// In order of declaration.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 38] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -138,6 +141,9 @@ impl Metric {
         Self::Deliveries,
         Self::SendDuration,
         Self::Callbacks,
+        Self::GatewayRequests,
+        Self::GatewayDuration,
+        Self::GatewayJobs,
         Self::Overdue,
         Self::OddCareRows,
         Self::BreakerState,
@@ -235,6 +241,23 @@ impl Metric {
                 "carebell_callbacks_total",
                 &["fate"],
                 "Callbacks of providers, by outcome; absent if this worker receives none.",
+            ),
+            Self::GatewayRequests => counter(
+                "carebell_gateway_requests_total",
+                &["route", "status"],
+                "Requests of producers, by route and class of status; absent unless this process is the gateway.",
+            ),
+            Self::GatewayDuration => histogram(
+                "carebell_gateway_request_duration_seconds",
+                Seconds,
+                &["route"],
+                DURATIONS,
+                "Time of a producer's request until its answer, with the time that it asked to wait.",
+            ),
+            Self::GatewayJobs => counter(
+                "carebell_gateway_jobs_total",
+                &["answer"],
+                "Jobs of producers, by answer: `accepted`, `duplicate`, `refused`, `conflict` or `unavailable`.",
             ),
             Self::BreakerState => gauge(
                 "carebell_breaker_state",

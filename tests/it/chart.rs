@@ -22,7 +22,7 @@ use crate::{
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// Variables set from values of other names.
-const FROM_OTHER_VALUES: [&str; 3] = ["PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
+const FROM_OTHER_VALUES: [&str; 4] = ["GATEWAY_PORT", "PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
 
 fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
     let group = schema.pointer(path).and_then(Value::as_object).unwrap_or_else(|| panic!("{path}"));

@@ -175,10 +175,13 @@ async fn tables_of_an_earlier_build_are_found_and_not_left_behind() {
         .execute(&PgPool::connect(&url).await.unwrap())
         .await
         .unwrap();
-    sqlx::query("DROP TABLE public.pauses, public.admin_sessions, public.admin_tokens")
-        .execute(&PgPool::connect(&url).await.unwrap())
-        .await
-        .unwrap();
+    sqlx::query(
+        "DROP TABLE public.pauses, public.admin_sessions, public.admin_tokens, public.gateway_jobs, \
+         public.gateway_tokens",
+    )
+    .execute(&PgPool::connect(&url).await.unwrap())
+    .await
+    .unwrap();
     let (well, _, error) = carebell(&world, &["migrate"], &at("carebell")).await;
     assert!(!well && error.contains("Carebell's tables are in the schema `public`"), "{error}");
     assert!(error.contains("ALTER TABLE public.<name> SET SCHEMA carebell") && error.contains("deliveries"), "{error}");

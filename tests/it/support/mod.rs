@@ -5,6 +5,7 @@ mod cluster;
 mod collector;
 mod console;
 mod forwarder;
+mod gateway;
 mod phones;
 mod receivers;
 mod roles;
@@ -44,6 +45,7 @@ pub use self::{
     collector::{Collector, Span, tree},
     console::{ADMIN_TOKEN, Answer, Console, answer, filled},
     forwarder::Forwarder,
+    gateway::Door,
     phones::{NUMBER, Phones},
     receivers::Receivers,
     roles::Role,

@@ -1,0 +1,229 @@
+//! The routes: `POST /v1/jobs`, and `GET` and `DELETE /v1/jobs/{id}`.
+
+use std::time::Duration;
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, RawQuery, State},
+    http::{
+        HeaderMap, StatusCode,
+        header::{CONTENT_LENGTH, CONTENT_TYPE},
+    },
+    response::{IntoResponse, Response},
+};
+use serde_json::json;
+use url::form_urlencoded;
+
+use super::{
+    access::Caller,
+    batch, body,
+    job::{LARGEST_JOB, key},
+    problem::Problem,
+    publish::{Accepted, Answer},
+    show,
+    state::Gateway,
+};
+use crate::{
+    effects::submit,
+    header,
+    meta::is_job_id,
+    store::{AuditEntry, Cancellation, JobState, WaitingRun},
+    telemetry::traces::{self, context},
+};
+
+/// The largest body with one job, whose text may have escapes and blanks.
+pub const LARGEST_BODY: usize = 2 * LARGEST_JOB;
+
+/// The largest batch.
+pub const LARGEST_BATCH: usize = 10 * 1024 * 1024;
+
+/// The longest `?wait`.
+pub const LONGEST_WAIT: Duration = Duration::from_mins(1);
+
+/// How long a cancellation of a delayed job may take until a worker has read it.
+const CANCELLED_WITHIN: Duration = Duration::from_secs(5);
+
+/// The header with the id of a job that names none.
+const KEY: &str = "Idempotency-Key";
+
+/// The form of a body.
+enum Form {
+    One,
+    Lines,
+}
+
+/// `POST /v1/jobs`
+pub async fn publish(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
+    let caller = gateway.access.caller(&headers).await?;
+    let form = form(&headers)?;
+    let largest = match form {
+        Form::One => LARGEST_BODY,
+        Form::Lines => LARGEST_BATCH,
+    };
+    let length = text(&headers, CONTENT_LENGTH.as_str()).and_then(|length| length.parse::<usize>().ok());
+    if length.is_some_and(|length| length > largest) {
+        return Err(Problem::too_large(format!("the body is larger than {largest} bytes")));
+    }
+    let body = body::read(body, largest, &gateway.bodies).await?;
+    let trace = trace(&headers);
+    let id = headers.get(KEY).map(|value| value.to_str().map(key).unwrap_or_default());
+    match form {
+        Form::One => {
+            caller.take(1)?;
+            let answer = match gateway.reader.read(&caller, &body.bytes, id) {
+                Err(refused) => Err(refused),
+                Ok(job) => {
+                    let mut answers = gateway.publish(&caller, vec![job], trace.as_deref()).await;
+                    answers.pop().ok_or_else(|| Problem::busy("the job was not answered"))?
+                }
+            };
+            gateway.count(&answer);
+            let Accepted { id, duplicate } = answer.map_err(|refused| *refused.problem)?;
+            Ok((StatusCode::ACCEPTED, Json(json!({ "jobId": id, "duplicate": duplicate }))).into_response())
+        }
+        Form::Lines if id.is_some() => {
+            Err(Problem::field(KEY, "must be left out: each line of a batch has an id of its own, `jobId`"))
+        }
+        Form::Lines => {
+            let lines = batch::lines(&body.bytes)?;
+            caller.take(lines.len())?;
+            Ok(gateway.batch(&caller, &lines, trace.as_deref()).await)
+        }
+    }
+}
+
+/// `GET /v1/jobs/{id}`
+pub async fn show(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = gateway.access.caller(&headers).await?;
+    let wait = wait(query.as_deref().unwrap_or_default())?;
+    let mut job = gateway.job(&caller, &id).await?;
+    if let Some(wait) = wait.filter(|_| !show::has_ended(&job)) {
+        let _place = gateway.waits.place()?;
+        let scoped = caller.scoped(&id);
+        let ended = gateway.stop.run_until_cancelled(gateway.waits.end_of(&scoped, wait)).await.flatten();
+        job = match ended {
+            Some(job) => job,
+            None => gateway.job(&caller, &id).await?,
+        };
+    }
+    Ok(Json(show::view(&id, &job)).into_response())
+}
+
+/// `DELETE /v1/jobs/{id}`
+pub async fn cancel(
+    State(gateway): State<Gateway>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let caller = gateway.access.caller(&headers).await?;
+    let job = gateway.job(&caller, &id).await?;
+    if show::is_delayed(&job) {
+        return gateway.cancel_delayed(&caller, &id).await;
+    }
+    let done = gateway.cancel_waiting(&caller, &id, &job).await?;
+    if !done.is_any() {
+        let job = gateway.job(&caller, &id).await?;
+        let sent = if done.sending > 0 { ": its deliveries are being sent" } else { "" };
+        return Err(Problem::conflict(format!("nothing of the job waits: it is {}{sent}", show::state(&job))));
+    }
+    let Cancellation { deliveries, sending, sent, .. } = done;
+    let text = json!({
+        "jobId": id, "cancelled": true, "deliveries": deliveries, "beingSent": sending, "sentBefore": sent,
+    });
+    Ok(Json(text).into_response())
+}
+
+impl Gateway {
+    /// Counts an answer.
+    pub fn count(&self, answer: &Answer) {
+        let label = match answer {
+            Ok(accepted) if accepted.duplicate => "duplicate",
+            Ok(_) => "accepted",
+            Err(refused) => match refused.problem.status() {
+                StatusCode::CONFLICT => "conflict",
+                status if status.is_server_error() => "unavailable",
+                _ => "refused",
+            },
+        };
+        self.health.metrics().gateway_job(label);
+    }
+
+    /// A job of a caller.
+    async fn job(&self, caller: &Caller, id: &str) -> Result<JobState, Problem> {
+        let missing = || Problem::not_found("there is no job of this id on record");
+        if !is_job_id(id) {
+            return Err(missing());
+        }
+        let scoped = caller.scoped(id);
+        let job = self.store.job_states(std::slice::from_ref(&scoped)).await?.remove(&scoped);
+        job.filter(|job| job.kind.is_empty() || caller.may_publish(&job.kind)).ok_or_else(missing)
+    }
+
+    /// As its application does over NATS: a worker takes it back, after all that was published before.
+    async fn cancel_delayed(&self, caller: &Caller, id: &str) -> Result<Response, Problem> {
+        submit::cancel(self.jetstream()?, &caller.cancel_subject(), id).await?;
+        let ended = self.waits.end_of(&caller.scoped(id), CANCELLED_WITHIN).await;
+        let status = match ended.as_ref().map(show::state) {
+            Some("cancelled") => StatusCode::OK,
+            Some(state) => return Err(Problem::conflict(format!("the job was due before: it is {state}"))),
+            None => StatusCode::ACCEPTED,
+        };
+        let text = json!({ "jobId": id, "cancelled": status == StatusCode::OK });
+        Ok((status, Json(text)).into_response())
+    }
+
+    async fn cancel_waiting(&self, caller: &Caller, id: &str, job: &JobState) -> Result<Cancellation, Problem> {
+        let scoped = caller.scoped(id);
+        let act = AuditEntry {
+            at: self.clock.now(),
+            actor: format!("{} (gateway)", caller.name),
+            action: "job.cancelled".into(),
+            job_id: Some(scoped.clone()),
+            root_id: Some(scoped.clone()),
+            detail: json!({}),
+        };
+        let root = WaitingRun { kind: job.kind.clone(), ..WaitingRun::root(&scoped) };
+        // One that was accepted and has no run is in its stream.
+        let waits = job.run.is_none();
+        Ok(self.store.cancel_waiting(&root, waits, false, &act).await?)
+    }
+}
+
+fn form(headers: &HeaderMap) -> Result<Form, Problem> {
+    let media = text(headers, CONTENT_TYPE.as_str()).unwrap_or_default();
+    let media = media.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    match media.as_str() {
+        "application/json" => Ok(Form::One),
+        "application/x-ndjson" | "application/jsonl" | "application/json-lines" => Ok(Form::Lines),
+        _ => Err(Problem::media_type()),
+    }
+}
+
+fn wait(query: &str) -> Result<Option<Duration>, Problem> {
+    let mut wait = None;
+    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+        if name != "wait" {
+            return Err(Problem::field(name, "is no parameter here; there is `wait`"));
+        }
+        let parsed = humantime::parse_duration(&value);
+        wait = Some(parsed.map_err(|_| Problem::field("wait", "must be a duration such as 30s"))?.min(LONGEST_WAIT));
+    }
+    Ok(wait)
+}
+
+fn trace(headers: &HeaderMap) -> Option<String> {
+    if !traces::propagates() {
+        return None;
+    }
+    context::of_headers(text(headers, header::TRACEPARENT), text(headers, header::TRACESTATE))
+}
+
+fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name)?.to_str().ok()
+}
