@@ -6,10 +6,12 @@
 mod access;
 mod batch;
 mod body;
+mod document;
 mod job;
 mod problem;
 mod publish;
 mod requests;
+mod schemas;
 mod show;
 mod state;
 mod waits;
@@ -22,7 +24,7 @@ use std::{
 };
 
 use axum::{
-    Router,
+    Json, Router,
     extract::{DefaultBodyLimit, MatchedPath, Request, State},
     http::{HeaderName, HeaderValue, StatusCode, Uri},
     middleware::{Next, from_fn_with_state},
@@ -133,6 +135,7 @@ fn routes(gateway: Gateway) -> Router {
         .route("/v1/jobs/{id}", get(requests::show).delete(requests::cancel))
         .method_not_allowed_fallback(async || Problem::method())
         .route_layer(from_fn_with_state(gateway.clone(), measured))
+        .route("/v1/openapi.json", get(async || Json(document::document())))
         .route("/livez", get(async || "alive\n"))
         .route("/ready", get(ready))
         .fallback(missing)

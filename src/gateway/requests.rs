@@ -5,7 +5,7 @@ use std::time::Duration;
 use axum::{
     Json,
     body::Body,
-    extract::{Path, RawQuery, State},
+    extract::{Path, RawQuery, State, rejection::PathRejection},
     http::{
         HeaderMap, StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
@@ -21,6 +21,7 @@ use super::{
     job::{LARGEST_JOB, key},
     problem::Problem,
     publish::{Accepted, Answer},
+    schemas::{JobAccepted, JobRequest},
     show,
     state::Gateway,
 };
@@ -53,7 +54,20 @@ enum Form {
     Lines,
 }
 
-/// `POST /v1/jobs`
+/// Publishes a job, or one for each line.
+#[utoipa::path(
+    post, path = "/v1/jobs", security(("bearer" = [])),
+    params(("Idempotency-Key" = Option<String>, Header, description = "The id of a job that names none")),
+    request_body(content(
+        (JobRequest = "application/json"),
+        (String = "application/x-ndjson"),
+    )),
+    responses(
+        (status = 200, description = "A batch: an answer a line", body = String, content_type = "application/x-ndjson"),
+        (status = 202, description = "JetStream has stored it", body = JobAccepted),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub async fn publish(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let caller = gateway.access.caller(&headers).await?;
     let form = form(&headers)?;
@@ -93,14 +107,26 @@ pub async fn publish(State(gateway): State<Gateway>, headers: HeaderMap, body: B
     }
 }
 
-/// `GET /v1/jobs/{id}`
+/// Shows how far a job has come.
+#[utoipa::path(
+    get, path = "/v1/jobs/{id}", security(("bearer" = [])),
+    params(
+        ("id" = String, Path, description = "The job's id"),
+        ("wait" = Option<String>, Query, description = "How long to wait for its end, as 30s; at most a minute"),
+    ),
+    responses(
+        (status = 200, description = "Its state", body = show::View),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub async fn show(
     State(gateway): State<Gateway>,
-    Path(id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = gateway.access.caller(&headers).await?;
+    let id = id(path)?;
     let wait = wait(query.as_deref().unwrap_or_default())?;
     let mut job = gateway.job(&caller, &id).await?;
     if let Some(wait) = wait.filter(|_| !show::has_ended(&job)) {
@@ -115,13 +141,23 @@ pub async fn show(
     Ok(Json(show::view(&id, &job)).into_response())
 }
 
-/// `DELETE /v1/jobs/{id}`
+/// Cancels what has not begun.
+#[utoipa::path(
+    delete, path = "/v1/jobs/{id}", security(("bearer" = [])),
+    params(("id" = String, Path, description = "The job's id")),
+    responses(
+        (status = 200, description = "It is cancelled", body = serde_json::Value),
+        (status = 202, description = "A worker will cancel it", body = serde_json::Value),
+        (status = "default", description = "A problem", body = Problem, content_type = "application/problem+json"),
+    )
+)]
 pub async fn cancel(
     State(gateway): State<Gateway>,
-    Path(id): Path<String>,
+    path: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let caller = gateway.access.caller(&headers).await?;
+    let id = id(path)?;
     let job = gateway.job(&caller, &id).await?;
     if show::is_delayed(&job) {
         return gateway.cancel_delayed(&caller, &id).await;
@@ -156,13 +192,12 @@ impl Gateway {
 
     /// A job of a caller.
     async fn job(&self, caller: &Caller, id: &str) -> Result<JobState, Problem> {
-        let missing = || Problem::not_found("there is no job of this id on record");
         if !is_job_id(id) {
-            return Err(missing());
+            return Err(no_job());
         }
         let scoped = caller.scoped(id);
         let job = self.store.job_states(std::slice::from_ref(&scoped)).await?.remove(&scoped);
-        job.filter(|job| job.kind.is_empty() || caller.may_publish(&job.kind)).ok_or_else(missing)
+        job.filter(|job| job.kind.is_empty() || caller.may_publish(&job.kind)).ok_or_else(no_job)
     }
 
     /// As its application does over NATS: a worker takes it back, after all that was published before.
@@ -193,6 +228,15 @@ impl Gateway {
         let waits = job.run.is_none();
         Ok(self.store.cancel_waiting(&root, waits, false, &act).await?)
     }
+}
+
+fn no_job() -> Problem {
+    Problem::not_found("there is no job of this id on record")
+}
+
+/// What is no text is no id.
+fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
+    path.map(|Path(id)| id).map_err(|_| no_job())
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Problem> {

@@ -1,6 +1,7 @@
 //! How far a job has come, in a producer's words: ids, states and counts, and no texts.
 
 use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::{
     store::{JobRun, JobState},
@@ -11,7 +12,7 @@ use crate::{
 const NOTIFICATION: &str = "notification";
 
 /// A job, for its producer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct View<'a> {
     job_id: &'a str,
@@ -35,7 +36,7 @@ pub struct View<'a> {
     deliveries: Deliveries,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Deliveries {
     open: i64,
     sent: i64,

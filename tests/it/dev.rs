@@ -124,6 +124,13 @@ async fn nothing_is_left_when_it_is_killed() {
     let examined = Command::new("sh").args(["-c", &examine, env!("CARGO_BIN_EXE_carebell")]).output().unwrap();
     let lines = String::from_utf8_lossy(&examined.stdout).into_owned();
     assert!(examined.status.success() && lines.lines().filter(|line| line.starts_with("ok ")).count() == 17, "{lines}");
+    let publish = format!(
+        ". {directory}/env && curl -s -o {directory}/answer -w '%{{http_code}}' -H \"Authorization: Bearer $GATEWAY_TOKEN\" \
+         -H 'Content-Type: application/json' \"$GATEWAY_URL/v1/jobs\" \
+         -d '{{\"kind\":\"notification\",\"job\":{{\"recipients\":[{{\"userId\":\"ana\"}}],\"title\":\"Hello\"}}}}'"
+    );
+    let published = Command::new("sh").args(["-c", &publish]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&published.stdout), "202", "the gateway is served");
     drop(dev);
     let since = Instant::now();
     while !processes(&directory).is_empty() || std::path::Path::new(&directory).exists() {

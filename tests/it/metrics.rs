@@ -231,7 +231,8 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
 fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;
-    for metric in Metric::ALL {
+    // The gateway's are in no worker.
+    for metric in Metric::ALL.into_iter().filter(|metric| !metric.spec().name.starts_with("carebell_gateway_")) {
         let spec = metric.spec();
         assert!(text.contains(&format!("# HELP {} {}\n", spec.name, spec.help)), "{}", spec.name);
         assert!(text.contains(&format!("# TYPE {} {}\n", spec.name, spec.r#type.name())), "{}", spec.name);
