@@ -18,6 +18,7 @@ pub mod cli;
 pub mod config;
 pub mod dev;
 pub mod doctor;
+pub mod drafts;
 pub mod explain;
 pub mod health;
 pub mod http;

@@ -1,9 +1,11 @@
 //! JSON of what people are shown, by commands and by the API. Ids only: texts and addresses stay in the database.
 
+use chrono::{DateTime, FixedOffset, NaiveDateTime, Offset, SecondsFormat};
 use serde_json::{Value, json};
 
 use crate::{
     dead_letter::Letter,
+    schedule::{Note, Occurrence, Zone},
     store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, Trail},
 };
 
@@ -120,6 +122,40 @@ pub fn schedule(row: &ScheduleRow) -> Value {
         "created_at": row.created.at, "created_by": row.created.by,
         "changed_at": row.changed.at, "changed_by": row.changed.by,
     })
+}
+
+/// An instant of a schedule, before it is saved.
+#[must_use]
+pub fn occurrence(occurrence: &Occurrence) -> Value {
+    json!({
+        "at": occurrence.at.map(local_instant),
+        "local": civil(occurrence.local),
+        "note": occurrence.note.map(Note::name),
+    })
+}
+
+/// The effect of a clock change on it: `(moved) 2026-03-08T02:30:00 is skipped by the clock`.
+#[must_use]
+pub fn clock_change(occurrence: &Occurrence) -> Option<String> {
+    let note = occurrence.note?;
+    let why = match note {
+        Note::Moved | Note::Dropped => "is skipped by the clock",
+        Note::Repeated => "for the second time",
+    };
+    Some(format!("({}) {} {why}", note.name(), civil(occurrence.local)))
+}
+
+/// RFC 3339 in its zone. Its offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the
+/// instant.
+#[must_use]
+pub fn local_instant(at: DateTime<Zone>) -> String {
+    let offset = at.offset().fix();
+    let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
+    at.with_timezone(&minutes).to_rfc3339_opts(SecondsFormat::AutoSi, false)
+}
+
+fn civil(at: NaiveDateTime) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
 /// A manual act.

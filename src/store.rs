@@ -77,7 +77,8 @@ pub use self::{
     rate_limits::{BookAsk, Booked},
     runs::{PendingChildren, RunAsk, RunRecord},
     schedules::{
-        Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec,
+        Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, Replace, ScheduleRow,
+        ScheduleSpec,
     },
     subscriptions::Orphans,
     tallies::{CountRow, WorkerReport},

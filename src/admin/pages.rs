@@ -76,6 +76,17 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .act("/console/queues/{name}/resume", Role::Operator, post(queues::resume))
         .look("/console/schedules", Role::Viewer, get(schedules::list))
         .look("/console/schedules/{name}", Role::Viewer, get(schedules::one))
+        .add(
+            schedules::place::NEW,
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(schedules::form::new).post(schedules::form::add),
+        )
+        .add(
+            "/console/schedules/{name}/change",
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(schedules::form::edit).post(schedules::form::change),
+        )
+        .act("/console/schedules/{name}/run", Role::Operator, post(schedules::run))
         .act("/console/schedules/{name}/pause", Role::Operator, post(schedules::pause))
         .act("/console/schedules/{name}/resume", Role::Operator, post(schedules::resume))
         .act("/console/schedules/{name}/delete", Role::Operator, post(schedules::delete))

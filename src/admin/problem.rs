@@ -98,6 +98,20 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, "urn:carebell:problem:conflict", "Not possible now", detail)
     }
 
+    /// 412.
+    #[must_use]
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PRECONDITION_FAILED;
+        Self::new(status, "urn:carebell:problem:precondition-failed", "Changed meanwhile", detail)
+    }
+
+    /// 428.
+    #[must_use]
+    pub fn precondition_required(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PRECONDITION_REQUIRED;
+        Self::new(status, "urn:carebell:problem:precondition-required", "Which version?", detail)
+    }
+
     /// 413.
     #[must_use]
     pub fn too_large(limit: usize) -> Self {

@@ -20,15 +20,11 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tokio::time::timeout;
 
-use super::{
-    connect,
-    failed::Failed,
-    kinds::{open_kind, parse_lane},
-    output::Output,
-};
+use super::{connect, failed::Failed, kinds::parse_lane, output::Output};
 use crate::{
     clock::{Clock, Random},
     config::Source,
+    drafts::open_kind,
     effects::submit::{NotSubmitted, Producer, Stored, Submission, Submitted, stored, submit},
     jobs,
     kind::{Kind, Lane},

@@ -272,12 +272,15 @@ async fn the_lines_of_the_page_about_the_api_work() {
     let world = World::new().await;
     let console = Console::start(&world).await;
     let page = std::fs::read_to_string("docs/ADMIN.md").unwrap();
-    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("curl ")).collect();
-    assert!(lines.len() >= 3);
+    let blocks = page.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap());
+    let lines: Vec<String> = blocks
+        .flat_map(|block| block.split("curl ").skip(1).map(|line| format!("curl {}", line.trim())).collect::<Vec<_>>())
+        .collect();
+    assert!(lines.len() >= 6);
     for line in lines {
         let mut shell = tokio::process::Command::new("sh");
         let ran = shell
-            .args(["-c", line])
+            .args(["-c", &line])
             .env("ADMIN_TOKEN", ADMIN_TOKEN)
             .env("CONSOLE_URL", &console.url)
             .output()

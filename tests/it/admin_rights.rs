@@ -83,6 +83,16 @@ async fn acts(world: &World, console: &Console, token: &str) {
         (Method::POST, "/schedules/carebell.prune/pause", None),
         (Method::POST, "/schedules/carebell.prune/resume", None),
         (Method::DELETE, schedule, None),
+        (
+            Method::POST,
+            "/schedules",
+            Some(json!({
+                "name": "tea", "expression": "@daily", "zone": "UTC", "kind": "notification",
+                "payload": { "recipients": [{ "userId": "ana" }], "title": "Tea" },
+            })),
+        ),
+        (Method::POST, "/schedules/tea/run", None),
+        (Method::POST, "/schedules/preview", Some(json!({ "expression": "@daily", "zone": "UTC" }))),
         (Method::GET, "/audit", None),
         (Method::GET, "/health", None),
     ] {

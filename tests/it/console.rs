@@ -31,7 +31,7 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 11] = [
+const PAGES: [(&str, &str, &str); 12] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("job", "/console/jobs/dose-1", "Job dose-1"),
@@ -39,6 +39,7 @@ const PAGES: [(&str, &str, &str); 11] = [
     ("queue", "/console/queues/notification_bulk", "Queue notification_bulk"),
     ("schedules", "/console/schedules", "Schedules"),
     ("schedule", "/console/schedules/carebell.prune", "Schedule carebell.prune"),
+    ("schedule-new", "/console/new-schedule", "New schedule"),
     ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),

@@ -15,6 +15,7 @@ mod support;
 mod admin;
 mod admin_faults;
 mod admin_rights;
+mod admin_schedules;
 mod alert_refill;
 mod alerts;
 mod alike;

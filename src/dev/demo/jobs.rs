@@ -7,7 +7,7 @@ use super::error::DemoError;
 use crate::{
     effects::submit::{Submission, submit},
     scheduler::timing::Timing,
-    store::{AuditEntry, ScheduleSpec, Store},
+    store::{AuditEntry, Replace, ScheduleSpec, Store},
 };
 
 /// Delay of a dose.
@@ -65,6 +65,6 @@ pub async fn save_schedule(store: &Store, now: DateTime<Utc>) -> Result<(), Demo
         root_id: None,
         detail: json!({ "schedule": spec.name }),
     };
-    store.save_schedule("tea", &spec, next, true, &act).await?;
+    store.save_schedule("tea", &spec, next, Replace::Always, &act).await?;
     Ok(())
 }
