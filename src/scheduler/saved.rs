@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
-    kind::WORK,
+    kind::{Lane, WORK},
     meta::SCHEDULE,
     store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
@@ -132,6 +132,7 @@ fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submiss
             .and_then(TimeDelta::try_seconds)
             .and_then(|expiry| at.checked_add_signed(expiry)),
         at: None,
+        due: (spec.lane.as_deref() != Some(Lane::Bulk.name())).then_some(at),
     }
 }
 

@@ -71,6 +71,7 @@ mod pipeline;
 mod poison;
 mod preferences;
 mod producers;
+mod punctuality;
 mod queues;
 mod rate_limits;
 mod readme;
