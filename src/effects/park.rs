@@ -106,8 +106,8 @@ impl Parking<'_> {
         resumed.insert(header::JOB_ID, meta.job_id.as_str());
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
-        // A delayed job is due at its instant.
-        if let Some(due) = meta.due.filter(|_| parked_for != ParkedFor::Instant) {
+        // That of a delayed job too: it may come back late.
+        if let Some(due) = meta.due {
             resumed.insert(header::DUE, rfc3339(due));
         }
         if let Some(waiting) = meta.waited.filter(|_| parked_for != ParkedFor::Instant) {

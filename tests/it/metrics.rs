@@ -129,6 +129,18 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
     }
 }
 
+async fn one_waits_for_the_whole_test(world: &World) {
+    world
+        .sql(
+            "INSERT INTO preferences (user_id, type, quiet_from, quiet_to, quiet_zone) \
+             SELECT 'ben', 'NEWS', (now() AT TIME ZONE 'UTC' - interval '1 hour')::time, \
+                    (now() AT TIME ZONE 'UTC' + interval '1 hour')::time, 'UTC'",
+        )
+        .await;
+    let quiet = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "type": "NEWS" });
+    world.publish_json("jobs.notification.normal", "job-quiet", &quiet).await;
+}
+
 #[tokio::test]
 async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     let world = World::new().await.at_pace(5);
@@ -161,16 +173,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     world.publish("jobs.reminder.medication", &[("Carebell-Job-Id", "job-broken")], "x").await;
     let duplicate = reminder("nothing", utc_now()).to_string();
     assert_eq!(world.ended("job-gone").await.0, "skipped");
-    // One waits for the whole test.
-    world
-        .sql(
-            "INSERT INTO preferences (user_id, type, quiet_from, quiet_to, quiet_zone) \
-             SELECT 'ben', 'NEWS', (now() AT TIME ZONE 'UTC' - interval '1 hour')::time, \
-                    (now() AT TIME ZONE 'UTC' + interval '1 hour')::time, 'UTC'",
-        )
-        .await;
-    let quiet = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "type": "NEWS" });
-    world.publish_json("jobs.notification.normal", "job-quiet", &quiet).await;
+    one_waits_for_the_whole_test(&world).await;
     let again = [("Carebell-Job-Id", "job-gone"), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
     world.publish("jobs.reminder.medication", &again, duplicate).await;
 

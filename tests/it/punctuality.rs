@@ -56,6 +56,12 @@ async fn the_time_until_a_delivery_is_accepted_counts_from_the_instant_at_which_
     let at = rfc3339(utc_now() + TimeDelta::seconds(3));
     let delayed = [("Carebell-Job-Id", "delayed"), ("Content-Type", "application/json"), ("Carebell-At", &*at)];
     world.publish("jobs.later.notification.normal", &delayed, news("ana").to_string()).await;
+    // Its message says so: the server may send it off late.
+    let parked = world.eventually("it is parked", async || {
+        let stream = world.context.get_stream("HOLD").await.unwrap();
+        stream.get_first_raw_message_by_subject("hold.at.>", 1).await.ok()
+    });
+    assert_eq!(parked.await.headers.get("Carebell-Due").map(async_nats::HeaderValue::as_str), Some(&*at));
     let normal = [PUSH, ("lane", "normal")];
     becomes(&world, &mut worker, ACCEPTED, &normal, Some(1.0)).await;
     let late = sum(&mut worker, LATE_BY, &normal).await.unwrap();
