@@ -196,9 +196,9 @@ class Release:
         """Alerts cover the release's series, or the chosen ones."""
         for manifest in self.of("PrometheusRule"):
             for rule in [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]:
-                scopes = re.findall(r"\b(?:carebell|messaging|process)_\w+(\{?(?:namespace=\"care\")?)", rule["expr"])
+                scopes = re.findall(r"\b(?:carebell|messaging|process)[_:][\w:]+(\{?(?:namespace=\"care\")?)", rule["expr"])
                 own = set(scopes) == {'{namespace="care"'}
-                self.promise(own, manifest, f"{rule['alert']} is about others too")
+                self.promise(own, manifest, f"{rule.get('alert') or rule['record']} is about others too")
 
     def check_streams(self):
         """NACK's streams and consumers match the files."""

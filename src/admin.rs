@@ -8,6 +8,7 @@ mod acts;
 mod api;
 mod failures;
 mod gate;
+mod metrics;
 mod pages;
 mod places;
 mod problem;
@@ -65,11 +66,16 @@ pub fn ticket_path(ticket: &str) -> String {
 /// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///
 /// # Errors
-/// If the port cannot be bound.
+/// If a port cannot be bound.
 pub fn serve(parts: Parts, stop: CancellationToken) -> io::Result<SocketAddr> {
     let listener = http::listen(parts.config.port)?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::listener::serve(listener, routes(parts), stop));
+    let metrics_port = parts.config.metrics_port;
+    let (router, admin) = routes(parts);
+    if let Some(port) = metrics_port {
+        metrics::serve(port, admin, stop.clone())?;
+    }
+    tokio::spawn(http::listener::serve(listener, router, stop));
     Ok(address)
 }
 
@@ -97,16 +103,19 @@ pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<J
     reached
 }
 
-fn routes(parts: Parts) -> Router {
+fn routes(parts: Parts) -> (Router, Admin) {
     let mut access = Access::default();
     let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
     let admin = Admin::new(parts, access);
-    router
+    let mut router = router
         .route_layer(from_fn_with_state(admin.clone(), gate::pass))
         .fallback(missing)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(map_response(guarded))
-        .with_state(admin)
+        .layer(map_response(guarded));
+    if admin.metrics.is_some() {
+        router = router.layer(from_fn_with_state(admin.clone(), metrics::count));
+    }
+    (router.with_state(admin.clone()), admin)
 }
 
 async fn missing(uri: axum::http::Uri) -> Response {

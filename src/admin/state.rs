@@ -13,7 +13,10 @@ use super::{
     secret,
     snapshot::{Look, Snapshot, Snapshots},
 };
-use crate::{clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams};
+use crate::{
+    clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams,
+    telemetry::console::ConsoleMetrics,
+};
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Clone)]
@@ -39,6 +42,8 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Pages that are kept current.
     pub listeners: Arc<AtomicUsize>,
+    /// If they are served.
+    pub metrics: Option<ConsoleMetrics>,
     /// SHA-256 of `ADMIN_TOKEN`.
     pub bootstrap: Option<Vec<u8>>,
     /// Whether browsers reach it by TLS.
@@ -86,6 +91,7 @@ impl Admin {
             failures: Failures::default(),
             snapshots: Snapshots::default(),
             listeners: Arc::default(),
+            metrics: config.metrics_port.map(|_| ConsoleMetrics::new()),
             bootstrap: config.token.as_deref().map(secret::hash),
             is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
             trusted_proxies: config.trusted_proxies,

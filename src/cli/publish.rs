@@ -427,6 +427,7 @@ impl Checker {
             content_type: "application/json",
             not_after: wanted.not_after,
             at: wanted.at,
+            due: None,
         };
         Ok(CheckedJob { submission, not_after })
     }

@@ -15,6 +15,8 @@ const SHORTEST_TOKEN: usize = 16;
 pub struct AdminConfig {
     /// Port; 0 for any free one.
     pub port: u16,
+    /// Port of its metrics; 0 for any free one. `None`: there are none.
+    pub metrics_port: Option<u16>,
     /// Where browsers reach it, if not by that port.
     pub url: Option<Url>,
     /// A token of role admin beside those of the database.
@@ -44,6 +46,7 @@ impl Source {
         })?;
         Ok(AdminConfig {
             port: self.parse("ADMIN_PORT", 3004)?,
+            metrics_port: self.parse_with("ADMIN_METRICS_PORT", |text| text.parse().ok())?,
             url,
             token,
             trusted_proxies: trusted_proxies.unwrap_or_default(),

@@ -49,6 +49,7 @@ pub const VARIABLES: &[(&str, &str)] = &[
     ("ZONEINFO_DIR", "the path of a directory of time zones that tells its version, such as /usr/share/zoneinfo"),
     ("HEALTH_PORT", "a port, or 0 for any free one"),
     ("ADMIN_PORT", "a port, or 0 for any free one"),
+    ("ADMIN_METRICS_PORT", "a port, or 0 for any free one"),
     ("ADMIN_URL", "https://console.example.org, without user, path, query and fragment"),
     ("ADMIN_TOKEN", "at least 16 characters that nobody can guess"),
     ("ADMIN_TRUSTED_PROXIES", "IP addresses, separated by commas"),

@@ -33,6 +33,8 @@ pub struct Submission {
     pub not_after: Option<DateTime<Utc>>,
     /// When it is due. Defaults to now. A second submission of the same job id before that replaces the first.
     pub at: Option<DateTime<Utc>>,
+    /// When Carebell itself should have published it. A producer may not say so.
+    pub due: Option<DateTime<Utc>>,
 }
 
 /// A published job.
@@ -150,6 +152,9 @@ pub async fn submit(context: &Producer, job: Submission) -> Result<Submitted, No
     publish::set_trace(&mut headers, span.trace());
     if let Some(not_after) = job.not_after {
         headers.insert(header::NOT_AFTER, rfc3339(not_after));
+    }
+    if let Some(due) = job.due {
+        headers.insert(header::DUE, rfc3339(due));
     }
     match job.at {
         None => headers.insert(header::MSG_ID, job.job_id.as_str()),

@@ -113,4 +113,6 @@ pub struct Child {
     pub not_after: DateTime<Utc>,
     /// Trace context (`telemetry::traces::context`).
     pub trace: Option<String>,
+    /// [`Meta::due`]. Not stored: made anew, it is when the child was planned.
+    pub due: Option<DateTime<Utc>>,
 }

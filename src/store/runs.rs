@@ -84,7 +84,8 @@ impl Store {
         claimed_before: DateTime<Utc>,
     ) -> Result<PendingChildren, StoreError> {
         let rows = sqlx::query(
-            "SELECT child_id AS id, root_id, subject, body, not_after, trace FROM job_children WHERE job_id = $1",
+            "SELECT c.child_id AS id, c.root_id, c.subject, c.body, c.not_after, c.trace, r.created_at \
+             FROM job_children c LEFT JOIN job_runs r USING (job_id) WHERE c.job_id = $1",
         )
         .bind(job_id)
         .fetch_all(&self.pool)
@@ -98,6 +99,7 @@ impl Store {
                 body: row.try_get("body")?,
                 not_after: row.try_get("not_after")?,
                 trace: row.try_get("trace")?,
+                due: row.try_get("created_at")?,
             });
         }
         let claimed_at = self.pending_deliveries(job_id, claimed_before, &mut children).await?;

@@ -76,6 +76,7 @@ mod poison;
 mod preferences;
 mod prisma;
 mod producers;
+mod punctuality;
 mod queues;
 mod rate_limits;
 mod readme;

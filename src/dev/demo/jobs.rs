@@ -31,6 +31,7 @@ pub async fn publish_dose(context: &jetstream::Context, now: DateTime<Utc>, numb
         content_type: "application/json",
         not_after: None,
         at: Some(due),
+        due: None,
     };
     let done = submit(context, job).await.map_err(|error| error.to_string())?;
     Ok(Dose { job_id, due, subject: done.subject })

@@ -108,6 +108,7 @@ fn reminder() -> Commit {
         body: vec![0, 255],
         not_after: now(),
         trace: None,
+        due: None,
     };
     let next = Some(Box::new(notification(2)));
     Commit { children: vec![child], next, ..commit(REMINDER, "root", plan) }

@@ -47,6 +47,11 @@ impl Console {
         Self { process, url: format!("http://127.0.0.1:{port}"), client, store: world.store.clone() }
     }
 
+    /// Of its metrics, if they are served.
+    pub async fn metrics_port(&mut self) -> u64 {
+        self.process.line("its metrics are served", Line::console_metrics_port).await
+    }
+
     /// All that it has written.
     pub fn output(&self) -> String {
         self.process.output()
