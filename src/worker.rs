@@ -127,7 +127,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
+    stop.run_until_cancelled(catch_up(&parts, &closing)).await;
     stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
     tokio::spawn(pauses::run(store.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let mut pipeline = None;
@@ -303,13 +303,8 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
 }
 
 /// Waits until Postgres has all that the journal has. From then on, so does each of its successors before it is used.
-async fn catch_up(parts: &Parts, store: &Store, stop: &CancellationToken) {
-    let restoration = Restoration {
-        store: store.clone(),
-        context: parts.context.clone(),
-        clock: parts.clock.clone(),
-        kinds: parts.registry.kinds().to_vec(),
-    };
+async fn catch_up(parts: &Parts, stop: &CancellationToken) {
+    let restoration = Restoration { effects: parts.effects.clone(), kinds: parts.registry.kinds().to_vec() };
     let (reached, is_reached) = oneshot::channel();
     tokio::spawn(restoration.run(reached, stop.clone()));
     let _ = is_reached.await;
