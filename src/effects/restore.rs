@@ -3,7 +3,7 @@
 //! A worker that meets a timeline which is not on record reads the whole journal before anything else is done there.
 //! It commits again each run that is missing, and records again each outcome. All of it may be repeated: what is there
 //! already is left alone. A worker that comes from another timeline to one on record reads on from where the first one
-//! ended: pages that were under way then tell of commits on the other.
+//! ended: pages that were under way then tell of commits on the other. So does one that starts soon after a failover.
 
 use std::{collections::HashMap, future::Future, time::Duration};
 
@@ -219,7 +219,8 @@ impl Restoration {
             }
             Some(TimelineRecord { at, read }) => {
                 let has_moved = last.is_some_and(|last| last != timeline);
-                (has_moved || now - at < OLDEST).then_some(read + 1)
+                let is_new = timeline.follows_another() && now - at < OLDEST;
+                (has_moved || is_new).then_some(read + 1)
             }
         };
         if let Some(unread) = unread {

@@ -32,6 +32,14 @@ pub struct Timeline {
     number: i32,
 }
 
+impl Timeline {
+    /// Whether a standby began it, or a restored backup.
+    #[must_use]
+    pub const fn follows_another(self) -> bool {
+        self.number > 1
+    }
+}
+
 impl fmt::Display for Timeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.system {

@@ -152,7 +152,10 @@ async fn a_worker_that_comes_to_a_timeline_on_record_reads_on_from_there() {
 
 #[tokio::test]
 async fn a_worker_that_starts_soon_after_a_failover_reads_on_and_a_later_one_need_not() {
-    let world = World::new().await;
+    let mut pair = Pair::synchronous(Duration::ZERO).await;
+    let world = World::on(pair.url(), QUICK).await;
+    pair.fail_over().await;
+    pair.service.cut();
     let mut worker = Process::worker(&world, &[]);
     worker.ready().await;
     world.remind("dose").await;
