@@ -131,7 +131,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     };
     observe(&parts, client.clone(), &closing);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
+    stop.run_until_cancelled(catch_up(&parts, &closing)).await;
     stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
     tokio::spawn(pauses::run(store.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let mut pipeline = None;
@@ -323,13 +323,8 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
 }
 
 /// Waits until Postgres has all that the journal has. From then on, so does each of its successors before it is used.
-async fn catch_up(parts: &Parts, store: &Store, stop: &CancellationToken) {
-    let restoration = Restoration {
-        store: store.clone(),
-        context: parts.context.clone(),
-        clock: parts.clock.clone(),
-        kinds: parts.registry.kinds().to_vec(),
-    };
+async fn catch_up(parts: &Parts, stop: &CancellationToken) {
+    let restoration = Restoration { effects: parts.effects.clone(), kinds: parts.registry.kinds().to_vec() };
     let (reached, is_reached) = oneshot::channel();
     tokio::spawn(restoration.run(reached, stop.clone()));
     let _ = is_reached.await;

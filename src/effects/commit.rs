@@ -81,7 +81,7 @@ impl Effects {
             commit.direct = claims;
         }
         checkpoint::reached(Step::Worked);
-        let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
+        let CommitOutcome { committed, followed, claimed, earlier: _ } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         let committed = match committed {
             // If this message committed it and the answer was lost, nobody sends the claimed pushes.

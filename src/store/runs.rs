@@ -36,6 +36,8 @@ pub struct RunRecord {
     pub children_pending: bool,
     /// First record.
     pub created_at: DateTime<Utc>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// The rest of a committed run.
@@ -53,7 +55,7 @@ impl Store {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
         let statement = sqlx::query(
             "SELECT job_id, state, reason, stream, stream_seq, attempts, recorded_delivery, last_error, \
-                    children_pending, created_at \
+                    children_pending, created_at, updated_at \
              FROM job_runs WHERE job_id = ANY($1)",
         )
         .bind(&ids);
@@ -70,6 +72,7 @@ impl Store {
                 last_error: row.try_get("last_error")?,
                 children_pending: row.try_get("children_pending")?,
                 created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
             };
             found.insert(row.try_get::<String, _>("job_id")?, record);
         }
