@@ -47,7 +47,14 @@ use crate::{
     health::Health,
     http,
     nats::{self, JetStream},
+    store::{Database, Store},
 };
+
+/// A page is a few short statements.
+const CONNECTIONS: u32 = 6;
+
+/// No page may slow a worker for longer.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(2);
 
 /// Interval of attempts to reach NATS.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -55,6 +62,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Nothing but our own files, and no other page around ours.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The console's own connections to a database.
+#[must_use]
+pub fn store(database: &Database) -> Store {
+    Store::impatient(database, CONNECTIONS, LONGEST_STATEMENT)
+}
 
 /// The path of a way in that is good once.
 #[must_use]

@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    callbacks,
+    admin, callbacks,
     channels::{
         Channels, Sender,
         breaker::BreakerPolicy,
@@ -75,6 +75,9 @@ pub enum WorkerError {
     /// The callback port is not available.
     #[error("PUBLIC_PORT cannot be served: {0}")]
     PublicPort(std::io::Error),
+    /// The console's port is not available.
+    #[error("ADMIN_PORT cannot be served: {0}")]
+    AdminPort(std::io::Error),
     /// A server is missing or refuses a permission.
     #[error("{0}")]
     Start(String),
@@ -149,6 +152,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         let scheduler = Scheduler::new(store.clone(), producer, clock.clone(), Arc::clone(&health));
         scheduling = Some(tokio::spawn(scheduler.run(stop.clone())));
     }
+    serve_console(&config, &parts, &closing)?;
     health.enter(Phase::Running);
     info!("ready");
 
@@ -231,6 +235,22 @@ fn listen(
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))
+}
+
+/// Serves the console, if it is asked for, with connections of its own.
+fn serve_console(config: &Config, parts: &Parts, stop: &CancellationToken) -> Result<(), WorkerError> {
+    let Some(settings) = config.admin.clone() else { return Ok(()) };
+    let parts = admin::Parts {
+        store: admin::store(&config.database),
+        nats: Arc::new(OnceLock::from(parts.context.clone())),
+        streams: parts.streams.clone(),
+        clock: parts.clock.clone(),
+        config: settings,
+        ticket: None,
+    };
+    let address = admin::serve(parts, stop.clone()).map_err(WorkerError::AdminPort)?;
+    info!(port = address.port(), "the console is served");
+    Ok(())
 }
 
 /// Waits until both servers pass the self-tests.
