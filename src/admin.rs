@@ -8,9 +8,11 @@ mod acts;
 mod api;
 mod failures;
 mod gate;
+mod oidc;
 mod pages;
 mod places;
 mod problem;
+mod proxy;
 mod secret;
 mod sign_in;
 mod snapshot;
@@ -43,6 +45,7 @@ pub use self::{
     state::{Admin, Parts},
 };
 use crate::{
+    channels::SettingsError,
     config::NatsConfig,
     health::Health,
     http,
@@ -78,12 +81,23 @@ pub fn ticket_path(ticket: &str) -> String {
 /// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///
 /// # Errors
-/// If the port cannot be bound.
-pub fn serve(parts: Parts, stop: CancellationToken) -> io::Result<SocketAddr> {
+/// If the port cannot be bound, or a file of certificates cannot be read.
+pub fn serve(parts: Parts, stop: CancellationToken) -> Result<SocketAddr, ServeError> {
     let listener = http::listen(parts.config.port)?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::listener::serve(listener, routes(parts), stop));
+    tokio::spawn(http::listener::serve(listener, routes(parts)?, stop));
     Ok(address)
+}
+
+/// Why the console cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port is not available.
+    #[error("ADMIN_PORT cannot be served: {0}")]
+    Port(#[from] io::Error),
+    /// A setting is wrong.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
 }
 
 /// Reaches NATS, however long that takes, until `stop`.
@@ -110,16 +124,16 @@ pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<J
     reached
 }
 
-fn routes(parts: Parts) -> Router {
+fn routes(parts: Parts) -> Result<Router, SettingsError> {
     let mut access = Access::default();
     let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
-    let admin = Admin::new(parts, access);
-    router
+    let admin = Admin::new(parts, access)?;
+    Ok(router
         .route_layer(from_fn_with_state(admin.clone(), gate::pass))
         .fallback(missing)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(map_response(guarded))
-        .with_state(admin)
+        .with_state(admin))
 }
 
 async fn missing(uri: axum::http::Uri) -> Response {

@@ -7,6 +7,7 @@ mod error;
 mod gateway;
 mod nats;
 mod otel;
+mod sign_in;
 mod source;
 mod variables;
 
@@ -20,6 +21,7 @@ pub use self::{
     admin::AdminConfig,
     error::ConfigError,
     nats::{INBOX_PREFIX, NatsConfig, NatsUser},
+    sign_in::{OIDC_CALLBACK, OidcConfig, ProxyConfig},
     source::Source,
     variables::{OTEL_VARIABLES, VARIABLES},
 };

@@ -75,9 +75,9 @@ pub enum WorkerError {
     /// The callback port is not available.
     #[error("PUBLIC_PORT cannot be served: {0}")]
     PublicPort(std::io::Error),
-    /// The console's port is not available.
-    #[error("ADMIN_PORT cannot be served: {0}")]
-    AdminPort(std::io::Error),
+    /// The console cannot be served.
+    #[error("{0}")]
+    Console(#[from] admin::ServeError),
     /// A server is missing or refuses a permission.
     #[error("{0}")]
     Start(String),
@@ -248,7 +248,7 @@ fn serve_console(config: &Config, parts: &Parts, stop: &CancellationToken) -> Re
         config: settings,
         ticket: None,
     };
-    let address = admin::serve(parts, stop.clone()).map_err(WorkerError::AdminPort)?;
+    let address = admin::serve(parts, stop.clone())?;
     info!(port = address.port(), "the console is served");
     Ok(())
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(source: &Source, _: &Args, stop: CancellationToken) -> R
         config,
         ticket: None,
     };
-    let address = admin::serve(parts, stop.clone()).map_err(|error| format!("ADMIN_PORT cannot be served: {error}"))?;
+    let address = admin::serve(parts, stop.clone()).map_err(|error| error.to_string())?;
     tracing::info!(port = address.port(), "the console is served");
     stop.cancelled().await;
     Ok(())
