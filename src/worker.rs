@@ -126,6 +126,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
         max_concurrency: config.max_concurrency,
     };
+    serve_console(&config, &parts, &closing)?;
     let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
     let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
     tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
@@ -152,7 +153,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         let scheduler = Scheduler::new(store.clone(), producer, clock.clone(), Arc::clone(&health));
         scheduling = Some(tokio::spawn(scheduler.run(stop.clone())));
     }
-    serve_console(&config, &parts, &closing)?;
     health.enter(Phase::Running);
     info!("ready");
 

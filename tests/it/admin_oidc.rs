@@ -12,7 +12,7 @@ use url::Url;
 use crate::{
     cli::carebell,
     support::{
-        Console, World,
+        Browser, Console, Settings, World,
         oidc::{Instead, Provider, Signing},
     },
 };
@@ -140,6 +140,7 @@ async fn providers_differ_and_are_understood() {
     assert_eq!(name(of_several).await, "oidc:ana@example.org");
     let unproven = json!({ "realm_access": { "roles": "care" }, "email": email, "email_verified": false });
     assert_eq!(name(unproven).await, "oidc:248289761001");
+    provider.set().signing = Signing::NoKid;
     // Clocks differ by less than a minute.
     let now = crate::support::utc_now().timestamp();
     let late = json!({ "realm_access": roles, "exp": now - 30, "iat": now + 30, "email": "a\nb" });
@@ -367,4 +368,43 @@ async fn a_provider_that_is_away_or_misbehaves_is_told_and_left_alone_for_a_whil
     provider.set().instead.clear();
     assert_eq!(sign_in(&console, &provider).await.status(), StatusCode::SEE_OTHER, "it is asked again");
     assert_eq!(console.get("/jobs/any").await.status, StatusCode::NOT_FOUND);
+}
+
+#[tokio::test]
+async fn the_certificate_of_the_provider_must_be_trusted() {
+    let world = World::new().await;
+    let provider = Provider::at("https://localhost").await;
+    let console = self::console(&world, &provider, &[]).await;
+    let answer = console.request(Method::GET, "/console/oidc").send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert!(answer.text().await.unwrap().contains("no connection"));
+    let file = world.directory.path().join("provider.pem");
+    std::fs::write(&file, &provider.ca_pem).unwrap();
+    let trusts = [("ADMIN_OIDC_CA_FILE", file.to_str().unwrap())];
+    let console = self::console(&world, &provider, &trusts).await;
+    assert_eq!(sign_in(&console, &provider).await.status(), StatusCode::SEE_OTHER);
+    assert_eq!(provider.set().faults, [""; 0]);
+}
+
+/// Its cookies come back from another site, and no policy of the page is in the way.
+#[tokio::test]
+async fn a_real_browser_signs_in_at_the_provider() {
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    let world = World::new().await;
+    let provider = Provider::at("http://localhost").await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    let url = format!("http://127.0.0.1:{free}");
+    let console = self::console(&world, &provider, &[("ADMIN_PORT", &free), ("ADMIN_URL", &url)]).await;
+    browser.open(&format!("{}/console/queues", console.url)).await;
+    browser.shows("h1", "Sign in").await;
+    assert_eq!(browser.findings().await, Vec::<String>::new());
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.picture("sign-in-provider").await;
+    browser.click("a.button.main").await;
+    browser.shows("h1", "Queues").await;
+    browser.shows(".who", "oidc:ana, operator").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.click(".who button").await;
+    browser.shows("h1", "Sign in").await;
+    browser.close().await;
 }

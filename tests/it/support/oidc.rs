@@ -3,6 +3,7 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
 };
 
@@ -20,12 +21,16 @@ use axum::{
     extract::State,
     http::{HeaderMap, StatusCode, Uri, header::LOCATION},
     response::{IntoResponse, Response},
+    serve::Listener,
 };
 use base64::{
     Engine,
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
+use carebell::dev::certificates;
 use serde_json::{Value, json};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use url::{Url, form_urlencoded};
 
 use super::utc_now;
@@ -38,6 +43,8 @@ pub const SECRET: &str = "a secret: with+signs";
 pub enum Signing {
     Rsa,
     Ec,
+    /// By the RSA key, without a name of it: only one fits.
+    NoKid,
     /// `alg: none`
     Nobody,
     /// HS256, with the text of the public key as its secret.
@@ -93,14 +100,22 @@ struct Keys {
 #[derive(Clone)]
 pub struct Provider {
     pub url: String,
+    /// Of its certificate.
+    pub ca_pem: String,
     settings: Arc<Mutex<Settings>>,
     keys: Arc<Keys>,
 }
 
 impl Provider {
     pub async fn start() -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://127.0.0.1:{}/realms/care", listener.local_addr().unwrap().port());
+        Self::at("http://127.0.0.1").await
+    }
+
+    /// By this scheme and under this name of this machine.
+    pub async fn at(origin: &str) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("{origin}:{}/realms/care", listener.local_addr().unwrap().port());
+        let (tls, ca_pem) = certificates::localhost(&[b"http/1.1"]).unwrap();
         let settings = Settings {
             claims: json!({}),
             discovery: json!({}),
@@ -116,9 +131,13 @@ impl Provider {
             rsa: RsaKeyPair::generate(KeySize::Rsa2048).unwrap(),
             ec: EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).unwrap(),
         };
-        let provider = Self { url, settings: Arc::new(Mutex::new(settings)), keys: Arc::new(keys) };
+        let provider = Self { url, ca_pem, settings: Arc::new(Mutex::new(settings)), keys: Arc::new(keys) };
         let router = Router::new().fallback(answer).with_state(provider.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        if origin.starts_with("https") {
+            tokio::spawn(async move { axum::serve(Tls(listener, tls), router).await });
+        } else {
+            tokio::spawn(async move { axum::serve(listener, router).await });
+        }
         provider
     }
 
@@ -205,9 +224,10 @@ impl Provider {
             Signing::Ec => ("ES256", "ec"),
             Signing::OtherKey => ("RS256", "ec"),
             Signing::UnknownKid => ("RS256", "lost"),
-            Signing::Rsa | Signing::Changed => ("RS256", "rsa"),
+            Signing::Rsa | Signing::Changed | Signing::NoKid => ("RS256", "rsa"),
         };
-        let header = json!({ "alg": algorithm, "kid": format!("{kid}{kids}"), "typ": "JWT" });
+        let kid = (signing != Signing::NoKid).then(|| format!("{kid}{kids}"));
+        let header = merged(json!({ "alg": algorithm, "typ": "JWT" }), &json!({ "kid": kid }));
         let encode = |part: &Value| URL_SAFE_NO_PAD.encode(part.to_string());
         let claims = merged(claims, &own);
         let message = format!("{}.{}", encode(&header), encode(&claims));
@@ -262,6 +282,27 @@ impl Provider {
     }
 }
 
+struct Tls(TcpListener, TlsAcceptor);
+
+impl Listener for Tls {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = self.0.accept().await.unwrap();
+            // A client that does not trust the certificate ends here.
+            if let Ok(stream) = self.1.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.0.local_addr()
+    }
+}
+
 fn merged(mut own: Value, other: &Value) -> Value {
     for (name, value) in other.as_object().unwrap() {
         own[name] = value.clone();
@@ -285,6 +326,11 @@ async fn answer(State(provider): State<Provider>, uri: Uri, headers: HeaderMap, 
             (StatusCode::from_u16(status).unwrap(), body.to_string()).into_response()
         }
         Some(Instead::To(place)) => (StatusCode::FOUND, [(LOCATION, place)]).into_response(),
+        // Somebody is signed in there already.
+        None if place == "/authorize" => {
+            let back = provider.sign_in(&format!("http://localhost{uri}"));
+            (StatusCode::FOUND, [(LOCATION, back)]).into_response()
+        }
         None => {
             let (status, body) = match &*place {
                 "/.well-known/openid-configuration" => (StatusCode::OK, provider.discovery()),
