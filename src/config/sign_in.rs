@@ -87,6 +87,10 @@ impl Source {
         let needs = |variable| error(variable, "is not set, but ADMIN_OIDC_ISSUER is");
         let client_id = self.require("ADMIN_OIDC_CLIENT_ID").map_err(|_| needs("ADMIN_OIDC_CLIENT_ID"))?;
         let url = url.ok_or_else(|| needs("ADMIN_URL"))?;
+        // Codes and cookies would cross the network in the open.
+        if !may_be_asked(url) {
+            return Err(error("ADMIN_URL", "has no TLS, which ADMIN_OIDC_ISSUER needs"));
+        }
         let or = |variable: &str, default: &str| self.get(variable).unwrap_or(default).to_owned();
         Ok(Some(OidcConfig {
             issuer: issuer.to_owned(),
@@ -159,6 +163,7 @@ mod tests {
             ("ADMIN_OIDC_CA_FILE", "/no/such/secret"),
             ("ADMIN_TOKEN", "secret"),
             ("ADMIN_URL", "secret"),
+            ("ADMIN_URL", "http://secret.example"),
         ];
         for (variable, value) in mistakes {
             let rest = PROXY.into_iter().chain(OIDC).filter(|(name, _)| *name != variable);

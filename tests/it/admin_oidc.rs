@@ -17,6 +17,7 @@ use crate::{
     },
 };
 
+const ENTER: &str = "\u{e007}";
 const DISCOVERY: &str = "/.well-known/openid-configuration";
 
 async fn console(world: &World, provider: &Provider, more: &[(&str, &str)]) -> Console {
@@ -334,6 +335,7 @@ async fn a_provider_that_is_away_or_misbehaves_is_told_and_left_alone_for_a_whil
     let cases = [
         (DISCOVERY, Instead::Never, well(), "timeout"),
         ("/keys", Instead::Never, well(), "timeout"),
+        ("/keys", Instead::Slowly, well(), "breaks off"),
         (DISCOVERY, Instead::Bytes(300_000), well(), "more than 262144 bytes"),
         (DISCOVERY, Instead::Status(200, json!("no object")), well(), "another name"),
         (DISCOVERY, Instead::To(elsewhere.clone()), well(), "answers 302"),
@@ -400,7 +402,7 @@ async fn a_real_browser_signs_in_at_the_provider() {
     assert_eq!(browser.findings().await, Vec::<String>::new());
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.picture("sign-in-provider").await;
-    browser.click("a.button.main").await;
+    browser.press(ENTER).await;
     browser.shows("h1", "Queues").await;
     browser.shows(".who", "oidc:ana, operator").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());

@@ -132,12 +132,13 @@ pub(super) fn page(admin: &Admin, next: Option<&str>, problem: Option<&str>) -> 
             h1 { "Sign in" }
             @if let Some(why) = problem { (ui::note(ui::Tone::Bad, html! { span role="alert" { (why) } })) }
             @if let Some(oidc) = &admin.oidc {
-                p { a.button.main href={ "/console/oidc?next=" (encoded) } { "Sign in at " (oidc.host()) } }
+                p { a.button.main autofocus href={ "/console/oidc?next=" (encoded) } { "Sign in at " (oidc.host()) } }
                 p.hint { "Or with a token:" }
             }
             form method="post" action="/console/sign-in" {
                 label for="token" { "Token" }
-                input id="token" name="token" type="password" autocomplete="current-password" required autofocus
+                input id="token" name="token" type="password" autocomplete="current-password" required
+                    autofocus[admin.oidc.is_none()]
                     aria-describedby="token-hint";
                 p.hint id="token-hint" { "As " code { "carebell tokens add" } " printed it." }
                 @if let Some(next) = next { input type="hidden" name="next" value=(next); }

@@ -5,6 +5,7 @@ use std::{
     collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -28,6 +29,7 @@ use base64::{
     engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD},
 };
 use carebell::dev::certificates;
+use futures::stream;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
@@ -62,6 +64,8 @@ pub enum Signing {
 pub enum Instead {
     Never,
     Bytes(usize),
+    /// A byte now and then, without end.
+    Slowly,
     Status(u16, Value),
     To(String),
 }
@@ -322,6 +326,13 @@ async fn answer(State(provider): State<Provider>, uri: Uri, headers: HeaderMap, 
     match instead {
         Some(Instead::Never) => std::future::pending().await,
         Some(Instead::Bytes(many)) => Body::from(format!("{{\"x\":\"{}\"}}", "x".repeat(many))).into_response(),
+        Some(Instead::Slowly) => {
+            let bytes = stream::unfold((), async |()| {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                Some((Ok::<_, std::io::Error>(" "), ()))
+            });
+            Body::from_stream(bytes).into_response()
+        }
         Some(Instead::Status(status, body)) => {
             (StatusCode::from_u16(status).unwrap(), body.to_string()).into_response()
         }
