@@ -22,6 +22,8 @@ mod run;
 mod schedules;
 mod streams;
 mod tokens;
+mod when;
+mod workers;
 
 use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
@@ -63,14 +65,17 @@ enum Command {
     /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// Show the history of a job, or cancel one that waits
+    /// List jobs, show the history of one, or cancel one that waits
     #[command(subcommand)]
     Jobs(jobs::Command),
     /// Say in one sentence why somebody was or was not told, and the facts behind it
     Explain(explain::Args),
-    /// List the queues, their policies and their backlog; pause, resume
+    /// List the queues, their policies and their backlog, show one with its counts; pause, resume
     #[command(subcommand)]
     Queues(queues::Command),
+    /// List the workers, and the jobs that they run
+    #[command(subcommand)]
+    Workers(workers::Command),
     /// List, redrive or discard jobs that failed for good
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
@@ -152,6 +157,7 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Jobs(command) => jobs::run(source, &command).await,
         Command::Explain(args) => Box::pin(explain::run(source, args)).await,
         Command::Queues(command) => queues::run(source, &command).await,
+        Command::Workers(command) => workers::run(source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
         Command::Tokens(command) => tokens::run(source, command).await,

@@ -6,6 +6,7 @@
 
 mod admission;
 mod commit;
+pub mod counts;
 mod delay;
 mod journal;
 mod maintenance;
@@ -103,6 +104,12 @@ impl Effects {
             store: store.clone(),
             journal,
         }
+    }
+
+    /// The name of this worker in claims.
+    #[must_use]
+    pub fn worker(&self) -> &Arc<str> {
+        &self.worker
     }
 
     /// Sets the `ack_wait` of the notification queues. Defaults to 30 s.

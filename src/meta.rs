@@ -104,6 +104,12 @@ impl Meta {
         ![CARE, SCHEDULE].iter().any(|own| self.job_id.starts_with(own))
     }
 
+    /// Its lane's name, if its kind has lanes.
+    #[must_use]
+    pub fn recorded_lane(&self) -> Option<&'static str> {
+        self.kind.lane_for(self.lane).map(Lane::name)
+    }
+
     /// From when its default expiry counts.
     #[must_use]
     pub fn begins(&self) -> DateTime<Utc> {

@@ -30,6 +30,7 @@ mod inspect;
 mod keyed;
 mod ledger;
 mod listen;
+pub mod lists;
 mod maintenance;
 mod migrate;
 mod migrations;
@@ -42,6 +43,7 @@ mod runs;
 mod schedules;
 mod shortages;
 mod subscriptions;
+mod tallies;
 mod timelines;
 mod verdict;
 mod waiting;
@@ -78,6 +80,7 @@ pub use self::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec,
     },
     subscriptions::Orphans,
+    tallies::{CountRow, WorkerReport},
     timelines::Timeline,
     verdict::Verdict,
     waiting::{Cancellation, WaitingRun},

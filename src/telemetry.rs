@@ -2,7 +2,8 @@
 
 pub mod metrics;
 pub mod names;
-mod process;
+pub mod process;
+pub mod tally;
 pub mod traces;
 
 use std::{io::IsTerminal, panic};

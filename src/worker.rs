@@ -31,7 +31,13 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
-    effects::{Effects, pauses, reconcile, restore::Restoration, shortages, storage},
+    effects::{
+        Effects,
+        counts::{Counts, Identity},
+        pauses, reconcile,
+        restore::Restoration,
+        shortages, storage,
+    },
     health::{Health, NATS, POSTGRES, Part, Phase},
     http, jobs,
     kind::{CANCEL, DELAYED, Kind},
@@ -110,7 +116,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let (connection, store) = servers?;
     let client = connection.client.clone();
     let _ = known.set(store.clone());
-    let listening = listen(&config, &store, &clock, health.metrics(), &closing)?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health).with_ack_wait(ack_wait(&streams));
     let parts = Parts {
@@ -126,10 +131,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
         max_concurrency: config.max_concurrency,
     };
-    serve_console(&config, &parts, &closing)?;
-    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
-    let observed = observe::run(client.clone(), parts.streams.clone(), queues, Arc::clone(&health), clock.clone());
-    tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
+    let listening = listen(&config, &parts, &store, &closing)?;
+    observe(&parts, client.clone(), &closing);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
     stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
     stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
@@ -147,6 +150,11 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(advisories::run(effects.clone(), stop.clone()));
     }
     tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
+    let drained = CancellationToken::new();
+    let duties: Vec<_> = config.duties.iter().map(|duty| duty.name()).collect();
+    let identity = Identity::here(effects.worker(), &duties);
+    let counts = Counts::new(store.clone(), health.metrics().tally().clone(), clock.clone(), identity);
+    let counting = tokio::spawn(counts.run(drained.clone()));
     let mut scheduling = None;
     if config.duties.contains(&Duty::Scheduler) {
         let producer = parts.context.clone();
@@ -172,6 +180,9 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         scheduling.abort();
     }
     drop((parts, effects));
+    drained.cancel();
+    // Counts the last jobs, and takes this worker off the list.
+    let _ = timeout(CLOSE_TIMEOUT, counting).await;
     // Both would wait for a lost server. Unflushed messages are redelivered.
     if !matches!(timeout(CLOSE_TIMEOUT, client.flush()).await, Ok(Ok(()))) {
         warn!("the last acknowledgements could not be flushed");
@@ -187,6 +198,14 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         return Err(WorkerError::Start("the NATS client has ended; see the log for what it met".into()));
     }
     Ok(())
+}
+
+/// Watches backlogs until `closing`.
+fn observe(parts: &Parts, client: async_nats::Client, closing: &CancellationToken) {
+    let queues = parts.registry.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]).collect();
+    let (health, clock) = (Arc::clone(&parts.health), parts.clock.clone());
+    let observed = observe::run(client, parts.streams.clone(), queues, health, clock);
+    tokio::spawn(closing.clone().run_until_cancelled_owned(observed));
 }
 
 fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channels, ConfigError> {
@@ -220,24 +239,25 @@ fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigEr
     sender.map_err(config::from_channel)
 }
 
-/// Receives status callbacks, if a port is configured.
+/// Serves the console, if it is asked for, and receives status callbacks, if a port is configured.
 fn listen(
     config: &Config,
+    parts: &Parts,
     store: &Store,
-    clock: &Clock,
-    metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Option<callbacks::Listening>, WorkerError> {
+    serve_console(config, parts, stop)?;
     let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
     let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
     let receiver = Receiver::new(url, &config.gateways);
-    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), metrics, stop.clone());
+    let listening =
+        callbacks::serve(port, receiver, store.clone(), parts.clock.clone(), parts.health.metrics(), stop.clone());
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))
 }
 
-/// Serves the console, if it is asked for, with connections of its own.
+/// The console has connections of its own.
 fn serve_console(config: &Config, parts: &Parts, stop: &CancellationToken) -> Result<(), WorkerError> {
     let Some(settings) = config.admin.clone() else { return Ok(()) };
     let parts = admin::Parts {

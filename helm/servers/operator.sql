@@ -1,6 +1,6 @@
--- Postgres permissions of people on call, for `carebell jobs`, `explain`, `dead-letters` and `schedules`, and no more:
--- jobs by their ids, schedules, the audit log, and whatever decides who is told. Tests run these commands with exactly
--- these.
+-- Postgres permissions of people on call, for `carebell jobs`, `queues`, `workers`, `explain`, `dead-letters` and
+-- `schedules`, and no more: jobs by their ids, counts, schedules, the audit log, and whatever decides who is told. Tests
+-- run these commands with exactly these.
 --
 --   psql "$DATABASE_URL" -v schema=carebell -v role=carebell_operator -f helm/servers/operator.sql
 
@@ -21,10 +21,10 @@ GRANT SELECT (user_id, channel, state, reason) ON user_addresses TO :"role";
 GRANT SELECT ON care_reminders, preferences, reminder_marks, scheduler_state TO :"role";
 
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
-GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, pauses,
-    schedules TO :"role";
+GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, outcome_counts,
+    pauses, schedules, unsent_deliveries, workers TO :"role";
 -- Not the texts that people read.
 GRANT SELECT (id, application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
-GRANT INSERT ON audit_log, job_runs, pauses, schedules TO :"role";
-GRANT UPDATE ON delayed_jobs, deliveries, job_runs, pauses, schedules TO :"role";
+GRANT INSERT ON audit_log, job_runs, pauses, schedules, unsent_deliveries TO :"role";
+GRANT UPDATE ON delayed_jobs, deliveries, job_runs, pauses, schedules, unsent_deliveries TO :"role";
 GRANT DELETE ON pauses, schedules TO :"role";

@@ -21,6 +21,14 @@ const EXAMPLES: &[Examples] = &[
     (&["streams", "apply"], &["carebell streams apply", "carebell streams apply --wait 5m"]),
     (&["streams", "upgrade"], &["carebell streams upgrade"]),
     (&["jobs", "show"], &["carebell jobs show dose-17", "carebell jobs show dose-17 --json"]),
+    (
+        &["jobs", "list"],
+        &[
+            "carebell jobs list --state failed --since 1h",
+            "carebell jobs list --user ana --limit 100 --json",
+            "carebell jobs list --queue deliver_web_push_critical --state held",
+        ],
+    ),
     (&["jobs", "delayed"], &["carebell jobs delayed --limit 20"]),
     (&["jobs", "cancel"], &["carebell jobs cancel dose-17 --by ana"]),
     (
@@ -41,6 +49,11 @@ const EXAMPLES: &[Examples] = &[
         ],
     ),
     (&["queues", "resume"], &["carebell queues resume notification_bulk", "carebell queues resume --channel push"]),
+    (
+        &["queues", "show"],
+        &["carebell queues show reminder_medication", "carebell queues show notification_bulk --json"],
+    ),
+    (&["workers", "list"], &["carebell workers list", "carebell workers list --json"]),
     (
         &["dead-letters", "list"],
         &["carebell dead-letters list --limit 20", "carebell dead-letters list --reason exhausted --json"],

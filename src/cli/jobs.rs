@@ -2,6 +2,7 @@
 
 mod cancel;
 mod elsewhere;
+mod list;
 
 use std::fmt::{Display, Write as _};
 
@@ -31,6 +32,8 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// List jobs that are on record, newest first
+    List(Box<list::Args>),
     /// List the delayed jobs that wait, the next one due first
     Delayed {
         /// Only those of this application
@@ -50,8 +53,9 @@ pub(super) enum Command {
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
         Command::Show { id, format } => look_up(source, id, format.is_json()).await,
+        Command::List(args) => list::run(source, args).await,
         Command::Delayed { application, limit, format } => {
-            list(source, application.as_deref(), *limit, format.is_json()).await
+            delayed(source, application.as_deref(), *limit, format.is_json()).await
         }
         Command::Cancel(args) => cancel::cancel(source, args).await,
     }
@@ -93,7 +97,7 @@ async fn look_up(source: &Source, id: &str, json: bool) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn list(source: &Source, application: Option<&str>, limit: u32, json: bool) -> Result<(), Failed> {
+async fn delayed(source: &Source, application: Option<&str>, limit: u32, json: bool) -> Result<(), Failed> {
     let store = connect::store(source, 1).await?;
     // One more shows that there are more.
     let (found, counts) = (store.delayed_jobs(application, i64::from(limit) + 1).await, store.count_delayed().await);

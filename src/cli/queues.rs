@@ -1,24 +1,19 @@
-//! `carebell queues`: policy, backlog and pauses of queues.
+//! `carebell queues`: policy, backlog, counts and pauses of queues.
 
 mod pause;
+mod rows;
+mod show;
 mod waiting;
 
-use std::{fmt::Write as _, time::Duration};
+use std::fmt::Write as _;
 
 use chrono::{DateTime, Utc};
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use self::rows::{QueueRow, queue_to_json, rows, table};
 use super::{connect, failed::Failed, output::Format, print::print};
-use crate::{
-    clock::Clock,
-    config::Source,
-    jobs,
-    kind::{CANCEL, DELAYED, Kind, Queue},
-    pauses::Pause,
-    streams::{DeclaredConsumer, Load, Streams},
-    text::instant,
-};
+use crate::{clock::Clock, config::Source, pauses::Pause, streams::Streams, text::instant};
 
 /// Other streams to show, with a label.
 const OTHERS: [(&str, &str); 2] = [("HOLD", "parked or delayed"), ("DEAD_LETTERS", "dead letters")];
@@ -30,6 +25,13 @@ pub(super) enum Command {
         #[command(flatten)]
         format: Format,
     },
+    /// Show one queue with its counts, its throughput and the workers
+    Show {
+        /// Its name in `list`
+        queue: String,
+        #[command(flatten)]
+        format: Format,
+    },
     /// Pause a queue, a channel or a provider: its jobs wait, and burn no attempt. Those that run are finished
     Pause(pause::Args),
     /// Resume what was paused
@@ -38,37 +40,31 @@ pub(super) enum Command {
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
     match command {
-        Command::List { format } => list(source, format.is_json()).await,
+        Command::List { format } => list(source, *format).await,
+        Command::Show { queue, format } => show::run(source, queue, *format).await,
         Command::Pause(args) => pause::pause(source, args).await,
         Command::Resume(args) => pause::resume(source, args).await,
     }
 }
 
-async fn list(source: &Source, json: bool) -> Result<(), Failed> {
+async fn list(source: &Source, format: Format) -> Result<(), Failed> {
     let streams = Streams::embedded(&source.adjustments()?)?;
     let context = connect::jetstream(source).await?;
-    let mut queues: Vec<QueueRow<'_>> = Vec::new();
-    for consumer in streams.consumers().iter().filter(|consumer| consumer.is_queue()) {
-        let load = consumer.load(&context).await?;
-        match queues.iter_mut().find(|row| row.consumer.durable() == consumer.durable()) {
-            Some(row) => {
-                row.load = row.load.zip(load).map(|(one, other)| one.and(other));
-                row.streams.push(&consumer.stream);
-            }
-            None => queues.push(QueueRow { consumer, streams: vec![&consumer.stream], load }),
-        }
-    }
-    queues.sort_by_key(|row| row.consumer.durable());
+    let queues = rows(&streams, &context).await?;
     let mut others = Vec::new();
     for (stream, label) in OTHERS {
         others.push(StreamRow { stream, label, depth: streams.depth(&context, stream).await? });
     }
     let now = Clock::system().now();
     let pauses = pauses(source, now).await;
-    let text = if json {
+    let text = if format.is_json() {
         format!("{}\n", to_json(&queues, &others, pauses.as_deref().ok(), now))
     } else {
-        table(&queues, &others, pauses.as_deref(), now)
+        let pauses = match &pauses {
+            Ok(pauses) => paused(pauses),
+            Err(why) => format!("whether anything is paused is not known: {why}\n"),
+        };
+        table(&queues, now) + &in_words(&others) + &pauses
     };
     print(&text)?;
     Ok(())
@@ -82,14 +78,6 @@ async fn pauses(source: &Source, now: DateTime<Utc>) -> Result<Vec<Pause>, Strin
     pauses.map_err(|error| error.to_string())
 }
 
-/// A queue, with its load in all its streams.
-struct QueueRow<'a> {
-    consumer: &'a DeclaredConsumer,
-    streams: Vec<&'a str>,
-    /// `None` if a consumer is not on the server.
-    load: Option<Load>,
-}
-
 struct StreamRow {
     stream: &'static str,
     /// Name of its messages.
@@ -99,110 +87,32 @@ struct StreamRow {
 
 /// `pauses` is null if they are not known.
 fn to_json(queues: &[QueueRow<'_>], others: &[StreamRow], pauses: Option<&[Pause]>, now: DateTime<Utc>) -> Value {
-    let kinds = jobs::registry();
-    let of_kinds = kinds.kinds().iter().flat_map(Kind::queues).chain([DELAYED, CANCEL]);
-    let known: Vec<Queue> = of_kinds.collect();
-    let is_paused = |durable: &str| {
-        let queue = known.iter().find(|queue| queue.durable() == durable)?;
-        Some(pauses?.iter().any(|pause| pause.holds(*queue)))
-    };
-    let pause = |Pause { scope, name, reason, actor, since, until }: &Pause| json!({ "scope": scope.name(), "name": name, "reason": reason, "by": actor, "since": since, "until": until });
-    let queue = |QueueRow { consumer, streams, load }: &QueueRow<'_>| {
-        let policy = &consumer.policy;
-        json!({
-            "queue": consumer.durable(),
-            "stream": consumer.stream,
-            "streams": streams,
-            "subject": consumer.config.filter_subject,
-            "on_server": load.is_some(),
-            "waiting": load.map(|load| load.waiting),
-            "in_flight": load.map(|load| load.in_flight),
-            "oldest_waiting_s": load.and_then(|load| age(load, now)).map(|age| age.as_secs()),
-            "pulls": load.map(|load| load.pulls),
-            "attempts": policy.attempts,
-            "backoff": policy.backoff.to_string(),
-            "jitter_percent": (policy.jitter * 100.0).round(),
-            "timeout_s": policy.timeout.as_secs_f64(),
-            "concurrency": policy.concurrency,
-            "max_attempts": policy.max_attempts,
-            "max_backoff_s": policy.max_backoff.as_secs_f64(),
-            "pause_above": policy.pause_above,
-            "paused": is_paused(consumer.durable()),
-            "rate": policy.rate.map(|rate| rate.to_string()),
-            "ack_wait_s": consumer.config.ack_wait.as_secs_f64(),
-            "max_deliver": consumer.config.max_deliver,
-        })
-    };
     let depth = |StreamRow { stream, depth, .. }: &StreamRow| json!({ "stream": stream, "messages": depth });
     json!({
-        "queues": queues.iter().map(queue).collect::<Value>(),
+        "queues": queues.iter().map(|queue| queue_to_json(queue, pauses, now)).collect::<Value>(),
         "streams": others.iter().map(depth).collect::<Value>(),
-        "pauses": pauses.map(|pauses| pauses.iter().map(pause).collect::<Value>()),
+        "pauses": pauses.map(|pauses| pauses.iter().map(pause_to_json).collect::<Value>()),
     })
 }
 
-fn table(
-    queues: &[QueueRow<'_>],
-    others: &[StreamRow],
-    pauses: Result<&[Pause], &String>,
-    now: DateTime<Utc>,
-) -> String {
-    let mut text = String::new();
-    let _ = writeln!(
-        text,
-        "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>6} {:>8} {:>12}  rate",
-        "queue", "waiting", "in flight", "oldest", "pulls", "attempts", "backoff", "jitter", "timeout", "concurrency"
-    );
-    for QueueRow { consumer, load, .. } in queues {
-        let policy = &consumer.policy;
-        let number =
-            |read: fn(&Load) -> u64| load.as_ref().map_or_else(|| "?".to_owned(), |load| read(load).to_string());
-        let oldest = load.and_then(|load| age(load, now)).map_or_else(|| "-".to_owned(), in_words);
-        let _ = writeln!(
-            text,
-            "{:<27} {:>8} {:>9} {:>8} {:>6}  {:>8}  {:<22} {:>5.0}% {:>8} {:>12}  {}",
-            consumer.durable(),
-            number(|load| load.waiting),
-            number(|load| load.in_flight),
-            oldest,
-            number(|load| load.pulls),
-            policy.attempts,
-            policy.backoff.to_string(),
-            policy.jitter * 100.0,
-            humantime::format_duration(policy.timeout).to_string(),
-            policy.concurrency,
-            policy.rate.map_or_else(|| "-".to_owned(), |rate| rate.to_string()),
-        );
-    }
+fn pause_to_json(Pause { scope, name, reason, actor, since, until }: &Pause) -> Value {
+    json!({ "scope": scope.name(), "name": name, "reason": reason, "by": actor, "since": since, "until": until })
+}
+
+fn in_words(others: &[StreamRow]) -> String {
     let counted = |StreamRow { label, depth, .. }: &StreamRow| {
         format!("{} {label}", depth.map_or_else(|| "?".into(), |n| n.to_string()))
     };
-    let _ = writeln!(text, "{}", others.iter().map(counted).collect::<Vec<_>>().join(", "));
-    match pauses {
-        Ok(pauses) => {
-            for Pause { scope, name, reason, actor, since, until } in pauses {
-                let until =
-                    until.map_or_else(|| "until it is resumed".to_owned(), |at| format!("until {}", instant(at)));
-                let (scope, since) = (scope.name(), instant(*since));
-                let _ = writeln!(text, "paused: {scope} {name} since {since} {until}, by {actor}: {reason}");
-            }
-        }
-        Err(why) => {
-            let _ = writeln!(text, "whether anything is paused is not known: {why}");
-        }
-    }
-    if queues.iter().any(|row| row.load.is_none()) {
-        let _ = writeln!(text, "a queue with ? is not on the server: `carebell streams apply` creates it");
+    format!("{}\n", others.iter().map(counted).collect::<Vec<_>>().join(", "))
+}
+
+/// A line for each.
+fn paused(pauses: &[Pause]) -> String {
+    let mut text = String::new();
+    for Pause { scope, name, reason, actor, since, until } in pauses {
+        let until = until.map_or_else(|| "until it is resumed".to_owned(), |at| format!("until {}", instant(at)));
+        let (scope, since) = (scope.name(), instant(*since));
+        let _ = writeln!(text, "paused: {scope} {name} since {since} {until}, by {actor}: {reason}");
     }
     text
-}
-
-fn age(load: Load, now: DateTime<Utc>) -> Option<Duration> {
-    load.oldest.map(|oldest| (now - oldest).to_std().unwrap_or_default())
-}
-
-fn in_words(age: Duration) -> String {
-    // Two units suffice.
-    let whole = humantime::format_duration(Duration::from_secs(age.as_secs())).to_string();
-    whole.split(' ').take(2).collect::<Vec<_>>().join(" ")
 }

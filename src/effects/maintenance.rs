@@ -33,7 +33,10 @@ impl Effects {
     ) -> Result<(Committed, Removed), Refused> {
         let mut batches = Batches { store: &self.store, until: Instant::now() + limit, removed: Removed::default() };
         match task {
-            Maintenance::Prune { before, dead_before } => batches.prune(before, dead_before).await?,
+            Maintenance::Prune { before, dead_before, counts_before, workers_before } => {
+                batches.prune_counts(counts_before, workers_before).await?;
+                batches.prune(before, dead_before).await?;
+            }
             Maintenance::RemoveSubscriptions { ids } => batches.remove_subscriptions(&ids).await?,
         }
         let removed = batches.removed;
@@ -51,6 +54,19 @@ struct Batches<'a> {
 }
 
 impl Batches<'_> {
+    async fn prune_counts(&mut self, before: DateTime<Utc>, workers_before: DateTime<Utc>) -> Result<(), Refused> {
+        let workers = self.batch(self.store.remove_workers(workers_before)).await?;
+        self.removed.add("workers", workers);
+        while !self.time_is_up() {
+            let (counts, more) = self.batch(self.store.remove_outcome_counts(before)).await?;
+            self.removed.add("outcome_counts", counts);
+            if !more {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     async fn prune(&mut self, before: DateTime<Utc>, dead_before: DateTime<Utc>) -> Result<(), Refused> {
         let store = self.store;
         let mut seen = Some(PruneCursor::start());

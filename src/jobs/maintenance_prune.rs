@@ -21,6 +21,12 @@ const MOST_DAYS: i32 = 36_500;
 /// needs its row.
 const KEEP_DEAD: TimeDelta = TimeDelta::days(91);
 
+/// A week can be compared with the same day of the last.
+const KEEP_COUNTS: TimeDelta = TimeDelta::days(8);
+
+/// A lost worker is shown for this long.
+const KEEP_WORKERS: TimeDelta = TimeDelta::days(1);
+
 /// Another job comes each day.
 const USEFUL_FOR: TimeDelta = TimeDelta::hours(6);
 
@@ -56,6 +62,8 @@ impl Job for Prune {
         Ok(Outcome::Maintenance(Maintenance::Prune {
             before: now - self.keep,
             dead_before: now - self.keep.max(KEEP_DEAD),
+            counts_before: now - KEEP_COUNTS,
+            workers_before: now - KEEP_WORKERS,
         }))
     }
 }

@@ -78,6 +78,8 @@ pub struct Ending {
     /// The provider's answer to a send that failed.
     pub(super) error: Option<String>,
     pub(super) reason: Option<Reason>,
+    /// Why a delivery was not sent, for its counts.
+    pub(super) receipt: Option<&'static str>,
     pub(super) attempts: Option<u32>,
     /// Pushes sent directly.
     pub(super) pushes: Option<usize>,
@@ -85,7 +87,7 @@ pub struct Ending {
 
 impl Ending {
     pub(super) fn new(outcome: JobOutcome, disposition: Disposition) -> Self {
-        Self { disposition, outcome, why: None, error: None, reason: None, attempts: None, pushes: None }
+        Self { disposition, outcome, why: None, error: None, reason: None, receipt: None, attempts: None, pushes: None }
     }
 
     pub(super) fn because(self, why: impl Into<String>) -> Self {

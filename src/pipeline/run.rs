@@ -37,7 +37,10 @@ use crate::{
     plan::{DeadReason, Delivered, JobOutcome, Maintenance, Plan, Reason},
     retry::Once,
     store::{Child, Claim, Committed, Verdict},
-    telemetry::traces::{self, Processing},
+    telemetry::{
+        tally::Running,
+        traces::{self, Processing},
+    },
 };
 
 /// Bytes of a reminder with its headers; the usual ones have some three hundred.
@@ -84,6 +87,8 @@ pub struct Run {
     span: Processing,
     started: Instant,
     is_counted: bool,
+    /// Until the run is dropped.
+    _running: Running,
 }
 
 impl Run {
@@ -122,8 +127,10 @@ impl Run {
                 begin_without_message(runner, meta, child.body.len())
             }
         };
+        let job_id = meta.as_ref().map_or("", |meta| meta.job_id.as_str());
+        let running = runner.metrics.running(job_id, runner.clock.now());
         let (runner, shortcuts) = (Arc::clone(runner), shortcuts.cloned());
-        Self { runner, shortcuts, message, meta, span, started, is_counted }
+        Self { runner, shortcuts, message, meta, span, started, is_counted, _running: running }
     }
 
     /// Runs a message to its end, and keeps it this worker's until settled.
@@ -215,6 +222,7 @@ impl Run {
             took,
         });
         let (outcome, reason, attempts) = (ending.outcome, ending.label(), ending.attempts());
+        let because = reason.or(ending.receipt);
         let runner = &self.runner;
         if let Some(message) = self.message.take() {
             let lifeline = message.lifeline();
@@ -229,6 +237,7 @@ impl Run {
             runner.metrics.begun(Some(Duration::ZERO));
         }
         runner.metrics.ended(outcome, self.started.elapsed(), reason, attempts);
+        runner.metrics.tally(outcome, because);
     }
 
     /// Ends a notification planned and written with its reminder, unless it had already ended through its own message.
@@ -288,7 +297,8 @@ async fn perform(
     match decision {
         Decision::CarryOut(plan) => {
             let outcome = plan.outcome();
-            let why = plan.receipt.as_ref().and_then(|receipt| receipt.reason).map(str::to_owned);
+            let receipt = plan.receipt.as_ref().and_then(|receipt| receipt.reason);
+            let why = receipt.map(str::to_owned);
             let failed = plan.receipt.as_ref().filter(|receipt| receipt.state != Delivered::Sent);
             let error = failed.map(|receipt| receipt.answer.clone()).filter(|answer| answer != NOBODY);
             let (committed, pushes) = match shortcuts {
@@ -300,6 +310,7 @@ async fn perform(
             Ok(match committed {
                 Committed::Fresh => Ending {
                     why,
+                    receipt,
                     error,
                     attempts: Some(attempts + 1),
                     pushes,

@@ -1,5 +1,5 @@
 /// Outcome of a run: the word in its log line, and a metric label.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum JobOutcome {
     /// Carried out.
     Done,
@@ -40,6 +40,12 @@ impl JobOutcome {
         Self::Superseded,
         Self::Released,
     ];
+
+    /// Whether a job ended without having been carried out, and somebody may have to know.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::Unknown | Self::Expired | Self::Dead)
+    }
 
     /// The word.
     #[must_use]

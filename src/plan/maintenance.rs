@@ -16,6 +16,10 @@ pub enum Maintenance {
         before: DateTime<Utc>,
         /// Cutoff for dead jobs.
         dead_before: DateTime<Utc>,
+        /// Cutoff for counts of how runs ended.
+        counts_before: DateTime<Utc>,
+        /// Cutoff for workers, by when they were last seen.
+        workers_before: DateTime<Utc>,
     },
     /// Remove these Web Push subscriptions if their users still do not exist.
     RemoveSubscriptions {

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::{
     care::{
         columns::{COLUMNS, CareColumn},
+        lookups::without_index,
         odd_rows::{OddRows, odd_rows},
     },
     database::{PING_TIMEOUT, Store},
@@ -15,7 +16,7 @@ use super::{
 };
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 18] = [
+const OWN_TABLES: [(&str, &[&str]); 21] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("delayed_jobs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -26,6 +27,7 @@ const OWN_TABLES: [(&str, &[&str]); 18] = [
     ("job_runs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("notifications", &["SELECT", "INSERT"]),
     ("pauses", &["SELECT"]),
+    ("outcome_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("preferences", &["SELECT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
     ("rate_limits", &["SELECT", "INSERT", "UPDATE"]),
@@ -33,7 +35,9 @@ const OWN_TABLES: [(&str, &[&str]); 18] = [
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),
     ("scheduler_state", &["SELECT", "INSERT", "UPDATE"]),
     ("schedules", &["SELECT", "UPDATE"]),
+    ("unsent_deliveries", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("user_addresses", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
+    ("workers", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
 ];
 
 /// Names of Carebell's tables.
@@ -230,6 +234,11 @@ impl Probe {
     /// Rows of the care tables that are not read as they are written.
     pub async fn odd_rows(&mut self) -> Result<Vec<OddRows>, StoreError> {
         odd_rows(&mut self.connection).await
+    }
+
+    /// Look-ups in the care tables that read a large table whole, because what is behind a view lacks an index.
+    pub async fn without_index(&mut self) -> Result<Vec<String>, StoreError> {
+        without_index(&mut self.connection).await
     }
 
     /// How many push subscriptions cannot be sent to, and the first by its id, with the reason.

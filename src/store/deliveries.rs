@@ -2,19 +2,26 @@
 
 use chrono::{DateTime, Utc};
 use prost::Message;
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::{claims::ClaimAsk, commit::Child, database::Store, error::StoreError};
 use crate::{meta::NO_MESSAGE, wire};
 
+/// Lists the deliveries of `written` as not sent.
+pub(super) const LIST_AS_UNSENT: &str = "INSERT INTO unsent_deliveries (delivery_id, state, reason, channel, queue, at) \
+    SELECT id, state, reason, channel, \
+           'deliver_' || channel || CASE lane WHEN 'critical' THEN '_critical' ELSE '_normal' END, updated_at \
+    FROM written \
+    ON CONFLICT (delivery_id) DO UPDATE SET state = EXCLUDED.state, reason = EXCLUDED.reason, at = EXCLUDED.at";
+
 impl Store {
     /// Records an unclaimed delivery as dead because its message kills its workers.
     pub async fn record_crashed_delivery(&self, ask: &ClaimAsk, error: &str) -> Result<(), StoreError> {
-        sqlx::query(
-            "UPDATE deliveries SET state = 'dead', reason = 'crashed', answer = $2, claim_seq = $3, \
+        sqlx::query(AssertSqlSafe(format!(
+            "WITH written AS (UPDATE deliveries SET state = 'dead', reason = 'crashed', answer = $2, claim_seq = $3, \
                     claim_delivery = $4, claimed_by = $6, recorded_delivery = $4, updated_at = $5 \
-             WHERE id = $1 AND state IN ('pending', 'held', 'sending')",
-        )
+             WHERE id = $1 AND state IN ('pending', 'held', 'sending') RETURNING *) {LIST_AS_UNSENT}",
+        )))
         .bind(&ask.id)
         .bind(error)
         .bind(ask.sequence)

@@ -3,11 +3,12 @@
 use std::collections::HashSet;
 
 use chrono::{DateTime, Utc};
-use sqlx::Row;
+use sqlx::{AssertSqlSafe, Row};
 
 use super::{
     asks::first_of_each,
     database::Store,
+    deliveries::LIST_AS_UNSENT,
     error::StoreError,
     keyed::Statement,
     named_sql::{NamedSql, rows},
@@ -37,6 +38,7 @@ rows! {
         job_id: &'q str,
         root_id: &'q str,
         kind: &'static str,
+        lane: Option<&'static str>,
         stream: &'q str,
         sequence: i64,
         delivered: i64,
@@ -60,6 +62,7 @@ impl<'q> FailureRow<'q> {
             job_id: &meta.job_id,
             root_id: &meta.root_id,
             kind: meta.kind.name,
+            lane: meta.recorded_lane(),
             stream: &meta.position.stream,
             sequence: meta.position.sequence,
             delivered: meta.position.delivered,
@@ -100,17 +103,19 @@ impl Store {
         error: &str,
         now: DateTime<Utc>,
     ) -> Result<bool, StoreError> {
-        let ended: Option<bool> = sqlx::query_scalar(
+        let ended: Option<bool> = sqlx::query_scalar(AssertSqlSafe(format!(
             "WITH run AS (SELECT job_id, state FROM job_runs WHERE job_id = $1 FOR UPDATE), \
              delivery AS (SELECT id, state FROM deliveries WHERE id = $1 FOR UPDATE), \
              dead_run AS (UPDATE job_runs r SET state = 'dead', reason = $2, last_error = COALESCE(last_error, $3), \
                                  updated_at = $4 FROM run WHERE r.job_id = run.job_id AND run.state = 'open'), \
-             dead_delivery AS (UPDATE deliveries d SET state = 'dead', reason = $2, answer = COALESCE(answer, $3), \
+             written AS (UPDATE deliveries d SET state = 'dead', reason = $2, answer = COALESCE(answer, $3), \
                                  updated_at = $4 FROM delivery \
-                               WHERE d.id = delivery.id AND delivery.state IN ('pending', 'held', 'sending')) \
+                               WHERE d.id = delivery.id AND delivery.state IN ('pending', 'held', 'sending') \
+                         RETURNING d.*), \
+             listed AS ({LIST_AS_UNSENT}) \
              SELECT state NOT IN ('open', 'dead') FROM run \
              UNION ALL SELECT state NOT IN ('pending', 'held', 'sending', 'dead') FROM delivery LIMIT 1",
-        )
+        )))
         .bind(job_id)
         .bind(reason.name())
         .bind(error)

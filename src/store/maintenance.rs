@@ -165,6 +165,22 @@ impl Store {
         Ok((removed, removed >= BATCH as u64))
     }
 
+    /// Removes a batch of counts of minutes before `before`. Answers how many, and whether more may be left.
+    pub async fn remove_outcome_counts(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {
+        let text = format!(
+            "DELETE FROM outcome_counts WHERE ctid = ANY(ARRAY( \
+                 SELECT ctid FROM outcome_counts WHERE minute < $1 LIMIT {BATCH} FOR UPDATE SKIP LOCKED))"
+        );
+        let removed = sqlx::query(AssertSqlSafe(text)).bind(before).execute(&self.pool).await?.rows_affected();
+        Ok((removed, removed >= BATCH as u64))
+    }
+
+    /// Removes workers last seen before `before`. Answers how many.
+    pub async fn remove_workers(&self, before: DateTime<Utc>) -> Result<u64, StoreError> {
+        let removed = sqlx::query("DELETE FROM workers WHERE seen_at < $1").bind(before).execute(&self.pool).await?;
+        Ok(removed.rows_affected())
+    }
+
     /// Removes a batch of raw addresses that are gone, last written before `before`. Answers how many, and whether more
     /// may be left.
     pub async fn remove_raw_addresses(&self, before: DateTime<Utc>) -> Result<(u64, bool), StoreError> {

@@ -5,11 +5,12 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 
 use super::{
     audit::{self, AuditEntry},
     database::Store,
+    deliveries::LIST_AS_UNSENT,
     error::StoreError,
     keyed::Statement,
     named_sql::{NamedSql, rows},
@@ -171,13 +172,14 @@ async fn end_deliveries(
     reason: &str,
     now: DateTime<Utc>,
 ) -> Result<i64, StoreError> {
-    let ended = sqlx::query_scalar(
+    let ended = sqlx::query_scalar(AssertSqlSafe(format!(
         "WITH locked AS (SELECT id FROM deliveries WHERE job_id = $1 AND state IN ('pending', 'held') \
                          ORDER BY id FOR UPDATE), \
-         ended AS (UPDATE deliveries d SET state = 'skipped', reason = $2, held_until = NULL, updated_at = $3 \
-                   FROM locked WHERE d.id = locked.id AND d.state IN ('pending', 'held') RETURNING d.id) \
-         SELECT count(*) FROM ended",
-    );
+         written AS (UPDATE deliveries d SET state = 'skipped', reason = $2, held_until = NULL, updated_at = $3 \
+                     FROM locked WHERE d.id = locked.id AND d.state IN ('pending', 'held') RETURNING d.*), \
+         listed AS ({LIST_AS_UNSENT}) \
+         SELECT count(*) FROM written",
+    )));
     Ok(ended.bind(root_id).bind(reason).bind(now).fetch_one(connection).await?)
 }
 

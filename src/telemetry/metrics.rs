@@ -16,7 +16,9 @@ use prometheus::{
 
 use super::{
     names::{Metric, Spec, Type},
-    process, traces,
+    process,
+    tally::{EndKey, Running, RunningJob, Tally},
+    traces,
 };
 use crate::{
     kind::Queue,
@@ -39,6 +41,7 @@ struct Inner {
     families: Vec<Family>,
     /// Held by a scrape, so that no other sees half of its values.
     filling: Mutex<()>,
+    tally: Tally,
 }
 
 enum Family {
@@ -51,6 +54,7 @@ enum Family {
 #[derive(Debug)]
 pub struct QueueMetrics {
     metrics: Metrics,
+    queue: Queue,
     labels: [&'static str; 2],
     consumed: Counter,
     duration: Histogram,
@@ -112,7 +116,7 @@ impl Metrics {
     pub fn new() -> Self {
         let registry = Registry::new();
         let families = Metric::ALL.iter().map(|metric| register(&registry, &metric.spec())).collect();
-        let metrics = Self(Arc::new(Inner { registry, families, filling: Mutex::new(()) }));
+        let metrics = Self(Arc::new(Inner { registry, families, filling: Mutex::new(()), tally: Tally::default() }));
         metrics.set(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
         metrics
     }
@@ -139,6 +143,7 @@ impl Metrics {
             attempts: self.histogram(Metric::Attempts, &labels),
             outcomes: JobOutcome::ALL.map(outcome),
             metrics: self.clone(),
+            queue,
             labels,
         }
     }
@@ -151,6 +156,12 @@ impl Metrics {
             answers: ANSWERS.map(|answer| (answer, self.counter(Metric::Deliveries, &[labels[0], labels[1], answer]))),
             duration: self.histogram(Metric::SendDuration, &labels),
         }
+    }
+
+    /// How runs ended and which are in progress, for the database.
+    #[must_use]
+    pub fn tally(&self) -> &Tally {
+        &self.0.tally
     }
 
     /// Handle of a group.
@@ -306,6 +317,17 @@ impl QueueMetrics {
         if let Some(waited) = waited {
             self.waited.observe(waited.as_secs_f64());
         }
+    }
+
+    /// Shows a run as in progress until the answer is dropped.
+    #[must_use]
+    pub fn running(&self, job_id: &str, since: DateTime<Utc>) -> Running {
+        self.metrics.tally().begun(RunningJob { job_id: job_id.to_owned(), queue: self.queue, since })
+    }
+
+    /// Counts a run that ended, for the database.
+    pub fn tally(&self, outcome: JobOutcome, reason: Option<&'static str>) {
+        self.metrics.tally().ended(EndKey { queue: self.queue, outcome, reason });
     }
 
     /// Counts a run that ended.

@@ -1,3 +1,5 @@
+//! What the system says about this process.
+
 use std::fs;
 
 /// Ticks per second in `/proc`, the same on all current machines.
@@ -16,6 +18,12 @@ pub struct Process {
     pub start: f64,
     /// Open file descriptors, if known.
     pub files: Option<f64>,
+}
+
+/// The name of this machine or pod; empty if it is unknown. Linux only.
+#[must_use]
+pub fn host() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname").map(|name| name.trim().to_owned()).unwrap_or_default()
 }
 
 /// Reads four files in `/proc`.

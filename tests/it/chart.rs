@@ -112,13 +112,16 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let role = world.role_with("operator").await;
     let (url, database) = (as_user("operator", world.nats.port()), role.url.as_str());
     let body = r#"{"recipients":[{"userId":"ana"}],"title":"Tea"}"#;
-    let commands: [&[&str]; 25] = [
+    let commands: [&[&str]; 28] = [
         &["queues", "list"],
         &["streams", "check"],
         &["dead-letters", "list"],
         &["dead-letters", "show", "1"],
         &["publish", "notification", "--job-id", "tea", "--delay", "1h", "--json", body],
         &["jobs", "delayed"],
+        &["jobs", "list", "--user", "ana"],
+        &["queues", "show", "notification_normal"],
+        &["workers", "list"],
         &["jobs", "show", "tea"],
         &["jobs", "show", "done"],
         &["jobs", "cancel", "tea"],

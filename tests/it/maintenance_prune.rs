@@ -78,6 +78,20 @@ async fn delivery(world: &World, now: DateTime<Utc>, root: &str, user: &str, sta
         .await;
 }
 
+/// Counts and workers.
+async fn tallies(world: &World, now: DateTime<Utc>) {
+    for days in [9, 7] {
+        let minute = now - TimeDelta::days(days);
+        world.sql(&format!("INSERT INTO outcome_counts VALUES ('{minute}', 'later', 'done', '', {days})")).await;
+    }
+    for (id, hours) in [("lost", 25), ("seen", 23)] {
+        let at = now - TimeDelta::hours(hours);
+        world
+            .sql(&format!("INSERT INTO workers VALUES ('{id}', 'x', '1', '{{}}', '{at}', '{at}', 0, 0, 0, '[]', 1)"))
+            .await;
+    }
+}
+
 /// Raw addresses, and one of a user, which the application owns.
 async fn addresses(world: &World, now: DateTime<Utc>) {
     for (user, address, state, days) in [
@@ -155,6 +169,7 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     }
     addresses(&world, now).await;
     delayed(&world, now).await;
+    tallies(&world, now).await;
     world.sql("INSERT INTO audit_log (at, actor, action) VALUES ('2001-01-01', 'olga', 'test')").await;
     let inbox = world.count("SELECT count(*) FROM notifications").await;
 
@@ -194,14 +209,17 @@ async fn what_is_over_and_old_is_removed_and_nothing_else() {
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, inbox, "the inbox is the application's");
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1);
 
+    assert_eq!(world.count("SELECT sum(count)::bigint FROM outcome_counts").await, 7);
+    assert_eq!(ids(&world, "SELECT id FROM workers").await, set(&["seen"]));
+
     let (_, words, _) = carebell(&world, &["jobs", "show", "prune"], &[]).await;
-    let removed =
-        "; removed 3 contents, 2 delayed_jobs, 6 deliveries, 9 job_runs, 1 reminder_marks, 1 user_addresses\n";
+    let removed = "; removed 3 contents, 2 delayed_jobs, 6 deliveries, 9 job_runs, 1 outcome_counts, 1 reminder_marks, 1 user_addresses, 1 workers\n";
     assert!(words.contains("maintenance.prune prune: done at ") && words.ends_with(removed), "{words}");
     let (_, said, _) = carebell(&world, &["jobs", "show", "prune", "--json"], &[]).await;
     let way: Value = serde_json::from_str(&said).unwrap();
     let counts = json!({
-        "contents": 3, "delayed_jobs": 2, "deliveries": 6, "job_runs": 9, "reminder_marks": 1, "user_addresses": 1,
+        "contents": 3, "delayed_jobs": 2, "deliveries": 6, "job_runs": 9, "outcome_counts": 1, "reminder_marks": 1,
+        "user_addresses": 1, "workers": 1,
     });
     assert_eq!(way["runs"][0]["result"], json!({ "removed": counts, "unfinished": false }));
 }

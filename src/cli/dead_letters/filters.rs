@@ -1,6 +1,9 @@
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, Utc};
 
-use super::super::failed::Failed;
+use super::super::{
+    failed::Failed,
+    when::{WHEN, parse_when},
+};
 use crate::{dead_letter::Filter, plan::DeadReason};
 
 /// Filters, combined by AND.
@@ -47,17 +50,7 @@ impl Filters {
     }
 }
 
-const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or an age such as 2h";
-
 fn parse_reason(text: &str) -> Result<DeadReason, String> {
     DeadReason::parse(text)
         .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable, unknown_kind or unscheduled".to_owned())
-}
-
-fn parse_when(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    if let Ok(instant) = DateTime::parse_from_rfc3339(text) {
-        return Some(instant.with_timezone(&Utc));
-    }
-    let ago = TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok()?;
-    now.checked_sub_signed(ago)
 }

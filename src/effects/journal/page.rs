@@ -89,6 +89,9 @@ pub struct RunEntry {
     pub delivered: i64,
     #[prost(string, optional, tag = "7")]
     pub trace: Option<String>,
+    /// Of kinds that have lanes.
+    #[prost(string, optional, tag = "8")]
+    pub lane: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -213,7 +213,7 @@ impl RunEntry {
         Ok(Meta {
             root_id: if self.root_id.is_empty() { self.job_id.clone() } else { self.root_id },
             kind: kind.ok_or_else(|| format!("the kind {:?}", self.kind))?,
-            lane: Lane::Critical,
+            lane: self.lane.as_deref().and_then(Lane::parse).unwrap_or(Lane::Critical),
             position: StreamPosition {
                 stream: self.stream,
                 sequence: self.sequence,

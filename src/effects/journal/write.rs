@@ -239,6 +239,7 @@ fn run(meta: &Meta) -> RunEntry {
         sequence: meta.position.sequence,
         delivered: meta.position.delivered,
         trace: meta.trace.clone(),
+        lane: meta.recorded_lane().map(ToOwned::to_owned),
     }
 }
 

@@ -17,8 +17,8 @@ WITH asked AS (
 ),
 written AS (
     INSERT INTO job_runs AS r (
-        job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
-    SELECT job_id, root_id, kind, stream, sequence,
+        job_id, root_id, kind, lane, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
+    SELECT job_id, root_id, kind, lane, stream, sequence,
            CASE WHEN taken THEN 'skipped' ELSE state END,
            CASE WHEN taken THEN 'already_sent' ELSE reason END,
            publishes AND taken IS NOT TRUE,
@@ -49,8 +49,8 @@ planned_children AS (
 -- Notifications planned with their reminder.
 followed AS (
     INSERT INTO job_runs AS r (
-        job_id, root_id, kind, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
-    SELECT job_id, root_id, kind, stream, sequence, 'done', NULL, publishes, NULL, now, now
+        job_id, root_id, kind, lane, stream, stream_seq, state, reason, children_pending, result, created_at, updated_at)
+    SELECT job_id, root_id, kind, lane, stream, sequence, 'done', NULL, publishes, NULL, now, now
     FROM {next_runs}
     WHERE (next_runs.reminder_id IN (SELECT job_id FROM effective)) IS TRUE
     {replace_unfinished}
@@ -93,7 +93,14 @@ planned_deliveries AS (
     FROM {ledger}
     WHERE (ledger.run_id IN (SELECT job_id FROM plans)) IS TRUE
     {if_there_already}
-    RETURNING id, claimed_by
+    RETURNING id, state, reason, channel, lane, created_at, claimed_by
+),
+-- Those that are never sent are listed too, unless the inbox is all that was asked for.
+unsent AS (
+    INSERT INTO unsent_deliveries (delivery_id, state, reason, channel, queue, at)
+    SELECT id, state, reason, channel,
+           'deliver_' || channel || CASE lane WHEN 'critical' THEN '_critical' ELSE '_normal' END, created_at
+    FROM planned_deliveries WHERE state NOT IN ('pending', 'sending') AND reason IS DISTINCT FROM 'inbox_only'
 )
 
 SELECT (SELECT array_agg(job_id) FROM written) AS written,

@@ -2,7 +2,7 @@
 
 WITH locked AS (
     -- A locked row is read as it is then: a provider's report may have been written during the wait.
-    SELECT outcomes.*, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by, d.user_id, d.channel, d.address
+    SELECT outcomes.*, d.claim_seq, d.claim_delivery, d.recorded_delivery, d.claimed_by, d.claims, d.user_id, d.channel, d.address
     FROM {outcomes} JOIN deliveries d USING (id)
     ORDER BY d.id
     FOR UPDATE OF d
@@ -60,12 +60,27 @@ written AS (
       AND (d.state = 'sending'
            OR (d.state IN ('pending', 'held', 'dead', 'unknown', 'expired', 'skipped') AND l.state = 'sent'))
       AND (l.state = 'sent' OR (d.claim_seq, d.claim_delivery, d.claimed_by) = (l.sequence, l.delivered, l.worker))
-    RETURNING d.id, l.burnt, l.now, l.answer
+    RETURNING d.id, d.state, d.reason, d.channel, d.lane, l.burnt, l.now, l.answer, l.claims
 ),
 attempts AS (
     INSERT INTO delivery_attempts (delivery_id, at, answer)
     SELECT id, now, answer FROM written WHERE burnt = 1
     ON CONFLICT DO NOTHING
+),
+
+-- For lists of what was not sent. A first claim that is sent has no row there.
+unsent AS (
+    INSERT INTO unsent_deliveries (delivery_id, state, reason, channel, queue, at)
+    SELECT id, state, reason, channel,
+           'deliver_' || channel || CASE lane WHEN 'critical' THEN '_critical' ELSE '_normal' END, now
+    FROM written
+    WHERE state IN ('held', 'failed', 'expired', 'skipped', 'unknown', 'dead')
+    ORDER BY id
+    ON CONFLICT (delivery_id) DO UPDATE SET state = EXCLUDED.state, reason = EXCLUDED.reason, at = EXCLUDED.at
+),
+sent_after_all AS (
+    DELETE FROM unsent_deliveries WHERE delivery_id = ANY (
+        ARRAY(SELECT id FROM written WHERE state = 'sent' AND claims > 1 ORDER BY id))
 )
 
 SELECT id FROM written

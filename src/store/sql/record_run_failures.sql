@@ -1,9 +1,9 @@
 -- Records failures and releases of runs. Leaves ended runs alone, except that a dead one may run again under another
 -- sequence, with its attempts reset. The same record twice counts once.
 INSERT INTO job_runs AS r (
-    job_id, root_id, kind, stream, stream_seq, recorded_delivery, attempts, state, reason, last_error, created_at,
-    updated_at)
-SELECT job_id, root_id, kind, stream, sequence, delivered, burnt, state, reason, error, now, now
+    job_id, root_id, kind, lane, stream, stream_seq, recorded_delivery, attempts, state, reason, last_error,
+    created_at, updated_at)
+SELECT job_id, root_id, kind, lane, stream, sequence, delivered, burnt, state, reason, error, now, now
 FROM {failures}
 ON CONFLICT (job_id) DO UPDATE SET
     stream = EXCLUDED.stream,

@@ -1,0 +1,136 @@
+//! How runs ended, from `outcome_counts`. It lags behind by the five seconds in which a worker adds up.
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use sqlx::Row;
+
+use super::{
+    super::{database::Store, error::StoreError},
+    number,
+    states::OldWord,
+};
+use crate::plan::JobOutcome;
+
+/// Runs of a queue that ended alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutcomeCount {
+    /// Durable name.
+    pub queue: String,
+    /// As in the log line of a run.
+    pub outcome: String,
+    /// Their number.
+    pub count: u64,
+}
+
+/// Runs that came to nothing alike.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailureCount {
+    /// Durable name: of a delivery, it has the channel.
+    pub queue: String,
+    /// `failed`, `unknown`, `expired`, `skipped` or `dead`.
+    pub outcome: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// Their number.
+    pub count: u64,
+}
+
+/// Jobs that ended, completed or failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Throughput {
+    /// In the last full minute.
+    pub per_minute: u64,
+    /// In the last sixty full minutes.
+    pub per_hour: u64,
+    /// Each of these minutes, the oldest first.
+    pub minutes: Vec<(DateTime<Utc>, u64)>,
+    /// End of the last of them.
+    pub as_of: DateTime<Utc>,
+}
+
+impl Store {
+    /// How runs ended since the minute of an instant, of one queue or of all.
+    pub async fn outcome_counts(
+        &self,
+        queue: Option<&str>,
+        since: DateTime<Utc>,
+    ) -> Result<Vec<OutcomeCount>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT queue, outcome, sum(count)::bigint AS count FROM outcome_counts \
+             WHERE minute >= $1 AND ($2::text IS NULL OR queue = $2) GROUP BY queue, outcome ORDER BY queue, outcome",
+        )
+        .bind(minute_of(since))
+        .bind(queue)
+        .fetch_all(&self.pool)
+        .await?;
+        let mut counts = Vec::with_capacity(rows.len());
+        for row in rows {
+            counts.push(OutcomeCount {
+                queue: row.try_get("queue")?,
+                outcome: row.try_get("outcome")?,
+                count: number(row.try_get("count")?),
+            });
+        }
+        Ok(counts)
+    }
+
+    /// How many jobs ended per minute, of one queue or of all.
+    pub async fn throughput(&self, queue: Option<&str>, now: DateTime<Utc>) -> Result<Throughput, StoreError> {
+        let end = minute_of(now);
+        let begin = end - TimeDelta::hours(1);
+        let rows = sqlx::query(
+            "SELECT minute, sum(count)::bigint AS count FROM outcome_counts \
+             WHERE minute >= $1 AND minute < $2 AND ($3::text IS NULL OR queue = $3) AND outcome = ANY($4) \
+             GROUP BY minute",
+        )
+        .bind(begin)
+        .bind(end)
+        .bind(queue)
+        .bind(names(|outcome| OldWord::of_end(outcome).is_some()))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut minutes: BTreeMap<DateTime<Utc>, u64> =
+            (0..60).map(|minute| (begin + TimeDelta::minutes(minute), 0)).collect();
+        for row in rows {
+            minutes.insert(row.try_get("minute")?, number(row.try_get("count")?));
+        }
+        Ok(Throughput {
+            per_minute: minutes.values().next_back().copied().unwrap_or(0),
+            per_hour: minutes.values().sum(),
+            minutes: minutes.into_iter().collect(),
+            as_of: end,
+        })
+    }
+
+    /// What failed, expired, was skipped or given up since the minute of an instant, the most frequent first.
+    pub async fn failures_since(&self, since: DateTime<Utc>) -> Result<Vec<FailureCount>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT queue, outcome, nullif(reason, '') AS reason, sum(count)::bigint AS count FROM outcome_counts \
+             WHERE minute >= $1 AND outcome = ANY($2) GROUP BY queue, outcome, reason \
+             ORDER BY sum(count) DESC, queue, outcome, reason",
+        )
+        .bind(minute_of(since))
+        .bind(names(|outcome| outcome.is_failure() || outcome == JobOutcome::Skipped))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut failures = Vec::with_capacity(rows.len());
+        for row in rows {
+            failures.push(FailureCount {
+                queue: row.try_get("queue")?,
+                outcome: row.try_get("outcome")?,
+                reason: row.try_get("reason")?,
+                count: number(row.try_get("count")?),
+            });
+        }
+        Ok(failures)
+    }
+}
+
+fn names(which: fn(JobOutcome) -> bool) -> Vec<&'static str> {
+    JobOutcome::ALL.into_iter().filter(|outcome| which(*outcome)).map(JobOutcome::name).collect()
+}
+
+fn minute_of(instant: DateTime<Utc>) -> DateTime<Utc> {
+    instant.duration_trunc(TimeDelta::minutes(1)).unwrap_or(instant)
+}
