@@ -7,6 +7,7 @@ mod delayed;
 mod job;
 mod layout;
 mod live;
+mod oidc;
 mod overview;
 mod queues;
 mod refused;
@@ -22,6 +23,7 @@ use super::{
     access::{Access, Need, Role},
     state::Admin,
 };
+use crate::config::OIDC_CALLBACK;
 
 /// Routes of pages, each with its need.
 struct Pages<'a> {
@@ -66,6 +68,8 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
             &[public(Method::GET), public(Method::POST)],
             get(session::offer).post(session::enter),
         )
+        .add("/console/oidc", &[public(Method::GET)], get(oidc::begin))
+        .add(OIDC_CALLBACK, &[public(Method::GET)], get(oidc::finish))
         .add("/console/sign-out", &[public(Method::POST)], post(session::sign_out))
         .add("/console/zone", &[public(Method::POST)], post(session::set_zone))
         .look("/console", Role::Viewer, get(overview::show))

@@ -6,15 +6,19 @@ use std::{
     sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
 };
 
+use ipnet::IpNet;
+
 use super::{
     access::Access,
     failures::Failures,
+    oidc::Oidc,
     problem::Problem,
+    proxy::Proxy,
     secret,
     snapshot::{Look, Snapshot, Snapshots},
 };
 use crate::{
-    clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams,
+    channels::SettingsError, clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams,
     telemetry::console::ConsoleMetrics,
 };
 
@@ -49,7 +53,18 @@ pub struct Shared {
     /// Whether browsers reach it by TLS.
     pub is_secure: bool,
     /// Proxies whose headers are believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Sign-in by one of them.
+    pub proxy: Option<Proxy>,
+    /// Sign-in by `OpenID` Connect.
+    pub oidc: Option<Oidc>,
+}
+
+impl Shared {
+    /// Whether an address is that of a proxy whose headers are believed.
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
 }
 
 impl Deref for Admin {
@@ -78,10 +93,13 @@ pub struct Parts {
 
 impl Admin {
     /// For these routes.
-    #[must_use]
-    pub fn new(parts: Parts, access: Access) -> Self {
+    ///
+    /// # Errors
+    /// A file of certificates that cannot be read.
+    pub fn new(parts: Parts, access: Access) -> Result<Self, SettingsError> {
         let Parts { store, nats, streams, clock, config, ticket } = parts;
-        Self(Arc::new(Shared {
+        let oidc = config.oidc.map(|settings| Oidc::new(settings, clock.clone())).transpose()?;
+        Ok(Self(Arc::new(Shared {
             store,
             nats,
             streams,
@@ -95,7 +113,9 @@ impl Admin {
             bootstrap: config.token.as_deref().map(secret::hash),
             is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
             trusted_proxies: config.trusted_proxies,
-        }))
+            proxy: config.proxy.map(Proxy::new),
+            oidc,
+        })))
     }
 
     /// How things are, a few seconds old at most.

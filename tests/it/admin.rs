@@ -298,7 +298,9 @@ async fn malformed_queries_and_bodies_are_refused_by_their_field() {
 async fn servers_that_are_away_are_named_and_come_back() {
     let mut world = World::new().await;
     let console = Console::start(&world).await;
-    assert_eq!(console.get("/health").await.status, StatusCode::OK);
+    world
+        .eventually("NATS is reached", async || (console.get("/health").await.status == StatusCode::OK).then_some(()))
+        .await;
     world.nats.kill().await;
     let health = world
         .eventually("NATS is seen to be away", async || {

@@ -14,6 +14,8 @@ mod support;
 
 mod admin;
 mod admin_faults;
+mod admin_oidc;
+mod admin_proxy;
 mod admin_rights;
 mod admin_schedules;
 mod alert_refill;

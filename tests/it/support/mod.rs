@@ -5,6 +5,7 @@ mod cluster;
 mod collector;
 mod console;
 mod forwarder;
+pub mod oidc;
 mod phones;
 mod receivers;
 mod roles;
