@@ -6,11 +6,16 @@
 pub mod access;
 mod acts;
 mod api;
+mod channels;
 mod failures;
 mod gate;
 mod pages;
+mod pausing;
+mod people;
 mod places;
 mod problem;
+mod query;
+mod reads;
 mod secret;
 mod sign_in;
 mod snapshot;

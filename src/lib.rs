@@ -61,4 +61,5 @@ pub mod retry;
 pub mod schedule;
 pub mod show;
 pub mod text;
+mod when;
 pub mod wire;

@@ -10,8 +10,12 @@ use crate::{
     clock::Clock,
     nats::JetStream,
     pauses::{ALL, Pause, Scope},
+    plan::JobOutcome,
     policy::Policy,
-    store::Store,
+    store::{
+        Store, StoreError,
+        lists::{Due, OldWord, OutcomeCount, Throughput, WorkerLine},
+    },
     streams::{DeclaredConsumer, Load, Streams},
 };
 
@@ -62,6 +66,37 @@ pub struct Snapshot {
     pub delayed: Result<u64, String>,
     /// What people have paused, from Postgres.
     pub pauses: Vec<Pause>,
+    /// What workers do, from Postgres.
+    pub activity: Result<Activity, String>,
+}
+
+/// What workers do, and what is to come.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    /// Those that live, and those lost within the last day.
+    pub workers: Vec<WorkerLine>,
+    /// How runs ended in the last day, by queue.
+    pub last_day: Vec<OutcomeCount>,
+    /// Each minute of the last hour.
+    pub throughput: Throughput,
+    /// In the next hour.
+    pub due: Due,
+}
+
+impl Activity {
+    /// Jobs that completed and failed in the last day, of one queue or of all.
+    #[must_use]
+    pub fn ended(&self, queue: Option<&str>) -> (u64, u64) {
+        let of = self.last_day.iter().filter(|count| queue.is_none_or(|queue| count.queue == queue));
+        let sum = |word| {
+            let is_meant = |count: &&OutcomeCount| {
+                let outcome = JobOutcome::ALL.into_iter().find(|outcome| outcome.name() == count.outcome);
+                outcome.and_then(OldWord::of_end) == Some(word)
+            };
+            of.clone().filter(is_meant).map(|count| count.count).sum()
+        };
+        (sum(OldWord::Completed), sum(OldWord::Failed))
+    }
 }
 
 /// How things are, from good to bad.
@@ -189,17 +224,30 @@ pub struct Look<'a> {
 impl Look<'_> {
     async fn take(&self, at: DateTime<Utc>) -> Snapshot {
         let silent = || format!("no answer within {PATIENCE:?}");
-        let (streaming, delayed, pauses) = tokio::join!(
+        let (streaming, delayed, activity, pauses) = tokio::join!(
             async { timeout(PATIENCE, self.streaming()).await.unwrap_or_else(|_| Err(silent())) },
             async {
                 let counts = timeout(PATIENCE, self.store.count_delayed()).await.map_err(|_| silent())?;
                 let counts = counts.map_err(|error| error.to_string())?;
                 Ok(counts.values().map(|count| count.jobs).sum())
             },
+            async {
+                let activity = timeout(PATIENCE, self.activity(at)).await.map_err(|_| silent())?;
+                activity.map_err(|error| error.to_string())
+            },
             // Whether Postgres answers, the counts tell.
             async { timeout(PATIENCE, self.store.pauses(at)).await.ok()?.ok() }
         );
-        Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default() }
+        Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default(), activity }
+    }
+
+    async fn activity(&self, at: DateTime<Utc>) -> Result<Activity, StoreError> {
+        Ok(Activity {
+            workers: self.store.workers(at).await?,
+            last_day: self.store.outcome_counts(None, at - TimeDelta::days(1)).await?,
+            throughput: self.store.throughput(None, at).await?,
+            due: self.store.due_before(at + TimeDelta::hours(1)).await?,
+        })
     }
 
     async fn streaming(&self) -> Result<Streaming, String> {
@@ -250,9 +298,14 @@ mod tests {
         }
     }
 
+    fn seen(streaming: Result<Streaming, String>) -> Snapshot {
+        let activity = Err("not looked at".into());
+        Snapshot { at: DateTime::UNIX_EPOCH, streaming, delayed: Ok(0), pauses: Vec::new(), activity }
+    }
+
     fn of(queue: QueueState, dead_letters: u64) -> (Level, String) {
         let streaming = Streaming { queues: vec![queue], parked: Some(0), dead_letters: Some(dead_letters) };
-        Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() }.verdict()
+        seen(Ok(streaming)).verdict()
     }
 
     #[test]
@@ -271,9 +324,7 @@ mod tests {
             nobody,
             (Level::Act, "1 job waits in reminder_medication, the oldest for 5s, and no worker takes them.".into())
         );
-        let away =
-            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Err("x".into()), delayed: Ok(0), pauses: Vec::new() };
-        assert_eq!(away.verdict().0, Level::Act);
+        assert_eq!(seen(Err("x".into())).verdict().0, Level::Act);
     }
 
     #[test]
@@ -287,8 +338,7 @@ mod tests {
             until: None,
         };
         let streaming = Streaming { queues: vec![queue(9, 0, 300)], parked: Some(0), dead_letters: Some(0) };
-        let mut snapshot =
-            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() };
+        let mut snapshot = seen(Ok(streaming));
         assert_eq!(snapshot.verdict().0, Level::Act);
         snapshot.pauses.push(pause(Scope::Queue, "reminder_medication"));
         let expected = "olga has paused the queue reminder_medication (wrong text).";

@@ -45,6 +45,8 @@ pub struct Shared {
     pub is_secure: bool,
     /// Proxies whose headers are believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Providers that are known by their settings.
+    pub providers: Vec<String>,
 }
 
 impl Deref for Admin {
@@ -89,6 +91,7 @@ impl Admin {
             bootstrap: config.token.as_deref().map(secret::hash),
             is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
             trusted_proxies: config.trusted_proxies,
+            providers: config.providers,
         }))
     }
 

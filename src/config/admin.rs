@@ -21,6 +21,8 @@ pub struct AdminConfig {
     pub token: Option<String>,
     /// Proxies whose headers are believed.
     pub trusted_proxies: Vec<IpAddr>,
+    /// Names of providers that the settings tell.
+    pub providers: Vec<String>,
 }
 
 impl Source {
@@ -47,6 +49,7 @@ impl Source {
             url,
             token,
             trusted_proxies: trusted_proxies.unwrap_or_default(),
+            providers: self.providers(),
         })
     }
 }

@@ -14,6 +14,7 @@ mod support;
 
 mod admin;
 mod admin_faults;
+mod admin_reads;
 mod admin_rights;
 mod alert_refill;
 mod alerts;

@@ -2,7 +2,7 @@
 
 use axum::{
     extract::{FromRequest, FromRequestParts, Request},
-    http::{StatusCode, header::CONTENT_TYPE, request::Parts},
+    http::{StatusCode, Uri, header::CONTENT_TYPE, request::Parts},
 };
 use serde::de::DeserializeOwned;
 
@@ -16,14 +16,22 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
-        let read = axum::extract::Query::try_from_uri(&parts.uri);
-        let axum::extract::Query(query) = read.map_err(|error| {
-            let text = error.body_text();
-            let why = text.split_once(": ").map_or(&*text, |(_, why)| why);
-            Problem::field("query", why)
-        })?;
-        Ok(Self(query))
+        query(&parts.uri).map(Self)
     }
+}
+
+/// Parameters of an address.
+///
+/// # Errors
+/// Names what is malformed or unknown.
+pub fn query<T: DeserializeOwned>(uri: &Uri) -> Result<T, Problem> {
+    let read = axum::extract::Query::try_from_uri(uri);
+    let axum::extract::Query(query) = read.map_err(|error| {
+        let text = error.body_text();
+        let why = text.split_once(": ").map_or(&*text, |(_, why)| why);
+        Problem::field("query", why)
+    })?;
+    Ok(query)
 }
 
 /// A part of the path.

@@ -40,6 +40,8 @@ pub struct JobFilter {
     pub application: Option<String>,
     /// First recorded since.
     pub since: Option<DateTime<Utc>>,
+    /// First recorded before.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// A job.
@@ -102,7 +104,12 @@ impl JobFilter {
         let states = self.states.as_ref().map(|states| states.iter().map(|state| state.name()).collect::<Vec<_>>());
         let kind = self.kind.map(|kind| kind.name);
         let lane = self.lane.map(Lane::name);
-        serde_json::json!([states, kind, lane, self.user, self.application, self.since]).to_string()
+        serde_json::json!([states, kind, lane, self.user, self.application, self.since, self.until]).to_string()
+    }
+
+    /// Before its first item.
+    fn start(&self) -> Place {
+        self.until.map_or_else(Place::start, Place::before)
     }
 
     pub(super) fn wants(&self, state: JobState) -> bool {
@@ -166,7 +173,7 @@ impl Store {
             return Err(ListError::Limit(limit));
         }
         let words = filter.in_words();
-        let from = Place::read(cursor, &words)?;
+        let from = if cursor.is_none() { filter.start() } else { Place::read(cursor, &words)? };
         let limit = limit as usize;
         let (mut items, end) = self.merged(filter, &from, limit + 1).await?;
         let next = if items.len() > limit { items.get(limit - 1).map(|(place, _)| place.clone()) } else { end };
@@ -178,7 +185,7 @@ impl Store {
     /// The number of jobs of a list. Not exact above [`EXACT_UP_TO`], and where it would take long.
     pub async fn count_jobs(&self, filter: &JobFilter) -> Result<Counted, StoreError> {
         let most = i64::try_from(EXACT_UP_TO).unwrap_or(i64::MAX);
-        let (from, mut seen, mut is_exact) = (Place::start(), 0, true);
+        let (from, mut seen, mut is_exact) = (filter.start(), 0, true);
         if let Some(user) = &filter.user {
             let (items, end) = self.jobs_of_user(filter, user, &from, most + 1).await?;
             (seen, is_exact) = (items.len() as u64, end.is_none());

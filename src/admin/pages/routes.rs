@@ -1,0 +1,31 @@
+//! The routes of the API, for people.
+
+use maud::html;
+
+use super::{
+    refused::Page,
+    ui::{self, text},
+    visitor::Visitor,
+};
+use crate::admin::{api, places::API};
+
+pub async fn show(visitor: Visitor) -> Page {
+    let rows = api::summaries().into_iter().map(|route| {
+        vec![
+            html! { code { (route.method) " " (route.path.strip_prefix(API).unwrap_or(&route.path)) } },
+            html! { (route.role.name()) },
+            html! { (route.summary) },
+        ]
+    });
+    let body = html! {
+        h1 { "API" }
+        p {
+            "JSON below " code { (API) } ", for programs with a token: "
+            code { "Authorization: Bearer …" } ". Yours is the role " strong { (visitor.viewer.role.name()) } "; each role "
+            "includes those before it: viewer, coordinator, operator, admin."
+        }
+        p { a href={ (API) "/openapi.json" } { "The OpenAPI document" } }
+        (ui::table("All routes, by path", &[text("Route"), text("Role"), text("Meaning")], rows.collect(), ""))
+    };
+    Ok(visitor.page("/console/api", "API", &body))
+}
