@@ -5,6 +5,7 @@
 
 pub mod access;
 mod acts;
+mod aliases;
 mod api;
 mod channels;
 mod failures;
@@ -104,7 +105,10 @@ pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<J
 
 fn routes(parts: Parts) -> Router {
     let mut access = Access::default();
-    let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
+    let router = Router::new()
+        .merge(api::routes(&mut access))
+        .merge(aliases::routes(&mut access))
+        .merge(pages::routes(&mut access));
     let admin = Admin::new(parts, access);
     router
         .route_layer(from_fn_with_state(admin.clone(), gate::pass))

@@ -18,7 +18,11 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-pub use self::{extract::query, listing::limit};
+pub use self::{
+    extract::{Path, body_if_any, query},
+    jobs::{cancel as cancel_job, show as show_job},
+    listing::limit,
+};
 use super::{
     access::{Access, Need, Role},
     places::API,
@@ -43,7 +47,7 @@ pub struct Summary {
     /// The least that it needs.
     pub role: Role,
     /// Its meaning.
-    pub summary: String,
+    pub meaning: String,
 }
 
 /// All routes, as the document has them.
@@ -52,8 +56,8 @@ pub fn summaries() -> Vec<Summary> {
     let json = serde_json::to_value(&document).unwrap_or_default();
     let summary = |(method, path, role): (Method, String, Role)| {
         let operation = &json["paths"][&path][method.as_str().to_lowercase()];
-        let summary = operation["summary"].as_str().unwrap_or_default().trim_end_matches('.').to_owned();
-        Summary { method: method.to_string(), path, role, summary }
+        let meaning = operation["summary"].as_str().unwrap_or_default().trim_end_matches('.').to_owned();
+        Summary { method: method.to_string(), path, role, meaning }
     };
     needs(&document).into_iter().map(summary).collect()
 }
@@ -143,7 +147,8 @@ mod tests {
         let rows = page.lines().filter_map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
             let (method, path) = cells.first()?.trim_matches('`').split_once(' ')?;
-            Some((method.to_owned(), format!("{API}{path}"), (*cells.get(1)?).to_owned()))
+            let role = Role::parse(cells.get(1)?)?;
+            Some((method.to_owned(), format!("{API}{path}"), role.name().to_owned()))
         });
         let methods = ["GET", "POST", "PUT", "DELETE"];
         let written: BTreeSet<_> = rows.filter(|(method, ..)| methods.contains(&method.as_str())).collect();

@@ -6,7 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use super::{problem::Problem, state::Admin};
 use crate::{
-    kind::Kind,
+    kind::{Kind, Queue},
     pauses::{Pause, Scope},
     plan::Channel,
     store::lists::{Holding, OutcomeCount},
@@ -49,7 +49,7 @@ pub struct ProviderState {
 }
 
 /// All of them.
-pub struct Channels {
+pub struct LastHour {
     /// In the order of their numbers.
     pub channels: Vec<ChannelState>,
     /// Those known by settings, by deliveries of the last hour, or by a pause.
@@ -65,7 +65,7 @@ impl Admin {
     ///
     /// # Errors
     /// If the database is away.
-    pub async fn channels(&self) -> Result<Channels, Problem> {
+    pub async fn channels(&self) -> Result<LastHour, Problem> {
         let now = self.clock.now();
         let since = now - SPAN;
         let pauses = self.store.pauses(now).await?;
@@ -77,7 +77,7 @@ impl Admin {
             queues.iter().find(|state| state.name == queue)?.load
         };
         let channels = Channel::ALL.map(|channel| {
-            let queues: Vec<String> = Kind::queues(&channel.kind()).iter().map(|queue| queue.durable()).collect();
+            let queues: Vec<String> = Kind::queues(&channel.kind()).iter().map(Queue::durable).collect();
             let sum = |outcomes: &[&str]| {
                 let of =
                     |count: &&OutcomeCount| queues.contains(&count.queue) && outcomes.contains(&count.outcome.as_str());
@@ -103,8 +103,8 @@ impl Admin {
             provider.failed += line.failed;
             provider.last_accepted = provider.last_accepted.max(line.last_accepted);
         }
-        let paused = pauses.iter().filter(|pause| pause.scope == Scope::Provider).map(|pause| &pause.name);
-        for name in self.providers.iter().chain(paused) {
+        let held_up = pauses.iter().filter(|pause| pause.scope == Scope::Provider).map(|pause| &pause.name);
+        for name in self.providers.iter().chain(held_up) {
             providers.entry(name.clone()).or_default();
         }
         let named = |(name, state): (String, ProviderState)| ProviderState {
@@ -113,7 +113,7 @@ impl Admin {
             ..state
         };
         let providers = providers.into_iter().map(named).collect();
-        Ok(Channels { channels: channels.into(), providers, since, as_of: now })
+        Ok(LastHour { channels: channels.into(), providers, since, as_of: now })
     }
 }
 

@@ -9,7 +9,7 @@ use super::problem::{FieldError, Problem};
 use crate::{
     job::{Invalid, field},
     jobs,
-    kind::{Kind, Lane},
+    kind::{Kind, Lane, Queue},
     near::nearest,
     store::lists::{JobFilter, JobState},
     when::{WHEN, parse_when},
@@ -117,16 +117,18 @@ pub fn given(text: Option<&String>) -> Option<&str> {
 fn kind_named(name: &str) -> Result<Kind, String> {
     let registry = jobs::registry();
     let found = registry.kinds().iter().find(|kind| kind.name == name).copied();
-    found.ok_or_else(|| unknown("kind", name, registry.kinds().iter().map(|kind| kind.name.to_owned()).collect()))
+    found.ok_or_else(|| {
+        unknown("kind", name, &registry.kinds().iter().map(|kind| kind.name.to_owned()).collect::<Vec<_>>())
+    })
 }
 
 fn queue_named(name: &str) -> Result<(Kind, Option<Lane>), String> {
     let queues: Vec<_> = jobs::registry().kinds().iter().flat_map(Kind::queues).collect();
     let found = queues.iter().find(|queue| queue.durable() == name).map(|queue| (queue.kind, queue.lane));
-    found.ok_or_else(|| unknown("queue", name, queues.iter().map(|queue| queue.durable()).collect()))
+    found.ok_or_else(|| unknown("queue", name, &queues.iter().map(Queue::durable).collect::<Vec<_>>()))
 }
 
-fn unknown(what: &str, name: &str, known: Vec<String>) -> String {
+fn unknown(what: &str, name: &str, known: &[String]) -> String {
     let meant = nearest(name, known.iter().map(String::as_str)).map(|near| format!(": did you mean {near}?"));
     let meant = meant.unwrap_or_else(|| format!("; there are {}", known.join(", ")));
     format!("there is no {what} {name:?}{meant}")

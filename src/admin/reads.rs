@@ -22,7 +22,7 @@ use crate::{
         AuditEntry,
         lists::{JobFilter, JobLine, JobState, ListError, OutcomeCount, Page, Throughput},
     },
-    streams::Queued,
+    streams::{DeclaredConsumer, Queued},
 };
 
 /// The most messages that are read of streams at once: each is a request.
@@ -204,7 +204,7 @@ impl Admin {
     /// # Errors
     /// With the name that was probably meant.
     pub fn check_queue(&self, name: &str) -> Result<(), Problem> {
-        let mut names = self.streams.consumers().iter().filter(|queue| queue.is_queue()).map(|queue| queue.durable());
+        let mut names = self.streams.consumers().iter().filter(|queue| queue.is_queue()).map(DeclaredConsumer::durable);
         if names.clone().any(|known| known == name) {
             return Ok(());
         }
@@ -250,14 +250,14 @@ impl Counts {
 
     /// All of them with their words, in the order of a job's life.
     #[must_use]
-    pub const fn words(&self) -> [(&'static str, Option<u64>); 5] {
-        let Self { waiting, active, completed, failed, delayed } = *self;
+    pub const fn words(self) -> [(&'static str, Option<u64>); 5] {
+        let Self { waiting, active, completed, failed, delayed } = self;
         [("waiting", waiting), ("active", active), ("delayed", delayed), ("completed", completed), ("failed", failed)]
     }
 
     /// As the API shows them.
     #[must_use]
-    pub fn to_json(&self, as_of: DateTime<Utc>) -> Value {
+    pub fn to_json(self, as_of: DateTime<Utc>) -> Value {
         let Self { waiting, active, completed, failed, delayed } = self;
         let known = self.words().into_iter().map(|(_, count)| count);
         json!({

@@ -22,6 +22,9 @@ use crate::{
 /// A snapshot serves all questions for this long.
 pub const GOOD_FOR: TimeDelta = TimeDelta::seconds(4);
 
+/// Counts of a day are good for this long: they are many rows.
+const DAY_GOOD_FOR: TimeDelta = TimeDelta::seconds(15);
+
 /// Consumers looked at together.
 const TOGETHER: usize = 8;
 
@@ -76,7 +79,9 @@ pub struct Activity {
     /// Those that live, and those lost within the last day.
     pub workers: Vec<WorkerLine>,
     /// How runs ended in the last day, by queue.
-    pub last_day: Vec<OutcomeCount>,
+    pub last_day: Arc<Vec<OutcomeCount>>,
+    /// When that was read.
+    pub last_day_at: DateTime<Utc>,
     /// Each minute of the last hour.
     pub throughput: Throughput,
     /// In the next hour.
@@ -203,7 +208,7 @@ impl Snapshots {
         if let Some(snapshot) = last.as_ref().filter(|snapshot| now - snapshot.at < GOOD_FOR) {
             return Arc::clone(snapshot);
         }
-        let snapshot = Arc::new(look.take(now).await);
+        let snapshot = Arc::new(look.take(now, last.as_deref()).await);
         *last = Some(Arc::clone(&snapshot));
         snapshot
     }
@@ -222,7 +227,7 @@ pub struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn take(&self, at: DateTime<Utc>) -> Snapshot {
+    async fn take(&self, at: DateTime<Utc>, last: Option<&Snapshot>) -> Snapshot {
         let silent = || format!("no answer within {PATIENCE:?}");
         let (streaming, delayed, activity, pauses) = tokio::join!(
             async { timeout(PATIENCE, self.streaming()).await.unwrap_or_else(|_| Err(silent())) },
@@ -232,7 +237,7 @@ impl Look<'_> {
                 Ok(counts.values().map(|count| count.jobs).sum())
             },
             async {
-                let activity = timeout(PATIENCE, self.activity(at)).await.map_err(|_| silent())?;
+                let activity = timeout(PATIENCE, self.activity(at, last)).await.map_err(|_| silent())?;
                 activity.map_err(|error| error.to_string())
             },
             // Whether Postgres answers, the counts tell.
@@ -241,10 +246,16 @@ impl Look<'_> {
         Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default(), activity }
     }
 
-    async fn activity(&self, at: DateTime<Utc>) -> Result<Activity, StoreError> {
+    async fn activity(&self, at: DateTime<Utc>, last: Option<&Snapshot>) -> Result<Activity, StoreError> {
+        let last = last.and_then(|last| last.activity.as_ref().ok());
+        let (last_day, last_day_at) = match last.filter(|last| at - last.last_day_at < DAY_GOOD_FOR) {
+            Some(last) => (Arc::clone(&last.last_day), last.last_day_at),
+            None => (Arc::new(self.store.outcome_counts(None, at - TimeDelta::days(1)).await?), at),
+        };
         Ok(Activity {
             workers: self.store.workers(at).await?,
-            last_day: self.store.outcome_counts(None, at - TimeDelta::days(1)).await?,
+            last_day,
+            last_day_at,
             throughput: self.store.throughput(None, at).await?,
             due: self.store.due_before(at + TimeDelta::hours(1)).await?,
         })

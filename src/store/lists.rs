@@ -15,7 +15,7 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 pub use self::{
-    counts::{FailureCount, Minute, OutcomeCount, Throughput},
+    counts::{FailureCount, Minute, OutcomeCount, QueueRate, Throughput},
     due::{Due, DueLine},
     jobs::{JobFilter, JobLine},
     providers::{Holding, ProviderLine},

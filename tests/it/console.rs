@@ -31,10 +31,11 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 17] = [
+const PAGES: [(&str, &str, &str); 18] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("jobs-failed", "/console/jobs?status=failed&since=1h", "Jobs"),
+    ("jobs-active", "/console/jobs?status=active", "Jobs"),
     ("people", "/console/people", "People"),
     ("person", "/console/people/ana?since=1h", "Person ana"),
     ("providers", "/console/providers", "Providers"),

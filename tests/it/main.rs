@@ -13,6 +13,7 @@
 mod support;
 
 mod admin;
+mod admin_aliases;
 mod admin_faults;
 mod admin_reads;
 mod admin_rights;

@@ -92,8 +92,8 @@ pub async fn pause(
 pub async fn stats(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let stats = admin.queue_stats(&name).await?.to_json();
     let snapshot = admin.snapshot().await;
-    let state = snapshot.streaming.as_ref().ok().and_then(|all| all.queues.iter().find(|queue| queue.name == name));
-    let load = state.and_then(|queue| queue.load);
+    let found = snapshot.streaming.as_ref().ok().and_then(|all| all.queues.iter().find(|queue| queue.name == name));
+    let load = found.and_then(|queue| queue.load);
     Ok(Json(json!({
         "queue": name,
         "waiting": load.map(|load| load.waiting),

@@ -21,11 +21,12 @@ use crate::{
         api::{limit, query},
         query::{JobQuery, given},
         reads::{Counts, InStream, Listed},
+        snapshot::Snapshot,
         state::Admin,
     },
     jobs,
     kind::Kind,
-    store::lists::{Counted, JobLine, JobState, OldWord},
+    store::lists::{Counted, JobLine, JobState, OldWord, WorkerLine},
 };
 
 /// The path of the page.
@@ -58,6 +59,9 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, uri: Uri) -> Res
         (words(&Counts::of(&snapshot), asked.status.as_deref()))
         (filters(&asked, &visitor))
         (table(&listed, &asked, count, &visitor))
+        @if listed.filter.states.as_ref().is_some_and(|states| states.contains(&JobState::Sending)) {
+            (running(&snapshot, given(asked.queue.as_ref()), &visitor))
+        }
         @for in_stream in &listed.in_streams { (queued(in_stream, &visitor)) }
         (find())
     };
@@ -153,6 +157,29 @@ fn table(listed: &Listed, query: &JobQuery, count: Option<Counted>, visitor: &Vi
     html! {
         (ui::table(&caption, &columns, listed.page.items.iter().map(row).collect(), empty))
         (ui::pages(PATH, &query.in_link(&listed.filter), is_first, next))
+    }
+}
+
+/// Those that workers run: they have a record once they end.
+fn running(snapshot: &Snapshot, queue: Option<&str>, visitor: &Visitor) -> Markup {
+    let workers: &[WorkerLine] = snapshot.activity.as_ref().map_or(&[], |activity| &activity.workers);
+    let living = workers.iter().filter(|worker| !worker.is_lost);
+    let all = living.flat_map(|worker| worker.running.iter().map(move |job| (worker, job)));
+    let meant = all.filter(|(_, job)| queue.is_none_or(|queue| job.queue == queue));
+    let rows = meant.map(|(worker, job)| {
+        vec![
+            html! { @if job.job_id.is_empty() { "an unreadable message" } @else { (job::link(&job.job_id)) } },
+            html! { (job.queue) },
+            html! { (visitor.time(job.since)) },
+            html! { span.id { (worker.id) } },
+        ]
+    });
+    let columns = [text("Job"), text("Queue"), text("Since"), text("Worker")];
+    html! {
+        section {
+            h2 { "Running now" }
+            (ui::table("By worker, the first fifty of each", &columns, rows.collect(), "No worker runs any."))
+        }
     }
 }
 

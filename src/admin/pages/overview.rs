@@ -70,7 +70,7 @@ fn tiles(snapshot: &Snapshot) -> Markup {
     let ended = |which: fn((u64, u64)) -> u64| known(activity.map(|activity| which(activity.ended(None))));
     ui::tiles(&[
         tile("Waiting", sum(|load| load.waiting), "in all queues", "/console/jobs?status=waiting"),
-        tile("Running", sum(|load| load.in_flight), "or about to run again", "/console/queues"),
+        tile("Running", sum(|load| load.in_flight), "or about to run again", "/console/jobs?status=active"),
         tile(
             "Completed",
             ended(|(completed, _)| completed),

@@ -52,8 +52,8 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
             }
         }))
         @if is_operator {
-            (choices("channels", found.channels.iter().map(|channel| (channel.name, channel.pause.is_some())).collect()))
-            (choices("providers", found.providers.iter().map(|one| (one.name.as_str(), one.pause.is_some())).collect()))
+            (choices("channels", &found.channels.iter().map(|one| (one.name, one.pause.is_some())).collect::<Vec<_>>()))
+            (choices("providers", &found.providers.iter().map(|one| (one.name.as_str(), one.pause.is_some())).collect::<Vec<_>>()))
         }
     };
     Ok(visitor.page("/console/providers", "Providers", &body))
@@ -116,14 +116,14 @@ fn provider_row(provider: &ProviderState, visitor: &Visitor) -> Vec<Markup> {
 }
 
 /// Forms to pause one of them, and to resume each that is paused.
-fn choices(of: &str, names: Vec<(&str, bool)>) -> Markup {
+fn choices(of: &str, names: &[(&str, bool)]) -> Markup {
     let one = of.trim_end_matches('s');
     html! {
         section.card {
             h2 { "Pause or resume a " (one) }
             form.row method="post" action={ "/console/" (of) "/pause" } {
                 label { (if one == "channel" { "Channel" } else { "Provider" })
-                    select name="name" required { @for (name, _) in &names { option { (name) } } }
+                    select name="name" required { @for (name, _) in names { option { (name) } } }
                 }
                 label { "Why, for the colleagues" input name="reason" required maxlength="200" size="30"; }
                 (super::queues::hours())

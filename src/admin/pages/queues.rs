@@ -124,14 +124,14 @@ fn ended(name: &str, stats: &QueueStats, visitor: &Visitor) -> Markup {
     let hour =
         |outcome: &str| stats.last_hour.iter().find(|count| count.outcome == outcome).map_or(0, |count| count.count);
     // A delivery that was done is recorded as sent, and attempts have no list of their own.
-    let state = |outcome: &str| match (JobState::named(outcome), outcome) {
+    let listed = |outcome: &str| match (JobState::named(outcome), outcome) {
         (_, "done") if name.starts_with("deliver_") => Some("sent".to_owned()),
         (found, _) => found.map(|_| outcome.to_owned()),
     };
     let count = |outcome: &str, count: u64, age: &str| {
         html! {
-            @match state(outcome) {
-                Some(state) => a href={ "/console/jobs?queue=" (name) "&status=" (state) "&since=" (age) } { (ui::count(count)) },
+            @match listed(outcome) {
+                Some(word) => a href={ "/console/jobs?queue=" (name) "&status=" (word) "&since=" (age) } { (ui::count(count)) },
                 None => (ui::count(count)),
             }
         }

@@ -7,14 +7,21 @@ use super::{
     ui::{self, text},
     visitor::Visitor,
 };
-use crate::admin::{api, places::API};
+use crate::admin::{aliases::aliases, api, places::API};
 
 pub async fn show(visitor: Visitor) -> Page {
     let rows = api::summaries().into_iter().map(|route| {
         vec![
             html! { code { (route.method) " " (route.path.strip_prefix(API).unwrap_or(&route.path)) } },
             html! { (route.role.name()) },
-            html! { (route.summary) },
+            html! { (route.meaning) },
+        ]
+    });
+    let older = aliases().into_iter().map(|alias| {
+        vec![
+            html! { code { (alias.method.as_str()) " " (alias.path) } },
+            html! { (alias.role.name()) },
+            html! { code { (alias.of) } },
         ]
     });
     let body = html! {
@@ -26,6 +33,11 @@ pub async fn show(visitor: Visitor) -> Page {
         }
         p { a href={ (API) "/openapi.json" } { "The OpenAPI document" } }
         (ui::table("All routes, by path", &[text("Route"), text("Role"), text("Meaning")], rows.collect(), ""))
+        section {
+            h2 { "Paths of older systems" }
+            (ui::table("They take and return the JSON that their users know", &[text("Path"), text("Role"), text("Stands for")],
+                older.collect(), ""))
+        }
     };
     Ok(visitor.page("/console/api", "API", &body))
 }

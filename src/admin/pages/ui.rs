@@ -23,9 +23,11 @@ impl Tone {
     #[must_use]
     pub fn of(state: &str) -> Self {
         match state {
-            "done" | "sent" | "delivered" | "up" | "running" | "closed" | "published" | "active" | "read" => Self::Good,
-            "held" | "unknown" | "retry" | "paused" | "expired" | "half-open" | "draining" | "lost" => Self::Warn,
-            "dead" | "failed" | "down" | "open breaker" => Self::Bad,
+            "done" | "sent" | "delivered" | "up" | "running" | "closed" | "published" | "active" | "read" | "told"
+            | "busy" => Self::Good,
+            "held" | "unknown" | "retry" | "paused" | "expired" | "half-open" | "draining" | "lost"
+            | "told in part" | "perhaps told" => Self::Warn,
+            "dead" | "failed" | "down" | "not told" | "open breaker" => Self::Bad,
             _ => Self::Plain,
         }
     }

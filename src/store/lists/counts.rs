@@ -68,6 +68,15 @@ pub struct Throughput {
     pub as_of: DateTime<Utc>,
 }
 
+/// Jobs of a queue that ended, completed or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRate {
+    /// In the last full minute.
+    pub per_minute: u64,
+    /// In the last sixty full minutes.
+    pub per_hour: u64,
+}
+
 impl Store {
     /// How runs ended since the minute of an instant, of one queue or of all.
     pub async fn outcome_counts(
@@ -125,6 +134,28 @@ impl Store {
             minutes: minutes.into_values().collect(),
             as_of: end,
         })
+    }
+
+    /// How many jobs ended in each queue.
+    pub async fn ended_by_queue(&self, now: DateTime<Utc>) -> Result<BTreeMap<String, QueueRate>, StoreError> {
+        let end = minute_of(now);
+        let rows = sqlx::query(
+            "SELECT queue, coalesce(sum(count) FILTER (WHERE minute >= $3), 0)::bigint AS per_minute, \
+                    sum(count)::bigint AS per_hour \
+             FROM outcome_counts WHERE minute >= $1 AND minute < $2 AND outcome = ANY($4) GROUP BY queue",
+        )
+        .bind(end - TimeDelta::hours(1))
+        .bind(end)
+        .bind(end - TimeDelta::minutes(1))
+        .bind(names(|outcome| OldWord::of_end(outcome).is_some()))
+        .fetch_all(&self.pool)
+        .await?;
+        let mut rates = BTreeMap::new();
+        for row in rows {
+            let (per_minute, per_hour) = (number(row.try_get("per_minute")?), number(row.try_get("per_hour")?));
+            rates.insert(row.try_get("queue")?, QueueRate { per_minute, per_hour });
+        }
+        Ok(rates)
     }
 
     /// What failed, expired, was skipped or given up since the minute of an instant, the most frequent first.

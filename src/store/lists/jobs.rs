@@ -389,7 +389,7 @@ pub(super) fn read_line(row: &PgRow) -> Result<JobLine, StoreError> {
 }
 
 /// The durable name, if it can be told.
-fn queue_of(kind: &str, lane: Option<&str>) -> Option<String> {
+pub(super) fn queue_of(kind: &str, lane: Option<&str>) -> Option<String> {
     let name = kind.replace('.', "_");
     match lane.and_then(Lane::parse) {
         Some(Lane::Bulk) if name.starts_with("deliver_") => Some(format!("{name}_{}", Lane::Normal)),
