@@ -5,15 +5,21 @@
 
 pub mod access;
 mod acts;
+mod aliases;
 mod api;
+mod channels;
 mod failures;
 mod gate;
 mod metrics;
 mod oidc;
 mod pages;
+mod pausing;
+mod people;
 mod places;
 mod problem;
 mod proxy;
+mod query;
+mod reads;
 mod secret;
 mod sign_in;
 mod snapshot;
@@ -132,7 +138,10 @@ pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<J
 
 fn routes(parts: Parts) -> Result<(Router, Admin), SettingsError> {
     let mut access = Access::default();
-    let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
+    let router = Router::new()
+        .merge(api::routes(&mut access))
+        .merge(aliases::routes(&mut access))
+        .merge(pages::routes(&mut access));
     let admin = Admin::new(parts, access)?;
     let mut router = router
         .route_layer(from_fn_with_state(admin.clone(), gate::pass))

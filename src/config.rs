@@ -5,6 +5,7 @@
 mod admin;
 mod error;
 mod gateway;
+mod named_providers;
 mod nats;
 mod otel;
 mod sign_in;

@@ -62,4 +62,5 @@ pub mod retry;
 pub mod schedule;
 pub mod show;
 pub mod text;
+mod when;
 pub mod wire;

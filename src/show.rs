@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use crate::{
     dead_letter::Letter,
     schedule::{Note, Occurrence, Zone},
+    store::lists::{JobLine, OutcomeCount, RunningLine, Throughput, WorkerLine},
     store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, Trail},
 };
 
@@ -70,6 +71,68 @@ pub fn trail(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
         "delayed": delayed.map(self::delayed),
         "audit": way.audit.iter().map(act).collect::<Value>(),
     })
+}
+
+/// A job of a list.
+#[must_use]
+pub fn job(line: &JobLine) -> Value {
+    json!({
+        "job_id": line.job_id,
+        "root_id": line.root_id,
+        "kind": line.kind,
+        "queue": line.queue,
+        "state": line.state,
+        "reason": line.reason,
+        "user_id": line.user_id,
+        "attempts": line.attempts,
+        "created_at": line.created_at,
+        "updated_at": line.updated_at,
+        "due_at": line.due_at,
+    })
+}
+
+/// A worker.
+#[must_use]
+pub fn worker(worker: &WorkerLine) -> Value {
+    let job = |job: &RunningLine| json!({ "job_id": job.job_id, "queue": job.queue, "since": job.since });
+    json!({
+        "id": worker.id,
+        "host": worker.host,
+        "version": worker.version,
+        "duties": worker.duties,
+        "status": worker.status(),
+        "started_at": worker.started_at,
+        "seen_at": worker.seen_at,
+        "busy": worker.busy,
+        "processed": worker.processed,
+        "failed": worker.failed,
+        "running": worker.running.iter().map(job).collect::<Value>(),
+    })
+}
+
+/// Jobs that ended in the last hour.
+#[must_use]
+pub fn throughput(throughput: &Throughput) -> Value {
+    let minutes = throughput.minutes.iter().map(|minute| {
+        json!({
+            "minute": minute.at,
+            "ended": minute.ended(),
+            "completed": minute.completed,
+            "failed": minute.failed,
+        })
+    });
+    json!({
+        "per_minute": throughput.per_minute,
+        "per_hour": throughput.per_hour,
+        "minutes": minutes.collect::<Value>(),
+        "as_of": throughput.as_of,
+    })
+}
+
+/// Counts of one queue.
+#[must_use]
+pub fn by_outcome(counts: &[OutcomeCount]) -> Value {
+    counts.iter().map(|count| (count.outcome.clone(), json!(count.count))).collect::<serde_json::Map<_, _>>().into()
 }
 
 /// A delayed job.

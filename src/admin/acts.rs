@@ -10,14 +10,8 @@ use super::{access::Viewer, problem::Problem, state::Admin};
 use crate::{
     dead_letter::{Change, Letter, Letters, redrive::Redriver, remove_last},
     effects::park,
-    near::nearest,
-    pauses::{Pause, Scope},
     store::AuditEntry,
-    streams::DeclaredConsumer,
 };
-
-/// The most characters of a reason.
-const LONGEST_REASON: usize = 200;
 
 /// Letters read together.
 const TOGETHER: usize = 16;
@@ -96,56 +90,6 @@ impl Admin {
         let numbers = stream::iter((first..=last).rev()).map(|number| letters.get(number)).buffered(TOGETHER);
         let found = numbers.try_filter_map(async |letter| Ok(letter)).take(most).try_collect().await;
         found.map_err(away)
-    }
-
-    /// Pauses a queue, or changes its pause. Its jobs wait, and those that run are finished.
-    ///
-    /// # Errors
-    /// If there is no such queue, the reason is empty or too long, or the end has passed.
-    pub async fn pause_queue(
-        &self,
-        viewer: &Viewer,
-        name: &str,
-        reason: &str,
-        until: Option<DateTime<Utc>>,
-    ) -> Result<(), Problem> {
-        let queues = self.streams.consumers().iter().filter(|consumer| consumer.is_queue());
-        let names: Vec<&str> = queues.map(DeclaredConsumer::durable).collect();
-        if !names.contains(&name) {
-            let meant = nearest(name, names).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
-            return Err(Problem::not_found(format!("there is no queue {name:?}{meant}")));
-        }
-        let reason = reason.trim();
-        if reason.is_empty() || reason.chars().count() > LONGEST_REASON {
-            let detail = format!("expected 1 to {LONGEST_REASON} characters, for the colleagues");
-            return Err(Problem::field("reason", detail));
-        }
-        let now = self.clock.now();
-        if until.is_some_and(|until| until <= now) {
-            return Err(Problem::field("until", "expected an instant that is to come"));
-        }
-        let pause = Pause {
-            scope: Scope::Queue,
-            name: name.to_owned(),
-            reason: reason.to_owned(),
-            actor: viewer.name.clone(),
-            since: now,
-            until,
-        };
-        let act = act("queue.paused", viewer, now, json!({ "name": name, "reason": reason, "until": until }));
-        Ok(self.store.pause(&pause, &act).await?)
-    }
-
-    /// Resumes a queue that is paused by its name.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub async fn resume_queue(&self, viewer: &Viewer, name: &str) -> Result<(), Problem> {
-        let act = act("queue.resumed", viewer, self.clock.now(), json!({ "name": name }));
-        if !self.store.resume(Scope::Queue, name, &act).await? {
-            return Err(Problem::conflict(format!("the queue {name:?} is not paused by its name")));
-        }
-        Ok(())
     }
 
     /// Cancels a delayed job.

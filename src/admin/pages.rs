@@ -2,19 +2,26 @@
 
 mod assets;
 mod audit;
+mod chart;
 mod dead_letters;
 mod delayed;
+mod due;
 mod job;
+mod jobs;
 mod layout;
 mod live;
 mod oidc;
 mod overview;
+mod people;
+mod providers;
 mod queues;
 mod refused;
+mod routes;
 mod schedules;
 mod session;
 mod ui;
 mod visitor;
+mod workers;
 
 use axum::{Router, http::Method, routing::MethodRouter};
 
@@ -95,8 +102,17 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .act("/console/schedules/{name}/resume", Role::Operator, post(schedules::resume))
         .act("/console/schedules/{name}/delete", Role::Operator, post(schedules::delete))
         .look("/console/audit", Role::Operator, get(audit::list))
-        .look("/console/jobs", Role::Viewer, get(job::find))
+        .look("/console/jobs", Role::Viewer, get(jobs::list))
         .look("/console/jobs/{id}", Role::Viewer, get(job::show))
+        .look("/console/due", Role::Viewer, get(due::show))
+        .look("/console/people", Role::Coordinator, get(people::find))
+        .look("/console/people/{id}", Role::Coordinator, get(people::show))
+        .look("/console/providers", Role::Viewer, get(providers::show))
+        .act("/console/channels/pause", Role::Operator, post(providers::pause_channel))
+        .act("/console/channels/{name}/resume", Role::Operator, post(providers::resume_channel))
+        .act("/console/providers/pause", Role::Operator, post(providers::pause_provider))
+        .act("/console/providers/{name}/resume", Role::Operator, post(providers::resume_provider))
+        .look("/console/api", Role::Viewer, get(routes::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
         .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))

@@ -58,6 +58,8 @@ pub struct Shared {
     pub proxy: Option<Proxy>,
     /// Sign-in by `OpenID` Connect.
     pub oidc: Option<Oidc>,
+    /// Providers that are known by their settings.
+    pub providers: Vec<String>,
 }
 
 impl Shared {
@@ -115,6 +117,7 @@ impl Admin {
             trusted_proxies: config.trusted_proxies,
             proxy: config.proxy.map(Proxy::new),
             oidc,
+            providers: config.providers,
         })))
     }
 

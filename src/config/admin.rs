@@ -29,6 +29,8 @@ pub struct AdminConfig {
     pub proxy: Option<ProxyConfig>,
     /// Sign-in by `OpenID` Connect.
     pub oidc: Option<OidcConfig>,
+    /// Names of providers that the settings tell.
+    pub providers: Vec<String>,
 }
 
 impl Source {
@@ -59,6 +61,7 @@ impl Source {
             trusted_proxies: trusted_proxies.unwrap_or_default(),
             proxy,
             oidc,
+            providers: self.providers(),
         })
     }
 }

@@ -13,9 +13,11 @@
 mod support;
 
 mod admin;
+mod admin_aliases;
 mod admin_faults;
 mod admin_oidc;
 mod admin_proxy;
+mod admin_reads;
 mod admin_rights;
 mod admin_schedules;
 mod alert_refill;

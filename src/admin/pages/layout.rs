@@ -13,7 +13,10 @@ const PLACES: &[(&str, &str, Role)] = &[
     ("/console/delayed", "Delayed", Role::Viewer),
     ("/console/dead-letters", "Dead letters", Role::Viewer),
     ("/console/schedules", "Schedules", Role::Viewer),
+    ("/console/people", "People", Role::Coordinator),
+    ("/console/providers", "Providers", Role::Viewer),
     ("/console/audit", "Audit", Role::Operator),
+    ("/console/api", "API", Role::Viewer),
 ];
 
 /// A page for whoever is signed in. `path` is its place in the navigation.
