@@ -166,6 +166,7 @@ class Release:
         variables = {e["name"]: e.get("value") for e in container["env"]}
         if is_console:
             self.promise(str(ports["admin"]) == variables["ADMIN_PORT"], deployment, "the console is not where it is asked for")
+            self.promise(str(ports["metrics"]) == variables["ADMIN_METRICS_PORT"], deployment, "its metrics are not where they are asked for")
         else:
             self.promise(str(ports["health"]) == config["data"]["HEALTH_PORT"], deployment, "health is not where it is asked for")
         public = variables.get("PUBLIC_PORT")
