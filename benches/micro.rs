@@ -171,6 +171,7 @@ impl Ground {
                 content_type,
                 not_after: Some(now + TimeDelta::hours(1)),
                 at: None,
+                due: None,
             };
             submit::submit(&self.context, job)
         });
@@ -266,6 +267,8 @@ impl Ground {
             trace: None,
             wishes: Wishes::default(),
             delay: None,
+            due: None,
+            waited: None,
         };
         let plan = Plan {
             contents: vec![content],

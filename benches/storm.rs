@@ -21,6 +21,7 @@ use serde_json::Value;
 /// Kills workers and servers while jobs are under way, and reports the outcome.
 #[derive(Debug, Parser)]
 #[command(name = "storm")]
+#[allow(clippy::struct_excessive_bools, reason = "they are switches")]
 struct Arguments {
     /// Number of jobs.
     #[arg(long, default_value_t = 5000, value_parser = clap::value_parser!(u32).range(1..=200_000))]
@@ -54,6 +55,9 @@ struct Arguments {
     /// Lets commits not wait for the standby. Then a failover loses some.
     #[arg(long, requires = "failovers")]
     asynchronous: bool,
+    /// Uses the console meanwhile: looks at pages, pauses queues and resumes them.
+    #[arg(long)]
+    clicks: bool,
     /// Processes to kill.
     #[arg(long, value_enum, default_value = "all")]
     victims: Victims,
@@ -99,6 +103,7 @@ async fn main() -> ExitCode {
         nodes: arguments.nodes,
         failovers: arguments.failovers as usize,
         asynchronous: arguments.asynchronous,
+        clicks: arguments.clicks,
         // Progress goes to standard error, apart from the result.
         say: |text| eprintln!("{text}"),
     })

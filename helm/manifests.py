@@ -103,6 +103,7 @@ class Release:
             ports = [rule.get("ports") for rule in policy["spec"].get("ingress", []) + policy["spec"]["egress"]]
             self.promise(all(ports), policy, "a rule opens all ports")
         self.check_gateway(deployments)
+        self.check_console(deployments)
         self.check_hooks()
         self.check_streams()
         self.check_rules()
@@ -113,7 +114,7 @@ class Release:
     @staticmethod
     def duties(deployment):
         args = deployment["spec"]["template"]["spec"]["containers"][0]["args"]
-        if args == ["gateway"]:
+        if args in (["admin"], ["gateway"]):
             return []
         return ["pipeline", "scheduler", "dead-letters"] if args == ["run"] else args[2].split(",")
 
@@ -158,11 +159,17 @@ class Release:
         [config] = [m for m in self.of("ConfigMap") if m["metadata"]["name"] == container["envFrom"][0]["configMapRef"]["name"]]
         drain = seconds(config["data"]["DRAIN_TIMEOUT"])
         self.promise(pod["terminationGracePeriodSeconds"] >= drain + 6, deployment, "is killed before it has drained")
+        is_console = container["args"] == ["admin"]
         probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
-        self.promise(probes == {"startup": "/livez", "liveness": "/livez", "readiness": "/ready"}, deployment, f"probes {probes}")
+        ready = "/livez" if is_console else "/ready"
+        self.promise(probes == {"startup": "/livez", "liveness": "/livez", "readiness": ready}, deployment, f"probes {probes}")
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-        self.promise(str(ports["health"]) == config["data"]["HEALTH_PORT"], deployment, "health is not where it is asked for")
         variables = {e["name"]: e.get("value") for e in container["env"]}
+        if is_console:
+            self.promise(str(ports["admin"]) == variables["ADMIN_PORT"], deployment, "the console is not where it is asked for")
+            self.promise(str(ports["metrics"]) == variables["ADMIN_METRICS_PORT"], deployment, "its metrics are not where they are asked for")
+        else:
+            self.promise(str(ports["health"]) == config["data"]["HEALTH_PORT"], deployment, "health is not where it is asked for")
         public = variables.get("PUBLIC_PORT")
         self.promise(ports.get("public") == (public and int(public)), deployment, "the public port is not where it is asked for")
         labels = deployment["spec"]["template"]["metadata"]["labels"]
@@ -185,6 +192,35 @@ class Release:
             ports = {port["name"]: port["containerPort"] for port in container["ports"]}
             port = next(e["value"] for e in container["env"] if e["name"] == "GATEWAY_PORT")
             self.promise(str(ports["gateway"]) == port, gateway, "is not where it is asked for")
+
+    @staticmethod
+    def secrets(pod):
+        """The names of all Secrets that a pod sees."""
+        volumes = [volume["secret"]["secretName"] for volume in pod.get("volumes", []) if "secret" in volume]
+        containers = pod.get("initContainers", []) + pod["containers"]
+        variables = [e["valueFrom"] for container in containers for e in container["env"] if "valueFrom" in e]
+        return {*volumes, *(source["secretKeyRef"]["name"] for source in variables if "secretKeyRef" in source)}
+
+    def check_console(self, deployments):
+        """It shares no credentials with workers, and no policy but its own covers it."""
+        consoles = [m for m in deployments.values() if self.pod(m)["containers"][0]["args"] == ["admin"]]
+        for console in consoles:
+            others = [self.secrets(self.pod(m)) for m in deployments.values() if m is not console]
+            shared = self.secrets(self.pod(console)) & set().union(*others)
+            self.promise(not shared, console, f"shares {sorted(shared)} with workers")
+            labels = console["spec"]["template"]["metadata"]["labels"]
+            policies = [m for m in self.of("NetworkPolicy") if self.covers(m["spec"]["podSelector"], labels)]
+            names = [policy["metadata"]["name"] for policy in policies]
+            self.promise(names == [console["metadata"]["name"]], console, f"is covered by the policies {names}")
+            services = [m["metadata"]["name"] for m in self.of("Service") if m["spec"]["selector"].items() <= labels.items()]
+            self.promise(services == [console["metadata"]["name"]], console, f"is served by {services}")
+
+    @staticmethod
+    def covers(selector, labels):
+        expressions = selector.get("matchExpressions", [])
+        assert all(expression["operator"] == "NotIn" for expression in expressions)
+        excluded = any(labels.get(expression["key"]) in expression["values"] for expression in expressions)
+        return selector["matchLabels"].items() <= labels.items() and not excluded
 
     def check_triggers(self, scaled):
         """One per queue, except maintenance."""
@@ -214,9 +250,9 @@ class Release:
         """Alerts cover the release's series, or the chosen ones."""
         for manifest in self.of("PrometheusRule"):
             for rule in [rule for group in manifest["spec"]["groups"] for rule in group["rules"]]:
-                scopes = re.findall(r"\b(?:carebell|messaging|process)_\w+(\{?(?:namespace=\"care\")?)", rule["expr"])
+                scopes = re.findall(r"\b(?:carebell|messaging|process)[_:][\w:]+(\{?(?:namespace=\"care\")?)", rule["expr"])
                 own = set(scopes) == {'{namespace="care"'}
-                self.promise(own, manifest, f"{rule['alert']} is about others too")
+                self.promise(own, manifest, f"{rule.get('alert') or rule['record']} is about others too")
 
     def check_streams(self):
         """NACK's streams and consumers match the files."""

@@ -5,12 +5,21 @@
 
 pub mod access;
 mod acts;
+mod aliases;
 mod api;
+mod channels;
 mod failures;
 mod gate;
+mod metrics;
+mod oidc;
 mod pages;
+mod pausing;
+mod people;
 mod places;
 mod problem;
+mod proxy;
+mod query;
+mod reads;
 mod secret;
 mod sign_in;
 mod snapshot;
@@ -43,11 +52,19 @@ pub use self::{
     state::{Admin, Parts},
 };
 use crate::{
+    channels::SettingsError,
     config::NatsConfig,
     health::Health,
     http,
     nats::{self, JetStream},
+    store::{Database, Store},
 };
+
+/// A page is a few short statements.
+const CONNECTIONS: u32 = 6;
+
+/// No page may slow a worker for longer.
+const LONGEST_STATEMENT: Duration = Duration::from_secs(2);
 
 /// Interval of attempts to reach NATS.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -55,6 +72,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Nothing but our own files, and no other page around ours.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; base-uri 'none'; frame-ancestors 'none'";
+
+/// The console's own connections to a database.
+#[must_use]
+pub fn store(database: &Database) -> Store {
+    Store::impatient(database, CONNECTIONS, LONGEST_STATEMENT)
+}
 
 /// The path of a way in that is good once.
 #[must_use]
@@ -65,12 +88,28 @@ pub fn ticket_path(ticket: &str) -> String {
 /// Serves on `port` (0 for any free one) until `stop`, on the current runtime.
 ///
 /// # Errors
-/// If the port cannot be bound.
-pub fn serve(parts: Parts, stop: CancellationToken) -> io::Result<SocketAddr> {
+/// If a port cannot be bound, or a file of certificates cannot be read.
+pub fn serve(parts: Parts, stop: CancellationToken) -> Result<SocketAddr, ServeError> {
     let listener = http::listen(parts.config.port)?;
     let address = listener.local_addr()?;
-    tokio::spawn(http::listener::serve(listener, routes(parts), stop));
+    let metrics_port = parts.config.metrics_port;
+    let (router, admin) = routes(parts)?;
+    if let Some(port) = metrics_port {
+        metrics::serve(port, admin, stop.clone())?;
+    }
+    tokio::spawn(http::listener::serve(listener, router, stop));
     Ok(address)
+}
+
+/// Why the console cannot be served.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The port is not available.
+    #[error("ADMIN_PORT cannot be served: {0}")]
+    Port(#[from] io::Error),
+    /// A setting is wrong.
+    #[error("{0}")]
+    Settings(#[from] SettingsError),
 }
 
 /// Reaches NATS, however long that takes, until `stop`.
@@ -97,16 +136,22 @@ pub fn reach_nats(config: NatsConfig, stop: CancellationToken) -> Arc<OnceLock<J
     reached
 }
 
-fn routes(parts: Parts) -> Router {
+fn routes(parts: Parts) -> Result<(Router, Admin), SettingsError> {
     let mut access = Access::default();
-    let router = Router::new().merge(api::routes(&mut access)).merge(pages::routes(&mut access));
-    let admin = Admin::new(parts, access);
-    router
+    let router = Router::new()
+        .merge(api::routes(&mut access))
+        .merge(aliases::routes(&mut access))
+        .merge(pages::routes(&mut access));
+    let admin = Admin::new(parts, access)?;
+    let mut router = router
         .route_layer(from_fn_with_state(admin.clone(), gate::pass))
         .fallback(missing)
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
-        .layer(map_response(guarded))
-        .with_state(admin)
+        .layer(map_response(guarded));
+    if admin.metrics.is_some() {
+        router = router.layer(from_fn_with_state(admin.clone(), metrics::count));
+    }
+    Ok((router.with_state(admin.clone()), admin))
 }
 
 async fn missing(uri: axum::http::Uri) -> Response {

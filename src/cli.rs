@@ -23,7 +23,6 @@ mod run;
 mod schedules;
 mod streams;
 mod tokens;
-mod when;
 mod workers;
 
 use crate::cli::print::note;

@@ -6,8 +6,10 @@ mod admin;
 mod error;
 mod gateway;
 mod http_gateway;
+mod named_providers;
 mod nats;
 mod otel;
+mod sign_in;
 mod source;
 mod variables;
 
@@ -22,6 +24,7 @@ pub use self::{
     error::ConfigError,
     http_gateway::GatewayConfig,
     nats::{INBOX_PREFIX, NatsConfig, NatsUser},
+    sign_in::{OIDC_CALLBACK, OidcConfig, ProxyConfig},
     source::Source,
     variables::{OTEL_VARIABLES, VARIABLES},
 };
@@ -75,6 +78,8 @@ pub struct Config {
     pub abort_at: Option<Step>,
     /// Divides fixed waits in tests ([`Clock::paced`](crate::clock::Clock::paced)). Defaults to 1.
     pub pace: u32,
+    /// The console, if the worker serves it.
+    pub admin: Option<AdminConfig>,
     /// Duties of the worker.
     pub duties: BTreeSet<Duty>,
 }
@@ -88,11 +93,16 @@ pub enum Duty {
     Scheduler,
     /// Makes dead letters of messages that can never run.
     DeadLetters,
+    /// Serves the console and its API.
+    Admin,
 }
 
 impl Duty {
     /// All duties.
-    pub const ALL: [Self; 3] = [Self::Pipeline, Self::Scheduler, Self::DeadLetters];
+    pub const ALL: [Self; 4] = [Self::Pipeline, Self::Scheduler, Self::DeadLetters, Self::Admin];
+
+    /// Those without `--only`. The console needs more permissions, so no worker serves it unasked.
+    pub const USUAL: [Self; 3] = [Self::Pipeline, Self::Scheduler, Self::DeadLetters];
 
     /// As in `carebell run --only`.
     #[must_use]
@@ -101,6 +111,7 @@ impl Duty {
             Self::Pipeline => "pipeline",
             Self::Scheduler => "scheduler",
             Self::DeadLetters => "dead-letters",
+            Self::Admin => "admin",
         }
     }
 
@@ -271,6 +282,7 @@ impl Source {
             self.templates_dir().err(),
             self.zoneinfo_dir().err(),
             self.limits().err(),
+            self.admin().err(),
             self.log("info").err(),
             self.traces().err(),
         ];
@@ -335,7 +347,8 @@ impl Config {
             start_timeout: limits.start_timeout,
             abort_at: limits.abort_at,
             pace: limits.pace,
-            duties: Duty::ALL.into(),
+            admin: None,
+            duties: Duty::USUAL.into(),
         })
     }
 }

@@ -6,6 +6,7 @@ pub mod advisories;
 mod held;
 pub mod letters;
 pub mod overdue;
+mod parked;
 pub mod redrive;
 pub mod sweep;
 pub mod undrawn;

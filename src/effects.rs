@@ -69,7 +69,7 @@ pub struct Effects {
 }
 
 batch!(LookUps("look_ups", WRITES = false): RunAsk => Option<RunRecord>, look_up_runs);
-batch!(Commits("commits"): Commit => CommitOutcome, commit);
+batch!(Commits("commits"): Commit => CommitOutcome, commit_or_find);
 batch!(ChildrenPublished("published", REST = Duration::from_millis(50)): String => (), children_published);
 batch!(RunFailures("failures"): FailedRun => bool, record_run_failures);
 batch!(Claims("claims"): ClaimAsk => Claimed, claim_deliveries);

@@ -87,6 +87,7 @@ fn answer(question: &Question, known: &Known, now: DateTime<Utc>) -> Explanation
     Explanation {
         user_id: question.user_id.clone(),
         zone: scene.zone.name().to_owned(),
+        care_zone: scene.care_zone.map(|zone| zone.name().to_owned()),
         instant: known.instant,
         told: causes.first().map_or(Told::Unknown, Cause::told),
         reason: causes.first().map_or("nothing_known", Cause::code).to_owned(),
@@ -115,9 +116,11 @@ fn answer_of_all(
         let about = About::Job(root_id.clone());
         let question = Question { user_id: question.user_id.clone(), about };
         let (job_id, at) = (root_id.clone(), *at);
+        let read_at = job.inbox.as_ref().and_then(|row| row.read_at);
         known.jobs = vec![job];
         let Explanation { told, reason, sentence, facts, .. } = answer(&question, &known, now);
-        each.push((Notified { job_id, at, told, reason, sentence }, facts));
+        let channel = facts.first().and_then(|fact| fact.channel.clone());
+        each.push((Notified { job_id, at, told, channel, read_at, reason, sentence }, facts));
     }
     known.jobs.clear();
     let told = each.iter().filter(|(one, _)| one.told == Told::Yes).count();

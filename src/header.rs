@@ -12,6 +12,10 @@ pub const AT: &str = "Carebell-At";
 pub const DELAYED_BY: &str = "Carebell-Delayed-By";
 /// On a job that came back without the server's [`SCHEDULER`]: the subject that it was parked under.
 pub const PARKED_AS: &str = "Carebell-Parked-As";
+/// RFC 3339: the instant from which somebody waits for this job (`meta::Meta::due`).
+pub const DUE: &str = "Carebell-Due";
+/// On a parked job: why it waits, and since when (`meta::Waiting`).
+pub const WAITS: &str = "Carebell-Waits";
 /// On a job in quiet hours: the version of the time zones' rules by which their end was reckoned.
 pub const ZONE_DATA: &str = "Carebell-Zone-Data";
 /// The job's number of attempts.

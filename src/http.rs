@@ -50,6 +50,9 @@ pub fn serve(port: u16, state: State, stop: CancellationToken) -> io::Result<Soc
     Ok(address)
 }
 
+/// The content type of Prometheus' text format.
+pub const METRICS_TEXT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
 /// As in the standard library.
 const BACKLOG: i32 = 128;
 
@@ -157,7 +160,7 @@ async fn metrics(extract::State(State { health, channels, store }): extract::Sta
         schedule: lag.zip(health.schedule_due()),
         connections: store.get().map(Store::connections),
     };
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], health.metrics().text(&present))
+    ([(CONTENT_TYPE, METRICS_TEXT)], health.metrics().text(&present))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     kind::{Kind, Lane, Queue},
+    plan::Reason,
     policy::Wishes,
 };
 
@@ -48,6 +49,36 @@ pub struct Meta {
     pub wishes: Wishes,
     /// If its application delayed it.
     pub delay: Option<Box<Delay>>,
+    /// The instant from which somebody waits for it: its own, or that of the job that it follows from. Waits that people
+    /// asked for move it. `None` if nobody waits: bulk, maintenance, a redriven delivery.
+    pub due: Option<DateTime<Utc>>,
+    /// Why it was parked, if this message comes back from that.
+    pub waited: Option<Waiting>,
+}
+
+/// Why a job is parked, and since when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// Why.
+    pub reason: Reason,
+    /// Since when. One wait is made of many if a provider stays down.
+    pub since: DateTime<Utc>,
+}
+
+impl Waiting {
+    /// Parses what [`Display`](fmt::Display) writes.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (reason, since) = text.split_once(' ')?;
+        let since = DateTime::from_timestamp_micros(since.parse().ok()?)?;
+        Some(Self { reason: Reason::of_wait(reason)?, since })
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.reason.name(), self.since.timestamp_micros())
+    }
 }
 
 /// Nothing waits longer: the server fires a schedule beyond the year 2262 at once, and a wrong unit looks like that.
@@ -116,6 +147,23 @@ impl Meta {
         self.delay.as_ref().map_or(self.position.published, |delay| delay.due.max(self.position.published))
     }
 
+    /// That of the same job while it waits from `now` until `until`.
+    #[must_use]
+    pub fn waiting(&self, reason: Reason, now: DateTime<Utc>, until: DateTime<Utc>) -> Self {
+        let before = self.waited.filter(|before| before.reason.is_wished() == reason.is_wished());
+        let since = before.map_or(now, |before| before.since);
+        let mut waiting = Self { waited: Some(Waiting { reason, since }), ..self.clone() };
+        if reason.is_wished() {
+            waiting.excuse(until - now);
+        }
+        waiting
+    }
+
+    /// Moves the instant from which somebody waits, by a time that people asked it to wait.
+    pub fn excuse(&mut self, time: TimeDelta) {
+        self.due = self.due.map(|due| due + time.max(TimeDelta::zero()));
+    }
+
     /// A job of `queue` that this process plans at `now` and runs without a message.
     #[must_use]
     pub fn without_message(queue: Queue, stream: &str, ids: Ids, now: DateTime<Utc>, not_after: DateTime<Utc>) -> Self {
@@ -130,6 +178,8 @@ impl Meta {
             trace: None,
             wishes: Wishes::default(),
             delay: None,
+            due: None,
+            waited: None,
         }
     }
 }

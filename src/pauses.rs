@@ -3,7 +3,7 @@
 //! The table `pauses` has them; `effects/pauses.rs` follows it. Who pulls, plans or sends looks here, and asks nobody.
 
 use std::sync::{
-    Arc,
+    Arc, Mutex, PoisonError,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -93,22 +93,66 @@ impl Pause {
 #[derive(Clone, Debug, Default)]
 pub struct Pauses(Arc<Inner>);
 
+/// How long the end of a pause is remembered, and of how many: what waited for it has ended by then, or is late.
+const REMEMBERED: (TimeDelta, usize) = (TimeDelta::hours(24), 100);
+
 #[derive(Debug, Default)]
 struct Inner {
     /// Whether there is any: mostly there is none, and then nobody reads further.
     any: AtomicBool,
     all: watch::Sender<Vec<Pause>>,
+    /// Whether there was any lately.
+    any_over: AtomicBool,
+    /// Pauses that are over, and when they ended.
+    over: Mutex<Vec<(Pause, DateTime<Utc>)>>,
 }
 
 impl Pauses {
-    /// Replaces them. Answers whether they differ from those before.
-    pub fn set(&self, pauses: Vec<Pause>) -> bool {
+    /// Replaces them by those that hold at `now`. Answers whether they differ from those before.
+    pub fn set(&self, pauses: Vec<Pause>, now: DateTime<Utc>) -> bool {
         self.0.all.send_if_modified(|all| {
             let differs = *all != pauses;
+            if differs {
+                self.remember(all, &pauses, now);
+            }
             self.0.any.store(!pauses.is_empty(), Ordering::Release);
             *all = pauses;
             differs
         })
+    }
+
+    fn remember(&self, before: &[Pause], after: &[Pause], now: DateTime<Utc>) {
+        let is_same =
+            |one: &Pause, other: &Pause| (one.scope, &one.name, one.since) == (other.scope, &other.name, other.since);
+        let over = before.iter().filter(|pause| !after.iter().any(|other| is_same(pause, other)));
+        let mut remembered = self.0.over.lock().unwrap_or_else(PoisonError::into_inner);
+        remembered.extend(over.map(|pause| (pause.clone(), pause.until.map_or(now, |until| until.min(now)))));
+        remembered.retain(|(_, end)| now - *end < REMEMBERED.0);
+        let spare = remembered.len().saturating_sub(REMEMBERED.1);
+        remembered.drain(..spare);
+        self.0.any_over.store(!remembered.is_empty(), Ordering::Release);
+    }
+
+    /// For how long between two instants a queue was paused, as far as this process saw it.
+    #[must_use]
+    pub fn held(&self, queue: Queue, from: DateTime<Utc>, until: DateTime<Utc>) -> TimeDelta {
+        if !self.any() && !self.0.any_over.load(Ordering::Acquire) {
+            return TimeDelta::zero();
+        }
+        // Locked in the order of `set`.
+        let all = self.0.all.borrow();
+        let over = self.0.over.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = over.iter().filter(|(pause, _)| pause.holds(queue)).map(|(pause, end)| (pause.since, *end));
+        let now = all.iter().filter(|pause| pause.holds(queue)).map(|pause| (pause.since, until));
+        let mut spans: Vec<_> = over.chain(now).collect();
+        spans.sort_unstable();
+        let (mut held, mut counted) = (TimeDelta::zero(), from);
+        for (begin, end) in spans {
+            let (begin, end) = (begin.max(counted), end.min(until));
+            held += (end - begin).max(TimeDelta::zero());
+            counted = counted.max(end);
+        }
+        held
     }
 
     /// All that hold.
@@ -187,7 +231,8 @@ mod tests {
             (Scope::Provider, "web_push", vec![]),
         ] {
             let pauses = Pauses::default();
-            assert!(pauses.set(vec![pause(scope, name)]) && !pauses.set(vec![pause(scope, name)]));
+            let now = DateTime::UNIX_EPOCH;
+            assert!(pauses.set(vec![pause(scope, name)], now) && !pauses.set(vec![pause(scope, name)], now));
             for queue in [critical, push, medication, DELAYED, CANCEL] {
                 assert_eq!(pauses.hold(queue), held.contains(&queue), "{name} and {}", queue.durable());
             }
@@ -204,5 +249,26 @@ mod tests {
         pause.until = Some(at(61));
         assert_eq!(pause.look_again(at(60)), at(61));
         assert_eq!(pause.look_again(at(70)), at(70));
+    }
+
+    #[test]
+    fn the_time_in_which_a_queue_was_paused_is_known_after_its_end() {
+        let at = |seconds| DateTime::UNIX_EPOCH + TimeDelta::seconds(seconds);
+        let push = Queue { kind: Channel::WebPush.kind(), lane: Some(Lane::Normal) };
+        let since = |scope, name, seconds| Pause { since: at(seconds), ..pause(scope, name) };
+        let pauses = Pauses::default();
+        assert_eq!(pauses.held(push, at(0), at(100)), TimeDelta::zero());
+        pauses.set(vec![since(Scope::Channel, "web_push", 10), since(Scope::Channel, "email", 10)], at(10));
+        assert_eq!(pauses.held(push, at(0), at(30)), TimeDelta::seconds(20), "it goes on");
+        pauses.set(vec![since(Scope::Queue, ALL, 30)], at(40));
+        // Both together held it from 10 to 50.
+        pauses.set(vec![], at(50));
+        for (from, until, held) in [(0, 100, 40), (45, 100, 5), (0, 10, 0), (50, 90, 0), (20, 35, 15)] {
+            assert_eq!(pauses.held(push, at(from), at(until)), TimeDelta::seconds(held), "{from} to {until}");
+        }
+        pauses.set(vec![since(Scope::Channel, "web_push", 60)], at(60));
+        let later = at(60) + TimeDelta::hours(24);
+        pauses.set(vec![], later);
+        assert_eq!(pauses.held(push, at(0), later), TimeDelta::hours(24), "the others are forgotten");
     }
 }

@@ -15,6 +15,7 @@ mod later;
 mod limit;
 mod message;
 mod pull;
+pub mod punctuality;
 mod registry;
 mod run;
 mod runner;

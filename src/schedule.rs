@@ -88,6 +88,21 @@ impl Calendar {
         Occurrences { calendar: self, position: Some(Position::after(before.max(EARLIEST))) }
     }
 
+    /// Occurrences from `from` on until `count` happen, dropped ones included, and how many happen: fewer if there are
+    /// no more until the end of 2099.
+    #[must_use]
+    pub fn first(&self, from: DateTime<Utc>, count: u32) -> (Vec<Occurrence>, u32) {
+        let (mut shown, mut happening) = (Vec::new(), 0);
+        for occurrence in self.occurrences(from) {
+            happening += u32::from(occurrence.at.is_some());
+            shown.push(occurrence);
+            if happening == count {
+                break;
+            }
+        }
+        (shown, happening)
+    }
+
     fn found(&self, position: Position, with_dropped: bool) -> Option<Found> {
         if position.instant() >= END {
             return None;

@@ -1,9 +1,12 @@
 //! JSON of what people are shown, by commands and by the API. Ids only: texts and addresses stay in the database.
 
+use chrono::{DateTime, FixedOffset, NaiveDateTime, Offset, SecondsFormat};
 use serde_json::{Value, json};
 
 use crate::{
     dead_letter::Letter,
+    schedule::{Note, Occurrence, Zone},
+    store::lists::{JobLine, OutcomeCount, RunningLine, Throughput, WorkerLine},
     store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, Trail},
 };
 
@@ -70,6 +73,68 @@ pub fn trail(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
     })
 }
 
+/// A job of a list.
+#[must_use]
+pub fn job(line: &JobLine) -> Value {
+    json!({
+        "job_id": line.job_id,
+        "root_id": line.root_id,
+        "kind": line.kind,
+        "queue": line.queue,
+        "state": line.state,
+        "reason": line.reason,
+        "user_id": line.user_id,
+        "attempts": line.attempts,
+        "created_at": line.created_at,
+        "updated_at": line.updated_at,
+        "due_at": line.due_at,
+    })
+}
+
+/// A worker.
+#[must_use]
+pub fn worker(worker: &WorkerLine) -> Value {
+    let job = |job: &RunningLine| json!({ "job_id": job.job_id, "queue": job.queue, "since": job.since });
+    json!({
+        "id": worker.id,
+        "host": worker.host,
+        "version": worker.version,
+        "duties": worker.duties,
+        "status": worker.status(),
+        "started_at": worker.started_at,
+        "seen_at": worker.seen_at,
+        "busy": worker.busy,
+        "processed": worker.processed,
+        "failed": worker.failed,
+        "running": worker.running.iter().map(job).collect::<Value>(),
+    })
+}
+
+/// Jobs that ended in the last hour.
+#[must_use]
+pub fn throughput(throughput: &Throughput) -> Value {
+    let minutes = throughput.minutes.iter().map(|minute| {
+        json!({
+            "minute": minute.at,
+            "ended": minute.ended(),
+            "completed": minute.completed,
+            "failed": minute.failed,
+        })
+    });
+    json!({
+        "per_minute": throughput.per_minute,
+        "per_hour": throughput.per_hour,
+        "minutes": minutes.collect::<Value>(),
+        "as_of": throughput.as_of,
+    })
+}
+
+/// Counts of one queue.
+#[must_use]
+pub fn by_outcome(counts: &[OutcomeCount]) -> Value {
+    counts.iter().map(|count| (count.outcome.clone(), json!(count.count))).collect::<serde_json::Map<_, _>>().into()
+}
+
 /// A delayed job.
 #[must_use]
 pub fn delayed(row: &DelayedLine) -> Value {
@@ -120,6 +185,40 @@ pub fn schedule(row: &ScheduleRow) -> Value {
         "created_at": row.created.at, "created_by": row.created.by,
         "changed_at": row.changed.at, "changed_by": row.changed.by,
     })
+}
+
+/// An instant of a schedule, before it is saved.
+#[must_use]
+pub fn occurrence(occurrence: &Occurrence) -> Value {
+    json!({
+        "at": occurrence.at.map(local_instant),
+        "local": civil(occurrence.local),
+        "note": occurrence.note.map(Note::name),
+    })
+}
+
+/// The effect of a clock change on it: `(moved) 2026-03-08T02:30:00 is skipped by the clock`.
+#[must_use]
+pub fn clock_change(occurrence: &Occurrence) -> Option<String> {
+    let note = occurrence.note?;
+    let why = match note {
+        Note::Moved | Note::Dropped => "is skipped by the clock",
+        Note::Repeated => "for the second time",
+    };
+    Some(format!("({}) {} {why}", note.name(), civil(occurrence.local)))
+}
+
+/// RFC 3339 in its zone. Its offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the
+/// instant.
+#[must_use]
+pub fn local_instant(at: DateTime<Zone>) -> String {
+    let offset = at.offset().fix();
+    let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
+    at.with_timezone(&minutes).to_rfc3339_opts(SecondsFormat::AutoSi, false)
+}
+
+fn civil(at: NaiveDateTime) -> String {
+    at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }
 
 /// A manual act.

@@ -1,5 +1,6 @@
 //! Logs, [`metrics`] and [`traces`]. Log lines never contain payloads or personal data.
 
+pub mod console;
 pub mod metrics;
 pub mod names;
 pub mod process;
@@ -11,6 +12,7 @@ use std::{io::IsTerminal, panic};
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, Layer, filter::filter_fn, fmt, layer::SubscriberExt, util::SubscriberInitExt};
 
+use self::console::SlowQueries;
 use crate::config::LogConfig;
 
 /// Sets up logs on standard error, and a panic hook that omits the panic's text, which may contain data.
@@ -22,7 +24,12 @@ pub fn init(config: &LogConfig) {
     } else {
         lines.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
     };
-    let _ = tracing_subscriber::registry().with(lines).with(filter).with(filter_fn(is_harmless)).try_init();
+    let _ = tracing_subscriber::registry()
+        .with(lines)
+        .with(SlowQueries)
+        .with(filter)
+        .with(filter_fn(is_harmless))
+        .try_init();
     panic::set_hook(Box::new(|panic| {
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, "a task panicked");

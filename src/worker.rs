@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use crate::{
-    callbacks,
+    admin, callbacks,
     channels::{
         Channels, Sender,
         breaker::BreakerPolicy,
@@ -81,6 +81,9 @@ pub enum WorkerError {
     /// The callback port is not available.
     #[error("PUBLIC_PORT cannot be served: {0}")]
     PublicPort(std::io::Error),
+    /// The console cannot be served.
+    #[error("{0}")]
+    Console(#[from] admin::ServeError),
     /// A server is missing or refuses a permission.
     #[error("{0}")]
     Start(String),
@@ -113,7 +116,6 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let (connection, store) = servers?;
     let client = connection.client.clone();
     let _ = known.set(store.clone());
-    let listening = listen(&config, &store, &clock, health.metrics(), &closing)?;
     let context = nats::jetstream(&client);
     let effects = Effects::start(&store, context.clone(), clock.clone(), &health).with_ack_wait(ack_wait(&streams));
     let parts = Parts {
@@ -129,9 +131,10 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         health: Arc::clone(&health),
         max_concurrency: config.max_concurrency,
     };
+    let listening = listen(&config, &parts, &store, &closing)?;
     observe(&parts, client.clone(), &closing);
     tokio::spawn(watch_database(store.clone(), Arc::clone(&health), closing.clone()));
-    stop.run_until_cancelled(catch_up(&parts, &store, &closing)).await;
+    stop.run_until_cancelled(catch_up(&parts, &closing)).await;
     stop.run_until_cancelled(pauses::know(&store, &health, &clock)).await;
     tokio::spawn(pauses::run(store.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let mut pipeline = None;
@@ -236,21 +239,38 @@ fn gateway(settings: Settings, clock: Clock) -> Result<Arc<dyn Sender>, ConfigEr
     sender.map_err(config::from_channel)
 }
 
-/// Receives status callbacks, if a port is configured.
+/// Serves the console, if it is asked for, and receives status callbacks, if a port is configured.
 fn listen(
     config: &Config,
+    parts: &Parts,
     store: &Store,
-    clock: &Clock,
-    metrics: &Metrics,
     stop: &CancellationToken,
 ) -> Result<Option<callbacks::Listening>, WorkerError> {
+    serve_console(config, parts, stop)?;
     let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
     let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
     let receiver = Receiver::new(url, &config.gateways);
-    let listening = callbacks::serve(port, receiver, store.clone(), clock.clone(), metrics, stop.clone());
+    let listening =
+        callbacks::serve(port, receiver, store.clone(), parts.clock.clone(), parts.health.metrics(), stop.clone());
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))
+}
+
+/// The console has connections of its own.
+fn serve_console(config: &Config, parts: &Parts, stop: &CancellationToken) -> Result<(), WorkerError> {
+    let Some(settings) = config.admin.clone() else { return Ok(()) };
+    let parts = admin::Parts {
+        store: admin::store(&config.database),
+        nats: Arc::new(OnceLock::from(parts.context.clone())),
+        streams: parts.streams.clone(),
+        clock: parts.clock.clone(),
+        config: settings,
+        ticket: None,
+    };
+    let address = admin::serve(parts, stop.clone())?;
+    info!(port = address.port(), "the console is served");
+    Ok(())
 }
 
 /// Waits until both servers pass the self-tests.
@@ -323,13 +343,8 @@ async fn try_until<T, F: Future<Output = Result<T, (AtStart, String)>>>(
 }
 
 /// Waits until Postgres has all that the journal has. From then on, so does each of its successors before it is used.
-async fn catch_up(parts: &Parts, store: &Store, stop: &CancellationToken) {
-    let restoration = Restoration {
-        store: store.clone(),
-        context: parts.context.clone(),
-        clock: parts.clock.clone(),
-        kinds: parts.registry.kinds().to_vec(),
-    };
+async fn catch_up(parts: &Parts, stop: &CancellationToken) {
+    let restoration = Restoration { effects: parts.effects.clone(), kinds: parts.registry.kinds().to_vec() };
     let (reached, is_reached) = oneshot::channel();
     tokio::spawn(restoration.run(reached, stop.clone()));
     let _ = is_reached.await;

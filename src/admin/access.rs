@@ -39,6 +39,45 @@ impl Role {
     }
 }
 
+/// Roles of groups, as a provider or a proxy names them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RoleMap(Vec<(String, Role)>);
+
+impl RoleMap {
+    /// Parses `group=role,…`. A group may hold `=`, and a comma before the next one.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut map: Vec<(String, Role)> = Vec::new();
+        let mut rest = String::new();
+        for part in text.split(',') {
+            rest.push_str(part);
+            // Names of directories have commas: `cn=oncall,dc=care=operator`.
+            let Some((group, role)) =
+                rest.rsplit_once('=').and_then(|(group, role)| Some((group, Role::parse(role.trim())?)))
+            else {
+                rest.push(',');
+                continue;
+            };
+            let group = group.trim().to_owned();
+            if group.is_empty() || map.iter().any(|(known, _)| *known == group) {
+                return None;
+            }
+            map.push((group, role));
+            rest.clear();
+        }
+        (rest.is_empty() && !map.is_empty()).then_some(Self(map))
+    }
+
+    /// The highest role of these groups.
+    pub fn best<'a>(&self, groups: impl IntoIterator<Item = &'a str>) -> Option<Role> {
+        groups
+            .into_iter()
+            .filter_map(|group| self.0.iter().find(|(known, _)| known == group))
+            .map(|(_, role)| *role)
+            .max()
+    }
+}
+
 /// A way to prove who one is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -46,6 +85,8 @@ pub enum Way {
     Token,
     /// A browser's cookie.
     Session,
+    /// Headers of a trusted proxy.
+    Proxy,
 }
 
 /// Whoever sent a request.
@@ -100,5 +141,16 @@ mod tests {
     fn each_role_includes_those_before_it() {
         assert!(Role::ALL.is_sorted());
         assert!(Role::ALL.into_iter().all(|role| Role::parse(role.name()) == Some(role)));
+    }
+
+    #[test]
+    fn somebody_of_several_groups_has_the_highest_of_their_roles() {
+        let map = RoleMap::parse("care=coordinator, cn=on call,dc=x=operator,all=viewer").unwrap();
+        assert_eq!(map.best(["all", "cn=on call,dc=x", "other"]), Some(Role::Operator));
+        assert_eq!(map.best(["all", "care"]), Some(Role::Coordinator));
+        assert_eq!(map.best(["Care", "", "operator"]), None);
+        for wrong in ["", "care", "=admin", "care=boss", "a=viewer,", "a=viewer,a=admin", "care=Viewer"] {
+            assert_eq!(RoleMap::parse(wrong), None, "{wrong}");
+        }
     }
 }

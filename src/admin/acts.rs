@@ -1,22 +1,17 @@
 //! What people do by the console and its API. Each act is on record under the name of whoever did it.
 
+mod schedules;
+
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{access::Viewer, problem::Problem, state::Admin};
 use crate::{
     dead_letter::{Change, Letter, Letters, redrive::Redriver, remove_last},
     effects::park,
-    near::nearest,
-    pauses::{Pause, Scope},
-    scheduler::timing::Timing,
-    store::{AuditEntry, ScheduleRow},
-    streams::DeclaredConsumer,
+    store::AuditEntry,
 };
-
-/// The most characters of a reason.
-const LONGEST_REASON: usize = 200;
 
 /// Letters read together.
 const TOGETHER: usize = 16;
@@ -97,102 +92,6 @@ impl Admin {
         found.map_err(away)
     }
 
-    /// One schedule.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    pub async fn schedule(&self, name: &str) -> Result<ScheduleRow, Problem> {
-        let found = self.store.schedule(name).await?;
-        found.ok_or_else(|| Problem::not_found(format!("there is no schedule {name:?}")))
-    }
-
-    /// Pauses or resumes a schedule. Nothing happens if it is so already.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    pub async fn pause_schedule(&self, viewer: &Viewer, name: &str, paused: bool) -> Result<(), Problem> {
-        let row = self.schedule(name).await?;
-        if row.spec.paused == paused {
-            return Ok(());
-        }
-        let now = self.clock.now();
-        // Instants during a pause were not wanted, so not missed.
-        let next = match (paused, Timing::read(&row.spec)) {
-            (true, _) => row.next,
-            (false, Ok(timing)) => timing.next_from(now),
-            (false, Err(why)) => return Err(Problem::conflict(format!("its timing cannot be read: {why}"))),
-        };
-        let act = act(if paused { "schedule.paused" } else { "schedule.resumed" }, name, viewer, now);
-        if !self.store.pause_schedule(name, paused, next, &act).await? {
-            return Err(Problem::not_found(format!("there is no schedule {name:?}")));
-        }
-        Ok(())
-    }
-
-    /// Deletes a schedule.
-    ///
-    /// # Errors
-    /// If there is none of this name.
-    pub async fn delete_schedule(&self, viewer: &Viewer, name: &str) -> Result<(), Problem> {
-        let act = act("schedule.deleted", name, viewer, self.clock.now());
-        if !self.store.delete_schedule(name, &act).await? {
-            return Err(Problem::not_found(format!("there is no schedule {name:?}")));
-        }
-        Ok(())
-    }
-
-    /// Pauses a queue, or changes its pause. Its jobs wait, and those that run are finished.
-    ///
-    /// # Errors
-    /// If there is no such queue, the reason is empty or too long, or the end has passed.
-    pub async fn pause_queue(
-        &self,
-        viewer: &Viewer,
-        name: &str,
-        reason: &str,
-        until: Option<DateTime<Utc>>,
-    ) -> Result<(), Problem> {
-        let queues = self.streams.consumers().iter().filter(|consumer| consumer.is_queue());
-        let names: Vec<&str> = queues.map(DeclaredConsumer::durable).collect();
-        if !names.contains(&name) {
-            let meant = nearest(name, names).map(|near| format!(": did you mean {near}?")).unwrap_or_default();
-            return Err(Problem::not_found(format!("there is no queue {name:?}{meant}")));
-        }
-        let reason = reason.trim();
-        if reason.is_empty() || reason.chars().count() > LONGEST_REASON {
-            let detail = format!("expected 1 to {LONGEST_REASON} characters, for the colleagues");
-            return Err(Problem::field("reason", detail));
-        }
-        let now = self.clock.now();
-        if until.is_some_and(|until| until <= now) {
-            return Err(Problem::field("until", "expected an instant that is to come"));
-        }
-        let pause = Pause {
-            scope: Scope::Queue,
-            name: name.to_owned(),
-            reason: reason.to_owned(),
-            actor: viewer.name.clone(),
-            since: now,
-            until,
-        };
-        let detail = json!({ "name": name, "reason": reason, "until": until });
-        let act = AuditEntry { detail, ..act("queue.paused", name, viewer, now) };
-        Ok(self.store.pause(&pause, &act).await?)
-    }
-
-    /// Resumes a queue that is paused by its name.
-    ///
-    /// # Errors
-    /// If it is not.
-    pub async fn resume_queue(&self, viewer: &Viewer, name: &str) -> Result<(), Problem> {
-        let act =
-            AuditEntry { detail: json!({ "name": name }), ..act("queue.resumed", name, viewer, self.clock.now()) };
-        if !self.store.resume(Scope::Queue, name, &act).await? {
-            return Err(Problem::conflict(format!("the queue {name:?} is not paused by its name")));
-        }
-        Ok(())
-    }
-
     /// Cancels a delayed job.
     ///
     /// # Errors
@@ -219,7 +118,6 @@ impl Admin {
     }
 }
 
-fn act(action: &str, schedule: &str, viewer: &Viewer, at: DateTime<Utc>) -> AuditEntry {
-    let detail = json!({ "schedule": schedule });
+fn act(action: &str, viewer: &Viewer, at: DateTime<Utc>, detail: Value) -> AuditEntry {
     AuditEntry { at, actor: viewer.name.clone(), action: action.to_owned(), job_id: None, root_id: None, detail }
 }

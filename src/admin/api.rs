@@ -1,10 +1,13 @@
 //! The JSON API. Its `OpenAPI` document and the needs of its routes come from the same annotations.
 
+mod activity;
 mod audit;
+mod channels;
 mod dead_letters;
 mod extract;
 mod jobs;
 mod listing;
+mod people;
 mod queues;
 mod schedules;
 
@@ -15,6 +18,11 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
+pub use self::{
+    extract::{Path, body_if_any, query},
+    jobs::{cancel as cancel_job, show as show_job},
+    listing::limit,
+};
 use super::{
     access::{Access, Need, Role},
     places::API,
@@ -30,9 +38,36 @@ use super::{
 ))]
 struct Document;
 
+/// A route in one line.
+pub struct Summary {
+    /// In capitals.
+    pub method: String,
+    /// With its parameters in braces.
+    pub path: String,
+    /// The least that it needs.
+    pub role: Role,
+    /// Its meaning.
+    pub meaning: String,
+}
+
+/// All routes, as the document has them.
+pub fn summaries() -> Vec<Summary> {
+    let (_, document) = described();
+    let json = serde_json::to_value(&document).unwrap_or_default();
+    let summary = |(method, path, role): (Method, String, Role)| {
+        let operation = &json["paths"][&path][method.as_str().to_lowercase()];
+        let meaning = operation["summary"].as_str().unwrap_or_default().trim_end_matches('.').to_owned();
+        Summary { method: method.to_string(), path, role, meaning }
+    };
+    needs(&document).into_iter().map(summary).collect()
+}
+
+fn described() -> (Router<Admin>, utoipa::openapi::OpenApi) {
+    OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts()
+}
+
 pub(super) fn routes(access: &mut Access) -> Router<Admin> {
-    let (router, mut document) =
-        OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts();
+    let (router, mut document) = described();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
     document.components.get_or_insert_default().add_security_scheme("bearer", bearer);
     for (method, path, role) in needs(&document) {
@@ -46,17 +81,29 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
 
 fn operations() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
+        .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(activity::counts))
+        .routes(routes!(activity::workers))
+        .routes(routes!(activity::health))
         .routes(routes!(queues::list))
         .routes(routes!(queues::get))
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
-        .routes(routes!(queues::health))
+        .routes(routes!(queues::stats))
+        .routes(routes!(channels::list))
+        .routes(routes!(channels::pause))
+        .routes(routes!(channels::resume))
+        .routes(routes!(channels::pause_provider))
+        .routes(routes!(channels::resume_provider))
+        .routes(routes!(people::reminders))
         .routes(routes!(dead_letters::list))
         .routes(routes!(dead_letters::get, dead_letters::discard))
         .routes(routes!(dead_letters::redrive))
-        .routes(routes!(schedules::list))
-        .routes(routes!(schedules::get, schedules::delete))
+        .routes(routes!(schedules::list, schedules::add))
+        .routes(routes!(schedules::preview))
+        .routes(routes!(schedules::get, schedules::change, schedules::delete))
+        .routes(routes!(schedules::run))
         .routes(routes!(schedules::pause))
         .routes(routes!(schedules::resume))
         .routes(routes!(audit::list))
@@ -86,9 +133,8 @@ mod tests {
 
     use super::*;
 
-    fn described() -> BTreeSet<(String, String, String)> {
-        let (_, document) =
-            OpenApiRouter::<Admin>::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts();
+    fn in_document() -> BTreeSet<(String, String, String)> {
+        let (_, document) = described();
         let json = serde_json::to_value(&document).unwrap();
         let operations: usize =
             json["paths"].as_object().unwrap().values().map(|path| path.as_object().unwrap().len()).sum();
@@ -103,10 +149,11 @@ mod tests {
         let rows = page.lines().filter_map(|line| {
             let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
             let (method, path) = cells.first()?.trim_matches('`').split_once(' ')?;
-            Some((method.to_owned(), format!("{API}{path}"), (*cells.get(1)?).to_owned()))
+            let role = Role::parse(cells.get(1)?)?;
+            Some((method.to_owned(), format!("{API}{path}"), role.name().to_owned()))
         });
         let methods = ["GET", "POST", "PUT", "DELETE"];
         let written: BTreeSet<_> = rows.filter(|(method, ..)| methods.contains(&method.as_str())).collect();
-        assert_eq!(written, described());
+        assert_eq!(written, in_document());
     }
 }

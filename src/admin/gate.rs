@@ -57,7 +57,7 @@ async fn check(admin: &Admin, path: &str, request: &mut Request) -> Result<(), P
             Some(viewer)
         }
     };
-    let by_cookie = viewer.as_ref().is_none_or(|viewer| viewer.way == Way::Session);
+    let by_cookie = viewer.as_ref().is_none_or(|viewer| viewer.way != Way::Token);
     if by_cookie && !request.method().is_safe() && !is_same_origin(request.headers()) {
         return Err(Problem::cross_site());
     }

@@ -2,18 +2,26 @@
 
 mod assets;
 mod audit;
+mod chart;
 mod dead_letters;
 mod delayed;
+mod due;
 mod job;
+mod jobs;
 mod layout;
 mod live;
+mod oidc;
 mod overview;
+mod people;
+mod providers;
 mod queues;
 mod refused;
+mod routes;
 mod schedules;
 mod session;
 mod ui;
 mod visitor;
+mod workers;
 
 use axum::{Router, http::Method, routing::MethodRouter};
 
@@ -22,6 +30,7 @@ use super::{
     access::{Access, Need, Role},
     state::Admin,
 };
+use crate::config::OIDC_CALLBACK;
 
 /// Routes of pages, each with its need.
 struct Pages<'a> {
@@ -66,6 +75,8 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
             &[public(Method::GET), public(Method::POST)],
             get(session::offer).post(session::enter),
         )
+        .add("/console/oidc", &[public(Method::GET)], get(oidc::begin))
+        .add(OIDC_CALLBACK, &[public(Method::GET)], get(oidc::finish))
         .add("/console/sign-out", &[public(Method::POST)], post(session::sign_out))
         .add("/console/zone", &[public(Method::POST)], post(session::set_zone))
         .look("/console", Role::Viewer, get(overview::show))
@@ -76,12 +87,32 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .act("/console/queues/{name}/resume", Role::Operator, post(queues::resume))
         .look("/console/schedules", Role::Viewer, get(schedules::list))
         .look("/console/schedules/{name}", Role::Viewer, get(schedules::one))
+        .add(
+            schedules::place::NEW,
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(schedules::form::new).post(schedules::form::add),
+        )
+        .add(
+            "/console/schedules/{name}/change",
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(schedules::form::edit).post(schedules::form::change),
+        )
+        .act("/console/schedules/{name}/run", Role::Operator, post(schedules::run))
         .act("/console/schedules/{name}/pause", Role::Operator, post(schedules::pause))
         .act("/console/schedules/{name}/resume", Role::Operator, post(schedules::resume))
         .act("/console/schedules/{name}/delete", Role::Operator, post(schedules::delete))
         .look("/console/audit", Role::Operator, get(audit::list))
-        .look("/console/jobs", Role::Viewer, get(job::find))
+        .look("/console/jobs", Role::Viewer, get(jobs::list))
         .look("/console/jobs/{id}", Role::Viewer, get(job::show))
+        .look("/console/due", Role::Viewer, get(due::show))
+        .look("/console/people", Role::Coordinator, get(people::find))
+        .look("/console/people/{id}", Role::Coordinator, get(people::show))
+        .look("/console/providers", Role::Viewer, get(providers::show))
+        .act("/console/channels/pause", Role::Operator, post(providers::pause_channel))
+        .act("/console/channels/{name}/resume", Role::Operator, post(providers::resume_channel))
+        .act("/console/providers/pause", Role::Operator, post(providers::pause_provider))
+        .act("/console/providers/{name}/resume", Role::Operator, post(providers::resume_provider))
+        .look("/console/api", Role::Viewer, get(routes::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
         .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))

@@ -68,6 +68,18 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "urn:carebell:problem:forbidden", "Not allowed", detail)
     }
 
+    /// 401 for a sign-in that proves nothing.
+    #[must_use]
+    pub fn not_signed_in(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "urn:carebell:problem:unauthorized", "Not signed in", detail)
+    }
+
+    /// 403 for somebody who is known and has no role.
+    #[must_use]
+    pub fn no_role(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "urn:carebell:problem:forbidden", "Not allowed", detail)
+    }
+
     /// 403 for a form of another site.
     #[must_use]
     pub fn cross_site() -> Self {
@@ -96,6 +108,20 @@ impl Problem {
     #[must_use]
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "urn:carebell:problem:conflict", "Not possible now", detail)
+    }
+
+    /// 412.
+    #[must_use]
+    pub fn precondition_failed(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PRECONDITION_FAILED;
+        Self::new(status, "urn:carebell:problem:precondition-failed", "Changed meanwhile", detail)
+    }
+
+    /// 428.
+    #[must_use]
+    pub fn precondition_required(detail: impl Into<String>) -> Self {
+        let status = StatusCode::PRECONDITION_REQUIRED;
+        Self::new(status, "urn:carebell:problem:precondition-required", "Which version?", detail)
     }
 
     /// 413.

@@ -10,13 +10,20 @@ use crate::{
     clock::Clock,
     nats::JetStream,
     pauses::{ALL, Pause, Scope},
+    plan::JobOutcome,
     policy::Policy,
-    store::Store,
+    store::{
+        Store, StoreError,
+        lists::{Due, OldWord, OutcomeCount, Throughput, WorkerLine},
+    },
     streams::{DeclaredConsumer, Load, Streams},
 };
 
 /// A snapshot serves all questions for this long.
 pub const GOOD_FOR: TimeDelta = TimeDelta::seconds(4);
+
+/// Counts of a day are good for this long: they are many rows.
+const DAY_GOOD_FOR: TimeDelta = TimeDelta::seconds(15);
 
 /// Consumers looked at together.
 const TOGETHER: usize = 8;
@@ -62,6 +69,39 @@ pub struct Snapshot {
     pub delayed: Result<u64, String>,
     /// What people have paused, from Postgres.
     pub pauses: Vec<Pause>,
+    /// What workers do, from Postgres.
+    pub activity: Result<Activity, String>,
+}
+
+/// What workers do, and what is to come.
+#[derive(Clone, Debug)]
+pub struct Activity {
+    /// Those that live, and those lost within the last day.
+    pub workers: Vec<WorkerLine>,
+    /// How runs ended in the last day, by queue.
+    pub last_day: Arc<Vec<OutcomeCount>>,
+    /// When that was read.
+    pub last_day_at: DateTime<Utc>,
+    /// Each minute of the last hour.
+    pub throughput: Throughput,
+    /// In the next hour.
+    pub due: Due,
+}
+
+impl Activity {
+    /// Jobs that completed and failed in the last day, of one queue or of all.
+    #[must_use]
+    pub fn ended(&self, queue: Option<&str>) -> (u64, u64) {
+        let of = self.last_day.iter().filter(|count| queue.is_none_or(|queue| count.queue == queue));
+        let sum = |word| {
+            let is_meant = |count: &&OutcomeCount| {
+                let outcome = JobOutcome::ALL.into_iter().find(|outcome| outcome.name() == count.outcome);
+                outcome.and_then(OldWord::of_end) == Some(word)
+            };
+            of.clone().filter(is_meant).map(|count| count.count).sum()
+        };
+        (sum(OldWord::Completed), sum(OldWord::Failed))
+    }
 }
 
 /// How things are, from good to bad.
@@ -168,7 +208,7 @@ impl Snapshots {
         if let Some(snapshot) = last.as_ref().filter(|snapshot| now - snapshot.at < GOOD_FOR) {
             return Arc::clone(snapshot);
         }
-        let snapshot = Arc::new(look.take(now).await);
+        let snapshot = Arc::new(look.take(now, last.as_deref()).await);
         *last = Some(Arc::clone(&snapshot));
         snapshot
     }
@@ -187,19 +227,38 @@ pub struct Look<'a> {
 }
 
 impl Look<'_> {
-    async fn take(&self, at: DateTime<Utc>) -> Snapshot {
+    async fn take(&self, at: DateTime<Utc>, last: Option<&Snapshot>) -> Snapshot {
         let silent = || format!("no answer within {PATIENCE:?}");
-        let (streaming, delayed, pauses) = tokio::join!(
+        let (streaming, delayed, activity, pauses) = tokio::join!(
             async { timeout(PATIENCE, self.streaming()).await.unwrap_or_else(|_| Err(silent())) },
             async {
                 let counts = timeout(PATIENCE, self.store.count_delayed()).await.map_err(|_| silent())?;
                 let counts = counts.map_err(|error| error.to_string())?;
                 Ok(counts.values().map(|count| count.jobs).sum())
             },
+            async {
+                let activity = timeout(PATIENCE, self.activity(at, last)).await.map_err(|_| silent())?;
+                activity.map_err(|error| error.to_string())
+            },
             // Whether Postgres answers, the counts tell.
             async { timeout(PATIENCE, self.store.pauses(at)).await.ok()?.ok() }
         );
-        Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default() }
+        Snapshot { at, streaming, delayed, pauses: pauses.unwrap_or_default(), activity }
+    }
+
+    async fn activity(&self, at: DateTime<Utc>, last: Option<&Snapshot>) -> Result<Activity, StoreError> {
+        let last = last.and_then(|last| last.activity.as_ref().ok());
+        let (last_day, last_day_at) = match last.filter(|last| at - last.last_day_at < DAY_GOOD_FOR) {
+            Some(last) => (Arc::clone(&last.last_day), last.last_day_at),
+            None => (Arc::new(self.store.outcome_counts(None, at - TimeDelta::days(1)).await?), at),
+        };
+        Ok(Activity {
+            workers: self.store.workers(at).await?,
+            last_day,
+            last_day_at,
+            throughput: self.store.throughput(None, at).await?,
+            due: self.store.due_before(at + TimeDelta::hours(1)).await?,
+        })
     }
 
     async fn streaming(&self) -> Result<Streaming, String> {
@@ -250,9 +309,14 @@ mod tests {
         }
     }
 
+    fn seen(streaming: Result<Streaming, String>) -> Snapshot {
+        let activity = Err("not looked at".into());
+        Snapshot { at: DateTime::UNIX_EPOCH, streaming, delayed: Ok(0), pauses: Vec::new(), activity }
+    }
+
     fn of(queue: QueueState, dead_letters: u64) -> (Level, String) {
         let streaming = Streaming { queues: vec![queue], parked: Some(0), dead_letters: Some(dead_letters) };
-        Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() }.verdict()
+        seen(Ok(streaming)).verdict()
     }
 
     #[test]
@@ -271,9 +335,7 @@ mod tests {
             nobody,
             (Level::Act, "1 job waits in reminder_medication, the oldest for 5s, and no worker takes them.".into())
         );
-        let away =
-            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Err("x".into()), delayed: Ok(0), pauses: Vec::new() };
-        assert_eq!(away.verdict().0, Level::Act);
+        assert_eq!(seen(Err("x".into())).verdict().0, Level::Act);
     }
 
     #[test]
@@ -287,8 +349,7 @@ mod tests {
             until: None,
         };
         let streaming = Streaming { queues: vec![queue(9, 0, 300)], parked: Some(0), dead_letters: Some(0) };
-        let mut snapshot =
-            Snapshot { at: DateTime::UNIX_EPOCH, streaming: Ok(streaming), delayed: Ok(0), pauses: Vec::new() };
+        let mut snapshot = seen(Ok(streaming));
         assert_eq!(snapshot.verdict().0, Level::Act);
         snapshot.pauses.push(pause(Scope::Queue, "reminder_medication"));
         let expected = "olga has paused the queue reminder_medication (wrong text).";

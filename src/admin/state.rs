@@ -6,14 +6,21 @@ use std::{
     sync::{Arc, Mutex, OnceLock, atomic::AtomicUsize},
 };
 
+use ipnet::IpNet;
+
 use super::{
     access::Access,
     failures::Failures,
+    oidc::Oidc,
     problem::Problem,
+    proxy::Proxy,
     secret,
     snapshot::{Look, Snapshot, Snapshots},
 };
-use crate::{clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams};
+use crate::{
+    channels::SettingsError, clock::Clock, config::AdminConfig, nats::JetStream, store::Store, streams::Streams,
+    telemetry::console::ConsoleMetrics,
+};
 
 /// Shared by all requests. Cheap to clone.
 #[derive(Clone)]
@@ -39,12 +46,27 @@ pub struct Shared {
     pub snapshots: Snapshots,
     /// Pages that are kept current.
     pub listeners: Arc<AtomicUsize>,
+    /// If they are served.
+    pub metrics: Option<ConsoleMetrics>,
     /// SHA-256 of `ADMIN_TOKEN`.
     pub bootstrap: Option<Vec<u8>>,
     /// Whether browsers reach it by TLS.
     pub is_secure: bool,
     /// Proxies whose headers are believed.
-    pub trusted_proxies: Vec<IpAddr>,
+    pub trusted_proxies: Vec<IpNet>,
+    /// Sign-in by one of them.
+    pub proxy: Option<Proxy>,
+    /// Sign-in by `OpenID` Connect.
+    pub oidc: Option<Oidc>,
+    /// Providers that are known by their settings.
+    pub providers: Vec<String>,
+}
+
+impl Shared {
+    /// Whether an address is that of a proxy whose headers are believed.
+    pub fn is_trusted(&self, address: IpAddr) -> bool {
+        self.trusted_proxies.iter().any(|network| network.contains(&address))
+    }
 }
 
 impl Deref for Admin {
@@ -73,10 +95,13 @@ pub struct Parts {
 
 impl Admin {
     /// For these routes.
-    #[must_use]
-    pub fn new(parts: Parts, access: Access) -> Self {
+    ///
+    /// # Errors
+    /// A file of certificates that cannot be read.
+    pub fn new(parts: Parts, access: Access) -> Result<Self, SettingsError> {
         let Parts { store, nats, streams, clock, config, ticket } = parts;
-        Self(Arc::new(Shared {
+        let oidc = config.oidc.map(|settings| Oidc::new(settings, clock.clone())).transpose()?;
+        Ok(Self(Arc::new(Shared {
             store,
             nats,
             streams,
@@ -86,10 +111,14 @@ impl Admin {
             failures: Failures::default(),
             snapshots: Snapshots::default(),
             listeners: Arc::default(),
+            metrics: config.metrics_port.map(|_| ConsoleMetrics::new()),
             bootstrap: config.token.as_deref().map(secret::hash),
             is_secure: config.url.is_some_and(|url| url.scheme() == "https"),
             trusted_proxies: config.trusted_proxies,
-        }))
+            proxy: config.proxy.map(Proxy::new),
+            oidc,
+            providers: config.providers,
+        })))
     }
 
     /// How things are, a few seconds old at most.

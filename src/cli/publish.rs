@@ -20,15 +20,11 @@ use serde::Deserialize;
 use serde_json::{json, value::RawValue};
 use tokio::time::timeout;
 
-use super::{
-    connect,
-    failed::Failed,
-    kinds::{open_kind, parse_lane},
-    output::Output,
-};
+use super::{connect, failed::Failed, kinds::parse_lane, output::Output};
 use crate::{
     clock::{Clock, Random},
     config::Source,
+    drafts::open_kind,
     effects::submit::{NotSubmitted, Producer, Stored, Submission, Submitted, stored, submit},
     jobs,
     kind::{Kind, Lane},
@@ -431,6 +427,7 @@ impl Checker {
             content_type: "application/json",
             not_after: wanted.not_after,
             at: wanted.at,
+            due: None,
         };
         Ok(CheckedJob { submission, not_after })
     }

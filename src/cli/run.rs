@@ -11,7 +11,7 @@ use crate::{
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Run only these duties (pipeline, scheduler, dead-letters)
+    /// Run only these duties (pipeline, scheduler, dead-letters, admin) [default: all but admin]
     #[arg(long, value_delimiter = ',', value_parser = parse_duty, value_name = "PART,…")]
     only: Vec<Duty>,
 }
@@ -21,6 +21,9 @@ pub(super) async fn run(source: &Source, args: &Args, stop: CancellationToken) -
     if !args.only.is_empty() {
         config.duties = args.only.iter().copied().collect();
     }
+    if config.duties.contains(&Duty::Admin) {
+        config.admin = Some(source.admin()?);
+    }
     doctor::at_start(&[doctor::descriptors(source), doctor::zones(&Clock::system())])
         .map_err(|(_, why)| Failed(why))?;
     Box::pin(worker::run(config, stop)).await?;
@@ -28,5 +31,6 @@ pub(super) async fn run(source: &Source, args: &Args, stop: CancellationToken) -
 }
 
 fn parse_duty(text: &str) -> Result<Duty, String> {
-    Duty::parse(text).ok_or_else(|| "expected pipeline, scheduler or dead-letters, separated by commas".to_owned())
+    let expected = "expected pipeline, scheduler, dead-letters or admin, separated by commas";
+    Duty::parse(text).ok_or_else(|| expected.to_owned())
 }

@@ -44,7 +44,7 @@ pub(super) enum Command {
     },
     /// Refuse a token from now on, and end its sessions
     Revoke {
-        /// Its name
+        /// Its name; oidc:… to end the sessions of somebody who signed in at a provider
         name: String,
         /// Your name, for the audit log
         #[arg(long, env = "USER", hide_env_values = true, value_name = "NAME")]
@@ -90,7 +90,14 @@ pub(super) async fn run(source: &Source, command: Command) -> Result<(), Failed>
             if !store.revoke_token(&name, &act("token.revoked", &actor(by), &name, now)).await? {
                 return Err(Failed(format!("there is no token {name:?}; `carebell tokens list` shows all")));
             }
-            Ok(format.print(&json!({ "name": name, "revoked": true }), &format!("token {name} is revoked"))?)
+            // No token has a colon in its name.
+            let of_provider = name.contains(':');
+            let done = if of_provider {
+                format!("the sessions of {name} are ended")
+            } else {
+                format!("token {name} is revoked")
+            };
+            Ok(format.print(&json!({ "name": name, "revoked": true }), &done)?)
         }
     }
 }

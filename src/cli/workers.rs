@@ -7,12 +7,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::{connect, failed::Failed, output::Format};
-use crate::{
-    clock::Clock,
-    config::Source,
-    store::lists::{RunningLine, WorkerLine},
-    text::instant,
-};
+use crate::{clock::Clock, config::Source, show, store::lists::WorkerLine, text::instant};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -30,26 +25,8 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
     let workers = store.workers(now).await;
     store.close().await;
     let workers = workers?;
-    let rows: Value = workers.iter().map(to_json).collect();
+    let rows: Value = workers.iter().map(show::worker).collect();
     Ok(format.print(&json!({ "workers": rows, "as_of": now }), in_words(&workers, now).trim_end())?)
-}
-
-/// One worker.
-pub(super) fn to_json(worker: &WorkerLine) -> Value {
-    let job = |job: &RunningLine| json!({ "job_id": job.job_id, "queue": job.queue, "since": job.since });
-    json!({
-        "id": worker.id,
-        "host": worker.host,
-        "version": worker.version,
-        "duties": worker.duties,
-        "status": status(worker),
-        "started_at": worker.started_at,
-        "seen_at": worker.seen_at,
-        "busy": worker.busy,
-        "processed": worker.processed,
-        "failed": worker.failed,
-        "running": worker.running.iter().map(job).collect::<Value>(),
-    })
 }
 
 /// Lines for people, each worker followed by its jobs.
@@ -63,7 +40,7 @@ pub(super) fn in_words(workers: &[WorkerLine], now: DateTime<Utc>) -> String {
             text,
             "{}  {} on {} ({}, {}): {} since {}, busy with {}, processed {}, failed {}",
             worker.id,
-            status(worker),
+            worker.status(),
             worker.host,
             worker.version,
             worker.duties.join(", "),
@@ -79,12 +56,4 @@ pub(super) fn in_words(workers: &[WorkerLine], now: DateTime<Utc>) -> String {
         }
     }
     text
-}
-
-fn status(worker: &WorkerLine) -> &'static str {
-    match (worker.is_lost, worker.busy) {
-        (true, _) => "lost",
-        (false, 0) => "idle",
-        (false, _) => "busy",
-    }
 }

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     bury_stored,
     held::{first, show, stored_at},
+    parked::Parked,
     undrawn,
     unreadable::bury_unreadable_of,
 };
@@ -77,6 +78,8 @@ pub struct Overdue {
     older_than: Option<OverdueJob>,
     published: OverdueMetrics,
     buried: OverdueMetrics,
+    metrics: Metrics,
+    parked: Parked,
 }
 
 /// Messages of a filter.
@@ -123,6 +126,8 @@ impl Overdue {
             older_than: None,
             published: metrics.overdue("published"),
             buried: metrics.overdue("buried"),
+            metrics: metrics.clone(),
+            parked: Parked::default(),
         }
     }
 
@@ -150,6 +155,9 @@ impl Overdue {
         for sort in 0..self.seen.len() {
             done = done.and(self.read(effects, &stream, sort, last).await);
             done = done.and(self.send_overdue(effects, &stream, sort, before, &mut without_instant).await);
+        }
+        if done.is_ok() {
+            self.metrics.set_parked(&self.parked.tally(effects.now(), LATE));
         }
         // Jobs come first: a letter that cannot be published takes half a minute.
         let mut is_buried = true;
@@ -226,6 +234,7 @@ impl Overdue {
             };
             let mut at = due(&parked).unwrap_or_else(|| stored_at(&parked));
             let sequence = parked.sequence;
+            self.parked.note(&parked, at);
             if has_older_rules(&parked) {
                 match self.rests(&looked_at(&parked)) {
                     None => self.look_anew(effects, parked).await?,

@@ -180,8 +180,8 @@ fn headers(letter: &Letter, change: &Change) -> HeaderMap {
         let text: &str = name.as_ref();
         // To people, header names ignore case.
         let is_set = set.iter().any(|(other, _)| other.eq_ignore_ascii_case(text));
-        // What replaces the delayed job does not replace one that somebody sends off by hand.
-        let is_of_its_wait = [header::DELAYED_BY, header::PARKED_AS].contains(&text);
+        // What replaces the delayed job does not replace one that somebody sends off by hand. Its loss has been counted.
+        let is_of_its_wait = [header::DELAYED_BY, header::PARKED_AS, header::DUE, header::WAITS].contains(&text);
         let is_dropped = text.starts_with("Nats-") || text.starts_with("Carebell-Dead-") || is_of_its_wait;
         if !is_set && !is_dropped {
             for value in values {

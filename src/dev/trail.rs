@@ -81,6 +81,13 @@ impl Line {
         self.0.get("port")?.as_u64()
     }
 
+    /// The port of the console's metrics.
+    #[must_use]
+    pub fn console_metrics_port(&self) -> Option<u64> {
+        self.text("message").filter(|message| message.starts_with("the console's metrics are served"))?;
+        self.0.get("port")?.as_u64()
+    }
+
     /// Whether a provider is reported as down.
     #[must_use]
     pub fn tells_of_a_provider_that_is_down(&self) -> bool {

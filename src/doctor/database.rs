@@ -65,17 +65,7 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock, reads_rows: bool)
         Err(_) => Check::not_checked(Item::Schema, "the role may not read it"),
     });
     checks.push(if lacks.care.is_empty() {
-        // Without the privileges it fails, which is told of below.
-        let odd = if reads_rows { probe.odd_rows().await.unwrap_or_default() } else { Vec::new() };
-        let rows: i64 = odd.iter().map(|odd| odd.count).sum();
-        if odd.is_empty() {
-            Check::ok(Item::CareTables, "all required columns exist")
-        } else {
-            let first: Vec<String> =
-                odd.into_iter().map(|odd| format!("{} (rows: {})", odd.detail, odd.count)).collect();
-            let what = format!("rows that are not read as they are written: {rows}. {}", some(&first));
-            Check::warn(Item::CareTables, what, "correct the rows, or the views that offer them")
-        }
+        care_tables(probe, reads_rows).await
     } else {
         let advice = "create views with these names over your tables (see migrations/care.sql), or run `carebell \
              migrate --care-tables`";
@@ -99,6 +89,26 @@ async fn look(probe: &mut Probe, store: &Store, clock: &Clock, reads_rows: bool)
         Check::fail(Item::DatabasePermissions, what, "GRANT it, or connect as the owner of the tables")
     });
     Ok(checks)
+}
+
+/// Tables that have all columns. Without the privileges to look closer it finds nothing, which is told of elsewhere.
+async fn care_tables(probe: &mut Probe, reads_rows: bool) -> Check {
+    if !reads_rows {
+        return Check::ok(Item::CareTables, "all required columns exist");
+    }
+    let odd = probe.odd_rows().await.unwrap_or_default();
+    if !odd.is_empty() {
+        let rows: i64 = odd.iter().map(|odd| odd.count).sum();
+        let first: Vec<String> = odd.into_iter().map(|odd| format!("{} (rows: {})", odd.detail, odd.count)).collect();
+        let what = format!("rows that are not read as they are written: {rows}. {}", some(&first));
+        return Check::warn(Item::CareTables, what, "correct the rows, or the views that offer them");
+    }
+    let slow = probe.without_index().await.unwrap_or_default();
+    if !slow.is_empty() {
+        let advice = "create the index, on the expression that the view has (docs/OPERATIONS.md#care-tables-and-views)";
+        return Check::warn(Item::CareTables, some(&slow), advice);
+    }
+    Check::ok(Item::CareTables, "all required columns exist")
 }
 
 fn server(facts: &ServerFacts, is_exposed: bool) -> Check {

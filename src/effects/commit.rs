@@ -6,7 +6,7 @@ use prost::Message as _;
 use super::{Admission, Effects, Refused, publish};
 use crate::{
     checkpoint::{self, Step},
-    kind::Stage,
+    kind::{Lane, Stage},
     meta::Meta,
     plan::{Plan, PlannedDelivery},
     store::{Child, Commit, CommitOutcome, Committed, DirectClaims, PendingChildren, RunState},
@@ -81,7 +81,7 @@ impl Effects {
             commit.direct = claims;
         }
         checkpoint::reached(Step::Worked);
-        let CommitOutcome { committed, followed, claimed } = self.commits.ask(commit).await?;
+        let CommitOutcome { committed, followed, claimed, earlier: _ } = self.commits.ask(commit).await?;
         checkpoint::reached(Step::Committed);
         let committed = match committed {
             // If this message committed it and the answer was lost, nobody sends the claimed pushes.
@@ -210,6 +210,7 @@ fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> 
         body: next.body.clone(),
         not_after,
         trace: meta.trace.clone(),
+        due: meta.due.filter(|_| next.lane != Lane::Bulk),
     })
 }
 
@@ -223,6 +224,7 @@ fn deliveries_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Chil
         body: wire::Delivery { delivery_id: row.id.clone() }.encode_to_vec(),
         not_after,
         trace: meta.trace.clone(),
+        due: meta.due,
     };
     sent.map(message).collect()
 }

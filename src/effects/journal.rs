@@ -12,9 +12,12 @@ mod tests;
 mod write;
 
 use std::{
+    collections::VecDeque,
+    future::Future,
+    pin::pin,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -24,8 +27,9 @@ use bytes::Bytes;
 use futures::future::join_all;
 use prost::Message;
 use tokio::{
+    select,
     sync::{mpsc, watch},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 
 use self::write::Kept;
@@ -65,16 +69,26 @@ const SHARED: Duration = Duration::from_millis(10);
 /// The most pages in a message.
 const MOST: usize = 64;
 
+/// Bytes of pages that are kept while it cannot be written. Of more, the latest.
+const KEPT: usize = 16 << 20;
+
 /// Writes the journal. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Journal {
     /// Unbounded, as those who write do not wait. Their jobs wait before they are acknowledged, and are limited.
     pages: mpsc::UnboundedSender<Page>,
-    is_down: Arc<AtomicBool>,
     /// Pages that were handed over.
     handed_over: Arc<AtomicU64>,
-    /// Of these, how many are on the server, or cannot be.
-    written: watch::Receiver<u64>,
+    written: watch::Receiver<Written>,
+}
+
+/// What has become of the pages that were handed over.
+#[derive(Clone, Copy, Debug, Default)]
+struct Written {
+    /// How many are on the server, or are not waited for.
+    count: u64,
+    /// Whether some of these are kept until it can be written again.
+    is_behind: bool,
 }
 
 impl Journal {
@@ -82,11 +96,9 @@ impl Journal {
     #[must_use]
     pub fn start(context: jetstream::Context, health: Arc<Health>) -> Self {
         let (pages, receiver) = mpsc::unbounded_channel();
-        let is_down = Arc::new(AtomicBool::new(false));
-        let (sender, written) = watch::channel(0);
-        let writer = Writer { context, health, is_down: Arc::clone(&is_down), written: sender };
-        tokio::spawn(writer.run(receiver));
-        Self { pages, is_down, handed_over: Arc::default(), written }
+        let (sender, written) = watch::channel(Written::default());
+        tokio::spawn(Writer { context, health, written: sender }.run(receiver));
+        Self { pages, handed_over: Arc::default(), written }
     }
 
     /// One that nothing is written to.
@@ -94,9 +106,8 @@ impl Journal {
     pub fn off() -> Self {
         Self {
             pages: mpsc::unbounded_channel().0,
-            is_down: Arc::new(AtomicBool::new(true)),
             handed_over: Arc::default(),
-            written: watch::channel(0).1,
+            written: watch::channel(Written::default()).1,
         }
     }
 
@@ -109,33 +120,61 @@ impl Journal {
         Group::start(Journaled { batch, journal: self.clone() }, limit, Arc::clone(health))
     }
 
-    /// Hands a page over, unless the journal cannot be written.
+    /// Hands a page over.
     fn write(&self, page: Page) {
-        if self.is_down.load(Ordering::Relaxed) {
-            return;
-        }
         // Counted first: whoever sees a page's effect waits for no less than that page.
         self.handed_over.fetch_add(1, Ordering::SeqCst);
-        // Fails only as the worker stops.
+        // Fails only as the worker stops, or if nothing is written.
         let _ = self.pages.send(page);
     }
 
-    /// Waits until all pages are on the server that were handed over before, or it is given up.
+    /// Waits until all pages are on the server that were handed over before, or the journal cannot be written.
     pub async fn is_written(&self) {
         let handed_over = self.handed_over.load(Ordering::SeqCst);
-        if *self.written.borrow() >= handed_over {
+        if self.written.borrow().count >= handed_over {
             return;
         }
         // Fails only as the worker stops.
-        let _ = self.written.clone().wait_for(|written| *written >= handed_over).await;
+        let _ = self.written.clone().wait_for(|written| written.count >= handed_over).await;
+    }
+
+    /// Waits until all pages are on the server that were handed over before, however long that takes.
+    pub async fn is_stored(&self) {
+        let handed_over = self.handed_over.load(Ordering::SeqCst);
+        let is_stored = |written: &Written| written.count >= handed_over && !written.is_behind;
+        // Fails only as the worker stops.
+        let _ = self.written.clone().wait_for(is_stored).await;
+    }
+}
+
+/// Pages that wait until they can be written.
+#[derive(Debug, Default)]
+struct KeptPages {
+    pages: VecDeque<Page>,
+    bytes: usize,
+}
+
+impl KeptPages {
+    fn push(&mut self, page: Page) {
+        self.bytes += page.encoded_len();
+        self.pages.push_back(page);
+        while self.bytes > KEPT {
+            let Some(oldest) = self.pages.pop_front() else { break };
+            self.bytes -= oldest.encoded_len();
+        }
+    }
+
+    /// The oldest, as one.
+    fn take(&mut self) -> Page {
+        let pages = self.pages.drain(..self.pages.len().min(MOST));
+        Page::of(pages.inspect(|page| self.bytes -= page.encoded_len()))
     }
 }
 
 struct Writer {
     context: jetstream::Context,
     health: Arc<Health>,
-    is_down: Arc<AtomicBool>,
-    written: watch::Sender<u64>,
+    written: watch::Sender<Written>,
 }
 
 impl Writer {
@@ -149,16 +188,22 @@ impl Writer {
                 pages.push(another);
             }
             let count = pages.len();
-            let written = self.publish(&Page::of(pages.drain(..))).await;
-            self.count(count);
-            if let Err(why) = written {
-                self.go_without(&why, &mut receiver).await;
+            let page = Page::of(pages.drain(..));
+            let written = self.publish(&page).await;
+            self.count(count, written.is_err());
+            if let Err(why) = written
+                && self.go_without(&why, page, &mut receiver).await.is_none()
+            {
+                return;
             }
         }
     }
 
-    fn count(&self, pages: usize) {
-        self.written.send_modify(|written| *written += pages as u64);
+    fn count(&self, pages: usize, is_behind: bool) {
+        self.written.send_modify(|written| {
+            written.count += pages as u64;
+            written.is_behind = is_behind;
+        });
     }
 
     async fn publish(&self, page: &Page) -> Result<(), String> {
@@ -168,23 +213,46 @@ impl Writer {
         acks.into_iter().try_for_each(|ack| ack.map(drop).map_err(|error| error.to_string()))
     }
 
-    /// Work goes on without it until an empty page is taken.
-    async fn go_without(&self, why: &str, receiver: &mut mpsc::UnboundedReceiver<Page>) {
-        self.is_down.store(true, Ordering::Relaxed);
+    /// Work goes on without it until it takes what could not be written. None if the worker stops.
+    async fn go_without(&self, why: &str, failed: Page, receiver: &mut mpsc::UnboundedReceiver<Page>) -> Option<()> {
         self.health.set(JOURNAL, Part::Down(format!("a failover of Postgres might lose commits: {why}")));
-        loop {
-            // No acknowledgement waits for what has come meanwhile.
-            let come = async {
-                while receiver.recv().await.is_some() {
-                    self.count(1);
-                }
-            };
-            if timeout(AGAIN, come).await.is_ok() {
-                return;
+        let mut kept = KeptPages::default();
+        kept.push(failed);
+        while !kept.pages.is_empty() {
+            self.keep_meanwhile(sleep(AGAIN), receiver, &mut kept).await?;
+            let empty = Page::default();
+            if self.keep_meanwhile(self.publish(&empty), receiver, &mut kept).await?.is_err() {
+                continue;
             }
-            if self.publish(&Page::default()).await.is_ok() {
-                self.is_down.store(false, Ordering::Relaxed);
-                return self.health.set(JOURNAL, Part::Up);
+            while !kept.pages.is_empty() {
+                let page = kept.take();
+                if let Err(why) = self.keep_meanwhile(self.publish(&page), receiver, &mut kept).await? {
+                    // Kept again, one that is never taken would be in the way of all that follow.
+                    tracing::warn!("a page of the journal is given up: {why}");
+                    break;
+                }
+            }
+        }
+        self.count(0, false);
+        self.health.set(JOURNAL, Part::Up);
+        Some(())
+    }
+
+    /// No acknowledgement waits for what comes meanwhile. None if the worker stops.
+    async fn keep_meanwhile<T>(
+        &self,
+        end: impl Future<Output = T>,
+        receiver: &mut mpsc::UnboundedReceiver<Page>,
+        kept: &mut KeptPages,
+    ) -> Option<T> {
+        let mut end = pin!(end);
+        loop {
+            select! {
+                ended = &mut end => return Some(ended),
+                page = receiver.recv() => {
+                    kept.push(page?);
+                    self.count(1, true);
+                }
             }
         }
     }

@@ -95,7 +95,8 @@ impl Parking<'_> {
         let mut resumed = HeaderMap::new();
         for (name, values) in headers.into_iter().flat_map(HeaderMap::iter) {
             let name: &str = name.as_ref();
-            if !name.starts_with("Nats-") && name != header::ZONE_DATA && name != header::PARKED_AS {
+            let is_of_a_wait = [header::ZONE_DATA, header::PARKED_AS, header::DUE, header::WAITS].contains(&name);
+            if !name.starts_with("Nats-") && !is_of_a_wait {
                 for value in values {
                     resumed.append(name, value.clone());
                 }
@@ -105,6 +106,13 @@ impl Parking<'_> {
         resumed.insert(header::JOB_ID, meta.job_id.as_str());
         resumed.insert(header::ROOT_ID, meta.root_id.as_str());
         resumed.insert(header::NOT_AFTER, rfc3339(not_after));
+        // That of a delayed job too: it may come back late.
+        if let Some(due) = meta.due {
+            resumed.insert(header::DUE, rfc3339(due));
+        }
+        if let Some(waiting) = meta.waited.filter(|_| parked_for != ParkedFor::Instant) {
+            resumed.insert(header::WAITS, waiting.to_string().as_str());
+        }
         resumed.insert(header::SCHEDULE_TARGET, format!("{RESUMED}{subject}").as_str());
         if parked_for == ParkedFor::QuietHours {
             resumed.insert(header::ZONE_DATA, ZoneData::in_use().version.as_str());

@@ -30,11 +30,12 @@ const JUST_AFTER: TimeDelta = TimeDelta::milliseconds(1);
 /// # Errors
 /// If the database does not answer.
 pub async fn look(store: &Store, health: &Health, clock: &Clock) -> Result<(), String> {
-    let pauses = timeout(PATIENCE, store.pauses(clock.now())).await.map_err(|_| "no answer".to_owned())?;
+    let now = clock.now();
+    let pauses = timeout(PATIENCE, store.pauses(now)).await.map_err(|_| "no answer".to_owned())?;
     let pauses = pauses.map_err(|error| error.to_string())?;
     let words = |pause: &Pause| format!("{} {}", pause.scope.name(), pause.name);
     let names = pauses.iter().map(words).collect::<Vec<_>>().join(", ");
-    if health.pauses().set(pauses) {
+    if health.pauses().set(pauses, now) {
         tracing::info!(paused = names, "the pauses have changed");
     }
     Ok(())

@@ -107,6 +107,9 @@ async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option
     headers.insert(header::JOB_ID, child.job_id.as_str());
     headers.insert(header::ROOT_ID, child.root_id.as_str());
     headers.insert(header::NOT_AFTER, rfc3339(child.not_after));
+    if let Some(due) = child.due {
+        headers.insert(header::DUE, rfc3339(due));
+    }
     set_trace(&mut headers, trace.or(child.trace.as_deref()));
     let published = send(context, &child.subject, headers, child.body.clone().into()).await;
     published.map(|_| ()).map_err(|error| words(&error))

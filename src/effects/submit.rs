@@ -29,6 +29,8 @@ pub struct Submission {
     pub not_after: Option<DateTime<Utc>>,
     /// When it is due. Defaults to now. A second submission of the same job id before that replaces the first.
     pub at: Option<DateTime<Utc>>,
+    /// When Carebell itself should have published it. A producer may not say so.
+    pub due: Option<DateTime<Utc>>,
 }
 
 /// Wishes of a producer beside its job.
@@ -166,6 +168,9 @@ pub async fn submit_with(context: &Producer, job: Submission, wishes: Wishes) ->
     publish::set_trace(&mut headers, span.trace().or(wishes.trace.as_deref()));
     if let Some(not_after) = job.not_after {
         headers.insert(header::NOT_AFTER, rfc3339(not_after));
+    }
+    if let Some(due) = job.due {
+        headers.insert(header::DUE, rfc3339(due));
     }
     match job.at {
         None => headers.insert(header::MSG_ID, job.job_id.as_str()),

@@ -12,6 +12,8 @@ pub struct Explanation {
     pub user_id: String,
     /// Their IANA zone, in which times are told.
     pub zone: String,
+    /// The care recipient's IANA zone, if the question is about a care record.
+    pub care_zone: Option<String>,
     /// The dose, or the start.
     pub instant: Option<DateTime<Utc>>,
     /// Whether they were told.
@@ -63,6 +65,10 @@ pub struct Notified {
     pub at: DateTime<Utc>,
     /// Whether the person was told.
     pub told: Told,
+    /// The channel that decided.
+    pub channel: Option<String>,
+    /// When the person read it in their inbox.
+    pub read_at: Option<DateTime<Utc>>,
     /// The word for the cause.
     pub reason: String,
     /// In one sentence.

@@ -86,6 +86,7 @@ impl Gateway {
             content_type: "application/json",
             not_after: job.not_after,
             at: job.at,
+            due: None,
         };
         let wishes = Wishes { headers: job.policy, trace: trace.map(ToOwned::to_owned) };
         let sent = submit_with(self.jetstream()?, submission, wishes).await;

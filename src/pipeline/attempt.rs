@@ -111,8 +111,9 @@ async fn not_admitted(
         Admission::Ended(state) => Ending::new(JobOutcome::Duplicate, Disposition::Done).because(state),
         Admission::Dead(death) => Ending::new(JobOutcome::Dead, Disposition::Dead(death)),
         Admission::Wait(until, reason) => {
-            let until = parked_until(until, runner.clock.now(), not_after);
-            Ending::new(JobOutcome::Waits, Disposition::wait(meta, not_after, until, reason)).by(reason)
+            let now = runner.clock.now();
+            let until = parked_until(until, now, not_after);
+            Ending::new(JobOutcome::Waits, Disposition::wait(meta, not_after, now, until, reason)).by(reason)
         }
         Admission::Again(wait) => Ending::in_flight(wait),
         Admission::Crashing { attempts } => return runner.crashed(meta, attempts).await,

@@ -68,6 +68,7 @@ impl Combined {
         let ids = Ids { job: job.job_id(&reminder.root_id), root: reminder.root_id.clone() };
         let mut meta = Meta::without_message(runner.queue, &runner.stream, ids, runner.clock.now(), not_after);
         meta.trace.clone_from(&reminder.trace);
+        meta.due = reminder.due.filter(|_| meta.lane != Lane::Bulk);
         let recipients = job.recipients.take();
         let cx = Context { recipients, ..runner.context(&meta, not_after, None) };
         let plan = work(runner, job, cx).await?;

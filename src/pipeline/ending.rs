@@ -49,19 +49,21 @@ pub struct ParkedJob {
 }
 
 impl Disposition {
-    pub(super) fn park(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>) -> Self {
-        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for: ParkedFor::Again }))
-    }
-
-    /// The job waits for a reason that burns no attempt.
-    pub(super) fn wait(meta: &Meta, not_after: DateTime<Utc>, until: DateTime<Utc>, reason: Reason) -> Self {
+    /// The job waits from `now` until `until`.
+    pub(super) fn wait(
+        meta: &Meta,
+        not_after: DateTime<Utc>,
+        now: DateTime<Utc>,
+        until: DateTime<Utc>,
+        reason: Reason,
+    ) -> Self {
         let parked_for = match reason {
             Reason::NotDue => ParkedFor::Due,
             // In flight may mean: another message of it waits for the same end.
             Reason::QuietHours | Reason::InFlight => ParkedFor::QuietHours,
             _ => ParkedFor::Again,
         };
-        Self::Park(Box::new(ParkedJob { meta: meta.clone(), not_after, until, parked_for }))
+        Self::Park(Box::new(ParkedJob { meta: meta.waiting(reason, now, until), not_after, until, parked_for }))
     }
 
     /// The job waits for its instant.
@@ -83,11 +85,23 @@ pub struct Ending {
     pub(super) attempts: Option<u32>,
     /// Pushes sent directly.
     pub(super) pushes: Option<usize>,
+    /// When a provider accepted the delivery.
+    pub(super) accepted: Option<DateTime<Utc>>,
 }
 
 impl Ending {
     pub(super) fn new(outcome: JobOutcome, disposition: Disposition) -> Self {
-        Self { disposition, outcome, why: None, error: None, reason: None, receipt: None, attempts: None, pushes: None }
+        Self {
+            disposition,
+            outcome,
+            why: None,
+            error: None,
+            reason: None,
+            receipt: None,
+            attempts: None,
+            pushes: None,
+            accepted: None,
+        }
     }
 
     pub(super) fn because(self, why: impl Into<String>) -> Self {

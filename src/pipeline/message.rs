@@ -15,8 +15,8 @@ use crate::{
     header,
     intake::{self, Unreadable},
     job::Invalid,
-    kind::{LATER, Lane, Queue},
-    meta::{Delay, IntakePosition, LONGEST_DELAY, Meta, StreamPosition},
+    kind::{LATER, Lane, Queue, Stage},
+    meta::{Delay, IntakePosition, LONGEST_DELAY, Meta, StreamPosition, Waiting},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
 };
@@ -117,8 +117,13 @@ impl Pulled {
             backoff: self.wish(header::BACKOFF, Wishes::backoff)?,
             timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
         };
-        let meta = self.identity()?;
-        Ok(Meta { not_after, wishes, delay: self.delay()?, ..meta })
+        let mut meta = Meta { not_after, wishes, delay: self.delay()?, ..self.identity()? };
+        meta.due = match self.header(header::DUE) {
+            Some(text) => Some(parse_instant(header::DUE, text)?),
+            None => is_awaited(meta.kind.stage, meta.lane).then(|| meta.begins()),
+        };
+        meta.waited = self.header(header::WAITS).and_then(Waiting::parse);
+        Ok(meta)
     }
 
     fn delay(&self) -> Result<Option<Box<Delay>>, Invalid> {
@@ -186,6 +191,8 @@ impl Pulled {
             resumed,
             not_after: None,
             delay: None,
+            due: None,
+            waited: None,
             trace: self.headers().and_then(publish::trace),
         })
     }
@@ -305,6 +312,11 @@ const HEADER_SIGNS: usize = 4;
 
 /// `AckKind::Progress` on the wire (ADR-15).
 const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+/// Whether somebody waits for a job that says nothing about it. A delivery says so if anybody does.
+fn is_awaited(stage: Stage, lane: Lane) -> bool {
+    matches!(stage, Stage::Reminder | Stage::Notification) && lane != Lane::Bulk
+}
 
 fn parse_instant(name: &'static str, text: &str) -> Result<DateTime<Utc>, Invalid> {
     DateTime::parse_from_rfc3339(text)

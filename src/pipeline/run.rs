@@ -21,6 +21,7 @@ use super::{
     ending::{Disposition, Ending, Logged},
     judge::Decision,
     message::{Form, Pulled},
+    punctuality,
     runner::{RELEASE_TIMEOUT, Runner},
     settle::settle,
 };
@@ -104,6 +105,9 @@ impl Run {
                 // A redelivery's wait was not for a free worker.
                 runner.metrics.begun((position.delivered == 1).then(waited));
                 let mut meta = pulled.meta();
+                if let Ok(meta) = &mut meta {
+                    punctuality::excuse_pauses(runner, meta);
+                }
                 let span = pulled.begin_span(meta.as_mut().map_err(|invalid| &*invalid));
                 if let Ok(meta) = &meta {
                     let delivery_count = meta.position.delivered;
@@ -124,6 +128,7 @@ impl Run {
                 let ids = Ids { job: child.job_id.clone(), root: child.root_id.clone() };
                 let mut meta = Meta::without_message(runner.queue, &runner.stream, ids, claimed_at, child.not_after);
                 meta.trace.clone_from(&child.trace);
+                meta.due = child.due;
                 begin_without_message(runner, meta, child.body.len())
             }
         };
@@ -223,6 +228,7 @@ impl Run {
         });
         let (outcome, reason, attempts) = (ending.outcome, ending.label(), ending.attempts());
         let because = reason.or(ending.receipt);
+        let punctual = punctuality::End::of(&ending);
         let runner = &self.runner;
         if let Some(message) = self.message.take() {
             let lifeline = message.lifeline();
@@ -238,6 +244,9 @@ impl Run {
         }
         runner.metrics.ended(outcome, self.started.elapsed(), reason, attempts);
         runner.metrics.tally(outcome, because);
+        if let (Some(end), Ok(meta)) = (punctual, &self.meta) {
+            punctuality::count(runner, meta, end);
+        }
     }
 
     /// Ends a notification planned and written with its reminder, unless it had already ended through its own message.
@@ -301,6 +310,9 @@ async fn perform(
             let why = receipt.map(str::to_owned);
             let failed = plan.receipt.as_ref().filter(|receipt| receipt.state != Delivered::Sent);
             let error = failed.map(|receipt| receipt.answer.clone()).filter(|answer| answer != NOBODY);
+            // Recording it may take longer: the database may be away.
+            let accepted = plan.receipt.as_ref().filter(|receipt| receipt.state == Delivered::Sent);
+            let accepted = accepted.map(|_| runner.clock.now());
             let (committed, pushes) = match shortcuts {
                 Some(shortcuts) => {
                     Box::pin(carry_out_with_shortcuts(runner, shortcuts, meta, not_after, plan, read)).await?
@@ -314,6 +326,7 @@ async fn perform(
                     error,
                     attempts: Some(attempts + 1),
                     pushes,
+                    accepted,
                     ..Ending::new(outcome, Disposition::Done)
                 },
                 Committed::MarkTaken => Ending::new(JobOutcome::Skipped, Disposition::Done).by(Reason::AlreadySent),
@@ -340,7 +353,7 @@ async fn perform(
                 return runner.die(meta, death).await;
             }
             let written = effects.record_wait(meta, until, reason).await?;
-            let parked = Disposition::wait(meta, not_after, until, reason);
+            let parked = Disposition::wait(meta, not_after, runner.clock.now(), until, reason);
             Ok(Ending::new(JobOutcome::Waits, parked).by(reason).if_written(meta, written))
         }
         Decision::RetrySoon(why, wait) => {
@@ -350,7 +363,7 @@ async fn perform(
         Decision::RetryLater(why, until) => {
             let failed = Verdict::Attempt { error: why.clone(), until: Some(until) };
             let written = effects.record(meta, failed).await?;
-            let parked = Disposition::park(meta, not_after, until);
+            let parked = Disposition::wait(meta, not_after, runner.clock.now(), until, Reason::Retry);
             Ok(Ending::new(JobOutcome::Retry, parked).because(why).if_written(meta, written))
         }
         Decision::Die(error, reason) => runner.die(meta, Death { reason, error, attempts: attempts + 1, first }).await,
@@ -441,7 +454,12 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
             runner.release(Some(meta)).await;
             return DirectEnd::NeedsMessage;
         };
-        let (end, until) = match &ending.disposition {
+        let again = |wait: Duration, reason| {
+            let now = runner.clock.now();
+            let until = now + TimeDelta::from_std(wait).unwrap_or(TimeDelta::MAX);
+            (meta.waiting(reason, now, until), until, ParkedFor::Again)
+        };
+        let (end, parks) = match &ending.disposition {
             // On record as dead. Its message is published and buried, because a dead letter names its stream and subject.
             Disposition::Dead(_) => {
                 run.close(&ending);
@@ -450,15 +468,14 @@ fn send_directly(runner: Arc<Runner>, child: Child, claim: Box<Claim>) -> BoxFut
             Disposition::Done if ending.outcome == JobOutcome::Done => (DirectEnd::Sent, None),
             Disposition::Done | Disposition::Leave => (DirectEnd::Recorded, None),
             Disposition::Release => (DirectEnd::NeedsMessage, None),
-            Disposition::Retry(wait) | Disposition::Again(wait) => {
-                let wait = TimeDelta::from_std(*wait).unwrap_or(TimeDelta::MAX);
-                (DirectEnd::Recorded, Some((runner.clock.now() + wait, ParkedFor::Again)))
+            Disposition::Retry(wait) => (DirectEnd::Recorded, Some(again(*wait, Reason::Retry))),
+            Disposition::Again(wait) => (DirectEnd::Recorded, Some(again(*wait, Reason::InFlight))),
+            Disposition::Park(parked) => {
+                (DirectEnd::Recorded, Some((parked.meta.clone(), parked.until, parked.parked_for)))
             }
-            Disposition::Park(parked) => (DirectEnd::Recorded, Some((parked.until, parked.parked_for))),
         };
-        let parks = until.map(|until| (meta.clone(), until));
         run.end(ending).await;
-        if let Some((meta, (until, parked_for))) = parks
+        if let Some((meta, until, parked_for)) = parks
             && park::park_child(runner.effects.context(), &meta, &child, until, parked_for).await
                 == park::Parked::TooLarge
         {

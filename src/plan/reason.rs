@@ -46,6 +46,17 @@ pub enum Reason {
 }
 
 impl Reason {
+    /// Those of waits.
+    pub const WAITS: [Self; 7] = [
+        Self::ProviderDown,
+        Self::Retry,
+        Self::RetryLater,
+        Self::InFlight,
+        Self::QuietHours,
+        Self::Paused,
+        Self::NotDue,
+    ];
+
     /// As stored.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -72,6 +83,18 @@ impl Reason {
             Self::ProviderDown => "provider_down",
             Self::Paused => "paused",
         }
+    }
+
+    /// Whether people asked for a wait with this reason, so that it makes nothing late.
+    #[must_use]
+    pub const fn is_wished(self) -> bool {
+        matches!(self, Self::QuietHours | Self::Paused | Self::NotDue | Self::Delayed)
+    }
+
+    /// Parses the reason of a wait.
+    #[must_use]
+    pub fn of_wait(name: &str) -> Option<Self> {
+        Self::WAITS.into_iter().find(|reason| reason.name() == name)
     }
 }
 

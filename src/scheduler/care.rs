@@ -151,6 +151,7 @@ impl Scheduler {
             content_type: "application/x-protobuf",
             not_after: None,
             at: None,
+            due: Some(reminder.due_at),
         };
         tracing::debug!(job = job.job_id, "due");
         self.publish(job).await?;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     checkpoint::{self, Step},
     effects::submit::Submission,
-    kind::WORK,
+    kind::{Lane, WORK},
     meta::SCHEDULE,
     store::{Advance, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec},
 };
@@ -87,7 +87,9 @@ impl Scheduler {
         let mut last = None;
         for at in &decision.publish {
             let id = job_id(name, *at);
-            self.publish(submission(&row.spec, id.clone(), *at)).await?;
+            // One with less jitter than the instant before it waits for that.
+            let due = timing.due(*at).max(row.next.due.unwrap_or(*at));
+            self.publish(submission(&row.spec, id.clone(), *at, due)).await?;
             let after_ms = (self.clock.now() - *at).num_milliseconds();
             tracing::info!(schedule = name, job = id, after_ms, "{name} is due");
             last = Some(id);
@@ -109,7 +111,8 @@ impl Scheduler {
     /// # Errors
     /// The publish is not confirmed.
     pub async fn run_now(&self, row: &ScheduleRow, job_id: &str) -> Result<(), String> {
-        let job = submission(&row.spec, job_id.to_owned(), self.clock.now());
+        let now = self.clock.now();
+        let job = submission(&row.spec, job_id.to_owned(), now, now);
         self.publish(job).await
     }
 }
@@ -120,7 +123,7 @@ pub fn job_id(name: &str, at: DateTime<Utc>) -> String {
     format!("{SCHEDULE}{name}:{}", at.to_rfc3339_opts(SecondsFormat::AutoSi, true))
 }
 
-fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submission {
+fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>, due: DateTime<Utc>) -> Submission {
     let lane = spec.lane.as_ref().map(|lane| format!(".{lane}")).unwrap_or_default();
     Submission {
         subject: format!("{WORK}{}{lane}", spec.kind),
@@ -132,6 +135,7 @@ fn submission(spec: &ScheduleSpec, job_id: String, at: DateTime<Utc>) -> Submiss
             .and_then(TimeDelta::try_seconds)
             .and_then(|expiry| at.checked_add_signed(expiry)),
         at: None,
+        due: (spec.lane.as_deref() != Some(Lane::Bulk.name())).then_some(due),
     }
 }
 

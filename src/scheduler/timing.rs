@@ -108,7 +108,7 @@ impl Timing {
     }
 
     /// The jitter is a hash of schedule and instant, so that all schedulers agree.
-    fn due(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
+    pub(super) fn due(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
         let Ok(range) = u64::try_from(self.jitter.num_milliseconds()) else { return instant };
         if range == 0 {
             return instant;

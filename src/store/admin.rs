@@ -82,7 +82,8 @@ impl Store {
         rows.iter().map(token).collect()
     }
 
-    /// Refuses a token and its sessions from now on, on record. `false` if there is none of this name.
+    /// Refuses a token and its sessions from now on, on record, or the sessions of somebody who signed in without one.
+    /// `false` if there is none of this name.
     pub async fn revoke_token(&self, name: &str, act: &AuditEntry) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
         let id: Option<String> = sqlx::query_scalar(
@@ -92,8 +93,14 @@ impl Store {
         .bind(act.at)
         .fetch_optional(&mut *transaction)
         .await?;
-        let Some(id) = id else { return Ok(false) };
-        sqlx::query("DELETE FROM admin_sessions WHERE token_id = $1").bind(id).execute(&mut *transaction).await?;
+        let ended = sqlx::query("DELETE FROM admin_sessions WHERE token_id = $1 OR (token_id IS NULL AND name = $2)")
+            .bind(&id)
+            .bind(name)
+            .execute(&mut *transaction)
+            .await?;
+        if id.is_none() && ended.rows_affected() == 0 {
+            return Ok(false);
+        }
         audit::insert(&mut transaction, std::slice::from_ref(act)).await?;
         transaction.commit().await?;
         Ok(true)
@@ -120,9 +127,10 @@ impl Store {
         Ok(Some(row))
     }
 
-    /// Opens a session. Those that have ended are forgotten.
-    pub async fn open_session(&self, hash: &[u8], row: &SessionRow, now: DateTime<Utc>) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM admin_sessions WHERE ends_at < $1").bind(now).execute(&self.pool).await?;
+    /// Opens a session, on record. Those that have ended are forgotten.
+    pub async fn open_session(&self, hash: &[u8], row: &SessionRow, act: &AuditEntry) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        sqlx::query("DELETE FROM admin_sessions WHERE ends_at < $1").bind(act.at).execute(&mut *transaction).await?;
         sqlx::query(
             "INSERT INTO admin_sessions (hash, token_id, name, role, created_at, seen_at, ends_at) \
              VALUES ($1, $2, $3, $4, $5, $5, $6)",
@@ -131,10 +139,12 @@ impl Store {
         .bind(&row.token_id)
         .bind(&row.name)
         .bind(&row.role)
-        .bind(now)
+        .bind(act.at)
         .bind(row.ends_at)
-        .execute(&self.pool)
+        .execute(&mut *transaction)
         .await?;
+        audit::insert(&mut transaction, std::slice::from_ref(act)).await?;
+        transaction.commit().await?;
         Ok(())
     }
 

@@ -4,6 +4,7 @@
 pub(super) mod columns;
 mod doses;
 mod explain;
+pub(super) mod lookups;
 pub(super) mod odd_rows;
 mod plan;
 mod shortages;

@@ -7,6 +7,7 @@ use tokio::time::timeout;
 use super::{
     care::{
         columns::{COLUMNS, CareColumn},
+        lookups::without_index,
         odd_rows::{OddRows, odd_rows},
     },
     database::{PING_TIMEOUT, Store},
@@ -233,6 +234,11 @@ impl Probe {
     /// Rows of the care tables that are not read as they are written.
     pub async fn odd_rows(&mut self) -> Result<Vec<OddRows>, StoreError> {
         odd_rows(&mut self.connection).await
+    }
+
+    /// Look-ups in the care tables that read a large table whole, because what is behind a view lacks an index.
+    pub async fn without_index(&mut self) -> Result<Vec<String>, StoreError> {
+        without_index(&mut self.connection).await
     }
 
     /// How many push subscriptions cannot be sent to, and the first by its id, with the reason.

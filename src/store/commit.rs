@@ -77,11 +77,22 @@ pub struct CommitOutcome {
     pub followed: bool,
     /// Deliveries claimed by this commit; none planned before.
     pub claimed: HashSet<String>,
+    /// If it is a duplicate of its own: what this very message was committed as, when the answer was lost.
+    pub earlier: Option<EarlierCommit>,
+}
+
+/// An earlier commit of the same message, with the same outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EarlierCommit {
+    /// Whether another job owned the mark.
+    pub is_mark_taken: bool,
+    /// As in [`CommitOutcome`].
+    pub followed: bool,
 }
 
 impl CommitOutcome {
     pub(super) fn duplicate() -> Self {
-        Self { committed: Committed::Duplicate, followed: false, claimed: HashSet::new() }
+        Self { committed: Committed::Duplicate, followed: false, claimed: HashSet::new(), earlier: None }
     }
 }
 
@@ -113,4 +124,6 @@ pub struct Child {
     pub not_after: DateTime<Utc>,
     /// Trace context (`telemetry::traces::context`).
     pub trace: Option<String>,
+    /// [`Meta::due`]. Not stored: made anew, it is when the child was planned.
+    pub due: Option<DateTime<Utc>>,
 }

@@ -13,13 +13,15 @@ use sqlx::{Connection, PgConnection, Row};
 use self::rows::{ChildRow, ContentRow, InboxRow, LedgerRow, NextRunRow, RunRow};
 use super::{
     asks::first_of_each,
-    commit::{Commit, CommitOutcome, Committed},
+    commit::{Commit, CommitOutcome, Committed, EarlierCommit},
     database::Store,
     error::StoreError,
     keyed::Statement,
     named_sql::NamedSql,
+    runs::{RunAsk, RunRecord},
     shortages::record_shortages,
 };
+use crate::{meta::Meta, plan::Reason};
 
 const TEMPLATE: &str = include_str!("sql/commit.sql");
 const REPLACE_UNFINISHED: &str = include_str!("sql/replace_unfinished.sql");
@@ -55,6 +57,28 @@ impl Store {
         }
         // Of two commits of one job, only the first was written.
         Ok(outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(CommitOutcome::duplicate)).collect())
+    }
+
+    /// As [`Self::commit`], and tells of duplicates whether they are their own.
+    pub async fn commit_or_find(&self, commits: &[Commit]) -> Result<Vec<CommitOutcome>, StoreError> {
+        let mut outcomes = self.commit(commits).await?;
+        let duplicates: Vec<usize> =
+            (0..commits.len()).filter(|at| outcomes[*at].committed == Committed::Duplicate).collect();
+        if duplicates.is_empty() {
+            return Ok(outcomes);
+        }
+        let ask = |meta: &Meta| RunAsk { job_id: meta.job_id.clone() };
+        let with_next = |at: &usize| {
+            let commit = &commits[*at];
+            // Without one, its own record is asked for twice.
+            [ask(&commit.meta), ask(&commit.next.as_deref().unwrap_or(commit).meta)]
+        };
+        let asks: Vec<RunAsk> = duplicates.iter().flat_map(with_next).collect();
+        let records = self.look_up_runs(&asks).await?;
+        for (at, records) in duplicates.into_iter().zip(records.chunks(2)) {
+            outcomes[at].earlier = earlier(&commits[at], records);
+        }
+        Ok(outcomes)
     }
 
     /// One statement; a transaction if shortages are opened or closed.
@@ -153,8 +177,25 @@ impl WrittenRows {
             committed,
             followed: next.as_ref().is_some_and(|next| self.followed.contains(&next.meta.job_id)),
             claimed: wanted.filter(|id| self.claimed.contains(*id)).cloned().collect(),
+            earlier: None,
         }
     }
+}
+
+/// `records`: of its run, and of the run that is planned with it.
+fn earlier(commit: &Commit, records: &[Option<RunRecord>]) -> Option<EarlierCommit> {
+    let is_of = |record: &RunRecord, meta: &Meta| {
+        record.stream == meta.position.stream && record.sequence == meta.position.sequence
+    };
+    let record = records[0].as_ref().filter(|record| is_of(record, &commit.meta))?;
+    let ended = (record.state.as_str(), record.reason.as_deref());
+    if ended == (commit.state.name(), commit.reason) {
+        let next = commit.next.as_deref().zip(records[1].as_ref());
+        let followed = next.is_some_and(|(next, record)| record.state == "done" && is_of(record, &next.meta));
+        return Some(EarlierCommit { is_mark_taken: false, followed });
+    }
+    let is_mark_taken = ended == ("skipped", Some(Reason::AlreadySent.name()));
+    is_mark_taken.then_some(EarlierCommit { is_mark_taken, followed: false })
 }
 
 /// Whether a text, inbox row or ledger row exists already. For an existing mark the error is [`StoreError::Busy`].

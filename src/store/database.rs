@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use log::LevelFilter;
 use sqlx::{ConnectOptions, Connection, Executor, PgPool, postgres::PgPoolOptions};
 use tokio::time::{Instant, timeout};
 
@@ -28,6 +29,9 @@ const KEYED: &str = "SET plan_cache_mode = force_generic_plan; SET enable_seqsca
 /// Upper bound of connections for grouped statements. The groups that are usually busy at once need five; beside a far
 /// database each needs several.
 const MOST_KEYED: u32 = 12;
+
+/// A statement for people who look at pages that takes longer is logged, and counted (`telemetry::console`).
+const SLOW: Duration = Duration::from_millis(500);
 
 pub(super) const PING_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -78,7 +82,8 @@ impl Store {
     pub fn impatient(database: &Database, connections: u32, longest: Duration) -> Self {
         let limit = longest.as_millis();
         let settings = format!("SET statement_timeout = {limit}; SET idle_in_transaction_session_timeout = {limit}");
-        Self::with(database, connections, &settings)
+        let options = database.options.clone().log_slow_statements(LevelFilter::Warn, SLOW);
+        Self::with(&Database { options, ..database.clone() }, connections, &settings)
     }
 
     fn with(database: &Database, connections: u32, settings: &str) -> Self {

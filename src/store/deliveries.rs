@@ -103,7 +103,7 @@ impl Store {
              released AS (UPDATE deliveries SET recorded_delivery = claim_delivery \
                  WHERE job_id = (SELECT root_id FROM run) AND run_id = $1 \
                    AND state = 'sending' AND claim_seq = $3 AND claimed_at < $2) \
-             SELECT id, job_id, subject, not_after, trace, \
+             SELECT id, job_id, subject, not_after, trace, created_at, \
                     CASE WHEN state = 'sending' AND recorded_delivery < claim_delivery AND claimed_at >= $2 \
                          THEN claimed_at END AS claimed_at \
              FROM deliveries \
@@ -131,6 +131,7 @@ impl Store {
                 subject: row.try_get("subject")?,
                 not_after: row.try_get("not_after")?,
                 trace: row.try_get("trace")?,
+                due: row.try_get("created_at")?,
             });
         }
         Ok(last)

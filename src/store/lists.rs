@@ -5,6 +5,7 @@ mod counts;
 mod cursor;
 mod due;
 mod jobs;
+mod providers;
 mod states;
 mod users;
 mod workers;
@@ -14,9 +15,10 @@ use std::fmt;
 use chrono::{DateTime, Utc};
 
 pub use self::{
-    counts::{FailureCount, OutcomeCount, Throughput},
+    counts::{FailureCount, Minute, OutcomeCount, QueueRate, Throughput},
     due::{Due, DueLine},
     jobs::{JobFilter, JobLine},
+    providers::{Holding, ProviderLine},
     states::{JobState, OldWord},
     workers::{RunningLine, WorkerLine},
 };

@@ -36,6 +36,8 @@ pub struct RunRecord {
     pub children_pending: bool,
     /// First record.
     pub created_at: DateTime<Utc>,
+    /// Last change.
+    pub updated_at: DateTime<Utc>,
 }
 
 /// The rest of a committed run.
@@ -53,7 +55,7 @@ impl Store {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
         let statement = sqlx::query(
             "SELECT job_id, state, reason, stream, stream_seq, attempts, recorded_delivery, last_error, \
-                    children_pending, created_at \
+                    children_pending, created_at, updated_at \
              FROM job_runs WHERE job_id = ANY($1)",
         )
         .bind(&ids);
@@ -70,6 +72,7 @@ impl Store {
                 last_error: row.try_get("last_error")?,
                 children_pending: row.try_get("children_pending")?,
                 created_at: row.try_get("created_at")?,
+                updated_at: row.try_get("updated_at")?,
             };
             found.insert(row.try_get::<String, _>("job_id")?, record);
         }
@@ -84,7 +87,8 @@ impl Store {
         claimed_before: DateTime<Utc>,
     ) -> Result<PendingChildren, StoreError> {
         let rows = sqlx::query(
-            "SELECT child_id AS id, root_id, subject, body, not_after, trace FROM job_children WHERE job_id = $1",
+            "SELECT c.child_id AS id, c.root_id, c.subject, c.body, c.not_after, c.trace, r.created_at \
+             FROM job_children c LEFT JOIN job_runs r USING (job_id) WHERE c.job_id = $1",
         )
         .bind(job_id)
         .fetch_all(&self.pool)
@@ -98,6 +102,7 @@ impl Store {
                 body: row.try_get("body")?,
                 not_after: row.try_get("not_after")?,
                 trace: row.try_get("trace")?,
+                due: row.try_get("created_at")?,
             });
         }
         let claimed_at = self.pending_deliveries(job_id, claimed_before, &mut children).await?;

@@ -5,7 +5,7 @@ mod types;
 use chrono::{DateTime, Utc};
 use sqlx::{Postgres, Row, Transaction, postgres::PgRow};
 
-pub use self::types::{Advance, Edit, NextDue, NextInstant, PublishedInstant, ScheduleRow, ScheduleSpec};
+pub use self::types::{Advance, Edit, NextDue, NextInstant, PublishedInstant, Replace, ScheduleRow, ScheduleSpec};
 use super::{
     audit::{self, AuditEntry},
     database::Store,
@@ -46,17 +46,26 @@ const COLUMNS: &str = "id, name, kind, lane, payload, expression, zone, gap, fol
     missed_count, last_note, created_at, created_by, changed_at, changed_by";
 
 impl Store {
-    /// Saves a schedule and audits it. With `replace`, one of that name is replaced but keeps its id and counts.
-    /// Answers whether it was saved.
+    /// Saves a schedule and audits it. One that is replaced keeps its id and counts. Answers whether it was saved.
     pub async fn save_schedule(
         &self,
         id: &str,
         spec: &ScheduleSpec,
         next: NextInstant,
-        replace: bool,
+        replace: Replace,
         act: &AuditEntry,
     ) -> Result<bool, StoreError> {
         let mut transaction = self.pool.begin().await?;
+        if let Replace::IfLastChanged(at) = replace {
+            let changed: Option<DateTime<Utc>> =
+                sqlx::query_scalar("SELECT changed_at FROM schedules WHERE name = $1 FOR UPDATE")
+                    .bind(&spec.name)
+                    .fetch_optional(&mut *transaction)
+                    .await?;
+            if changed != Some(at) {
+                return Ok(false);
+            }
+        }
         let saved = save(id, spec, next, replace, act)?.execute(&mut *transaction).await?.rows_affected() > 0;
         if saved {
             announce(&mut transaction, act).await?;
@@ -207,7 +216,7 @@ fn save<'q>(
     id: &'q str,
     spec: &'q ScheduleSpec,
     next: NextInstant,
-    replace: bool,
+    replace: Replace,
     act: &'q AuditEntry,
 ) -> Result<Statement<'q>, StoreError> {
     SAVE_SCHEDULE
@@ -234,7 +243,7 @@ fn save<'q>(
         .value("due_at", next.due)
         .value("now", act.at)
         .value("actor", &act.actor)
-        .value("replace", replace)
+        .value("replace", replace != Replace::Never)
         .value("zone_data", &ZoneData::in_use().version)
         .statement()
 }
@@ -328,7 +337,7 @@ mod tests {
             root_id: None,
             detail: Value::Null,
         };
-        assert!(save("1", &spec, NextInstant::default(), true, &act).is_ok());
+        assert!(save("1", &spec, NextInstant::default(), Replace::Always, &act).is_ok());
         assert!(advance(&[]).is_ok());
     }
 }

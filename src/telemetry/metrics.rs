@@ -23,7 +23,7 @@ use super::{
     traces,
 };
 use crate::{
-    kind::Queue,
+    kind::{Queue, Stage},
     plan::{Channel, JobOutcome},
 };
 
@@ -32,6 +32,12 @@ pub const NO_LANE: &str = "none";
 
 /// Classes of answers in `carebell_deliveries_total`.
 pub const ANSWERS: [&str; 8] = ["accepted", "later", "retry", "down", "unknown", "permanent", "refused", "gone"];
+
+/// Ends in `carebell_never_accepted_total`.
+pub const NEVER_ACCEPTED: [&str; 3] = ["expired", "dead", "unknown"];
+
+/// The label `channel` of jobs before their deliveries.
+pub const NO_CHANNEL: &str = "none";
 
 /// Metrics of one process. Cheap to clone.
 #[derive(Clone)]
@@ -62,6 +68,10 @@ pub struct QueueMetrics {
     duration: Histogram,
     waited: Histogram,
     attempts: Histogram,
+    /// Of a queue of deliveries.
+    due_to_accepted: Option<Histogram>,
+    /// Of a queue for whose jobs somebody waits.
+    never_accepted: Vec<(&'static str, Counter)>,
     outcomes: [Counter; JobOutcome::ALL.len()],
 }
 
@@ -116,11 +126,16 @@ impl Metrics {
     /// All metrics, at zero.
     #[must_use]
     pub fn new() -> Self {
-        let registry = Registry::new();
-        let families = Metric::ALL.iter().map(|metric| register(&registry, &metric.spec())).collect();
-        let metrics = Self(Arc::new(Inner { registry, families, filling: Mutex::new(()), tally: Tally::default() }));
+        let metrics = Self::empty();
         metrics.set(Metric::BuildInfo, &[env!("CARGO_PKG_VERSION")], 1.0);
         metrics
+    }
+
+    /// Those of a process that is no worker: workers are counted by their build info.
+    pub(super) fn empty() -> Self {
+        let registry = Registry::new();
+        let families = Metric::ALL.iter().map(|metric| register(&registry, &metric.spec())).collect();
+        Self(Arc::new(Inner { registry, families, filling: Mutex::new(()), tally: Tally::default() }))
     }
 
     /// The version of the time zones' rules.
@@ -137,12 +152,18 @@ impl Metrics {
     #[must_use]
     pub fn queue(&self, queue: Queue) -> QueueMetrics {
         let labels = labels(queue);
+        let channel = Channel::of(queue.kind);
+        let lane = [channel.map_or(NO_CHANNEL, Channel::name), labels[1]];
+        let never = |end: &'static str| (end, self.counter(Metric::NeverAccepted, &[lane[0], lane[1], end]));
+        let is_awaited = !matches!(queue.kind.stage, Stage::Maintenance | Stage::Delay);
         let outcome = |outcome: JobOutcome| self.counter(Metric::Jobs, &[labels[0], labels[1], outcome.name()]);
         QueueMetrics {
             consumed: self.counter(Metric::Consumed, &labels),
             duration: self.histogram(Metric::ProcessDuration, &labels),
             waited: self.histogram(Metric::QueueTime, &labels),
             attempts: self.histogram(Metric::Attempts, &labels),
+            due_to_accepted: channel.map(|_| self.histogram(Metric::DueToAccepted, &lane)),
+            never_accepted: if is_awaited { NEVER_ACCEPTED.map(never).into() } else { Vec::new() },
             outcomes: JobOutcome::ALL.map(outcome),
             metrics: self.clone(),
             queue,
@@ -201,6 +222,21 @@ impl Metrics {
     /// All queues were seen at `now`.
     pub fn queues_looked_at(&self, now: DateTime<Utc>) {
         self.set(Metric::QueuesLookedAt, &[], seconds(now));
+    }
+
+    /// Replaces the parked deliveries: number and longest wait by channel, lane and reason.
+    pub fn set_parked(&self, parked: &BTreeMap<[&'static str; 3], (u64, Duration)>) {
+        let filling = self.0.filling.lock().unwrap_or_else(PoisonError::into_inner);
+        for metric in [Metric::ParkedDeliveries, Metric::OldestParked] {
+            if let Family::Gauge(gauges) = self.family(metric) {
+                gauges.reset();
+            }
+        }
+        for (labels, (number, oldest)) in parked {
+            self.set(Metric::ParkedDeliveries, labels, count(*number));
+            self.set(Metric::OldestParked, labels, oldest.as_secs_f64());
+        }
+        drop(filling);
     }
 
     /// Sets a stream's number of messages; `None` removes it.
@@ -263,7 +299,7 @@ impl Metrics {
         &self.0.families[metric as usize]
     }
 
-    fn set(&self, metric: Metric, labels: &[&str], value: f64) {
+    pub(super) fn set(&self, metric: Metric, labels: &[&str], value: f64) {
         self.gauge(metric, labels).set(value);
     }
 
@@ -278,7 +314,7 @@ impl Metrics {
         }
     }
 
-    fn counter(&self, metric: Metric, labels: &[&str]) -> Counter {
+    pub(super) fn counter(&self, metric: Metric, labels: &[&str]) -> Counter {
         match self.family(metric) {
             Family::Counter(family) => family.with_label_values(labels),
             _ => unreachable!("{metric:?} is not a counter"),
@@ -292,7 +328,7 @@ impl Metrics {
         }
     }
 
-    fn histogram(&self, metric: Metric, labels: &[&str]) -> Histogram {
+    pub(super) fn histogram(&self, metric: Metric, labels: &[&str]) -> Histogram {
         match self.family(metric) {
             Family::Histogram(family) => family.with_label_values(labels),
             _ => unreachable!("{metric:?} is not a histogram"),
@@ -330,6 +366,20 @@ impl QueueMetrics {
     /// Counts a run that ended, for the database.
     pub fn tally(&self, outcome: JobOutcome, reason: Option<&'static str>) {
         self.metrics.tally().ended(EndKey { queue: self.queue, outcome, reason });
+    }
+
+    /// Counts an accepted delivery, by the time since it was due.
+    pub fn accepted(&self, late: Duration) {
+        if let Some(late_by) = &self.due_to_accepted {
+            late_by.observe(late.as_secs_f64());
+        }
+    }
+
+    /// Counts a job that ended as in [`NEVER_ACCEPTED`].
+    pub fn never_accepted(&self, end: &str) {
+        if let Some((_, counter)) = self.never_accepted.iter().find(|(known, _)| *known == end) {
+            counter.inc();
+        }
     }
 
     /// Counts a run that ended.

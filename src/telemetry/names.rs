@@ -49,6 +49,8 @@ pub enum Metric {
     Attempts,
     Deliveries,
     SendDuration,
+    DueToAccepted,
+    NeverAccepted,
     Callbacks,
     GatewayRequests,
     GatewayDuration,
@@ -64,6 +66,8 @@ pub enum Metric {
     QueuesLookedAt,
     DeadLetters,
     Parked,
+    ParkedDeliveries,
+    OldestParked,
     Delayed,
     ScheduleLag,
     ScheduleDue,
@@ -72,6 +76,10 @@ pub enum Metric {
     ConnectionsMax,
     SpansLost,
     PartUp,
+    ConsoleRequests,
+    ConsoleDuration,
+    ConsoleSlowQueries,
+    ConsoleStreams,
     BuildInfo,
     /// `carebell_zone_data_info`
     ZoneDataInfo,
@@ -103,12 +111,16 @@ pub struct Spec {
 const DURATIONS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300.];
 /// From no wait to the end of an outage.
 const WAITS: &[f64] = &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1., 2.5, 5., 10., 30., 60., 300., 900., 3600.];
+/// Around the objective of five seconds, up to a reminder's expiry.
+const SINCE_DUE: &[f64] = &[0.05, 0.1, 0.25, 0.5, 1., 2., 5., 10., 30., 60., 300., 900., 3600., 14400.];
 /// `carebell.attempts` is at most ten.
 const ATTEMPTS: &[f64] = &[1., 2., 3., 4., 5., 10.];
 /// Up to the most asks per statement.
 const SIZES: &[f64] = &[1., 2., 5., 10., 20., 50., 100., 200.];
 
 const QUEUE: &[&str] = &["kind", "lane"];
+const LANE: &[&str] = &["channel", "lane"];
+const PARKED: &[&str] = &["channel", "lane", "reason"];
 const PROVIDER: &[&str] = &["channel", "provider"];
 
 const fn counter(name: &'static str, labels: &'static [&'static str], help: &'static str) -> Spec {
@@ -130,8 +142,14 @@ const fn histogram(
 }
 
 impl Metric {
+    /// Whether `carebell admin` has it, and no worker.
+    #[must_use]
+    pub const fn is_of_console(self) -> bool {
+        matches!(self, Self::ConsoleRequests | Self::ConsoleDuration | Self::ConsoleSlowQueries | Self::ConsoleStreams)
+    }
+
     /// In order of declaration.
-    pub const ALL: [Self; 38] = [
+    pub const ALL: [Self; 46] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -140,6 +158,8 @@ impl Metric {
         Self::Attempts,
         Self::Deliveries,
         Self::SendDuration,
+        Self::DueToAccepted,
+        Self::NeverAccepted,
         Self::Callbacks,
         Self::GatewayRequests,
         Self::GatewayDuration,
@@ -155,6 +175,8 @@ impl Metric {
         Self::QueuesLookedAt,
         Self::DeadLetters,
         Self::Parked,
+        Self::ParkedDeliveries,
+        Self::OldestParked,
         Self::Delayed,
         Self::ScheduleLag,
         Self::ScheduleDue,
@@ -163,6 +185,10 @@ impl Metric {
         Self::ConnectionsMax,
         Self::SpansLost,
         Self::PartUp,
+        Self::ConsoleRequests,
+        Self::ConsoleDuration,
+        Self::ConsoleSlowQueries,
+        Self::ConsoleStreams,
         Self::BuildInfo,
         Self::ZoneDataInfo,
         Self::ProcessCpu,
@@ -225,6 +251,18 @@ impl Metric {
                 PROVIDER,
                 DURATIONS,
                 "Time of a send until the provider's answer.",
+            ),
+            Self::DueToAccepted => histogram(
+                "carebell_due_to_accepted_seconds",
+                Seconds,
+                LANE,
+                SINCE_DUE,
+                "Time from the instant at which somebody was to be told until a provider accepted it; waits that people asked for do not count.",
+            ),
+            Self::NeverAccepted => counter(
+                "carebell_never_accepted_total",
+                &["channel", "lane", "end"],
+                "Jobs that ended too late or for a fault, so that no provider accepted anything: `expired`, `dead` or `unknown`.",
             ),
             Self::Overdue => counter(
                 "carebell_overdue_jobs_total",
@@ -305,6 +343,18 @@ impl Metric {
                 gauge("carebell_dead_letters", Count, &[], "Dead letters, which need somebody's attention.")
             }
             Self::Parked => gauge("carebell_parked_jobs", Count, &[], "Jobs in HOLD: parked or delayed."),
+            Self::ParkedDeliveries => gauge(
+                "carebell_parked_deliveries",
+                Count,
+                PARKED,
+                "Parked deliveries by the reason of their wait; each worker reports the same number.",
+            ),
+            Self::OldestParked => gauge(
+                "carebell_oldest_parked_delivery_seconds",
+                Seconds,
+                PARKED,
+                "Since when the longest parked of these deliveries waits; each worker reports the same.",
+            ),
             Self::Delayed => gauge("carebell_delayed_jobs", Count, &[], "Delayed jobs that wait."),
             Self::ScheduleLag => gauge(
                 "carebell_schedule_lag_seconds",
@@ -337,6 +387,26 @@ impl Metric {
             ),
             Self::PartUp => {
                 gauge("carebell_part_up", Count, &["part"], "Whether a part that the worker needs is up: 1 or 0.")
+            }
+            Self::ConsoleRequests => counter(
+                "carebell_console_requests_total",
+                &["route", "method", "status"],
+                "Requests that `carebell admin` answered, by route and class of status.",
+            ),
+            Self::ConsoleDuration => histogram(
+                "carebell_console_request_duration_seconds",
+                Seconds,
+                &["route", "method"],
+                DURATIONS,
+                "Time until `carebell admin` began its answer.",
+            ),
+            Self::ConsoleSlowQueries => counter(
+                "carebell_console_slow_queries_total",
+                &[],
+                "Statements of `carebell admin` that took over half a second.",
+            ),
+            Self::ConsoleStreams => {
+                gauge("carebell_console_event_streams", Count, &[], "Open pages that `carebell admin` keeps current.")
             }
             Self::BuildInfo => gauge("carebell_build_info", Count, &["version"], "1, with the version as a label."),
             Self::ZoneDataInfo => {

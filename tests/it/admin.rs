@@ -3,12 +3,13 @@
 use carebell::admin::access::Role;
 use reqwest::{
     Method, StatusCode,
-    header::{AUTHORIZATION, COOKIE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
+    header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, LOCATION, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::json;
 
 use crate::{
     cli::carebell,
+    metrics::sum,
     support::{ADMIN_TOKEN, Answer, Console, Worker, World, answer, filled},
 };
 
@@ -59,6 +60,59 @@ async fn without_a_token_that_is_good_nothing_is_shown() {
     assert!(limited.headers[RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() <= 301);
     let kept = world.count("SELECT count(*) FROM admin_tokens WHERE encode(hash, 'escape') LIKE '%cbl%'").await;
     assert_eq!(kept, 0, "only hashes are kept");
+}
+
+#[tokio::test]
+async fn requests_and_slow_statements_are_counted_on_a_port_of_their_own() {
+    let world = World::new().await;
+    let mut console = Console::with(&world, &[("ADMIN_METRICS_PORT", "0")]).await;
+    let port = console.metrics_port().await;
+    let metrics = async || {
+        let answer = reqwest::get(format!("http://127.0.0.1:{port}/metrics")).await.unwrap();
+        assert_eq!(answer.headers()[CONTENT_TYPE], "text/plain; version=0.0.4; charset=utf-8");
+        answer.text().await.unwrap()
+    };
+    let requests = "carebell_console_requests_total";
+    let slow = "carebell_console_slow_queries_total";
+    assert_eq!(sum(&metrics().await, slow, &[]), Some(0.0));
+    assert_eq!(console.get("/jobs/one").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(console.get("/jobs/two").await.status, StatusCode::NOT_FOUND);
+    assert_eq!(console.request(Method::GET, "/nothing/here").send().await.unwrap().status(), StatusCode::NOT_FOUND);
+    let strange = Method::from_bytes(b"STRANGE").unwrap();
+    assert_eq!(console.request(strange, "/livez").send().await.unwrap().status(), StatusCode::METHOD_NOT_ALLOWED);
+    // An open page.
+    let session = console.sign_in(ADMIN_TOKEN).await;
+    let live = console.request(Method::GET, "/console/live").header(COOKIE, session).send().await.unwrap();
+    assert_eq!(live.status(), StatusCode::OK);
+    let text = metrics().await;
+    for (route, method, status, count) in [
+        ("/admin/api/v1/jobs/{id}", "GET", "4xx", 2.0),
+        ("none", "GET", "4xx", 1.0),
+        ("/livez", "other", "4xx", 1.0),
+        ("/console/live", "GET", "2xx", 1.0),
+    ] {
+        let labels = [("route", route), ("method", method), ("status", status)];
+        assert_eq!(sum(&text, requests, &labels), Some(count), "{route} in {text}");
+    }
+    let took = sum(&text, "carebell_console_request_duration_seconds_count", &[("route", "/admin/api/v1/jobs/{id}")]);
+    assert_eq!((took, sum(&text, "carebell_console_event_streams", &[])), (Some(2.0), Some(1.0)));
+    assert_eq!(sum(&text, "carebell_build_info", &[]), None, "it is no worker");
+    assert!(!text.contains("jobs/one") && !text.contains("nothing"), "no ids: {text}");
+    drop(live);
+
+    // A statement that waits until it is given up.
+    let mut lock = world.db.begin().await.unwrap();
+    sqlx::query("LOCK TABLE audit_log").execute(&mut *lock).await.unwrap();
+    assert!(!console.get("/audit").await.status.is_success());
+    lock.rollback().await.unwrap();
+    world
+        .eventually("it was counted, and the page has gone", async || {
+            let text = metrics().await;
+            let counted = sum(&text, slow, &[]) >= Some(1.0);
+            (counted && sum(&text, "carebell_console_event_streams", &[]) == Some(0.0)).then_some(())
+        })
+        .await;
+    assert_eq!(console.request(Method::GET, "/metrics").send().await.unwrap().status(), StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]
@@ -244,7 +298,9 @@ async fn malformed_queries_and_bodies_are_refused_by_their_field() {
 async fn servers_that_are_away_are_named_and_come_back() {
     let mut world = World::new().await;
     let console = Console::start(&world).await;
-    assert_eq!(console.get("/health").await.status, StatusCode::OK);
+    world
+        .eventually("NATS is reached", async || (console.get("/health").await.status == StatusCode::OK).then_some(()))
+        .await;
     world.nats.kill().await;
     let health = world
         .eventually("NATS is seen to be away", async || {
@@ -272,12 +328,15 @@ async fn the_lines_of_the_page_about_the_api_work() {
     let world = World::new().await;
     let console = Console::start(&world).await;
     let page = std::fs::read_to_string("docs/ADMIN.md").unwrap();
-    let lines: Vec<&str> = page.lines().filter(|line| line.starts_with("curl ")).collect();
-    assert!(lines.len() >= 3);
+    let blocks = page.split("\n```sh\n").skip(1).map(|block| block.split("\n```").next().unwrap());
+    let lines: Vec<String> = blocks
+        .flat_map(|block| block.split("curl ").skip(1).map(|line| format!("curl {}", line.trim())).collect::<Vec<_>>())
+        .collect();
+    assert!(lines.len() >= 6);
     for line in lines {
         let mut shell = tokio::process::Command::new("sh");
         let ran = shell
-            .args(["-c", line])
+            .args(["-c", &line])
             .env("ADMIN_TOKEN", ADMIN_TOKEN)
             .env("CONSOLE_URL", &console.url)
             .output()

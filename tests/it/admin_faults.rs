@@ -53,6 +53,10 @@ async fn a_guesser_behind_a_trusted_proxy_is_stopped_alone() {
         assert_eq!(guess(same).await, StatusCode::TOO_MANY_REQUESTS, "only the proxy's own word counts: {same}");
     }
     assert_eq!(guess("10.0.0.2").await, StatusCode::UNAUTHORIZED);
+    // Some proxies add a header of their own below that of the browser.
+    let request = console.request(Method::GET, "/admin/api/v1/jobs/any").bearer_auth("guess");
+    let both = request.header(FORWARDED, "10.0.0.9").header(FORWARDED, "10.0.0.1").send().await.unwrap();
+    assert_eq!(both.status(), StatusCode::TOO_MANY_REQUESTS);
 
     let other = Console::start(&world).await;
     for number in 0..11 {

@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use carebell::admin::access::Role;
+use carebell::{admin::access::Role, dev::trail::Line};
 use chrono::TimeDelta;
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
 use serde_json::json;
 
 use crate::{
     cli::carebell,
-    support::{ADMIN_TOKEN, Console, QUICK, Worker, World, database, utc_now},
+    support::{ADMIN_TOKEN, Console, Process, QUICK, Worker, World, database, utc_now},
 };
 
 const ADMIN_CONF: &str = include_str!("../../helm/carebell/nats/admin.conf");
@@ -73,6 +73,18 @@ async fn acts(world: &World, console: &Console, token: &str) {
     let why = || Some(json!({ "why": "by mistake" }));
     for (method, path, body) in [
         (Method::GET, "/queues", None),
+        (Method::GET, "/queues/notification_bulk/stats", None),
+        (Method::GET, "/jobs", None),
+        (Method::GET, "/jobs?status=waiting&queue=notification_bulk", None),
+        (Method::GET, "/jobs?status=held", None),
+        (Method::GET, "/jobs?user=ana", None),
+        (Method::GET, "/counts", None),
+        (Method::GET, "/workers", None),
+        (Method::GET, "/providers", None),
+        (Method::GET, "/people/ana/reminders", None),
+        (Method::GET, "/people/ana/reminders?medication=metformin&at=2026-12-01T09:00", None),
+        (Method::POST, "/channels/email/pause", Some(json!({ "reason": "tried" }))),
+        (Method::POST, "/channels/email/resume", None),
         (Method::GET, "/dead-letters", None),
         (Method::POST, "/dead-letters/1/redrive", None),
         (Method::DELETE, "/dead-letters/2", why()),
@@ -83,11 +95,22 @@ async fn acts(world: &World, console: &Console, token: &str) {
         (Method::POST, "/schedules/carebell.prune/pause", None),
         (Method::POST, "/schedules/carebell.prune/resume", None),
         (Method::DELETE, schedule, None),
+        (
+            Method::POST,
+            "/schedules",
+            Some(json!({
+                "name": "tea", "expression": "@daily", "zone": "UTC", "kind": "notification",
+                "payload": { "recipients": [{ "userId": "ana" }], "title": "Tea" },
+            })),
+        ),
+        (Method::POST, "/schedules/tea/run", None),
+        (Method::POST, "/schedules/preview", Some(json!({ "expression": "@daily", "zone": "UTC" }))),
         (Method::GET, "/audit", None),
         (Method::GET, "/health", None),
     ] {
         let answer = console.api(method.clone(), path, token, body).await;
         assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
+        assert!(answer.body["unread"].as_array().is_none_or(Vec::is_empty), "a table cannot be read: {answer:?}");
     }
 }
 
@@ -108,4 +131,37 @@ async fn a_statement_that_takes_too_long_is_cancelled_and_told() {
     assert!(slow.headers.contains_key(RETRY_AFTER));
     blocking.rollback().await.unwrap();
     assert_eq!(console.api(Method::GET, "/jobs/any", ADMIN_TOKEN, None).await.status, StatusCode::NOT_FOUND);
+}
+
+/// It says where it is served as `carebell admin` does.
+#[tokio::test]
+async fn a_worker_serves_the_console_only_when_it_is_asked_to() {
+    let world = World::new().await;
+    let mut environment = world.environment();
+    environment
+        .extend([("ADMIN_PORT", "0"), ("ADMIN_TOKEN", ADMIN_TOKEN)].map(|(name, value)| (name.into(), value.into())));
+    let mut usual = Process::start(&["run"], &environment, world.directory.path());
+    usual.ready().await;
+    assert!(!usual.output().contains("the console is served"), "{}", usual.output());
+    usual.terminate().await;
+    drop(usual);
+
+    let mut own = Process::start(&["run", "--only", "admin"], &environment, world.directory.path());
+    let port = own.line("the console is served", Line::console_port).await;
+    own.ready().await;
+    let url = format!("http://127.0.0.1:{port}/admin/api/v1");
+    let get = async |path: &str| {
+        let request = reqwest::Client::new().get(format!("{url}{path}")).bearer_auth(ADMIN_TOKEN);
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(get("/jobs/unknown").await, StatusCode::NOT_FOUND);
+    assert_eq!(get("/dead-letters").await, StatusCode::OK);
+    // Its statements end as those of `carebell admin` do, and the worker's go on.
+    let mut blocking = world.db.begin().await.unwrap();
+    sqlx::query("LOCK TABLE job_runs IN ACCESS EXCLUSIVE MODE").execute(&mut *blocking).await.unwrap();
+    assert_eq!(get("/jobs/unknown").await, StatusCode::SERVICE_UNAVAILABLE);
+    blocking.rollback().await.unwrap();
+    world.remind("waits").await;
+    assert!(own.terminate().await.success());
+    assert_eq!(world.count("SELECT count(*) FROM job_runs").await, 0, "it runs no jobs");
 }

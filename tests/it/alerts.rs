@@ -3,7 +3,10 @@
 
 use std::{collections::BTreeSet, fmt::Write as _, fs, io::Write as _, path::Path, process::Command};
 
-use carebell::telemetry::names::{Metric, Spec};
+use carebell::{
+    pipeline::punctuality::OBJECTIVE,
+    telemetry::names::{Metric, Spec},
+};
 use serde_json::{Value, json};
 
 use crate::support::not_checked;
@@ -18,6 +21,9 @@ fn named(text: &str) -> BTreeSet<String> {
     };
     words.filter(is_name).map(bare).collect()
 }
+
+/// Begins the names of recorded series.
+const RECORDED: &str = "carebell:";
 
 fn known() -> BTreeSet<String> {
     Metric::ALL.iter().map(|metric| metric.spec().name.to_owned()).collect()
@@ -48,7 +54,8 @@ fn labels(query: &str) -> BTreeSet<String> {
 
 fn expressions() -> Vec<String> {
     let rules = file("helm/carebell/files/rules.yaml");
-    rules.split("expr: ").skip(1).map(|rest| rest.split("labels:\n").next().unwrap().to_owned()).collect()
+    let expression = |rest: &str| rest.split("labels:\n").next()?.split("- record:").next().map(str::to_owned);
+    rules.split("expr: ").skip(1).filter_map(expression).collect()
 }
 
 /// Staging and production may share one Prometheus. The chart replaces `.*` with its namespace.
@@ -59,9 +66,10 @@ fn each_series_is_asked_for_within_a_namespace() {
         [(expressions(), r#"{namespace=~".*""#), (queries(&dashboard), r#"{namespace="$namespace""#)]
     {
         for query in queries {
-            for start in ["carebell_", "messaging_", "process_"] {
+            for start in ["carebell_", "messaging_", "process_", RECORDED] {
                 for (at, _) in query.match_indices(start) {
-                    let behind = query[at..].trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_');
+                    let is_name = |c: char| c.is_ascii_alphanumeric() || "_:".contains(c);
+                    let behind = query[at..].trim_start_matches(is_name);
                     assert!(behind.starts_with(scope), "{query}");
                 }
             }
@@ -75,7 +83,7 @@ fn queries_use_labels_that_their_metrics_have() {
     for query in queries(&dashboard).into_iter().chain(expressions()) {
         let metrics = Metric::ALL.map(Metric::spec).into_iter();
         let metrics: Vec<Spec> = metrics.filter(|spec| named(&query).contains(spec.name)).collect();
-        assert!(!metrics.is_empty(), "{query}");
+        assert!(!metrics.is_empty() || query.contains(RECORDED), "{query}");
         for label in labels(&query) {
             // `le` is a label of buckets. Prometheus adds the others.
             let known = ["le", "instance", "job", "namespace"].contains(&label.as_str());
@@ -134,5 +142,20 @@ fn the_docs_have_each_metric_and_what_to_do_at_each_alert() {
         assert!(tested, "{name} is never raised in rules_test.yaml");
         alerts += 1;
     }
-    assert_eq!(alerts, 15);
+    assert_eq!(alerts, 19);
+}
+
+#[test]
+fn the_rules_have_the_objective_of_the_code() {
+    let seconds = OBJECTIVE.num_seconds();
+    let bound = format!("le=~\"{seconds}|{seconds}.0\"");
+    for (what, text) in [
+        ("rules", file("helm/carebell/files/rules.yaml")),
+        ("dashboard", file("helm/carebell/files/dashboard.json").replace('\\', "")),
+    ] {
+        let bounds = text.matches("le=~").count();
+        assert!(bounds > 0 && text.matches(&bound).count() == bounds, "{what}");
+    }
+    let buckets = Metric::DueToAccepted.spec().buckets;
+    assert!(buckets.contains(&OBJECTIVE.as_seconds_f64()), "{buckets:?}");
 }

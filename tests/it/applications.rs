@@ -31,7 +31,7 @@ impl Installation {
     async fn with(more: &[(&str, &str)]) -> Self {
         // The test itself is one more user, who may do all.
         let mut config = ACCOUNTS.replacen("users: [", "users: [ { user: test, password: x }", 1);
-        for user in ["SETUP", "WORKER", "OPS", "GATEWAY", "CARE", "BOARD"] {
+        for user in ["SETUP", "WORKER", "OPS", "ADMIN", "GATEWAY", "CARE", "BOARD"] {
             config = config.replace(&format!("${user}_PASSWORD"), "x");
         }
         let world = World::on_both(database().await, &format!("no_auth_user: test\n{config}"), QUICK).await;

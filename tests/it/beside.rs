@@ -40,7 +40,7 @@ fn reminder(name: &str, instant: DateTime<Utc>) -> Commit {
 
 fn fresh(claimed: &[&str]) -> CommitOutcome {
     let claimed = claimed.iter().map(|id| (*id).to_owned()).collect();
-    CommitOutcome { committed: Committed::Fresh, followed: false, claimed }
+    CommitOutcome { committed: Committed::Fresh, followed: false, claimed, earlier: None }
 }
 
 /// Commits again when the group collides with another.

@@ -30,7 +30,7 @@ fn keys(schema: &Value, path: &str) -> BTreeSet<String> {
 }
 
 /// Add a new variable to `helm/carebell/values.schema.json`: secrets to `secret.values`, names of files to `files`,
-/// others to `config`. `helm/docs` does the rest.
+/// others to `config`; the console's own to `admin.secret`, `admin.files` and `admin.config`. `helm/docs` does the rest.
 #[test]
 fn every_variable_can_be_set() {
     let text = fs::read_to_string(Path::new(ROOT).join("helm/carebell/values.schema.json")).unwrap();
@@ -38,21 +38,22 @@ fn every_variable_can_be_set() {
     let config = keys(&schema, "/properties/config/properties");
     let secret = keys(&schema, "/properties/secret/properties/values/properties");
     let files = keys(&schema, "/properties/files/properties");
+    let console = |group: &str| keys(&schema, &format!("/properties/admin/properties/{group}/properties"));
+    let config = &config | &console("config");
+    let secret = &secret | &console("secret");
+    let files = &files | &console("files");
     let mut known: BTreeSet<String> = [&config, &secret, &files].into_iter().flatten().cloned().collect();
     known.extend(FROM_OTHER_VALUES.map(str::to_owned));
 
     let variables = config::VARIABLES.iter().map(|(variable, _)| (*variable).to_owned());
-    // The chart runs workers: the console has variables of its own.
-    let of_others = ["CAREBELL_", "ADMIN_"];
-    let wanted: BTreeSet<String> =
-        variables.filter(|variable| !of_others.iter().any(|of| variable.starts_with(of))).collect();
+    let wanted: BTreeSet<String> = variables.filter(|variable| !variable.starts_with("CAREBELL_")).collect();
     assert_eq!(known, wanted);
 
     for (variable, form) in config::VARIABLES {
         let is_path = form.starts_with("the path of ") && !form.contains("directory");
         assert_eq!(files.contains(*variable), is_path, "{variable} belongs in `files` exactly if it names a file");
-        let holds_a_password =
-            form.contains("password@") || form.contains("AuthToken@") || variable.contains("PRIVATE");
+        let is_a_password = ["PRIVATE", "_TOKEN", "_SECRET"].iter().any(|word| variable.contains(word));
+        let holds_a_password = form.contains("password@") || form.contains("AuthToken@") || is_a_password;
         assert_eq!(secret.contains(*variable), holds_a_password, "{variable} is secret exactly if it holds a password");
         let in_the_open = config.contains(*variable) && *variable != "NATS_URL";
         assert!(!(in_the_open && holds_a_password), "{variable}");

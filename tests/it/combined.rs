@@ -11,7 +11,7 @@ use carebell::{
     jobs::notification::Notification,
     meta::{Meta, NO_MESSAGE},
     plan::{Mark, Plan},
-    store::{Claimed, Commit, CommitOutcome, Committed, DirectClaims, RunAsk, Store},
+    store::{Claimed, Commit, CommitOutcome, Committed, DirectClaims, EarlierCommit, RunAsk, RunState, Store},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use futures::future::join_all;
@@ -249,7 +249,8 @@ fn of_dose(mut commit: Commit, instant: DateTime<Utc>) -> Commit {
 }
 
 fn answer(committed: Committed, followed: bool, claimed: &[&str]) -> CommitOutcome {
-    CommitOutcome { committed, followed, claimed: claimed.iter().map(|id| (*id).to_owned()).collect() }
+    let claimed = claimed.iter().map(|id| (*id).to_owned()).collect();
+    CommitOutcome { committed, followed, claimed, earlier: None }
 }
 
 fn nothing_new() -> CommitOutcome {
@@ -285,6 +286,29 @@ async fn both_are_written_once_however_often_they_are_put() {
     assert_eq!((rows(&store, "notifications").await, rows(&store, "deliveries").await), (2, 2));
     store.children_published(&["a~notification".into()]).await.unwrap();
     assert_eq!(store.pending_combined_run("a").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_repeated_commit_is_told_from_that_of_another_message() {
+    let store = store().await;
+    let now = utc_now();
+    let earlier = |is_mark_taken, followed| Some(EarlierCommit { is_mark_taken, followed });
+    let first = of_dose(both("a", 7), now);
+    let taken = of_dose(both("b", 8), now);
+    let skipped = Commit { state: RunState::Skipped, reason: Some("gone"), ..commit(meta("c", 9, 1), Plan::default()) };
+    let commits = [first.clone(), taken.clone(), skipped.clone()];
+    let fresh = store.commit_or_find(&commits).await.unwrap();
+    assert!(fresh.iter().all(|outcome| outcome.earlier.is_none()), "{fresh:?}");
+    let again = store.commit_or_find(&commits).await.unwrap();
+    let found: Vec<_> = again.into_iter().map(|outcome| outcome.earlier).collect();
+    assert_eq!(found, [earlier(false, true), earlier(true, false), earlier(false, false)]);
+
+    // Another message of the job, and the same with another end: what is on record is not theirs.
+    let another = of_dose(both("a", 10), now);
+    let cancelled = Commit { reason: None, state: RunState::Done, ..skipped };
+    for outcome in store.commit_or_find(&[another, cancelled]).await.unwrap() {
+        assert_eq!((outcome.committed, outcome.earlier), (Committed::Duplicate, None));
+    }
 }
 
 #[tokio::test]

@@ -31,14 +31,22 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 11] = [
+const PAGES: [(&str, &str, &str); 19] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
+    ("jobs-failed", "/console/jobs?status=failed&since=1h", "Jobs"),
+    ("jobs-active", "/console/jobs?status=active", "Jobs"),
+    ("people", "/console/people", "People"),
+    ("person", "/console/people/ana?since=1h", "Person ana"),
+    ("providers", "/console/providers", "Providers"),
+    ("api", "/console/api", "API"),
+    ("due", "/console/due", "Due in the next hour"),
     ("job", "/console/jobs/dose-1", "Job dose-1"),
     ("queues", "/console/queues", "Queues"),
     ("queue", "/console/queues/notification_bulk", "Queue notification_bulk"),
     ("schedules", "/console/schedules", "Schedules"),
     ("schedule", "/console/schedules/carebell.prune", "Schedule carebell.prune"),
+    ("schedule-new", "/console/new-schedule", "New schedule"),
     ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),
@@ -58,7 +66,7 @@ async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
         for (name, path, title) in PAGES {
             browser.open(&format!("{}{path}", console.url)).await;
             browser.shows("h1", title).await;
-            for (form, width) in [("wide", 1200), ("narrow", 375)] {
+            for (form, width) in [("wide", 1200), ("narrow", 360)] {
                 browser.resize(width, 900).await;
                 assert!(!browser.overflows().await, "{path} is wider than {width}");
                 assert_eq!(browser.findings().await, Vec::<String>::new(), "{path}, {form}, dark: {is_dark}");
@@ -220,6 +228,94 @@ async fn acts_need_their_role_and_leave_their_record() {
     let foreign = console.request(Method::POST, "/console/jobs/tomorrow/cancel").header("cookie", &operator);
     assert_eq!(foreign.header("origin", "https://evil.example").send().await.unwrap().status(), StatusCode::FORBIDDEN);
     let acts = world.count("SELECT count(*) FROM audit_log WHERE actor = 'otto'").await;
-    assert_eq!(acts, 5);
+    assert_eq!(acts, 6, "the sign-in too");
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_coordinator_sees_whether_somebody_was_told_without_scripts() {
+    let (world, worker, console) = lived_in().await;
+    world.sql("UPDATE notifications SET read_at = now() WHERE user_id = 'ana'").await;
+    let coordinator = console.token("cora", Role::Coordinator).await;
+    let Some(browser) = Browser::start(Settings { without_scripts: true, ..Settings::default() }).await else { return };
+    browser.open(&format!("{}/console/people", console.url)).await;
+    browser.write("#token", &coordinator).await;
+    browser.press(ENTER).await;
+    browser.write("input[name=id]", "ana").await;
+    browser.press(ENTER).await;
+    browser.shows("h1", "Person ana").await;
+    browser.shows(".note.good", "told").await;
+    browser.shows("tbody", "web_push").await;
+    browser.click("a[href='/console/jobs?user=ana']").await;
+    browser.shows("h1", "Jobs").await;
+    browser.shows("tbody", "dose-1~notification").await;
+    browser.click("option[value=failed]").await;
+    browser.click("form.filters button").await;
+    browser.shows(".table", "No such jobs are on record.").await;
+    let looks = world.count("SELECT count(*) FROM audit_log WHERE action = 'person.viewed' AND actor = 'cora'").await;
+    assert_eq!(looks, 3);
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn numbers_lead_to_what_they_count_and_the_chart_has_its_table() {
+    let (world, worker, console) = lived_in().await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    world
+        .eventually("the worker counts", async || {
+            (world.count("SELECT count(*) FROM outcome_counts WHERE outcome = 'dead'").await > 0).then_some(())
+        })
+        .await;
+    world.sql("UPDATE outcome_counts SET minute = minute - interval '1 minute'").await;
+    browser.open(&format!("{}/console", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows("#workers", "up for").await;
+    browser.shows(".chart figcaption", "Jobs that ended in the last hour").await;
+    browser.click(".chart summary").await;
+    browser.shows(".chart details", "Completed").await;
+    browser.click("a[href='/console/jobs?status=failed&since=24h']").await;
+    browser.shows("h1", "Jobs").await;
+    browser.shows("tbody", "broken").await;
+    browser.open(&format!("{}/console/queues/notification_normal", console.url)).await;
+    browser.click("a[href='/console/jobs?queue=notification_normal&status=dead&since=1h']").await;
+    browser.shows("tbody th", "broken").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_viewer_meets_no_people_and_odd_values_are_shown_as_text() {
+    let (world, worker, console) = lived_in().await;
+    let viewer = console.sign_in(&console.token("vera", Role::Viewer).await).await;
+    let admin = console.sign_in(ADMIN_TOKEN).await;
+    for path in ["/console/people", "/console/people/ana", "/console/jobs?user=ana"] {
+        assert_eq!(console.page(path, &viewer).await.0, StatusCode::FORBIDDEN, "{path}");
+    }
+    let (_, page) = console.page("/console/jobs", &viewer).await;
+    assert!(!page.contains("/console/people") && !page.contains("name=\"user\""), "{page}");
+    for path in ["/console/channels/pause", "/console/providers/x/resume"] {
+        let act = console.submit(path, &viewer, &[("name", "email"), ("reason", "x"), ("hours", "")]).send().await;
+        assert_eq!(act.unwrap().status(), StatusCode::FORBIDDEN, "{path}");
+    }
+    let fields = |name| [("name", name), ("reason", "<script>alert(1)</script>"), ("hours", "1")];
+    let paused = console.submit("/console/channels/pause", &admin, &fields("email")).send().await.unwrap();
+    assert_eq!(paused.status(), StatusCode::SEE_OTHER);
+    let (_, page) = console.page("/console/providers?done=paused", &viewer).await;
+    assert!(page.contains("&lt;script&gt;alert(1)") && !page.contains("<script>alert"), "{page}");
+    let resumed = console.submit("/console/channels/email/resume", &admin, &[]).send().await.unwrap();
+    assert_eq!(resumed.status(), StatusCode::SEE_OTHER);
+    let markup = "%3Cimg%20src%3Dx%3E";
+    for path in ["/console/jobs?status=", "/console/jobs?since=", "/console/jobs?cursor=", "/console/people/ana?job="] {
+        let (status, page) = console.page(&format!("{path}{markup}"), &admin).await;
+        assert!(status == StatusCode::UNPROCESSABLE_ENTITY && !page.contains("<img"), "{path}: {page}");
+    }
+    let (status, page) = console.page(&format!("/console/jobs?user={markup}"), &admin).await;
+    assert!(status == StatusCode::OK && !page.contains("<img"), "{page}");
+    world.sql("UPDATE job_runs SET reason = '<img src=x>' WHERE job_id = 'dose-1'").await;
+    let (_, page) = console.page("/console/jobs", &admin).await;
+    assert!(page.contains("&lt;img src=x&gt;") && !page.contains("<img"), "{page}");
     worker.stop().await;
 }

@@ -1,5 +1,7 @@
 //! A Postgres that fails over to a standby: what was acknowledged is kept, and work goes on at the new primary.
 
+mod journal;
+
 use std::time::Duration;
 
 use carebell::dev::{
@@ -316,5 +318,12 @@ async fn without_a_journal_work_goes_on_and_health_says_so() {
     world.eventually("health says that it is missing", async || down(&worker.get("/health").await.1)).await;
     world.context.create_stream(journal).await.unwrap();
     world.eventually("health says that it is back", async || up(&worker.get("/health").await.1)).await;
+    let journal = world.context.get_stream("JOURNAL").await.unwrap();
+    let mut is_kept = false;
+    for sequence in 1..=journal.cached_info().state.last_sequence {
+        let page = journal.get_raw_message(sequence).await.unwrap().payload;
+        is_kept |= page.windows(7).any(|bytes| bytes == b"without");
+    }
+    assert!(is_kept, "what could not be written is there now");
     assert_eq!(worker.terminate().await.code(), Some(0));
 }

@@ -186,6 +186,7 @@ fn submission(job_id: &str, body: &str) -> Submission {
         content_type: "application/json",
         not_after: None,
         at: None,
+        due: None,
     }
 }
 

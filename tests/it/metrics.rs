@@ -15,7 +15,7 @@ use carebell::{
     schedule::ZoneData,
     store::OddRows,
     telemetry::{
-        metrics::{ANSWERS, NO_LANE},
+        metrics::{ANSWERS, NEVER_ACCEPTED, NO_CHANNEL, NO_LANE},
         names::{Metric, Type, Unit},
     },
 };
@@ -44,7 +44,7 @@ fn samples(text: &str) -> Vec<Sample> {
 }
 
 /// The sum is None if there are no samples.
-fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+pub fn sum(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let found = samples(text).into_iter().filter(|sample| {
         sample.name == name && labels.iter().all(|(name, value)| sample.labels.get(*name).is_some_and(|v| v == value))
     });
@@ -88,12 +88,14 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "expired",
             "undecodable",
             "exhausted",
+            "retry",
             "retry_later",
             "permanent",
+            "quiet_hours",
             "queue_full",
             "not_exported",
         ]),
-        "channel" => Channel::ALL.map(|channel| channel.name().to_owned()).into(),
+        "channel" => Channel::ALL.map(Channel::name).into_iter().chain([NO_CHANNEL]).map(str::to_owned).collect(),
         "provider" => names(&[&world.push.host_port(), phone, "webhook"]),
         "answer" => names(&ANSWERS),
         "fate" => CallbackOutcome::ALL.map(|fate| fate.name().to_owned()).into(),
@@ -111,7 +113,10 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
             "medications",
             "people",
         ]),
-        "end" => names(&["published", "buried"]),
+        "end" => {
+            let ends = ["published", "buried"].into_iter().chain(NEVER_ACCEPTED);
+            ends.map(str::to_owned).collect()
+        }
         "scope" => names(&["queue"]),
         "name" => names(&["alert_refill"]),
         "what" => names(&OddRows::WHAT),
@@ -122,6 +127,18 @@ fn allowed(label: &str, world: &World, phone: &str) -> BTreeSet<String> {
         "version" => names(&[env!("CARGO_PKG_VERSION"), &ZoneData::in_use().version]),
         other => panic!("a label that is not known: {other}"),
     }
+}
+
+async fn one_waits_for_the_whole_test(world: &World) {
+    world
+        .sql(
+            "INSERT INTO preferences (user_id, type, quiet_from, quiet_to, quiet_zone) \
+             SELECT 'ben', 'NEWS', (now() AT TIME ZONE 'UTC' - interval '1 hour')::time, \
+                    (now() AT TIME ZONE 'UTC' + interval '1 hour')::time, 'UTC'",
+        )
+        .await;
+    let quiet = json!({ "recipients": [{ "userId": "ben" }], "title": "News", "type": "NEWS" });
+    world.publish_json("jobs.notification.normal", "job-quiet", &quiet).await;
 }
 
 #[tokio::test]
@@ -156,6 +173,7 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
     world.publish("jobs.reminder.medication", &[("Carebell-Job-Id", "job-broken")], "x").await;
     let duplicate = reminder("nothing", utc_now()).to_string();
     assert_eq!(world.ended("job-gone").await.0, "skipped");
+    one_waits_for_the_whole_test(&world).await;
     let again = [("Carebell-Job-Id", "job-gone"), ("Nats-Msg-Id", "again"), ("Content-Type", "application/json")];
     world.publish("jobs.reminder.medication", &again, duplicate).await;
 
@@ -165,10 +183,10 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
         ("reminder.medication", "expired", 1.0),
         ("reminder.medication", "dead", 1.0),
         ("reminder.medication", "duplicate", 1.0),
-        ("notification", "done", 1.0),
+        ("notification", "done", 2.0),
         ("deliver.web_push", "done", 2.0),
         ("deliver.web_push", "retry", 1.0),
-        ("deliver.web_push", "waits", 1.0),
+        ("deliver.web_push", "waits", 2.0),
         ("deliver.web_push", "failed", 1.0),
         ("deliver.web_push", "dead", 1.0),
     ];
@@ -185,6 +203,9 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
         ("carebell_send_duration_seconds_count", vec![("provider", host.as_str())], 6.0),
         ("carebell_queue_waiting_messages", vec![medication], 0.0),
         ("carebell_queue_oldest_waiting_seconds", vec![medication], 0.0),
+        ("carebell_due_to_accepted_seconds_count", vec![], 2.0),
+        ("carebell_never_accepted_total", vec![("channel", "web_push"), ("end", "dead")], 1.0),
+        ("carebell_parked_deliveries", vec![("channel", "web_push"), ("reason", "quiet_hours")], 1.0),
         ("carebell_part_up", vec![("part", "nats")], 1.0),
         ("carebell_part_up", vec![("part", "scheduler")], 1.0),
         ("carebell_part_up", vec![("part", "care_tables")], 1.0),
@@ -231,8 +252,9 @@ async fn every_outcome_is_counted_and_nothing_personal_is_said() {
 fn all_are_as_their_names_say(text: &str, world: &World, phone: &str) {
     let found = samples(text);
     let mut known = 0;
-    // The gateway's are in no worker.
-    for metric in Metric::ALL.into_iter().filter(|metric| !metric.spec().name.starts_with("carebell_gateway_")) {
+    // The gateway's are in no worker, nor are the console's.
+    let is_elsewhere = |metric: &Metric| metric.is_of_console() || metric.spec().name.starts_with("carebell_gateway_");
+    for metric in Metric::ALL.into_iter().filter(|metric| !is_elsewhere(metric)) {
         let spec = metric.spec();
         assert!(text.contains(&format!("# HELP {} {}\n", spec.name, spec.help)), "{}", spec.name);
         assert!(text.contains(&format!("# TYPE {} {}\n", spec.name, spec.r#type.name())), "{}", spec.name);

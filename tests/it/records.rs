@@ -32,6 +32,8 @@ pub fn meta(job_id: &str, sequence: i64, delivered: i64) -> Meta {
         trace: None,
         wishes: Wishes::default(),
         delay: None,
+        due: None,
+        waited: None,
     }
 }
 

@@ -13,7 +13,7 @@ const SEED: &str = "STORM_SEED";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "soak: a storm of 400 jobs and 6 kills"]
 async fn nothing_is_lost_and_nothing_doubled_without_a_reason() {
-    storm(Settings { jobs: 400, kills: 6, span: Duration::from_secs(6), ..calm() }).await;
+    storm(Settings { jobs: 400, kills: 6, span: Duration::from_secs(6), clicks: true, ..calm() }).await;
 }
 
 /// Workers have the shipped `ack_wait`, so a killed one's jobs come after half a minute.
@@ -42,6 +42,7 @@ fn calm() -> Settings {
         nodes: 1,
         failovers: 0,
         asynchronous: false,
+        clicks: false,
         say: |text| println!("{text}"),
     }
 }

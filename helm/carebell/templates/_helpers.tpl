@@ -46,6 +46,11 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if .Values.secret.create }}{{ include "carebell.fullname" . }}{{ else }}{{ .Values.existingSecret }}{{ end }}
 {{- end }}
 
+{{/* The console's own. */}}
+{{- define "carebell.adminSecretName" -}}
+{{- if .Values.secret.create }}{{ include "carebell.fullname" . }}-admin{{ else }}{{ .Values.admin.existingSecret }}{{ end }}
+{{- end }}
+
 {{/* Variables that are no secrets, as `NAME: "value"`. Empty ones are not set. */}}
 {{- define "carebell.config" -}}
 {{- range $name, $value := .Values.config }}
@@ -64,7 +69,9 @@ nothing else of the Secret enters the process.
 */}}
 {{- define "carebell.credentials" -}}
 {{- $secret := .secret }}
-{{- range $name, $_ := .root.Values.secret.values }}
+{{- $values := .root.Values.secret.values }}
+{{- if .admin }}{{ $values = .root.Values.admin.secret }}{{ end }}
+{{- range $name, $_ := $values }}
 - name: {{ $name }}
   valueFrom:
     secretKeyRef:
@@ -74,10 +81,12 @@ nothing else of the Secret enters the process.
 {{- end }}
 {{- end }}
 
-{{/* A container's files by variable, each with its volume. The setup may use another NATS user. */}}
+{{/* A container's files by variable, each with its volume. The setup may use another NATS user; the console must. */}}
 {{- define "carebell.files" -}}
 {{- $files := dict }}
-{{- range $name, $file := .root.Values.files }}
+{{- $given := .root.Values.files }}
+{{- if .admin }}{{ $given = merge (dict "NATS_CA_FILE" .root.Values.files.NATS_CA_FILE) .root.Values.admin.files }}{{ end }}
+{{- range $name, $file := $given }}
 {{- if $file }}{{ $_ := set $files $name (merge (dict "volume" ($name | lower | replace "_" "-")) $file) }}{{ end }}
 {{- end }}
 {{- if and .setup .root.Values.setup.natsCreds }}
@@ -91,7 +100,7 @@ nothing else of the Secret enters the process.
 - name: {{ $name }}
   value: /etc/carebell/{{ $file.volume }}/{{ $file.key }}
 {{- end }}
-{{- if and .root.Values.templates (not .setup) }}
+{{- if and .root.Values.templates (not .setup) (not .admin) }}
 - name: TEMPLATES_DIR
   value: /etc/carebell/templates
 {{- end }}
@@ -103,7 +112,7 @@ nothing else of the Secret enters the process.
   mountPath: /etc/carebell/{{ .volume }}
   readOnly: true
 {{- end }}
-{{- if and .root.Values.templates (not .setup) }}
+{{- if and .root.Values.templates (not .setup) (not .admin) }}
 - name: templates
   mountPath: /etc/carebell/templates
   readOnly: true
@@ -130,7 +139,7 @@ nothing else of the Secret enters the process.
     name: {{ $file.configMap }}
   {{- end }}
 {{- end }}
-{{- if and .root.Values.templates (not (first .of).setup) }}
+{{- if and .root.Values.templates (not (first .of).setup) (not (first .of).admin) }}
 - name: templates
   configMap:
     name: {{ include "carebell.fullname" .root }}-templates

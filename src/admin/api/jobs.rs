@@ -1,15 +1,40 @@
 //! Jobs.
 
 use axum::{Json, extract::State, http::StatusCode};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::extract::Path;
+use super::{
+    extract::{Path, Query},
+    listing::limit,
+};
 use crate::{
-    admin::{access::Viewer, problem::Problem, state::Admin},
+    admin::{access::Viewer, problem::Problem, query::JobQuery, reads::InStream, state::Admin},
     meta::is_any_id,
     show,
     store::Trail,
 };
+
+/// Jobs, newest first. Filters are combined by AND; `user` needs the role coordinator, and is on record.
+#[utoipa::path(
+    get, path = "/jobs", tag = "jobs", security(("bearer" = ["viewer"])), params(JobQuery),
+    responses(
+        (status = 200, description = "`items`, and `next` if there may be more: a page looks at a bounded number of rows, so \
+            it may be short, or empty, before the last. If waiting jobs are asked for, `in_streams` has those that only wait \
+            in a queue: their number, and the first hundred by sequence", body = Value),
+        (status = 422, description = "A filter, the limit or the cursor is malformed", body = Problem),
+    )
+)]
+pub async fn list(
+    State(admin): State<Admin>,
+    viewer: Viewer,
+    Query(query): Query<JobQuery>,
+) -> Result<Json<Value>, Problem> {
+    let limit = limit(query.limit.as_deref().filter(|limit| !limit.is_empty()))?;
+    let listed = admin.jobs(&viewer, &query, limit).await?;
+    let in_streams: Vec<Value> = listed.in_streams.iter().map(InStream::to_json).collect();
+    let items: Vec<Value> = listed.page.items.iter().map(show::job).collect();
+    Ok(Json(json!({ "items": items, "next": listed.page.next, "in_streams": in_streams, "as_of": listed.page.as_of })))
+}
 
 /// The history of a job, by its id or that of any job that followed from it.
 #[utoipa::path(

@@ -1,11 +1,6 @@
 //! Queues, and how things are.
 
-use axum::{
-    Json,
-    extract::State,
-    http::StatusCode,
-    response::{IntoResponse, Response},
-};
+use axum::{Json, extract::State};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -16,10 +11,11 @@ use crate::{
     admin::{
         access::Viewer,
         problem::Problem,
-        snapshot::{Level, QueueState, Snapshot, Streaming},
+        snapshot::{QueueState, Snapshot, Streaming},
         state::Admin,
     },
     near::nearest,
+    pauses::{Pause, Scope},
 };
 
 /// All queues with their load, a few seconds old at most.
@@ -62,10 +58,10 @@ pub async fn get(State(admin): State<Admin>, Path(name): Path<String>) -> Result
 #[serde(deny_unknown_fields)]
 pub struct Pausing {
     /// For the colleagues: 1 to 200 characters.
-    reason: String,
+    pub reason: String,
     /// When it ends by itself, as RFC 3339. Otherwise it has to be resumed.
     #[schema(value_type = Option<String>)]
-    until: Option<DateTime<Utc>>,
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// Pauses a queue: its jobs wait, and burn no attempt. Those that run are finished.
@@ -80,8 +76,32 @@ pub async fn pause(
     Path(name): Path<String>,
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
-    admin.pause_queue(&viewer, &name, &pausing.reason, pausing.until).await?;
+    admin.pause(&viewer, Scope::Queue, &name, &pausing.reason, pausing.until).await?;
     Ok(Json(json!({ "queue": name, "paused": true, "until": pausing.until })))
+}
+
+/// How a queue's runs ended: in the last hour and day by outcome, and each minute of the last hour.
+#[utoipa::path(
+    get, path = "/queues/{queue}/stats", tag = "queues", security(("bearer" = ["viewer"])),
+    params(("queue" = String, Path, description = "Its durable")),
+    responses(
+        (status = 200, description = "`counts`, `throughput` and its load; workers count every five seconds", body = Value),
+        (status = 404, description = "There is none", body = Problem),
+    )
+)]
+pub async fn stats(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
+    let stats = admin.queue_stats(&name).await?.to_json();
+    let snapshot = admin.snapshot().await;
+    let found = snapshot.streaming.as_ref().ok().and_then(|all| all.queues.iter().find(|queue| queue.name == name));
+    let load = found.and_then(|queue| queue.load);
+    Ok(Json(json!({
+        "queue": name,
+        "waiting": load.map(|load| load.waiting),
+        "in_flight": load.map(|load| load.in_flight),
+        "counts": stats["counts"],
+        "throughput": stats["throughput"],
+        "as_of": snapshot.at,
+    })))
 }
 
 /// Resumes a queue.
@@ -95,32 +115,8 @@ pub async fn resume(
     viewer: Viewer,
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    admin.resume_queue(&viewer, &name).await?;
+    admin.resume(&viewer, Scope::Queue, &name).await?;
     Ok(Json(json!({ "queue": name, "paused": false })))
-}
-
-/// How things are: one sentence and its parts. 503 if somebody must act.
-#[utoipa::path(
-    get, path = "/health", tag = "queues", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "Well, or worth a look", body = Value), (status = 503, description = "Somebody must act", body = Value))
-)]
-pub async fn health(State(admin): State<Admin>) -> Response {
-    let snapshot = admin.snapshot().await;
-    let (level, verdict) = snapshot.verdict();
-    let word = match level {
-        Level::Well => "well",
-        Level::Look => "look",
-        Level::Act => "act",
-    };
-    let part = |why: Option<&String>| json!({ "state": if why.is_none() { "up" } else { "down" }, "why": why });
-    let body = json!({
-        "as_of": snapshot.at,
-        "status": word,
-        "verdict": verdict,
-        "parts": { "nats": part(snapshot.streaming.as_ref().err()), "postgres": part(snapshot.delayed.as_ref().err()) },
-    });
-    let status = if level == Level::Act { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    (status, Json(body)).into_response()
 }
 
 fn seen(streaming: &Result<Streaming, String>) -> Result<&Streaming, Problem> {
@@ -142,14 +138,19 @@ fn to_json(queue: &QueueState, snapshot: &Snapshot) -> Value {
         "backoff": policy.backoff.to_string(),
         "timeout_s": policy.timeout.as_secs_f64(),
         "concurrency": policy.concurrency,
-        "paused": snapshot.pause_of(name).map(|pause| json!({
-            "scope": pause.scope.name(),
-            "name": pause.name,
-            "reason": pause.reason,
-            "by": pause.actor,
-            "since": pause.since,
-            "until": pause.until,
-        })),
+        "paused": snapshot.pause_of(name).map(pause_to_json),
         "rate": policy.rate.map(|rate| rate.to_string()),
+    })
+}
+
+/// A pause that holds.
+pub fn pause_to_json(pause: &Pause) -> Value {
+    json!({
+        "scope": pause.scope.name(),
+        "name": pause.name,
+        "reason": pause.reason,
+        "by": pause.actor,
+        "since": pause.since,
+        "until": pause.until,
     })
 }

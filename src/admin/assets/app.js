@@ -3,6 +3,12 @@
 "use strict";
 
 (() => {
+  // The browser's zone, until somebody chooses another: from the next page on, times are shown in it.
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  if (zone && !document.cookie.includes("carebell_zone=")) {
+    document.cookie = `carebell_zone=${zone}; path=/; max-age=31536000; samesite=lax`;
+  }
+
   const live = document.querySelector("[data-live-from]");
   if (!live || !window.EventSource) return;
 

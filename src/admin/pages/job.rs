@@ -1,12 +1,11 @@
 //! The way of one job.
 
 use axum::{
-    extract::{Path, Query, State},
+    extract::{Path, State},
     response::Redirect,
 };
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Deserialize;
 
 use super::{
     refused::{Page, PageProblem},
@@ -24,30 +23,8 @@ pub fn link(id: &str) -> Markup {
     html! { a.id href={ "/console/jobs/" (utf8_percent_encode(id, NON_ALPHANUMERIC)) } { (id) } }
 }
 
-/// Of the form that looks for a job.
-#[derive(Debug, Deserialize)]
-pub struct Wanted {
-    id: Option<String>,
-}
-
-/// The form that looks for a job, or the way to the one that it names.
-pub async fn find(visitor: Visitor, Query(wanted): Query<Wanted>) -> Result<Result<Redirect, Markup>, PageProblem> {
-    let id = wanted.id.as_deref().map(str::trim).unwrap_or_default();
-    if !id.is_empty() {
-        check(id)?;
-        return Ok(Ok(Redirect::to(&format!("/console/jobs/{}", utf8_percent_encode(id, NON_ALPHANUMERIC)))));
-    }
-    let body = html! {
-        h1 { "Jobs" }
-        form.row method="get" action="/console/jobs" role="search" {
-            label for="id" { "Id of a job, or of one that followed from it" input id="id" name="id" required autofocus size="40"; }
-            button.main type="submit" { "Show" }
-        }
-    };
-    Ok(Err(visitor.page("/console/jobs", "Jobs", &body)))
-}
-
-fn check(id: &str) -> Result<(), Problem> {
+/// Refuses whatever is no id.
+pub fn check(id: &str) -> Result<(), Problem> {
     if is_any_id(id) { Ok(()) } else { Err(Problem::field("id", "a job's id has only A-Z a-z 0-9 _ : . - ~")) }
 }
 

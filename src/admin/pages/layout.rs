@@ -3,7 +3,7 @@
 use maud::{DOCTYPE, Markup, html};
 
 use super::assets;
-use crate::admin::access::{Role, Viewer};
+use crate::admin::access::{Role, Viewer, Way};
 
 /// A place in the navigation: its path, its name, and who sees it.
 const PLACES: &[(&str, &str, Role)] = &[
@@ -13,7 +13,10 @@ const PLACES: &[(&str, &str, Role)] = &[
     ("/console/delayed", "Delayed", Role::Viewer),
     ("/console/dead-letters", "Dead letters", Role::Viewer),
     ("/console/schedules", "Schedules", Role::Viewer),
+    ("/console/people", "People", Role::Coordinator),
+    ("/console/providers", "Providers", Role::Viewer),
     ("/console/audit", "Audit", Role::Operator),
+    ("/console/api", "API", Role::Viewer),
 ];
 
 /// A page for whoever is signed in. `path` is its place in the navigation.
@@ -30,7 +33,10 @@ pub fn page(viewer: &Viewer, zone: &str, path: &str, title: &str, body: &Markup)
         }
         div.who {
             span { (viewer.name) ", " (viewer.role.name()) }
-            form.inline method="post" action="/console/sign-out" { button type="submit" { "Sign out" } }
+            // The proxy would sign them in again.
+            @if viewer.way != Way::Proxy {
+                form.inline method="post" action="/console/sign-out" { button type="submit" { "Sign out" } }
+            }
         }
     };
     let foot = html! {

@@ -3,7 +3,14 @@
 use axum::extract::State;
 use maud::{Markup, html};
 
-use super::{queues, refused::Page, ui, visitor::Visitor};
+use super::{
+    chart::Bars,
+    due, queues,
+    refused::Page,
+    ui::{self, Tone},
+    visitor::Visitor,
+    workers,
+};
 use crate::admin::{
     snapshot::{Level, Snapshot, Streaming},
     state::Admin,
@@ -17,12 +24,12 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor) -> Page {
             h1 { "Overview" }
             (ui::live("as-of", ui::as_of(&visitor.time(snapshot.at), "/console")))
         }
-        (ui::live("now", now(&snapshot)))
+        (ui::live("now", now(&snapshot, &visitor)))
     };
     Ok(visitor.page("/console", "Overview", &body))
 }
 
-fn now(snapshot: &Snapshot) -> Markup {
+fn now(snapshot: &Snapshot, visitor: &Visitor) -> Markup {
     let (level, sentence) = snapshot.verdict();
     let class = match level {
         Level::Well => "good",
@@ -32,6 +39,14 @@ fn now(snapshot: &Snapshot) -> Markup {
     html! {
         p class={ "verdict " (class) } role="status" { (sentence) }
         (tiles(snapshot))
+        @match &snapshot.activity {
+            Err(why) => (ui::note(Tone::Bad, html! { "Counts and workers cannot be read: " (why) })),
+            Ok(activity) => {
+                (due::summary(&activity.due))
+                (Bars::of(&activity.throughput, "Jobs that ended in the last hour", visitor))
+                (workers::section(&activity.workers, snapshot.at, visitor))
+            }
+        }
         @if let Ok(streaming) = &snapshot.streaming { (busiest(streaming, snapshot)) }
     }
 }
@@ -51,9 +66,18 @@ fn tiles(snapshot: &Snapshot) -> Markup {
         href: Some(href.to_owned()),
     };
     let known = |count: Option<u64>| count.map_or_else(unknown, ui::count);
+    let activity = snapshot.activity.as_ref().ok();
+    let ended = |which: fn((u64, u64)) -> u64| known(activity.map(|activity| which(activity.ended(None))));
     ui::tiles(&[
-        tile("Waiting", sum(|load| load.waiting), "in all queues", "/console/queues"),
-        tile("Running", sum(|load| load.in_flight), "or about to run again", "/console/queues"),
+        tile("Waiting", sum(|load| load.waiting), "in all queues", "/console/jobs?status=waiting"),
+        tile("Running", sum(|load| load.in_flight), "or about to run again", "/console/jobs?status=active"),
+        tile(
+            "Completed",
+            ended(|(completed, _)| completed),
+            "in the last day",
+            "/console/jobs?status=completed&since=24h",
+        ),
+        tile("Failed", ended(|(_, failed)| failed), "in the last day", "/console/jobs?status=failed&since=24h"),
         tile("Delayed", known(snapshot.delayed.clone().ok()), "for a later instant", "/console/delayed"),
         tile(
             "Parked",

@@ -5,20 +5,26 @@ use axum::{
     extract::{Path, State},
     response::Redirect,
 };
-use chrono::TimeDelta;
+use chrono::{DateTime, TimeDelta, Utc};
 use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
+    chart::Bars,
     refused::{Page, PageProblem},
     ui::{self, Column, Tone, number, text},
     visitor::{Done, Visitor},
 };
-use crate::admin::{
-    access::Role,
-    problem::Problem,
-    snapshot::{QueueState, Snapshot, in_words},
-    state::Admin,
+use crate::{
+    admin::{
+        access::Role,
+        problem::Problem,
+        reads::QueueStats,
+        snapshot::{QueueState, Snapshot, in_words},
+        state::Admin,
+    },
+    pauses::Scope,
+    store::lists::{JobState, OutcomeCount},
 };
 
 /// Of a table of queues.
@@ -94,6 +100,7 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
     };
     let pause = admin.store.pauses(admin.clock.now()).await?;
     let pause = Snapshot { pauses: pause, ..(*snapshot).clone() }.pause_of(&name).cloned();
+    let stats = admin.queue_stats(&name).await?;
     let body = html! {
         h1 { "Queue " span.id { (name) } }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
@@ -104,9 +111,49 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
             }))
         }
         (ui::table("Its load", COLUMNS, vec![row(queue, &snapshot)], ""))
+        (ended(&name, &stats, &visitor))
         @if visitor.viewer.role >= Role::Operator { (choices(&name, pause.is_some())) }
     };
     Ok(visitor.page("/console/queues", "Queue", &body))
+}
+
+/// How its runs ended lately, each number with a link to what it counts.
+fn ended(name: &str, stats: &QueueStats, visitor: &Visitor) -> Markup {
+    let day =
+        |outcome: &str| stats.last_day.iter().find(|count| count.outcome == outcome).map_or(0, |count| count.count);
+    let hour =
+        |outcome: &str| stats.last_hour.iter().find(|count| count.outcome == outcome).map_or(0, |count| count.count);
+    // A delivery that was done is recorded as sent, and attempts have no list of their own.
+    let listed = |outcome: &str| match (JobState::named(outcome), outcome) {
+        (_, "done") if name.starts_with("deliver_") => Some("sent".to_owned()),
+        (found, _) => found.map(|_| outcome.to_owned()),
+    };
+    let count = |outcome: &str, count: u64, age: &str| {
+        html! {
+            @match listed(outcome) {
+                Some(word) => a href={ "/console/jobs?queue=" (name) "&status=" (word) "&since=" (age) } { (ui::count(count)) },
+                None => (ui::count(count)),
+            }
+        }
+    };
+    let row = |line: &OutcomeCount| {
+        let outcome = line.outcome.as_str();
+        vec![html! { (ui::state(outcome)) }, count(outcome, hour(outcome), "1h"), count(outcome, day(outcome), "24h")]
+    };
+    let columns = [text("Outcome"), number("Last hour"), number("Last day")];
+    let rows = stats.last_day.iter().map(row).collect();
+    html! {
+        section {
+            h2 { "Throughput" }
+            (Bars::of(&stats.throughput, "Jobs that ended in the last hour", visitor))
+            (ui::table("How runs ended", &columns, rows, "None ended within the last day."))
+            p {
+                a href={ "/console/jobs?queue=" (name) } { "Its jobs" } ", "
+                a href={ "/console/jobs?status=waiting&queue=" (name) } { "those that wait" } ", "
+                a href={ "/console/jobs?status=failed&queue=" (name) } { "those that failed" }
+            }
+        }
+    }
 }
 
 fn choices(name: &str, is_paused: bool) -> Markup {
@@ -122,14 +169,7 @@ fn choices(name: &str, is_paused: bool) -> Markup {
                 p { "Its jobs wait, and burn no attempt. Those that run are finished. Jobs may expire meanwhile." }
                 form.row method="post" action={ "/console/queues/" (name) "/pause" } {
                     label { "Why, for the colleagues" input name="reason" required maxlength="200" size="40"; }
-                    label { "For how long"
-                        select name="hours" {
-                            option value="1" { "1 hour" }
-                            option value="8" { "8 hours" }
-                            option value="24" { "1 day" }
-                            option value="" { "until somebody resumes it" }
-                        }
-                    }
+                    (hours())
                     button.danger type="submit" { "Pause this queue" }
                 }
             }
@@ -137,11 +177,43 @@ fn choices(name: &str, is_paused: bool) -> Markup {
     }
 }
 
-/// Of the form that pauses a queue.
+/// How long a pause lasts.
+pub fn hours() -> Markup {
+    html! {
+        label { "For how long"
+            select name="hours" {
+                option value="1" { "1 hour" }
+                option value="8" { "8 hours" }
+                option value="24" { "1 day" }
+                option value="" { "until somebody resumes it" }
+            }
+        }
+    }
+}
+
+/// Of the forms that pause something.
 #[derive(Deserialize)]
 pub struct Pausing {
-    reason: String,
+    /// Of the channel or provider, if the path does not name it.
+    pub name: Option<String>,
+    /// For the colleagues.
+    pub reason: String,
     hours: String,
+}
+
+impl Pausing {
+    /// When it ends. `None`: when somebody resumes it.
+    ///
+    /// # Errors
+    /// If the hours are no number from 1 to 168.
+    pub fn until(&self, now: DateTime<Utc>) -> Result<Option<DateTime<Utc>>, Problem> {
+        if self.hours.is_empty() {
+            return Ok(None);
+        }
+        let hours = self.hours.parse().ok().filter(|hours| (1..=24 * 7).contains(hours));
+        let hours = hours.ok_or_else(|| Problem::field("hours", "expected a number from 1 to 168, or nothing"))?;
+        Ok(Some(now + TimeDelta::hours(hours)))
+    }
 }
 
 pub async fn pause(
@@ -150,15 +222,8 @@ pub async fn pause(
     Path(name): Path<String>,
     Form(pausing): Form<Pausing>,
 ) -> Result<Redirect, PageProblem> {
-    let until = match pausing.hours.as_str() {
-        "" => None,
-        hours => {
-            let hours = hours.parse().ok().filter(|hours| (1..=24 * 7).contains(hours));
-            let hours = hours.ok_or_else(|| Problem::field("hours", "expected a number from 1 to 168, or nothing"))?;
-            Some(admin.clock.now() + TimeDelta::hours(hours))
-        }
-    };
-    admin.pause_queue(&visitor.viewer, &name, &pausing.reason, until).await?;
+    let until = pausing.until(admin.clock.now())?;
+    admin.pause(&visitor.viewer, Scope::Queue, &name, &pausing.reason, until).await?;
     Ok(Redirect::to(&format!("/console/queues/{name}?done=paused")))
 }
 
@@ -167,6 +232,6 @@ pub async fn resume(
     visitor: Visitor,
     Path(name): Path<String>,
 ) -> Result<Redirect, PageProblem> {
-    admin.resume_queue(&visitor.viewer, &name).await?;
+    admin.resume(&visitor.viewer, Scope::Queue, &name).await?;
     Ok(Redirect::to(&format!("/console/queues/{name}?done=resumed")))
 }

@@ -1,12 +1,18 @@
 //! Saved schedules.
 
+pub mod form;
+pub mod place;
+
 use axum::{
+    Form,
     extract::{Path, State},
     response::Redirect,
 };
 use maud::{Markup, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::Deserialize;
 
+use self::place::{SHOWN, back, place};
 use super::{
     job,
     refused::{Page, PageProblem},
@@ -15,18 +21,16 @@ use super::{
 };
 use crate::{
     admin::{access::Role, state::Admin},
+    clock::Random,
     scheduler::timing::Timing,
     store::ScheduleRow,
 };
-
-/// Instants shown of a schedule.
-const SHOWN: usize = 5;
 
 pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> Page {
     let schedules = admin.store.schedules(None).await?;
     let row = |row: &ScheduleRow| {
         vec![
-            html! { a.id href={ "/console/schedules/" (utf8_percent_encode(&row.spec.name, NON_ALPHANUMERIC)) } { (row.spec.name) } },
+            html! { a.id href=(place(&row.spec.name)) { (row.spec.name) } },
             html! { (row.spec.kind) },
             html! { code { (row.spec.expression) } " " (row.spec.zone) },
             state(row, &visitor),
@@ -38,6 +42,7 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
     let body = html! {
         h1 { "Schedules" }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
+        @if visitor.viewer.role >= Role::Operator { p { a.button href=(place::NEW) { "New schedule" } } }
         (ui::table("Saved schedules, by name", &columns, schedules.iter().map(row).collect(), "There are no schedules."))
     };
     Ok(visitor.page("/console/schedules", "Schedules", &body))
@@ -74,20 +79,26 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
         @if !upcoming.is_empty() {
             section {
                 h2 { "The next instants" }
-                ol { @for at in &upcoming { li { (visitor.time(*at)) } } }
+                ol { @for at in &upcoming { li { (place::in_both(&visitor, *at, &spec.zone)) } } }
             }
         }
-        @if visitor.viewer.role >= Role::Operator { (choices(&row)) }
+        @if visitor.viewer.role >= Role::Operator { (choices(&row, &Random::system().uuid(admin.clock.now()).to_string())) }
     };
     Ok(visitor.page("/console/schedules", "Schedule", &body))
 }
 
-fn choices(row: &ScheduleRow) -> Markup {
-    let place = format!("/console/schedules/{}", utf8_percent_encode(&row.spec.name, NON_ALPHANUMERIC));
+/// `once`: pressed twice, its job is published once.
+fn choices(row: &ScheduleRow, once: &str) -> Markup {
+    let place = place(&row.spec.name);
     html! {
         section.card {
             h2 { "Change" }
             div.acts {
+                a.button href={ (place) "/change" } { "Change it" }
+                form method="post" action={ (place) "/run" } {
+                    input type="hidden" name="once" value=(once);
+                    button type="submit" { "Run it now, once more" }
+                }
                 @if row.spec.paused {
                     form method="post" action={ (place) "/resume" } { button.main type="submit" { "Resume" } }
                 } @else {
@@ -99,8 +110,20 @@ fn choices(row: &ScheduleRow) -> Markup {
     }
 }
 
-fn back(name: &str, done: &str) -> Redirect {
-    Redirect::to(&format!("/console/schedules/{}?done={done}", utf8_percent_encode(name, NON_ALPHANUMERIC)))
+/// Of the form that runs one.
+#[derive(Deserialize)]
+pub struct Running {
+    once: String,
+}
+
+pub async fn run(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(name): Path<String>,
+    Form(running): Form<Running>,
+) -> Result<Redirect, PageProblem> {
+    let job_id = admin.run_schedule(&visitor.viewer, &name, Some(&running.once)).await?;
+    Ok(Redirect::to(&format!("/console/jobs/{}", utf8_percent_encode(&job_id, NON_ALPHANUMERIC))))
 }
 
 pub async fn pause(

@@ -21,7 +21,7 @@ use crate::{
 #[derive(Debug, Default, Deserialize)]
 pub struct Wanted {
     /// The page that was asked for.
-    next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 /// Of the sign-in form.
@@ -35,8 +35,8 @@ pub async fn home() -> Redirect {
     Redirect::to("/console")
 }
 
-pub async fn form(Query(wanted): Query<Wanted>) -> Markup {
-    page(wanted.next.as_deref(), None)
+pub async fn form(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Markup {
+    page(&admin, wanted.next.as_deref(), None)
 }
 
 pub async fn sign_in(
@@ -54,7 +54,7 @@ pub async fn sign_in(
             } else {
                 problem.detail()
             };
-            let mut response = page(given.next.as_deref(), Some(why)).into_response();
+            let mut response = page(&admin, given.next.as_deref(), Some(why)).into_response();
             problem.mark(&mut response);
             return Ok(response);
         }
@@ -107,16 +107,16 @@ pub async fn set_zone(Form(chosen): Form<Chosen>) -> Result<Response, PageProble
     Ok(with_cookie(Redirect::to(place(chosen.next.as_deref())), &cookie))
 }
 
-fn with_cookie(to: Redirect, cookie: &str) -> Response {
+pub(super) fn with_cookie(to: Redirect, cookie: &str) -> Response {
     let mut response = to.into_response();
     if let Ok(value) = HeaderValue::from_str(cookie) {
-        response.headers_mut().insert(SET_COOKIE, value);
+        response.headers_mut().append(SET_COOKIE, value);
     }
     response
 }
 
 /// A page of the console, and nowhere else.
-fn place(next: Option<&str>) -> &str {
+pub(super) fn place(next: Option<&str>) -> &str {
     let is_ours = |path: &&str| {
         let rest = path.strip_prefix(CONSOLE);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(['/', '?'])) && !path.contains('\\')
@@ -124,14 +124,21 @@ fn place(next: Option<&str>) -> &str {
     next.filter(is_ours).unwrap_or(CONSOLE)
 }
 
-fn page(next: Option<&str>, problem: Option<&str>) -> Markup {
+/// The page for signing in, perhaps after `problem`.
+pub(super) fn page(admin: &Admin, next: Option<&str>, problem: Option<&str>) -> Markup {
+    let encoded = utf8_percent_encode(place(next), NON_ALPHANUMERIC);
     let body = html! {
         section.card.signin {
             h1 { "Sign in" }
             @if let Some(why) = problem { (ui::note(ui::Tone::Bad, html! { span role="alert" { (why) } })) }
+            @if let Some(oidc) = &admin.oidc {
+                p { a.button.main autofocus href={ "/console/oidc?next=" (encoded) } { "Sign in at " (oidc.host()) } }
+                p.hint { "Or with a token:" }
+            }
             form method="post" action="/console/sign-in" {
                 label for="token" { "Token" }
-                input id="token" name="token" type="password" autocomplete="current-password" required autofocus
+                input id="token" name="token" type="password" autocomplete="current-password" required
+                    autofocus[admin.oidc.is_none()]
                     aria-describedby="token-hint";
                 p.hint id="token-hint" { "As " code { "carebell tokens add" } " printed it." }
                 @if let Some(next) = next { input type="hidden" name="next" value=(next); }

@@ -23,9 +23,11 @@ impl Tone {
     #[must_use]
     pub fn of(state: &str) -> Self {
         match state {
-            "done" | "sent" | "delivered" | "up" | "running" | "closed" | "published" | "active" | "read" => Self::Good,
-            "held" | "unknown" | "retry" | "paused" | "expired" | "half-open" | "draining" | "lost" => Self::Warn,
-            "dead" | "failed" | "down" | "open breaker" => Self::Bad,
+            "done" | "sent" | "delivered" | "up" | "running" | "closed" | "published" | "active" | "read" | "told"
+            | "busy" => Self::Good,
+            "held" | "unknown" | "retry" | "paused" | "expired" | "half-open" | "draining" | "lost"
+            | "told in part" | "perhaps told" => Self::Warn,
+            "dead" | "failed" | "down" | "not told" | "open breaker" => Self::Bad,
             _ => Self::Plain,
         }
     }
@@ -69,6 +71,27 @@ pub fn time(at: DateTime<Utc>, zone: Zone) -> Markup {
     let utc = at.to_rfc3339_opts(SecondsFormat::Millis, true);
     let shown = at.with_timezone(&zone).format("%Y-%m-%d %H:%M:%S %Z").to_string();
     html! { time datetime=(utc) title=(utc) { (shown) } }
+}
+
+/// An instant in the zone of whoever looks, and on the clocks of a care recipient.
+pub fn time_in_both(at: DateTime<Utc>, zone: Zone, other: Zone) -> Markup {
+    html! {
+        (time(at, zone))
+        @if other.name() != zone.name() { " (" (at.with_timezone(&other).format("%Y-%m-%d %H:%M")) " " (other.name()) ")" }
+    }
+}
+
+/// Links to the next and the first page of a list. `query` has all filters of the page without its cursor.
+pub fn pages(path: &str, query: &str, is_first: bool, next: Option<&str>) -> Markup {
+    let joint = if query.is_empty() { "" } else { "&" };
+    html! {
+        @if !is_first || next.is_some() {
+            nav.pages aria-label="Pages of the list" {
+                @if !is_first { a href={ (path) "?" (query) } { "First page" } }
+                @if let Some(next) = next { a rel="next" href={ (path) "?" (query) (joint) "cursor=" (next) } { "Next page" } }
+            }
+        }
+    }
 }
 
 /// A tile with one number that leads to what it counts.

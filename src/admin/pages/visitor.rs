@@ -65,6 +65,7 @@ const DONE: &[(&str, &str)] = &[
     ("cancelled", "The job is cancelled."),
     ("paused", "It is paused."),
     ("resumed", "It is resumed."),
+    ("saved", "It is saved."),
     ("deleted", "It is deleted."),
 ];
 

@@ -1,10 +1,11 @@
 use chrono::{DateTime, Utc};
 
-use super::super::{
-    failed::Failed,
+use super::super::failed::Failed;
+use crate::{
+    dead_letter::Filter,
+    plan::DeadReason,
     when::{WHEN, parse_when},
 };
-use crate::{dead_letter::Filter, plan::DeadReason};
 
 /// Filters, combined by AND.
 #[derive(Clone, Debug, Default, clap::Args)]

@@ -11,12 +11,13 @@ use crate::{
         failed::Failed,
         kinds::{kind_named, queue_named},
         output::Format,
-        when::{WHEN, parse_when},
     },
     clock::Clock,
     config::Source,
-    store::lists::{JobFilter, JobLine, JobState, OldWord, Page},
+    show,
+    store::lists::{JobFilter, JobLine, JobState, Page},
     text::instant,
+    when::{WHEN, parse_when},
 };
 
 /// Which jobs to list.
@@ -40,6 +41,9 @@ pub(crate) struct Args {
     /// Only those first recorded since: an age such as 1h, or an instant in RFC 3339
     #[arg(long, value_name = "WHEN")]
     since: Option<String>,
+    /// Only those first recorded before: an age, or an instant
+    #[arg(long, value_name = "WHEN")]
+    until: Option<String>,
     /// The most to list
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
@@ -76,44 +80,22 @@ impl Args {
             lane,
             user: self.user.clone(),
             application: self.application.clone(),
-            since: self.since.as_deref().map(|text| since(text, now)).transpose()?,
+            since: self.since.as_deref().map(|text| when("--since", text, now)).transpose()?,
+            until: self.until.as_deref().map(|text| when("--until", text, now)).transpose()?,
         })
     }
 }
 
-fn since(text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Failed> {
-    parse_when(text, now).ok_or_else(|| Failed(format!("--since: {WHEN}")))
+fn when(option: &str, text: &str, now: DateTime<Utc>) -> Result<DateTime<Utc>, Failed> {
+    parse_when(text, now).ok_or_else(|| Failed(format!("{option}: {WHEN}")))
 }
 
 fn states_named(text: &str) -> Result<Vec<JobState>, Failed> {
-    JobState::named(text).ok_or_else(|| {
-        let words: Vec<&str> = OldWord::ALL.into_iter().map(OldWord::name).collect();
-        let states: Vec<&str> = JobState::ALL.into_iter().map(JobState::name).collect();
-        Failed(format!(
-            "there is no state {text:?}; there are {}, and the words {}",
-            states.join(", "),
-            words.join(", ")
-        ))
-    })
+    JobState::named(text).ok_or_else(|| Failed(JobState::unknown(text)))
 }
 
 fn to_json(page: &Page<JobLine>) -> Value {
-    let job = |line: &JobLine| {
-        json!({
-            "job_id": line.job_id,
-            "root_id": line.root_id,
-            "kind": line.kind,
-            "queue": line.queue,
-            "state": line.state,
-            "reason": line.reason,
-            "user_id": line.user_id,
-            "attempts": line.attempts,
-            "created_at": line.created_at,
-            "updated_at": line.updated_at,
-            "due_at": line.due_at,
-        })
-    };
-    let jobs: Value = page.items.iter().map(job).collect();
+    let jobs: Value = page.items.iter().map(show::job).collect();
     json!({ "jobs": jobs, "next": page.next, "as_of": page.as_of })
 }
 

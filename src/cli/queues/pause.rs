@@ -8,7 +8,6 @@ use super::{
     waiting::Waiting,
 };
 use crate::{
-    channels::web_push,
     clock::Clock,
     config::Source,
     jobs,
@@ -94,7 +93,7 @@ impl Which {
         let known = match scope {
             Scope::Queue => queues(streams, kinds.kinds()),
             Scope::Channel => Channel::ALL.map(|channel| channel.name().to_owned()).to_vec(),
-            Scope::Provider => providers(source),
+            Scope::Provider => source.providers(),
         };
         if known.iter().any(|name| name == asked) {
             return Ok((scope, asked.to_owned()));
@@ -111,21 +110,6 @@ fn queues(streams: &Streams, kinds: &[Kind]) -> Vec<String> {
     names.extend(kinds.iter().filter(|kind| !kind.lanes.is_empty()).map(|kind| kind.name.to_owned()));
     names.sort_unstable();
     names.dedup();
-    names
-}
-
-/// Those that Carebell knows, and those of the settings that this command sees. Not the hosts of webhooks: users name them.
-fn providers(source: &Source) -> Vec<String> {
-    let mut names: Vec<String> = web_push::services().map(str::to_owned).collect();
-    if let Ok(Some(settings)) = source.web_push() {
-        let host = |host: String| host.strip_suffix(":443").map_or_else(|| host.clone(), str::to_owned);
-        names.extend(settings.allowed_hosts.iter().map(|allowed| host(allowed.to_string())));
-    }
-    if let Ok(Some(settings)) = source.email() {
-        names.extend(settings.servers.iter().map(|server| server.host.clone()));
-    }
-    let gateways = source.gateways().unwrap_or_default();
-    names.extend(gateways.iter().flat_map(|settings| &settings.accounts).map(|account| account.name.clone()));
     names
 }
 

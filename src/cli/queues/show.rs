@@ -1,6 +1,6 @@
 //! `carebell queues show`: a queue's policy, backlog, counts and workers.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::fmt::Write as _;
 
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value, json};
@@ -11,6 +11,7 @@ use crate::{
     clock::Clock,
     config::{Duty, Source},
     pauses::Pause,
+    show,
     store::lists::{OutcomeCount, Throughput, WorkerLine},
     streams::Streams,
 };
@@ -58,15 +59,9 @@ pub(super) async fn run(source: &Source, name: &str, format: Format) -> Result<(
 impl Shown {
     fn to_json(&self, now: DateTime<Utc>) -> Map<String, Value> {
         let counts: Map<String, Value> =
-            self.counts.iter().map(|(period, counts)| ((*period).to_owned(), json!(by_outcome(counts)))).collect();
-        let minutes = self.throughput.minutes.iter().map(|(minute, ended)| json!({ "minute": minute, "ended": ended }));
-        let throughput = json!({
-            "per_minute": self.throughput.per_minute,
-            "per_hour": self.throughput.per_hour,
-            "minutes": minutes.collect::<Value>(),
-            "as_of": self.throughput.as_of,
-        });
-        let workers: Value = self.workers.iter().map(workers::to_json).collect();
+            self.counts.iter().map(|(period, counts)| ((*period).to_owned(), show::by_outcome(counts))).collect();
+        let throughput = show::throughput(&self.throughput);
+        let workers: Value = self.workers.iter().map(show::worker).collect();
         let fields =
             [("counts", counts.into()), ("throughput", throughput), ("workers", workers), ("as_of", json!(now))];
         fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect()
@@ -76,7 +71,7 @@ impl Shown {
         let mut text = table(std::slice::from_ref(row), now);
         for (period, counts) in &self.counts {
             let counts: Vec<String> =
-                by_outcome(counts).into_iter().map(|(outcome, count)| format!("{count} {outcome}")).collect();
+                counts.iter().map(|OutcomeCount { outcome, count, .. }| format!("{count} {outcome}")).collect();
             let counts = if counts.is_empty() { "nothing ended".to_owned() } else { counts.join(", ") };
             let _ = writeln!(text, "{}: {counts}", period.replace('_', " "));
         }
@@ -84,8 +79,4 @@ impl Shown {
         let _ = writeln!(text, "throughput: {per_minute} in the last full minute, {per_hour} in the last sixty");
         text + &workers::in_words(&self.workers, now)
     }
-}
-
-fn by_outcome(counts: &[OutcomeCount]) -> BTreeMap<&str, u64> {
-    counts.iter().map(|count| (count.outcome.as_str(), count.count)).collect()
 }

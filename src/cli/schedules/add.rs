@@ -1,29 +1,21 @@
 use crate::cli::print::{note, say};
 use std::time::Duration;
 
-use bytes::Bytes;
-use chrono::{DateTime, Utc};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{
-    super::{
-        failed::Failed,
-        kinds::{open_kind, parse_lane},
-        output::Output,
-    },
+    super::{failed::Failed, kinds::parse_lane, output::Output},
     manage::{act, open},
-    parse::{parse_fold, parse_from, parse_gap},
+    parse::{parse_fold, parse_gap},
     words::local,
 };
 use crate::{
     clock::{Clock, Random},
     config::Source,
-    jobs,
+    drafts::{Draft, Planned, Property, Wrong},
     kind::Lane,
-    pipeline::Form,
-    schedule::{self, Fold, Gap},
-    scheduler::timing::{LONGEST_JITTER, LONGEST_WINDOW, Timing},
-    store::{NextInstant, ScheduleRow, ScheduleSpec},
+    schedule::{Fold, Gap},
+    store::Replace,
 };
 
 #[derive(Debug, clap::Args)]
@@ -93,20 +85,16 @@ pub(crate) struct Add {
 pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     let (store, clock) = (open(source).await?, Clock::system());
     let now = clock.now();
-    let mut spec = spec(&args, now)?;
-    let before = if args.replace { store.schedule(&spec.name).await? } else { None };
-    let kept = before.as_ref().and_then(|before| keep(&mut spec, before, args.start.is_some()));
-    let timing = Timing::read(&spec)?;
-    let next = kept.unwrap_or_else(|| timing.next_from(now));
-    if kept.is_none() && before.is_some_and(|before| before.next.due.is_some_and(|due| due <= now)) {
+    let draft = draft(&args)?;
+    let before = if args.replace { store.schedule(&draft.name).await? } else { None };
+    let Planned { spec, next, timing, drops_due } =
+        draft.plan(before.as_ref(), now).map_err(|wrong| in_words(&wrong))?;
+    if drops_due {
         note!("note: unpublished instants of the old expression are dropped");
-    }
-    if next.at.is_none() {
-        return Err(Failed("it would never be due: there is no instant between --start and --end".into()));
     }
     let act = act(if args.replace { "schedule.replaced" } else { "schedule.added" }, &spec.name, args.by, now);
     let id = Random::system().uuid(now).to_string();
-    if !store.save_schedule(&id, &spec, next, args.replace, &act).await? {
+    if !store.save_schedule(&id, &spec, next, Replace::of(args.replace), &act).await? {
         return Err(Failed(format!("there already is a schedule {:?}; --replace changes it", spec.name)));
     }
     let upcoming: Vec<_> = timing.following(next).take(3).collect();
@@ -121,79 +109,52 @@ pub(super) async fn add(source: &Source, args: Box<Add>) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Properties that a replacement keeps: the pause, an interval's anchor and, with an unchanged expression, the next
-/// instant, so that nothing due is skipped.
-fn keep(spec: &mut ScheduleSpec, before: &ScheduleRow, has_start: bool) -> Option<NextInstant> {
-    let old = &before.spec;
-    spec.paused |= old.paused;
-    let same = |a: &ScheduleSpec, b: &ScheduleSpec| {
-        (&a.expression, &a.zone, &a.gap, &a.fold, a.jitter_seconds, a.ends_at)
-            == (&b.expression, &b.zone, &b.gap, &b.fold, b.jitter_seconds, b.ends_at)
-    };
-    if has_start || !same(spec, old) {
-        return None;
-    }
-    spec.starts_at = old.starts_at;
-    Some(before.next)
-}
-
-fn spec(args: &Add, now: DateTime<Utc>) -> Result<ScheduleSpec, Failed> {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
-    if !(1..=64).contains(&args.name.len()) || !args.name.chars().all(allowed) {
-        return Err(Failed("the name must be 1 to 64 of the characters A-Z a-z 0-9 _ . -".into()));
-    }
-    let zone = schedule::zone(&args.tz)?;
-    let starts_at = args.start.as_deref().map(|text| parse_from("--start", text, zone)).transpose()?;
-    let ends_at = args.end.as_deref().map(|text| parse_from("--end", text, zone)).transpose()?;
-    let jitter_seconds = whole_seconds("--jitter", args.jitter, 0, LONGEST_JITTER)?;
-    let missed_seconds = whole_seconds("--missed-window", args.missed_window, 1, LONGEST_WINDOW)?;
-    let expires = args.expires.map(|expires| whole_seconds("--expires", expires, 1, LONGEST_WINDOW)).transpose()?;
-    if expires.is_some_and(|expires| expires <= jitter_seconds) {
-        return Err(Failed(
-            "--expires must be longer than --jitter, or jobs would expire before they are published".into(),
-        ));
-    }
-    let (kind, lane, payload) = job(args)?;
-    Ok(ScheduleSpec {
+fn draft(args: &Add) -> Result<Draft, Failed> {
+    Ok(Draft {
         name: args.name.clone(),
-        kind,
-        lane,
-        payload,
-        expression: schedule::Expression::parse(&args.cron)?.to_string(),
-        zone: zone.name().to_owned(),
+        expression: args.cron.clone(),
+        zone: args.tz.clone(),
+        kind: args.kind.clone(),
+        lane: args.lane.map(|lane| lane.name().to_owned()),
+        payload: args.json.clone(),
         gap: args.gap.name().to_owned(),
         fold: args.fold.name().to_owned(),
         missed: args.missed.clone(),
         missed_limit: args.missed_limit,
-        missed_seconds,
-        jitter_seconds,
-        expiry_seconds: expires,
-        starts_at: starts_at.unwrap_or(now),
-        ends_at,
-        paused: args.paused,
+        missed_seconds: whole_seconds("--missed-window", args.missed_window)?,
+        jitter_seconds: whole_seconds("--jitter", args.jitter)?,
+        expiry_seconds: args.expires.map(|expires| whole_seconds("--expires", expires)).transpose()?,
+        start: args.start.clone(),
+        end: args.end.clone(),
         owner: args.owner.clone(),
+        paused: args.paused,
     })
 }
 
-fn whole_seconds(option: &str, duration: Duration, least: i64, most: i64) -> Result<i64, Failed> {
-    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
-    if duration.subsec_nanos() == 0 && (least..=most).contains(&seconds) {
-        return Ok(seconds);
-    }
-    let most = humantime::format_duration(Duration::from_secs(most.unsigned_abs()));
-    Err(Failed(format!("{option} must be whole seconds, from {least}s to {most}")))
+fn whole_seconds(option: &str, duration: Duration) -> Result<i64, Failed> {
+    let seconds = i64::try_from(duration.as_secs()).ok().filter(|_| duration.subsec_nanos() == 0);
+    seconds.ok_or_else(|| Failed(format!("{option}: expected whole seconds")))
 }
 
-/// Refuses jobs that no worker could run.
-fn job(args: &Add) -> Result<(String, Option<String>, Value), Failed> {
-    let registry = jobs::registry();
-    let kind = open_kind(&registry, &args.kind).map_err(Failed)?;
-    let lane = match (kind.lanes.is_empty(), args.lane) {
-        (true, None) => None,
-        (true, Some(_)) => return Err(Failed(format!("{kind} has no lanes: omit --lane"))),
-        (false, lane) => Some(lane.unwrap_or(Lane::Normal).name().to_owned()),
+/// Names the option that is wrong, where its value alone does not.
+fn in_words(Wrong { property, why }: &Wrong) -> Failed {
+    let option = match property {
+        Property::Start => return Failed(format!("--start {why}")),
+        Property::End => return Failed(format!("--end {why}")),
+        Property::MissedLimit => "--missed-limit: ",
+        Property::MissedWindow => "--missed-window: ",
+        Property::Jitter => "--jitter: ",
+        Property::Expiry => "--expires: ",
+        Property::Gap => "--gap: ",
+        Property::Fold => "--fold: ",
+        Property::Missed => "--missed: ",
+        Property::Owner => "--owner: ",
+        Property::Name
+        | Property::Expression
+        | Property::Zone
+        | Property::Kind
+        | Property::Lane
+        | Property::Payload => "",
     };
-    let decoder = registry.decoder(kind).ok_or("the kind has no decoder")?;
-    decoder.decode(&Bytes::copy_from_slice(args.json.as_bytes()), Form::Json).map_err(Failed)?;
-    Ok((kind.name.to_owned(), lane, serde_json::from_str(&args.json)?))
+    Failed(format!("{option}{why}"))
 }

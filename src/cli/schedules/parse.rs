@@ -1,19 +1,14 @@
-use chrono::{DateTime, NaiveDate, Utc};
+use chrono::{DateTime, Utc};
 
 use super::super::failed::Failed;
-use crate::schedule::{self, Fold, Gap, Zone};
+use crate::{
+    drafts,
+    schedule::{Fold, Gap, Zone},
+};
 
 /// An instant, or a date as its midnight in the zone.
 pub(super) fn parse_from(option: &str, text: &str, zone: Zone) -> Result<DateTime<Utc>, Failed> {
-    if let Ok(date) = text.parse::<NaiveDate>() {
-        let midnight = schedule::start_of_day(zone, date);
-        return midnight.ok_or_else(|| Failed(format!("{option} must be in the years 1970 to 2099, but is {date}")));
-    }
-    DateTime::parse_from_rfc3339(text).map(|at| at.to_utc()).map_err(|_| {
-        Failed(format!(
-            "{option} is {text:?}; expected a date such as 2026-03-07, or an instant such as 2026-03-07T09:00:00Z"
-        ))
-    })
+    drafts::instant(text, zone).map_err(|why| Failed(format!("{option} {why}")))
 }
 
 pub(super) fn parse_gap(text: &str) -> Result<Gap, String> {

@@ -3,8 +3,8 @@
 use crate::cli::print::note;
 use std::fmt::Write as _;
 
-use chrono::{DateTime, Datelike, FixedOffset, NaiveDateTime, Offset, SecondsFormat, Utc};
-use serde_json::{Value, json};
+use chrono::Datelike;
+use serde_json::Value;
 
 use super::{
     super::{failed::Failed, output::Format, print::print},
@@ -12,7 +12,8 @@ use super::{
 };
 use crate::{
     clock::Clock,
-    schedule::{self, Calendar, Expression, Fold, Gap, Note, Occurrence, Rules, Zone},
+    schedule::{self, Calendar, Expression, Fold, Gap, Occurrence, Rules},
+    show,
 };
 
 #[derive(Debug, clap::Args)]
@@ -52,8 +53,12 @@ pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
         return Err(Failed(format!("--from must be in the years 1970 to 2099, but is {from}")));
     }
     let calendar = Calendar::new(expression, zone, Rules { gap: args.gap, fold: args.fold }, from);
-    let (shown, count) = first(&calendar, from, args.count);
-    let text = if args.format.is_json() { format!("{}\n", to_json(&shown)) } else { in_words(&shown) };
+    let (shown, count) = calendar.first(from, args.count);
+    let text = if args.format.is_json() {
+        format!("{}\n", shown.iter().map(show::occurrence).collect::<Value>())
+    } else {
+        in_words(&shown)
+    };
     print(&text)?;
     if count < args.count {
         note!("note: there are only {count} until the end of 2099; later clock changes are unknown");
@@ -61,58 +66,19 @@ pub(super) fn preview(args: &Preview) -> Result<(), Failed> {
     Ok(())
 }
 
-/// Occurrences until `count` happen, dropped ones included, and how many happen.
-fn first(calendar: &Calendar, from: DateTime<Utc>, count: u32) -> (Vec<Occurrence>, u32) {
-    let (mut shown, mut happening) = (Vec::new(), 0);
-    for occurrence in calendar.occurrences(from) {
-        happening += u32::from(occurrence.at.is_some());
-        shown.push(occurrence);
-        if happening == count {
-            break;
-        }
-    }
-    (shown, happening)
-}
-
-fn to_json(occurrences: &[Occurrence]) -> Value {
-    let one = |occurrence: &Occurrence| {
-        json!({
-            "at": occurrence.at.map(rfc3339),
-            "local": local(occurrence.local),
-            "note": occurrence.note.map(Note::name),
-        })
-    };
-    occurrences.iter().map(one).collect()
-}
-
 /// `2026-03-08T03:00:00-04:00  Sun  (moved) 2026-03-08T02:30:00 is skipped by the clock`
 fn in_words(occurrences: &[Occurrence]) -> String {
     let mut text = String::new();
-    for Occurrence { at, local: asked, note } in occurrences {
-        let (when, day) = match at {
-            Some(at) => (rfc3339(*at), at.weekday()),
-            None => (format!("{:25}", "-"), asked.weekday()),
+    for occurrence in occurrences {
+        let (when, day) = match &occurrence.at {
+            Some(at) => (show::local_instant(*at), at.weekday()),
+            None => (format!("{:25}", "-"), occurrence.local.weekday()),
         };
         let _ = write!(text, "{when}  {day}");
-        if let Some(note) = note {
-            let why = match note {
-                Note::Moved | Note::Dropped => "is skipped by the clock",
-                Note::Repeated => "for the second time",
-            };
-            let _ = write!(text, "  ({}) {} {why}", note.name(), local(*asked));
+        if let Some(change) = show::clock_change(occurrence) {
+            let _ = write!(text, "  {change}");
         }
         text.push('\n');
     }
     text
-}
-
-/// RFC 3339 offsets have no seconds, but Liberia's had until 1972: truncates the offset, keeps the instant.
-fn rfc3339(at: DateTime<Zone>) -> String {
-    let offset = at.offset().fix();
-    let minutes = FixedOffset::east_opt(offset.local_minus_utc() / 60 * 60).unwrap_or(offset);
-    at.with_timezone(&minutes).to_rfc3339_opts(SecondsFormat::AutoSi, false)
-}
-
-fn local(at: NaiveDateTime) -> String {
-    at.format("%Y-%m-%dT%H:%M:%S%.f").to_string()
 }

@@ -39,7 +39,7 @@ impl DemoConsole {
             nats: Arc::new(OnceLock::from(context.clone())),
             streams: Streams::embedded(&source.adjustments()?)?,
             clock: Clock::system(),
-            config: AdminConfig { token: Some(token.clone()), ..AdminConfig::default() },
+            config: AdminConfig { token: Some(token.clone()), providers: source.providers(), ..AdminConfig::default() },
             ticket: Some(ticket.clone()),
         };
         let address = admin::serve(parts, stop.clone()).map_err(|error| error.to_string())?;

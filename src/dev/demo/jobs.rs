@@ -7,7 +7,7 @@ use super::error::DemoError;
 use crate::{
     effects::submit::{Submission, submit},
     scheduler::timing::Timing,
-    store::{AuditEntry, ScheduleSpec, Store},
+    store::{AuditEntry, Replace, ScheduleSpec, Store},
 };
 
 /// Delay of a dose.
@@ -31,6 +31,7 @@ pub async fn publish_dose(context: &jetstream::Context, now: DateTime<Utc>, numb
         content_type: "application/json",
         not_after: None,
         at: Some(due),
+        due: None,
     };
     let done = submit(context, job).await.map_err(|error| error.to_string())?;
     Ok(Dose { job_id, due, subject: done.subject })
@@ -65,6 +66,6 @@ pub async fn save_schedule(store: &Store, now: DateTime<Utc>) -> Result<(), Demo
         root_id: None,
         detail: json!({ "schedule": spec.name }),
     };
-    store.save_schedule("tea", &spec, next, true, &act).await?;
+    store.save_schedule("tea", &spec, next, Replace::Always, &act).await?;
     Ok(())
 }

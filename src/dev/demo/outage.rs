@@ -119,6 +119,7 @@ impl Demo {
                 content_type: "application/json",
                 not_after: None,
                 at: None,
+                due: None,
             };
             submit(&self.context, job).await.map_err(|error| error.to_string())?;
             let mut came_after = [None; 3];

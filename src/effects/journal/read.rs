@@ -225,6 +225,8 @@ impl RunEntry {
             trace: self.trace,
             wishes: Wishes::default(),
             delay: None,
+            due: None,
+            waited: None,
             job_id: self.job_id,
         })
     }
@@ -290,6 +292,7 @@ impl ChildEntry {
             body: self.body,
             not_after: instant(self.not_after)?,
             trace: self.trace,
+            due: None,
         })
     }
 }

@@ -9,14 +9,14 @@ use futures::FutureExt;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
-use super::{Entries, Journal, LARGEST, Page, Pages, messages, write::Kept};
+use super::{Entries, Journal, KEPT, KeptPages, LARGEST, MOST, Page, Pages, Written, messages, write::Kept};
 use crate::{
     kind::{Kind, Lane},
     meta::{Ids, IntakePosition, Meta},
     plan::{Channel, Content, DeadReason, Delivered, InboxRow, Mark, Plan, PlannedDelivery, Receipt, Shortage, Unsent},
     store::{
-        Child, Commit, CommitOutcome, Committed, DelayAnswer, DelayAsk, DelayStep, DirectClaims, FailedRun,
-        LedgerEntry, LedgerRecord, RunState, Verdict,
+        Child, Commit, CommitOutcome, Committed, DelayAnswer, DelayAsk, DelayStep, DirectClaims, EarlierCommit,
+        FailedRun, LedgerEntry, LedgerRecord, RunState, Verdict,
     },
 };
 
@@ -108,6 +108,7 @@ fn reminder() -> Commit {
         body: vec![0, 255],
         not_after: now(),
         trace: None,
+        due: None,
     };
     let next = Some(Box::new(notification(2)));
     Commit { children: vec![child], next, ..commit(REMINDER, "root", plan) }
@@ -123,7 +124,12 @@ fn read_back(page: &Page) -> Entries {
 }
 
 fn outcome(committed: Committed, followed: bool) -> CommitOutcome {
-    CommitOutcome { committed, followed, claimed: HashSet::new() }
+    CommitOutcome { committed, followed, claimed: HashSet::new(), earlier: None }
+}
+
+/// Of a commit whose first answer was lost.
+fn repeated(is_mark_taken: bool, followed: bool) -> CommitOutcome {
+    CommitOutcome { earlier: Some(EarlierCommit { is_mark_taken, followed }), ..outcome(Committed::Duplicate, false) }
 }
 
 #[test]
@@ -133,11 +139,14 @@ fn commits_come_back_as_they_were_written() {
     reminder().keep(&outcome(Committed::Fresh, false), &mut page);
     reminder().keep(&outcome(Committed::MarkTaken, false), &mut page);
     reminder().keep(&outcome(Committed::Duplicate, false), &mut page);
+    reminder().keep(&repeated(false, true), &mut page);
+    reminder().keep(&repeated(true, false), &mut page);
     let read = read_back(&page).commits;
     let without_next = Commit { next: None, ..reminder() };
     let taken =
         Commit { state: RunState::Skipped, reason: Some("already_sent"), ..commit(REMINDER, "root", Plan::default()) };
-    assert_eq!(format!("{read:#?}"), format!("{:#?}", [reminder(), without_next, taken]));
+    let expected = [reminder(), without_next, taken.clone(), reminder(), taken];
+    assert_eq!(format!("{read:#?}"), format!("{expected:#?}"));
 }
 
 #[test]
@@ -241,21 +250,44 @@ fn what_cannot_be_read_is_passed_over() {
 #[tokio::test]
 async fn an_acknowledgement_waits_for_all_pages_that_were_handed_over_before() {
     let (pages, mut handed_over) = mpsc::unbounded_channel();
-    let (server, written) = watch::channel(0);
-    let journal = Journal { pages, is_down: Arc::default(), handed_over: Arc::default(), written };
+    let (server, written) = watch::channel(Written::default());
+    let journal = Journal { pages, handed_over: Arc::default(), written };
     journal.is_written().now_or_never().expect("nothing was handed over");
     journal.write(Page::default());
     journal.write(Page::default());
     let mut waiting = std::pin::pin!(journal.is_written());
     assert!(waiting.as_mut().now_or_never().is_none());
     journal.write(Page::default());
-    server.send_replace(1);
+    server.send_replace(Written { count: 1, is_behind: false });
     assert!(waiting.as_mut().now_or_never().is_none(), "one of the two is missing");
-    server.send_replace(2);
+    server.send_replace(Written { count: 2, is_behind: true });
     waiting.await;
     assert!(journal.is_written().now_or_never().is_none(), "the third is missing");
-    assert_eq!(handed_over.len(), 3);
+    server.send_replace(Written { count: 3, is_behind: true });
+    journal.is_written().now_or_never().expect("no acknowledgement waits for a journal that cannot be written");
+    assert!(journal.is_stored().now_or_never().is_none(), "pages are kept for it");
+    server.send_replace(Written { count: 3, is_behind: false });
+    journal.is_stored().now_or_never().expect("all are written");
+    journal.write(Page::default());
+    assert_eq!(handed_over.len(), 4);
     handed_over.recv().await.unwrap();
     drop(server);
     journal.is_written().now_or_never().expect("the worker is stopping");
+}
+
+#[test]
+fn of_pages_that_wait_the_latest_are_kept() {
+    let page = |number: usize| {
+        let mut page = Page { worker: format!("{number:04}"), ..Page::default() };
+        commit(NOTIFICATION, &"x".repeat(KEPT / 100), Plan::default())
+            .keep(&outcome(Committed::Fresh, false), &mut page);
+        page
+    };
+    let mut kept = KeptPages::default();
+    (0..200).for_each(|number| kept.push(page(number)));
+    let (left, first) = (kept.pages.len(), kept.take());
+    assert!(left < 100 && kept.bytes <= KEPT, "{left} pages, {} bytes", kept.bytes);
+    assert_eq!((first.commits.len(), first.worker), (MOST, format!("{:04}", 200 - left)));
+    kept.take();
+    assert_eq!((kept.pages.len(), kept.bytes), (0, 0));
 }

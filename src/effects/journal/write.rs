@@ -31,11 +31,18 @@ impl Page {
 
 impl Kept<CommitOutcome> for Commit {
     fn keep(&self, outcome: &CommitOutcome, page: &mut Page) {
-        match outcome.committed {
-            Committed::Fresh => page.commits.push(CommitEntry::fresh(self, outcome.followed)),
-            Committed::MarkTaken => page.commits.push(CommitEntry::without_effects(self)),
-            Committed::Duplicate | Committed::InFlight(_) => return,
-        }
+        let (is_mark_taken, followed) = match (outcome.committed, outcome.earlier) {
+            (Committed::Fresh, _) => (false, outcome.followed),
+            (Committed::MarkTaken, _) => (true, false),
+            // Its answer was lost, and so it is on no page.
+            (Committed::Duplicate, Some(earlier)) => (earlier.is_mark_taken, earlier.followed),
+            (Committed::Duplicate, None) | (Committed::InFlight(_), _) => return,
+        };
+        page.commits.push(if is_mark_taken {
+            CommitEntry::without_effects(self)
+        } else {
+            CommitEntry::fresh(self, followed)
+        });
         if let Some(direct) = self.next.as_deref().unwrap_or(self).direct.as_ref() {
             page.written_by(&direct.worker);
         }

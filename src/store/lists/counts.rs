@@ -36,6 +36,25 @@ pub struct FailureCount {
     pub count: u64,
 }
 
+/// Jobs that ended within a minute.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Minute {
+    /// Its begin.
+    pub at: DateTime<Utc>,
+    /// Those that completed.
+    pub completed: u64,
+    /// Those that failed.
+    pub failed: u64,
+}
+
+impl Minute {
+    /// Both together.
+    #[must_use]
+    pub const fn ended(&self) -> u64 {
+        self.completed + self.failed
+    }
+}
+
 /// Jobs that ended, completed or failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Throughput {
@@ -44,9 +63,18 @@ pub struct Throughput {
     /// In the last sixty full minutes.
     pub per_hour: u64,
     /// Each of these minutes, the oldest first.
-    pub minutes: Vec<(DateTime<Utc>, u64)>,
+    pub minutes: Vec<Minute>,
     /// End of the last of them.
     pub as_of: DateTime<Utc>,
+}
+
+/// Jobs of a queue that ended, completed or failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRate {
+    /// In the last full minute.
+    pub per_minute: u64,
+    /// In the last sixty full minutes.
+    pub per_hour: u64,
 }
 
 impl Store {
@@ -80,27 +108,54 @@ impl Store {
         let end = minute_of(now);
         let begin = end - TimeDelta::hours(1);
         let rows = sqlx::query(
-            "SELECT minute, sum(count)::bigint AS count FROM outcome_counts \
-             WHERE minute >= $1 AND minute < $2 AND ($3::text IS NULL OR queue = $3) AND outcome = ANY($4) \
+            "SELECT minute, coalesce(sum(count) FILTER (WHERE outcome = ANY($4)), 0)::bigint AS completed, \
+                    coalesce(sum(count) FILTER (WHERE outcome = ANY($5)), 0)::bigint AS failed \
+             FROM outcome_counts WHERE minute >= $1 AND minute < $2 AND ($3::text IS NULL OR queue = $3) \
              GROUP BY minute",
         )
         .bind(begin)
         .bind(end)
         .bind(queue)
+        .bind(names(|outcome| OldWord::of_end(outcome) == Some(OldWord::Completed)))
+        .bind(names(|outcome| OldWord::of_end(outcome) == Some(OldWord::Failed)))
+        .fetch_all(&self.pool)
+        .await?;
+        let empty = |minute| Minute { at: begin + TimeDelta::minutes(minute), completed: 0, failed: 0 };
+        let mut minutes: BTreeMap<DateTime<Utc>, Minute> =
+            (0..60).map(empty).map(|minute| (minute.at, minute)).collect();
+        for row in rows {
+            let at = row.try_get("minute")?;
+            let (completed, failed) = (number(row.try_get("completed")?), number(row.try_get("failed")?));
+            minutes.insert(at, Minute { at, completed, failed });
+        }
+        Ok(Throughput {
+            per_minute: minutes.values().next_back().map_or(0, Minute::ended),
+            per_hour: minutes.values().map(Minute::ended).sum(),
+            minutes: minutes.into_values().collect(),
+            as_of: end,
+        })
+    }
+
+    /// How many jobs ended in each queue.
+    pub async fn ended_by_queue(&self, now: DateTime<Utc>) -> Result<BTreeMap<String, QueueRate>, StoreError> {
+        let end = minute_of(now);
+        let rows = sqlx::query(
+            "SELECT queue, coalesce(sum(count) FILTER (WHERE minute >= $3), 0)::bigint AS per_minute, \
+                    sum(count)::bigint AS per_hour \
+             FROM outcome_counts WHERE minute >= $1 AND minute < $2 AND outcome = ANY($4) GROUP BY queue",
+        )
+        .bind(end - TimeDelta::hours(1))
+        .bind(end)
+        .bind(end - TimeDelta::minutes(1))
         .bind(names(|outcome| OldWord::of_end(outcome).is_some()))
         .fetch_all(&self.pool)
         .await?;
-        let mut minutes: BTreeMap<DateTime<Utc>, u64> =
-            (0..60).map(|minute| (begin + TimeDelta::minutes(minute), 0)).collect();
+        let mut rates = BTreeMap::new();
         for row in rows {
-            minutes.insert(row.try_get("minute")?, number(row.try_get("count")?));
+            let (per_minute, per_hour) = (number(row.try_get("per_minute")?), number(row.try_get("per_hour")?));
+            rates.insert(row.try_get("queue")?, QueueRate { per_minute, per_hour });
         }
-        Ok(Throughput {
-            per_minute: minutes.values().next_back().copied().unwrap_or(0),
-            per_hour: minutes.values().sum(),
-            minutes: minutes.into_iter().collect(),
-            as_of: end,
-        })
+        Ok(rates)
     }
 
     /// What failed, expired, was skipped or given up since the minute of an instant, the most frequent first.

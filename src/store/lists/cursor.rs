@@ -41,6 +41,11 @@ impl Place {
         Self { at, table: Table::Deliveries, id: "~".into(), item: "~".into() }
     }
 
+    /// Before all items that are older than an instant.
+    pub fn before(at: DateTime<Utc>) -> Self {
+        Self::of(Table::Runs, at.min(Self::start().at), String::new())
+    }
+
     /// Of a run or a delayed job.
     pub fn of(table: Table, at: DateTime<Utc>, id: String) -> Self {
         Self { at, table, id, item: String::new() }

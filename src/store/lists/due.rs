@@ -1,11 +1,15 @@
 //! What is due soon: delayed jobs, schedules, and reminders planned from care records.
 
+use std::collections::BTreeMap;
+
 use chrono::{DateTime, Utc};
 use sqlx::Row;
 
 use super::{
     super::{care_reminders::CareKind, database::Store, error::StoreError},
-    Counted, EXACT_UP_TO, number,
+    Counted, EXACT_UP_TO,
+    jobs::queue_of,
+    number,
 };
 
 /// What is due before an instant.
@@ -67,6 +71,23 @@ impl Store {
             reminders: counted("care")?,
             lines: self.first_due(until, &kinds).await?,
         })
+    }
+
+    /// Delayed jobs that wait, by the queue that they go to.
+    pub async fn delayed_by_queue(&self) -> Result<BTreeMap<String, u64>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT kind, lane, count(*) AS count FROM delayed_jobs WHERE state = 'waiting' GROUP BY kind, lane",
+        )
+        .fetch_all(&self.pool)
+        .await?;
+        let mut counts = BTreeMap::new();
+        for row in rows {
+            let (kind, lane): (String, Option<String>) = (row.try_get("kind")?, row.try_get("lane")?);
+            if let Some(queue) = queue_of(&kind, lane.as_deref()) {
+                *counts.entry(queue).or_default() += number(row.try_get("count")?);
+            }
+        }
+        Ok(counts)
     }
 
     async fn first_due(&self, until: DateTime<Utc>, kinds: &[&str]) -> Result<Vec<DueLine>, StoreError> {

@@ -12,6 +12,7 @@ use super::{
     super::{database::Store, error::StoreError},
     Counted, EXACT_UP_TO, LARGEST_PAGE, ListError, Page,
     cursor::{Place, Table, first_id_of},
+    number,
     states::JobState,
 };
 use crate::kind::{Kind, Lane, Stage};
@@ -40,6 +41,8 @@ pub struct JobFilter {
     pub application: Option<String>,
     /// First recorded since.
     pub since: Option<DateTime<Utc>>,
+    /// First recorded before.
+    pub until: Option<DateTime<Utc>>,
 }
 
 /// A job.
@@ -102,7 +105,12 @@ impl JobFilter {
         let states = self.states.as_ref().map(|states| states.iter().map(|state| state.name()).collect::<Vec<_>>());
         let kind = self.kind.map(|kind| kind.name);
         let lane = self.lane.map(Lane::name);
-        serde_json::json!([states, kind, lane, self.user, self.application, self.since]).to_string()
+        serde_json::json!([states, kind, lane, self.user, self.application, self.since, self.until]).to_string()
+    }
+
+    /// Before its first item.
+    fn start(&self) -> Place {
+        self.until.map_or_else(Place::start, Place::before)
     }
 
     pub(super) fn wants(&self, state: JobState) -> bool {
@@ -166,7 +174,7 @@ impl Store {
             return Err(ListError::Limit(limit));
         }
         let words = filter.in_words();
-        let from = Place::read(cursor, &words)?;
+        let from = if cursor.is_none() { filter.start() } else { Place::read(cursor, &words)? };
         let limit = limit as usize;
         let (mut items, end) = self.merged(filter, &from, limit + 1).await?;
         let next = if items.len() > limit { items.get(limit - 1).map(|(place, _)| place.clone()) } else { end };
@@ -178,15 +186,17 @@ impl Store {
     /// The number of jobs of a list. Not exact above [`EXACT_UP_TO`], and where it would take long.
     pub async fn count_jobs(&self, filter: &JobFilter) -> Result<Counted, StoreError> {
         let most = i64::try_from(EXACT_UP_TO).unwrap_or(i64::MAX);
-        let (from, mut seen, mut is_exact) = (Place::start(), 0, true);
+        let (from, mut seen, mut is_exact) = (filter.start(), 0, true);
         if let Some(user) = &filter.user {
             let (items, end) = self.jobs_of_user(filter, user, &from, most + 1).await?;
             (seen, is_exact) = (items.len() as u64, end.is_none());
         } else {
             for scan in filter.scans() {
-                let (items, end) = self.scan(filter, scan, &from, most + 1).await?;
-                seen += items.len() as u64;
-                is_exact &= end.is_none();
+                let mut sql = QueryBuilder::new("SELECT count(*) FROM (SELECT 1");
+                scan.items(filter, &from, most + 1, &mut sql);
+                let found: i64 = sql.push(") AS found").build_query_scalar().fetch_one(&self.pool).await?;
+                seen += number(found);
+                is_exact = is_exact && found <= most && self.last_of(filter, scan, &from).await?.is_none();
             }
         }
         Ok(Counted { number: seen.min(EXACT_UP_TO), is_exact: is_exact && seen <= EXACT_UP_TO })
@@ -213,7 +223,9 @@ impl Store {
     }
 
     async fn scan(&self, filter: &JobFilter, scan: Scan, from: &Place, most: i64) -> Result<Found, StoreError> {
-        let rows = scan.items(filter, from, most).build().fetch_all(&self.pool).await?;
+        let mut sql = QueryBuilder::new("SELECT line.*");
+        scan.items(filter, from, most, &mut sql);
+        let rows = sql.build().fetch_all(&self.pool).await?;
         let mut items = Vec::with_capacity(rows.len());
         for row in &rows {
             let line = read_line(row)?;
@@ -227,14 +239,19 @@ impl Store {
             let stop = items.last().map(|(place, _)| place.clone());
             return Ok((items, stop));
         }
+        let stop = self.last_of(filter, scan, from).await?;
+        Ok((items, stop))
+    }
+
+    /// Place of the last row that a scan looks at, if it stops there.
+    async fn last_of(&self, filter: &JobFilter, scan: Scan, from: &Place) -> Result<Option<Place>, StoreError> {
         let last = scan.last(filter, from).build().fetch_optional(&self.pool).await?;
-        let Some(last) = last else { return Ok((items, None)) };
+        let Some(last) = last else { return Ok(None) };
         let (id, at) = (last.try_get("id")?, last.try_get("at")?);
-        let stop = match scan.table() {
+        Ok(Some(match scan.table() {
             Table::Deliveries => Place::of_delivery(id, at),
             table => Place::of(table, at, id),
-        };
-        Ok((items, Some(stop)))
+        }))
     }
 }
 
@@ -299,23 +316,23 @@ impl Scan {
         sql.push(format!(" ORDER BY {at} DESC, {id} DESC "));
     }
 
-    /// The items among the rows.
-    fn items(self, filter: &JobFilter, from: &Place, most: i64) -> QueryBuilder<Postgres> {
+    /// The items among the rows, after what is selected of each.
+    fn items(self, filter: &JobFilter, from: &Place, most: i64, sql: &mut QueryBuilder<Postgres>) {
         let columns = match self.table() {
             Table::Runs => OF_RUNS,
             Table::DelayedJobs => OF_DELAYED_JOBS,
             Table::Deliveries => OF_DELIVERIES,
         };
-        let mut sql = QueryBuilder::new("SELECT line.* FROM (");
+        sql.push(" FROM (");
         if let Self::Unsent(_) = self {
-            self.rows(filter, from, ", channel", &mut sql);
+            self.rows(filter, from, ", channel", sql);
             // A look at each, in their order: a join by hash would read them all.
             sql.push(format!(
                 "LIMIT {SCAN_UNSENT}) AS seen CROSS JOIN LATERAL (SELECT created_at AS at, id, {columns} \
                  FROM deliveries WHERE deliveries.id = seen.id LIMIT 1) AS line WHERE true"
             ));
         } else {
-            self.rows(filter, from, &format!(", {columns}"), &mut sql);
+            self.rows(filter, from, &format!(", {columns}"), sql);
             sql.push(format!("LIMIT {SCAN}) AS line WHERE true"));
         }
         if let (Self::Unsent(_), Some(channel)) =
@@ -323,11 +340,10 @@ impl Scan {
         {
             sql.push(" AND seen.channel = ").push_bind(channel);
         }
-        filter.conditions(if let Self::Unsent(state) = self { Some(state) } else { None }, &mut sql);
+        filter.conditions(if let Self::Unsent(state) = self { Some(state) } else { None }, sql);
         let seen = if matches!(self, Self::Unsent(_)) { "seen" } else { "line" };
         let order = if self.table() == Table::Deliveries { "" } else { "line.at DESC, " };
         sql.push(format!(" ORDER BY {order}{seen}.id DESC LIMIT ")).push_bind(most);
-        sql
     }
 
     /// Place of the last row that [`Self::items`] looks at, if it stops there.
@@ -382,7 +398,7 @@ pub(super) fn read_line(row: &PgRow) -> Result<JobLine, StoreError> {
 }
 
 /// The durable name, if it can be told.
-fn queue_of(kind: &str, lane: Option<&str>) -> Option<String> {
+pub(super) fn queue_of(kind: &str, lane: Option<&str>) -> Option<String> {
     let name = kind.replace('.', "_");
     match lane.and_then(Lane::parse) {
         Some(Lane::Bulk) if name.starts_with("deliver_") => Some(format!("{name}_{}", Lane::Normal)),

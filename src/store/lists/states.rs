@@ -112,6 +112,14 @@ impl JobState {
         Self::ALL.into_iter().find(|state| state.name() == text).map(|state| vec![state])
     }
 
+    /// Says that there is no such state or word, and which there are.
+    #[must_use]
+    pub fn unknown(text: &str) -> String {
+        let words: Vec<&str> = OldWord::ALL.into_iter().map(OldWord::name).collect();
+        let states: Vec<&str> = Self::ALL.into_iter().map(Self::name).collect();
+        format!("there is no state {text:?}; there are {}, and the words {}", states.join(", "), words.join(", "))
+    }
+
     /// Whether a run can be in it.
     pub(super) const fn is_of_runs(self) -> bool {
         matches!(self, Self::Open | Self::Done | Self::Skipped | Self::Expired | Self::Dead)

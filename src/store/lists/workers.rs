@@ -50,6 +50,18 @@ pub struct RunningLine {
     pub since: DateTime<Utc>,
 }
 
+impl WorkerLine {
+    /// `lost`, `idle` or `busy`.
+    #[must_use]
+    pub const fn status(&self) -> &'static str {
+        match (self.is_lost, self.busy) {
+            (true, _) => "lost",
+            (false, 0) => "idle",
+            (false, _) => "busy",
+        }
+    }
+}
+
 impl Store {
     /// All workers on record, in the order of their starts. They stay for a day after they were lost.
     pub async fn workers(&self, now: DateTime<Utc>) -> Result<Vec<WorkerLine>, StoreError> {

@@ -40,6 +40,25 @@ pub struct ScheduleSpec {
     pub owner: Option<String>,
 }
 
+/// Whether saving a schedule replaces one of its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replace {
+    /// It does not.
+    Never,
+    /// It does.
+    Always,
+    /// It does if its last change was then.
+    IfLastChanged(DateTime<Utc>),
+}
+
+impl Replace {
+    /// Always, or never.
+    #[must_use]
+    pub const fn of(replace: bool) -> Self {
+        if replace { Self::Always } else { Self::Never }
+    }
+}
+
 /// A saved schedule.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ScheduleRow {

@@ -3,6 +3,8 @@ WITH locked AS (
     SELECT outcomes.*
     FROM {outcomes} JOIN deliveries d USING (id)
     WHERE d.state IN ('pending', 'held', 'sending')
+      -- No later claim, whose worker may be sending, and no redriven delivery, which was claimed before.
+      AND (d.claims = 0 OR (d.claim_seq, d.claim_delivery) <= (outcomes.sequence, outcomes.delivered))
     ORDER BY d.id
     FOR UPDATE OF d
 )

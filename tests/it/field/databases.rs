@@ -171,17 +171,17 @@ async fn tables_of_an_earlier_build_are_found_and_not_left_behind() {
         .execute(&PgPool::connect(&url).await.unwrap())
         .await
         .unwrap();
-    sqlx::query("ALTER TABLE public.push_subscriptions DROP COLUMN problem, DROP COLUMN problem_of")
-        .execute(&PgPool::connect(&url).await.unwrap())
-        .await
-        .unwrap();
-    sqlx::query(
+    for undone in [
+        "ALTER TABLE public.push_subscriptions DROP COLUMN problem, DROP COLUMN problem_of",
         "DROP TABLE public.pauses, public.admin_sessions, public.admin_tokens, public.gateway_jobs, \
-         public.gateway_tokens",
-    )
-    .execute(&PgPool::connect(&url).await.unwrap())
-    .await
-    .unwrap();
+         public.gateway_tokens, public.outcome_counts, public.workers, public.unsent_deliveries",
+        "ALTER TABLE public.job_runs DROP COLUMN lane",
+        "ALTER TABLE public.scheduler_state DROP COLUMN journal_seq",
+        "DROP INDEX public.deliveries_delivered, public.job_runs_not_done, public.job_runs_rare_kind, \
+         public.job_runs_application, public.delayed_jobs_newest",
+    ] {
+        sqlx::query(undone).execute(&PgPool::connect(&url).await.unwrap()).await.unwrap();
+    }
     let (well, _, error) = carebell(&world, &["migrate"], &at("carebell")).await;
     assert!(!well && error.contains("Carebell's tables are in the schema `public`"), "{error}");
     assert!(error.contains("ALTER TABLE public.<name> SET SCHEMA carebell") && error.contains("deliveries"), "{error}");

@@ -15,7 +15,14 @@ const READ: &[(&str, &[&str])] = &[
     ("CONTENT_TYPE", &["pipeline/message.rs", "cli/dead_letters/edit.rs", "streams/queued.rs"]),
     (
         "JOB_ID",
-        &["intake.rs", "pipeline/later.rs", "dead_letter/letters.rs", "dead_letter/overdue.rs", "streams/upgrade.rs"],
+        &[
+            "intake.rs",
+            "pipeline/later.rs",
+            "dead_letter/letters.rs",
+            "dead_letter/overdue.rs",
+            "dead_letter/parked.rs",
+            "streams/upgrade.rs",
+        ],
     ),
     ("MSG_ID", &["intake.rs", "streams/upgrade.rs"]),
     ("NOT_AFTER", &["pipeline/message.rs", "cli/dead_letters/edit.rs", "streams/queued.rs"]),
@@ -24,6 +31,8 @@ const READ: &[(&str, &[&str])] = &[
     ("TRACESTATE", &["effects/publish.rs"]),
     // Of Carebell: read only in streams that no application can publish to.
     ("DELAYED_BY", &["pipeline/message.rs"]),
+    ("DUE", &["pipeline/message.rs"]),
+    ("WAITS", &["pipeline/message.rs", "dead_letter/parked.rs"]),
     ("PARKED_AS", &["pipeline/message.rs"]),
     ("ZONE_DATA", &["dead_letter/overdue.rs"]),
     ("ROOT_ID", &["intake.rs", "dead_letter/letters.rs", "streams/upgrade.rs"]),
@@ -38,7 +47,7 @@ const READ: &[(&str, &[&str])] = &[
     ("MSG_SIZE", &["dead_letter/letters.rs"]),
     ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "streams/upgrade.rs"]),
     ("SCHEDULER", &["pipeline/message.rs", "dead_letter/undrawn.rs", "streams/upgrade.rs"]),
-    ("SCHEDULE_TARGET", &["dead_letter/overdue.rs", "streams/upgrade.rs"]),
+    ("SCHEDULE_TARGET", &["dead_letter/overdue.rs", "dead_letter/parked.rs", "streams/upgrade.rs"]),
 ];
 
 /// What stands before the name where a header is read.

@@ -122,6 +122,13 @@ impl Browser {
         self.post(&format!("/element/{element}/value"), json!({ "text": text })).await;
     }
 
+    /// Writes into a field in place of what is there.
+    pub async fn fill(&self, css: &str, text: &str) {
+        let element = self.find(css).await;
+        self.post(&format!("/element/{element}/clear"), json!({})).await;
+        self.write(css, text).await;
+    }
+
     /// Presses keys wherever the focus is. `\u{e004}` is Tab, `\u{e007}` is Enter.
     pub async fn press(&self, keys: &str) {
         let strokes: Vec<Value> = keys

@@ -38,13 +38,23 @@ impl Console {
     }
 
     pub async fn with(world: &World, more: &[(&str, &str)]) -> Self {
+        Self::by(&["admin"], world, more).await
+    }
+
+    /// As this command serves it.
+    pub async fn by(command: &[&str], world: &World, more: &[(&str, &str)]) -> Self {
         let mut environment = world.environment();
         let own = [("ADMIN_PORT", "0"), ("ADMIN_TOKEN", ADMIN_TOKEN)];
         environment.extend(own.iter().chain(more).map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        let mut process = Process::start(&["admin"], &environment, world.directory.path());
+        let mut process = Process::start(command, &environment, world.directory.path());
         let port = process.line("the console is served", Line::console_port).await;
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
         Self { process, url: format!("http://127.0.0.1:{port}"), client, store: world.store.clone() }
+    }
+
+    /// Of its metrics, if they are served.
+    pub async fn metrics_port(&mut self) -> u64 {
+        self.process.line("its metrics are served", Line::console_metrics_port).await
     }
 
     /// All that it has written.

@@ -6,6 +6,7 @@ mod collector;
 mod console;
 mod forwarder;
 mod gateway;
+pub mod oidc;
 mod phones;
 mod receivers;
 mod roles;

@@ -165,9 +165,22 @@ impl Process {
 
     /// Sends SIGTERM and waits.
     pub async fn terminate(&mut self) -> ExitStatus {
-        let pid = self.guarded.pid().to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        self.signal("-TERM");
         self.ended().await
+    }
+
+    /// It keeps its connections and does nothing.
+    pub fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    pub fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.guarded.pid().to_string();
+        assert!(std::process::Command::new("kill").args([name, &pid]).status().unwrap().success());
     }
 
     pub async fn kill(&mut self) {

@@ -3,6 +3,7 @@
 //!
 //! Shared by the tests and by `cargo bench --bench storm`.
 
+pub mod clicks;
 mod database;
 pub mod doubles;
 pub mod faults;
@@ -24,6 +25,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use self::{
+    clicks::{Clicks, Somebody},
     database::Database,
     faults::{Fault, Target},
     fleet::Fleet,
@@ -70,6 +72,8 @@ pub struct Settings {
     pub failovers: usize,
     /// Whether commits do not wait for the standby.
     pub asynchronous: bool,
+    /// Whether somebody uses the console meanwhile.
+    pub clicks: bool,
     pub say: fn(&str),
 }
 
@@ -84,6 +88,8 @@ pub struct Report {
     pub rejected: Vec<RejectedRequest>,
     /// By the producer.
     pub published_again: usize,
+    /// Of somebody at the console.
+    pub clicks: Option<Clicks>,
     /// Workers that ended without a kill, or not in good order.
     pub bad_ends: Vec<usize>,
     /// From the last publish until no work was open.
@@ -97,6 +103,7 @@ struct Storm {
     cluster: Option<Cluster>,
     postgres: Database,
     fleet: Fleet,
+    somebody: Option<Somebody>,
     scene: Scene,
     jobs: Arc<Vec<Job>>,
     rng: StdRng,
@@ -106,7 +113,7 @@ pub async fn run(settings: Settings) -> Report {
     let began = Instant::now();
     let mut storm = Storm::brew(settings).await;
     (settings.say)(&format!("{} jobs, {} kills, seed {}", settings.jobs, settings.kills, settings.seed));
-    let (published, faults) = storm.blow().await;
+    let (published, faults, clicks) = storm.blow().await;
     let since = Instant::now();
     storm.calm_down().await;
     let drain = since.elapsed();
@@ -120,6 +127,7 @@ pub async fn run(settings: Settings) -> Report {
         faults: history.faults,
         rejected: storm.world.push.rejected(),
         published_again: published.again,
+        clicks,
         bad_ends,
         drain,
         took: began.elapsed(),
@@ -158,13 +166,18 @@ impl Storm {
         for (family, medication) in jobs.iter().filter_map(|job| job.shortage.as_ref()) {
             Scene::set_shortage(&world, *family, medication).await;
         }
+        let servers: Vec<(&str, &str)> = ["NATS_URL", "STREAMS_REPLICAS"]
+            .into_iter()
+            .filter_map(|name| Some((name, &**environment.get(name)?)))
+            .collect();
+        let somebody = if settings.clicks { Some(Somebody::sit_down(&world, &servers).await) } else { None };
         let directory = world.directory.path().to_owned();
         let fleet = Fleet::start(environment, directory, settings.workers).await;
         let jobs = Arc::new(jobs);
-        Self { settings, world, cluster, postgres, fleet, scene, jobs, rng }
+        Self { settings, world, cluster, postgres, fleet, somebody, scene, jobs, rng }
     }
 
-    async fn blow(&mut self) -> (Published, Vec<Fault>) {
+    async fn blow(&mut self) -> (Published, Vec<Fault>, Option<Clicks>) {
         let Settings { span, say, .. } = self.settings;
         let planned = faults::draw(&self.settings, &mut self.rng);
         let live = self.scene.browsers(Browser::Live);
@@ -179,14 +192,19 @@ impl Storm {
             None => Nats::One(nats),
         };
         let victims = Victims { nats, postgres: &mut self.postgres, fleet: &mut self.fleet };
-        let (published, faults, (), ()) = tokio::join!(
+        let clicking = async {
+            let hand = StdRng::seed_from_u64(self.settings.seed);
+            Some(self.somebody.as_ref()?.click(Arc::clone(&self.jobs), start, span, hand).await)
+        };
+        let (published, faults, (), (), clicks) = tokio::join!(
             publish::publish(context, Arc::clone(&self.jobs), start),
             strike::strike(&planned, start, victims, say),
             faults::blow(push, &live, start, span, &mut self.rng),
             faults::unsubscribe(push, &ended, start, span),
+            clicking,
         );
         say(&format!("{:6.2} s: all is published", start.elapsed().as_secs_f64()));
-        (published, faults)
+        (published, faults, clicks)
     }
 
     /// Waits until no work is open, while there is progress.
@@ -265,7 +283,8 @@ impl Report {
         let findings = self.verdict.findings.iter().map(ToString::to_string);
         let rejected = self.rejected.iter().map(|request| format!("{request:?}"));
         let ended = self.bad_ends.iter().map(|worker| format!("worker {worker} ended badly"));
-        findings.chain(rejected).chain(ended).collect()
+        let clicks = self.clicks.iter().flat_map(|clicks| clicks.odd.iter().map(|odd| format!("the console: {odd}")));
+        findings.chain(rejected).chain(ended).chain(clicks).collect()
     }
 
     pub fn json(&self) -> Value {
@@ -293,6 +312,9 @@ impl Report {
             "rejected_pushes": self.rejected.len(),
             "published_again": self.published_again,
             "workers_that_ended_badly": self.bad_ends,
+            "clicks": self.clicks.as_ref().map(|clicks| clicks.answers),
+            "clicks_while_a_server_is_away": self.clicks.as_ref().map(|clicks| clicks.unavailable),
+            "slowest_click_ms": self.clicks.as_ref().map(|clicks| u64::try_from(clicks.slowest.as_millis()).unwrap()),
             "late_jobs": recovery.late(),
             "recovery_p99_ms": recovery.p99(),
             "recovery_max_ms": recovery.max(),
