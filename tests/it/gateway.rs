@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     cli::carebell,
-    support::{Door, QUICK, Worker, World, adjustments, answer, reminder, utc_now},
+    support::{Door, QUICK, Worker, World, adjustments, answer, peek, reminder, utc_now},
 };
 
 fn news(user: &str) -> Value {
@@ -248,6 +248,9 @@ async fn each_line_of_a_batch_has_its_answer() {
     for id in ["a", "b"] {
         assert_eq!(world.ended(id).await.0, "done");
     }
+    // Cancelled while it is parked, its message would stay until it is due.
+    let is_parked = async || (peek(&world.context, "HOLD", "hold.>").await == 1).then_some(());
+    world.eventually("the delayed one is parked", is_parked).await;
     assert_eq!(door.delete(lines[12]["jobId"].as_str().unwrap()).await.status, StatusCode::OK);
     world.queues_are_empty().await;
     assert_eq!(world.count("SELECT count(*) FROM notifications").await, 2);
