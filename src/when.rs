@@ -1,6 +1,7 @@
 //! Instants as people name them, in options and in queries.
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde::{Deserialize, Deserializer, de::Error};
 
 /// The answer to anything else.
 pub(crate) const WHEN: &str = "expected an instant such as 2027-03-01T09:00:00Z, or an age such as 2h";
@@ -12,4 +13,12 @@ pub(crate) fn parse_when(text: &str, now: DateTime<Utc>) -> Option<DateTime<Utc>
     }
     let ago = TimeDelta::from_std(humantime::parse_duration(text).ok()?).ok()?;
     now.checked_sub_signed(ago)
+}
+
+/// A field with an instant, for `#[serde(deserialize_with)]`: the error says what was expected.
+pub(crate) fn instant<'de, D: Deserializer<'de>>(field: D) -> Result<Option<DateTime<Utc>>, D::Error> {
+    let Some(text) = Option::<String>::deserialize(field)? else { return Ok(None) };
+    let instant = DateTime::parse_from_rfc3339(&text);
+    let instant = instant.map_err(|_| D::Error::custom("expected an instant such as 2027-03-01T09:00:00Z"))?;
+    Ok(Some(instant.with_timezone(&Utc)))
 }

@@ -139,6 +139,7 @@ async fn stats(State(admin): State<Admin>, Path(name): Path<String>) -> Result<J
 #[serde(deny_unknown_fields)]
 struct Pausing {
     reason: Option<String>,
+    #[serde(default, deserialize_with = "crate::when::instant")]
     until: Option<DateTime<Utc>>,
 }
 

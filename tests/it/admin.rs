@@ -223,6 +223,7 @@ async fn the_api_lists_and_acts_as_the_commands_do() {
     assert_eq!(gone_by.body["errors"][0]["path"], "until");
     let malformed = pause("notification_bulk", json!({ "reason": "x", "until": "soon" })).await;
     assert_eq!(malformed.body["errors"][0]["path"], "until");
+    assert!(malformed.body["detail"].as_str().unwrap().contains("expected an instant such as"), "{malformed:?}");
     assert_eq!(pause("notification_bluk", json!({ "reason": "x" })).await.status, StatusCode::NOT_FOUND);
     assert_eq!(pause("notification_bulk", json!({ "reason": "x" })).await.status, StatusCode::OK);
     let resume = || console.api(Method::POST, "/queues/notification_bulk/resume", &operator, None);

@@ -61,6 +61,7 @@ pub struct Pausing {
     pub reason: String,
     /// When it ends by itself, as RFC 3339. Otherwise it has to be resumed.
     #[schema(value_type = Option<String>)]
+    #[serde(default, deserialize_with = "crate::when::instant")]
     pub until: Option<DateTime<Utc>>,
 }
 
