@@ -11,6 +11,7 @@ pub mod redrive;
 pub mod sweep;
 pub mod undrawn;
 mod unreadable;
+pub mod wake;
 
 use std::time::Duration;
 

@@ -35,6 +35,7 @@ mod maintenance;
 mod migrate;
 mod migrations;
 mod named_sql;
+mod parked;
 mod pauses;
 mod people;
 mod place;
@@ -71,6 +72,7 @@ pub use self::{
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
+    parked::{ClaimLine, WokenDelivery},
     pauses::PAUSES_CHANGED,
     people::PeopleAsk,
     place::{Database, DatabaseProblem},

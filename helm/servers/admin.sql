@@ -24,7 +24,7 @@ GRANT SELECT ON admin_sessions, admin_tokens, audit_log, delayed_jobs, deliverie
     job_runs, outcome_counts, pauses, schedules, unsent_deliveries, workers TO :"role";
 -- Not the texts that people read.
 GRANT SELECT (id, application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
-GRANT INSERT ON admin_sessions, audit_log, pauses, schedules, unsent_deliveries TO :"role";
+GRANT INSERT ON admin_sessions, audit_log, job_runs, pauses, schedules, unsent_deliveries TO :"role";
 GRANT UPDATE (seen_at) ON admin_sessions TO :"role";
 GRANT UPDATE (last_used_at) ON admin_tokens TO :"role";
 GRANT UPDATE ON delayed_jobs, deliveries, job_runs, pauses, schedules, unsent_deliveries TO :"role";

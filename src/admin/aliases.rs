@@ -57,6 +57,7 @@ fn all() -> Vec<(Alias, MethodRouter<Admin>)> {
             Alias { method: Method::DELETE, path: "/admin/jobs/{id}", of: "/jobs/{id}", role: Role::Operator },
             delete(api::cancel_job),
         ),
+        post_of("/admin/jobs/{id}/retry", "/jobs/{id}/retry", post(api::retry_job)),
         get_of("/admin/jobs/counts", "/counts", get(counts)),
         get_of("/admin/jobs/health", "/health", get(health)),
         get_of("/admin/jobs/queues/{queue}/stats", "/queues/{queue}/stats", get(stats)),

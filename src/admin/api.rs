@@ -20,7 +20,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
     extract::{Path, body_if_any, query},
-    jobs::{cancel as cancel_job, show as show_job},
+    jobs::{cancel as cancel_job, retry as retry_job, show as show_job},
     listing::limit,
 };
 use super::{
@@ -83,6 +83,7 @@ fn operations() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(jobs::retry))
         .routes(routes!(activity::counts))
         .routes(routes!(activity::workers))
         .routes(routes!(activity::health))

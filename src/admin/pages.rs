@@ -117,6 +117,7 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
         .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))
         .act("/console/jobs/{id}/cancel", Role::Operator, post(job::cancel))
+        .act("/console/jobs/{id}/retry", Role::Operator, post(job::retry))
         .act("/console/dead-letters/{number}/redrive", Role::Operator, post(dead_letters::redrive))
         .act("/console/dead-letters/{number}/discard", Role::Operator, post(dead_letters::discard))
         .router

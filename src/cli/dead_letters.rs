@@ -4,7 +4,6 @@
 
 mod edit;
 mod filters;
-mod predict;
 mod send;
 mod words;
 

@@ -31,6 +31,7 @@ const EXAMPLES: &[Examples] = &[
     ),
     (&["jobs", "delayed"], &["carebell jobs delayed --limit 20"]),
     (&["jobs", "cancel"], &["carebell jobs cancel dose-17 --by ana"]),
+    (&["jobs", "retry"], &["carebell jobs retry dose-17 --dry-run", "carebell jobs retry dose-17 --by ana"]),
     (
         &["explain"],
         &[

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use carebell::{admin::access::Role, dev::trail::Line};
+use carebell::{
+    admin::access::Role,
+    dev::{push_service::Behaviour, trail::Line},
+};
 use chrono::TimeDelta;
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
 use serde_json::json;
 
 use crate::{
     cli::carebell,
-    support::{ADMIN_TOKEN, Console, Process, QUICK, Worker, World, database, utc_now},
+    support::{ADMIN_TOKEN, Console, Process, QUICK, Worker, World, database, peek, utc_now},
 };
 
 const ADMIN_CONF: &str = include_str!("../../helm/carebell/nats/admin.conf");
@@ -60,6 +63,19 @@ async fn acts(world: &World, console: &Console, token: &str) {
     let delayed = [("Carebell-Job-Id", "tomorrow"), ("Carebell-At", &*later), ("Content-Type", "application/json")];
     let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
+    world.push.behave("ana", Behaviour::retry_after(429, "3600"));
+    world.publish_json("jobs.notification.normal", "later", &news).await;
+    world.eventually("it is parked", async || (peek(&world.context, "HOLD", "hold.>").await == 2).then_some(())).await;
+    let why = json!({ "reason": "tried" });
+    let paused = console.api(Method::POST, "/queues/notification_bulk/pause", token, Some(why)).await;
+    assert!(paused.status.is_success(), "{paused:?}");
+    world
+        .eventually("its worker knows it", async || {
+            let queue = console.api(Method::GET, "/queues/notification_bulk", token, None).await;
+            (queue.body["pulls"] == 0).then_some(())
+        })
+        .await;
+    world.publish_json("jobs.notification.bulk", "waits", &news).await;
     for id in ["broken-1", "broken-2"] {
         world.publish("jobs.notification.normal", &[("Carebell-Job-Id", id)], "none").await;
     }
@@ -89,6 +105,9 @@ async fn acts(world: &World, console: &Console, token: &str) {
         (Method::POST, "/dead-letters/1/redrive", None),
         (Method::DELETE, "/dead-letters/2", why()),
         (Method::DELETE, "/jobs/tomorrow", None),
+        (Method::POST, "/jobs/later/retry?dry_run=true", None),
+        (Method::POST, "/jobs/later/retry", None),
+        (Method::DELETE, "/jobs/waits", None),
         (Method::POST, "/queues/notification_bulk/pause", Some(json!({ "reason": "tried" }))),
         (Method::POST, "/queues/notification_bulk/resume", None),
         (Method::GET, schedule, None),

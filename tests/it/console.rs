@@ -111,6 +111,30 @@ async fn a_failed_job_is_found_sent_back_and_seen_to_succeed() {
 }
 
 #[tokio::test]
+async fn a_failed_job_is_retried_on_its_page_and_seen_to_succeed_live() {
+    let (world, worker, console) = lived_in().await;
+    world.push.behave("ana", Behaviour::status(400));
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish_json("jobs.notification.normal", "refused", &news).await;
+    world.dead_letters_once(2).await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    browser.open(&format!("{}/console/jobs/refused", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows("h1", "Job refused").await;
+    browser.shows("#choices", "dead letter 2: it would run now.").await;
+    assert_eq!(browser.findings().await, Vec::<String>::new());
+    browser.picture("job-refused").await;
+    browser.click("#choices form[action$='/retry'] button").await;
+    browser.shows(".note", "The job is tried again.").await;
+    // The page is not loaded again.
+    browser.shows("#way", "All 1 deliveries were accepted.").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
 async fn a_queue_is_paused_and_resumed() {
     let (world, worker, console) = lived_in().await;
     let Some(browser) = Browser::start(Settings::default()).await else { return };

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod acts;
 mod admin;
 mod admin_aliases;
 mod admin_faults;

@@ -63,6 +63,8 @@ const DONE: &[(&str, &str)] = &[
     ("redriven", "The job is sent back to its queue."),
     ("discarded", "The dead letter is discarded. Its job stays recorded as dead."),
     ("cancelled", "The job is cancelled."),
+    ("retried", "The job is tried again."),
+    ("unstoppable", "It is being sent already, which cannot be stopped."),
     ("paused", "It is paused."),
     ("resumed", "It is resumed."),
     ("saved", "It is saved."),
