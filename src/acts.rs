@@ -1,16 +1,24 @@
-//! What people do to jobs, by commands or the console: retry, cancel and discard.
+//! What people do to jobs, by commands or the console: retry, cancel, discard, and the same on all that a filter finds.
 //!
 //! Each act is safe to repeat, and on record under the name of whoever did it.
 
 mod cancel;
+mod empty;
 mod look;
+mod operations;
 pub mod predict;
+mod preview;
 mod retry;
+mod spec;
+mod steps;
 
 pub use self::{
     cancel::{Ended, rest},
     look::{Found, Prospect, Way},
+    operations::{Carrier, LONGEST_REASON, operation_to_json},
+    preview::{Preview, Sampled},
     retry::Retried,
+    spec::{Act, LetterFilter, Spec},
 };
 use crate::{
     clock::Clock,
@@ -49,6 +57,9 @@ pub enum Refused {
     /// It is in no state for this.
     #[error("{0}")]
     Conflict(String),
+    /// This part of what was asked for is wrong.
+    #[error("{0}: {1}")]
+    Wrong(&'static str, String),
     /// NATS does not answer.
     #[error("{0}")]
     Nats(String),

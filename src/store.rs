@@ -35,6 +35,7 @@ mod maintenance;
 mod migrate;
 mod migrations;
 mod named_sql;
+mod operations;
 mod parked;
 mod pauses;
 mod people;
@@ -72,6 +73,7 @@ pub use self::{
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
+    operations::{EndedNow, NewOperation, OperationRow, Progress, ToEnd},
     parked::{ClaimLine, WokenDelivery},
     pauses::PAUSES_CHANGED,
     people::PeopleAsk,

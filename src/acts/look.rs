@@ -21,8 +21,8 @@ use crate::{
 /// How a job is tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
-    /// Its dead letter, by its number, is sent back to its queue.
-    Redrive(u64),
+    /// Its dead letter is sent back to its queue: its number, if it was looked for.
+    Redrive(Option<u64>),
     /// It is parked, and goes on now.
     Wake,
 }
@@ -45,7 +45,7 @@ impl Prospect {
     #[must_use]
     pub fn to_json(&self) -> Value {
         let (act, letter) = match self.way {
-            Way::Redrive(number) => ("redrive", Some(number)),
+            Way::Redrive(number) => ("redrive", number),
             Way::Wake => ("wake", None),
         };
         json!({
@@ -61,6 +61,8 @@ pub struct Found {
     pub root_id: String,
     /// The dead letters that a retry would redrive.
     pub letters: Vec<Letter>,
+    /// Dead deliveries whose letter was not looked for.
+    pub dead: Vec<LedgerLine>,
     /// The deliveries that it would wake.
     pub deliveries: Vec<LedgerLine>,
     /// The runs that it would wake.
@@ -90,6 +92,17 @@ impl Acting<'_> {
             way.iter().flat_map(|way| &way.deliveries).filter(|line| is_meant(&line.id, &line.run_id)).collect();
         let is_unknown = all.is_empty() && lines.is_empty();
         let letters = self.letters_of(id, is_unknown, &all, &lines, most, thorough).await?;
+        let mut dead = Vec::new();
+        if !thorough {
+            // One that was sent directly has its letter under a sequence that no row has.
+            let is_decided = |line: &LedgerLine| {
+                let acts = way.iter().flat_map(|way| &way.audit).filter(|act| act.job_id.as_deref() == Some(&line.id));
+                acts.clone().any(|act| act.action.starts_with("dead_letter.") && act.at >= line.updated_at)
+            };
+            let has_letter = |line: &LedgerLine| letters.iter().any(|letter| letter.job_id == line.id);
+            let left = lines.iter().filter(|line| line.state == "dead" && !has_letter(line) && !is_decided(line));
+            dead.extend(left.take(most).map(|line| (*line).clone()));
+        }
         let mut runs = Vec::new();
         for run in all.iter().filter(|run| run.state == "open" && run.stream_seq != NO_MESSAGE).take(most) {
             let parked = wake::parked_run(self.nats()?, &run.stream, run.stream_seq).await.map_err(Refused::Nats)?;
@@ -101,6 +114,7 @@ impl Acting<'_> {
             why_not: why_not(id, &all, &lines, delayed, way.map_or(&[], |way| &way.audit)),
             root_id: root_id.to_owned(),
             letters,
+            dead,
             runs,
         })
     }
@@ -165,7 +179,7 @@ impl Acting<'_> {
             .zip(predictions)
             .map(|(letter, prediction)| Prospect {
                 job_id: letter.job_id.clone(),
-                way: Way::Redrive(letter.number),
+                way: Way::Redrive(Some(letter.number)),
                 prediction,
                 until: None,
             })
@@ -175,16 +189,19 @@ impl Acting<'_> {
             let (job_id, until) = (run.job_id.clone(), parked.until);
             prospects.push(Prospect { job_id, way: Way::Wake, prediction, until });
         }
-        let ids: Vec<&str> = found.deliveries.iter().map(|line| line.id.as_str()).collect();
+        let lines = || found.dead.iter().chain(&found.deliveries);
+        let ids: Vec<&str> = lines().map(|line| line.id.as_str()).collect();
         let claims = if ids.is_empty() { Vec::new() } else { self.store.claims_of(&ids).await? };
-        for line in &found.deliveries {
+        for line in lines() {
+            let is_dead = line.state == "dead";
+            let reason = line.reason.as_deref().filter(|_| !is_dead);
             let subject = claims.iter().find(|claim| claim.id == line.id).and_then(|claim| claim.subject.as_deref());
             let subject = subject.unwrap_or_default();
             prospects.push(Prospect {
                 job_id: line.id.clone(),
-                way: Way::Wake,
-                prediction: of_parked(subject, line.reason.as_deref(), Some(line.not_after), &pauses, now),
-                until: line.held_until,
+                way: if is_dead { Way::Redrive(None) } else { Way::Wake },
+                prediction: of_parked(subject, reason, Some(line.not_after), &pauses, now),
+                until: line.held_until.filter(|_| !is_dead),
             });
         }
         Ok(prospects)

@@ -69,7 +69,7 @@ impl Acting<'_> {
     /// # Errors
     /// If there is nothing to retry: why. Or if a server does not answer; then a part may be done.
     pub async fn retry(&self, id: &str) -> Result<Retried, Refused> {
-        let Found { root_id, letters, deliveries, runs, why_not } = self.look_thoroughly(id).await?;
+        let Found { root_id, letters, deliveries, runs, why_not, .. } = self.look_thoroughly(id).await?;
         let mut done = Retried::default();
         for letters in letters.chunks(CHUNK) {
             for (letter, sent) in letters.iter().zip(self.redrive(letters).await?) {

@@ -103,7 +103,7 @@ impl Admin {
     /// # Errors
     /// If there is nothing to retry, or a server is away.
     pub async fn foresee_retry(&self, viewer: &Viewer, id: &str) -> Result<Vec<Prospect>, Problem> {
-        Ok(in_time(self.acting(&viewer.name).foresee(id)).await??)
+        Ok(in_time(Box::pin(self.acting(&viewer.name).foresee(id))).await??)
     }
 
     /// What a retry of a job with these records would do, the first few.
@@ -128,7 +128,7 @@ impl Admin {
     /// # Errors
     /// If there is nothing to retry, or a server is away.
     pub async fn retry(&self, viewer: &Viewer, id: &str) -> Result<Retried, Problem> {
-        Ok(in_time(self.acting(&viewer.name).retry(id)).await??)
+        Ok(in_time(Box::pin(self.acting(&viewer.name).retry(id))).await??)
     }
 
     /// Cancels a job that waits, and discards a dead one.
@@ -136,7 +136,7 @@ impl Admin {
     /// # Errors
     /// If there is nothing to cancel, or a server is away.
     pub async fn cancel(&self, viewer: &Viewer, id: &str) -> Result<Ended, Problem> {
-        Ok(in_time(self.acting(&viewer.name).cancel(id, Some(""))).await??)
+        Ok(in_time(Box::pin(self.acting(&viewer.name).cancel(id, Some("")))).await??)
     }
 
     /// Acts under this name.
@@ -160,6 +160,7 @@ impl From<Refused> for Problem {
         match refused {
             Refused::Unknown(why) => Self::not_found(why),
             Refused::Conflict(why) => Self::conflict(why),
+            Refused::Wrong(field, why) => Self::field(field, why),
             Refused::Nats(why) => Self::unavailable("a server", &why),
             Refused::Store(error) => error.into(),
         }

@@ -11,6 +11,7 @@ mod jobs;
 mod layout;
 mod live;
 mod oidc;
+mod operations;
 mod overview;
 mod people;
 mod providers;
@@ -112,6 +113,14 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .act("/console/channels/{name}/resume", Role::Operator, post(providers::resume_channel))
         .act("/console/providers/pause", Role::Operator, post(providers::pause_provider))
         .act("/console/providers/{name}/resume", Role::Operator, post(providers::resume_provider))
+        .add(
+            operations::PATH,
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(operations::list).post(operations::begin),
+        )
+        .look(operations::NEW, Role::Operator, get(operations::new))
+        .look("/console/operations/{id}", Role::Operator, get(operations::show))
+        .act("/console/operations/{id}/cancel", Role::Operator, post(operations::cancel))
         .look("/console/api", Role::Viewer, get(routes::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))

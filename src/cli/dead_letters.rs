@@ -3,7 +3,7 @@
 //! Only `show` prints bodies, which may hold personal text: whoever corrects one must read it.
 
 mod edit;
-mod filters;
+pub(super) mod filters;
 mod send;
 mod words;
 

@@ -2,7 +2,7 @@
 
 mod cancel;
 mod elsewhere;
-mod list;
+pub(super) mod list;
 mod retry;
 
 use std::fmt::{Display, Write as _};

@@ -19,6 +19,15 @@ async fn post(console: &Console, path: &str) -> Answer {
     console.api(Method::POST, path, ADMIN_TOKEN, None).await
 }
 
+/// Once it has reached NATS.
+pub async fn console_of(world: &World) -> Console {
+    let console = Console::start(world).await;
+    world
+        .eventually("NATS is reached", async || (console.get("/queues").await.status == StatusCode::OK).then_some(()))
+        .await;
+    console
+}
+
 async fn delete(console: &Console, id: &str) -> Answer {
     console.api(Method::DELETE, &format!("/jobs/{id}"), ADMIN_TOKEN, None).await
 }
@@ -40,7 +49,7 @@ async fn a_dead_job_is_retried_by_its_id_and_what_would_follow_is_said_before() 
     assert!(well && said.contains("job one is tried again: 1 redriven"), "{said}{error}");
     world.eventually("it is sent", async || (world.ledger("one").await[0].state == "sent").then_some(())).await;
 
-    let console = Console::start(&world).await;
+    let console = console_of(&world).await;
     let viewer = console.token("vera", Role::Coordinator).await;
     assert_eq!(console.api(Method::POST, "/jobs/two/retry", &viewer, None).await.status, StatusCode::FORBIDDEN);
     let id = world.ledger("two").await[0].id.clone();
@@ -70,7 +79,7 @@ async fn a_dead_job_without_a_record_is_found_by_its_letter() {
     world.publish(NEWS, &[("Carebell-Job-Id", "odd")], "none").await;
     world.dead_letters_once(1).await;
     world.sql("DELETE FROM job_runs").await;
-    let console = Console::start(&world).await;
+    let console = console_of(&world).await;
     let dry = post(&console, "/jobs/odd/retry?dry_run").await;
     assert_eq!(dry.body["would_retry"][0]["letter"], 1, "{dry:?}");
     assert_eq!(delete(&console, "odd").await.status, StatusCode::NO_CONTENT);
@@ -91,7 +100,7 @@ async fn parked_deliveries_go_on_now_and_leave_nothing_in_hold() {
     let id = world.delivery_to("later", "ana").await.id;
     let (well, said, error) = carebell(&world, &["jobs", "retry", "later", "--dry-run"], &[]).await;
     assert!(well && said.contains("parked until") && said.contains("it would run now"), "{said}{error}");
-    let console = Console::start(&world).await;
+    let console = console_of(&world).await;
     let woken = post(&console, "/jobs/later/retry").await;
     assert_eq!((woken.status, &woken.body["woken"]), (StatusCode::OK, &json!([id])), "{woken:?}");
     world.eventually("it is sent", async || (world.ledger("later").await[0].state == "sent").then_some(())).await;
@@ -118,7 +127,7 @@ async fn a_parked_run_goes_on_now_with_its_failures() {
 #[tokio::test]
 async fn what_waits_runs_or_has_ended_is_not_retried_and_says_why() {
     let world = World::new().await;
-    let console = Console::start(&world).await;
+    let console = console_of(&world).await;
     let refused = async |id: &str, status: StatusCode, why: &str| {
         let answer = post(&console, &format!("/jobs/{id}/retry")).await;
         let detail = answer.body["detail"].as_str().unwrap_or_default().to_owned();
@@ -159,7 +168,7 @@ async fn what_waits_runs_or_has_ended_is_not_retried_and_says_why() {
 #[tokio::test]
 async fn a_job_that_waits_or_is_parked_is_cancelled_and_one_that_ended_keeps_its_record() {
     let world = World::with_overrides(LONG).await;
-    let console = Console::start(&world).await;
+    let console = console_of(&world).await;
     world.publish_json(NEWS, "waits", &news("ana")).await;
     assert_eq!(delete(&console, "waits").await.status, StatusCode::NO_CONTENT);
     assert_eq!(delete(&console, "nothing").await.status, StatusCode::NOT_FOUND);
@@ -196,7 +205,7 @@ async fn two_who_retry_at_once_tell_nobody_twice() {
     world.push.behave("ana", Behaviour::status(400));
     world.publish_json(NEWS, "dead", &news("ana")).await;
     world.dead_letters_once(1).await;
-    let consoles = [Console::start(&world).await, Console::start(&world).await];
+    let consoles = [console_of(&world).await, console_of(&world).await];
     let [one, other] = &consoles;
     let (one, other) = tokio::join!(post(one, "/jobs/dead/retry"), post(other, "/jobs/dead/retry"));
     assert!(one.status.is_success() || other.status.is_success(), "{one:?} {other:?}");

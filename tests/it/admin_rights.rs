@@ -8,7 +8,7 @@ use carebell::{
 };
 use chrono::TimeDelta;
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cli::carebell,
@@ -42,6 +42,7 @@ async fn the_console_needs_no_more_than_its_role_and_its_user() {
     let seen = "SELECT count(*) FROM admin_sessions WHERE seen_at > now() - interval '1 minute'";
     assert_eq!(world.count(seen).await, 1, "its use is noted");
     acts(&world, &console, &token).await;
+    acts_on_many(&world, &console).await;
     let out = console.submit("/console/sign-out", &cookie, &[]).send().await.unwrap();
     assert_eq!(out.status(), StatusCode::SEE_OTHER);
 
@@ -124,6 +125,8 @@ async fn acts(world: &World, console: &Console, token: &str) {
         ),
         (Method::POST, "/schedules/tea/run", None),
         (Method::POST, "/schedules/preview", Some(json!({ "expression": "@daily", "zone": "UTC" }))),
+        (Method::POST, "/operations/preview", Some(json!({ "act": "retry" }))),
+        (Method::GET, "/operations", None),
         (Method::GET, "/audit", None),
         (Method::GET, "/health", None),
     ] {
@@ -131,6 +134,46 @@ async fn acts(world: &World, console: &Console, token: &str) {
         assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
         assert!(answer.body["unread"].as_array().is_none_or(Vec::is_empty), "a table cannot be read: {answer:?}");
     }
+}
+
+/// Of each sort. A part that is refused would stay.
+async fn acts_on_many(world: &World, console: &Console) {
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    let begin = async |path: &str, body: Value| {
+        let begun = console.api(Method::POST, path, ADMIN_TOKEN, Some(body)).await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{begun:?}");
+        let path = format!("/operations/{}", begun.body["operation"]);
+        let end = async || Some(console.get(&path).await.body).filter(|row| row["state"] != "running");
+        let row = world.eventually("the operation ends", end).await;
+        assert!(row["state"] == "done" && row["done"] == row["counted"] && row["note"].is_null(), "{row}");
+    };
+    world.publish("jobs.notification.normal", &[("Carebell-Job-Id", "broken-3")], "none").await;
+    world.dead_letters_once(2).await;
+    begin(
+        "/operations",
+        json!({ "act": "retry", "filter": { "reason": "undecodable" }, "count": 9, "reason": "tried" }),
+    )
+    .await;
+    let why = json!({ "reason": "tried" });
+    for queue in ["notification_bulk", "deliver_web_push_normal"] {
+        let paused = console.api(Method::POST, &format!("/queues/{queue}/pause"), ADMIN_TOKEN, Some(why.clone())).await;
+        assert!(paused.status.is_success(), "{paused:?}");
+        world
+            .eventually("its worker knows it", async || {
+                (console.get(&format!("/queues/{queue}")).await.body["pulls"] == 0).then_some(())
+            })
+            .await;
+    }
+    world.publish_json("jobs.notification.bulk", "emptied", &news).await;
+    begin("/queues/notification_bulk/empty", json!({ "count": 1, "reason": "tried" })).await;
+    world.publish_json("jobs.notification.normal", "planned", &news).await;
+    world
+        .eventually("it waits", async || {
+            (peek(&world.context, "DELIVERIES", "deliver.web_push.normal").await == 1).then_some(())
+        })
+        .await;
+    begin("/queues/deliver_web_push_normal/empty", json!({ "count": 1, "reason": "tried" })).await;
+    assert_eq!(peek(&world.context, "DELIVERIES", ">").await, 0);
 }
 
 #[tokio::test]

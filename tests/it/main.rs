@@ -13,6 +13,7 @@
 mod support;
 
 mod acts;
+mod acts_on_many;
 mod admin;
 mod admin_aliases;
 mod admin_faults;

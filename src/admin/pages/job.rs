@@ -116,7 +116,8 @@ fn choices(id: &str, prospects: &Result<Vec<Prospect>, Problem>, waits: bool, vi
                             li {
                                 span.id { (job_id) } ", "
                                 @match way {
-                                    Way::Redrive(number) => a href={ "/console/dead-letters/" (number) } { "dead letter " (number) },
+                                    Way::Redrive(None) => "its dead letter",
+                                    Way::Redrive(Some(number)) => a href={ "/console/dead-letters/" (number) } { "dead letter " (number) },
                                     Way::Wake => { "parked" @if let Some(until) = until { " until " (visitor.time(*until)) } },
                                 }
                                 ": " (prediction.sentence()) "."

@@ -64,6 +64,8 @@ const DONE: &[(&str, &str)] = &[
     ("discarded", "The dead letter is discarded. Its job stays recorded as dead."),
     ("cancelled", "The job is cancelled."),
     ("retried", "The job is tried again."),
+    ("begun", "The operation has begun."),
+    ("stopped", "The operation is cancelled. What it has done stays."),
     ("unstoppable", "It is being sent already, which cannot be stopped."),
     ("paused", "It is paused."),
     ("resumed", "It is resumed."),

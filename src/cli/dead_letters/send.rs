@@ -209,6 +209,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         body: corrected_body(&operation, &selection, &args).await?,
         not_after: args.not_after,
         headers: args.headers.clone(),
+        operation: None,
     };
     let total = selection.numbers.len();
     if args.dry_run {

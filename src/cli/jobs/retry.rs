@@ -65,7 +65,8 @@ fn foreseen(prospects: &[Prospect]) -> String {
     let mut text = String::new();
     for Prospect { job_id, way, prediction, until } in prospects {
         let how = match way {
-            Way::Redrive(number) => format!("dead letter {number} would be redriven"),
+            Way::Redrive(Some(number)) => format!("dead letter {number} would be redriven"),
+            Way::Redrive(None) => "its dead letter would be redriven".to_owned(),
             Way::Wake => {
                 format!("parked{}", until.map_or_else(String::new, |until| format!(" until {}", instant(until))))
             }
