@@ -12,6 +12,7 @@ mod failures;
 mod gate;
 mod metrics;
 mod oidc;
+mod operations;
 mod pages;
 mod pausing;
 mod people;
@@ -94,6 +95,7 @@ pub fn serve(parts: Parts, stop: CancellationToken) -> Result<SocketAddr, ServeE
     let address = listener.local_addr()?;
     let metrics_port = parts.config.metrics_port;
     let (router, admin) = routes(parts)?;
+    tokio::spawn(admin.carrier().run(stop.clone()));
     if let Some(port) = metrics_port {
         metrics::serve(port, admin, stop.clone())?;
     }

@@ -15,12 +15,14 @@ mod jobs;
 mod keys;
 mod kinds;
 mod migrate;
+mod operations;
 mod output;
 mod print;
 mod publish;
 mod queues;
 mod run;
 mod schedules;
+mod signals;
 mod streams;
 mod tokens;
 mod workers;
@@ -29,10 +31,8 @@ use crate::cli::print::note;
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
 
-use self::failed::Failed;
+use self::{failed::Failed, signals::stop_signal};
 use crate::{config::Source, schedule::ZoneData, telemetry, text::visible};
 
 /// The command line.
@@ -67,12 +67,12 @@ enum Command {
     /// Compare streams and consumers with the server, or update them
     #[command(subcommand)]
     Streams(streams::Command),
-    /// List jobs, show the history of one, or cancel one that waits
+    /// List jobs, show the history of one, retry it, or cancel it
     #[command(subcommand)]
     Jobs(jobs::Command),
     /// Say in one sentence why somebody was or was not told, and the facts behind it
     Explain(explain::Args),
-    /// List the queues, their policies and their backlog, show one with its counts; pause, resume
+    /// List the queues, their policies and their backlog, show one with its counts; pause, resume, empty
     #[command(subcommand)]
     Queues(queues::Command),
     /// List the workers, and the jobs that they run
@@ -81,6 +81,9 @@ enum Command {
     /// List, redrive or discard jobs that failed for good
     #[command(subcommand)]
     DeadLetters(dead_letters::Command),
+    /// Act on all jobs that a filter finds: look at them, begin, follow, cancel
+    #[command(subcommand)]
+    Operations(operations::Command),
     /// Manage schedules, and preview their instants
     #[command(subcommand)]
     Schedules(schedules::Command),
@@ -158,11 +161,12 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Publish(args) => publish::run(source, args).await,
         Command::Migrate(args) => migrate::run(source, &args).await,
         Command::Streams(command) => streams::run(source, &command).await,
-        Command::Jobs(command) => jobs::run(source, &command).await,
+        Command::Jobs(command) => Box::pin(jobs::run(source, &command)).await,
         Command::Explain(args) => Box::pin(explain::run(source, args)).await,
-        Command::Queues(command) => queues::run(source, &command).await,
+        Command::Queues(command) => Box::pin(queues::run(source, &command)).await,
         Command::Workers(command) => workers::run(source, &command).await,
         Command::DeadLetters(command) => Box::pin(dead_letters::run(source, command)).await,
+        Command::Operations(command) => Box::pin(operations::run(source, command)).await,
         Command::Schedules(command) => Box::pin(schedules::run(source, command)).await,
         Command::Tokens(command) => tokens::run(source, command).await,
         Command::Keys(command) => keys::run(&command),
@@ -170,21 +174,4 @@ async fn run(command: Command, source: &Source) -> Result<(), Failed> {
         Command::Completions(args) => completions::completions(&args, grammar()),
         Command::Manual(args) => completions::manual(&args, grammar()),
     }
-}
-
-/// Cancelled by SIGTERM or SIGINT. A second SIGINT ends the process.
-fn stop_signal() -> Result<CancellationToken, Failed> {
-    let stop = CancellationToken::new();
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let token = stop.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-        token.cancel();
-        interrupt.recv().await;
-        std::process::exit(130);
-    });
-    Ok(stop)
 }

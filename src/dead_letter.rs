@@ -11,6 +11,7 @@ pub mod redrive;
 pub mod sweep;
 pub mod undrawn;
 mod unreadable;
+pub mod wake;
 
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use async_nats::{
         self,
         message::StreamMessage,
         response::Response,
-        stream::{DeleteStatus, LastRawMessageErrorKind, Stream},
+        stream::{DeleteStatus, LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -232,6 +233,16 @@ pub(crate) async fn take_out(context: &jetstream::Context, stream: &str, sequenc
     match answer.map_err(|error| error.to_string())? {
         Response::Ok(_) => Ok(()),
         Response::Err { error } => Err(error.to_string()),
+    }
+}
+
+/// Takes a message out, unless it is gone.
+pub(crate) async fn take_out_if_there(context: &jetstream::Context, stream: &str, sequence: u64) -> Result<(), String> {
+    let Err(why) = take_out(context, stream, sequence).await else { return Ok(()) };
+    let found = context.get_stream_no_info(stream).await.map_err(|error| error.to_string())?;
+    match found.get_raw_message(sequence).await {
+        Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(()),
+        Ok(_) | Err(_) => Err(why),
     }
 }
 

@@ -13,6 +13,7 @@
 //! `docs/ARCHITECTURE.md` draws this path file by file. The modules below are grouped in four layers.
 
 // The program: commands, configuration, the worker around everything, and servers for tests.
+pub mod acts;
 pub mod admin;
 pub mod cli;
 pub mod config;

@@ -36,6 +36,8 @@ mod maintenance;
 mod migrate;
 mod migrations;
 mod named_sql;
+mod operations;
+mod parked;
 mod pauses;
 mod people;
 mod place;
@@ -73,6 +75,8 @@ pub use self::{
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor},
+    operations::{EndedNow, NewOperation, OperationRow, Progress, ToEnd},
+    parked::{ClaimLine, WokenDelivery},
     pauses::PAUSES_CHANGED,
     people::PeopleAsk,
     place::{Database, DatabaseProblem},

@@ -2,16 +2,22 @@
 
 mod schedules;
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::time::timeout;
 
 use super::{access::Viewer, problem::Problem, state::Admin};
 use crate::{
-    dead_letter::{Change, Letter, Letters, redrive::Redriver, remove_last},
-    effects::park,
-    store::AuditEntry,
+    acts::{Acting, Ended, Prospect, Refused, Retried},
+    dead_letter::{Change, Letter, Letters, redrive::Redriver},
+    store::{AuditEntry, DelayedLine, Trail},
 };
+
+/// For an act on one job.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Letters read together.
 const TOGETHER: usize = 16;
@@ -92,29 +98,72 @@ impl Admin {
         found.map_err(away)
     }
 
-    /// Cancels a delayed job.
+    /// What a retry of a job would do.
     ///
     /// # Errors
-    /// If it is not delayed, or a server is away.
-    pub async fn cancel_delayed(&self, viewer: &Viewer, id: &str) -> Result<(), Problem> {
-        let now = self.clock.now();
-        let Some(position) = self.store.cancel_delayed(id, now).await? else {
-            return Err(Problem::conflict(format!("the job {id:?} is not delayed: it is already due, or cancelled")));
-        };
-        let act = AuditEntry {
-            at: now,
-            actor: viewer.name.clone(),
-            action: "job.cancelled".into(),
-            job_id: Some(id.to_owned()),
-            root_id: Some(id.to_owned()),
-            detail: json!({}),
-        };
-        self.store.record_audit(&[act]).await?;
-        // If that fails, its message stays parked until it is due, to no effect.
-        if let Ok(context) = self.jetstream() {
-            let _ = remove_last(context, park::STREAM, &park::delayed_subject(&position)).await;
+    /// If there is nothing to retry, or a server is away.
+    pub async fn foresee_retry(&self, viewer: &Viewer, id: &str) -> Result<Vec<Prospect>, Problem> {
+        Ok(in_time(Box::pin(self.acting(&viewer.name).foresee(id))).await??)
+    }
+
+    /// What a retry of a job with these records would do, the first few.
+    ///
+    /// # Errors
+    /// If a server is away.
+    pub async fn prospects(
+        &self,
+        viewer: &Viewer,
+        id: &str,
+        way: Option<&Trail>,
+        delayed: Option<&DelayedLine>,
+        most: usize,
+    ) -> Result<Vec<Prospect>, Problem> {
+        let acting = self.acting(&viewer.name);
+        let found = acting.look(id, way, delayed, most, false).await?;
+        Ok(acting.prospects(&found).await?)
+    }
+
+    /// Tries a job again.
+    ///
+    /// # Errors
+    /// If there is nothing to retry, or a server is away.
+    pub async fn retry(&self, viewer: &Viewer, id: &str) -> Result<Retried, Problem> {
+        Ok(in_time(Box::pin(self.acting(&viewer.name).retry(id))).await??)
+    }
+
+    /// Cancels a job that waits, and discards a dead one.
+    ///
+    /// # Errors
+    /// If there is nothing to cancel, or a server is away.
+    pub async fn cancel(&self, viewer: &Viewer, id: &str) -> Result<Ended, Problem> {
+        Ok(in_time(Box::pin(self.acting(&viewer.name).cancel(id, Some("")))).await??)
+    }
+
+    /// Acts under this name.
+    #[must_use]
+    pub fn acting<'a>(&'a self, actor: &'a str) -> Acting<'a> {
+        let context = self.nats.get().ok_or("it was not reached yet; it is tried again");
+        Acting { store: &self.store, context, streams: &self.streams, clock: &self.clock, actor }
+    }
+}
+
+/// An act on one job that reads long streams is safe to repeat, and must not hold a request for ever.
+async fn in_time<T>(act: impl Future<Output = T>) -> Result<T, Problem> {
+    let done = timeout(PATIENCE, act).await;
+    done.map_err(|_| {
+        Problem::unavailable("NATS", "it took too long to look through the streams: try again, or use the command")
+    })
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Unknown(why) => Self::not_found(why),
+            Refused::Conflict(why) => Self::conflict(why),
+            Refused::Wrong(field, why) => Self::field(field, why),
+            Refused::Nats(why) => Self::unavailable("a server", &why),
+            Refused::Store(error) => error.into(),
         }
-        Ok(())
     }
 }
 

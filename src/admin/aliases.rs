@@ -57,11 +57,21 @@ fn all() -> Vec<(Alias, MethodRouter<Admin>)> {
             Alias { method: Method::DELETE, path: "/admin/jobs/{id}", of: "/jobs/{id}", role: Role::Operator },
             delete(api::cancel_job),
         ),
+        post_of("/admin/jobs/{id}/retry", "/jobs/{id}/retry", post(api::retry_job)),
         get_of("/admin/jobs/counts", "/counts", get(counts)),
         get_of("/admin/jobs/health", "/health", get(health)),
         get_of("/admin/jobs/queues/{queue}/stats", "/queues/{queue}/stats", get(stats)),
         post_of("/admin/jobs/queues/{queue}/pause", "/queues/{queue}/pause", post(pause)),
         post_of("/admin/jobs/queues/{queue}/resume", "/queues/{queue}/resume", post(resume)),
+        (
+            Alias {
+                method: Method::POST,
+                path: "/admin/jobs/queues/{queue}/empty",
+                of: "/queues/{queue}/empty",
+                role: Role::Admin,
+            },
+            post(api::empty_queue),
+        ),
         get_of("/admin/jobs/schedules", "/schedules", get(schedules)),
         get_of("/api/admin/jobs/{queue}", "/queues/{queue}", get(queue)),
     ]

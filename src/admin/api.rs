@@ -7,6 +7,7 @@ mod dead_letters;
 mod extract;
 mod jobs;
 mod listing;
+mod operations;
 mod people;
 mod queues;
 mod schedules;
@@ -20,8 +21,9 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
     extract::{Path, body_if_any, query},
-    jobs::{cancel as cancel_job, show as show_job},
+    jobs::{cancel as cancel_job, retry as retry_job, show as show_job},
     listing::limit,
+    queues::empty as empty_queue,
 };
 use super::{
     access::{Access, Need, Role},
@@ -83,6 +85,7 @@ fn operations() -> OpenApiRouter<Admin> {
     OpenApiRouter::new()
         .routes(routes!(jobs::list))
         .routes(routes!(jobs::show, jobs::cancel))
+        .routes(routes!(jobs::retry))
         .routes(routes!(activity::counts))
         .routes(routes!(activity::workers))
         .routes(routes!(activity::health))
@@ -91,6 +94,10 @@ fn operations() -> OpenApiRouter<Admin> {
         .routes(routes!(queues::pause))
         .routes(routes!(queues::resume))
         .routes(routes!(queues::stats))
+        .routes(routes!(queues::empty))
+        .routes(routes!(operations::preview))
+        .routes(routes!(operations::list, operations::begin))
+        .routes(routes!(operations::get, operations::cancel))
         .routes(routes!(channels::list))
         .routes(routes!(channels::pause))
         .routes(routes!(channels::resume))

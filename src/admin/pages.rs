@@ -11,6 +11,7 @@ mod jobs;
 mod layout;
 mod live;
 mod oidc;
+mod operations;
 mod overview;
 mod people;
 mod providers;
@@ -112,11 +113,20 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .act("/console/channels/{name}/resume", Role::Operator, post(providers::resume_channel))
         .act("/console/providers/pause", Role::Operator, post(providers::pause_provider))
         .act("/console/providers/{name}/resume", Role::Operator, post(providers::resume_provider))
+        .add(
+            operations::PATH,
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(operations::list).post(operations::begin),
+        )
+        .look(operations::NEW, Role::Operator, get(operations::new))
+        .look("/console/operations/{id}", Role::Operator, get(operations::show))
+        .act("/console/operations/{id}/cancel", Role::Operator, post(operations::cancel))
         .look("/console/api", Role::Viewer, get(routes::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))
         .look("/console/dead-letters/{number}", Role::Viewer, get(dead_letters::show))
         .act("/console/jobs/{id}/cancel", Role::Operator, post(job::cancel))
+        .act("/console/jobs/{id}/retry", Role::Operator, post(job::retry))
         .act("/console/dead-letters/{number}/redrive", Role::Operator, post(dead_letters::redrive))
         .act("/console/dead-letters/{number}/discard", Role::Operator, post(dead_letters::discard))
         .router

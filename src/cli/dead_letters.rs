@@ -3,8 +3,7 @@
 //! Only `show` prints bodies, which may hold personal text: whoever corrects one must read it.
 
 mod edit;
-mod filters;
-mod predict;
+pub(super) mod filters;
 mod send;
 mod words;
 

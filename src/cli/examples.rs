@@ -31,6 +31,7 @@ const EXAMPLES: &[Examples] = &[
     ),
     (&["jobs", "delayed"], &["carebell jobs delayed --limit 20"]),
     (&["jobs", "cancel"], &["carebell jobs cancel dose-17 --by ana"]),
+    (&["jobs", "retry"], &["carebell jobs retry dose-17 --dry-run", "carebell jobs retry dose-17 --by ana"]),
     (
         &["explain"],
         &[
@@ -53,6 +54,31 @@ const EXAMPLES: &[Examples] = &[
         &["queues", "show"],
         &["carebell queues show reminder_medication", "carebell queues show notification_bulk --json"],
     ),
+    (
+        &["queues", "empty"],
+        &[
+            "carebell queues empty notification_bulk --reason 'wrong text'",
+            "carebell queues empty notification_bulk --count 4711 --reason 'wrong text'",
+        ],
+    ),
+    (
+        &["operations", "preview"],
+        &[
+            "carebell operations preview retry --died-of exhausted --since 2h",
+            "carebell operations preview cancel --state held --queue deliver_sms_normal",
+        ],
+    ),
+    (
+        &["operations", "start"],
+        &[
+            "carebell operations start retry --died-of exhausted --since 2h --count 312 --reason 'their outage is over'",
+            "carebell operations start cancel --state delayed --application board --count 12 --reason 'moved' --detach",
+        ],
+    ),
+    (&["operations", "run"], &["carebell operations run 7"]),
+    (&["operations", "list"], &["carebell operations list --json"]),
+    (&["operations", "show"], &["carebell operations show 7"]),
+    (&["operations", "cancel"], &["carebell operations cancel 7 --by ana"]),
     (&["workers", "list"], &["carebell workers list", "carebell workers list --json"]),
     (
         &["dead-letters", "list"],

@@ -2,7 +2,8 @@
 
 mod cancel;
 mod elsewhere;
-mod list;
+pub(super) mod list;
+mod retry;
 
 use std::fmt::{Display, Write as _};
 
@@ -48,6 +49,8 @@ pub(super) enum Command {
     /// Cancel a job that waits or is delayed, and what followed from it and has not begun. To change a delayed one, publish
     /// it again under its id with another --at or --delay
     Cancel(cancel::Args),
+    /// Try a job again: a dead one is redriven, a parked one goes on now, and so does what followed from it
+    Retry(retry::Args),
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
@@ -58,6 +61,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
             delayed(source, application.as_deref(), *limit, format.is_json()).await
         }
         Command::Cancel(args) => cancel::cancel(source, args).await,
+        Command::Retry(args) => Box::pin(retry::retry(source, args)).await,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `carebell queues`: policy, backlog, counts and pauses of queues.
 
+mod empty;
 mod pause;
 mod rows;
 mod show;
@@ -36,6 +37,8 @@ pub(super) enum Command {
     Pause(pause::Args),
     /// Resume what was paused
     Resume(pause::ResumeArgs),
+    /// Empty a queue: jobs that wait in it are cancelled, and their messages taken out. What is published meanwhile stays
+    Empty(empty::Args),
 }
 
 pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed> {
@@ -44,6 +47,7 @@ pub(super) async fn run(source: &Source, command: &Command) -> Result<(), Failed
         Command::Show { queue, format } => show::run(source, queue, *format).await,
         Command::Pause(args) => pause::pause(source, args).await,
         Command::Resume(args) => pause::resume(source, args).await,
+        Command::Empty(args) => Box::pin(empty::run(source, args)).await,
     }
 }
 

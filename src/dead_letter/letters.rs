@@ -7,7 +7,7 @@ use async_nats::{
     jetstream::{
         self,
         consumer::{DeliverPolicy, pull},
-        stream::{RawMessageErrorKind, Stream},
+        stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream},
     },
 };
 use bytes::Bytes;
@@ -182,6 +182,35 @@ impl Letters {
         match self.stream.get_raw_message(number).await {
             Ok(message) => Ok(read(number, &message.subject, message.headers, message.payload)),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The next message from a number on, of a kind or of all: its number, and its letter, if it is one.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn next(&self, kind: Option<&str>, from: u64) -> Result<Option<(u64, Option<Letter>)>, String> {
+        let subject = kind.map_or_else(|| "dead.>".to_owned(), |kind| format!("dead.{kind}.>"));
+        match self.stream.get_first_raw_message_by_subject(&subject, from).await {
+            Ok(message) => {
+                let number = message.sequence;
+                Ok(Some((number, read(number, &message.subject, message.headers, message.payload))))
+            }
+            Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// The letter of a message, if it is one. Its body too.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn of_message(&self, kind: &str, stream: &str, sequence: i64) -> Result<Option<Letter>, String> {
+        let subject = format!("dead.{kind}.{stream}.{sequence}");
+        match self.stream.get_last_raw_message_by_subject(&subject).await {
+            Ok(message) => Ok(read(message.sequence, &message.subject, message.headers, message.payload)),
+            Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => Ok(None),
             Err(error) => Err(error.to_string()),
         }
     }

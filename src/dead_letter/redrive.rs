@@ -37,6 +37,8 @@ pub struct Change {
     pub not_after: Option<DateTime<Utc>>,
     /// New headers; an empty value removes one.
     pub headers: Vec<(String, String)>,
+    /// The operation that this is a part of, for the audit log.
+    pub operation: Option<i64>,
 }
 
 /// Redrives and discards letters for an actor.
@@ -88,6 +90,19 @@ impl Redriver<'_> {
     /// # Errors
     /// If the database or the server does not answer. The rest can be discarded again.
     pub async fn discard(&self, letters: &[Letter], why: Option<&str>) -> Result<(), String> {
+        self.discard_for(letters, why, None).await
+    }
+
+    /// Discards at most [`CHUNK`] letters as a part of an operation.
+    ///
+    /// # Errors
+    /// As those of [`discard`](Self::discard).
+    pub async fn discard_for(
+        &self,
+        letters: &[Letter],
+        why: Option<&str>,
+        operation: Option<i64>,
+    ) -> Result<(), String> {
         // After an interrupted redrive, the delivery would stay pending for ever.
         for letter in letters.iter().filter(|letter| is_delivery(letter)) {
             let reason = DeadReason::parse(&letter.reason).unwrap_or(DeadReason::Permanent);
@@ -95,7 +110,7 @@ impl Redriver<'_> {
             given_up.map_err(|error| error.to_string())?;
         }
         let all: Vec<&Letter> = letters.iter().collect();
-        self.write_down("dead_letter.discarded", &all, &Change::default(), why).await?;
+        self.write_down("dead_letter.discarded", &all, &Change { operation, ..Change::default() }, why).await?;
         for removed in join_all(letters.iter().map(|letter| self.letters.erase(letter.number))).await {
             removed?;
         }
@@ -130,13 +145,8 @@ impl Redriver<'_> {
         let at = self.clock.now();
         let entries: Vec<AuditEntry> = letters
             .iter()
-            .map(|letter| AuditEntry {
-                at,
-                actor: self.actor.to_owned(),
-                action: action.to_owned(),
-                job_id: Some(letter.job_id.clone()),
-                root_id: Some(letter.root_id.clone()),
-                detail: json!({
+            .map(|letter| {
+                let mut detail = json!({
                     "letter": letter.number.to_string(),
                     "subject": letter.subject,
                     "kind": letter.kind,
@@ -146,7 +156,18 @@ impl Redriver<'_> {
                     "edited": change.body.is_some() || !change.headers.is_empty(),
                     "not_after": change.not_after,
                     "why": why,
-                }),
+                });
+                if let Some(operation) = change.operation {
+                    detail["operation"] = operation.to_string().into();
+                }
+                AuditEntry {
+                    at,
+                    actor: self.actor.to_owned(),
+                    action: action.to_owned(),
+                    job_id: Some(letter.job_id.clone()),
+                    root_id: Some(letter.root_id.clone()),
+                    detail,
+                }
             })
             .collect();
         self.store.record_audit(&entries).await.map_err(|error| error.to_string())

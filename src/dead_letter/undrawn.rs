@@ -83,7 +83,7 @@ async fn publish_there(effects: &Effects, subject: &str, resumed: StreamMessage)
 }
 
 /// As the streams that draw them map it.
-fn target(resumed: &str) -> String {
+pub(super) fn target(resumed: &str) -> String {
     let subject = resumed.strip_prefix(park::RESUMED).unwrap_or(resumed);
     match subject.strip_prefix("jobs.") {
         Some(kind) => format!("work.{kind}"),

@@ -116,6 +116,10 @@ pub enum DeadReason {
 }
 
 impl DeadReason {
+    /// All reasons.
+    pub const ALL: [Self; 6] =
+        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind, Self::Unscheduled];
+
     /// As in header and record.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -132,8 +136,6 @@ impl DeadReason {
     /// Parses a name.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Permanent, Self::Exhausted, Self::Crashed, Self::Undecodable, Self::UnknownKind, Self::Unscheduled]
-            .into_iter()
-            .find(|reason| reason.name() == text)
+        Self::ALL.into_iter().find(|reason| reason.name() == text)
     }
 }

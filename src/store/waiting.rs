@@ -154,7 +154,7 @@ async fn run_of(connection: &mut PgConnection, job_id: &str) -> Result<Option<(S
     Ok(run.bind(job_id).fetch_optional(connection).await?)
 }
 
-async fn end_runs(
+pub(super) async fn end_runs(
     connection: &mut PgConnection,
     runs: &[&WaitingRun],
     reason: &str,
@@ -163,6 +163,23 @@ async fn end_runs(
 ) -> Result<Vec<String>, StoreError> {
     let rows = end(runs, reason, revived, now)?.fetch_all(connection).await?;
     Ok(rows.iter().map(|row| row.try_get("job_id")).collect::<Result<_, _>>()?)
+}
+
+/// Ends those of these deliveries that have not begun. Their ids.
+pub(super) async fn end_these_deliveries(
+    connection: &mut PgConnection,
+    ids: &[String],
+    now: DateTime<Utc>,
+) -> Result<Vec<String>, StoreError> {
+    let ended = sqlx::query_scalar(AssertSqlSafe(format!(
+        "WITH locked AS (SELECT id FROM deliveries WHERE id = ANY($1) AND state IN ('pending', 'held') \
+                         ORDER BY id FOR UPDATE), \
+         written AS (UPDATE deliveries d SET state = 'skipped', reason = $2, held_until = NULL, updated_at = $3 \
+                     FROM locked WHERE d.id = locked.id AND d.state IN ('pending', 'held') RETURNING d.*), \
+         listed AS ({LIST_AS_UNSENT}) \
+         SELECT id FROM written",
+    )));
+    Ok(ended.bind(ids).bind(Reason::Cancelled.name()).bind(now).fetch_all(connection).await?)
 }
 
 /// Rows are locked in the order of claims. One that is claimed meanwhile is `sending` by then, and stays.

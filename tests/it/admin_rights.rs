@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use carebell::{admin::access::Role, dev::trail::Line};
+use carebell::{
+    admin::access::Role,
+    dev::{push_service::Behaviour, trail::Line},
+};
 use chrono::TimeDelta;
 use reqwest::{Method, StatusCode, header::RETRY_AFTER};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::{
     cli::carebell,
-    support::{ADMIN_TOKEN, Console, Process, QUICK, Worker, World, database, utc_now},
+    support::{ADMIN_TOKEN, Console, Process, QUICK, Worker, World, database, peek, utc_now},
 };
 
 const ADMIN_CONF: &str = include_str!("../../helm/carebell/nats/admin.conf");
@@ -39,6 +42,7 @@ async fn the_console_needs_no_more_than_its_role_and_its_user() {
     let seen = "SELECT count(*) FROM admin_sessions WHERE seen_at > now() - interval '1 minute'";
     assert_eq!(world.count(seen).await, 1, "its use is noted");
     acts(&world, &console, &token).await;
+    acts_on_many(&world, &console).await;
     let out = console.submit("/console/sign-out", &cookie, &[]).send().await.unwrap();
     assert_eq!(out.status(), StatusCode::SEE_OTHER);
 
@@ -60,6 +64,19 @@ async fn acts(world: &World, console: &Console, token: &str) {
     let delayed = [("Carebell-Job-Id", "tomorrow"), ("Carebell-At", &*later), ("Content-Type", "application/json")];
     let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
     world.publish("jobs.later.notification.normal", &delayed, news.to_string()).await;
+    world.push.behave("ana", Behaviour::retry_after(429, "3600"));
+    world.publish_json("jobs.notification.normal", "later", &news).await;
+    world.eventually("it is parked", async || (peek(&world.context, "HOLD", "hold.>").await == 2).then_some(())).await;
+    let why = json!({ "reason": "tried" });
+    let paused = console.api(Method::POST, "/queues/notification_bulk/pause", token, Some(why)).await;
+    assert!(paused.status.is_success(), "{paused:?}");
+    world
+        .eventually("its worker knows it", async || {
+            let queue = console.api(Method::GET, "/queues/notification_bulk", token, None).await;
+            (queue.body["pulls"] == 0).then_some(())
+        })
+        .await;
+    world.publish_json("jobs.notification.bulk", "waits", &news).await;
     for id in ["broken-1", "broken-2"] {
         world.publish("jobs.notification.normal", &[("Carebell-Job-Id", id)], "none").await;
     }
@@ -89,6 +106,9 @@ async fn acts(world: &World, console: &Console, token: &str) {
         (Method::POST, "/dead-letters/1/redrive", None),
         (Method::DELETE, "/dead-letters/2", why()),
         (Method::DELETE, "/jobs/tomorrow", None),
+        (Method::POST, "/jobs/later/retry?dry_run=true", None),
+        (Method::POST, "/jobs/later/retry", None),
+        (Method::DELETE, "/jobs/waits", None),
         (Method::POST, "/queues/notification_bulk/pause", Some(json!({ "reason": "tried" }))),
         (Method::POST, "/queues/notification_bulk/resume", None),
         (Method::GET, schedule, None),
@@ -105,6 +125,8 @@ async fn acts(world: &World, console: &Console, token: &str) {
         ),
         (Method::POST, "/schedules/tea/run", None),
         (Method::POST, "/schedules/preview", Some(json!({ "expression": "@daily", "zone": "UTC" }))),
+        (Method::POST, "/operations/preview", Some(json!({ "act": "retry" }))),
+        (Method::GET, "/operations", None),
         (Method::GET, "/audit", None),
         (Method::GET, "/health", None),
     ] {
@@ -112,6 +134,46 @@ async fn acts(world: &World, console: &Console, token: &str) {
         assert!(answer.status.is_success(), "{method} {path}: {answer:?}");
         assert!(answer.body["unread"].as_array().is_none_or(Vec::is_empty), "a table cannot be read: {answer:?}");
     }
+}
+
+/// Of each sort. A part that is refused would stay.
+async fn acts_on_many(world: &World, console: &Console) {
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    let begin = async |path: &str, body: Value| {
+        let begun = console.api(Method::POST, path, ADMIN_TOKEN, Some(body)).await;
+        assert_eq!(begun.status, StatusCode::ACCEPTED, "{begun:?}");
+        let path = format!("/operations/{}", begun.body["operation"]);
+        let end = async || Some(console.get(&path).await.body).filter(|row| row["state"] != "running");
+        let row = world.eventually("the operation ends", end).await;
+        assert!(row["state"] == "done" && row["done"] == row["counted"] && row["note"].is_null(), "{row}");
+    };
+    world.publish("jobs.notification.normal", &[("Carebell-Job-Id", "broken-3")], "none").await;
+    world.dead_letters_once(2).await;
+    begin(
+        "/operations",
+        json!({ "act": "retry", "filter": { "reason": "undecodable" }, "count": 9, "reason": "tried" }),
+    )
+    .await;
+    let why = json!({ "reason": "tried" });
+    for queue in ["notification_bulk", "deliver_web_push_normal"] {
+        let paused = console.api(Method::POST, &format!("/queues/{queue}/pause"), ADMIN_TOKEN, Some(why.clone())).await;
+        assert!(paused.status.is_success(), "{paused:?}");
+        world
+            .eventually("its worker knows it", async || {
+                (console.get(&format!("/queues/{queue}")).await.body["pulls"] == 0).then_some(())
+            })
+            .await;
+    }
+    world.publish_json("jobs.notification.bulk", "emptied", &news).await;
+    begin("/queues/notification_bulk/empty", json!({ "count": 1, "reason": "tried" })).await;
+    world.publish_json("jobs.notification.normal", "planned", &news).await;
+    world
+        .eventually("it waits", async || {
+            (peek(&world.context, "DELIVERIES", "deliver.web_push.normal").await == 1).then_some(())
+        })
+        .await;
+    begin("/queues/deliver_web_push_normal/empty", json!({ "count": 1, "reason": "tried" })).await;
+    assert_eq!(peek(&world.context, "DELIVERIES", ">").await, 0);
 }
 
 #[tokio::test]

@@ -112,7 +112,7 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
     let role = world.role_with("operator").await;
     let (url, database) = (as_user("operator", world.nats.port()), role.url.as_str());
     let body = r#"{"recipients":[{"userId":"ana"}],"title":"Tea"}"#;
-    let commands: [&[&str]; 28] = [
+    let commands: [&[&str]; 35] = [
         &["queues", "list"],
         &["streams", "check"],
         &["dead-letters", "list"],
@@ -129,10 +129,17 @@ async fn the_users_of_setup_and_of_operators_have_enough() {
         &["queues", "pause", "--channel", "sms", "--reason", "tried"],
         &["publish", "notification", "--job-id", "waits", "--json", body],
         &["jobs", "cancel", "waits"],
+        &["publish", "notification", "--job-id", "emptied", "--json", body],
+        &["queues", "empty", "notification_normal", "--count", "5", "--reason", "tried"],
+        &["operations", "list"],
+        &["operations", "show", "1"],
         &["queues", "resume", "notification"],
         &["queues", "resume", "--channel", "sms"],
+        &["jobs", "retry", "done", "--dry-run"],
+        &["operations", "preview", "retry"],
         &["dead-letters", "redrive", "1"],
         &["dead-letters", "discard", "broken-3", "--yes"],
+        &["operations", "start", "retry", "--died-of", "undecodable", "--count", "5", "--reason", "tried"],
         &["dead-letters", "redrive", "--all", "--rate", "50/s"],
         &["publish", "notification", "--job-id", "now", "--json", body],
         &["schedules", "list"],

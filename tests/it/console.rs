@@ -31,7 +31,7 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 19] = [
+const PAGES: [(&str, &str, &str); 23] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("jobs-failed", "/console/jobs?status=failed&since=1h", "Jobs"),
@@ -47,6 +47,10 @@ const PAGES: [(&str, &str, &str); 19] = [
     ("schedules", "/console/schedules", "Schedules"),
     ("schedule", "/console/schedules/carebell.prune", "Schedule carebell.prune"),
     ("schedule-new", "/console/new-schedule", "New schedule"),
+    ("operations", "/console/operations", "Operations"),
+    ("operation", "/console/operations/1", "Operation 1"),
+    ("operation-new", "/console/new-operation?act=retry&status=dead", "New operation"),
+    ("operation-refused", "/console/new-operation?act=cancel&status=done", "New operation"),
     ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),
@@ -55,7 +59,15 @@ const PAGES: [(&str, &str, &str); 19] = [
 
 #[tokio::test]
 async fn each_page_is_whole_in_light_and_dark_wide_and_narrow() {
-    let (_world, worker, console) = lived_in().await;
+    let (world, worker, console) = lived_in().await;
+    world
+        .sql(
+            "INSERT INTO operations (act, filter, counted, reason, actor, state, done, skipped, failed, note, leased_until, \
+             started_at, updated_at) VALUES ('retry', '{\"status\": [\"dead\"]}', 10, 'their outage is over', 'ana', \
+             'running', 4, '{\"it has changed meanwhile\": 1}', '{\"no stream\": 1}', 'NATS: no answer', \
+             now() + interval '1 hour', now(), now())",
+        )
+        .await;
     for is_dark in [false, true] {
         let Some(browser) = Browser::start(Settings { is_dark, ..Settings::default() }).await else { return };
         browser.open(&format!("{}/console/queues", console.url)).await;
@@ -106,6 +118,72 @@ async fn a_failed_job_is_found_sent_back_and_seen_to_succeed() {
     browser.shows("#way", "All 1 deliveries were accepted.").await;
     browser.shows("#way", "dead_letter.redriven").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+    worker.stop().await;
+}
+
+#[tokio::test]
+async fn a_failed_job_is_retried_on_its_page_and_seen_to_succeed_live() {
+    let (world, worker, console) = lived_in().await;
+    world.push.behave("ana", Behaviour::status(400));
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    world.publish_json("jobs.notification.normal", "refused", &news).await;
+    world.dead_letters_once(2).await;
+    let Some(browser) = Browser::start(Settings::default()).await else { return };
+    browser.open(&format!("{}/console/jobs/refused", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.shows("h1", "Job refused").await;
+    browser.shows("#choices", "dead letter: it would run now.").await;
+    assert_eq!(browser.findings().await, Vec::<String>::new());
+    browser.picture("job-refused").await;
+    browser.click("#choices form[action$='/retry'] button").await;
+    browser.shows(".note", "The job is tried again.").await;
+    // The page is not loaded again.
+    browser.shows("#way", "All 1 deliveries were accepted.").await;
+    assert_eq!(browser.complaints().await, Vec::<String>::new());
+    browser.close().await;
+    worker.stop().await;
+}
+
+/// Without scripts, so that each step is a page.
+#[tokio::test]
+async fn an_operation_is_looked_at_confirmed_and_cancelled_in_the_middle() {
+    const DEAD: usize = 60;
+    let (world, worker, console) = lived_in().await;
+    world.push.behave_always("ana", Some(Behaviour::status(400)));
+    let news = json!({ "recipients": [{ "userId": "ana" }], "title": "News" });
+    for number in 0..DEAD {
+        world.publish_json("jobs.notification.normal", &format!("news-{number}"), &news).await;
+    }
+    world.dead_letters_once(1 + DEAD).await;
+    // The second batch waits for these rows.
+    let mut blocking = world.db.begin().await.unwrap();
+    let last = "SELECT id FROM deliveries WHERE state = 'dead' ORDER BY updated_at DESC LIMIT 5 FOR UPDATE";
+    sqlx::query(last).execute(&mut *blocking).await.unwrap();
+    let Some(browser) = Browser::start(Settings { without_scripts: true, ..Settings::default() }).await else { return };
+    browser.open(&format!("{}/console/dead-letters", console.url)).await;
+    browser.write("#token", ADMIN_TOKEN).await;
+    browser.press(ENTER).await;
+    browser.click("a[href='/console/new-operation?act=retry&status=dead']").await;
+    browser.click("option[value=permanent]").await;
+    browser.click("form.filters button").await;
+    browser.shows(".card h2", "60 jobs").await;
+    browser.shows(".card", "it would run now").await;
+    browser.picture("operation-preview").await;
+    browser.write("input[name=reason]", "their outage is over").await;
+    browser.click(".card form button").await;
+    browser.shows(".note", "The operation has begun.").await;
+    world
+        .eventually("a part is done", async || (world.count("SELECT done FROM operations").await == 50).then_some(()))
+        .await;
+    browser.open(&format!("{}/console/operations/1", console.url)).await;
+    browser.shows(".facts", "50 of 60 done").await;
+    browser.picture("operation-running").await;
+    browser.click("form[action$='/cancel'] button").await;
+    browser.shows(".note", "The operation is cancelled.").await;
+    browser.shows(".facts", "cancelled").await;
+    blocking.rollback().await.unwrap();
     browser.close().await;
     worker.stop().await;
 }

@@ -12,6 +12,8 @@
 
 mod support;
 
+mod acts;
+mod acts_on_many;
 mod admin;
 mod admin_aliases;
 mod admin_faults;

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::support::{Custom, LIMIT, Process, Worker, World, peek, reminder, utc_now};
 
 /// Waits outlast every test, and slow workers cause no redelivery.
-const LONG: &str = "*.backoff=fixed 1h,*.jitter=0%,*.ack_wait=5s";
+pub const LONG: &str = "*.backoff=fixed 1h,*.jitter=0%,*.ack_wait=5s";
 
 /// Replaces `reminder.medication`.
 struct Failing {
@@ -43,11 +43,11 @@ impl Job for Failing {
     }
 }
 
-fn pipeline(world: &World) -> Custom {
+pub fn pipeline(world: &World) -> Custom {
     Custom::start(world, Registry::default().with::<Failing>())
 }
 
-fn news(user: &str) -> Value {
+pub fn news(user: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": "News" })
 }
 
@@ -74,7 +74,7 @@ async fn the_wait_is_over(world: &World) {
     }
 }
 
-async fn parked(world: &World, count: usize) {
+pub async fn parked(world: &World, count: usize) {
     let there = async || {
         let queues = peek(&world.context, "JOBS", ">").await + peek(&world.context, "DELIVERIES", ">").await;
         (peek(&world.context, "HOLD", "hold.>").await == count && queues == 0).then_some(())

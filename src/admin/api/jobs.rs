@@ -1,13 +1,21 @@
 //! Jobs.
 
-use axum::{Json, extract::State, http::StatusCode};
+use axum::{
+    Json,
+    extract::State,
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use serde::Deserialize;
 use serde_json::{Value, json};
+use utoipa::IntoParams;
 
 use super::{
     extract::{Path, Query},
     listing::limit,
 };
 use crate::{
+    acts::{Ended, Prospect},
     admin::{access::Viewer, problem::Problem, query::JobQuery, reads::InStream, state::Admin},
     meta::is_any_id,
     show,
@@ -56,19 +64,68 @@ pub async fn show(State(admin): State<Admin>, Path(id): Path<String>) -> Result<
     }
 }
 
-/// Takes a job back while it waits: a delayed one is cancelled.
+/// What a retry is to do.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct Retrying {
+    /// true, or no value: only says what would become of it.
+    pub dry_run: Option<String>,
+}
+
+impl Retrying {
+    fn is_dry(&self) -> Result<bool, Problem> {
+        match self.dry_run.as_deref() {
+            Some("" | "true") => Ok(true),
+            None | Some("false") => Ok(false),
+            Some(_) => Err(Problem::field("dry_run", "expected true or false")),
+        }
+    }
+}
+
+/// Tries a job again, and what followed from it: what is dead is redriven, what is parked goes on now.
+#[utoipa::path(
+    post, path = "/jobs/{id}/retry", tag = "jobs", security(("bearer" = ["operator"])),
+    params(("id" = String, Path, description = "The job's id"), Retrying),
+    responses(
+        (status = 200, description = "`redriven`, `woken`, `refused`; of a dry run `would_retry` with predictions", body = Value),
+        (status = 404, description = "There is no such job", body = Problem),
+        (status = 409, description = "It is running, waits, or has ended: there is nothing to retry", body = Problem),
+    )
+)]
+pub async fn retry(
+    State(admin): State<Admin>,
+    viewer: Viewer,
+    Path(id): Path<String>,
+    Query(retrying): Query<Retrying>,
+) -> Result<Json<Value>, Problem> {
+    check_id(&id)?;
+    if retrying.is_dry()? {
+        let prospects = admin.foresee_retry(&viewer, &id).await?;
+        let all: Vec<Value> = prospects.iter().map(Prospect::to_json).collect();
+        return Ok(Json(json!({ "job_id": id, "would_retry": all })));
+    }
+    Ok(Json(admin.retry(&viewer, &id).await?.to_json(&id)))
+}
+
+/// Cancels a job that is delayed, waits or is parked, with what followed from it; discards a dead one.
 #[utoipa::path(
     delete, path = "/jobs/{id}", tag = "jobs", security(("bearer" = ["operator"])),
     params(("id" = String, Path, description = "The job's id")),
     responses(
-        (status = 204, description = "It is cancelled"),
-        (status = 409, description = "It is not delayed", body = Problem),
+        (status = 204, description = "It is cancelled, or its dead letter is discarded"),
+        (status = 202, description = "It is being sent, which cannot be stopped any more; what had not begun is cancelled", body = Value),
+        (status = 404, description = "There is no such job", body = Problem),
+        (status = 409, description = "It has ended: its record keeps its id from running again", body = Problem),
     )
 )]
-pub async fn cancel(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<String>) -> Result<StatusCode, Problem> {
+pub async fn cancel(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<String>) -> Result<Response, Problem> {
     check_id(&id)?;
-    admin.cancel_delayed(&viewer, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    let ended = admin.cancel(&viewer, &id).await?;
+    Ok(match &ended {
+        Ended::Waiting(done) if done.sending > 0 => (StatusCode::ACCEPTED, Json(ended.to_json(&id))).into_response(),
+        _ => StatusCode::NO_CONTENT.into_response(),
+    })
 }
 
 fn check_id(id: &str) -> Result<(), Problem> {

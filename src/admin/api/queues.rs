@@ -1,6 +1,6 @@
 //! Queues, and how things are.
 
-use axum::{Json, extract::State};
+use axum::{Json, extract::State, http::StatusCode};
 use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -8,8 +8,10 @@ use utoipa::ToSchema;
 
 use super::extract::{self, Path};
 use crate::{
+    acts::operation_to_json,
     admin::{
         access::Viewer,
+        operations::Which,
         problem::Problem,
         snapshot::{QueueState, Snapshot, Streaming},
         state::Admin,
@@ -118,6 +120,37 @@ pub async fn resume(
 ) -> Result<Json<Value>, Problem> {
     admin.resume(&viewer, Scope::Queue, &name).await?;
     Ok(Json(json!({ "queue": name, "paused": false })))
+}
+
+/// What is confirmed before a queue is emptied.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Emptying {
+    /// The count that was shown (`waiting` and `in_flight`, or that of the operation's preview).
+    pub count: u64,
+    /// For the colleagues: 1 to 200 characters.
+    pub reason: String,
+}
+
+/// Empties a queue: jobs that wait in it are cancelled, and their messages taken out. What is published meanwhile stays.
+#[utoipa::path(
+    post, path = "/queues/{queue}/empty", tag = "queues", security(("bearer" = ["admin"])),
+    params(("queue" = String, Path, description = "Its durable")), request_body = Emptying,
+    responses(
+        (status = 202, description = "The operation that does it", body = Value),
+        (status = 404, description = "There is none", body = Problem),
+        (status = 409, description = "More jobs wait by now than were confirmed, or none: how many", body = Problem),
+    )
+)]
+pub async fn empty(
+    State(admin): State<Admin>,
+    viewer: Viewer,
+    Path(name): Path<String>,
+    extract::Json(Emptying { count, reason }): extract::Json<Emptying>,
+) -> Result<(StatusCode, Json<Value>), Problem> {
+    let which = Which { queue: Some(name), ..Which::default() };
+    let row = admin.begin_operation(&viewer, "empty", &which, count, &reason).await?;
+    Ok((StatusCode::ACCEPTED, Json(operation_to_json(&row))))
 }
 
 fn seen(streaming: &Result<Streaming, String>) -> Result<&Streaming, Problem> {

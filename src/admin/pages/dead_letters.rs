@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use serde::Deserialize;
 
 use super::{
-    job,
+    job, operations,
     refused::{Page, PageProblem},
     ui::{self, Tone, number, text},
     visitor::{Done, Visitor},
@@ -54,6 +54,9 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
         h1 { "Dead letters" }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
         p.soft { "Jobs that failed for good. Each waits for somebody's decision: sent back to its queue, or discarded." }
+        @if !letters.is_empty() && visitor.viewer.role >= Role::Operator {
+            p { a href={ (operations::NEW) "?act=retry&status=dead" } { "Act on many of them" } }
+        }
         @if groups.len() > 1 {
             section {
                 h2 { "By reason and error" }

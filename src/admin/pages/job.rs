@@ -13,10 +13,14 @@ use super::{
     visitor::{Done, Visitor},
 };
 use crate::{
+    acts::{Ended, Prospect, Way},
     admin::{access::Role, problem::Problem, state::Admin},
     meta::is_any_id,
     store::{AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
 };
+
+/// The most that is said of what a retry would act on.
+pub const SHOWN: usize = 20;
 
 /// A link to the page of a job.
 pub fn link(id: &str) -> Markup {
@@ -37,6 +41,12 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path
         );
         return Err(Problem::not_found(why).into());
     }
+    let prospects = match visitor.viewer.role {
+        Role::Viewer | Role::Coordinator => Ok(Vec::new()),
+        Role::Operator | Role::Admin => {
+            admin.prospects(&visitor.viewer, &id, way.as_ref(), delayed.as_ref(), SHOWN).await
+        }
+    };
     let way = way.unwrap_or_else(|| Trail::of(&id));
     let body = html! {
         div data-live-from="/console/live" {}
@@ -44,11 +54,7 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
         (ui::live("way", html! {
             (summary(&way, delayed.as_ref(), &visitor))
-            @if let Some(delayed) = delayed.as_ref().filter(|delayed| delayed.state == "waiting" && visitor.viewer.role >= Role::Operator) {
-                form.row method="post" action={ "/console/jobs/" (utf8_percent_encode(&delayed.job_id, NON_ALPHANUMERIC)) "/cancel" } {
-                    button.danger type="submit" { "Cancel this job" }
-                }
-            }
+            @if visitor.viewer.role >= Role::Operator { (choices(&id, &prospects, waits(&way, delayed.as_ref()), &visitor)) }
             @if !way.runs.is_empty() { (runs(&way, &visitor)) }
             @if !way.deliveries.is_empty() { (deliveries(&way.deliveries, &visitor)) }
             @if !way.inbox.is_empty() { (inbox(&way.inbox, &visitor)) }
@@ -64,8 +70,71 @@ pub async fn cancel(
     Path(id): Path<String>,
 ) -> Result<Redirect, PageProblem> {
     check(&id)?;
-    admin.cancel_delayed(&visitor.viewer, &id).await?;
-    Ok(Redirect::to(&format!("/console/jobs/{}?done=cancelled", utf8_percent_encode(&id, NON_ALPHANUMERIC))))
+    let done = match admin.cancel(&visitor.viewer, &id).await? {
+        Ended::Discarded(_) => "discarded",
+        Ended::Waiting(done) if !done.is_any() => "unstoppable",
+        Ended::Waiting(_) | Ended::Delayed(_) => "cancelled",
+    };
+    Ok(Redirect::to(&format!("/console/jobs/{}?done={done}", utf8_percent_encode(&id, NON_ALPHANUMERIC))))
+}
+
+pub async fn retry(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Redirect, PageProblem> {
+    check(&id)?;
+    admin.retry(&visitor.viewer, &id).await?;
+    Ok(Redirect::to(&format!("/console/jobs/{}?done=retried", utf8_percent_encode(&id, NON_ALPHANUMERIC))))
+}
+
+/// Whether there is something to cancel.
+fn waits(way: &Trail, delayed: Option<&DelayedLine>) -> bool {
+    delayed.is_some_and(|delayed| delayed.state == "waiting")
+        || way.runs.iter().any(|run| run.state == "open")
+        || way.deliveries.iter().any(|line| ["pending", "held"].contains(&&*line.state))
+}
+
+/// What can be done with it, and what a retry would do.
+fn choices(id: &str, prospects: &Result<Vec<Prospect>, Problem>, waits: bool, visitor: &Visitor) -> Markup {
+    let place = format!("/console/jobs/{}", utf8_percent_encode(id, NON_ALPHANUMERIC));
+    let prospects = match prospects {
+        Ok(prospects) => prospects.as_slice(),
+        Err(problem) => {
+            return ui::note(Tone::Warn, html! { "What a retry would do is not known: " (problem.detail()) });
+        }
+    };
+    let is_dead = prospects.iter().any(|prospect| matches!(prospect.way, Way::Redrive(_)));
+    html! {
+        @if waits || !prospects.is_empty() {
+            section.card id="choices" {
+                h2 { "Decide" }
+                @if !prospects.is_empty() {
+                    p { "A retry keeps the job's id, so nobody is told twice. It would act on:" }
+                    ul {
+                        @for Prospect { job_id, way, prediction, until } in prospects {
+                            li {
+                                span.id { (job_id) } ", "
+                                @match way {
+                                    Way::Redrive(None) => "its dead letter",
+                                    Way::Redrive(Some(number)) => a href={ "/console/dead-letters/" (number) } { "dead letter " (number) },
+                                    Way::Wake => { "parked" @if let Some(until) = until { " until " (visitor.time(*until)) } },
+                                }
+                                ": " (prediction.sentence()) "."
+                            }
+                        }
+                    }
+                    @if prospects.len() >= SHOWN { p.soft { "These are the first " (SHOWN) "; it acts on all." } }
+                    form.row method="post" action={ (place) "/retry" } { button.main type="submit" { "Retry" } }
+                }
+                @if waits || is_dead {
+                    form.row method="post" action={ (place) "/cancel" } {
+                        button.danger type="submit" { @if waits { "Cancel this job" } @else { "Discard for good" } }
+                    }
+                }
+            }
+        }
+    }
 }
 
 fn summary(way: &Trail, delayed: Option<&DelayedLine>, visitor: &Visitor) -> Markup {

@@ -10,7 +10,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::{
-    job,
+    job, operations,
     refused::PageProblem,
     ui::{self, number, text},
     visitor::Visitor,
@@ -61,6 +61,9 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, uri: Uri) -> Res
         (table(&listed, &asked, count, &visitor))
         @if listed.filter.states.as_ref().is_some_and(|states| states.contains(&JobState::Sending)) {
             (running(&snapshot, given(asked.queue.as_ref()), &visitor))
+        }
+        @if visitor.viewer.role >= Role::Operator {
+            p { a href={ (operations::NEW) "?" (asked.in_link(&listed.filter)) } { "Act on all of these" } }
         }
         @for in_stream in &listed.in_streams { (queued(in_stream, &visitor)) }
         (find())

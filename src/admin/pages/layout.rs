@@ -15,6 +15,7 @@ const PLACES: &[(&str, &str, Role)] = &[
     ("/console/schedules", "Schedules", Role::Viewer),
     ("/console/people", "People", Role::Coordinator),
     ("/console/providers", "Providers", Role::Viewer),
+    ("/console/operations", "Operations", Role::Operator),
     ("/console/audit", "Audit", Role::Operator),
     ("/console/api", "API", Role::Viewer),
 ];

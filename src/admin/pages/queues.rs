@@ -11,6 +11,7 @@ use serde::Deserialize;
 
 use super::{
     chart::Bars,
+    operations,
     refused::{Page, PageProblem},
     ui::{self, Column, Tone, number, text},
     visitor::{Done, Visitor},
@@ -113,6 +114,9 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
         (ui::table("Its load", COLUMNS, vec![row(queue, &snapshot)], ""))
         (ended(&name, &stats, &visitor))
         @if visitor.viewer.role >= Role::Operator { (choices(&name, pause.is_some())) }
+        @if visitor.viewer.role >= Role::Admin {
+            p { a href={ (operations::NEW) "?act=empty&queue=" (name) } { "Empty this queue" } }
+        }
     };
     Ok(visitor.page("/console/queues", "Queue", &body))
 }

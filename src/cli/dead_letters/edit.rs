@@ -4,29 +4,18 @@ use crate::cli::print::note;
 use std::{io::Write as _, path::Path};
 
 use bytes::Bytes;
-use chrono::{DateTime, Utc};
 use serde_json::Value;
 
 use super::super::failed::Failed;
 use crate::{
+    acts::predict::{decoder, form},
     dead_letter::{Letter, redrive::is_delivery},
-    header, jobs,
-    pipeline::{Decoder, Form},
+    pipeline::Form,
 };
 
 /// The body as JSON, even if protobuf.
 pub(super) fn to_json(letter: &Letter) -> Result<Value, String> {
     decoder(letter)?.to_json(&letter.body, form(letter))
-}
-
-/// The job's expiry if published now: its header's, else its kind's.
-pub(super) fn not_after(letter: &Letter, now: DateTime<Utc>) -> Option<DateTime<Utc>> {
-    if let Some(said) = letter.headers.get(header::NOT_AFTER) {
-        let said = DateTime::parse_from_rfc3339(said.as_str()).ok()?;
-        return Some(said.with_timezone(&Utc));
-    }
-    let job = decoder(letter).ok()?.decode(&letter.body, form(letter)).ok()?;
-    Some(job.default_expiry(now))
 }
 
 /// From a file, or standard input for `-`.
@@ -92,16 +81,4 @@ fn refuse_deliveries(letter: &Letter) -> Result<(), Failed> {
         )));
     }
     Ok(())
-}
-
-fn decoder(letter: &Letter) -> Result<std::sync::Arc<dyn Decoder>, String> {
-    let registry = jobs::registry();
-    let kind = registry.kinds().iter().find(|kind| kind.name == letter.kind).copied();
-    kind.and_then(|kind| registry.decoder(kind))
-        .ok_or_else(|| format!("this version does not know the kind {:?}", letter.kind))
-}
-
-fn form(letter: &Letter) -> Form {
-    let json = letter.headers.get(header::CONTENT_TYPE).is_some_and(|form| form.as_str().contains("json"));
-    if json { Form::Json } else { Form::Protobuf }
 }

@@ -51,7 +51,7 @@ impl Filters {
     }
 }
 
-fn parse_reason(text: &str) -> Result<DeadReason, String> {
+pub(crate) fn parse_reason(text: &str) -> Result<DeadReason, String> {
     DeadReason::parse(text)
         .ok_or_else(|| "expected permanent, exhausted, crashed, undecodable, unknown_kind or unscheduled".to_owned())
 }

@@ -20,9 +20,9 @@ use super::{
     super::{actor::actor, connect, failed::Failed, output::Format},
     edit,
     filters::Filters,
-    predict,
 };
 use crate::{
+    acts::predict,
     clock::Clock,
     config::Source,
     dead_letter::{
@@ -209,6 +209,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         body: corrected_body(&operation, &selection, &args).await?,
         not_after: args.not_after,
         headers: args.headers.clone(),
+        operation: None,
     };
     let total = selection.numbers.len();
     if args.dry_run {
@@ -216,7 +217,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         for numbers in selection.numbers.chunks(CHUNK) {
             let letters = operation.fetch(numbers).await?;
             let now = operation.clock.now();
-            let found = predict::predict(&operation.store, &letters, args.not_after, now).await?;
+            let found = predict::of_letters(&operation.store, &letters, args.not_after, now).await?;
             if let Value::Array(rows) = predict::to_json(&letters, &found) {
                 predicted.extend(rows);
             }
@@ -236,7 +237,7 @@ pub(super) async fn redrive(source: &Source, args: Redrive) -> Result<(), Failed
         pace.wait_for(redriven + refused.len()).await;
         let letters = operation.fetch(numbers).await?;
         let now = operation.clock.now();
-        let late = |letter: &&Letter| edit::not_after(letter, now).is_some_and(|not_after| not_after <= now);
+        let late = |letter: &&Letter| predict::expiry(letter, now).is_some_and(|not_after| not_after <= now);
         expired += if args.not_after.is_none() { letters.iter().filter(late).count() } else { 0 };
         let sent =
             operation.redrive().redrive(&letters, &change).await.map_err(|why| interrupted(&why, redriven, total))?;

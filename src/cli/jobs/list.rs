@@ -20,9 +20,9 @@ use crate::{
     when::{WHEN, parse_when},
 };
 
-/// Which jobs to list.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Args {
+/// Filters of jobs, combined by AND.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub(crate) struct Filters {
     /// Only those in this state, or in those of an older word: waiting, active, completed, failed, delayed
     #[arg(long)]
     state: Option<String>,
@@ -44,6 +44,13 @@ pub(crate) struct Args {
     /// Only those first recorded before: an age, or an instant
     #[arg(long, value_name = "WHEN")]
     until: Option<String>,
+}
+
+/// Which jobs to list.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    filters: Filters,
     /// The most to list
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=100))]
     limit: u32,
@@ -56,7 +63,7 @@ pub(crate) struct Args {
 
 pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
     let now = Clock::system().now();
-    let filter = args.filter(now)?;
+    let filter = args.filters.filter(now)?;
     let store = connect::store(source, 1).await?;
     let page = store.jobs(&filter, args.limit, args.cursor.as_deref(), now).await;
     store.close().await;
@@ -64,8 +71,8 @@ pub(super) async fn run(source: &Source, args: &Args) -> Result<(), Failed> {
     Ok(args.format.print(&to_json(&page), in_words(&page).trim_end())?)
 }
 
-impl Args {
-    fn filter(&self, now: DateTime<Utc>) -> Result<JobFilter, Failed> {
+impl Filters {
+    pub(crate) fn filter(&self, now: DateTime<Utc>) -> Result<JobFilter, Failed> {
         let (kind, lane) = match (&self.kind, &self.queue) {
             (Some(kind), _) => (Some(kind_named(kind)?), None),
             (None, Some(queue)) => {

@@ -12,7 +12,7 @@ const READ: &[(&str, &[&str])] = &[
     ("AT", &["pipeline/message.rs"]),
     ("ATTEMPTS", &["pipeline/message.rs", "dead_letter/letters.rs"]),
     ("BACKOFF", &["pipeline/message.rs"]),
-    ("CONTENT_TYPE", &["pipeline/message.rs", "cli/dead_letters/edit.rs", "streams/queued.rs"]),
+    ("CONTENT_TYPE", &["pipeline/message.rs", "acts/predict.rs", "streams/queued.rs"]),
     (
         "JOB_ID",
         &[
@@ -25,7 +25,7 @@ const READ: &[(&str, &[&str])] = &[
         ],
     ),
     ("MSG_ID", &["intake.rs", "streams/upgrade.rs"]),
-    ("NOT_AFTER", &["pipeline/message.rs", "cli/dead_letters/edit.rs", "streams/queued.rs"]),
+    ("NOT_AFTER", &["acts/predict.rs", "dead_letter/wake.rs", "pipeline/message.rs", "streams/queued.rs"]),
     ("TIMEOUT", &["pipeline/message.rs"]),
     ("TRACEPARENT", &["effects/publish.rs"]),
     ("TRACESTATE", &["effects/publish.rs"]),
@@ -45,9 +45,12 @@ const READ: &[(&str, &[&str])] = &[
     ("SUBJECT", &["dead_letter/letters.rs"]),
     // Of the server. What an application publishes has them only if `intake::check` let them pass.
     ("MSG_SIZE", &["dead_letter/letters.rs"]),
-    ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "streams/upgrade.rs"]),
+    ("SCHEDULE", &["dead_letter/overdue.rs", "dead_letter/sweep.rs", "dead_letter/wake.rs", "streams/upgrade.rs"]),
     ("SCHEDULER", &["pipeline/message.rs", "dead_letter/undrawn.rs", "streams/upgrade.rs"]),
-    ("SCHEDULE_TARGET", &["dead_letter/overdue.rs", "dead_letter/parked.rs", "streams/upgrade.rs"]),
+    (
+        "SCHEDULE_TARGET",
+        &["dead_letter/overdue.rs", "dead_letter/parked.rs", "dead_letter/wake.rs", "streams/upgrade.rs"],
+    ),
 ];
 
 /// What stands before the name where a header is read.

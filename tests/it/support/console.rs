@@ -57,6 +57,11 @@ impl Console {
         self.process.line("its metrics are served", Line::console_metrics_port).await
     }
 
+    /// As a lost machine does.
+    pub async fn kill(&mut self) {
+        self.process.kill().await;
+    }
+
     /// All that it has written.
     pub fn output(&self) -> String {
         self.process.output()
