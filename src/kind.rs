@@ -22,7 +22,7 @@ pub struct Kind {
     pub lanes: &'static [Lane],
 }
 
-/// The three stages (see `docs/ARCHITECTURE.md`), and maintenance.
+/// The three stages (see `docs/ARCHITECTURE.md`), and what is beside them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
     /// Reads a care record and decides whether to tell anybody.
@@ -33,6 +33,8 @@ pub enum Stage {
     Delivery,
     /// Maintains Carebell's own tables. Plans no further jobs.
     Maintenance,
+    /// Carried out by an endpoint that a file declares.
+    Task,
     /// Notes delayed jobs, or takes them back. Not a job itself: its messages are about others.
     Delay,
 }
@@ -79,10 +81,16 @@ impl Kind {
         Self { name, stage: Stage::Maintenance, lanes: &[] }
     }
 
+    /// A declared kind: a queue for each of its lanes, or one.
+    #[must_use]
+    pub const fn task(name: &'static str, lanes: &'static [Lane]) -> Self {
+        Self { name, stage: Stage::Task, lanes }
+    }
+
     /// Whether applications publish this kind, and may delay it. Maintenance has schedules, deliveries are planned.
     #[must_use]
     pub const fn is_published(&self) -> bool {
-        matches!(self.stage, Stage::Reminder | Stage::Notification)
+        matches!(self.stage, Stage::Reminder | Stage::Notification | Stage::Task)
     }
 
     /// The subject in `lane`, or in the next more urgent lane of this kind, of jobs that Carebell publishes.

@@ -49,6 +49,7 @@ pub mod templates;
 pub mod checkpoint;
 pub mod clock;
 mod cut;
+pub mod declared;
 pub mod header;
 mod host;
 pub mod job;

@@ -108,13 +108,15 @@ impl Effects {
         match meta.kind.stage {
             Stage::Delivery => self.claim(meta, patience).await,
             _ if Self::takes_for_new(meta) => Ok(Admission::Run(Admitted::new(meta))),
-            Stage::Reminder | Stage::Notification | Stage::Maintenance | Stage::Delay => self.look_up(meta).await,
+            Stage::Reminder | Stage::Notification | Stage::Maintenance | Stage::Delay | Stage::Task => {
+                self.look_up(meta).await
+            }
         }
     }
 
     /// Whether a job runs without a look-up. A first delivery almost never has a record; if it does, the commit
-    /// notices, and after a failure [`Self::look_up`] tells the attempt. Maintenance works before its commit, so it is
-    /// always looked up.
+    /// notices, and after a failure [`Self::look_up`] tells the attempt. Maintenance and tasks work before their commit, so
+    /// they are always looked up.
     #[must_use]
     pub fn takes_for_new(meta: &Meta) -> bool {
         matches!(meta.kind.stage, Stage::Reminder | Stage::Notification)

@@ -55,6 +55,14 @@ impl Registry {
         self
     }
 
+    /// Adds a kind with a decoder of its own.
+    #[must_use]
+    pub fn with_decoder(mut self, kind: Kind, decoder: Arc<dyn Decoder>) -> Self {
+        self.kinds.push(kind);
+        self.decoders.insert(kind.name, decoder);
+        self
+    }
+
     /// The kinds, in order.
     #[must_use]
     pub fn kinds(&self) -> &[Kind] {

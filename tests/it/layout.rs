@@ -338,6 +338,8 @@ fn streams_of(kind: Kind) -> &'static [&'static str] {
         Stage::Maintenance => &["WORK"],
         Stage::Reminder | Stage::Notification => &["JOBS", "WORK"],
         Stage::Delay => &["JOBS"],
+        // Declared kinds have no files in `streams/`.
+        Stage::Task => &[],
     }
 }
 
