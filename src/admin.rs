@@ -19,6 +19,7 @@ mod people;
 mod places;
 mod problem;
 mod proxy;
+mod publishing;
 mod query;
 mod reads;
 mod secret;

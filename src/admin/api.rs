@@ -9,6 +9,7 @@ mod jobs;
 mod listing;
 mod operations;
 mod people;
+mod publish;
 mod queues;
 mod schedules;
 
@@ -20,9 +21,10 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
-    extract::{Path, body_if_any, query},
+    extract::{Json as Body, JsonText, Path, body_if_any, parse, query},
     jobs::{cancel as cancel_job, retry as retry_job, show as show_job},
     listing::limit,
+    publish::{Published, publish_text},
     queues::empty as empty_queue,
 };
 use super::{
@@ -95,6 +97,7 @@ fn operations() -> OpenApiRouter<Admin> {
         .routes(routes!(queues::resume))
         .routes(routes!(queues::stats))
         .routes(routes!(queues::empty))
+        .routes(routes!(publish::publish))
         .routes(routes!(operations::preview))
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::cancel))

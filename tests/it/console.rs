@@ -31,7 +31,7 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 23] = [
+const PAGES: [(&str, &str, &str); 24] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("jobs-failed", "/console/jobs?status=failed&since=1h", "Jobs"),
@@ -51,6 +51,7 @@ const PAGES: [(&str, &str, &str); 23] = [
     ("operation", "/console/operations/1", "Operation 1"),
     ("operation-new", "/console/new-operation?act=retry&status=dead", "New operation"),
     ("operation-refused", "/console/new-operation?act=cancel&status=done", "New operation"),
+    ("publish", "/console/publish", "Publish a job"),
     ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),

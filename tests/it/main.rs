@@ -19,6 +19,7 @@ mod admin_aliases;
 mod admin_faults;
 mod admin_oidc;
 mod admin_proxy;
+mod admin_publish;
 mod admin_reads;
 mod admin_rights;
 mod admin_schedules;

@@ -35,7 +35,7 @@ pub fn check(id: &str) -> Result<(), Problem> {
 pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(id): Path<String>) -> Page {
     check(&id)?;
     let (way, delayed) = (admin.store.trail_of(&id).await?, admin.store.delayed_job(&id).await?);
-    if way.is_none() && delayed.is_none() {
+    if way.is_none() && delayed.is_none() && !done.is_published() {
         let why = format!(
             "there is no record of a job {id:?}: the id is wrong, or it waits in a queue, or its records are pruned"
         );

@@ -59,6 +59,9 @@ impl Visitor {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done(Option<&'static str>);
 
+/// The word of an act after which a job may have no record yet.
+const PUBLISHED: &str = "published";
+
 const DONE: &[(&str, &str)] = &[
     ("redriven", "The job is sent back to its queue."),
     ("discarded", "The dead letter is discarded. Its job stays recorded as dead."),
@@ -71,9 +74,15 @@ const DONE: &[(&str, &str)] = &[
     ("resumed", "It is resumed."),
     ("saved", "It is saved."),
     ("deleted", "It is deleted."),
+    (PUBLISHED, "The job is published. A record of it begins when a worker takes it."),
 ];
 
 impl Done {
+    /// Whether a job was published, which may have no record yet.
+    pub fn is_published(self) -> bool {
+        DONE.iter().any(|(name, words)| *name == PUBLISHED && self.0 == Some(*words))
+    }
+
     /// Its words.
     pub fn words(self) -> Option<&'static str> {
         self.0
