@@ -4,6 +4,7 @@ mod activity;
 mod audit;
 mod channels;
 mod dead_letters;
+mod document;
 mod extract;
 mod jobs;
 mod listing;
@@ -12,6 +13,7 @@ mod people;
 mod publish;
 mod queues;
 mod schedules;
+mod schemas;
 
 use axum::{Json, Router, http::Method, routing::get};
 use utoipa::{
@@ -67,7 +69,10 @@ pub fn summaries() -> Vec<Summary> {
 }
 
 fn described() -> (Router<Admin>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts()
+    let (router, mut document) =
+        OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts();
+    document::complete(&mut document);
+    (router, document)
 }
 
 pub(super) fn routes(access: &mut Access) -> Router<Admin> {

@@ -16,6 +16,7 @@ mod acts;
 mod acts_on_many;
 mod admin;
 mod admin_aliases;
+mod admin_document;
 mod admin_faults;
 mod admin_oidc;
 mod admin_proxy;

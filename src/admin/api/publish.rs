@@ -17,7 +17,9 @@ use crate::{
 
 /// A job to publish, as `carebell gateway` takes it. The queue names its kind and its lane.
 #[derive(ToSchema)]
-#[schema(rename_all = "camelCase")]
+#[schema(rename_all = "camelCase", example = json!({
+    "job": { "recipients": [{ "userId": "ana" }], "title": "Tea" }, "jobId": "tea-1", "delay": "1h",
+}))]
 #[expect(dead_code, reason = "`gateway/job.rs` reads the fields one by one, to name each that is wrong")]
 pub struct Publishing {
     /// The kind's message of jobs.proto, as canonical JSON.
@@ -32,6 +34,7 @@ pub struct Publishing {
     /// RFC 3339: when it expires.
     not_after: Option<String>,
     /// Its own number of attempts.
+    #[schema(value_type = Option<i64>, minimum = 1, maximum = 4_294_967_295u64)]
     attempts: Option<u32>,
     /// fixed 5m, or exponential 1m to 1h.
     backoff: Option<String>,
@@ -53,7 +56,7 @@ pub struct Published {
 #[utoipa::path(
     post, path = "/queues/{queue}/jobs", tag = "queues", security(("bearer" = ["operator"])),
     params(
-        ("queue" = String, Path, description = "Its durable, such as notification_normal"),
+        ("queue" = String, Path, description = "Its durable, such as notification_normal", example = "notification_normal"),
         ("Idempotency-Key" = Option<String>, Header, description = "The id of a job that names none"),
     ),
     request_body = Publishing,
