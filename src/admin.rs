@@ -26,6 +26,7 @@ mod secret;
 mod sign_in;
 mod snapshot;
 mod state;
+mod zones;
 
 use std::{
     io,

@@ -24,6 +24,7 @@ mod admin_publish;
 mod admin_reads;
 mod admin_rights;
 mod admin_schedules;
+mod admin_zones;
 mod alert_refill;
 mod alerts;
 mod alike;
