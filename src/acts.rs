@@ -4,6 +4,7 @@
 
 mod cancel;
 mod empty;
+mod held_up;
 mod look;
 mod operations;
 pub mod predict;
@@ -14,6 +15,7 @@ mod steps;
 
 pub use self::{
     cancel::{Ended, rest},
+    held_up::HeldUp,
     look::{Found, Prospect, Way},
     operations::{Carrier, LONGEST_REASON, operation_to_json},
     preview::{Preview, Sampled},

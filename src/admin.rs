@@ -19,12 +19,14 @@ mod people;
 mod places;
 mod problem;
 mod proxy;
+mod publishing;
 mod query;
 mod reads;
 mod secret;
 mod sign_in;
 mod snapshot;
 mod state;
+mod zones;
 
 use std::{
     io,

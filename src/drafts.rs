@@ -133,6 +133,31 @@ pub struct Planned {
 }
 
 impl Draft {
+    /// A schedule as it is, to be changed. Its job and its start, which are left out, stay.
+    #[must_use]
+    pub fn of(row: &ScheduleRow) -> Self {
+        let spec = row.spec.clone();
+        Self {
+            name: spec.name,
+            expression: spec.expression,
+            zone: spec.zone,
+            kind: spec.kind,
+            lane: spec.lane,
+            payload: String::new(),
+            gap: spec.gap,
+            fold: spec.fold,
+            missed: spec.missed,
+            missed_limit: spec.missed_limit,
+            missed_seconds: spec.missed_seconds,
+            jitter_seconds: spec.jitter_seconds,
+            expiry_seconds: spec.expiry_seconds,
+            start: None,
+            end: spec.ends_at.map(|at| at.to_rfc3339()),
+            owner: spec.owner,
+            paused: spec.paused,
+        }
+    }
+
     /// Checks it. `before` is the schedule that it replaces, which keeps its pause and, with the same expression, its
     /// start and its next instant.
     ///

@@ -39,7 +39,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::{
     batch::MOST_LINES,
-    job::LARGEST_JOB,
+    job::{Job, LARGEST_JOB, Reader, Refused, key},
     requests::{LARGEST_BATCH, LARGEST_BODY, LONGEST_WAIT},
     state::Parts,
 };

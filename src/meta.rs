@@ -199,6 +199,19 @@ pub const OWN: char = '~';
 /// Begins the id of a reminder that Carebell publishes for a care record.
 pub const CARE: &str = "care~";
 
+/// The kind and the care record of a reminder that Carebell publishes, by its id:
+/// `care~reminder.medication:metformin:2026-03-08T07:00:00Z:0`, or without the lead of a refill. `None` if the id is a hash.
+#[must_use]
+pub fn care_record(job_id: &str) -> Option<(&str, &str)> {
+    let (kind, rest) = job_id.strip_prefix(CARE)?.split_once(':')?;
+    let ends_with_instant = |text: &'_ str| {
+        text.match_indices(':').map(|(at, _)| at).find(|at| DateTime::parse_from_rfc3339(&text[at + 1..]).is_ok())
+    };
+    let without_lead = rest.rsplit_once(':').map_or(rest, |(before, _)| before);
+    let end = ends_with_instant(rest).or_else(|| ends_with_instant(without_lead))?;
+    Some((kind, &rest[..end]))
+}
+
 /// Begins the id of a job that Carebell publishes for a saved schedule.
 pub const SCHEDULE: &str = "schedule~";
 
@@ -261,6 +274,20 @@ mod tests {
         assert_eq!(IntakePosition::parse(&text), Some(at(1, 2)));
         for wrong in ["", "JOBS", "JOBS 1", "JOBS x 1", "JOBS 1 2 3"] {
             assert_eq!(IntakePosition::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_record_of_a_reminder_is_read_from_its_id() {
+        for (id, record) in [
+            ("care~reminder.medication:metformin:2026-03-08T07:00:00Z:0", Some(("reminder.medication", "metformin"))),
+            ("care~reminder.shift:a:b:1:2026-03-08T07:00:00.250Z:60", Some(("reminder.shift", "a:b:1"))),
+            ("care~alert.refill:metformin:2026-03-08T07:00:00Z", Some(("alert.refill", "metformin"))),
+            ("care~reminder.shift:2b7-hash", None),
+            ("dose-1", None),
+            ("schedule~tea:2026-03-08T07:00:00Z", None),
+        ] {
+            assert_eq!(care_record(id), record, "{id}");
         }
     }
 }

@@ -26,6 +26,8 @@ GRANT SELECT ON admin_sessions, admin_tokens, audit_log, delayed_jobs, deliverie
 GRANT SELECT (id, application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
 GRANT INSERT ON admin_sessions, audit_log, job_runs, operations, pauses, schedules, unsent_deliveries
     TO :"role";
+-- Jobs that are published by hand, under ids that are theirs alone.
+GRANT SELECT, INSERT, UPDATE, DELETE ON gateway_jobs TO :"role";
 GRANT UPDATE (seen_at) ON admin_sessions TO :"role";
 GRANT UPDATE (last_used_at) ON admin_tokens TO :"role";
 GRANT UPDATE ON delayed_jobs, deliveries, job_runs, operations, pauses, schedules, unsent_deliveries TO :"role";

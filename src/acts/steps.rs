@@ -118,19 +118,20 @@ impl Acting<'_> {
         }
         let ids: Vec<&str> = todo.iter().map(String::as_str).collect();
         let mut done: HashSet<String> = self.store.acted_on(row.id, &ids).await?;
-        let rest: Vec<&str> = ids.iter().copied().filter(|id| !done.contains(*id)).collect();
         let detail = json!({ "operation": row.id.to_string() });
         // Also those of a lost holder: it may not have published them.
         done.extend(self.wake(&ids, detail.clone()).await?);
-        let asks: Vec<RunAsk> = rest.iter().map(|id| RunAsk { job_id: (*id).to_owned() }).collect();
-        for (id, run) in rest.iter().zip(self.store.look_up_runs(&asks).await?) {
+        let asks: Vec<RunAsk> = ids.iter().map(|id| RunAsk { job_id: (*id).to_owned() }).collect();
+        for (id, run) in ids.iter().zip(self.store.look_up_runs(&asks).await?) {
             let Some(run) = run.filter(|run| run.state == "open") else { continue };
             let parked = wake::parked_run(context, &run.stream, run.sequence).await.map_err(Refused::Nats)?;
             let Some(parked) = parked else { continue };
+            // Recorded first: whoever goes on after a kill counts it, and wakes it again if it is still parked.
+            if done.insert((*id).to_owned()) {
+                let root = self.store.root_of(id).await?;
+                self.store.record_audit(&[self.act("job.woken", Some(id), root.as_deref(), detail.clone())]).await?;
+            }
             wake::run(context, parked).await.map_err(Refused::Nats)?;
-            let root = self.store.root_of(id).await?;
-            self.store.record_audit(&[self.act("job.woken", Some(id), root.as_deref(), detail.clone())]).await?;
-            done.insert((*id).to_owned());
         }
         progress.done += i64::try_from(done.len()).unwrap_or(0);
         add(&mut progress.skipped, CHANGED, todo.len() - done.len());

@@ -2,13 +2,15 @@
 //!
 //! Each asks what its route of `/admin/api/v1` asks, by the same functions; only the words differ.
 
+mod jobs;
 mod older;
+mod schedules;
 
 use axum::{
     Json, Router,
     extract::{Request, State},
     http::{Method, Uri},
-    routing::{MethodRouter, delete, get, post},
+    routing::{MethodRouter, delete, get, post, put},
 };
 use chrono::{DateTime, TimeDelta, Utc};
 use serde::Deserialize;
@@ -49,14 +51,13 @@ pub struct Alias {
 
 fn all() -> Vec<(Alias, MethodRouter<Admin>)> {
     let get_of = |path, of, handler| (Alias { method: Method::GET, path, of, role: Role::Viewer }, handler);
-    let post_of = |path, of, handler| (Alias { method: Method::POST, path, of, role: Role::Operator }, handler);
+    let operator = |method, path, of, handler| (Alias { method, path, of, role: Role::Operator }, handler);
+    let post_of = |path, of, handler| operator(Method::POST, path, of, handler);
+    let delete_of = |path, of, handler| operator(Method::DELETE, path, of, handler);
     vec![
         get_of("/admin/jobs", "/jobs", get(list)),
         get_of("/admin/jobs/{id}", "/jobs/{id}", get(api::show_job)),
-        (
-            Alias { method: Method::DELETE, path: "/admin/jobs/{id}", of: "/jobs/{id}", role: Role::Operator },
-            delete(api::cancel_job),
-        ),
+        delete_of("/admin/jobs/{id}", "/jobs/{id}", delete(api::cancel_job)),
         post_of("/admin/jobs/{id}/retry", "/jobs/{id}/retry", post(api::retry_job)),
         get_of("/admin/jobs/counts", "/counts", get(counts)),
         get_of("/admin/jobs/health", "/health", get(health)),
@@ -72,8 +73,25 @@ fn all() -> Vec<(Alias, MethodRouter<Admin>)> {
             },
             post(api::empty_queue),
         ),
-        get_of("/admin/jobs/schedules", "/schedules", get(schedules)),
+        get_of("/admin/jobs/schedules", "/schedules", get(schedules::list)),
+        post_of("/admin/jobs/schedules", "/schedules", post(schedules::add)),
+        (
+            Alias {
+                method: Method::POST,
+                path: "/admin/jobs/schedules/preview",
+                of: "/schedules/preview",
+                role: Role::Viewer,
+            },
+            post(schedules::preview),
+        ),
+        get_of("/admin/jobs/schedules/{name}", "/schedules/{name}", get(schedules::get)),
+        operator(Method::PUT, "/admin/jobs/schedules/{name}", "/schedules/{name}", put(schedules::change)),
+        delete_of("/admin/jobs/schedules/{name}", "/schedules/{name}", delete(schedules::delete)),
+        post_of("/admin/jobs/schedules/{name}/pause", "/schedules/{name}/pause", post(schedules::pause)),
+        post_of("/admin/jobs/schedules/{name}/resume", "/schedules/{name}/resume", post(schedules::resume)),
+        post_of("/admin/jobs/schedules/{name}/run", "/schedules/{name}/run", post(schedules::run)),
         get_of("/api/admin/jobs/{queue}", "/queues/{queue}", get(queue)),
+        post_of("/api/admin/jobs/{queue}", "/queues/{queue}/jobs", post(jobs::publish)),
     ]
 }
 
@@ -172,11 +190,6 @@ async fn resume(State(admin): State<Admin>, viewer: Viewer, Path(name): Path<Str
         admin.resume(&viewer, Scope::Queue, queue).await?;
     }
     Ok(Json(json!({ "queue": name, "isPaused": false })))
-}
-
-async fn schedules(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
-    let rows = admin.store.schedules(None).await?;
-    Ok(Json(json!({ "schedules": rows.iter().map(older::schedule).collect::<Vec<_>>() })))
 }
 
 /// `{"counts": …, "recent": {"completed": […], "failed": […], "active": […]}, "scheduled": […]}`

@@ -4,13 +4,16 @@ mod activity;
 mod audit;
 mod channels;
 mod dead_letters;
+mod document;
 mod extract;
 mod jobs;
 mod listing;
 mod operations;
 mod people;
+mod publish;
 mod queues;
 mod schedules;
+mod schemas;
 
 use axum::{Json, Router, http::Method, routing::get};
 use utoipa::{
@@ -20,9 +23,10 @@ use utoipa::{
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 pub use self::{
-    extract::{Path, body_if_any, query},
+    extract::{Json as Body, JsonText, Path, body_if_any, parse, query},
     jobs::{cancel as cancel_job, retry as retry_job, show as show_job},
     listing::limit,
+    publish::{Published, publish_text},
     queues::empty as empty_queue,
 };
 use super::{
@@ -65,7 +69,10 @@ pub fn summaries() -> Vec<Summary> {
 }
 
 fn described() -> (Router<Admin>, utoipa::openapi::OpenApi) {
-    OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts()
+    let (router, mut document) =
+        OpenApiRouter::with_openapi(Document::openapi()).nest(API, operations()).split_for_parts();
+    document::complete(&mut document);
+    (router, document)
 }
 
 pub(super) fn routes(access: &mut Access) -> Router<Admin> {
@@ -95,6 +102,7 @@ fn operations() -> OpenApiRouter<Admin> {
         .routes(routes!(queues::resume))
         .routes(routes!(queues::stats))
         .routes(routes!(queues::empty))
+        .routes(routes!(publish::publish))
         .routes(routes!(operations::preview))
         .routes(routes!(operations::list, operations::begin))
         .routes(routes!(operations::get, operations::cancel))

@@ -15,6 +15,7 @@ mod operations;
 mod overview;
 mod people;
 mod providers;
+mod publish;
 mod queues;
 mod refused;
 mod routes;
@@ -121,6 +122,11 @@ pub(super) fn routes(access: &mut Access) -> Router<Admin> {
         .look(operations::NEW, Role::Operator, get(operations::new))
         .look("/console/operations/{id}", Role::Operator, get(operations::show))
         .act("/console/operations/{id}/cancel", Role::Operator, post(operations::cancel))
+        .add(
+            publish::PATH,
+            &[(Method::GET, Need::Role(Role::Operator)), (Method::POST, Need::Role(Role::Operator))],
+            get(publish::new).post(publish::publish),
+        )
         .look("/console/api", Role::Viewer, get(routes::show))
         .look("/console/delayed", Role::Viewer, get(delayed::show))
         .look("/console/dead-letters", Role::Viewer, get(dead_letters::list))

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::{access::Viewer, problem::Problem, state::Admin};
 use crate::{
+    acts::HeldUp,
     near::nearest,
     pauses::{Pause, Scope},
     plan::Channel,
@@ -32,7 +33,7 @@ impl Admin {
         name: &str,
         reason: &str,
         until: Option<DateTime<Utc>>,
-    ) -> Result<(), Problem> {
+    ) -> Result<Pause, Problem> {
         let name = name_of(scope, name);
         self.check_name(scope, name).await?;
         let reason = reason.trim();
@@ -54,7 +55,14 @@ impl Admin {
         };
         let detail = json!({ "name": name, "reason": reason, "until": until });
         let act = AuditEntry { detail, ..act(scope, "paused", name, viewer, now) };
-        Ok(self.store.pause(&pause, &act).await?)
+        self.store.pause(&pause, &act).await?;
+        Ok(pause)
+    }
+
+    /// The jobs that a pause holds up at the moment.
+    pub async fn held_up(&self, pause: &Pause) -> HeldUp {
+        let context = self.nats.get().ok_or_else(|| "NATS was not reached yet".to_owned());
+        HeldUp::by(context, &self.streams, pause).await
     }
 
     /// Resumes what is paused by this name.

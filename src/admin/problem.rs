@@ -163,6 +163,31 @@ impl Problem {
         Self { errors, ..problem }
     }
 
+    /// What is wrong with a field, or with a part of it.
+    #[must_use]
+    pub fn of_field(&self, name: &str) -> Option<&str> {
+        let is_of =
+            |path: &str| path.strip_prefix(name).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']));
+        self.errors.iter().find(|error| is_of(&error.path)).map(|error| error.detail.as_str())
+    }
+
+    /// The same, with the names that fields have in other JSON: pairs of ours and theirs.
+    #[must_use]
+    pub fn with_names(self, names: &[(&str, &str)]) -> Self {
+        if self.errors.is_empty() {
+            return self;
+        }
+        let renamed = |path: String| {
+            let other = names.iter().find_map(|(ours, theirs)| {
+                let rest = path.strip_prefix(ours)?;
+                (rest.is_empty() || rest.starts_with(['.', '['])).then(|| format!("{theirs}{rest}"))
+            });
+            other.unwrap_or(path)
+        };
+        let errors = self.errors.into_iter();
+        Self::fields(errors.map(|error| FieldError { path: renamed(error.path), ..error }).collect())
+    }
+
     /// 429.
     #[must_use]
     pub fn too_many(detail: impl Into<String>, retry_after: u64) -> Self {

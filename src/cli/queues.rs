@@ -4,7 +4,6 @@ mod empty;
 mod pause;
 mod rows;
 mod show;
-mod waiting;
 
 use std::fmt::Write as _;
 

@@ -179,6 +179,10 @@ impl Letters {
     /// # Errors
     /// If the server does not answer.
     pub async fn get(&self, number: u64) -> Result<Option<Letter>, String> {
+        // The server takes 0 for a malformed request: sequences begin at 1.
+        if number == 0 {
+            return Ok(None);
+        }
         match self.stream.get_raw_message(number).await {
             Ok(message) => Ok(read(number, &message.subject, message.headers, message.payload)),
             Err(error) if matches!(error.kind(), RawMessageErrorKind::NoMessageFound) => Ok(None),

@@ -10,7 +10,7 @@ use super::{access::Caller, problem::Problem};
 use crate::{
     clock::{Clock, Random},
     cut, header,
-    kind::{Kind, Lane},
+    kind::{Kind, Lane, Queue},
     meta::{LONGEST_DELAY, LONGEST_JOB_ID, is_job_id},
     near::nearest,
     pipeline::{Form, Registry},
@@ -43,6 +43,8 @@ pub struct Job {
     pub at: Option<DateTime<Utc>>,
     /// When it expires, if not by its kind's default.
     pub not_after: Option<DateTime<Utc>>,
+    /// When it expires, its kind's default included.
+    pub expiry: DateTime<Utc>,
     /// Headers with its own policy.
     pub policy: Vec<(&'static str, String)>,
     /// The message.
@@ -51,10 +53,10 @@ pub struct Job {
 }
 
 impl Job {
-    /// For the table.
-    pub fn offer(&self, caller: &Caller) -> Offer {
+    /// For the table, under the id that its application's jobs have there.
+    pub fn offer(&self, scoped: String) -> Offer {
         Offer {
-            job_id: caller.scoped(&self.id),
+            job_id: scoped,
             digest: self.digest,
             kind: self.kind.name,
             lane: self.kind.lane_for(self.lane).map(Lane::name),
@@ -120,6 +122,26 @@ impl Reader {
     /// # Errors
     /// Names the field and what was expected.
     pub fn read(&self, caller: &Caller, text: &[u8], key: Option<&str>) -> Result<Job, Refused> {
+        let (fields, id) = self.parse(text, key)?;
+        let read = self.named(caller, &fields).and_then(|(kind, lane)| self.check(&fields, id.clone(), kind, lane));
+        read.map_err(|problem| Refused { id: Some(id), problem: problem.into() })
+    }
+
+    /// Reads one job of a queue, which its fields do not name.
+    ///
+    /// # Errors
+    /// Names the field and what was expected.
+    pub fn read_for(&self, queue: Queue, text: &[u8], key: Option<&str>) -> Result<Job, Refused> {
+        let (fields, id) = self.parse(text, key)?;
+        let named = [("kind", fields.kind), ("lane", fields.lane)].into_iter().find(|(_, value)| value.is_some());
+        let read = match named {
+            Some((field, _)) => Err(Problem::field(field, "must be left out: the queue names it")),
+            None => self.check(&fields, id.clone(), queue.kind, queue.lane.unwrap_or(Lane::Critical)),
+        };
+        read.map_err(|problem| Refused { id: Some(id), problem: problem.into() })
+    }
+
+    fn parse<'a>(&self, text: &'a [u8], key: Option<&str>) -> Result<(Fields<'a>, String), Refused> {
         // The parser would take a list of the fields' values, too.
         if text.trim_ascii_start().first() == Some(&b'[') {
             return Err(Refused { id: None, problem: no_object().into() });
@@ -132,10 +154,10 @@ impl Reader {
             (None, None) => Ok(self.random.uuid(self.clock.now()).to_string()),
         };
         let id = id.map_err(|problem| Refused { id: None, problem: problem.into() })?;
-        self.check(caller, &fields, id.clone()).map_err(|problem| Refused { id: Some(id), problem: problem.into() })
+        Ok((fields, id))
     }
 
-    fn check(&self, caller: &Caller, fields: &Fields<'_>, id: String) -> Result<Job, Problem> {
+    fn named(&self, caller: &Caller, fields: &Fields<'_>) -> Result<(Kind, Lane), Problem> {
         let kind = self.kind(caller, &required("kind", fields.kind, "a kind such as notification")?)?;
         let lane = match optional("lane", fields.lane)? {
             None => Lane::Normal,
@@ -146,6 +168,10 @@ impl Reader {
                 Lane::parse(&text).ok_or_else(|| Problem::field("lane", "must be critical, normal or bulk"))?
             }
         };
+        Ok((kind, lane))
+    }
+
+    fn check(&self, fields: &Fields<'_>, id: String, kind: Kind, lane: Lane) -> Result<Job, Problem> {
         let job = fields.job.ok_or_else(|| Problem::field("job", "is required: the kind's message as JSON"))?;
         if job.get().len() > LARGEST_JOB {
             let size = job.get().len();
@@ -153,15 +179,20 @@ impl Reader {
         }
         let body = Bytes::copy_from_slice(job.get().as_bytes());
         let decoder = self.registry.decoder(kind).ok_or_else(|| Problem::field("kind", "has no decoder"))?;
-        decoder.decode(&body, Form::Json).map_err(|why| misread(&why))?;
+        let runnable = decoder.decode(&body, Form::Json).map_err(|why| misread(&why))?;
+        let at = self.due(fields)?;
+        let not_after = optional("notAfter", fields.not_after)?.map(|text| instant("notAfter", &text)).transpose()?;
+        let now = self.clock.now();
+        let expiry = not_after.unwrap_or_else(|| runnable.default_expiry(at.unwrap_or(now).max(now)));
         let lane_name = kind.lane_for(lane).map_or("", Lane::name);
         Ok(Job {
             digest: digest(kind, lane_name, job)?,
             id,
             kind,
             lane,
-            at: self.due(fields)?,
-            not_after: optional("notAfter", fields.not_after)?.map(|text| instant("notAfter", &text)).transpose()?,
+            at,
+            not_after,
+            expiry,
             policy: policy(fields)?,
             body,
         })

@@ -126,6 +126,16 @@ impl Problem {
         Self::unavailable(detail).again_after(1)
     }
 
+    /// The fields that are wrong, each with what was expected.
+    pub fn into_errors(self) -> Vec<(String, String)> {
+        self.errors.into_iter().map(|error| (error.path, error.detail)).collect()
+    }
+
+    /// This case in words.
+    pub fn detail(&self) -> &str {
+        &self.detail
+    }
+
     /// Its status.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)

@@ -38,7 +38,7 @@ impl Gateway {
         if jobs.is_empty() {
             return Vec::new();
         }
-        let offers: Vec<_> = jobs.iter().map(|job| job.offer(caller)).collect();
+        let offers: Vec<_> = jobs.iter().map(|job| job.offer(caller.scoped(&job.id))).collect();
         // Before the rows: they would keep the ids of jobs that cannot be published now.
         let noted = match self.jetstream() {
             Ok(_) => self.store.offer_jobs(&offers, self.clock.now()).await.map_err(Problem::from),

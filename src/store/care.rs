@@ -8,6 +8,7 @@ pub(super) mod lookups;
 pub(super) mod odd_rows;
 mod plan;
 mod shortages;
+mod zones;
 
 use chrono::{DateTime, Utc};
 use sqlx::{Row, postgres::PgRow};

@@ -5,9 +5,9 @@ use std::collections::BTreeSet;
 use carebell::{
     admin::access::Role,
     clock::Clock,
-    dead_letter::{Change, Letters, Redriver},
+    dead_letter::{Change, Letters, Redriver, wake},
     dev::push_service::Behaviour,
-    store::Progress,
+    store::{Progress, RunAsk},
 };
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use serde_json::{Value, json};
 use crate::{
     acts::console_of,
     cli::carebell,
-    retries::{LONG, news, parked},
-    support::{ADMIN_TOKEN, Answer, Console, Worker, World, peek},
+    retries::{LONG, news, parked, pipeline},
+    support::{ADMIN_TOKEN, Answer, Console, Worker, World, peek, reminder},
 };
 
 const NEWS: &str = "jobs.notification.normal";
@@ -406,4 +406,44 @@ async fn operations_need_their_role_and_say_what_is_malformed() {
     assert_eq!(as_operator("/operations", wordless).await.status, StatusCode::UNPROCESSABLE_ENTITY);
     let (well, _, error) = carebell(&world, &["operations", "show", "7"], &[]).await;
     assert!(!well && error.contains("there is no operation 7"), "{error}");
+}
+
+/// A holder that is killed after it has woken a run, and before it has noted it.
+#[tokio::test]
+async fn a_run_that_was_woken_by_a_lost_console_is_counted_as_done() {
+    let world = World::with_overrides(LONG).await;
+    let pipeline = pipeline(&world);
+    for id in ["one", "two"] {
+        let dose = reminder("ill", crate::support::utc_now());
+        world.publish_json("jobs.reminder.medication", id, &dose).await;
+    }
+    let waits = async || (peek(&world.context, "HOLD", "hold.>").await == 2).then_some(());
+    world.eventually("both wait for their next attempt", waits).await;
+    pipeline.stop().await;
+    let args =
+        ["operations", "start", "retry", "--state", "open", "--count", "2", "--reason", "x", "--detach", "--json"];
+    let (well, said, error) = carebell(&world, &args, &[]).await;
+    assert!(well, "{error}");
+    let id = serde_json::from_str::<Value>(&said).unwrap()["operation"].as_i64().unwrap();
+    let row = world.store.lease_operation(None, "lost").await.unwrap().unwrap();
+    let cursor = json!({ "page": null, "is_last": true, "todo": ["one", "two"] });
+    let progress = Progress { cursor, ..Progress::default() };
+    assert!(world.store.advance_operation(&row, &progress, None, crate::support::utc_now()).await.unwrap());
+    let run = &world.store.look_up_runs(&[RunAsk { job_id: "one".into() }]).await.unwrap()[0];
+    let run = run.as_ref().unwrap();
+    world
+        .sql(&format!(
+            "INSERT INTO audit_log (at, actor, action, job_id, root_id, detail) \
+             VALUES (now(), 'x', 'job.woken', 'one', 'one', '{{\"operation\": \"{id}\"}}')"
+        ))
+        .await;
+    let parked = wake::parked_run(&world.context, &run.stream, run.sequence).await.unwrap().unwrap();
+    wake::run(&world.context, parked).await.unwrap();
+    its_lease_ends(&world).await;
+    let (well, said, error) = carebell(&world, &["operations", "run", &id.to_string(), "--json"], &[]).await;
+    assert!(well, "{error}");
+    let after: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!((&after["done"], &after["skipped"]), (&json!(2), &json!({})), "{after}");
+    assert_eq!(peek(&world.context, "HOLD", "hold.>").await, 0, "the other one is woken too");
+    assert_eq!(acts(&world, "job.woken").await, 2, "each once");
 }

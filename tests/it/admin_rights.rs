@@ -124,6 +124,7 @@ async fn acts(world: &World, console: &Console, token: &str) {
             })),
         ),
         (Method::POST, "/schedules/tea/run", None),
+        (Method::POST, "/queues/notification_normal/jobs", Some(json!({ "job": news }))),
         (Method::POST, "/schedules/preview", Some(json!({ "expression": "@daily", "zone": "UTC" }))),
         (Method::POST, "/operations/preview", Some(json!({ "act": "retry" }))),
         (Method::GET, "/operations", None),

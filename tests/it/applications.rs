@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use async_nats::{Client, ConnectOptions, HeaderMap, client::RequestErrorKind};
 use carebell::streams::{Adjustments, Application, Streams};
 use chrono::{SecondsFormat, TimeDelta};
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::{
     cli::carebell,
-    support::{Process, QUICK, World, database, peek, reminder, utc_now},
+    support::{ADMIN_TOKEN, Console, Process, QUICK, World, database, peek, reminder, utc_now},
 };
 
 /// Two applications: `care`, with all kinds, and `board`, with notifications only.
@@ -196,6 +197,55 @@ async fn nothing_of_an_application_reaches_beyond_its_stream() {
 }
 
 /// Of all streams but the intakes.
+/// By the console and by a command, each with exactly its user's rights.
+#[tokio::test]
+async fn a_queue_of_applications_is_emptied_in_each_of_their_streams() {
+    let Installation { world, care, board, worker } = Installation::start().await;
+    let url = |user: &str| format!("nats://{user}:x@127.0.0.1:{}", world.nats.port());
+    let (by_console, by_command) = (url("admin"), url("ops"));
+    let console = Console::with(&world, &[("APPLICATIONS", APPLICATIONS), ("NATS_URL", &by_console)]).await;
+    let queue = "/queues/notification_bulk";
+    world.eventually("NATS is reached", async || console.get("/queues").await.status.is_success().then_some(())).await;
+    let why = json!({ "reason": "wrong text" });
+    let paused = console.api(Method::POST, &format!("{queue}/pause"), ADMIN_TOKEN, Some(why)).await;
+    assert!(paused.status.is_success(), "{paused:?}");
+    world.eventually("the worker knows it", async || (console.get(queue).await.body["pulls"] == 0).then_some(())).await;
+    let publish_some = async |round: &str| {
+        for (app, user) in [(&care, "ana"), (&board, "ben")] {
+            for number in 0..3 {
+                let id = format!("news-{round}-{number}");
+                publish(app, "jobs.notification.bulk", &[("Carebell-Job-Id", &id)], &news(user, "News")).await.unwrap();
+            }
+        }
+    };
+    let left =
+        async || peek(&world.context, "INTAKE_care", ">").await + peek(&world.context, "INTAKE_board", ">").await;
+    publish_some("one").await;
+    assert_eq!(left().await, 6);
+    let emptying = json!({ "count": 6, "reason": "wrong text" });
+    let begun = console.api(Method::POST, &format!("{queue}/empty"), ADMIN_TOKEN, Some(emptying)).await;
+    let place = format!("/operations/{}", begun.body["operation"]);
+    let end = async || Some(console.get(&place).await.body).filter(|row| row["state"] != "running");
+    let row = world.eventually("it is emptied", end).await;
+    assert!(row["state"] == "done" && row["done"] == 6 && row["note"].is_null(), "{row}");
+    assert_eq!(left().await, 0);
+
+    publish_some("two").await;
+    let args = ["queues", "empty", "notification_bulk", "--count", "6", "--reason", "x", "--by", "olga"];
+    let settings = [("APPLICATIONS", APPLICATIONS), ("NATS_URL", by_command.as_str())];
+    let (well, said, error) = carebell(&world, &args, &settings).await;
+    assert!(well && said.contains("6 done"), "{said}{error}");
+    assert_eq!(left().await, 0);
+    let cancelled = "SELECT count(*) FROM job_runs WHERE state = 'skipped' AND reason = 'cancelled' AND job_id LIKE ";
+    for application in ["~care~", "~board~"] {
+        assert_eq!(world.count(&format!("{cancelled} '{application}%'")).await, 6, "{application}");
+    }
+    assert_eq!(world.push.counts().requests, 0);
+    assert!(!console.output().contains("iolation"), "{}", console.output());
+    drop(console);
+    Installation { world, care, board, worker }.stop().await;
+}
+
 async fn subjects(world: &World) -> BTreeSet<String> {
     use futures::TryStreamExt;
     let mut all = BTreeSet::new();

@@ -31,7 +31,7 @@ async fn lived_in() -> (World, Worker, Console) {
     (world, worker, console)
 }
 
-const PAGES: [(&str, &str, &str); 23] = [
+const PAGES: [(&str, &str, &str); 24] = [
     ("overview", "/console", "Overview"),
     ("jobs", "/console/jobs", "Jobs"),
     ("jobs-failed", "/console/jobs?status=failed&since=1h", "Jobs"),
@@ -51,6 +51,7 @@ const PAGES: [(&str, &str, &str); 23] = [
     ("operation", "/console/operations/1", "Operation 1"),
     ("operation-new", "/console/new-operation?act=retry&status=dead", "New operation"),
     ("operation-refused", "/console/new-operation?act=cancel&status=done", "New operation"),
+    ("publish", "/console/publish", "Publish a job"),
     ("audit", "/console/audit", "Audit"),
     ("delayed", "/console/delayed", "Delayed jobs"),
     ("dead-letters", "/console/dead-letters", "Dead letters"),
@@ -359,6 +360,17 @@ async fn numbers_lead_to_what_they_count_and_the_chart_has_its_table() {
     browser.open(&format!("{}/console/queues/notification_normal", console.url)).await;
     browser.click("a[href='/console/jobs?queue=notification_normal&status=dead&since=1h']").await;
     browser.shows("tbody th", "broken").await;
+    browser.open(&format!("{}/console/queues", console.url)).await;
+    browser.click("a[href='/console/jobs?status=waiting&queue=notification_normal']").await;
+    browser.shows("h1", "Jobs").await;
+    browser.open(&format!("{}/console/providers", console.url)).await;
+    browser.click("a[href='/console/jobs?kind=deliver.web_push&status=completed&since=1h']").await;
+    browser.shows("tbody", "deliver_web_push_critical").await;
+    world.publish_json("jobs.notification.normal", "broken-2", &json!({ "title": 3 })).await;
+    world.dead_letters_once(2).await;
+    browser.open(&format!("{}/console/dead-letters", console.url)).await;
+    browser.click("section td a[href*='error=']").await;
+    browser.shows("main", "Those of the newest that died of undecodable.").await;
     assert_eq!(browser.complaints().await, Vec::<String>::new());
     browser.close().await;
     worker.stop().await;

@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use carebell::dev::push_service::Behaviour;
 use chrono::{DateTime, TimeDelta, Utc};
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::{
+    acts::console_of,
     cli::carebell,
-    support::{Process, QUICK, Worker, World, peek, reminder, utc_now},
+    support::{ADMIN_TOKEN, Process, QUICK, Worker, World, peek, reminder, utc_now},
 };
 
 /// Runs a command that has to succeed, and returns its output.
@@ -296,4 +298,40 @@ async fn a_name_that_does_not_exist_is_refused_with_the_nearest() {
     let (well, _, error) = carebell(&world, &["queues", "resume", "notification_bluk"], &[]).await;
     assert!(!well && error.contains("did you mean notification_bulk?"), "{error}");
     assert_eq!(world.count("SELECT count(*) FROM audit_log").await, 1, "what was refused is not on record");
+}
+
+#[tokio::test]
+async fn a_pause_says_how_many_jobs_would_expire_meanwhile() {
+    let world = World::new().await;
+    let console = console_of(&world).await;
+    let soon = utc_now() + TimeDelta::hours(1);
+    for (id, expires) in [("one", soon), ("two", soon + TimeDelta::hours(9))] {
+        let headers = [
+            ("Carebell-Job-Id", id),
+            ("Content-Type", "application/json"),
+            ("Carebell-Not-After", &expires.to_rfc3339()),
+        ];
+        world.publish("jobs.reminder.medication", &headers, reminder("metformin", utc_now()).to_string()).await;
+    }
+    let until = utc_now() + TimeDelta::hours(2);
+    let held_up = |expire: Value, first: &Value| json!({ "jobs": 2, "looked_at": 2, "would_expire": expire, "first_expires_at": first });
+    let pause = async |path: &str, body: Value| {
+        let paused = console.api(Method::POST, &format!("{path}/pause"), ADMIN_TOKEN, Some(body)).await;
+        assert_eq!(paused.status, StatusCode::OK, "{paused:?}");
+        paused.body["held_up"].clone()
+    };
+    let told = pause("/queues/reminder_medication", json!({ "reason": "tried", "until": until })).await;
+    let first = &told["first_expires_at"];
+    assert_eq!(first.as_str().unwrap().parse::<DateTime<Utc>>().unwrap().timestamp(), soon.timestamp());
+    assert_eq!(told, held_up(json!(1), first));
+    assert_eq!(pause("/queues/reminder_medication", json!({ "reason": "tried" })).await, held_up(Value::Null, first));
+    let none = json!({ "jobs": 0, "looked_at": 0, "would_expire": 0, "first_expires_at": null });
+    assert_eq!(pause("/channels/email", json!({ "reason": "tried", "until": until })).await, none);
+    let said = queues(&world, &["pause", "reminder_medication", "--until", "2h", "--reason", "x", "--json"]).await;
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(said["held_up"], held_up(json!(1), first));
+    assert!(said["waiting"].as_str().unwrap().starts_with("of 2 jobs"), "{said}");
+    let cookie = console.sign_in(ADMIN_TOKEN).await;
+    let (_, page) = console.page("/console/queues/reminder_medication?done=paused", &cookie).await;
+    assert!(page.contains("of 2 jobs that wait in it, 1 expire before that"), "{page}");
 }

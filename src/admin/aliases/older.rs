@@ -47,6 +47,14 @@ impl Meant {
         Err(Problem::not_found(format!("the queue {name:?} holds no jobs of its own")))
     }
 
+    /// What they are called together: one durable, or the kind.
+    pub fn name(&self) -> String {
+        match (self.durables.as_slice(), self.lane) {
+            ([durable], Some(_)) => durable.clone(),
+            _ => self.kind.name.to_owned(),
+        }
+    }
+
     /// Their durables.
     pub fn names(&self) -> Vec<&str> {
         self.durables.iter().map(String::as_str).collect()

@@ -8,6 +8,7 @@ use axum::{
 };
 use serde_json::{Map, Value, json};
 
+use super::schemas;
 use crate::{
     admin::{
         problem::Problem,
@@ -23,7 +24,7 @@ use crate::{
 #[utoipa::path(
     get, path = "/counts", tag = "jobs", security(("bearer" = ["viewer"])),
     responses((status = 200, description = "waiting, active, completed, failed, delayed, total; null and not `exact` if a \
-        server cannot be seen", body = Value))
+        server cannot be seen", body = schemas::Counts))
 )]
 pub async fn counts(State(admin): State<Admin>) -> Json<Value> {
     let snapshot = admin.snapshot().await;
@@ -33,7 +34,7 @@ pub async fn counts(State(admin): State<Admin>) -> Json<Value> {
 /// Workers that live, and those lost within the last day, each with the jobs that it runs.
 #[utoipa::path(
     get, path = "/workers", tag = "workers", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "`items`, and `as_of`", body = Value), (status = 503, description = "The database is away", body = Problem))
+    responses((status = 200, description = "`items`, and `as_of`", body = schemas::Workers), (status = 503, description = "The database is away", body = Problem))
 )]
 pub async fn workers(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let now = admin.clock.now();
@@ -44,7 +45,7 @@ pub async fn workers(State(admin): State<Admin>) -> Result<Json<Value>, Problem>
 /// How things are: one sentence, its parts, queues and workers. 503 if somebody must act.
 #[utoipa::path(
     get, path = "/health", tag = "workers", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "Well, or worth a look", body = Value), (status = 503, description = "Somebody must act", body = Value))
+    responses((status = 200, description = "Well, or worth a look", body = schemas::Health), (status = 503, description = "Somebody must act", body = schemas::Health))
 )]
 pub async fn health(State(admin): State<Admin>) -> Response {
     let snapshot = admin.snapshot().await;

@@ -8,6 +8,7 @@ use utoipa::IntoParams;
 use super::{
     extract::Query,
     listing::{before, limit, page},
+    schemas,
 };
 use crate::{
     admin::{problem::Problem, state::Admin},
@@ -35,7 +36,7 @@ pub struct Wanted {
 /// What people did, newest first.
 #[utoipa::path(
     get, path = "/audit", tag = "audit", security(("bearer" = ["operator"])), params(Wanted),
-    responses((status = 200, description = "`items`, and `next` if there are more", body = Value))
+    responses((status = 200, description = "`items`, and `next` if there are more", body = schemas::Page<schemas::Act>))
 )]
 pub async fn list(State(admin): State<Admin>, Query(wanted): Query<Wanted>) -> Result<Json<Value>, Problem> {
     let Wanted { actor, action, job, limit: most, cursor } = wanted;

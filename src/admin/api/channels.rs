@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 
 use super::{
     extract::{self, Path},
-    queues::{Pausing, pause_to_json},
+    queues::{Pausing, pause_of, pause_to_json},
+    schemas,
 };
 use crate::{
     admin::{
@@ -21,7 +22,7 @@ use crate::{
 /// What channels and providers did in the last hour, and what waits for them.
 #[utoipa::path(
     get, path = "/providers", tag = "providers", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "`channels` and `providers`; hosts of webhooks are left out", body = Value))
+    responses((status = 200, description = "`channels` and `providers`; hosts of webhooks are left out", body = schemas::Providers))
 )]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let found = admin.channels().await?;
@@ -58,9 +59,9 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
 /// Pauses a channel: its deliveries wait, and burn no attempt.
 #[utoipa::path(
     post, path = "/channels/{channel}/pause", tag = "providers", security(("bearer" = ["operator"])),
-    params(("channel" = String, Path, description = "push, email, sms, whatsapp, voice or webhook")),
+    params(("channel" = String, Path, description = "push, email, sms, whatsapp, voice or webhook", example = "email")),
     request_body = Pausing,
-    responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
+    responses((status = 200, description = "It is paused", body = schemas::Paused), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn pause(
     State(admin): State<Admin>,
@@ -68,15 +69,14 @@ pub async fn pause(
     Path(name): Path<String>,
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
-    admin.pause(&viewer, Scope::Channel, &name, &pausing.reason, pausing.until).await?;
-    Ok(Json(json!({ "channel": name, "paused": true, "until": pausing.until })))
+    Ok(Json(pause_of(&admin, &viewer, Scope::Channel, &name, &pausing).await?))
 }
 
 /// Resumes a channel.
 #[utoipa::path(
     post, path = "/channels/{channel}/resume", tag = "providers", security(("bearer" = ["operator"])),
-    params(("channel" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It sends", body = Value), (status = 409, description = "It is not paused", body = Problem))
+    params(("channel" = String, Path, description = "Its name", example = "email")),
+    responses((status = 200, description = "It sends", body = schemas::Resumed), (status = 409, description = "It is not paused", body = Problem))
 )]
 pub async fn resume(
     State(admin): State<Admin>,
@@ -90,9 +90,9 @@ pub async fn resume(
 /// Pauses a provider: its deliveries are parked, unless another provider of their channel takes them.
 #[utoipa::path(
     post, path = "/providers/{provider}/pause", tag = "providers", security(("bearer" = ["operator"])),
-    params(("provider" = String, Path, description = "A push service, a mail server, a gateway, as in the ledger")),
+    params(("provider" = String, Path, description = "A push service, a mail server, a gateway, as in the ledger", example = "smtp.example.org")),
     request_body = Pausing,
-    responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
+    responses((status = 200, description = "It is paused", body = schemas::Paused), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn pause_provider(
     State(admin): State<Admin>,
@@ -100,15 +100,14 @@ pub async fn pause_provider(
     Path(name): Path<String>,
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
-    admin.pause(&viewer, Scope::Provider, &name, &pausing.reason, pausing.until).await?;
-    Ok(Json(json!({ "provider": name, "paused": true, "until": pausing.until })))
+    Ok(Json(pause_of(&admin, &viewer, Scope::Provider, &name, &pausing).await?))
 }
 
 /// Resumes a provider.
 #[utoipa::path(
     post, path = "/providers/{provider}/resume", tag = "providers", security(("bearer" = ["operator"])),
-    params(("provider" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It is used", body = Value), (status = 409, description = "It is not paused", body = Problem))
+    params(("provider" = String, Path, description = "Its name", example = "smtp.example.org")),
+    responses((status = 200, description = "It is used", body = schemas::Resumed), (status = 409, description = "It is not paused", body = Problem))
 )]
 pub async fn resume_provider(
     State(admin): State<Admin>,

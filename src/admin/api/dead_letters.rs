@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     extract::{self, Path, Query},
     listing::{Paged, before, limit, page},
+    schemas,
 };
 use crate::{
     admin::{access::Viewer, problem::Problem, state::Admin},
@@ -20,7 +21,7 @@ const LONGEST_REASON: usize = 200;
 /// Dead letters, newest first.
 #[utoipa::path(
     get, path = "/dead-letters", tag = "dead letters", security(("bearer" = ["viewer"])), params(Paged),
-    responses((status = 200, description = "`items`, and `next` if there are more", body = Value))
+    responses((status = 200, description = "`items`, and `next` if there are more", body = schemas::Page<schemas::Letter>))
 )]
 pub async fn list(State(admin): State<Admin>, Query(paged): Query<Paged>) -> Result<Json<Value>, Problem> {
     let (limit, before) = (limit(paged.limit.as_deref())?, before(paged.cursor.as_deref())?);
@@ -32,8 +33,8 @@ pub async fn list(State(admin): State<Admin>, Query(paged): Query<Paged>) -> Res
 /// One dead letter, without its body.
 #[utoipa::path(
     get, path = "/dead-letters/{number}", tag = "dead letters", security(("bearer" = ["viewer"])),
-    params(("number" = u64, Path, description = "Its number in the list")),
-    responses((status = 200, description = "The letter", body = Value), (status = 404, description = "None, or what became of it", body = Problem))
+    params(("number" = u64, Path, description = "Its number in the list", example = 1)),
+    responses((status = 200, description = "The letter", body = schemas::Letter), (status = 404, description = "None, or what became of it", body = Problem))
 )]
 pub async fn get(State(admin): State<Admin>, Path(number): Path<u64>) -> Result<Json<Value>, Problem> {
     Ok(Json(show::letter(&admin.letter(number).await?)))
@@ -42,8 +43,8 @@ pub async fn get(State(admin): State<Admin>, Path(number): Path<u64>) -> Result<
 /// Sends a dead letter back to its queue: the same job, its attempts counted afresh. Safe to repeat.
 #[utoipa::path(
     post, path = "/dead-letters/{number}/redrive", tag = "dead letters", security(("bearer" = ["operator"])),
-    params(("number" = u64, Path, description = "Its number in the list")),
-    responses((status = 200, description = "It is sent back", body = Value), (status = 404, description = "None, or what became of it", body = Problem))
+    params(("number" = u64, Path, description = "Its number in the list", example = 1)),
+    responses((status = 200, description = "It is sent back", body = schemas::Redriven), (status = 404, description = "None, or what became of it", body = Problem))
 )]
 pub async fn redrive(
     State(admin): State<Admin>,
@@ -57,15 +58,17 @@ pub async fn redrive(
 /// Why a letter is discarded.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "why": "published by mistake" }))]
 pub struct Reason {
     /// For the audit log: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     why: String,
 }
 
 /// Deletes a dead letter for good. Its job stays recorded as dead.
 #[utoipa::path(
     delete, path = "/dead-letters/{number}", tag = "dead letters", security(("bearer" = ["operator"])),
-    params(("number" = u64, Path, description = "Its number in the list")), request_body = Reason,
+    params(("number" = u64, Path, description = "Its number in the list", example = 1)), request_body = Reason,
     responses((status = 204, description = "It is gone"), (status = 404, description = "None, or what became of it", body = Problem))
 )]
 pub async fn discard(

@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 use super::{
     extract::{Path, Query},
     listing::limit,
+    schemas,
 };
 use crate::{
     acts::{Ended, Prospect},
@@ -28,7 +29,7 @@ use crate::{
     responses(
         (status = 200, description = "`items`, and `next` if there may be more: a page looks at a bounded number of rows, so \
             it may be short, or empty, before the last. If waiting jobs are asked for, `in_streams` has those that only wait \
-            in a queue: their number, and the first hundred by sequence", body = Value),
+            in a queue: their number, and the first hundred by sequence", body = schemas::Jobs),
         (status = 422, description = "A filter, the limit or the cursor is malformed", body = Problem),
     )
 )]
@@ -47,9 +48,9 @@ pub async fn list(
 /// The history of a job, by its id or that of any job that followed from it.
 #[utoipa::path(
     get, path = "/jobs/{id}", tag = "jobs", security(("bearer" = ["viewer"])),
-    params(("id" = String, Path, description = "1 to 256 of A-Z a-z 0-9 _ : . - ~")),
+    params(("id" = String, Path, description = "1 to 256 of A-Z a-z 0-9 _ : . - ~", example = "dose-17")),
     responses(
-        (status = 200, description = "Runs, inbox rows, deliveries and manual actions, as `carebell jobs show --json`", body = Value),
+        (status = 200, description = "Runs, inbox rows, deliveries and manual actions, as `carebell jobs show --json`", body = schemas::History),
         (status = 404, description = "There is no record of it", body = Problem),
     )
 )]
@@ -86,9 +87,9 @@ impl Retrying {
 /// Tries a job again, and what followed from it: what is dead is redriven, what is parked goes on now.
 #[utoipa::path(
     post, path = "/jobs/{id}/retry", tag = "jobs", security(("bearer" = ["operator"])),
-    params(("id" = String, Path, description = "The job's id"), Retrying),
+    params(("id" = String, Path, description = "The job's id", example = "dose-17"), Retrying),
     responses(
-        (status = 200, description = "`redriven`, `woken`, `refused`; of a dry run `would_retry` with predictions", body = Value),
+        (status = 200, description = "`redriven`, `woken`, `refused`; of a dry run `would_retry` with predictions", body = schemas::Retried),
         (status = 404, description = "There is no such job", body = Problem),
         (status = 409, description = "It is running, waits, or has ended: there is nothing to retry", body = Problem),
     )
@@ -111,7 +112,7 @@ pub async fn retry(
 /// Cancels a job that is delayed, waits or is parked, with what followed from it; discards a dead one.
 #[utoipa::path(
     delete, path = "/jobs/{id}", tag = "jobs", security(("bearer" = ["operator"])),
-    params(("id" = String, Path, description = "The job's id")),
+    params(("id" = String, Path, description = "The job's id", example = "dose-17")),
     responses(
         (status = 204, description = "It is cancelled, or its dead letter is discarded"),
         (status = 202, description = "It is being sent, which cannot be stopped any more; what had not begun is cancelled", body = Value),

@@ -1,6 +1,6 @@
 //! Pages of a list: a limit, and a cursor that goes on after the last item.
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de::Error as _};
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
@@ -41,6 +41,15 @@ pub fn before(cursor: Option<&str>) -> Result<i64, Problem> {
     let Some(cursor) = cursor else { return Ok(i64::MAX) };
     let number = cursor.strip_prefix('b').and_then(|number| number.parse().ok()).filter(|number| *number > 0);
     number.ok_or_else(|| Problem::field("cursor", "expected the `next` of the page before, as it was given"))
+}
+
+/// A number of jobs, for `serde`: such as the document's `int64` holds.
+///
+/// # Errors
+/// If it is none.
+pub fn count<'de, D: Deserializer<'de>>(field: D) -> Result<u64, D::Error> {
+    let count = i64::deserialize(field)?;
+    u64::try_from(count).map_err(|_| D::Error::custom("expected a number from 0 on"))
 }
 
 /// A page of items, each with its number.

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use super::{
     extract::{self, Path, Query},
     listing::{Paged, before, limit, page},
+    schemas,
 };
 use crate::{
     acts::operation_to_json,
@@ -17,6 +18,7 @@ use crate::{
 /// An operation to look at before it begins.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "act": "retry", "filter": { "reason": "exhausted", "since": "2h" } }))]
 pub struct Wanted {
     /// retry, cancel, discard or empty.
     act: String,
@@ -28,6 +30,9 @@ pub struct Wanted {
 /// An operation to begin.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "act": "discard", "filter": { "reason": "undecodable" }, "count": 100, "reason": "published by mistake",
+}))]
 pub struct Confirmed {
     /// retry, cancel, discard or empty.
     act: String,
@@ -35,8 +40,10 @@ pub struct Confirmed {
     #[serde(default)]
     filter: Which,
     /// The count that the preview showed. If there are more by now, nothing begins.
+    #[serde(deserialize_with = "super::listing::count")]
     count: u64,
     /// For the colleagues: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     reason: String,
 }
 
@@ -44,7 +51,7 @@ pub struct Confirmed {
 #[utoipa::path(
     post, path = "/operations/preview", tag = "operations", security(("bearer" = ["operator"])), request_body = Wanted,
     responses(
-        (status = 200, description = "`count`, `sample`, and the `filter` as it is understood", body = Value),
+        (status = 200, description = "`count`, `sample`, and the `filter` as it is understood", body = schemas::Looked),
         (status = 409, description = "There are more than one operation takes", body = Problem),
         (status = 422, description = "The act or the filter is malformed", body = Problem),
     )
@@ -61,7 +68,7 @@ pub async fn preview(
 #[utoipa::path(
     post, path = "/operations", tag = "operations", security(("bearer" = ["operator"])), request_body = Confirmed,
     responses(
-        (status = 202, description = "It has begun, and goes on in the console", body = Value),
+        (status = 202, description = "It has begun, and goes on in the console", body = schemas::Operation),
         (status = 409, description = "There are more by now, or none: how many", body = Problem),
         (status = 422, description = "The act or the filter is malformed", body = Problem),
     )
@@ -78,7 +85,7 @@ pub async fn begin(
 /// Operations, newest first.
 #[utoipa::path(
     get, path = "/operations", tag = "operations", security(("bearer" = ["operator"])), params(Paged),
-    responses((status = 200, description = "`items`, and `next` if there are more", body = Value))
+    responses((status = 200, description = "`items`, and `next` if there are more", body = schemas::Page<schemas::Operation>))
 )]
 pub async fn list(State(admin): State<Admin>, Query(paged): Query<Paged>) -> Result<Json<Value>, Problem> {
     let (limit, before) = (limit(paged.limit.as_deref())?, before(paged.cursor.as_deref())?);
@@ -89,8 +96,8 @@ pub async fn list(State(admin): State<Admin>, Query(paged): Query<Paged>) -> Res
 /// One operation with its progress.
 #[utoipa::path(
     get, path = "/operations/{operation}", tag = "operations", security(("bearer" = ["operator"])),
-    params(("operation" = i64, Path, description = "Its number")),
-    responses((status = 200, description = "The operation", body = Value), (status = 404, description = "There is none", body = Problem))
+    params(("operation" = i64, Path, description = "Its number", example = 1)),
+    responses((status = 200, description = "The operation", body = schemas::Operation), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn get(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<i64>) -> Result<Json<Value>, Problem> {
     Ok(Json(operation_to_json(&admin.acting(&viewer.name).operation(id).await?)))
@@ -99,9 +106,10 @@ pub async fn get(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<i64>
 /// Stops an operation. What it has done stays.
 #[utoipa::path(
     delete, path = "/operations/{operation}", tag = "operations", security(("bearer" = ["operator"])),
-    params(("operation" = i64, Path, description = "Its number")),
+    params(("operation" = i64, Path, description = "Its number", example = 1)),
     responses(
-        (status = 200, description = "It is cancelled: how far it came", body = Value),
+        (status = 200, description = "It is cancelled: how far it came", body = schemas::Operation),
+        (status = 404, description = "There is none", body = Problem),
         (status = 409, description = "It has ended before", body = Problem),
     )
 )]

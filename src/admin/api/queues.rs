@@ -6,7 +6,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use super::extract::{self, Path};
+use super::{
+    extract::{self, Path},
+    schemas,
+};
 use crate::{
     acts::operation_to_json,
     admin::{
@@ -23,7 +26,7 @@ use crate::{
 /// All queues with their load, a few seconds old at most.
 #[utoipa::path(
     get, path = "/queues", tag = "queues", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "`queues`, and `as_of`", body = Value), (status = 503, description = "NATS is away", body = Problem))
+    responses((status = 200, description = "`queues`, and `as_of`", body = schemas::Queues), (status = 503, description = "NATS is away", body = Problem))
 )]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let snapshot = admin.snapshot().await;
@@ -41,8 +44,8 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
 /// One queue.
 #[utoipa::path(
     get, path = "/queues/{queue}", tag = "queues", security(("bearer" = ["viewer"])),
-    params(("queue" = String, Path, description = "Its durable, such as notification_normal")),
-    responses((status = 200, description = "The queue", body = Value), (status = 404, description = "There is none", body = Problem))
+    params(("queue" = String, Path, description = "Its durable, such as notification_normal", example = "notification_normal")),
+    responses((status = 200, description = "The queue", body = schemas::Queue), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn get(State(admin): State<Admin>, Path(name): Path<String>) -> Result<Json<Value>, Problem> {
     let snapshot = admin.snapshot().await;
@@ -58,11 +61,13 @@ pub async fn get(State(admin): State<Admin>, Path(name): Path<String>) -> Result
 /// Why a queue is paused, and for how long.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "reason": "wrong text" }))]
 pub struct Pausing {
     /// For the colleagues: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub reason: String,
     /// When it ends by itself, as RFC 3339. Otherwise it has to be resumed.
-    #[schema(value_type = Option<String>)]
+    #[schema(value_type = Option<String>, format = DateTime)]
     #[serde(default, deserialize_with = "crate::when::instant")]
     pub until: Option<DateTime<Utc>>,
 }
@@ -70,8 +75,8 @@ pub struct Pausing {
 /// Pauses a queue: its jobs wait, and burn no attempt. Those that run are finished.
 #[utoipa::path(
     post, path = "/queues/{queue}/pause", tag = "queues", security(("bearer" = ["operator"])),
-    params(("queue" = String, Path, description = "Its durable")), request_body = Pausing,
-    responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
+    params(("queue" = String, Path, description = "Its durable", example = "notification_normal")), request_body = Pausing,
+    responses((status = 200, description = "It is paused", body = schemas::Paused), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn pause(
     State(admin): State<Admin>,
@@ -79,16 +84,31 @@ pub async fn pause(
     Path(name): Path<String>,
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
-    admin.pause(&viewer, Scope::Queue, &name, &pausing.reason, pausing.until).await?;
-    Ok(Json(json!({ "queue": name, "paused": true, "until": pausing.until })))
+    Ok(Json(pause_of(&admin, &viewer, Scope::Queue, &name, &pausing).await?))
+}
+
+/// Pauses something: its name, the end, and what is held up.
+///
+/// # Errors
+/// If there is none of this name, or a field is wrong.
+pub async fn pause_of(
+    admin: &Admin,
+    viewer: &Viewer,
+    scope: Scope,
+    name: &str,
+    pausing: &Pausing,
+) -> Result<Value, Problem> {
+    let pause = admin.pause(viewer, scope, name, &pausing.reason, pausing.until).await?;
+    let held_up = admin.held_up(&pause).await.to_json(pausing.until);
+    Ok(json!({ scope.name(): name, "paused": true, "until": pausing.until, "held_up": held_up }))
 }
 
 /// How a queue's runs ended: in the last hour and day by outcome, and each minute of the last hour.
 #[utoipa::path(
     get, path = "/queues/{queue}/stats", tag = "queues", security(("bearer" = ["viewer"])),
-    params(("queue" = String, Path, description = "Its durable")),
+    params(("queue" = String, Path, description = "Its durable", example = "notification_normal")),
     responses(
-        (status = 200, description = "`counts`, `throughput` and its load; workers count every five seconds", body = Value),
+        (status = 200, description = "`counts`, `throughput` and its load; workers count every five seconds", body = schemas::Stats),
         (status = 404, description = "There is none", body = Problem),
     )
 )]
@@ -110,8 +130,8 @@ pub async fn stats(State(admin): State<Admin>, Path(name): Path<String>) -> Resu
 /// Resumes a queue.
 #[utoipa::path(
     post, path = "/queues/{queue}/resume", tag = "queues", security(("bearer" = ["operator"])),
-    params(("queue" = String, Path, description = "Its durable")),
-    responses((status = 200, description = "It runs", body = Value), (status = 409, description = "It is not paused", body = Problem))
+    params(("queue" = String, Path, description = "Its durable", example = "notification_normal")),
+    responses((status = 200, description = "It runs", body = schemas::Resumed), (status = 409, description = "It is not paused", body = Problem))
 )]
 pub async fn resume(
     State(admin): State<Admin>,
@@ -125,19 +145,22 @@ pub async fn resume(
 /// What is confirmed before a queue is emptied.
 #[derive(Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "count": 17, "reason": "wrong text" }))]
 pub struct Emptying {
     /// The count that was shown (`waiting` and `in_flight`, or that of the operation's preview).
+    #[serde(deserialize_with = "super::listing::count")]
     pub count: u64,
     /// For the colleagues: 1 to 200 characters.
+    #[schema(min_length = 1, max_length = 200)]
     pub reason: String,
 }
 
 /// Empties a queue: jobs that wait in it are cancelled, and their messages taken out. What is published meanwhile stays.
 #[utoipa::path(
     post, path = "/queues/{queue}/empty", tag = "queues", security(("bearer" = ["admin"])),
-    params(("queue" = String, Path, description = "Its durable")), request_body = Emptying,
+    params(("queue" = String, Path, description = "Its durable", example = "notification_normal")), request_body = Emptying,
     responses(
-        (status = 202, description = "The operation that does it", body = Value),
+        (status = 202, description = "The operation that does it", body = schemas::Operation),
         (status = 404, description = "There is none", body = Problem),
         (status = 409, description = "More jobs wait by now than were confirmed, or none: how many", body = Problem),
     )

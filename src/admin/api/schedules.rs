@@ -14,7 +14,10 @@ use serde::Deserialize;
 use serde_json::{Value, json, value::RawValue};
 use utoipa::ToSchema;
 
-use super::extract::{self, Path};
+use super::{
+    extract::{self, Path},
+    schemas,
+};
 use crate::{
     admin::{access::Viewer, problem::Problem, state::Admin},
     drafts::{Draft, instant},
@@ -33,6 +36,10 @@ const MOST: u32 = 100;
 /// A schedule as it is written. What is left out has its default.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({
+    "name": "tea", "expression": "0 9 * * 1-5", "zone": "Europe/London", "kind": "notification",
+    "payload": { "recipients": [{ "userId": "ana" }], "title": "Tea" },
+}))]
 pub struct Written {
     /// Its name: 1 to 64 of the characters A-Z a-z 0-9 _ . -. Not in a change.
     name: Option<String>,
@@ -54,6 +61,7 @@ pub struct Written {
     /// Instants missed during downtime: `skip`, `latest` or `all`.
     missed: Option<String>,
     /// The most that `all` makes up, 1 to 1000.
+    #[schema(minimum = 1, maximum = 1000)]
     missed_limit: Option<i32>,
     /// The age of the oldest that is made up, in seconds.
     missed_window_s: Option<i64>,
@@ -99,6 +107,7 @@ impl Written {
 /// A recurrence to look at.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
+#[schema(example = json!({ "expression": "30 2 * * *", "zone": "Europe/London" }))]
 pub struct Recurrence {
     /// As of a schedule.
     expression: String,
@@ -111,13 +120,14 @@ pub struct Recurrence {
     /// A date, or an RFC 3339 instant; now if it is not named.
     starts_at: Option<String>,
     /// Instants, 1 to 100; five if it is not named.
+    #[schema(minimum = 1, maximum = 100)]
     count: Option<u32>,
 }
 
 /// All schedules, by name.
 #[utoipa::path(
     get, path = "/schedules", tag = "schedules", security(("bearer" = ["viewer"])),
-    responses((status = 200, description = "`items`", body = Value))
+    responses((status = 200, description = "`items`", body = schemas::Schedules))
 )]
 pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
     let rows = admin.store.schedules(None).await?;
@@ -127,9 +137,9 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
 /// One schedule.
 #[utoipa::path(
     get, path = "/schedules/{name}", tag = "schedules", security(("bearer" = ["viewer"])),
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "Its name", example = "carebell.prune")),
     responses(
-        (status = 200, description = "The schedule with its next instants (`upcoming`); the ETag is its version", body = Value),
+        (status = 200, description = "The schedule with its next instants (`upcoming`); the ETag is its version", body = schemas::Schedule),
         (status = 404, description = "There is none", body = Problem),
     )
 )]
@@ -142,7 +152,7 @@ pub async fn get(State(admin): State<Admin>, Path(name): Path<String>) -> Result
     post, path = "/schedules", tag = "schedules", security(("bearer" = ["operator"])),
     request_body = Written,
     responses(
-        (status = 201, description = "It is saved", body = Value),
+        (status = 201, description = "It is saved", body = schemas::Schedule),
         (status = 409, description = "There is one of this name", body = Problem),
         (status = 422, description = "A property is wrong", body = Problem),
     )
@@ -164,12 +174,12 @@ pub async fn add(
 #[utoipa::path(
     put, path = "/schedules/{name}", tag = "schedules", security(("bearer" = ["operator"])),
     params(
-        ("name" = String, Path, description = "Its name"),
-        ("If-Match" = String, Header, description = "The ETag of the version that is changed, or *"),
+        ("name" = String, Path, description = "Its name", example = "carebell.prune"),
+        ("If-Match" = String, Header, description = "The ETag of the version that is changed, or *", example = "*"),
     ),
     request_body = Written,
     responses(
-        (status = 200, description = "It is changed", body = Value),
+        (status = 200, description = "It is changed", body = schemas::Schedule),
         (status = 404, description = "There is none", body = Problem),
         (status = 412, description = "Somebody has changed it meanwhile", body = Problem),
         (status = 422, description = "A property is wrong", body = Problem),
@@ -206,7 +216,7 @@ pub async fn change(
     post, path = "/schedules/preview", tag = "schedules", security(("bearer" = ["viewer"])),
     request_body = Recurrence,
     responses(
-        (status = 200, description = "`items`, each `at` in the zone, `local` as asked for, `note` if a rule applied", body = Value),
+        (status = 200, description = "`items`, each `at` in the zone, `local` as asked for, `note` if a rule applied", body = schemas::Previewed),
         (status = 422, description = "A property is wrong", body = Problem),
     )
 )]
@@ -239,11 +249,11 @@ pub async fn preview(
 #[utoipa::path(
     post, path = "/schedules/{name}/run", tag = "schedules", security(("bearer" = ["operator"])),
     params(
-        ("name" = String, Path, description = "Its name"),
+        ("name" = String, Path, description = "Its name", example = "carebell.prune"),
         ("Idempotency-Key" = Option<String>, Header, description = "Repeated with the same key, it is published once"),
     ),
     responses(
-        (status = 202, description = "`job_id` is published", body = Value),
+        (status = 202, description = "`job_id` is published", body = schemas::Ran),
         (status = 404, description = "There is none", body = Problem),
     )
 )]
@@ -263,8 +273,8 @@ pub async fn run(
 /// Pauses a schedule.
 #[utoipa::path(
     post, path = "/schedules/{name}/pause", tag = "schedules", security(("bearer" = ["operator"])),
-    params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
+    params(("name" = String, Path, description = "Its name", example = "carebell.prune")),
+    responses((status = 200, description = "It is paused", body = schemas::Schedule), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn pause(
     State(admin): State<Admin>,
@@ -278,8 +288,8 @@ pub async fn pause(
 /// Resumes a schedule, from its next instant after now.
 #[utoipa::path(
     post, path = "/schedules/{name}/resume", tag = "schedules", security(("bearer" = ["operator"])),
-    params(("name" = String, Path, description = "Its name")),
-    responses((status = 200, description = "It runs", body = Value), (status = 404, description = "There is none", body = Problem))
+    params(("name" = String, Path, description = "Its name", example = "carebell.prune")),
+    responses((status = 200, description = "It runs", body = schemas::Schedule), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn resume(
     State(admin): State<Admin>,
@@ -293,7 +303,7 @@ pub async fn resume(
 /// Deletes a schedule. Jobs that it has published stay.
 #[utoipa::path(
     delete, path = "/schedules/{name}", tag = "schedules", security(("bearer" = ["operator"])),
-    params(("name" = String, Path, description = "Its name")),
+    params(("name" = String, Path, description = "Its name", example = "carebell.prune")),
     responses((status = 204, description = "It is gone"), (status = 404, description = "There is none", body = Problem))
 )]
 pub async fn delete(

@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 
 use axum::{
     Form,
-    extract::{Path, State},
+    extract::{Path, Query, State},
     response::Redirect,
 };
 use maud::{Markup, html};
 use serde::Deserialize;
+use url::form_urlencoded::Serializer;
 
 use super::{
     job, operations,
@@ -17,7 +18,7 @@ use super::{
     visitor::{Done, Visitor},
 };
 use crate::{
-    admin::{access::Role, problem::Problem, state::Admin},
+    admin::{access::Role, problem::Problem, state::Admin, zones::of_letter},
     dead_letter::Letter,
     text::shorten,
 };
@@ -25,8 +26,23 @@ use crate::{
 /// The newest that are shown.
 const MOST: usize = 100;
 
-pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> Page {
-    let letters = admin.newest_letters(i64::MAX, MOST).await?;
+/// Which of the newest are shown.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Wanted {
+    reason: String,
+    error: String,
+}
+
+pub async fn list(
+    State(admin): State<Admin>,
+    visitor: Visitor,
+    done: Done,
+    Query(Wanted { reason, error }): Query<Wanted>,
+) -> Page {
+    let mut letters = admin.newest_letters(i64::MAX, MOST).await?;
+    let is_part = !reason.is_empty();
+    letters.retain(|letter| !is_part || (letter.reason == reason && letter.error == error));
     let mut groups: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for letter in &letters {
         *groups.entry((&letter.reason, &letter.error)).or_default() += 1;
@@ -36,10 +52,15 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
     let grouped = groups
         .iter()
         .map(|((reason, error), count)| {
-            vec![html! { code { (reason) } }, html! { (ui::count(*count as u64)) }, html! { (error) }]
+            let query =
+                Serializer::new(String::new()).append_pair("reason", reason).append_pair("error", error).finish();
+            let list = format!("/console/dead-letters?{query}");
+            vec![html! { code { (reason) } }, html! { a href=(list) { (ui::count(*count as u64)) } }, html! { (error) }]
         })
         .collect();
+    let zones = admin.care_zones(letters.iter().map(of_letter)).await;
     let row = |letter: &Letter| {
+        let visitor = visitor.beside(zones.of(of_letter(letter).as_ref()));
         vec![
             html! { a href={ "/console/dead-letters/" (letter.number) } { (letter.number) } },
             html! { (letter.kind) },
@@ -57,6 +78,9 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
         @if !letters.is_empty() && visitor.viewer.role >= Role::Operator {
             p { a href={ (operations::NEW) "?act=retry&status=dead" } { "Act on many of them" } }
         }
+        @if is_part {
+            p { "Those of the newest that died of " code { (reason) } ". " a href="/console/dead-letters" { "All of them" } }
+        }
         @if groups.len() > 1 {
             section {
                 h2 { "By reason and error" }
@@ -73,6 +97,8 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
 
 pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(number): Path<u64>) -> Page {
     let letter = admin.letter(number).await?;
+    let record = of_letter(&letter);
+    let visitor = visitor.beside(admin.care_zones([record.clone()]).await.of(record.as_ref()));
     let body = html! {
         h1 { "Dead letter " (number) }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }

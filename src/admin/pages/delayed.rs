@@ -9,7 +9,7 @@ use super::{
     ui::{self, text},
     visitor::Visitor,
 };
-use crate::admin::state::Admin;
+use crate::admin::{state::Admin, zones::of_job};
 
 /// Shown at once.
 const MOST: i64 = 100;
@@ -18,13 +18,14 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor) -> Page {
     let mut jobs = admin.store.delayed_jobs(None, MOST + 1).await?;
     let all: u64 = admin.store.count_delayed().await?.values().map(|count| count.jobs).sum();
     jobs.truncate(100);
+    let zones = admin.care_zones(jobs.iter().map(|row| of_job(&row.job_id))).await;
     let rows = jobs
         .iter()
         .map(|row| {
             vec![
                 job::link(&row.job_id),
                 html! { (row.kind) },
-                html! { @match row.due { Some(due) => (visitor.time(due)), None => "–" } },
+                html! { @match row.due { Some(due) => (visitor.beside(zones.of(of_job(&row.job_id).as_ref())).time(due)), None => "–" } },
                 html! { @if row.application.is_empty() { "–" } @else { (row.application) } },
             ]
         })

@@ -11,7 +11,7 @@ use super::{
     visitor::Visitor,
 };
 use crate::{
-    admin::{problem::Problem, state::Admin},
+    admin::{problem::Problem, state::Admin, zones::of_job},
     store::lists::{Due, DueLine},
 };
 
@@ -30,9 +30,14 @@ pub fn summary(due: &Due) -> Markup {
 pub async fn show(State(admin): State<Admin>, visitor: Visitor) -> Page {
     let snapshot = admin.snapshot().await;
     let activity = snapshot.activity.as_ref().map_err(|why| Problem::unavailable("the database", why))?;
+    let record = |line: &DueLine| match line.source.as_str() {
+        "care" => Some((line.kind.clone(), line.id.clone())),
+        _ => of_job(&line.id),
+    };
+    let zones = admin.care_zones(activity.due.lines.iter().map(record)).await;
     let row = |line: &DueLine| {
         vec![
-            html! { (visitor.time(line.at)) },
+            html! { (visitor.beside(zones.of(record(line).as_ref())).time(line.at)) },
             html! { (line.kind) },
             match line.source.as_str() {
                 "delayed" => job::link(&line.id),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     acts::{Ended, Prospect, Way},
-    admin::{access::Role, problem::Problem, state::Admin},
+    admin::{access::Role, problem::Problem, state::Admin, zones::of_job},
     meta::is_any_id,
     store::{AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
 };
@@ -35,7 +35,7 @@ pub fn check(id: &str) -> Result<(), Problem> {
 pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(id): Path<String>) -> Page {
     check(&id)?;
     let (way, delayed) = (admin.store.trail_of(&id).await?, admin.store.delayed_job(&id).await?);
-    if way.is_none() && delayed.is_none() {
+    if way.is_none() && delayed.is_none() && !done.is_published() {
         let why = format!(
             "there is no record of a job {id:?}: the id is wrong, or it waits in a queue, or its records are pruned"
         );
@@ -48,10 +48,16 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done, Path
         }
     };
     let way = way.unwrap_or_else(|| Trail::of(&id));
+    let record = of_job(&way.root_id);
+    let care = admin.care_zones([record.clone()]).await.of(record.as_ref());
+    let visitor = visitor.beside(care);
     let body = html! {
         div data-live-from="/console/live" {}
         h1 { "Job " span.id { (way.root_id) } }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
+        @if let Some(care) = care.filter(|care| care.name() != visitor.zone.name()) {
+            p.soft { "In brackets: on the care recipient's clocks, " (care.name()) "." }
+        }
         (ui::live("way", html! {
             (summary(&way, delayed.as_ref(), &visitor))
             @if visitor.viewer.role >= Role::Operator { (choices(&id, &prospects, waits(&way, delayed.as_ref()), &visitor)) }

@@ -23,6 +23,7 @@ use crate::{
         reads::{Counts, InStream, Listed},
         snapshot::Snapshot,
         state::Admin,
+        zones::{CareZones, of_job},
     },
     jobs,
     kind::Kind,
@@ -51,6 +52,7 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, uri: Uri) -> Res
     // What concerns one person is few, and looked at already.
     let count = if listed.filter.user.is_none() { Some(admin.store.count_jobs(&listed.filter).await?) } else { None };
     let snapshot = admin.snapshot().await;
+    let zones = admin.care_zones(listed.page.items.iter().map(|line| of_job(&line.root_id))).await;
     let body = html! {
         div.titled {
             h1 { "Jobs" }
@@ -58,7 +60,7 @@ pub async fn list(State(admin): State<Admin>, visitor: Visitor, uri: Uri) -> Res
         }
         (words(&Counts::of(&snapshot), asked.status.as_deref()))
         (filters(&asked, &visitor))
-        (table(&listed, &asked, count, &visitor))
+        (table(&listed, &asked, count, &zones, &visitor))
         @if listed.filter.states.as_ref().is_some_and(|states| states.contains(&JobState::Sending)) {
             (running(&snapshot, given(asked.queue.as_ref()), &visitor))
         }
@@ -131,8 +133,9 @@ fn is_word(name: &str) -> bool {
     OldWord::ALL.into_iter().any(|word| word.name() == name)
 }
 
-fn table(listed: &Listed, query: &JobQuery, count: Option<Counted>, visitor: &Visitor) -> Markup {
+fn table(listed: &Listed, query: &JobQuery, count: Option<Counted>, zones: &CareZones, visitor: &Visitor) -> Markup {
     let row = |line: &JobLine| {
+        let visitor = visitor.beside(zones.of(of_job(&line.root_id).as_ref()));
         vec![
             job::link(&line.job_id),
             html! { (line.queue.as_deref().unwrap_or(&line.kind)) },

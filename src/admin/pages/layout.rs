@@ -16,6 +16,7 @@ const PLACES: &[(&str, &str, Role)] = &[
     ("/console/people", "People", Role::Coordinator),
     ("/console/providers", "Providers", Role::Viewer),
     ("/console/operations", "Operations", Role::Operator),
+    ("/console/publish", "Publish", Role::Operator),
     ("/console/audit", "Audit", Role::Operator),
     ("/console/api", "API", Role::Viewer),
 ];

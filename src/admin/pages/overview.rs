@@ -83,7 +83,7 @@ fn tiles(snapshot: &Snapshot) -> Markup {
             "Parked",
             known(streaming.and_then(|streaming| streaming.parked)),
             "delayed ones included",
-            "/console/delayed",
+            "/console/jobs?status=delayed",
         ),
         tile(
             "Dead letters",

@@ -79,12 +79,15 @@ fn channel_row(channel: &ChannelState, visitor: &Visitor) -> Vec<Markup> {
         None if idle => ui::state("no traffic"),
         None => ui::state("up"),
     };
+    let listed = |count: u64, filter: &str| {
+        html! { a href={ "/console/jobs?kind=deliver." (channel.name) "&" (filter) } { (ui::count(count)) } }
+    };
     vec![
         html! { a.id href={ "/console/jobs?kind=deliver." (channel.name) } { (channel.name) } },
         state,
-        html! { (ui::count(channel.accepted)) },
-        html! { (ui::count(channel.failed)) },
-        html! { @match channel.load { Some((waiting, _)) => (ui::count(waiting)), None => "?" } },
+        listed(channel.accepted, "status=completed&since=1h"),
+        listed(channel.failed, "status=failed&since=1h"),
+        html! { @match channel.load { Some((waiting, _)) => (listed(waiting, "status=waiting")), None => "?" } },
         html! {
             @if channel.held.is_empty() { "–" }
             @for held in &channel.held {

@@ -70,9 +70,9 @@ pub async fn show(State(admin): State<Admin>, visitor: Visitor, done: Done) -> P
 /// A queue's row.
 pub fn row(queue: &QueueState, snapshot: &Snapshot) -> Vec<Markup> {
     let QueueState { name, policy, load, .. } = queue;
-    let counted = |read: fn(&crate::streams::Load) -> u64| {
+    let counted = |read: fn(&crate::streams::Load) -> u64, list: &str| {
         html! {
-            @if let Some(load) = load { (ui::count(read(load))) }
+            @if let Some(load) = load { a href=(list) { (ui::count(read(load))) } }
             @else { span title="It is not on the server: run carebell streams apply" { "?" } }
         }
     };
@@ -83,10 +83,10 @@ pub fn row(queue: &QueueState, snapshot: &Snapshot) -> Vec<Markup> {
             a.id href={ "/console/queues/" (name) } { (name) }
             @if snapshot.pause_of(name).is_some() { " " (ui::state("paused")) }
         },
-        counted(|load| load.waiting),
-        counted(|load| load.in_flight),
+        counted(|load| load.waiting, &format!("/console/jobs?status=waiting&queue={name}")),
+        counted(|load| load.in_flight, &format!("/console/jobs?status=active&queue={name}")),
         html! { (oldest) },
-        counted(|load| load.pulls),
+        counted(|load| load.pulls, "/console#workers"),
         html! { (policy.attempts) " attempts, " (policy.backoff) },
         html! { (policy.concurrency) },
     ]
@@ -102,6 +102,11 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
     let pause = admin.store.pauses(admin.clock.now()).await?;
     let pause = Snapshot { pauses: pause, ..(*snapshot).clone() }.pause_of(&name).cloned();
     let stats = admin.queue_stats(&name).await?;
+    // Each job is read: once, for whoever has just paused it.
+    let held_up = match &pause {
+        Some(pause) if done.words().is_some() => Some(admin.held_up(pause).await.in_words(pause.until)),
+        _ => None,
+    };
     let body = html! {
         h1 { "Queue " span.id { (name) } }
         @if let Some(done) = done.words() { (ui::note(Tone::Good, done)) }
@@ -109,6 +114,7 @@ pub async fn one(State(admin): State<Admin>, visitor: Visitor, done: Done, Path(
             (ui::note(Tone::Warn, html! {
                 (pause.actor) " has paused the " (pause.scope.name()) " " (pause.name) ": " (pause.reason) ". "
                 @match pause.until { Some(until) => { "It ends at " (visitor.time(until)) "." }, None => "It has to be resumed." }
+                @if let Some(held_up) = &held_up { " At the moment: " (held_up) "." }
             }))
         }
         (ui::table("Its load", COLUMNS, vec![row(queue, &snapshot)], ""))

@@ -123,7 +123,7 @@ pub async fn run(
     Form(running): Form<Running>,
 ) -> Result<Redirect, PageProblem> {
     let job_id = admin.run_schedule(&visitor.viewer, &name, Some(&running.once)).await?;
-    Ok(Redirect::to(&format!("/console/jobs/{}", utf8_percent_encode(&job_id, NON_ALPHANUMERIC))))
+    Ok(Redirect::to(&format!("/console/jobs/{}?done=published", utf8_percent_encode(&job_id, NON_ALPHANUMERIC))))
 }
 
 pub async fn pause(

@@ -25,6 +25,8 @@ pub struct Visitor {
     pub viewer: Viewer,
     /// Theirs, or UTC.
     pub zone: Zone,
+    /// That of the care recipient whom instants belong to, if they do.
+    care: Option<Zone>,
 }
 
 impl<S: Sync> FromRequestParts<S> for Visitor {
@@ -32,7 +34,7 @@ impl<S: Sync> FromRequestParts<S> for Visitor {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, PageProblem> {
         let viewer = parts.extensions.get::<Viewer>().cloned().ok_or_else(Problem::unauthorized)?;
-        Ok(Self { viewer, zone: zone(&parts.headers) })
+        Ok(Self { viewer, zone: zone(&parts.headers), care: None })
     }
 }
 
@@ -44,9 +46,18 @@ fn zone(headers: &HeaderMap) -> Zone {
 }
 
 impl Visitor {
-    /// An instant in their zone.
+    /// An instant in their zone, with the care recipient's beside it.
     pub fn time(&self, at: DateTime<Utc>) -> Markup {
-        ui::time(at, self.zone)
+        match self.care {
+            Some(care) => ui::time_in_both(at, self.zone, care),
+            None => ui::time(at, self.zone),
+        }
+    }
+
+    /// The same, for instants that belong to a care recipient in this zone.
+    #[must_use]
+    pub fn beside(&self, care: Option<Zone>) -> Self {
+        Self { care, ..self.clone() }
     }
 
     /// A page for them. `path` is its place in the navigation.
@@ -58,6 +69,9 @@ impl Visitor {
 /// An act that led to this page, told in fixed words: a link cannot make a page say anything else.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Done(Option<&'static str>);
+
+/// The word of an act after which a job may have no record yet.
+const PUBLISHED: &str = "published";
 
 const DONE: &[(&str, &str)] = &[
     ("redriven", "The job is sent back to its queue."),
@@ -71,9 +85,15 @@ const DONE: &[(&str, &str)] = &[
     ("resumed", "It is resumed."),
     ("saved", "It is saved."),
     ("deleted", "It is deleted."),
+    (PUBLISHED, "The job is published. A record of it begins when a worker takes it."),
 ];
 
 impl Done {
+    /// Whether a job was published, which may have no record yet.
+    pub fn is_published(self) -> bool {
+        DONE.iter().any(|(name, words)| *name == PUBLISHED && self.0 == Some(*words))
+    }
+
     /// Its words.
     pub fn words(self) -> Option<&'static str> {
         self.0

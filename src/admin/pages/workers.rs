@@ -57,6 +57,6 @@ fn running(worker: &WorkerLine, at: DateTime<Utc>) -> Markup {
         @if worker.busy == 0 { "–" }
         @for job in &worker.running[..shown] { (one(job)) }
         @let more = worker.busy.saturating_sub(shown as u64);
-        @if more > 0 { div.soft { (ui::count(more)) " more" } }
+        @if more > 0 { div { a href="/console/jobs?status=active" { (ui::count(more)) " more" } } }
     }
 }

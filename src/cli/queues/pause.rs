@@ -3,11 +3,9 @@
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
-use super::{
-    super::{actor::actor, connect, failed::Failed, output::Format},
-    waiting::Waiting,
-};
+use super::super::{actor::actor, connect, failed::Failed, output::Format};
 use crate::{
+    acts::HeldUp,
     clock::Clock,
     config::Source,
     jobs,
@@ -135,9 +133,13 @@ pub(super) async fn pause(source: &Source, args: &Args) -> Result<(), Failed> {
     store.pause(&pause, &act).await?;
     store.close().await;
     let end = until.map_or_else(|| "until it is resumed".to_owned(), |until| format!("until {}", instant(until)));
-    let waiting = Waiting::of(source, &streams, &pause).await.in_words(until);
-    let (scope, name) = (scope.name(), &pause.name);
-    let json = json!({ "scope": scope, "name": name, "paused": true, "until": until, "waiting": waiting });
+    let context = connect::jetstream(source).await.map_err(|failed| failed.0);
+    let held_up = HeldUp::by(context.as_ref().map_err(Clone::clone), &streams, &pause).await;
+    let (scope, name, waiting) = (scope.name(), &pause.name, held_up.in_words(until));
+    let json = json!({
+        "scope": scope, "name": name, "paused": true, "until": until, "waiting": waiting,
+        "held_up": held_up.to_json(until),
+    });
     Ok(args.format.print(&json, &format!("{scope} {name} is paused {end}\n{waiting}"))?)
 }
 
