@@ -42,6 +42,7 @@ mod pauses;
 mod people;
 mod place;
 mod rate_limits;
+mod reports;
 mod runs;
 mod schedules;
 mod shortages;
@@ -81,6 +82,7 @@ pub use self::{
     people::PeopleAsk,
     place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},
+    reports::{LedgerCounts, LedgerCursor, LedgerKey, Outcomes},
     runs::{PendingChildren, RunAsk, RunRecord},
     schedules::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, Replace, ScheduleRow,
