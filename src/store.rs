@@ -75,7 +75,7 @@ pub use self::{
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Trail, TrailTotals},
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
-    maintenance::{FinishedRoots, PruneCursor},
+    maintenance::{FinishedRoots, PruneCursor, Surplus},
     operations::{EndedNow, NewOperation, OperationRow, Progress, ToEnd},
     parked::{ClaimLine, WokenDelivery},
     pauses::PAUSES_CHANGED,
