@@ -74,6 +74,11 @@ impl Documents {
         })
     }
 
+    /// All stores, by their names.
+    pub fn stores(&self) -> impl Iterator<Item = &DocumentStore> {
+        self.0.stores.values()
+    }
+
     /// Reads files from addresses that jobs name.
     #[must_use]
     pub fn downloads(&self) -> &Downloads {

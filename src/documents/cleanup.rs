@@ -2,10 +2,10 @@
 
 use chrono::{DateTime, Utc};
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{Error, ObjectMeta};
+use object_store::{Error, ObjectMeta, path::Path};
 
 use super::{
-    failure::StoreFailure,
+    failure::{StoreFailure, describe},
     key::Key,
     store::{Answer, DocumentStore},
 };
@@ -39,6 +39,16 @@ pub struct Cleaned {
 }
 
 impl DocumentStore {
+    /// Asks for its first object.
+    ///
+    /// # Errors
+    /// Why it cannot be read, without its address.
+    pub async fn reach(&self) -> Result<(), String> {
+        let prefix = (!self.built.prefix.is_empty()).then(|| Path::from(self.built.prefix.as_str()));
+        let first = self.objects().list(prefix.as_ref()).next().await;
+        first.transpose().map(|_| ()).map_err(|error| describe(&error))
+    }
+
     /// Removes what a cleanup names. Repeating it continues.
     ///
     /// # Errors

@@ -239,7 +239,11 @@ async fn while_a_store_is_away_its_jobs_wait_and_burn_no_attempt_once_that_is_kn
     let waiting = "SELECT count(*) FROM job_runs WHERE state = 'open' AND reason = 'provider_down'";
     place.world.eventually("all wait", async || (place.world.count(waiting).await == 4).then_some(())).await;
     assert!(worker.says("document store archive is down, its jobs wait: the store answers 503"), "{}", worker.output());
+    let (well, said, _) = carebell(&place.world, &["doctor"], &place.variables()).await;
+    assert!(!well && said.contains("FAIL  document stores: archive: the store answers 503"), "{said}");
     place.meddler.now(Meddling::None);
+    let (_, said, _) = carebell(&place.world, &["doctor"], &place.variables()).await;
+    assert!(said.contains("ok    document stores: archive reachable"), "{said}");
     for n in 0..4 {
         assert_eq!(place.world.ended(&format!("job-{n}")).await, ("done".into(), None));
     }
