@@ -6,7 +6,7 @@ WITH page AS MATERIALIZED (
     FROM job_runs
     WHERE created_at >= $1 AND created_at < $2 AND (created_at, job_id) > ($1, $3) AND job_id = root_id
     ORDER BY created_at, job_id
-    LIMIT $5
+    LIMIT 2000
 ),
 sends AS MATERIALIZED (
     SELECT page.job_id, page.kind, d.channel, d.lane, d.state, d.sent_at - page.created_at > $4 AS late
