@@ -9,9 +9,12 @@ use url::Url;
 
 use crate::{
     channels::outbound::download::Unread,
-    documents::{Document, Key, Source, StoreFailure, UploadFailure, Uploaded, is_store_name},
+    documents::{
+        Document, DocumentStore, Documents, Key, Source, StoreFailure, UploadFailure, Uploaded, is_store_name,
+    },
     job::{Context, Failure, Invalid, Job, Outcome, field},
     kind::Kind,
+    meta::split,
     plan::{Plan, Reason},
     wire::{self, upload_document},
 };
@@ -76,7 +79,8 @@ impl Job for UploadDocument {
             let why = format!("`size` is {} bytes, and DOCUMENT_MAX_MIB allows {most}", document.size);
             return Err(Failure::permanent(why));
         }
-        let store = cx.documents.store(&store).map_err(Failure::permanent)?;
+        let application = split(&cx.meta.job_id).0;
+        let store = store_for(application, &cx.documents, &store).map_err(Failure::permanent)?;
         let uploaded = async {
             if let Some(uploaded) = store.seen(&document).await? {
                 return Ok(uploaded);
@@ -85,7 +89,7 @@ impl Job for UploadDocument {
                 From::Url(url) => Source::Download(Box::new(cx.documents.downloads().open(&url).await?)),
                 From::Object { store, key } => {
                     let never = |why| UploadFailure::Source(Unread::Never { why });
-                    cx.documents.store(&store).map_err(never)?.open(&key).await?
+                    store_for(application, &cx.documents, &store).map_err(never)?.open(&key).await?
                 }
             };
             store.upload(&document, source).await
@@ -95,6 +99,21 @@ impl Job for UploadDocument {
             Err(failure) => failed(failure),
         }
     }
+}
+
+/// The store of this name. An application that is kept apart has stores of its own: it could copy out of others.
+fn store_for<'a>(application: &str, documents: &'a Documents, name: &str) -> Result<&'a DocumentStore, String> {
+    if may_use(application, name) {
+        return documents.store(name);
+    }
+    Err(format!(
+        "the application {application} may use stores named `{application}` or `{application}-…`, and not `{name}`"
+    ))
+}
+
+fn may_use(application: &str, store: &str) -> bool {
+    let rest = store.strip_prefix(application);
+    application.is_empty() || rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
 }
 
 fn done(store: &str, document: &Document, uploaded: &Uploaded) -> Outcome {
@@ -164,4 +183,21 @@ fn content_type(text: &str) -> Result<String, Invalid> {
     let text = field::text("content_type", text, LONGEST_TYPE)?;
     let is_type = text.is_empty() || (text.contains('/') && text.bytes().all(|byte| (b' '..=b'~').contains(&byte)));
     if is_type { Ok(text) } else { Err(Invalid::new("content_type", "must be a media type such as application/pdf")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_application_that_is_kept_apart_has_stores_of_its_own() {
+        for (application, store) in [("", "archive"), ("care", "care"), ("care", "care-scans"), ("my_app", "my_app-1")]
+        {
+            assert!(may_use(application, store), "{application} {store}");
+        }
+        for (application, store) in [("care", "archive"), ("care", "care2"), ("care", "care_2"), ("care", "board-care")]
+        {
+            assert!(!may_use(application, store), "{application} {store}");
+        }
+    }
 }

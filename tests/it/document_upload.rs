@@ -283,6 +283,43 @@ async fn a_directory_is_a_store_too() {
 }
 
 #[tokio::test]
+async fn an_application_that_is_kept_apart_uses_only_stores_of_its_name() {
+    let world = World::new().await;
+    let files = Files::start().await;
+    let mut stores = Vec::new();
+    for name in ["care", "care-scans", "board"] {
+        let root = world.directory.path().join(name);
+        std::fs::create_dir(&root).unwrap();
+        stores.push(format!("{name}=file://{}", root.display()));
+    }
+    std::fs::write(world.directory.path().join("board/minutes"), "secret").unwrap();
+    let mut variables = files.variables(&world);
+    variables.push(("DOCUMENT_STORES".into(), stores.join(",")));
+    let variables: Vec<(&str, &str)> = variables.iter().map(|(name, value)| (&**name, &**value)).collect();
+    let worker = Worker::with(&world, &variables);
+    let object = json!({ "store": "board", "key": "minutes" });
+    for (number, (store, from, state)) in
+        [("care", None, "done"), ("care-scans", None, "done"), ("board", None, "dead"), ("care", Some(&object), "dead")]
+            .into_iter()
+            .enumerate()
+    {
+        let mut job = files.job("file", "secret", &format!("copy-{number}"));
+        job["store"] = store.into();
+        if let Some(object) = from {
+            job.as_object_mut().unwrap().remove("url");
+            job["object"] = object.clone();
+        }
+        let id = format!("~care~{number}");
+        let headers = [("Carebell-Job-Id", &*id), ("Carebell-Root-Id", &*id), ("Content-Type", "application/json")];
+        world.publish("work.document.upload", &headers, job.to_string()).await;
+        assert_eq!(world.ended(&id).await.0, state, "{store} {from:?}");
+    }
+    assert_eq!(std::fs::read_dir(world.directory.path().join("board")).unwrap().count(), 1);
+    assert!(!world.directory.path().join("care/copy-3").exists());
+    worker.stop().await;
+}
+
+#[tokio::test]
 #[ignore = "soak: a document of 200 MiB"]
 async fn a_large_document_takes_little_memory() {
     let Some(place) = Place::new("*.ack_wait=30s").await else { return };
