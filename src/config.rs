@@ -319,12 +319,6 @@ impl Source {
             pace: if cfg!(debug_assertions) { self.pace()? } else { 1 },
         })
     }
-
-    fn pace(&self) -> Result<u32, ConfigError> {
-        let pace =
-            self.parse_with("CAREBELL_PACE", |text| text.parse().ok().filter(|pace| (1..=100).contains(pace)))?;
-        Ok(pace.unwrap_or(1))
-    }
 }
 
 impl Config {
