@@ -37,6 +37,8 @@ pub enum Step {
     Fired,
     /// Job given by HTTP noted; nothing is published.
     Offered,
+    /// Document stored; nothing is written.
+    Stored,
 }
 
 impl Step {
@@ -47,7 +49,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -63,6 +65,7 @@ const STEPS: [Step; 15] = [
     Step::Due,
     Step::Fired,
     Step::Offered,
+    Step::Stored,
 ];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();

@@ -3,6 +3,7 @@
 //! The environment wins. Keys in the file are variable names in lower case (`nats_url = "nats://…"`).
 
 mod admin;
+mod document_stores;
 mod error;
 mod gateway;
 mod http_gateway;
@@ -36,6 +37,7 @@ use crate::{
         webhook,
     },
     checkpoint::Step,
+    documents,
     schedule::ZoneData,
     store::Database,
     streams::{Adjustments, Application, Override},
@@ -62,6 +64,8 @@ pub struct Config {
     pub webhook: webhook::Settings,
     /// Channels with an HTTP provider: text messages, `WhatsApp`, calls.
     pub gateways: Vec<providers::Settings>,
+    /// Document stores.
+    pub documents: documents::Settings,
     /// Port for status callbacks, if received; 0 for any free one.
     pub public_port: Option<u16>,
     /// Templates beside the built-in ones.
@@ -277,6 +281,7 @@ impl Source {
             self.web_push().err(),
             self.webhook().err(),
             self.gateways().err(),
+            self.documents().err(),
             self.public_port().err(),
             self.email().err(),
             self.templates_dir().err(),
@@ -314,12 +319,6 @@ impl Source {
             pace: if cfg!(debug_assertions) { self.pace()? } else { 1 },
         })
     }
-
-    fn pace(&self) -> Result<u32, ConfigError> {
-        let pace =
-            self.parse_with("CAREBELL_PACE", |text| text.parse().ok().filter(|pace| (1..=100).contains(pace)))?;
-        Ok(pace.unwrap_or(1))
-    }
 }
 
 impl Config {
@@ -339,6 +338,7 @@ impl Config {
             email: source.email()?,
             webhook: source.webhook()?,
             gateways: source.gateways()?,
+            documents: source.documents()?,
             public_port: source.public_port()?,
             templates_dir: source.templates_dir()?,
             zones: ZoneData::use_newest(source.zoneinfo_dir()?.as_deref()),

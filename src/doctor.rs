@@ -7,6 +7,7 @@ mod check;
 mod clocks;
 mod database;
 mod descriptors;
+mod documents;
 mod findings;
 mod mail;
 mod nats;
@@ -32,12 +33,13 @@ use crate::{
 
 /// Runs all checks at once. Results are in [`Item`] order.
 pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Check> {
-    let (of_nats, of_database, of_push, of_providers, of_mail) = tokio::join!(
+    let (of_nats, of_database, of_push, of_providers, of_mail, of_documents) = tokio::join!(
         nats::examine(source, clock),
         Box::pin(database::examine(source, clock)),
         push::examine(source, clock, egress),
         providers::examine(source, egress),
         mail::examine(source, egress),
+        documents::examine(source, clock, egress),
     );
     let mut checks = vec![configuration(source), descriptors(source), zones(clock), templates(source)];
     checks.extend(of_nats);
@@ -45,6 +47,7 @@ pub async fn examine(source: &Source, clock: &Clock, egress: Egress) -> Vec<Chec
     checks.extend(of_push);
     checks.extend(of_providers);
     checks.extend(of_mail);
+    checks.extend(of_documents);
     checks.sort_by_key(|check| check.item);
     checks
 }

@@ -12,6 +12,7 @@ pub use self::field::Invalid;
 use crate::{
     channels::Channels,
     clock::{Clock, Random},
+    documents::Documents,
     group::Refused,
     kind::Kind,
     meta::Meta,
@@ -40,7 +41,9 @@ pub trait Job: Sized + Send + 'static {
     fn default_expiry(&self, published: DateTime<Utc>) -> DateTime<Utc>;
 
     /// Looks everything up afresh and decides. May run more than once for one job. Must not write or send anything,
-    /// except that a delivery sends itself.
+    /// except that a delivery sends itself, and that kinds which are looked up before they run
+    /// ([`Stage::works_before_its_commit`](crate::kind::Stage::works_before_its_commit)) may write outside of Postgres what
+    /// a repetition finds done.
     ///
     /// # Errors
     /// A [`Failure`] says at its source whether the job is retried.
@@ -122,6 +125,8 @@ pub struct Context {
     pub store: Store,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// The document stores.
+    pub documents: Documents,
     /// The texts, in the recipients' languages.
     pub templates: Templates,
     /// The time.

@@ -2,12 +2,15 @@
 
 pub mod alert_refill;
 pub mod deliver;
+pub mod document_cleanup;
+pub mod document_upload;
 pub mod maintenance_prune;
 pub mod maintenance_subscriptions;
 pub mod notification;
 pub mod reminder_appointment;
 pub mod reminder_medication;
 pub mod reminder_shift;
+pub mod report_ledger;
 
 use self::deliver::Deliver;
 use crate::{pipeline::Registry, plan::by};
@@ -29,4 +32,7 @@ pub fn registry() -> Registry {
         .with::<Deliver<by::Webhook>>()
         .with::<maintenance_prune::Prune>()
         .with::<maintenance_subscriptions::CleanSubscriptions>()
+        .with::<document_upload::UploadDocument>()
+        .with::<document_cleanup::CleanDocuments>()
+        .with::<report_ledger::LedgerReport>()
 }

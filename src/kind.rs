@@ -31,12 +31,20 @@ pub enum Stage {
     Notification,
     /// Sends to one address. Internal: its message is only a ledger id.
     Delivery,
-    /// Maintains Carebell's own tables. Plans no further jobs.
+    /// Published by schedules and operators only: maintains Carebell's own tables, tidies document stores, reports.
     Maintenance,
-    /// Carried out by an endpoint that a file declares.
+    /// Does work outside before its commit: at an endpoint that a file declares, or in a document store.
     Task,
     /// Notes delayed jobs, or takes them back. Not a job itself: its messages are about others.
     Delay,
+}
+
+impl Stage {
+    /// Whether a job of it works before its commit, which may be for nothing. Such a job is always looked up first.
+    #[must_use]
+    pub const fn works_before_its_commit(self) -> bool {
+        matches!(self, Self::Maintenance | Self::Task)
+    }
 }
 
 /// The queue of delayed jobs of all kinds: each is parked until it is due.
@@ -75,13 +83,13 @@ impl Kind {
         Self { name, stage: Stage::Delivery, lanes: &[Lane::Critical, Lane::Normal] }
     }
 
-    /// A maintenance kind: one queue.
+    /// A kind of schedules and operators: one queue.
     #[must_use]
     pub const fn maintenance(name: &'static str) -> Self {
         Self { name, stage: Stage::Maintenance, lanes: &[] }
     }
 
-    /// A declared kind: a queue for each of its lanes, or one.
+    /// A kind that works outside before its commit: a queue for each of its lanes, or one.
     #[must_use]
     pub const fn task(name: &'static str, lanes: &'static [Lane]) -> Self {
         Self { name, stage: Stage::Task, lanes }

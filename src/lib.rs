@@ -36,6 +36,7 @@ pub mod scheduler;
 
 // The outside: people, Postgres, NATS, the texts, and what is measured.
 pub mod channels;
+pub mod documents;
 pub mod group;
 pub mod intake;
 pub mod nats;

@@ -51,6 +51,7 @@ use crate::{
     channels::Channels,
     clock::{Clock, Random},
     config::NatsConfig,
+    documents::Documents,
     effects::Effects,
     health::Health,
     intake::{application, is_intake},
@@ -83,6 +84,8 @@ pub struct Parts {
     pub effects: Effects,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// The document stores.
+    pub documents: Documents,
     /// The texts, in the recipients' languages.
     pub templates: Templates,
     /// The time.
@@ -244,6 +247,7 @@ impl Pipeline {
             decoder,
             effects: parts.effects.clone(),
             channels: parts.channels.clone(),
+            documents: parts.documents.clone(),
             templates: parts.templates.clone(),
             metrics: Arc::new(parts.health.metrics().queue(queue)),
             clock: parts.clock.clone(),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 pub use self::{
     channel::{By, Channel, by},
     job_outcome::JobOutcome,
-    maintenance::{Maintenance, Removed},
+    maintenance::{KeepRule, Maintenance, Removed},
     reason::{DeadReason, Reason},
     receipt::{Delivered, Receipt},
     report::{Report, Undelivered},

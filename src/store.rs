@@ -42,6 +42,7 @@ mod pauses;
 mod people;
 mod place;
 mod rate_limits;
+mod reports;
 mod runs;
 mod schedules;
 mod shortages;
@@ -74,13 +75,14 @@ pub use self::{
     inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Trail, TrailTotals},
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
-    maintenance::{FinishedRoots, PruneCursor},
+    maintenance::{FinishedRoots, PruneCursor, Surplus},
     operations::{EndedNow, NewOperation, OperationRow, Progress, ToEnd},
     parked::{ClaimLine, WokenDelivery},
     pauses::PAUSES_CHANGED,
     people::PeopleAsk,
     place::{Database, DatabaseProblem},
     rate_limits::{BookAsk, Booked},
+    reports::{LedgerCounts, LedgerCursor, LedgerKey, Outcomes},
     runs::{PendingChildren, RunAsk, RunRecord},
     schedules::{
         Advance, CHANGED, DueSchedules, Edit, NextDue, NextInstant, PublishedInstant, Replace, ScheduleRow,

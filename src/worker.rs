@@ -31,6 +31,7 @@ use crate::{
     config::{self, Config, ConfigError, Duty},
     dead_letter::{advisories, overdue, sweep},
     doctor::{self, AtStart, Depth},
+    documents::Documents,
     effects::{
         Effects,
         counts::{Counts, Identity},
@@ -104,6 +105,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     let streams = Streams::embedded(&config.adjustments)?;
     let templates = Templates::load(config.templates_dir.as_deref())?;
     let channels = channels(&config, &clock, health.metrics())?.with_pauses(health.pauses());
+    let documents = Documents::new(config.documents.clone(), &clock).map_err(config::from_channel)?;
     let closing = CancellationToken::new();
     let known = Arc::new(OnceLock::new());
     let state = http::State { health: Arc::clone(&health), channels: channels.clone(), store: Arc::clone(&known) };
@@ -125,6 +127,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         own_connections: Some(Arc::new(config.nats.clone())),
         effects: effects.clone(),
         channels,
+        documents,
         templates,
         clock: clock.clone(),
         random: Random::system(),
@@ -145,9 +148,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         tokio::spawn(shortages::run(store.clone(), closing.clone()));
     }
     if config.duties.contains(&Duty::DeadLetters) {
-        tokio::spawn(sweep::run(effects.clone(), parts.streams.clone(), clock.clone(), closing.clone()));
-        tokio::spawn(overdue::run(effects.clone(), health.metrics().clone(), clock.clone(), closing.clone()));
-        tokio::spawn(advisories::run(effects.clone(), stop.clone()));
+        watch_dead_letters(&parts, &stop, &closing);
     }
     tokio::spawn(storage::run(parts.context.clone(), Arc::clone(&health), clock.clone(), closing.clone()));
     let drained = CancellationToken::new();
@@ -198,6 +199,13 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
         return Err(WorkerError::Start("the NATS client has ended; see the log for what it met".into()));
     }
     Ok(())
+}
+
+fn watch_dead_letters(parts: &Parts, stop: &CancellationToken, closing: &CancellationToken) {
+    let Parts { effects, streams, clock, health, .. } = parts;
+    tokio::spawn(sweep::run(effects.clone(), streams.clone(), clock.clone(), closing.clone()));
+    tokio::spawn(overdue::run(effects.clone(), health.metrics().clone(), clock.clone(), closing.clone()));
+    tokio::spawn(advisories::run(effects.clone(), stop.clone()));
 }
 
 /// Watches backlogs until `closing`.

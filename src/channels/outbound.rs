@@ -1,6 +1,8 @@
 //! HTTP clients shared by channels.
 
 mod allowed;
+pub mod download;
+pub mod guard;
 mod hosts;
 mod resolve;
 mod retry_after;

@@ -3,6 +3,7 @@
 mod cancel;
 mod elsewhere;
 pub(super) mod list;
+mod result;
 mod retry;
 
 use std::fmt::{Display, Write as _};
@@ -18,7 +19,6 @@ use crate::{
     config::Source,
     jobs,
     kind::Stage,
-    plan::Removed,
     show,
     store::{AttemptLine, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
     text::instant,
@@ -205,9 +205,8 @@ fn run_in_words(run: &RunLine, way: &Trail) -> String {
 
 fn what_followed(run: &RunLine, way: &Trail) -> String {
     let stage_of_run = stage(&run.kind);
-    if stage_of_run == Some(Stage::Maintenance) {
-        let removed = run.result.clone().and_then(|result| serde_json::from_value::<Removed>(result).ok());
-        return removed.map_or_else(|| "its result is not recorded".to_owned(), |removed| removed.to_string());
+    if stage_of_run.is_some_and(Stage::works_before_its_commit) {
+        return result::words(run.result.as_ref());
     }
     if stage_of_run == Some(Stage::Reminder) {
         let begun = way.runs.iter().filter(|other| stage(&other.kind) == Some(Stage::Notification)).count();

@@ -67,6 +67,12 @@ impl Source {
         }
     }
 
+    pub(super) fn pace(&self) -> Result<u32, ConfigError> {
+        let pace =
+            self.parse_with("CAREBELL_PACE", |text| text.parse().ok().filter(|pace| (1..=100).contains(pace)))?;
+        Ok(pace.unwrap_or(1))
+    }
+
     pub(super) fn duration(&self, variable: &str, default: Duration) -> Result<Duration, ConfigError> {
         Ok(self.parse_with(variable, |text| humantime::parse_duration(text).ok())?.unwrap_or(default))
     }

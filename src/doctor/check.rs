@@ -45,6 +45,8 @@ pub enum Item {
     ProviderEgress,
     /// Mail servers, if any, accept the credentials.
     MailServers,
+    /// Document stores, if any, can be read.
+    DocumentStores,
     /// The jobs that a producer may publish.
     ProducerJobs,
     /// It may publish to no internal subject.
@@ -95,6 +97,7 @@ impl Item {
             Self::PushEgress => "push egress",
             Self::ProviderEgress => "provider egress",
             Self::MailServers => "mail servers",
+            Self::DocumentStores => "document stores",
             Self::ProducerJobs => "jobs",
             Self::ProducerSubjects => "subjects",
             Self::ProducerApi => "API",
@@ -129,6 +132,7 @@ impl Item {
             | Self::PushEgress
             | Self::ProviderEgress
             | Self::MailServers
+            | Self::DocumentStores
             | Self::ProducerJobs
             | Self::ProducerSubjects
             | Self::ProducerApi

@@ -115,8 +115,8 @@ impl Effects {
     }
 
     /// Whether a job runs without a look-up. A first delivery almost never has a record; if it does, the commit
-    /// notices, and after a failure [`Self::look_up`] tells the attempt. Maintenance and tasks work before their commit, so
-    /// they are always looked up.
+    /// notices, and after a failure [`Self::look_up`] tells the attempt. Kinds that work before their commit
+    /// are always looked up.
     #[must_use]
     pub fn takes_for_new(meta: &Meta) -> bool {
         matches!(meta.kind.stage, Stage::Reminder | Stage::Notification)

@@ -11,7 +11,7 @@ use super::{Effects, Refused};
 use crate::{
     checkpoint::{self, Step},
     meta::Meta,
-    plan::{Maintenance, Plan, Removed},
+    plan::{KeepRule, Maintenance, Plan, Removed},
     store::{Committed, PruneCursor, RunState, Store, StoreError},
 };
 
@@ -33,9 +33,13 @@ impl Effects {
     ) -> Result<(Committed, Removed), Refused> {
         let mut batches = Batches { store: &self.store, until: Instant::now() + limit, removed: Removed::default() };
         match task {
-            Maintenance::Prune { before, dead_before, counts_before, workers_before } => {
+            Maintenance::Prune { before, dead_before, counts_before, workers_before, rules } => {
                 batches.prune_counts(counts_before, workers_before).await?;
-                batches.prune(before, dead_before).await?;
+                for rule in &rules {
+                    batches.prune_kind(rule).await?;
+                }
+                let ruled: Vec<String> = rules.into_iter().map(|rule| rule.kind).collect();
+                batches.prune(before, dead_before, &ruled).await?;
             }
             Maintenance::RemoveSubscriptions { ids } => batches.remove_subscriptions(&ids).await?,
         }
@@ -67,32 +71,47 @@ impl Batches<'_> {
         Ok(())
     }
 
-    async fn prune(&mut self, before: DateTime<Utc>, dead_before: DateTime<Utc>) -> Result<(), Refused> {
+    /// Removes jobs of one kind by its rule.
+    async fn prune_kind(&mut self, rule: &KeepRule) -> Result<(), Refused> {
+        let store = self.store;
+        let surplus = self.batch(store.surplus(&rule.kind, rule.last, rule.dead_last)).await?;
+        let cutoff = |by_age: DateTime<Utc>, by_count: Option<DateTime<Utc>>, latest| {
+            by_count.map_or(by_age, |by_count| by_age.max(by_count)).min(latest)
+        };
+        let before = cutoff(rule.before, surplus.ended, rule.latest);
+        let dead_before = cutoff(rule.dead_before, surplus.dead, rule.dead_latest);
+        let mut runs = 0;
+        let mut seen = Some(PruneCursor::start());
+        while let Some(from) = seen.take() {
+            if self.time_is_up() {
+                break;
+            }
+            let page = self.batch(store.finished_roots_of(&rule.kind, &from, before, dead_before)).await?;
+            seen = page.next;
+            let Some(removed) = self.remove(&page.roots, before, dead_before).await? else { break };
+            runs += removed;
+        }
+        self.removed.by_kind.insert(rule.kind.clone(), runs);
+        Ok(())
+    }
+
+    async fn prune(
+        &mut self,
+        before: DateTime<Utc>,
+        dead_before: DateTime<Utc>,
+        ruled: &[String],
+    ) -> Result<(), Refused> {
         let store = self.store;
         let mut seen = Some(PruneCursor::start());
         while let Some(from) = seen.take() {
             if self.time_is_up() {
                 return Ok(());
             }
-            let page = self.batch(store.finished_roots(&from, before, dead_before)).await?;
+            let page = self.batch(store.finished_roots(&from, before, dead_before, ruled)).await?;
             seen = page.next;
-            if page.roots.is_empty() {
-                continue;
+            if self.remove(&page.roots, before, dead_before).await?.is_none() {
+                return Ok(());
             }
-            // A notification to very many people needs several batches.
-            loop {
-                let (deliveries, more) = self.batch(store.remove_deliveries(&page.roots, before, dead_before)).await?;
-                self.note("deliveries", deliveries);
-                if !more {
-                    break;
-                }
-                if self.time_is_up() {
-                    return Ok(());
-                }
-            }
-            let (runs, contents) = self.batch(store.remove_runs(&page.roots, before, dead_before)).await?;
-            self.note("job_runs", runs);
-            self.note("contents", contents);
         }
         let mut next = Some(DateTime::UNIX_EPOCH);
         while let Some(from) = next.take() {
@@ -123,6 +142,34 @@ impl Batches<'_> {
                 return Ok(());
             }
         }
+    }
+
+    /// Removes these roots with all that followed. Answers the number of runs; `None` if time ran out.
+    async fn remove(
+        &mut self,
+        roots: &[String],
+        before: DateTime<Utc>,
+        dead_before: DateTime<Utc>,
+    ) -> Result<Option<u64>, Refused> {
+        let store = self.store;
+        if roots.is_empty() {
+            return Ok(Some(0));
+        }
+        // A notification to very many people needs several batches.
+        loop {
+            let (deliveries, more) = self.batch(store.remove_deliveries(roots, before, dead_before)).await?;
+            self.note("deliveries", deliveries);
+            if !more {
+                break;
+            }
+            if self.time_is_up() {
+                return Ok(None);
+            }
+        }
+        let (runs, contents) = self.batch(store.remove_runs(roots, before, dead_before)).await?;
+        self.note("job_runs", runs);
+        self.note("contents", contents);
+        Ok(Some(runs))
     }
 
     async fn remove_subscriptions(&mut self, ids: &[String]) -> Result<(), Refused> {

@@ -22,6 +22,7 @@ use super::{
 use crate::{
     channels::{AfterUnknown, Channels, NOBODY},
     clock::{Clock, Random},
+    documents::Documents,
     effects::{Death, Effects, Patience, Refused},
     intake::Unreadable,
     job::{Context, Failure, Outcome},
@@ -51,6 +52,8 @@ pub struct Runner {
     pub effects: Effects,
     /// The ways to reach a person.
     pub channels: Channels,
+    /// The document stores.
+    pub documents: Documents,
     /// The texts, in the recipients' languages.
     pub templates: Templates,
     /// The queue's metrics.
@@ -104,6 +107,7 @@ impl Runner {
             recipients: None,
             store: self.effects.store().clone(),
             channels: self.channels.clone(),
+            documents: self.documents.clone(),
             templates: self.templates.clone(),
             clock: self.clock.clone(),
             random: self.random.clone(),

@@ -20,6 +20,8 @@ pub enum Maintenance {
         counts_before: DateTime<Utc>,
         /// Cutoff for workers, by when they were last seen.
         workers_before: DateTime<Utc>,
+        /// For kinds that the cutoffs above do not concern.
+        rules: Vec<KeepRule>,
     },
     /// Remove these Web Push subscriptions if their users still do not exist.
     RemoveSubscriptions {
@@ -28,11 +30,33 @@ pub enum Maintenance {
     },
 }
 
+/// For how long jobs of one kind are kept, with all that followed from them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct KeepRule {
+    /// The kind of the published job.
+    pub kind: String,
+    /// Cutoff by age.
+    pub before: DateTime<Utc>,
+    /// Cutoff by age for dead jobs.
+    pub dead_before: DateTime<Utc>,
+    /// No later cutoff, whatever the counts say.
+    pub latest: DateTime<Utc>,
+    /// No later cutoff for dead jobs.
+    pub dead_latest: DateTime<Utc>,
+    /// How many of the newest are kept.
+    pub last: Option<u32>,
+    /// How many of the newest dead ones are kept.
+    pub dead_last: Option<u32>,
+}
+
 /// Removed rows: the result of maintenance.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Removed {
     /// By table.
     pub removed: BTreeMap<String, u64>,
+    /// Runs that went by a rule of their kind.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub by_kind: BTreeMap<String, u64>,
     /// Whether time ran out; the next job does the rest.
     pub unfinished: bool,
 }

@@ -3,7 +3,7 @@
 //! Of a root, deliveries go first, then runs and texts together, so that no delivery lacks its text.
 
 use chrono::{DateTime, Utc};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Row, postgres::PgRow};
 
 use super::{database::Store, error::StoreError};
 
@@ -34,6 +34,15 @@ impl PruneCursor {
     }
 }
 
+/// Jobs of a kind that were created before are more than are kept. `None`: there are not so many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Surplus {
+    /// Of those that are done, skipped or expired.
+    pub ended: Option<DateTime<Utc>>,
+    /// Of dead ones.
+    pub dead: Option<DateTime<Utc>>,
+}
+
 /// Finished roots of one page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FinishedRoots {
@@ -43,35 +52,10 @@ pub struct FinishedRoots {
     pub next: Option<PruneCursor>,
 }
 
-impl Store {
-    /// The next finished roots. All their runs and deliveries ended and were last written before `before`, or
-    /// `dead_before` if dead, and no shortage refers to them.
-    pub async fn finished_roots(
-        &self,
-        from: &PruneCursor,
-        before: DateTime<Utc>,
-        dead_before: DateTime<Utc>,
-    ) -> Result<FinishedRoots, StoreError> {
-        // Subqueries with LIMIT, as EXISTS may hash a whole table. Only shortages are few enough for that.
-        let text = format!(
-            "SELECT p.created_at, p.job_id, p.root_id, \
-                    (SELECT 1 FROM job_runs r WHERE r.root_id = p.root_id AND NOT ({RUN_IS_OVER}) LIMIT 1) IS NULL \
-                    AND (SELECT 1 FROM deliveries d WHERE d.job_id = p.root_id AND NOT ({DELIVERY_IS_OVER}) LIMIT 1) IS NULL \
-                    AND p.root_id NOT IN (SELECT job_id FROM refill_shortages) AS is_over \
-             FROM (SELECT created_at, job_id, root_id FROM job_runs \
-                   WHERE created_at < $2 AND created_at >= $1 AND (created_at, job_id) > ($1, $4) \
-                   ORDER BY created_at, job_id LIMIT {PAGE}) AS p \
-             ORDER BY p.created_at, p.job_id"
-        );
-        let rows = sqlx::query(AssertSqlSafe(text))
-            .bind(from.created_at)
-            .bind(before)
-            .bind(dead_before)
-            .bind(&from.job_id)
-            .fetch_all(&self.pool)
-            .await?;
+impl FinishedRoots {
+    fn read(rows: &[PgRow]) -> Result<Self, StoreError> {
         let mut roots = Vec::with_capacity(rows.len());
-        for row in &rows {
+        for row in rows {
             if row.try_get("is_over")? {
                 roots.push(row.try_get("root_id")?);
             }
@@ -84,7 +68,73 @@ impl Store {
             }
             _ => None,
         };
-        Ok(FinishedRoots { roots, next })
+        Ok(Self { roots, next })
+    }
+}
+
+/// A page of runs, and whether all of their roots is over. Subqueries with LIMIT, as EXISTS may hash a whole table. Only
+/// shortages are few enough for that.
+fn finished(runs: &str, roots: &str) -> String {
+    format!(
+        "SELECT p.created_at, p.job_id, p.root_id, \
+                {roots} \
+                AND (SELECT 1 FROM job_runs r WHERE r.root_id = p.root_id AND NOT ({RUN_IS_OVER}) LIMIT 1) IS NULL \
+                AND (SELECT 1 FROM deliveries d WHERE d.job_id = p.root_id AND NOT ({DELIVERY_IS_OVER}) LIMIT 1) IS NULL \
+                AND p.root_id NOT IN (SELECT job_id FROM refill_shortages) AS is_over \
+         FROM (SELECT created_at, job_id, root_id, kind FROM job_runs \
+               WHERE created_at < greatest($2, $3) AND created_at >= $1 AND (created_at, job_id) > ($1, $4) {runs} \
+               ORDER BY created_at, job_id LIMIT {PAGE}) AS p \
+         ORDER BY p.created_at, p.job_id"
+    )
+}
+
+impl Store {
+    /// The next finished roots, but none of these kinds. All their runs and deliveries ended and were last written before
+    /// `before`, or `dead_before` if dead, and no shortage refers to them.
+    pub async fn finished_roots(
+        &self,
+        from: &PruneCursor,
+        before: DateTime<Utc>,
+        dead_before: DateTime<Utc>,
+        but: &[String],
+    ) -> Result<FinishedRoots, StoreError> {
+        // Of a run that followed, the root's kind counts.
+        let of_kind =
+            "($5 = '{}' OR coalesce((SELECT r.kind FROM job_runs r WHERE r.job_id = p.root_id), p.kind) <> ALL ($5))";
+        let text = finished("", of_kind);
+        let query = sqlx::query(AssertSqlSafe(text)).bind(from.created_at).bind(before).bind(dead_before);
+        FinishedRoots::read(&query.bind(&from.job_id).bind(but).fetch_all(&self.pool).await?)
+    }
+
+    /// As [`Self::finished_roots`], of one kind.
+    pub async fn finished_roots_of(
+        &self,
+        kind: &str,
+        from: &PruneCursor,
+        before: DateTime<Utc>,
+        dead_before: DateTime<Utc>,
+    ) -> Result<FinishedRoots, StoreError> {
+        let text = finished("AND kind = $5 AND job_id = root_id", "true");
+        let query = sqlx::query(AssertSqlSafe(text)).bind(from.created_at).bind(before).bind(dead_before);
+        FinishedRoots::read(&query.bind(&from.job_id).bind(kind).fetch_all(&self.pool).await?)
+    }
+
+    /// Until when jobs of a kind are more than the newest `last` (of those that ended well) and `dead_last`.
+    pub async fn surplus(&self, kind: &str, last: Option<u32>, dead_last: Option<u32>) -> Result<Surplus, StoreError> {
+        let until = async |last: Option<u32>, states: &[&str]| -> Result<Option<DateTime<Utc>>, StoreError> {
+            let Some(last) = last else { return Ok(None) };
+            // The last one that is kept, not the first that goes: what was created in the same instant stays.
+            let newest = sqlx::query_scalar(
+                "SELECT created_at FROM job_runs WHERE kind = $1 AND job_id = root_id AND state = ANY ($2) \
+                 ORDER BY created_at DESC OFFSET $3 LIMIT 1",
+            );
+            let newest = newest.bind(kind).bind(states).bind(i64::from(last) - 1);
+            Ok(newest.fetch_optional(&self.pool).await?)
+        };
+        Ok(Surplus {
+            ended: until(last, &["done", "skipped", "expired"]).await?,
+            dead: until(dead_last, &["dead"]).await?,
+        })
     }
 
     /// Removes a batch of these roots' deliveries. Answers their number, and whether more may be left.

@@ -21,6 +21,14 @@ use crate::{
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
+/// Set in pods of a service account that has a role of the cloud.
+const FROM_THE_CLUSTER: [&str; 4] = [
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_ROLE_ARN",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
+
 /// Variables set from values of other names.
 const FROM_OTHER_VALUES: [&str; 4] = ["GATEWAY_PORT", "PUBLIC_URL", "PUBLIC_PORT", "TEMPLATES_DIR"];
 
@@ -43,16 +51,16 @@ fn every_variable_can_be_set() {
     let secret = &secret | &console("secret");
     let files = &files | &console("files");
     let mut known: BTreeSet<String> = [&config, &secret, &files].into_iter().flatten().cloned().collect();
-    known.extend(FROM_OTHER_VALUES.map(str::to_owned));
+    known.extend(FROM_OTHER_VALUES.into_iter().chain(FROM_THE_CLUSTER).map(str::to_owned));
 
     let variables = config::VARIABLES.iter().map(|(variable, _)| (*variable).to_owned());
     let wanted: BTreeSet<String> = variables.filter(|variable| !variable.starts_with("CAREBELL_")).collect();
     assert_eq!(known, wanted);
 
-    for (variable, form) in config::VARIABLES {
+    for (variable, form) in config::VARIABLES.iter().filter(|(variable, _)| !FROM_THE_CLUSTER.contains(variable)) {
         let is_path = form.starts_with("the path of ") && !form.contains("directory");
         assert_eq!(files.contains(*variable), is_path, "{variable} belongs in `files` exactly if it names a file");
-        let is_a_password = ["PRIVATE", "_TOKEN", "_SECRET"].iter().any(|word| variable.contains(word));
+        let is_a_password = ["PRIVATE", "_TOKEN", "_SECRET", "_ACCESS_KEY"].iter().any(|word| variable.contains(word));
         let holds_a_password = form.contains("password@") || form.contains("AuthToken@") || is_a_password;
         assert_eq!(secret.contains(*variable), holds_a_password, "{variable} is secret exactly if it holds a password");
         let in_the_open = config.contains(*variable) && *variable != "NATS_URL";

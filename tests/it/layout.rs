@@ -64,6 +64,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reqwest", &["channels", "telemetry", "admin/oidc"]),
     ("jsonwebtoken", &["admin/oidc"]),
     ("lettre", &["channels/email"]),
+    ("object_store", &["documents"]),
     ("cron", &["schedule"]),
     ("minijinja", &["templates", "channels/email"]),
     ("prometheus", &["telemetry"]),
@@ -336,10 +337,9 @@ fn streams_of(kind: Kind) -> &'static [&'static str] {
     match kind.stage {
         Stage::Delivery => &["DELIVERIES"],
         Stage::Maintenance => &["WORK"],
-        Stage::Reminder | Stage::Notification => &["JOBS", "WORK"],
+        // Declared kinds, which have no files in `streams/`, are in no registry of the program.
+        Stage::Reminder | Stage::Notification | Stage::Task => &["JOBS", "WORK"],
         Stage::Delay => &["JOBS"],
-        // Declared kinds have no files in `streams/`.
-        Stage::Task => &[],
     }
 }
 

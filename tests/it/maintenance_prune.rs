@@ -459,3 +459,70 @@ async fn what_cannot_be_is_refused() {
     let (well, said, error) = carebell(&world, &["publish", "maintenance.prune", "--json", "{}"], &[]).await;
     assert!(well && said.contains("to work.maintenance.prune"), "{said}{error}");
 }
+
+#[tokio::test]
+async fn a_kind_may_have_a_rule_by_age_and_count_and_the_newest_week_stays() {
+    let world = World::new().await;
+    let now = utc_now() + TimeDelta::days(1000);
+    let pipeline = Custom::at(&world, jobs::registry(), Clock::manual(now));
+    let prune = async |id: &str, rule: Value| {
+        publish(&world, PRUNE, id, &json!({ "kinds": [rule] })).await;
+        assert_eq!(world.ended(id).await, ("done".into(), None));
+        let query = sqlx::query_scalar("SELECT result FROM job_runs WHERE job_id = $1").bind(id);
+        let result: Value = query.fetch_one(&world.db).await.unwrap();
+        result["by_kind"]["reminder.medication"].as_u64().unwrap()
+    };
+    let left = async || ids(&world, "SELECT job_id FROM job_runs WHERE kind NOT LIKE 'maintenance.%'").await;
+    for days in [1, 2, 3, 8, 20, 30, 95, 120] {
+        let id = format!("done-{days:03}");
+        run(&world, now, [&id, &id], "done", [f64::from(days); 2], "").await;
+        let id = format!("dead-{days:03}");
+        run(&world, now, [&id, &id], "dead", [f64::from(days); 2], "").await;
+    }
+    run(&world, now, ["done-120", "done-120~notification"], "done", [120.0; 2], "").await;
+    delivery(&world, now, "done-120", "ana", "sent", 120.0).await;
+    world
+        .sql(&format!(
+            "INSERT INTO job_runs (job_id, root_id, kind, stream, stream_seq, state, created_at, updated_at) \
+             SELECT 'other-' || days, 'other-' || days, 'alert.refill', 'JOBS', 1, 'done', at, at \
+             FROM (SELECT days, '{now}'::timestamptz - interval '1 day' * days AS at FROM (VALUES (89), (100)) d(days)) x"
+        ))
+        .await;
+    let dead: Vec<String> = [1, 2, 3, 8, 20, 30, 95, 120].map(|days| format!("dead-{days:03}")).into();
+    let dead: Vec<&str> = dead.iter().map(String::as_str).collect();
+    let kept = |done: &[&str], dead: &[&str]| set(&[done, dead, &["other-89"]].concat());
+
+    // Longer than other kinds, of which the older goes; and a number that is not reached.
+    let rule = json!({ "kind": "reminder.medication", "keepDays": 400, "keepDeadDays": 400, "keepLast": 9, "keepDeadLast": 9 });
+    assert_eq!(prune("long", rule).await, 0);
+    let all = ["done-001", "done-002", "done-003", "done-008", "done-020", "done-030", "done-095", "done-120"];
+    assert_eq!(left().await, kept(&[&all[..], &["done-120~notification"]].concat(), &dead));
+    // Five are kept, three go, the one with all that followed.
+    let rule = json!({ "kind": "reminder.medication", "keepDays": 400, "keepDeadDays": 400, "keepLast": 5 });
+    assert_eq!(prune("five", rule).await, 4);
+    assert_eq!(left().await, kept(&all[..5], &dead));
+    assert_eq!(world.count("SELECT count(*) FROM deliveries").await, 0);
+    // One is to be kept, and what is younger than a week stays with it. Of dead ones, what is younger than 91 days.
+    let rule = json!({ "kind": "reminder.medication", "keepDeadDays": 400, "keepLast": 1, "keepDeadLast": 1 });
+    assert_eq!(prune("one", rule).await, 4);
+    assert_eq!(left().await, kept(&all[..3], &dead[..6]));
+    world.queues_are_empty().await;
+    pipeline.stop().await;
+
+    for (rule, expected) in [
+        (json!({ "kind": "", "keepLast": 1 }), "`kinds.kind` is required"),
+        (
+            json!({ "kind": "notification", "keepDays": 6 }),
+            "`kinds.keep_days` must be 7 to 36500 days, or 0 for 90: a job id",
+        ),
+        (json!({ "kind": "notification", "keepDeadDays": 90 }), "`kinds.keep_dead_days` must be 91 to 36500 days"),
+        (json!({ "kind": "notification", "keepLast": -1 }), "`kinds.keep_last` must be 1 to 10000000 jobs"),
+    ] {
+        let refused = decode("maintenance.prune", &json!({ "kinds": [rule] })).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let twice = json!({ "kind": "notification", "keepLast": 1 });
+    assert!(
+        decode("maintenance.prune", &json!({ "kinds": [twice, twice] })).unwrap_err().contains("must be there once")
+    );
+}

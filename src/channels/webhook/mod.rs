@@ -19,12 +19,12 @@ use rustls::ClientConfig;
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::time::timeout;
-use url::{Host, Url};
+use url::Url;
 
 use super::{
     Address, AfterUnknown, Answer, MOST_HOSTS, NOBODY, Parcel, Sender, SettingsError,
     breaker::Concurrency,
-    outbound::{self, AllowedHost, Hosts, describe, is_public},
+    outbound::{self, AllowedHost, Hosts, describe, guard},
 };
 use crate::{clock::Clock, plan::Channel, telemetry::traces::http_status, text};
 
@@ -39,9 +39,6 @@ const DEFAULT_WAIT: Duration = Duration::from_mins(1);
 
 /// Bytes.
 const LONGEST_URL: usize = 2048;
-
-/// Other ports must be allowed by name.
-const HTTPS_PORT: u16 = 443;
 
 const CA_FILE: &str = "WEBHOOK_CA_FILE";
 
@@ -113,32 +110,12 @@ impl Webhook {
 
     /// Refuses a host that settings do not allow.
     fn check_host(&self, url: &Url) -> Result<(), Answer> {
-        let (Some(host), port) = (url.host(), url.port_or_known_default().unwrap_or_default()) else { return Ok(()) };
-        if self.allowed.iter().any(|allowed| allowed.is_at(&host, port)) {
-            return Ok(());
-        }
-        let is_public = match host {
-            // The resolver checks a name's addresses.
-            Host::Domain(_) => true,
-            Host::Ipv4(address) => is_public(address.into()),
-            Host::Ipv6(address) => is_public(address.into()),
-        };
-        let refused = |why: &str| Answer::Refused { why: why.into(), reason: "host_not_allowed" };
-        if !is_public {
-            return Err(refused("the webhook's address is not public"));
-        }
-        if port != HTTPS_PORT {
-            return Err(refused("the webhook's address has another port than 443"));
-        }
-        Ok(())
+        let refused = |why| Answer::Refused { why: format!("the webhook's address {why}"), reason: "host_not_allowed" };
+        guard::check(url, &self.allowed).map_err(refused)
     }
 
-    /// For one origin. At another port than the allowed one, a host is like any other.
     fn client(&self, url: &Url) -> reqwest::Result<reqwest::Client> {
-        let (host, port) = (url.host(), url.port_or_known_default().unwrap_or_default());
-        let is_allowed = host.is_some_and(|host| self.allowed.iter().any(|allowed| allowed.is_at(&host, port)));
-        let allowed = if is_allowed { Arc::clone(&self.allowed) } else { Arc::new([]) };
-        outbound::client(allowed, self.tls.clone()).build()
+        guard::client_to(url, &self.allowed, &self.tls).build()
     }
 
     async fn post(&self, parcel: &Parcel<'_>) -> Result<Answer, Answer> {

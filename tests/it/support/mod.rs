@@ -4,6 +4,7 @@ mod browser;
 mod cluster;
 mod collector;
 mod console;
+mod documents;
 mod forwarder;
 mod gateway;
 pub mod oidc;
@@ -45,6 +46,7 @@ pub use self::{
     cluster::{Cluster, STREAMS},
     collector::{Collector, Span, tree},
     console::{ADMIN_TOKEN, Answer, Console, answer, filled},
+    documents::{BUCKET, Files, Meddler, Meddling, S3, hex},
     forwarder::Forwarder,
     gateway::Door,
     phones::{NUMBER, Phones},

@@ -286,7 +286,7 @@ impl Provider {
     }
 }
 
-struct Tls(TcpListener, TlsAcceptor);
+pub struct Tls(pub TcpListener, pub TlsAcceptor);
 
 impl Listener for Tls {
     type Io = TlsStream<TcpStream>;

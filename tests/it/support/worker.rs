@@ -19,6 +19,7 @@ use carebell::{
         guard::{Guarded, Program, StopSignal},
         trail::{Line, Log},
     },
+    documents::Documents,
     effects::Effects,
     health::Health,
     pipeline::{Parts, Pipeline, Registry},
@@ -273,6 +274,7 @@ impl Custom {
         let context = world.context.clone();
         let channels = Channels::new(senders, BreakerPolicy::default(), clock.clone(), health.metrics());
         let templates = Templates::load(None).unwrap();
+        let documents = Documents::new(carebell::documents::Settings::default(), &clock).unwrap();
         let own_connections = None;
         let parts = Parts {
             registry,
@@ -281,6 +283,7 @@ impl Custom {
             own_connections,
             effects,
             channels,
+            documents,
             templates,
             clock,
             random,
