@@ -105,6 +105,7 @@ mod strangers;
 mod streams;
 mod sweep;
 mod templates;
+mod testkit;
 mod traces;
 mod unsettled;
 mod views;
