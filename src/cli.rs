@@ -24,6 +24,7 @@ mod run;
 mod schedules;
 mod signals;
 mod streams;
+mod testkit;
 mod tokens;
 mod workers;
 
@@ -54,6 +55,8 @@ pub struct Cli {
 enum Command {
     /// Try the whole product: private servers, a demo family, a worker, a local push service
     Dev(dev::Args),
+    /// Serve the tests of an application: private servers in memory, receivers, a clock that moves
+    Testkit(testkit::Args),
     /// Run the worker: pipeline, scheduler, dead-letter handler, health endpoints
     Run(run::Args),
     /// Serve the console and its API
@@ -154,6 +157,7 @@ async fn dispatch(cli: Cli) -> Result<(), Failed> {
 
 async fn run(command: Command, source: &Source) -> Result<(), Failed> {
     match command {
+        Command::Testkit(args) => Box::pin(testkit::run(&args, stop_signal()?)).await,
         Command::Dev(args) => Box::pin(dev::run(&args, stop_signal()?)).await,
         Command::Run(args) => Box::pin(run::run(source, &args, stop_signal()?)).await,
         Command::Admin(args) => Box::pin(admin::run(source, &args, stop_signal()?)).await,

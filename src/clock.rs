@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, RwLock,
         atomic::{AtomicI64, Ordering},
     },
     time::Duration,
@@ -23,6 +23,8 @@ enum Source {
     System,
     /// Microseconds since the Unix epoch.
     Manual(Arc<AtomicI64>),
+    /// The machine's clock, moved forward: each move with the machine's instant, and how far all moves so far go.
+    Movable(Arc<RwLock<Vec<(DateTime<Utc>, TimeDelta)>>>),
 }
 
 impl Clock {
@@ -50,23 +52,75 @@ impl Clock {
         Self { source: Source::Manual(Arc::new(AtomicI64::new(start.timestamp_micros()))), pace: 1 }
     }
 
-    /// Current time, in microseconds like Postgres.
+    /// A clock that goes with the machine's, and moves ahead of it by [`Clock::advance`].
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
-    pub fn now(&self) -> DateTime<Utc> {
-        let micros = match &self.source {
-            Source::System => Utc::now().timestamp_micros(),
-            Source::Manual(micros) => micros.load(Ordering::SeqCst),
-        };
-        DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
+    pub fn movable() -> Self {
+        Self { source: Source::Movable(Arc::default()), pace: 1 }
     }
 
-    /// Moves a manual clock; no effect on others.
-    pub fn advance(&self, by: TimeDelta) {
-        if let Source::Manual(micros) = &self.source {
-            micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
+    /// Current time, in microseconds like Postgres.
+    #[must_use]
+    pub fn now(&self) -> DateTime<Utc> {
+        match &self.source {
+            Source::System => machine(),
+            Source::Manual(micros) => {
+                DateTime::from_timestamp_micros(micros.load(Ordering::SeqCst)).unwrap_or(DateTime::UNIX_EPOCH)
+            }
+            Source::Movable(_) => self.of_machine(machine()),
         }
     }
+
+    /// This clock's time at an instant of the machine's clock, such as a server's.
+    #[must_use]
+    pub fn of_machine(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
+        let Source::Movable(moves) = &self.source else { return instant };
+        let moves = moves.read().unwrap_or_else(PoisonError::into_inner);
+        let ahead = moves.iter().rev().find(|(since, _)| *since <= instant);
+        ahead.and_then(|(_, ahead)| instant.checked_add_signed(*ahead)).unwrap_or(instant)
+    }
+
+    /// The machine's instant at which this clock, unless moved again, shows `instant`: by which servers send jobs off.
+    #[must_use]
+    pub fn to_machine(&self, instant: DateTime<Utc>) -> DateTime<Utc> {
+        let Source::Movable(moves) = &self.source else { return instant };
+        let moves = moves.read().unwrap_or_else(PoisonError::into_inner);
+        moves.last().and_then(|(_, ahead)| instant.checked_sub_signed(*ahead)).unwrap_or(instant)
+    }
+
+    /// Whether it is ahead of the machine's clock, by which servers send jobs off.
+    #[must_use]
+    pub fn is_ahead(&self) -> bool {
+        let Source::Movable(moves) = &self.source else { return false };
+        !moves.read().unwrap_or_else(PoisonError::into_inner).is_empty()
+    }
+
+    /// Moves a manual or a movable clock; no effect on others. A movable one goes forward only.
+    pub fn advance(&self, by: TimeDelta) {
+        match &self.source {
+            Source::System => {}
+            Source::Manual(micros) => {
+                micros.fetch_add(by.num_microseconds().unwrap_or(i64::MAX), Ordering::SeqCst);
+            }
+            Source::Movable(moves) => {
+                let mut moves = moves.write().unwrap_or_else(PoisonError::into_inner);
+                let ahead = moves.last().map_or(TimeDelta::zero(), |(_, ahead)| *ahead);
+                let ahead = ahead.checked_add(&by.max(TimeDelta::zero())).unwrap_or(ahead);
+                moves.push((machine(), ahead));
+            }
+        }
+    }
+
+    /// Sets a movable clock to the machine's again; no effect on others.
+    pub fn reset(&self) {
+        if let Source::Movable(moves) = &self.source {
+            moves.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "this is the one place that reads the machine's clock")]
+fn machine() -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(Utc::now().timestamp_micros()).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
 /// Random source for jitter and identifiers, not for cryptographic keys.

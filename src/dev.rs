@@ -4,6 +4,7 @@
 pub mod certificates;
 pub mod demo;
 pub mod guard;
+pub mod kit;
 pub mod nats;
 pub mod phone_service;
 pub mod postgres;
@@ -13,6 +14,7 @@ pub mod smtp_server;
 pub mod trace_receiver;
 pub mod trail;
 pub mod webhook_endpoint;
+pub mod wish;
 
 use std::path::Path;
 

@@ -130,6 +130,12 @@ impl Effects {
         &self.context
     }
 
+    /// The time.
+    #[must_use]
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// The present.
     #[must_use]
     pub fn now(&self) -> DateTime<Utc> {

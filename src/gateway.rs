@@ -41,6 +41,7 @@ pub use self::{
     batch::MOST_LINES,
     job::{Job, LARGEST_JOB, Reader, Refused, key},
     requests::{LARGEST_BATCH, LARGEST_BODY, LONGEST_WAIT},
+    show::{has_ended, view},
     state::Parts,
 };
 use self::{problem::Problem, state::Gateway};

@@ -104,6 +104,15 @@ impl Streams {
         Ok(Self { streams, consumers })
     }
 
+    /// Stored in memory, for tests.
+    #[must_use]
+    pub fn in_memory(mut self) -> Self {
+        for stream in &mut self.streams {
+            stream.storage = stream::StorageType::Memory;
+        }
+        self
+    }
+
     /// All consumers, by file name.
     #[must_use]
     pub fn consumers(&self) -> &[DeclaredConsumer] {

@@ -95,10 +95,23 @@ pub enum WorkerError {
 /// # Errors
 /// If the configuration is wrong, or a server is missing after the start timeout.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerError> {
+    run_by(config, Clock::system(), stop, || {}).await
+}
+
+/// As [`run`], by a clock. Calls `ready` once jobs are pulled.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_by(
+    config: Config,
+    clock: Clock,
+    stop: CancellationToken,
+    ready: impl FnOnce() + Send,
+) -> Result<(), WorkerError> {
     if let Some(step) = config.abort_at {
         checkpoint::abort_at(step);
     }
-    let clock = Clock::system().at_pace(config.pace);
+    let clock = clock.at_pace(config.pace);
     let health = Health::new();
     health.metrics().zone_data(&config.zones.version);
     info!("time zones: {}", config.zones);
@@ -164,6 +177,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerEr
     }
     health.enter(Phase::Running);
     info!("ready");
+    ready();
 
     let lost = CancellationToken::new();
     tokio::spawn(watch_nats(client.clone(), Arc::clone(&health), lost.clone(), closing.clone()));
@@ -218,8 +232,10 @@ fn observe(parts: &Parts, client: async_nats::Client, closing: &CancellationToke
 
 fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channels, ConfigError> {
     let mut senders: Vec<Arc<dyn Sender>> = Vec::new();
+    // Receivers compare the instants of signatures with their own clocks.
+    let theirs = Clock::system();
     if let Some(settings) = config.web_push.clone() {
-        senders.push(Arc::new(WebPush::new(settings, clock.clone()).map_err(config::from_channel)?));
+        senders.push(Arc::new(WebPush::new(settings, theirs.clone()).map_err(config::from_channel)?));
     } else {
         warn!(
             "VAPID_PUBLIC_KEY and VAPID_PRIVATE_KEY are not set: no Web Push (`carebell keys generate` makes a pair)"
@@ -230,10 +246,10 @@ fn channels(config: &Config, clock: &Clock, metrics: &Metrics) -> Result<Channel
     } else {
         info!("SMTP_URL is not set: no e-mail");
     }
-    let webhook = Webhook::new(config.webhook.clone(), clock.clone()).map_err(config::from_channel)?;
+    let webhook = Webhook::new(config.webhook.clone(), theirs.clone()).map_err(config::from_channel)?;
     senders.push(Arc::new(webhook));
     for settings in &config.gateways {
-        senders.push(gateway(settings.clone(), clock.clone())?);
+        senders.push(gateway(settings.clone(), theirs.clone())?);
     }
     Ok(Channels::new(senders, BreakerPolicy::default(), clock.clone(), metrics))
 }

@@ -3,10 +3,10 @@
 
 mod console;
 mod error;
-mod gateway;
+pub(super) mod gateway;
 mod jobs;
 mod outage;
-mod receivers;
+pub(super) mod receivers;
 mod screen;
 mod summary;
 mod worker;
@@ -178,7 +178,8 @@ impl Demo {
     pub async fn keep_running(&mut self, stop: &CancellationToken) -> Result<(), DemoError> {
         jobs::save_schedule(&self.store, self.clock.now()).await?;
         let console = DemoConsole::start(self.worker.environment(), &self.context)?;
-        let gateway = DemoGateway::start(self.worker.environment(), &self.store, &self.context).await?;
+        let gateway =
+            DemoGateway::start(self.worker.environment(), &self.store, &self.context, self.clock.clone()).await?;
         self.invite(&console, &gateway);
         let mut look = interval(LOOK_EVERY);
         let mut next_dose = Instant::now() + NEXT_EVERY;

@@ -102,6 +102,11 @@ impl PhoneService {
         self.state.shut(shut);
     }
 
+    /// Forgets what came and what was planned. Counts go on.
+    pub fn forget(&self) {
+        self.state.forget();
+    }
+
     /// Accepted messages and calls, in order.
     pub fn received(&self) -> Vec<Received> {
         self.state.received()

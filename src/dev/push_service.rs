@@ -109,6 +109,11 @@ impl PushService {
         self.state.plan_always(name, behaviour);
     }
 
+    /// Forgets what came and what was planned; ended subscriptions are good again. Counts go on.
+    pub fn forget(&self) {
+        self.state.forget();
+    }
+
     /// Accepted pushes, in order.
     pub fn received(&self) -> Vec<ReceivedPush> {
         self.state.received()

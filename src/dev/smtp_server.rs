@@ -151,6 +151,11 @@ impl SmtpServer {
         self.state.refuse(recipient, reply);
     }
 
+    /// Forgets what came and what was planned. Counts go on.
+    pub fn forget(&self) {
+        self.state.forget();
+    }
+
     /// Accepted mails, in order.
     pub fn received(&self) -> Vec<ReceivedMail> {
         self.state.received()

@@ -154,6 +154,13 @@ impl WebhookEndpoint {
         }
     }
 
+    /// Forgets what came and what was planned. Counts go on.
+    pub fn forget(&self) {
+        lock(&self.state.hooks).values_mut().for_each(|hook| (hook.next, hook.always) = (VecDeque::new(), None));
+        lock(&self.state.received).clear();
+        lock(&self.state.rejected).clear();
+    }
+
     /// Accepted requests, in order.
     #[must_use]
     pub fn received(&self) -> Vec<Received> {

@@ -399,7 +399,9 @@ impl Consumer {
             // It is settled even if the connection that it came by is lost.
             message.context = self.context.clone();
         }
-        Some(Pulled::new(message, self.runner.queue, self.runner.ack_wait)?.of_stream_created_at(stream_created))
+        let mut pulled = Pulled::new(message, self.runner.queue, self.runner.ack_wait)?;
+        pulled.position.published = self.runner.clock.of_machine(pulled.position.published);
+        Some(pulled.of_stream_created_at(stream_created))
     }
 
     /// Gives back what is under way, so that another worker gets it immediately.

@@ -1,6 +1,6 @@
 //! The demo family of `carebell dev`, in its private database only.
 
-use super::{database::Store, error::StoreError};
+use super::{CARE_CHANGED, CHANGED, database::Store, error::StoreError};
 
 /// A user and their addresses.
 #[derive(Clone, Debug)]
@@ -33,7 +33,47 @@ pub enum DemoAddress {
     },
 }
 
+impl DemoMember {
+    /// Whether this is the member's second address.
+    #[must_use]
+    pub fn has(&self, address: &str) -> bool {
+        match &self.beside {
+            Some(DemoAddress::Email(own) | DemoAddress::Sms(own) | DemoAddress::Webhook { url: own, .. }) => {
+                own == address
+            }
+            None => false,
+        }
+    }
+}
+
 impl Store {
+    /// Ids of all schedules.
+    pub async fn schedule_ids(&self) -> Result<Vec<String>, StoreError> {
+        Ok(sqlx::query_scalar("SELECT id::text FROM schedules").fetch_all(&self.pool).await?)
+    }
+
+    /// Empties all tables of a private database, but for the schedules named by id, the tokens of the HTTP door, and what
+    /// was migrated.
+    pub async fn empty_private(&self, schedules: &[String]) -> Result<(), StoreError> {
+        let mut transaction = self.pool.begin().await?;
+        // Neither foreign keys nor triggers: the order of the tables does not matter, and nothing is announced.
+        sqlx::query("SET LOCAL session_replication_role = replica").execute(&mut *transaction).await?;
+        sqlx::query("DELETE FROM schedules WHERE NOT id::text = ANY ($1)")
+            .bind(schedules)
+            .execute(&mut *transaction)
+            .await?;
+        sqlx::query(include_str!("sql/empty_private.sql")).execute(&mut *transaction).await?;
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Lets schedulers look at their tables, as after changes.
+    pub async fn announce_changes(&self) -> Result<(), StoreError> {
+        let announce = sqlx::query("SELECT pg_notify($1, ''), pg_notify($2, '')");
+        announce.bind(CHANGED).bind(CARE_CHANGED).execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Creates a family that cares for Rose. She takes `metformin`, which runs low, and has the appointment `checkup`
     /// tomorrow at 09:00 UTC. Without a refill threshold, no alert disturbs the doses that the demo counts.
     pub async fn seed_demo(&self, members: &[DemoMember]) -> Result<(), StoreError> {

@@ -74,6 +74,31 @@ impl Streams {
         }
     }
 
+    /// Deletes all streams with what is in them, for tests.
+    ///
+    /// # Errors
+    /// The server's first refusal.
+    pub async fn delete_all(&self, context: &jetstream::Context) -> Result<(), ServerError> {
+        for config in &self.streams {
+            let deleted = context.delete_stream(&config.name).await;
+            deleted.map_err(|error| server_error("delete", &config.name, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Whether no consumer waits for an acknowledgement.
+    ///
+    /// # Errors
+    /// If the server does not answer.
+    pub async fn are_idle(&self, context: &jetstream::Context) -> Result<bool, ServerError> {
+        for consumer in self.consumers.iter().filter(|consumer| consumer.is_queue()) {
+            if consumer.load(context).await?.is_some_and(|load| load.in_flight > 0) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     async fn apply_once(&self, context: &jetstream::Context) -> Result<Vec<String>, Refusal> {
         let mut done = Vec::new();
         for config in &self.streams {

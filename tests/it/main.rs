@@ -111,6 +111,7 @@ mod strangers;
 mod streams;
 mod sweep;
 mod templates;
+mod testkit;
 mod traces;
 mod unsettled;
 mod views;

@@ -15,12 +15,18 @@ use crate::{
     config::{GatewayConfig, Source},
     gateway::{self, Parts},
     health::{Health, Phase},
+    jobs,
     nats::JetStream,
     store::{AuditEntry, GatewayToken, Store},
 };
 
 /// The name of its token, and its maker.
 const NAME: &str = "dev";
+
+fn published_kinds() -> Vec<String> {
+    let registry = jobs::registry();
+    registry.kinds().iter().filter(|kind| kind.is_published()).map(|kind| kind.name.to_owned()).collect()
+}
 
 /// Served until dropped.
 pub struct DemoGateway {
@@ -38,15 +44,16 @@ impl DemoGateway {
         environment: &[(&'static str, String)],
         tokens: &Store,
         context: &JetStream,
+        clock: Clock,
     ) -> Result<Self, DemoError> {
         let source = Source::of(environment.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
-        let (clock, health) = (Clock::system(), Health::new());
+        let health = Health::new();
         let (token, now) = (draw_secret()?, clock.now());
         let row = GatewayToken {
             id: Random::system().uuid(now).to_string(),
             name: NAME.to_owned(),
             application: String::new(),
-            kinds: ["notification", "reminder.*", "alert.*"].map(str::to_owned).to_vec(),
+            kinds: published_kinds(),
             rate: None,
             created_at: now,
             created_by: NAME.to_owned(),

@@ -3,6 +3,7 @@
 use std::{fs, io, net::SocketAddr, path::Path};
 
 use mail_parser::MessageParser;
+use serde_json::Value;
 
 use super::{error::DemoError, screen::Step};
 use crate::{
@@ -13,6 +14,7 @@ use crate::{
         push_service::{PushService, ReceivedPush},
         smtp_server::{Protection, SmtpServer},
         webhook_endpoint::WebhookEndpoint,
+        wish::Wish,
     },
     store::{DemoAddress, DemoMember},
 };
@@ -37,9 +39,9 @@ pub const DELIVERIES: usize = MEMBERS + 3;
 
 pub struct Receivers {
     pub push: PushService,
-    mail: SmtpServer,
-    phone: PhoneService,
-    hook: WebhookEndpoint,
+    pub mail: SmtpServer,
+    pub phone: PhoneService,
+    pub hook: WebhookEndpoint,
     clock: Clock,
     printed: Printed,
 }
@@ -136,6 +138,58 @@ impl Receivers {
     /// Makes the SMS provider fail or work again.
     pub fn fail_texts(&self, fail: bool) {
         self.phone.behave_always(fail.then(|| Behaviour::status(503)));
+    }
+
+    /// Makes a channel's receiver answer as `{"status": 503, "retryAfter": "60", "times": 2}` or `{"hang": true}` says;
+    /// without `times` until further notice, and `{}` ends that.
+    ///
+    /// # Errors
+    /// Names the field and what it may hold.
+    pub fn behave(&self, channel: &str, wish: &Value) -> Result<(), String> {
+        let wish = Wish::read(wish)?;
+        match channel {
+            "web_push" => {
+                for (name, _) in FAMILY {
+                    match (wish.push(), wish.times) {
+                        (Some(behaviour), Some(times)) => self.push.behave_times(name, times, behaviour),
+                        (behaviour, _) => self.push.behave_always(name, behaviour),
+                    }
+                }
+            }
+            "email" => match (wish.mail(), wish.times) {
+                (Some(behaviour), Some(times)) => self.mail.behave_times(times, behaviour),
+                (behaviour, _) => self.mail.behave_always(behaviour),
+            },
+            "sms" | "whatsapp" | "voice" => match (wish.phone(), wish.times) {
+                (Some(behaviour), Some(times)) => self.phone.behave(times, behaviour),
+                (behaviour, _) => self.phone.behave_always(behaviour),
+            },
+            "webhook" => {
+                for (name, _) in FAMILY {
+                    match (wish.hook(), wish.times) {
+                        (Some(behaviour), Some(times)) => {
+                            (0..times).for_each(|_| self.hook.behave(name, behaviour.clone()));
+                        }
+                        (behaviour, _) => self.hook.behave_always(name, behaviour),
+                    }
+                }
+            }
+            _ => {
+                return Err(
+                    "expected web_push, email, sms, whatsapp, voice (one provider serves these three) or webhook"
+                        .into(),
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets what came and what was planned.
+    pub fn forget(&self) {
+        self.push.forget();
+        self.mail.forget();
+        self.phone.forget();
+        self.hook.forget();
     }
 
     pub fn arrivals(&self) -> Arrivals {

@@ -135,6 +135,12 @@ impl State {
         self.inner().received.clone()
     }
 
+    /// Forgets what came and what was planned.
+    pub fn forget(&self) {
+        let mut inner = self.inner();
+        *inner = Inner { proxy: inner.proxy, ..Inner::default() };
+    }
+
     pub fn rejected(&self) -> Vec<Violation> {
         self.inner().rejected.clone()
     }

@@ -9,6 +9,15 @@ pub struct Spoken {
     pub pauses: usize,
 }
 
+impl Spoken {
+    /// All that is said.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let says: Vec<&str> = self.says.iter().map(|(_, text)| text.as_str()).collect();
+        says.join(" ")
+    }
+}
+
 /// Parses instructions.
 ///
 /// # Errors

@@ -191,6 +191,14 @@ impl State {
         self.inner().received.clone()
     }
 
+    /// Forgets what came and what was planned; ended subscriptions are good again.
+    pub fn forget(&self) {
+        let mut inner = self.inner();
+        inner.subscriptions.values_mut().for_each(|known| known.ended = false);
+        let subscriptions = std::mem::take(&mut inner.subscriptions);
+        *inner = Inner { subscriptions, ..Inner::default() };
+    }
+
     pub fn rejected(&self) -> Vec<RejectedRequest> {
         self.inner().rejected.clone()
     }

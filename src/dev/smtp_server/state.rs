@@ -124,6 +124,11 @@ impl State {
         self.inner().received.clone()
     }
 
+    /// Forgets what came and what was planned.
+    pub fn forget(&self) {
+        *self.inner() = Inner::default();
+    }
+
     pub fn violations(&self) -> Vec<String> {
         self.inner().violations.clone()
     }
