@@ -58,7 +58,7 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
 /// Pauses a channel: its deliveries wait, and burn no attempt.
 #[utoipa::path(
     post, path = "/channels/{channel}/pause", tag = "providers", security(("bearer" = ["operator"])),
-    params(("channel" = String, Path, description = "push, email, sms, whatsapp, voice or webhook")),
+    params(("channel" = String, Path, description = "web_push, email, sms, whatsapp, voice or webhook")),
     request_body = Pausing,
     responses((status = 200, description = "It is paused", body = Value), (status = 404, description = "There is none", body = Problem))
 )]
