@@ -27,6 +27,8 @@ pub enum Step {
     Parked,
     /// Dead letter stored; the message is not terminated.
     Buried,
+    /// Event stored; the message is not settled.
+    Told,
     /// Message settled.
     Settled,
     /// Batch of maintenance committed; the run is not.
@@ -47,7 +49,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 16] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -58,6 +60,7 @@ const STEPS: [Step; 15] = [
     Step::Begun,
     Step::Parked,
     Step::Buried,
+    Step::Told,
     Step::Settled,
     Step::Maintained,
     Step::Due,

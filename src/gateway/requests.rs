@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery, State, rejection::PathRejection},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use url::form_urlencoded;
 use super::{
     access::Caller,
     batch, body,
-    job::{LARGEST_JOB, key},
+    job::{self, LARGEST_JOB, key},
     problem::Problem,
     publish::{Accepted, Answer},
     schemas::{JobAccepted, JobRequest},
@@ -26,9 +26,11 @@ use super::{
     state::Gateway,
 };
 use crate::{
+    cut,
     effects::submit,
-    header,
+    header, intake,
     meta::is_job_id,
+    near::nearest,
     store::{AuditEntry, Cancellation, JobState, WaitingRun},
     telemetry::traces::{self, context},
 };
@@ -70,6 +72,7 @@ enum Form {
 )]
 pub async fn publish(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let caller = gateway.access.caller(&headers).await?;
+    no_job_headers(&headers)?;
     let form = form(&headers)?;
     let largest = match form {
         Form::One => LARGEST_BODY,
@@ -226,7 +229,14 @@ impl Gateway {
         let root = WaitingRun { kind: job.kind.clone(), ..WaitingRun::root(&scoped) };
         // One that was accepted and has no run is in its stream.
         let waits = job.run.is_none();
-        Ok(self.store.cancel_waiting(&root, waits, false, &act).await?)
+        let done = self.store.cancel_waiting(&root, waits, false, &act).await?;
+        if !waits && done.runs.contains(&scoped) {
+            // A worker tells of it now, if it is parked. Otherwise it is told of when its message comes back.
+            if let Ok(context) = self.jetstream() {
+                let _ = submit::cancel(context, &caller.cancel_subject(), id).await;
+            }
+        }
+        Ok(done)
     }
 }
 
@@ -237,6 +247,19 @@ fn no_job() -> Problem {
 /// What is no text is no id.
 fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(id)| id).map_err(|_| no_job())
+}
+
+/// Headers of NATS say nothing here: a producer that sets one would be told that its job is stored, and lose its wish.
+fn no_job_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let Some(name) = headers.keys().map(HeaderName::as_str).find(|name| name.starts_with("carebell")) else {
+        return Ok(());
+    };
+    let known = intake::ALLOWED.map(|known| (known, job::field_of(known)));
+    let near = nearest(name, known.map(|(known, _)| known));
+    let field = known.iter().find(|(known, _)| Some(*known) == near).map(|(_, field)| *field);
+    let instead = field.map(|field| format!(": set the job's field `{field}`")).unwrap_or_default();
+    let name = cut::with_ellipsis(name, job::LONGEST_NAME, char::len_utf8);
+    Err(Problem::field(name, format!("is no header of this door{instead}")))
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Problem> {

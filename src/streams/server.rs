@@ -17,7 +17,7 @@ use super::{
     look::{judge, lacks_leader},
     missing, server_error,
 };
-use crate::retry::Once;
+use crate::{events, retry::Once};
 
 /// Between attempts on a cluster that is not ready.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -85,9 +85,10 @@ impl Streams {
             })?;
             done.push(config.name.clone());
         }
-        for consumer in &self.consumers {
-            let place = consumer.place();
-            let applied = context.create_consumer_on_stream(consumer.config.clone(), &consumer.stream).await;
+        let queues = self.consumers.iter().map(|queue| (queue.place(), &queue.config, queue.stream.as_str()));
+        let readers = self.readers.iter().map(|reader| (reader.place(), &reader.config, events::STREAM));
+        for (place, config, stream) in queues.chain(readers) {
+            let applied = context.create_consumer_on_stream(config.clone(), stream).await;
             applied.map_err(|error| match error.kind() {
                 ConsumerErrorKind::JetStream(refused) => refusal(&place, &refused),
                 ConsumerErrorKind::TimedOut => unanswered(&place),
@@ -124,6 +125,11 @@ impl Streams {
                     differences.extend(look.differences);
                 }
             }
+        }
+        for reader in &self.readers {
+            let place = reader.place();
+            let found: Option<consumer::Info> = ask(context, "CONSUMER.INFO", &place).await?;
+            differences.extend(found.map_or_else(|| vec![missing(&place)], |found| reader.compare(found.config)));
         }
         Ok(differences)
     }

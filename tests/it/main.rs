@@ -53,6 +53,7 @@ mod dev;
 mod direct_sends;
 mod doctor;
 mod email;
+mod events;
 mod explain;
 mod failover;
 mod families;
