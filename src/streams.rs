@@ -36,7 +36,7 @@ static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs")
 /// All streams and consumers, checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
-    streams: Vec<stream::Config>,
+    configs: Vec<stream::Config>,
     consumers: Vec<DeclaredConsumer>,
     readers: Vec<Reader>,
 }
@@ -105,7 +105,7 @@ impl Streams {
         check_overrides(&consumers, adjustments)?;
         // Sources before the streams that draw on them; the advisory stream before any consumer.
         streams.sort_by_key(|stream| stream.sources.is_some());
-        Ok(Self { streams, consumers, readers })
+        Ok(Self { configs: streams, consumers, readers })
     }
 
     /// All consumers, by file name.
@@ -124,7 +124,7 @@ impl Streams {
     #[must_use]
     pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
         let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for source in self.streams.iter().flat_map(|stream| stream.sources.iter().flatten()) {
+        for source in self.configs.iter().flat_map(|stream| stream.sources.iter().flatten()) {
             let subjects = source.subject_transforms.iter().map(|transform| transform.source.clone());
             let subjects: Vec<String> = subjects.filter(|subject| subject.starts_with(prefix)).collect();
             if !subjects.is_empty() {

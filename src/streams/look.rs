@@ -50,7 +50,7 @@ pub enum LookError {
 impl Streams {
     /// Names of the streams.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.streams.iter().map(|config| config.name.as_str())
+        self.configs.iter().map(|config| config.name.as_str())
     }
 
     /// Compares an answer of `$JS.API.STREAM.INFO.<name>` with the file.
@@ -66,7 +66,7 @@ impl Streams {
 
     pub(super) fn look_at(&self, name: &str, found: &stream::Info) -> Result<Look, LookError> {
         let mut differences = Vec::new();
-        if let Some(wanted) = self.streams.iter().find(|config| config.name == name) {
+        if let Some(wanted) = self.configs.iter().find(|config| config.name == name) {
             compare(name, wanted, &found.config, &mut differences);
         }
         let replicas = replicas(found.cluster.as_ref()).map_err(LookError::NoLeader)?;

@@ -76,7 +76,7 @@ impl Streams {
 
     async fn apply_once(&self, context: &jetstream::Context) -> Result<Vec<String>, Refusal> {
         let mut done = Vec::new();
-        for config in &self.streams {
+        for config in &self.configs {
             let applied = context.create_or_update_stream(config.clone()).await;
             applied.map_err(|error| match error.kind() {
                 CreateStreamErrorKind::JetStream(refused) => refusal(&config.name, &refused),

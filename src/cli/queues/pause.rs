@@ -28,8 +28,7 @@ const SHOWN: usize = 60;
 pub(crate) struct Which {
     /// A queue of `queues list`, a kind for all of its lanes, or * for all queues
     queue: Option<String>,
-    /// Instead, a channel: web_push, email, sms, whatsapp, voice or webhook
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = "Instead, a channel: web_push, email, sms, whatsapp, voice or webhook")]
     channel: Option<String>,
     /// Instead, a provider, as in `/health` and in the ledger: a push service, a mail server, a gateway
     #[arg(long, value_name = "HOST")]
