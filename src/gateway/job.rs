@@ -25,7 +25,7 @@ use crate::{
 pub const LARGEST_JOB: usize = 512 * 1024 - 4096;
 
 /// How much of a foreign field's name is repeated.
-pub const LONGEST_NAME: usize = 64;
+const LONGEST_NAME: usize = 64;
 
 const FIELDS: [&str; 11] =
     ["kind", "jobId", "lane", "at", "delay", "notAfter", "attempts", "backoff", "timeout", "notify", "job"];

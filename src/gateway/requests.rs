@@ -26,7 +26,6 @@ use super::{
     state::Gateway,
 };
 use crate::{
-    cut,
     effects::submit,
     header, intake,
     meta::is_job_id,
@@ -249,17 +248,15 @@ fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(id)| id).map_err(|_| no_job())
 }
 
-/// Headers of NATS say nothing here: a producer that sets one would be told that its job is stored, and lose its wish.
+/// Headers of NATS say nothing here: a producer that sets one, or means to, would lose its wish.
 fn no_job_headers(headers: &HeaderMap) -> Result<(), Problem> {
-    let Some(name) = headers.keys().map(HeaderName::as_str).find(|name| name.starts_with("carebell")) else {
-        return Ok(());
+    let meant = |name: &HeaderName| {
+        let name = name.as_str();
+        let known = nearest(name, intake::ALLOWED).filter(|_| name.starts_with("carebell"))?;
+        let detail = format!("is no header of this door: set the job's field `{}`", job::field_of(known));
+        Some(Problem::field(name, detail))
     };
-    let known = intake::ALLOWED.map(|known| (known, job::field_of(known)));
-    let near = nearest(name, known.map(|(known, _)| known));
-    let field = known.iter().find(|(known, _)| Some(*known) == near).map(|(_, field)| *field);
-    let instead = field.map(|field| format!(": set the job's field `{field}`")).unwrap_or_default();
-    let name = cut::with_ellipsis(name, job::LONGEST_NAME, char::len_utf8);
-    Err(Problem::field(name, format!("is no header of this door{instead}")))
+    headers.keys().find_map(meant).map_or(Ok(()), Err)
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Problem> {

@@ -1,6 +1,6 @@
 //! Events: what applications hear of the ends of their jobs (`docs/EVENTS.md`).
 
-use std::time::Duration;
+use std::{process::Stdio, time::Duration};
 
 use async_nats::{
     ConnectOptions, HeaderMap,
@@ -20,13 +20,16 @@ use chrono::{SecondsFormat, TimeDelta};
 use futures::StreamExt;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader},
+    time::Instant,
+};
 
 use crate::{
     applications::{self, Installation, client},
     cli::carebell,
     poison::publish_raw,
-    support::{Door, Process, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now},
+    support::{Door, LIMIT, Process, Python, QUICK, Worker, World, adjustments, database, peek, reminder, utc_now},
 };
 
 const NEWS: &str = "jobs.notification.normal";
@@ -458,4 +461,30 @@ async fn the_application_of_a_simple_installation_reads_its_events_by_three_more
     assert_eq!((ids(&found), found[0].subject.as_str()), (vec!["news~done".to_owned()], "events.default.job.done"));
     found[0].double_ack().await.unwrap();
     worker.stop().await;
+}
+
+#[tokio::test]
+async fn the_program_of_the_docs_reads_events_over_the_import() {
+    let Some(python) = Python::find() else { return };
+    let doc = include_str!("../../docs/EVENTS.md");
+    let program = doc.split("\n```python\n").nth(1).unwrap().split("```").next().unwrap();
+    let Installation { world, care, board, worker } = Installation::start().await;
+    let path = world.directory.path().join("events.py");
+    std::fs::write(&path, program).unwrap();
+    let url = format!("nats://care:x@127.0.0.1:{}", world.nats.port());
+    let mut reader = python.run(&path).env("NATS_URL", url).stdout(Stdio::piped()).kill_on_drop(true).spawn().unwrap();
+    let mut lines = BufReader::new(reader.stdout.take().unwrap()).lines();
+    for (id, body, expected) in
+        [("good", news(), "good done "), ("bad", json!({ "title": 7 }), "bad dead the body is not a carebell.v1.")]
+    {
+        let headers = [("Carebell-Job-Id", id), ("Carebell-Notify", "all")];
+        applications::publish(&care, NEWS, &headers, &body).await.unwrap();
+        let line = tokio::time::timeout(LIMIT, lines.next_line()).await.unwrap().unwrap().unwrap();
+        assert!(line.starts_with(expected), "{line}");
+    }
+    let mut reads: PullConsumer = world.context.get_consumer_from_stream("events_care", "EVENTS").await.unwrap();
+    let acknowledged = async || (reads.info().await.unwrap().ack_floor.consumer_sequence == 2).then_some(());
+    world.eventually("both are acknowledged", acknowledged).await;
+    reader.kill().await.unwrap();
+    Installation { world, care, board, worker }.stop().await;
 }

@@ -33,6 +33,7 @@ mod bridge;
 mod callbacks;
 mod cancelled;
 mod care_reminders;
+mod channel_names;
 mod chart;
 mod cli;
 mod cluster;

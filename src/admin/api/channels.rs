@@ -15,6 +15,7 @@ use crate::{
         state::Admin,
     },
     pauses::Scope,
+    plan::Channel,
     store::lists::Holding,
 };
 
@@ -69,7 +70,7 @@ pub async fn pause(
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
     admin.pause(&viewer, Scope::Channel, &name, &pausing.reason, pausing.until).await?;
-    Ok(Json(json!({ "channel": name, "paused": true, "until": pausing.until })))
+    Ok(Json(json!({ "channel": known(&name), "paused": true, "until": pausing.until })))
 }
 
 /// Resumes a channel.
@@ -84,7 +85,15 @@ pub async fn resume(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     admin.resume(&viewer, Scope::Channel, &name).await?;
-    Ok(Json(json!({ "channel": name, "paused": false })))
+    Ok(Json(json!({ "channel": known(&name), "paused": false })))
+}
+
+/// Its name, whichever it was asked for by.
+fn known(name: &str) -> &str {
+    match Channel::parse(name) {
+        Some(channel) => channel.name(),
+        None => name,
+    }
 }
 
 /// Pauses a provider: its deliveries are parked, unless another provider of their channel takes them.
