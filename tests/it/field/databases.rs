@@ -173,12 +173,12 @@ async fn tables_of_an_earlier_build_are_found_and_not_left_behind() {
         .unwrap();
     for undone in [
         "ALTER TABLE public.push_subscriptions DROP COLUMN problem, DROP COLUMN problem_of",
-        "DROP TABLE public.pauses, public.admin_sessions, public.admin_tokens, public.gateway_jobs, \
+        "DROP TABLE public.pauses, public.operations, public.admin_sessions, public.admin_tokens, public.gateway_jobs, \
          public.gateway_tokens, public.outcome_counts, public.workers, public.unsent_deliveries",
         "ALTER TABLE public.job_runs DROP COLUMN lane",
         "ALTER TABLE public.scheduler_state DROP COLUMN journal_seq",
         "DROP INDEX public.deliveries_delivered, public.job_runs_not_done, public.job_runs_rare_kind, \
-         public.job_runs_application, public.delayed_jobs_newest",
+         public.job_runs_application, public.delayed_jobs_newest, public.audit_log_operation",
     ] {
         sqlx::query(undone).execute(&PgPool::connect(&url).await.unwrap()).await.unwrap();
     }
