@@ -80,3 +80,18 @@ async fn preferences_commands_and_the_api_take_both_names_of_web_push_and_show_t
         assert_eq!((resumed.status, &resumed.body["channel"]), (StatusCode::OK, &json!("web_push")));
     }
 }
+
+#[tokio::test]
+async fn a_wrong_name_is_told_with_its_place_by_the_command_too() {
+    let world = World::new().await;
+    let wrong = news(&json!(["sms", "SMS"])).to_string();
+    let local = json!({ "medicationId": "metformin", "scheduledTime": "2027-03-01T09:00:00" }).to_string();
+    for (kind, json, expected) in [
+        ("notification", &wrong, "`channels[1]` must be one of in_app, web_push, email, sms, whatsapp, voice, webhook"),
+        ("notification", &wrong, "; did you mean sms?"),
+        ("reminder.medication", &local, "`scheduledTime` lacks an offset: it must be an instant in RFC 3339"),
+    ] {
+        let (well, _, error) = carebell(&world, &["publish", kind, "--json", json], &[]).await;
+        assert!(!well && error.contains(expected), "{error}");
+    }
+}
