@@ -27,6 +27,8 @@ pub enum Step {
     Parked,
     /// Dead letter stored; the message is not terminated.
     Buried,
+    /// Event stored; the message is not settled.
+    Told,
     /// Message settled.
     Settled,
     /// Batch of maintenance committed; the run is not.
@@ -49,7 +51,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 16] = [
+const STEPS: [Step; 17] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -60,6 +62,7 @@ const STEPS: [Step; 16] = [
     Step::Begun,
     Step::Parked,
     Step::Buried,
+    Step::Told,
     Step::Settled,
     Step::Maintained,
     Step::Due,

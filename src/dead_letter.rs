@@ -9,6 +9,7 @@ pub mod overdue;
 mod parked;
 pub mod redrive;
 pub mod sweep;
+pub mod taken_back;
 pub mod undrawn;
 mod unreadable;
 pub mod wake;
@@ -39,8 +40,10 @@ use crate::{
     cut,
     effects::{
         Death, Effects,
+        events::RootJob,
         publish::{insist_if_empty, rfc3339},
     },
+    events::End,
     header,
     intake::{self, default_id, job_id},
     kind::{CANCEL, LATER, Lane, WORK},
@@ -148,6 +151,24 @@ pub async fn bury(context: &jetstream::Context, body: &DeadJob, death: &Death) {
         }
     }
     checkpoint::reached(Step::Buried);
+    tell(context, body, death).await;
+}
+
+/// Tells the application that published the job.
+async fn tell(context: &jetstream::Context, body: &DeadJob, death: &Death) {
+    // A cancellation names another job.
+    if intake::asked(&body.subject) == Some(CANCEL.kind.name) {
+        return;
+    }
+    let (headers, lane) = (body.headers.as_ref(), lane_of(&body.subject));
+    let job = RootJob::of_message(headers, &body.stream, body.sequence, &body.kind, lane);
+    let Some(mut event) = job.and_then(|job| job.event(End::Dead, body.last)) else { return };
+    event.reason = Some(death.reason.name().to_owned());
+    event.attempts = Some(death.attempts);
+    event.error = Some(one_line(&death.error));
+    // A job that is redriven, or published anew, may die again.
+    event.occasion = Some(format!("{}.{}", body.stream, body.sequence));
+    event.insist(context).await;
 }
 
 /// Whether the letter at this subject is that of this job. One that is not is removed: a producer can have the server's
@@ -177,6 +198,12 @@ pub fn kind_of(subject: &str) -> &str {
         Some((kind, lane)) if Lane::parse(lane).is_some() => kind,
         _ => kind,
     }
+}
+
+/// The lane in a subject.
+#[must_use]
+pub fn lane_of(subject: &str) -> Option<Lane> {
+    subject.rsplit_once('.').and_then(|(_, lane)| Lane::parse(lane))
 }
 
 /// Makes a dead letter of a stored message and deletes the message. Idempotent. Whether this call has deleted it.
@@ -261,7 +288,15 @@ async fn exhausted(effects: &Effects, stream: &Stream, message: StreamMessage, d
         let first = DateTime::from_timestamp(message.time.unix_timestamp(), 0).unwrap_or_default();
         let death = Death { reason: DeadReason::Exhausted, error, attempts: 0, first };
         bury_stored(effects.context(), stream, message, &death, effects.now()).await;
-    } else if let Err(error) = take_out(effects.context(), &name, message.sequence).await {
+        return Ok(());
+    }
+    // Its workers may have ended before they told of it.
+    let (kind, lane) = (kind_of(&message.subject), lane_of(&message.subject));
+    let ended = RootJob::of_message(Some(&message.headers), &name, sequence, kind, lane);
+    if let Some(ended) = ended.filter(|job| !job.notify.is_none()) {
+        effects.tell_recorded(ended).await;
+    }
+    if let Err(error) = take_out(effects.context(), &name, message.sequence).await {
         tracing::debug!(job, "a message whose job has ended was not deleted: {error}");
     }
     Ok(())

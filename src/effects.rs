@@ -8,6 +8,7 @@ mod admission;
 mod commit;
 pub mod counts;
 mod delay;
+pub mod events;
 mod journal;
 mod maintenance;
 pub mod park;

@@ -24,6 +24,8 @@ pub const ATTEMPTS: &str = "Carebell-Attempts";
 pub const BACKOFF: &str = "Carebell-Backoff";
 /// The job's timeout.
 pub const TIMEOUT: &str = "Carebell-Timeout";
+/// The outcomes of which its application wants to hear ([`crate::events`]).
+pub const NOTIFY: &str = "Carebell-Notify";
 /// Format of the body.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// W3C trace context.

@@ -26,8 +26,8 @@ const OF_APPLICATION: &str = "INTAKE_";
 pub const INTAKE: &str = "intake.";
 
 /// The headers of Carebell that a producer may set.
-pub const ALLOWED: [&str; 6] =
-    [header::JOB_ID, header::AT, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT];
+pub const ALLOWED: [&str; 7] =
+    [header::JOB_ID, header::AT, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::NOTIFY];
 
 /// How much of a foreign header's name is repeated, in bytes.
 const LONGEST_NAME: usize = 64;

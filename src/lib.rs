@@ -51,6 +51,7 @@ pub mod checkpoint;
 pub mod clock;
 mod cut;
 pub mod declared;
+pub mod events;
 pub mod header;
 mod host;
 pub mod job;

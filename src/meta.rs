@@ -132,7 +132,7 @@ impl Meta {
     /// now.
     #[must_use]
     pub fn is_of_application(&self) -> bool {
-        ![CARE, SCHEDULE].iter().any(|own| self.job_id.starts_with(own))
+        is_of_application(&self.job_id)
     }
 
     /// Its lane's name, if its kind has lanes.
@@ -220,6 +220,12 @@ pub const LONGEST_JOB_ID: usize = 128;
 
 /// Longest id that Carebell makes: a producer's and a short suffix.
 pub const LONGEST_OWN_ID: usize = 192;
+
+/// Whether the job of this id was published by an application, and not by Carebell for itself.
+#[must_use]
+pub fn is_of_application(job_id: &str) -> bool {
+    ![CARE, SCHEDULE].iter().any(|own| job_id.starts_with(own))
+}
 
 /// Whether a producer may choose this id: 1 to 128 of the characters `A-Z a-z 0-9 _ : . -`.
 #[must_use]

@@ -20,6 +20,7 @@ mod registry;
 mod run;
 mod runner;
 mod settle;
+mod telling;
 
 use std::{sync::Arc, time::Duration};
 

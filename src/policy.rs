@@ -5,7 +5,7 @@ mod rate;
 use std::{collections::HashMap, fmt, time::Duration};
 
 pub use self::rate::Rate;
-use crate::{clock::Random, header};
+use crate::{clock::Random, events::Notify, header};
 
 /// The policy of one queue.
 #[derive(Clone, Debug, PartialEq)]
@@ -30,7 +30,7 @@ pub struct Policy {
     pub rate: Option<Rate>,
 }
 
-/// One job's own settings: `Carebell-Attempts`, `-Backoff` and `-Timeout`.
+/// One job's own settings: `Carebell-Attempts`, `-Backoff`, `-Timeout` and `-Notify`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Wishes {
     /// Attempts.
@@ -39,6 +39,8 @@ pub struct Wishes {
     pub backoff: Option<Backoff>,
     /// Limit of one run.
     pub timeout: Option<Duration>,
+    /// Ends of which its application wants to hear.
+    pub notify: Notify,
 }
 
 impl Wishes {
@@ -308,6 +310,7 @@ mod tests {
             attempts: Some(1),
             backoff: Some(Wishes::backoff("fixed 10s").unwrap()),
             timeout: Some(Wishes::timeout("20s").unwrap()),
+            ..Wishes::default()
         };
         let policy = queue.for_job(&modest);
         assert_eq!((policy.attempts, policy.timeout), (1, Duration::from_secs(20)));
@@ -316,6 +319,7 @@ mod tests {
             attempts: Some(99),
             backoff: Some(Wishes::backoff("exponential 1h to 10h").unwrap()),
             timeout: Some(Wishes::timeout("3h").unwrap()),
+            ..Wishes::default()
         };
         let policy = queue.for_job(&greedy);
         assert_eq!((policy.attempts, policy.timeout), (5, Duration::from_mins(5)));

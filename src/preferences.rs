@@ -56,18 +56,6 @@ impl Preferences {
     }
 }
 
-/// Name of a channel in `preferences.channels` and in jobs: as in the ledger, but Web Push is `push`.
-#[must_use]
-pub fn name(channel: Channel) -> &'static str {
-    if channel == Channel::WebPush { "push" } else { channel.name() }
-}
-
-/// Channel of a name in `preferences.channels`.
-#[must_use]
-pub fn channel(text: &str) -> Option<Channel> {
-    Channel::ALL.into_iter().find(|channel| name(*channel) == text)
-}
-
 impl QuietHours {
     /// From the columns of `preferences` and `users.timezone`.
     #[must_use]

@@ -18,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use async_nats::jetstream::{self, consumer, stream};
 use serde_json::Value;
 
-use self::declared::adjust;
+use self::declared::{Reader, adjust};
 pub use self::{
     declared::{Adjustments, Application, DeclaredConsumer, FileError, Override},
     find::Waiting,
@@ -28,7 +28,7 @@ pub use self::{
     replicas::Replicas,
     server::NO_LEADER,
 };
-use crate::{intake::is_intake, kind::Queue, policy::Policy};
+use crate::{events, intake::is_intake, kind::Queue, policy::Policy};
 
 /// Embedded at build time, by name.
 static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs"));
@@ -36,8 +36,9 @@ static FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/streams.rs")
 /// All streams and consumers, checked.
 #[derive(Clone, Debug)]
 pub struct Streams {
-    streams: Vec<stream::Config>,
+    configs: Vec<stream::Config>,
     consumers: Vec<DeclaredConsumer>,
+    readers: Vec<Reader>,
 }
 
 /// The server refused, or did not answer.
@@ -91,23 +92,26 @@ impl Streams {
     ) -> Result<Self, FileError> {
         let mut streams = Vec::new();
         let mut consumers = Vec::new();
+        let mut readers = Vec::new();
         for (file, text) in files {
             match file.trim_end_matches(".json").split_once('.') {
                 None => streams.push(read_stream(&file, &text, adjustments.replicas)?),
+                Some((events::STREAM, durable)) => readers.push(Reader { config: parse_named(&file, &text, durable)? }),
                 Some((stream, durable)) => consumers.push(read_consumer(&file, &text, stream, durable, adjustments)?),
             }
         }
         applications::add(&mut streams, &mut consumers, adjustments)?;
+        applications::add_readers(&mut readers, adjustments);
         check_overrides(&consumers, adjustments)?;
         // Sources before the streams that draw on them; the advisory stream before any consumer.
         streams.sort_by_key(|stream| stream.sources.is_some());
-        Ok(Self { streams, consumers })
+        Ok(Self { configs: streams, consumers, readers })
     }
 
     /// Stored in memory, for tests.
     #[must_use]
     pub fn in_memory(mut self) -> Self {
-        for stream in &mut self.streams {
+        for stream in &mut self.configs {
             stream.storage = stream::StorageType::Memory;
         }
         self
@@ -129,7 +133,7 @@ impl Streams {
     #[must_use]
     pub fn sourced(&self, prefix: &str) -> BTreeMap<String, Vec<String>> {
         let mut sourced: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for source in self.streams.iter().flat_map(|stream| stream.sources.iter().flatten()) {
+        for source in self.configs.iter().flat_map(|stream| stream.sources.iter().flatten()) {
             let subjects = source.subject_transforms.iter().map(|transform| transform.source.clone());
             let subjects: Vec<String> = subjects.filter(|subject| subject.starts_with(prefix)).collect();
             if !subjects.is_empty() {
@@ -168,13 +172,7 @@ fn read_consumer(
     durable: &str,
     adjustments: &Adjustments,
 ) -> Result<DeclaredConsumer, FileError> {
-    let json = parse_json(file, text)?;
-    let mut config: consumer::pull::Config = parse(file, &json)?;
-    refuse_unknown_keys(file, &json, &config)?;
-    if config.durable_name.as_deref() != Some(durable) {
-        let why = format!("`durable_name` must be {durable:?}, like the file name");
-        return Err(FileError::Shape { file: file.into(), why });
-    }
+    let mut config = parse_named(file, text, durable)?;
     for change in &adjustments.overrides {
         if change.durable == "*" || change.durable == durable {
             adjust(&mut config, &change.key, &change.value)?;
@@ -184,6 +182,18 @@ fn read_consumer(
     // Above the recorded attempts, since releases and lost workers count here.
     config.max_deliver = i64::from(policy.max_attempts) + 10;
     Ok(DeclaredConsumer { stream: stream.into(), config, policy, has_own_rate: false })
+}
+
+/// A consumer that is named as its file says.
+fn parse_named(file: &str, text: &str, durable: &str) -> Result<consumer::pull::Config, FileError> {
+    let json = parse_json(file, text)?;
+    let config: consumer::pull::Config = parse(file, &json)?;
+    refuse_unknown_keys(file, &json, &config)?;
+    if config.durable_name.as_deref() != Some(durable) {
+        let why = format!("`durable_name` must be {durable:?}, like the file name");
+        return Err(FileError::Shape { file: file.into(), why });
+    }
+    Ok(config)
 }
 
 fn check_overrides(consumers: &[DeclaredConsumer], adjustments: &Adjustments) -> Result<(), FileError> {

@@ -1,6 +1,6 @@
 //! Instants as people name them, in options and in queries.
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, NaiveDateTime, TimeDelta, Utc};
 use serde::{Deserialize, Deserializer, de::Error};
 
 /// The answer to anything else.
@@ -21,4 +21,10 @@ pub(crate) fn instant<'de, D: Deserializer<'de>>(field: D) -> Result<Option<Date
     let instant = DateTime::parse_from_rfc3339(&text);
     let instant = instant.map_err(|_| D::Error::custom("expected an instant such as 2027-03-01T09:00:00Z"))?;
     Ok(Some(instant.with_timezone(&Utc)))
+}
+
+/// Whether a text is a date and a time of day without an offset, and so no instant.
+pub(crate) fn lacks_offset(text: &str) -> bool {
+    let forms = ["%Y-%m-%dT%H:%M:%S%.f", "%Y-%m-%d %H:%M:%S%.f", "%Y-%m-%dT%H:%M", "%Y-%m-%d %H:%M"];
+    forms.into_iter().any(|form| NaiveDateTime::parse_from_str(text.trim(), form).is_ok())
 }

@@ -15,6 +15,20 @@ pub static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
     DescriptorPool::decode(bytes.as_slice()).expect("the descriptors that build.rs compiled")
 });
 
+/// As [`DESCRIPTORS`], without the older names of values: JSON is written with the first name of each, and read with all.
+#[expect(clippy::expect_used, reason = "as above: names were taken away, and nothing refers to them")]
+static WRITTEN: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    let mut pool = DescriptorPool::new();
+    for mut file in DESCRIPTORS.file_descriptor_protos().cloned() {
+        for values in &mut file.enum_type {
+            let mut numbers = BTreeSet::new();
+            values.value.retain(|value| numbers.insert(value.number()));
+        }
+        pool.add_file_descriptor_proto(file).expect("a file of the pool that it comes from");
+    }
+    pool
+});
+
 #[allow(clippy::pedantic, missing_docs, reason = "generated from the documented .proto files")]
 mod generated {
     include!(concat!(env!("OUT_DIR"), "/carebell.v1.rs"));
@@ -77,8 +91,11 @@ pub fn from_json<M: prost::Message + Default + ReflectMessage>(body: &[u8]) -> R
 
 /// Encodes canonical protobuf JSON.
 #[must_use]
-pub fn to_json<M: ReflectMessage>(message: &M) -> serde_json::Value {
-    serde_json::to_value(message.transcode_to_dynamic()).unwrap_or_default()
+pub fn to_json<M: prost::Message + ReflectMessage>(message: &M) -> serde_json::Value {
+    let descriptor = message.descriptor();
+    let written = WRITTEN.get_message_by_name(descriptor.full_name()).unwrap_or(descriptor);
+    let written = DynamicMessage::decode(written, message.encode_to_vec().as_slice());
+    written.ok().and_then(|written| serde_json::to_value(written).ok()).unwrap_or_default()
 }
 
 /// `google.protobuf.Struct` as a JSON object. NaN and infinities become null.
@@ -184,9 +201,12 @@ mod tests {
     fn a_wrong_value_is_told_with_its_path_and_what_is_expected() {
         let told = |json: &str| from_json::<Notification>(json.as_bytes()).unwrap_err().to_string();
         let cases = [
-            (r#"{"channels": ["CHANNEL_PUSH", "sms"]}"#, "`channels[1]` must be one of CHANNEL_IN_APP, "),
-            (r#"{"channels": ["CHANNEL_PUSH", "sms"]}"#, "; did you mean CHANNEL_SMS?"),
-            (r#"{"channels": "CHANNEL_SMS"}"#, "`channels` must be a list, whose items are one of CHANNEL_IN_APP, "),
+            (r#"{"channels": ["sms", "smss"]}"#, "`channels[1]` must be one of in_app, web_push, email, sms, "),
+            (r#"{"channels": ["sms", "SMS"]}"#, "; did you mean sms?"),
+            (r#"{"channels": ["push"]}"#, "`channels[0]` must be one of in_app, "),
+            (r#"{"channels": ["push"]}"#, "whatsapp, voice, webhook; did you mean web_push?"),
+            (r#"{"channels": ["CHANNEL_PUHS"]}"#, "; did you mean web_push?"),
+            (r#"{"channels": "sms"}"#, "`channels` must be a list, whose items are one of in_app, "),
             (r#"{"title": 7}"#, "`title` must be a string"),
             (r#"{"title": {"Rose": 7}}"#, "`title` must be a string"),
             (r#"{"recipients": [{"userId": "a"}, {"userId": 7}]}"#, "`recipients[1].userId` must be a string"),
@@ -209,8 +229,10 @@ mod tests {
         let cases = [
             (
                 r#"{"scheduledTime": "2027-03-01T09:00:00"}"#,
-                "`scheduledTime` must be an instant in RFC 3339 with its offset",
+                "`scheduledTime` lacks an offset: it must be an instant in RFC 3339 with its offset, such as 2027-",
             ),
+            (r#"{"scheduledTime": "2027-03-01 09:00:00.5"}"#, "`scheduledTime` lacks an offset: it must be"),
+            (r#"{"scheduledTime": "2027-02-30T09:00:00"}"#, "`scheduledTime` must be an instant in RFC 3339"),
             (r#"{"scheduledTime": 1772355600}"#, "`scheduledTime` must be an instant in RFC 3339 with its offset"),
             (r#"{"reminderMinutes": "soon"}"#, "`reminderMinutes` must be a whole number"),
             (r#"{"reminderMinutes": 3000000000}"#, "must be a whole number from -2147483648 to 2147483647"),
@@ -222,6 +244,20 @@ mod tests {
         }
         let said = from_protobuf::<MedicationReminder>(br#" {"medicationId": "m"}"#).unwrap_err().to_string();
         assert!(said.contains("set the header Content-Type: application/json"), "{said}");
+    }
+
+    #[test]
+    fn a_channel_is_read_by_each_of_its_names_and_written_by_the_first() {
+        let names = ["in_app", "web_push", "email", "sms", "whatsapp", "voice", "webhook"];
+        for (number, name) in (1..).zip(names) {
+            let old = if name == "web_push" { "PUSH".to_owned() } else { name.to_uppercase() };
+            let json = format!(r#"{{"channels": ["{name}", "CHANNEL_{old}", {number}]}}"#);
+            let read = from_json::<Notification>(json.as_bytes()).unwrap();
+            assert_eq!(read.channels, [number; 3], "{json}");
+            assert_eq!(to_json(&read)["channels"], serde_json::json!([name, name, name]));
+        }
+        let unknown = Notification { channels: vec![0, 99], ..Notification::default() };
+        assert_eq!(to_json(&unknown)["channels"], serde_json::json!(["CHANNEL_UNSPECIFIED", 99]));
     }
 
     #[test]

@@ -4,9 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Acting, Refused, retry::nowhere};
 use crate::{
-    dead_letter::{Filter, Letters, Redriver, redrive::CHUNK, remove_last},
-    effects::park,
-    store::{Cancellation, WaitingRun},
+    dead_letter::{Filter, Letters, Redriver, redrive::CHUNK, taken_back},
+    store::{Cancellation, RunAsk, WaitingRun},
 };
 
 /// What a cancellation came to.
@@ -49,7 +48,7 @@ impl Acting<'_> {
                 Refused::Nats(format!("job {id} is cancelled, but the audit log lacks it: {error}"))
             })?;
             let removed = match self.context {
-                Ok(context) => remove_last(context, park::STREAM, &park::delayed_subject(&position)).await,
+                Ok(context) => taken_back::delayed(context, &position, now).await,
                 Err(why) => Err(why.to_owned()),
             };
             return Ok(Ended::Delayed(removed.err()));
@@ -81,6 +80,7 @@ impl Acting<'_> {
         }
         let act = self.act("job.cancelled", Some(id), Some(&root), json!({}));
         let done = self.store.cancel_waiting(&WaitingRun::root(&root), waits, revived, &act).await?;
+        self.tell_parked(&done.runs).await;
         if done.is_any() || done.sending > 0 {
             return Ok(Ended::Waiting(done));
         }
@@ -93,6 +93,19 @@ impl Acting<'_> {
             }
         }
         Err(Refused::Conflict(ended(id, &done)))
+    }
+
+    /// Tells applications of cancelled jobs that are parked. Others are told of by the workers that take them, as these
+    /// are when they come back if that fails.
+    pub(super) async fn tell_parked(&self, runs: &[String]) {
+        let Ok(context) = self.context else { return };
+        let asks: Vec<RunAsk> = runs.iter().map(|id| RunAsk { job_id: id.clone() }).collect();
+        let Ok(found) = self.store.look_up_runs(&asks).await else { return };
+        for (id, record) in runs.iter().zip(found) {
+            if let Some(record) = record {
+                let _ = taken_back::run(context, id, &record, self.clock.now()).await;
+            }
+        }
     }
 
     async fn discard(&self, numbers: Vec<u64>, why: &str) -> Result<Vec<u64>, Refused> {

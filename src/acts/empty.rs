@@ -10,8 +10,10 @@ use super::{
 };
 use crate::{
     dead_letter::take_out_if_there,
+    effects::events::RootJob,
+    events::{End, Notify},
     kind::{Queue, Stage},
-    nats::JetStream,
+    plan::Reason,
     store::{EndedNow, OperationRow, Progress, ToEnd, WaitingRun},
     streams::{Queued, Standing},
 };
@@ -30,7 +32,7 @@ impl Acting<'_> {
         progress: &mut Progress,
     ) -> Result<Stepped, Refused> {
         let context = self.nats()?;
-        take_out_noted(context, &mut progress.cursor).await?;
+        self.take_out_noted(queue, &mut progress.cursor).await?;
         let standings: Option<Vec<Standing>> =
             progress.cursor["standings"].as_array().into_iter().flatten().map(standing_of_json).collect();
         let index = usize::try_from(progress.cursor["index"].as_u64().unwrap_or(0)).unwrap_or(usize::MAX);
@@ -49,6 +51,8 @@ impl Acting<'_> {
             add(&mut after.skipped, RUNS, page.messages.len() - gone.len());
             let out: Vec<Value> = gone.iter().map(|message| json!([message.stream, message.sequence])).collect();
             after.cursor["out"] = out.into();
+            let told = gone.iter().filter(|message| message.notify.wants(End::Cancelled) && message.is_root());
+            after.cursor["tell"] = told.map(|message| message.job_id.as_str()).collect::<Vec<_>>().into();
             if let Some(next) = page.next {
                 after.cursor["next"] = next.into();
             } else {
@@ -69,7 +73,7 @@ impl Acting<'_> {
         }
         // On record, so that whoever goes on after a kill takes them out and counts nothing twice.
         *progress = self.operation(row.id).await?.progress;
-        take_out_noted(context, &mut progress.cursor).await?;
+        self.take_out_noted(queue, &mut progress.cursor).await?;
         Ok(if self.note(row, progress).await? { Stepped::More } else { Stepped::Lost })
     }
 
@@ -85,6 +89,27 @@ impl Acting<'_> {
                 standing.stream
             )));
         }
+        Ok(())
+    }
+
+    /// Takes out the messages whose jobs have ended, and tells of them first where they ask for it: no worker will. Safe
+    /// to repeat.
+    async fn take_out_noted(&self, queue: Queue, cursor: &mut Value) -> Result<(), Refused> {
+        let context = self.nats()?;
+        let notify = Notify::of(End::Cancelled);
+        for id in cursor["tell"].as_array().into_iter().flatten().filter_map(Value::as_str) {
+            let (kind, lane) = (queue.kind.name.to_owned(), queue.lane);
+            let job = RootJob { job_id: id.to_owned(), kind, lane, notify };
+            let Some(mut event) = job.event(End::Cancelled, self.clock.now()) else { continue };
+            event.reason = Some(Reason::Cancelled.name().to_owned());
+            event.publish(context).await.map_err(Refused::Nats)?;
+        }
+        cursor["tell"] = json!([]);
+        let place = |json: &Value| Some((json[0].as_str()?.to_owned(), json[1].as_u64()?));
+        let out: Vec<(String, u64)> = cursor["out"].as_array().into_iter().flatten().filter_map(place).collect();
+        let taken = out.iter().map(|(stream, sequence)| take_out_if_there(context, stream, *sequence));
+        join_all(taken).await.into_iter().collect::<Result<Vec<()>, String>>().map_err(Refused::Nats)?;
+        cursor["out"] = json!([]);
         Ok(())
     }
 }
@@ -106,14 +131,4 @@ fn to_end(queue: Queue, messages: &[Queued]) -> ToEnd {
     runs.sort_by(|one, other| one.job_id.cmp(&other.job_id));
     runs.dedup_by(|one, other| one.job_id == other.job_id);
     ToEnd { runs, revived: true, ..ToEnd::default() }
-}
-
-/// Takes out the messages whose jobs have ended. Safe to repeat.
-async fn take_out_noted(context: &JetStream, cursor: &mut Value) -> Result<(), Refused> {
-    let place = |json: &Value| Some((json[0].as_str()?.to_owned(), json[1].as_u64()?));
-    let out: Vec<(String, u64)> = cursor["out"].as_array().into_iter().flatten().filter_map(place).collect();
-    let taken = out.iter().map(|(stream, sequence)| take_out_if_there(context, stream, *sequence));
-    join_all(taken).await.into_iter().collect::<Result<Vec<()>, String>>().map_err(Refused::Nats)?;
-    cursor["out"] = json!([]);
-    Ok(())
 }

@@ -11,8 +11,7 @@ use super::{
     spec::{Act, LetterFilter},
 };
 use crate::{
-    dead_letter::{Change, Letter, Letters, Redriver, remove_last, wake},
-    effects::park,
+    dead_letter::{Change, Letter, Letters, Redriver, taken_back, wake},
     store::{
         EndedNow, OperationRow, Progress, RunAsk, ToEnd, WaitingRun,
         lists::{JobFilter, JobLine, Page},
@@ -172,9 +171,11 @@ impl Acting<'_> {
             return Ok(Stepped::Lost);
         };
         for position in &ended.parked {
-            // If that fails, its message stays parked until it is due, to no effect.
-            let _ = remove_last(self.nats()?, park::STREAM, &park::delayed_subject(position)).await;
+            // If that fails, its message stays parked until it is due, to no effect, and is told of then.
+            let _ = taken_back::delayed(self.nats()?, position, self.clock.now()).await;
         }
+        let runs = jobs.runs.iter().map(|run| &run.job_id).filter(|id| ended.ended.contains(*id));
+        self.tell_parked(&runs.cloned().collect::<Vec<_>>()).await;
         *progress = self.operation(row.id).await?.progress;
         Ok(if is_last { Stepped::Ended } else { Stepped::More })
     }

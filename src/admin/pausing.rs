@@ -18,9 +18,6 @@ const LONGEST_REASON: usize = 200;
 /// A provider is known by its deliveries since then.
 const SEEN_SINCE: TimeDelta = TimeDelta::days(1);
 
-/// What to call Web Push beside its name in the ledger, as preferences do.
-const PUSH: &str = "push";
-
 impl Admin {
     /// Pauses a queue, channel or provider, or changes its pause. Its jobs wait, and those that run are finished.
     ///
@@ -97,7 +94,10 @@ impl Admin {
 }
 
 fn name_of(scope: Scope, name: &str) -> &str {
-    if scope == Scope::Channel && name == PUSH { Channel::WebPush.name() } else { name }
+    match Channel::parse(name) {
+        Some(channel) if scope == Scope::Channel => channel.name(),
+        _ => name,
+    }
 }
 
 fn act(scope: Scope, done: &str, name: &str, viewer: &Viewer, at: DateTime<Utc>) -> AuditEntry {

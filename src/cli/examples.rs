@@ -7,6 +7,7 @@ type Examples = (&'static [&'static str], &'static [&'static str]);
 
 const EXAMPLES: &[Examples] = &[
     (&["dev"], &["carebell dev", "carebell dev --once --json"]),
+    (&["testkit"], &["carebell testkit --json", "carebell testkit --port 4400"]),
     (&["run"], &["carebell run", "carebell run --only pipeline,dead-letters", "carebell --config carebell.toml run"]),
     (
         &["publish"],
@@ -45,11 +46,11 @@ const EXAMPLES: &[Examples] = &[
         &["queues", "pause"],
         &[
             "carebell queues pause notification_bulk --until 2h --reason 'wrong text'",
-            "carebell queues pause --channel push --reason 'new keys'",
+            "carebell queues pause --channel web_push --reason 'new keys'",
             "carebell queues pause --provider fcm.googleapis.com --until 30m --reason 'their outage'",
         ],
     ),
-    (&["queues", "resume"], &["carebell queues resume notification_bulk", "carebell queues resume --channel push"]),
+    (&["queues", "resume"], &["carebell queues resume notification_bulk", "carebell queues resume --channel web_push"]),
     (
         &["queues", "show"],
         &["carebell queues show reminder_medication", "carebell queues show notification_bulk --json"],

@@ -222,7 +222,7 @@ fn canonical(name: &str) -> &str {
         [header::AT, header::NOT_AFTER, header::ATTEMPTS, header::BACKOFF, header::TIMEOUT, header::CONTENT_TYPE];
     known
         .into_iter()
-        .chain([header::TRACEPARENT, header::TRACESTATE])
+        .chain([header::NOTIFY, header::TRACEPARENT, header::TRACESTATE])
         .find(|known| known.eq_ignore_ascii_case(name))
         .unwrap_or(name)
 }

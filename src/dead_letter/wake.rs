@@ -46,7 +46,7 @@ pub async fn parked_run(
     sequence: i64,
 ) -> Result<Option<ParkedRun>, String> {
     let hold = context.get_stream_no_info(park::STREAM).await.map_err(show)?;
-    let message = match hold.get_last_raw_message_by_subject(&place(stream, sequence)).await {
+    let message = match hold.get_last_raw_message_by_subject(&park::subject_of(stream, sequence)).await {
         Ok(message) => message,
         Err(error) if matches!(error.kind(), LastRawMessageErrorKind::NoMessageFound) => return Ok(None),
         Err(error) => return Err(show(error)),
@@ -104,13 +104,9 @@ pub async fn delivery(context: &jetstream::Context, woken: &WokenDelivery) -> Re
     publish::send(context, subject, headers, body).await.map_err(show)?;
     let place = match *claim_sequence {
         Some(NO_MESSAGE) | None => format!("{}{DELIVERIES}.{id}", park::PREFIX),
-        Some(sequence) => place(DELIVERIES, sequence),
+        Some(sequence) => park::subject_of(DELIVERIES, sequence),
     };
     // If that fails, it comes back later, to no effect.
     let _ = remove_last(context, park::STREAM, &place).await;
     Ok(())
-}
-
-fn place(stream: &str, sequence: i64) -> String {
-    format!("{}{stream}.{sequence}", park::PREFIX)
 }

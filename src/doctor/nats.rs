@@ -10,6 +10,7 @@ use super::{
 use crate::{
     clock::Clock,
     config::{NatsConfig, Source},
+    events::{self, End},
     health::Health,
     jobs,
     kind::{Lane, Stage},
@@ -176,6 +177,7 @@ fn questions(streams: &Streams, depth: Depth) -> Vec<(About<'_>, PermissionProbe
         list.push(publish("DEAD_LETTERS", format!("dead.{kind}.{home}.0")));
     }
     list.push(publish("JOURNAL", "journal.page".to_owned()));
+    list.push(publish(events::STREAM, events::subject("", End::Dead)));
     list.extend(queues.iter().map(|home| publish("HOLD", format!("hold.{home}.0"))));
     list
 }

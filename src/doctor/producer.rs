@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Subjects of Carebell's own streams, and those of earlier versions.
-const INTERNAL: [&str; 13] = [
+const INTERNAL: [&str; 14] = [
     "work.notification.normal",
     "work.maintenance.prune",
     "deliver.web_push.normal",
@@ -24,6 +24,7 @@ const INTERNAL: [&str; 13] = [
     "resume.work.notification.normal",
     "dead.notification.JOBS.0",
     "journal.page",
+    "events.default.job.done",
     "sched.doctor",
     "due.notification.normal",
     "intake.doctor.notification.normal",
@@ -46,8 +47,18 @@ const API: [(&str, &str); 9] = [
 ];
 
 /// Where others' jobs, letters and answers can be read.
-const LISTENED_TO: [&str; 9] =
-    [">", "jobs.>", "intake.>", "work.>", "hold.>", "dead.>", "journal.>", "_INBOX_carebell.>", "$JS.EVENT.>"];
+const LISTENED_TO: [&str; 10] = [
+    ">",
+    "jobs.>",
+    "intake.>",
+    "work.>",
+    "hold.>",
+    "dead.>",
+    "journal.>",
+    "events.>",
+    "_INBOX_carebell.>",
+    "$JS.EVENT.>",
+];
 
 /// Headers that only Carebell and the server set.
 const FORGED: [&str; 11] = [

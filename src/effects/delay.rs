@@ -2,11 +2,11 @@
 
 use super::{Effects, Refused, park};
 use crate::{
-    dead_letter::remove_last,
+    dead_letter::{remove_last, taken_back},
     intake::application,
     kind::Lane,
     meta::{IntakePosition, Meta},
-    store::{DelayAnswer, DelayAsk, DelayStep},
+    store::{DelayAnswer, DelayAsk, DelayStep, RunAsk},
 };
 
 impl Effects {
@@ -55,6 +55,29 @@ impl Effects {
             now: self.clock.now(),
         };
         self.delays.ask(ask).await
+    }
+
+    /// Tells of a delayed job that was taken back, and removes it.
+    ///
+    /// # Errors
+    /// If a server does not answer.
+    pub async fn take_back(&self, position: &IntakePosition) -> Result<(), String> {
+        taken_back::delayed(&self.context, position, self.clock.now()).await
+    }
+
+    /// As [`Self::take_back`], of a job that was cancelled before, delayed or not. To no effect if there is none.
+    ///
+    /// # Errors
+    /// If a server does not answer.
+    pub async fn take_back_cancelled(&self, job_id: &str) -> Result<(), String> {
+        if let Some(position) = self.store.cancelled_delay(job_id).await.map_err(|error| error.to_string())? {
+            self.take_back(&position).await?;
+        }
+        let record = self.look_ups.ask(RunAsk { job_id: job_id.to_owned() }).await;
+        match record.map_err(|refused| format!("{refused:?}"))? {
+            Some(record) => taken_back::run(&self.context, job_id, &record, self.clock.now()).await,
+            None => Ok(()),
+        }
     }
 
     /// Removes a parked job that does not count any more, so that it takes no room. One that stays has no effect.

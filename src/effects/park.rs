@@ -125,14 +125,11 @@ impl Parking<'_> {
         resumed.insert(header::SCHEDULE, schedule_at(fires).as_str());
         let own_subject = match (meta.position.sequence, asked_by) {
             // However often it is published under its id.
-            _ if parked_for == ParkedFor::Due => {
-                let hash = digest::digest(&digest::SHA256, meta.job_id.as_bytes());
-                format!("{DUE}{}", URL_SAFE_NO_PAD.encode(hash))
-            }
+            _ if parked_for == ParkedFor::Due => due_subject(&meta.job_id),
             (_, Some(position)) if parked_for == ParkedFor::Instant => delayed_subject(position),
             (sequence, None) if parked_for == ParkedFor::Instant => format!("{AT}{}.{sequence}", meta.position.stream),
             (NO_MESSAGE, _) => format!("{PREFIX}{}.{}", meta.position.stream, meta.job_id),
-            (sequence, _) => format!("{PREFIX}{}.{sequence}", meta.position.stream),
+            (sequence, _) => subject_of(&meta.position.stream, sequence),
         };
         if !insist_if_it_fits(context, &own_subject, resumed, body).await {
             return Parked::TooLarge;
@@ -152,6 +149,19 @@ pub fn schedule_at(at: DateTime<Utc>) -> String {
 #[must_use]
 pub fn delayed_subject(position: &IntakePosition) -> String {
     format!("{AT}{}.{}.{}", position.stream, position.sequence, position.created.timestamp_micros())
+}
+
+/// The subject of a parked message of a stream.
+#[must_use]
+pub fn subject_of(stream: &str, sequence: i64) -> String {
+    format!("{PREFIX}{stream}.{sequence}")
+}
+
+/// The subject of a reminder that is not due: one for each job id.
+#[must_use]
+pub fn due_subject(job_id: &str) -> String {
+    let hash = digest::digest(&digest::SHA256, job_id.as_bytes());
+    format!("{DUE}{}", URL_SAFE_NO_PAD.encode(hash))
 }
 
 /// Parks a direct send, which has no message: `child` is the one it would have.

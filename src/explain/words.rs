@@ -11,7 +11,7 @@ use super::{
 use crate::{
     channels::NOBODY,
     plan::Channel,
-    preferences::{self, Preferences},
+    preferences::Preferences,
     schedule::Zone,
     store::{AddressLine, InboxLine, LedgerLine, Liveness, RunLine, SubscriptionCount},
 };
@@ -301,7 +301,7 @@ fn addresses(lines: &[AddressLine]) -> String {
 
 fn chosen_in_words(scene: &Scene<'_>, chosen: &Preferences) -> String {
     let channels = chosen.channels.as_ref().map(|channels| {
-        let names: Vec<&str> = channels.iter().map(|channel| preferences::name(*channel)).collect();
+        let names: Vec<&str> = channels.iter().map(|channel| channel.name()).collect();
         if names.is_empty() { "no channel".to_owned() } else { names.join(", ") }
     });
     let channels = channels.unwrap_or_else(|| "the default channels".to_owned());

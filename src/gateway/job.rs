@@ -9,13 +9,16 @@ use serde_json::value::RawValue;
 use super::{access::Caller, problem::Problem};
 use crate::{
     clock::{Clock, Random},
-    cut, header,
+    cut,
+    events::Notify,
+    header,
     kind::{Kind, Lane, Queue},
     meta::{LONGEST_DELAY, LONGEST_JOB_ID, is_job_id},
     near::nearest,
     pipeline::{Form, Registry},
     policy::{PolicyError, Wishes},
     store::Offer,
+    when::lacks_offset,
 };
 
 /// The largest job: a message of the intake streams without its headers.
@@ -24,8 +27,15 @@ pub const LARGEST_JOB: usize = 512 * 1024 - 4096;
 /// How much of a foreign field's name is repeated.
 const LONGEST_NAME: usize = 64;
 
-const FIELDS: [&str; 10] =
-    ["kind", "jobId", "lane", "at", "delay", "notAfter", "attempts", "backoff", "timeout", "job"];
+const FIELDS: [&str; 11] =
+    ["kind", "jobId", "lane", "at", "delay", "notAfter", "attempts", "backoff", "timeout", "notify", "job"];
+
+/// The field that says what a header of NATS says: `notAfter` of `Carebell-Not-After`.
+pub fn field_of(header: &str) -> &'static str {
+    let plain = header.replace('-', "").to_ascii_lowercase();
+    let is_of = |field: &&&str| plain.ends_with(&field.to_ascii_lowercase());
+    FIELDS.iter().filter(is_of).max_by_key(|field| field.len()).copied().unwrap_or("job")
+}
 
 /// See [`Job::identity`].
 pub type Identity = ([u8; 32], Option<DateTime<Utc>>);
@@ -45,7 +55,7 @@ pub struct Job {
     pub not_after: Option<DateTime<Utc>>,
     /// When it expires, its kind's default included.
     pub expiry: DateTime<Utc>,
-    /// Headers with its own policy.
+    /// Headers with its own policy, and its wish to be told of ends.
     pub policy: Vec<(&'static str, String)>,
     /// The message.
     pub body: Bytes,
@@ -100,6 +110,8 @@ struct Fields<'a> {
     backoff: Option<&'a RawValue>,
     #[serde(borrow)]
     timeout: Option<&'a RawValue>,
+    #[serde(borrow)]
+    notify: Option<&'a RawValue>,
     #[serde(borrow)]
     job: Option<&'a RawValue>,
 }
@@ -260,7 +272,9 @@ fn string(path: &'static str, value: &RawValue) -> Result<String, Problem> {
 
 fn instant(path: &'static str, text: &str) -> Result<DateTime<Utc>, Problem> {
     let expected = "must be an instant in RFC 3339 with its offset, such as 2027-03-01T09:00:00Z";
-    let instant = DateTime::parse_from_rfc3339(text).map_err(|_| Problem::field(path, expected))?;
+    let local = if lacks_offset(text) { "lacks an offset: it " } else { "" };
+    let wrong = |_| Problem::field(path, format!("{local}{expected}"));
+    let instant = DateTime::parse_from_rfc3339(text).map_err(wrong)?;
     Ok(instant.with_timezone(&Utc))
 }
 
@@ -281,6 +295,13 @@ fn policy(fields: &Fields<'_>) -> Result<Vec<(&'static str, String)>, Problem> {
     if let Some(text) = optional("timeout", fields.timeout)? {
         let timeout = Wishes::timeout(&text).map_err(wrong("timeout"))?;
         headers.push((header::TIMEOUT, humantime::format_duration(timeout).to_string()));
+    }
+    if let Some(value) = fields.notify {
+        let list = serde_json::from_str::<Vec<String>>(value.get()).map(|list| list.join(","));
+        let text = list.or_else(|_| serde_json::from_str(value.get()));
+        let text: String = text.map_err(|_| Problem::field("notify", "must be a list of strings, or one string"))?;
+        let notify = Notify::parse(&text).map_err(|expected| Problem::field("notify", format!("must {expected}")))?;
+        headers.push((header::NOTIFY, notify.to_string()));
     }
     Ok(headers)
 }
@@ -366,6 +387,12 @@ mod tests {
         assert_eq!(told("`title` is required"), json!({ "path": "job.title", "detail": "is required" }));
         assert_eq!(told(&format!("{json}unrecognized field in `data` at line 1"))["path"], "job.data");
         assert_eq!(told("something else")["path"], "job");
+    }
+
+    #[test]
+    fn each_header_of_a_producer_has_a_field() {
+        let fields = crate::intake::ALLOWED.map(field_of);
+        assert_eq!(fields, ["jobId", "at", "notAfter", "attempts", "backoff", "timeout", "notify"]);
     }
 
     #[test]

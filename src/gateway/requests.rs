@@ -7,7 +7,7 @@ use axum::{
     body::Body,
     extract::{Path, RawQuery, State, rejection::PathRejection},
     http::{
-        HeaderMap, StatusCode,
+        HeaderMap, HeaderName, StatusCode,
         header::{CONTENT_LENGTH, CONTENT_TYPE},
     },
     response::{IntoResponse, Response},
@@ -18,7 +18,7 @@ use url::form_urlencoded;
 use super::{
     access::Caller,
     batch, body,
-    job::{LARGEST_JOB, key},
+    job::{self, LARGEST_JOB, key},
     problem::Problem,
     publish::{Accepted, Answer},
     schemas::{JobAccepted, JobRequest},
@@ -27,8 +27,9 @@ use super::{
 };
 use crate::{
     effects::submit,
-    header,
+    header, intake,
     meta::is_job_id,
+    near::nearest,
     store::{AuditEntry, Cancellation, JobState, WaitingRun},
     telemetry::traces::{self, context},
 };
@@ -70,6 +71,7 @@ enum Form {
 )]
 pub async fn publish(State(gateway): State<Gateway>, headers: HeaderMap, body: Body) -> Result<Response, Problem> {
     let caller = gateway.access.caller(&headers).await?;
+    no_job_headers(&headers)?;
     let form = form(&headers)?;
     let largest = match form {
         Form::One => LARGEST_BODY,
@@ -226,7 +228,14 @@ impl Gateway {
         let root = WaitingRun { kind: job.kind.clone(), ..WaitingRun::root(&scoped) };
         // One that was accepted and has no run is in its stream.
         let waits = job.run.is_none();
-        Ok(self.store.cancel_waiting(&root, waits, false, &act).await?)
+        let done = self.store.cancel_waiting(&root, waits, false, &act).await?;
+        if !waits && done.runs.contains(&scoped) {
+            // A worker tells of it now, if it is parked. Otherwise it is told of when its message comes back.
+            if let Ok(context) = self.jetstream() {
+                let _ = submit::cancel(context, &caller.cancel_subject(), id).await;
+            }
+        }
+        Ok(done)
     }
 }
 
@@ -237,6 +246,17 @@ fn no_job() -> Problem {
 /// What is no text is no id.
 fn id(path: Result<Path<String>, PathRejection>) -> Result<String, Problem> {
     path.map(|Path(id)| id).map_err(|_| no_job())
+}
+
+/// Headers of NATS say nothing here: a producer that sets one, or means to, would lose its wish.
+fn no_job_headers(headers: &HeaderMap) -> Result<(), Problem> {
+    let meant = |name: &HeaderName| {
+        let name = name.as_str();
+        let known = nearest(name, intake::ALLOWED).filter(|_| name.starts_with("carebell"))?;
+        let detail = format!("is no header of this door: set the job's field `{}`", job::field_of(known));
+        Some(Problem::field(name, detail))
+    };
+    headers.keys().find_map(meant).map_or(Ok(()), Err)
 }
 
 fn form(headers: &HeaderMap) -> Result<Form, Problem> {

@@ -27,6 +27,8 @@ pub struct JobRequest {
     backoff: Option<String>,
     /// As 30s.
     timeout: Option<String>,
+    /// Ends to be told of on NATS: done, skipped, expired, cancelled, or all.
+    notify: Option<Vec<String>>,
 }
 
 /// A job that is stored.

@@ -29,6 +29,9 @@ use crate::{
 /// The wait while the database is away.
 const HELD_FOR: Duration = Duration::from_secs(1);
 
+/// The wait before a cancelled job is looked for again.
+const AGAIN: Duration = Duration::from_secs(5);
+
 /// The runners of the kinds that applications publish, by the end of their subjects.
 pub struct Routes(HashMap<String, Arc<Runner>>);
 
@@ -99,19 +102,26 @@ pub async fn cancel(runner: &Runner, message: Pulled) {
             return settle(message, Disposition::Release, &runner.effects).await;
         }
     };
-    match noted {
+    let told = match noted {
         Ok((job, DelayAnswer::Taken(Some(parked)))) => {
             checkpoint::reached(Step::Noted);
-            runner.effects.remove_parked(&parked).await;
             info!(job, "a delayed job is cancelled");
-            settle(message, Disposition::Done, &runner.effects).await;
+            runner.effects.take_back(&parked).await
         }
         Ok((job, _)) => {
-            debug!(job, "nothing to cancel: the job does not wait");
-            settle(message, Disposition::Done, &runner.effects).await;
+            debug!(job, "nothing to cancel: the job does not wait, or was cancelled before");
+            runner.effects.take_back_cancelled(&job).await
         }
-        Err(Unreadable { reason, why }) => bury(runner, message, reason, why).await,
-    }
+        Err(Unreadable { reason, why }) => return bury(runner, message, reason, why).await,
+    };
+    let disposition = match told {
+        Ok(()) => Disposition::Done,
+        Err(why) => {
+            warn!("a cancelled job cannot be removed, again soon: {why}");
+            Disposition::Again(AGAIN)
+        }
+    };
+    settle(message, disposition, &runner.effects).await;
 }
 
 /// The id in a cancellation, and its position.

@@ -12,6 +12,7 @@ use tokio::time::{Instant, interval_at};
 
 use crate::{
     effects::{park, publish},
+    events::Notify,
     header,
     intake::{self, Unreadable},
     job::Invalid,
@@ -19,6 +20,7 @@ use crate::{
     meta::{Delay, IntakePosition, LONGEST_DELAY, Meta, StreamPosition, Waiting},
     policy::{PolicyError, Wishes},
     telemetry::traces::{self, Processing},
+    when::lacks_offset,
 };
 
 /// The format of a body.
@@ -116,6 +118,7 @@ impl Pulled {
             attempts: self.wish(header::ATTEMPTS, Wishes::attempts)?,
             backoff: self.wish(header::BACKOFF, Wishes::backoff)?,
             timeout: self.wish(header::TIMEOUT, Wishes::timeout)?,
+            notify: self.notify()?,
         };
         let mut meta = Meta { not_after, wishes, delay: self.delay()?, ..self.identity()? };
         meta.due = match self.header(header::DUE) {
@@ -230,6 +233,11 @@ impl Pulled {
         self.header(name).map(read).transpose().map_err(refused)
     }
 
+    fn notify(&self) -> Result<Notify, Invalid> {
+        let refused = |expected: String| Invalid::new(header::NOTIFY, format!("must {expected}"));
+        self.header(header::NOTIFY).map(Notify::parse).transpose().map_err(refused).map(Option::unwrap_or_default)
+    }
+
     /// The format that `Content-Type` names.
     ///
     /// # Errors
@@ -319,7 +327,8 @@ fn is_awaited(stage: Stage, lane: Lane) -> bool {
 }
 
 fn parse_instant(name: &'static str, text: &str) -> Result<DateTime<Utc>, Invalid> {
-    DateTime::parse_from_rfc3339(text)
-        .map(|instant| instant.with_timezone(&Utc))
-        .map_err(|_| Invalid::new(name, "must be an RFC 3339 instant, for example 2027-03-01T09:00:00Z"))
+    DateTime::parse_from_rfc3339(text).map(|instant| instant.with_timezone(&Utc)).map_err(|_| {
+        let local = if lacks_offset(text) { "lacks an offset: it " } else { "" };
+        Invalid::new(name, format!("{local}must be an RFC 3339 instant, for example 2027-03-01T09:00:00Z"))
+    })
 }

@@ -24,6 +24,7 @@ use super::{
     punctuality,
     runner::{RELEASE_TIMEOUT, Runner},
     settle::settle,
+    telling::Telling,
 };
 use crate::{
     channels::NOBODY,
@@ -232,9 +233,16 @@ impl Run {
         let runner = &self.runner;
         if let Some(message) = self.message.take() {
             let lifeline = message.lifeline();
+            let telling = self.meta.as_ref().ok().and_then(|meta| Telling::of(meta, &ending, runner.clock.now()));
+            let settled = async {
+                if let Some(telling) = telling {
+                    Box::pin(telling.tell(&runner.effects)).await;
+                }
+                settle(message, ending.disposition, &runner.effects).await;
+            };
             tokio::select! {
                 biased;
-                () = settle(message, ending.disposition, &runner.effects) => checkpoint::reached(Step::Settled),
+                () = settled => checkpoint::reached(Step::Settled),
                 never = lifeline.keep() => match never {},
                 () = out_of_time(runner) => {}
             }

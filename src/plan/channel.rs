@@ -66,15 +66,42 @@ channels! {
 }
 
 impl Channel {
-    /// The channel with this name.
+    /// The channel with this name, or with one that it had: `push` for Web Push, `CHANNEL_EMAIL` in jobs.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|channel| channel.name() == name)
+        let of = |name: &str| match name {
+            "push" => Some(Self::WebPush),
+            _ => Self::ALL.into_iter().find(|channel| channel.name() == name),
+        };
+        name.strip_prefix("CHANNEL_").map_or_else(|| of(name), |name| of(&name.to_ascii_lowercase()))
     }
 
     /// The channel that a kind of delivery sends by.
     #[must_use]
     pub fn of(kind: Kind) -> Option<Self> {
         Self::ALL.into_iter().find(|channel| channel.kind() == kind)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Channel;
+
+    #[test]
+    fn a_channel_is_known_by_its_name_and_by_those_that_it_had() {
+        for channel in Channel::ALL {
+            assert_eq!(Channel::parse(channel.name()), Some(channel));
+        }
+        for (name, channel) in [
+            ("push", Channel::WebPush),
+            ("CHANNEL_PUSH", Channel::WebPush),
+            ("CHANNEL_SMS", Channel::Sms),
+            ("CHANNEL_WHATSAPP", Channel::WhatsApp),
+        ] {
+            assert_eq!(Channel::parse(name), Some(channel), "{name}");
+        }
+        for other in ["", "Push", "fax", "in_app", "CHANNEL_", "CHANNEL_IN_APP"] {
+            assert_eq!(Channel::parse(other), None, "{other}");
+        }
     }
 }

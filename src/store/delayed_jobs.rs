@@ -204,6 +204,14 @@ impl Store {
         row.as_ref().map(position).transpose()
     }
 
+    /// The message of a delayed job that was taken back.
+    pub async fn cancelled_delay(&self, job_id: &str) -> Result<Option<IntakePosition>, StoreError> {
+        let text =
+            "SELECT stream, stream_created, stream_seq FROM delayed_jobs WHERE job_id = $1 AND state = 'cancelled'";
+        let row = sqlx::query(text).bind(job_id).fetch_optional(&self.pool).await?;
+        row.as_ref().map(position).transpose()
+    }
+
     /// Waiting jobs that were due before `before`, the latest first, from a place in that order on: rows whose job died
     /// before it ran stay until they are pruned.
     pub async fn overdue_delayed_jobs(

@@ -126,7 +126,7 @@ impl Store {
                 .bind(secret)
                 .execute(&mut *transaction)
                 .await?;
-            sqlx::query("INSERT INTO preferences (user_id, channels) VALUES ($1, ARRAY['push', $2])")
+            sqlx::query("INSERT INTO preferences (user_id, channels) VALUES ($1, ARRAY['web_push', $2])")
                 .bind(&id)
                 .bind(channel)
                 .execute(&mut *transaction)

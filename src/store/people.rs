@@ -12,7 +12,7 @@ use super::{asks::at_position, database::Store, error::StoreError};
 use crate::{
     person::{People, Person, Subscription},
     plan::Channel,
-    preferences::{self, Preferences, QuietHours, TimeOfDay},
+    preferences::{Preferences, QuietHours, TimeOfDay},
 };
 
 /// Trimmed from addresses in `users`, here and in `sql/claim_deliveries.sql`.
@@ -94,7 +94,7 @@ pub(super) fn read_person(row: &PgRow) -> Result<Person, StoreError> {
 /// `preferences.channels`.
 pub(super) fn read_channels(row: &PgRow) -> Result<Option<Vec<Channel>>, StoreError> {
     let names: Option<Vec<String>> = row.try_get("channels")?;
-    Ok(names.map(|names| names.iter().filter_map(|name| preferences::channel(name)).collect()))
+    Ok(names.map(|names| names.iter().filter_map(|name| Channel::parse(name)).collect()))
 }
 
 /// `quiet_from`, `quiet_to` and `quiet_zone` of `preferences`, and `users.timezone`.

@@ -3,8 +3,9 @@
 
 use async_nats::jetstream::stream;
 
-use super::declared::{Adjustments, DeclaredConsumer, FileError, adjust, covers};
+use super::declared::{Adjustments, Application, DeclaredConsumer, FileError, Reader, adjust, covers};
 use crate::{
+    events,
     intake::{self, INTAKE, stream_of},
     kind::{CANCEL, DELAYED, JOBS, LATER, Lane},
     policy::Policy,
@@ -70,6 +71,18 @@ pub(super) fn add(
         streams.push(stream);
     }
     Ok(())
+}
+
+/// Adds the durable through which each application reads its events, made from that of JOBS.
+pub(super) fn add_readers(readers: &mut Vec<Reader>, adjustments: &Adjustments) {
+    let Some(model) = readers.first().cloned() else { return };
+    for Application { name, .. } in &adjustments.applications {
+        let mut reader = model.clone();
+        reader.config.durable_name = Some(format!("events_{name}"));
+        reader.config.filter_subject = events::subjects(name);
+        reader.config.description = Some(format!("Events of the application {name}"));
+        readers.push(reader);
+    }
 }
 
 /// The kind of a consumer's jobs; none of the two for delayed jobs of all kinds.

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use async_nats::jetstream::consumer;
 
-use crate::policy::{Policy, PolicyError};
+use crate::{
+    events,
+    policy::{Policy, PolicyError},
+};
 
 /// Settings that differ between installations.
 #[derive(Clone, Debug, PartialEq)]
@@ -64,6 +67,20 @@ impl DeclaredConsumer {
     }
 }
 
+/// A durable through which one application reads its events. Nobody here pulls from it: it is no queue.
+#[derive(Clone, Debug)]
+pub(super) struct Reader {
+    /// Its configuration on the server.
+    pub(super) config: consumer::pull::Config,
+}
+
+impl Reader {
+    /// `EVENTS.events_default`
+    pub(super) fn place(&self) -> String {
+        format!("{}.{}", events::STREAM, self.config.durable_name.as_deref().unwrap_or_default())
+    }
+}
+
 /// A mistake in `streams/` or in an override.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
@@ -113,7 +130,8 @@ impl Application {
         let (name, kinds): (_, Vec<String>) = (name.trim(), kinds.split_whitespace().map(str::to_owned).collect());
         let is_name = (1..=LONGEST_NAME).contains(&name.len())
             && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-            && !OWN_USERS.contains(&name);
+            && !OWN_USERS.contains(&name)
+            && name != events::DEFAULT;
         (is_name && !kinds.is_empty()).then(|| Self { name: name.to_owned(), kinds })
     }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use futures::StreamExt;
 
 use super::Streams;
-use crate::intake;
+use crate::{events, intake};
 
 /// Most messages that are read at each end of a stream: each is a request.
 const MOST: u64 = 2000;
@@ -38,7 +38,7 @@ impl Streams {
         job_id: &str,
     ) -> Result<(Vec<Waiting>, Vec<String>), String> {
         let (mut found, mut longer) = (Vec::new(), Vec::new());
-        for name in self.names().filter(|name| !["DEAD_LETTERS", "ADVISORIES"].contains(name)) {
+        for name in self.names().filter(|name| !["DEAD_LETTERS", "ADVISORIES", events::STREAM].contains(name)) {
             let stream = context.get_stream(name).await.map_err(|error| error.to_string())?;
             let last = stream.cached_info().state.last_sequence;
             let mut keep = |message: &StreamMessage| {

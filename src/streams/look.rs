@@ -10,7 +10,9 @@ use chrono::{DateTime, Utc};
 use serde::Deserialize;
 
 use super::{
-    DeclaredConsumer, Difference, Streams, compare, missing,
+    DeclaredConsumer, Difference, Streams, compare,
+    declared::Reader,
+    missing,
     replicas::{Replicas, replicas},
 };
 
@@ -48,7 +50,7 @@ pub enum LookError {
 impl Streams {
     /// Names of the streams.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.streams.iter().map(|config| config.name.as_str())
+        self.configs.iter().map(|config| config.name.as_str())
     }
 
     /// Compares an answer of `$JS.API.STREAM.INFO.<name>` with the file.
@@ -64,7 +66,7 @@ impl Streams {
 
     pub(super) fn look_at(&self, name: &str, found: &stream::Info) -> Result<Look, LookError> {
         let mut differences = Vec::new();
-        if let Some(wanted) = self.streams.iter().find(|config| config.name == name) {
+        if let Some(wanted) = self.configs.iter().find(|config| config.name == name) {
             compare(name, wanted, &found.config, &mut differences);
         }
         let replicas = replicas(found.cluster.as_ref()).map_err(LookError::NoLeader)?;
@@ -95,15 +97,25 @@ impl DeclaredConsumer {
         Ok(Look { wanted: found.config.num_replicas, differences: self.compare(found.config), replicas })
     }
 
-    pub(super) fn compare(&self, mut found: consumer::Config) -> Vec<Difference> {
-        let mut wanted = self.config.clone().into_consumer_config();
-        // Synonyms; some servers send both.
-        wanted.name.clone_from(&wanted.durable_name);
-        found.name.clone_from(&found.durable_name);
-        let mut differences = Vec::new();
-        compare(&self.place(), &wanted, &found, &mut differences);
-        differences
+    pub(super) fn compare(&self, found: consumer::Config) -> Vec<Difference> {
+        compare_consumers(&self.place(), &self.config, found)
     }
+}
+
+impl Reader {
+    pub(super) fn compare(&self, found: consumer::Config) -> Vec<Difference> {
+        compare_consumers(&self.place(), &self.config, found)
+    }
+}
+
+fn compare_consumers(place: &str, wanted: &consumer::pull::Config, mut found: consumer::Config) -> Vec<Difference> {
+    let mut wanted = wanted.clone().into_consumer_config();
+    // Synonyms; some servers send both.
+    wanted.name.clone_from(&wanted.durable_name);
+    found.name.clone_from(&found.durable_name);
+    let mut differences = Vec::new();
+    compare(place, &wanted, &found, &mut differences);
+    differences
 }
 
 /// The server's time in an answer.

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use futures::TryStreamExt;
 
 use super::{DeclaredConsumer, ServerError, server_error};
-use crate::{header, intake};
+use crate::{events::Notify, header, intake, meta::is_of_application};
 
 /// What a queue holds in one of its streams, at one moment: those that wait, and those that run.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,10 +38,20 @@ pub struct Queued {
     pub root_id: String,
     /// `Carebell-Not-After`.
     pub not_after: Option<DateTime<Utc>>,
+    /// Ends of which its application wants to hear.
+    pub notify: Notify,
     /// Whether its body is JSON.
     pub is_json: bool,
     /// Its body.
     pub body: Bytes,
+}
+
+impl Queued {
+    /// Whether an application published it, and it followed from no other.
+    #[must_use]
+    pub fn is_root(&self) -> bool {
+        self.job_id == self.root_id && is_of_application(&self.job_id)
+    }
 }
 
 /// Some messages of a queue.
@@ -111,6 +121,7 @@ impl Standing {
                 not_after: header(header::NOT_AFTER)
                     .and_then(|at| DateTime::parse_from_rfc3339(at).ok())
                     .map(|at| at.to_utc()),
+                notify: header(header::NOTIFY).and_then(|text| Notify::parse(text).ok()).unwrap_or_default(),
                 is_json: header(header::CONTENT_TYPE).is_some_and(|form| form.contains("json")),
                 body: message.payload,
             });

@@ -17,7 +17,7 @@ use super::{
     look::{judge, lacks_leader},
     missing, server_error,
 };
-use crate::retry::Once;
+use crate::{events, retry::Once};
 
 /// Between attempts on a cluster that is not ready.
 const AGAIN: Duration = Duration::from_millis(500);
@@ -79,7 +79,7 @@ impl Streams {
     /// # Errors
     /// The server's first refusal.
     pub async fn delete_all(&self, context: &jetstream::Context) -> Result<(), ServerError> {
-        for config in &self.streams {
+        for config in &self.configs {
             let deleted = context.delete_stream(&config.name).await;
             deleted.map_err(|error| server_error("delete", &config.name, &error))?;
         }
@@ -101,7 +101,7 @@ impl Streams {
 
     async fn apply_once(&self, context: &jetstream::Context) -> Result<Vec<String>, Refusal> {
         let mut done = Vec::new();
-        for config in &self.streams {
+        for config in &self.configs {
             let applied = context.create_or_update_stream(config.clone()).await;
             applied.map_err(|error| match error.kind() {
                 CreateStreamErrorKind::JetStream(refused) => refusal(&config.name, &refused),
@@ -110,9 +110,10 @@ impl Streams {
             })?;
             done.push(config.name.clone());
         }
-        for consumer in &self.consumers {
-            let place = consumer.place();
-            let applied = context.create_consumer_on_stream(consumer.config.clone(), &consumer.stream).await;
+        let queues = self.consumers.iter().map(|queue| (queue.place(), &queue.config, queue.stream.as_str()));
+        let readers = self.readers.iter().map(|reader| (reader.place(), &reader.config, events::STREAM));
+        for (place, config, stream) in queues.chain(readers) {
+            let applied = context.create_consumer_on_stream(config.clone(), stream).await;
             applied.map_err(|error| match error.kind() {
                 ConsumerErrorKind::JetStream(refused) => refusal(&place, &refused),
                 ConsumerErrorKind::TimedOut => unanswered(&place),
@@ -149,6 +150,11 @@ impl Streams {
                     differences.extend(look.differences);
                 }
             }
+        }
+        for reader in &self.readers {
+            let place = reader.place();
+            let found: Option<consumer::Info> = ask(context, "CONSUMER.INFO", &place).await?;
+            differences.extend(found.map_or_else(|| vec![missing(&place)], |found| reader.compare(found.config)));
         }
         Ok(differences)
     }

@@ -1,23 +1,26 @@
 //! Where a JSON body has a wrong value, and what is expected there. Repeats the names of fields only.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use prost_reflect::{EnumDescriptor, FieldDescriptor, Kind, MessageDescriptor};
 use serde_json::Value;
 use serde_path_to_error::{Path, Segment};
 
-use crate::near::nearest;
+use crate::{near::nearest, when::lacks_offset};
 
 /// A field of a message, with its expected form.
 pub(super) struct Place {
     path: String,
+    /// Whether it is an instant without its offset.
+    is_local: bool,
     expected: String,
     meant: Option<String>,
 }
 
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "`{}` must {}", self.path, self.expected)?;
+        let local = if self.is_local { " lacks an offset: it" } else { "" };
+        write!(f, "`{}`{local} must {}", self.path, self.expected)?;
         self.meant.as_ref().map_or(Ok(()), |meant| write!(f, "; did you mean {meant}?"))
     }
 }
@@ -51,7 +54,8 @@ impl Place {
             None => format!("be {}", expected(&field, is_item)),
         };
         let meant = value.and_then(|value| meant(&field, value));
-        Some(Self { path, expected, meant })
+        let is_local = value.is_some_and(|value| is_local(&field, value));
+        Some(Self { path, is_local, expected, meant })
     }
 }
 
@@ -103,19 +107,32 @@ fn expected(field: &FieldDescriptor, is_item: bool) -> String {
     if field.is_list() && !is_item { format!("a list, whose items are {one}") } else { one }
 }
 
-/// Without the first, which stands for none.
+/// Without the first, which stands for none, and without older names.
 fn names(values: &EnumDescriptor) -> Vec<String> {
-    values.values().filter(|value| value.number() != 0).map(|value| value.name().to_owned()).collect()
+    let mut numbers = BTreeSet::from([0]);
+    let values = &values.enum_descriptor_proto().value;
+    values.iter().filter(|value| numbers.insert(value.number())).map(|value| value.name().to_owned()).collect()
 }
 
-/// The value of an enumeration that was probably meant: `sms` for `CHANNEL_SMS`.
+/// The value of an enumeration that was probably meant, by its name without a prefix: `sms` for `CHANNEL_SMSS`.
 fn meant(field: &FieldDescriptor, value: &Value) -> Option<String> {
     let (Kind::Enum(values), Some(text)) = (field.kind(), value.as_str()) else { return None };
-    let names = names(&values);
-    let prefix = names.first()?.split('_').next()?;
-    let long = format!("{prefix}_{}", text.to_uppercase().replace([' ', '-'], "_"));
-    [text.to_uppercase(), long].iter().find_map(|text| {
-        let near = nearest(text, names.iter().map(String::as_str))?;
-        Some(near.to_owned())
-    })
+    let prefix = format!("{}_", values.name()).to_lowercase();
+    let plain = |name: &str| {
+        let name = name.to_lowercase().replace([' ', '-'], "_");
+        name.strip_prefix(&prefix).map(str::to_owned).unwrap_or(name)
+    };
+    let (text, proto) = (plain(text), values.enum_descriptor_proto());
+    let all: Vec<(String, i32)> = proto.value.iter().map(|value| (plain(value.name()), value.number())).collect();
+    let near = nearest(&text, all.iter().filter(|(_, number)| *number != 0).map(|(name, _)| name.as_str()))?;
+    let number = all.iter().find(|(name, _)| name == near)?.1;
+    let first = proto.value.iter().find(|value| value.number() == number)?;
+    Some(first.name().to_owned())
+}
+
+/// Whether it is a date and a time of day, of no place on earth.
+fn is_local(field: &FieldDescriptor, value: &Value) -> bool {
+    let is_instant =
+        matches!(field.kind(), Kind::Message(message) if message.full_name() == "google.protobuf.Timestamp");
+    is_instant && value.as_str().is_some_and(lacks_offset)
 }

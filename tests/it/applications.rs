@@ -17,15 +17,15 @@ use crate::{
 const ACCOUNTS: &str = include_str!("../../helm/carebell/nats/accounts.conf");
 const APPLICATIONS: &str = "care=reminder.* alert.* notification,board=notification";
 
-struct Installation {
-    world: World,
-    care: Client,
-    board: Client,
-    worker: Process,
+pub struct Installation {
+    pub world: World,
+    pub care: Client,
+    pub board: Client,
+    pub worker: Process,
 }
 
 impl Installation {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         Self::with(&[]).await
     }
 
@@ -48,19 +48,19 @@ impl Installation {
         Self { world, care, board, worker }
     }
 
-    async fn stop(mut self) {
+    pub async fn stop(mut self) {
         self.world.queues_are_empty().await;
         assert!(!self.worker.says("iolation"), "{}", self.worker.output());
         assert_eq!(self.worker.terminate().await.code(), Some(0));
     }
 }
 
-async fn client(world: &World, user: &str) -> Client {
+pub async fn client(world: &World, user: &str) -> Client {
     let options = ConnectOptions::with_user_and_password(user.into(), "x".into());
     options.custom_inbox_prefix(format!("_INBOX_{user}")).connect(world.nats.url()).await.unwrap()
 }
 
-async fn publish(
+pub async fn publish(
     app: &Client,
     subject: &str,
     headers: &[(&str, &str)],
@@ -75,7 +75,7 @@ async fn publish(
     answer.map(|answer| serde_json::from_slice(&answer.payload).unwrap()).map_err(|error| error.kind())
 }
 
-fn news(user: &str, title: &str) -> Value {
+pub fn news(user: &str, title: &str) -> Value {
     json!({ "recipients": [{ "userId": user }], "title": title })
 }
 
@@ -288,6 +288,7 @@ fn mistakes_in_the_list_of_applications_are_named() {
         ("a.b=notification", "malformed"),
         ("A=notification", "malformed"),
         ("worker=notification", "malformed"),
+        ("default=notification", "malformed"),
         ("care=notification,care=notification", "APPLICATIONS: care is there twice"),
         ("care=reminder.dinner", "care may publish no kind \"reminder.dinner\"; there are alert.refill"),
         ("care=*", "care may publish no kind \"*\""),

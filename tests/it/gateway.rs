@@ -150,7 +150,11 @@ async fn what_is_wrong_is_told_with_its_path() {
         (with("timeout", json!("long")), "timeout", "must be"),
         (with("aplication", json!("care")), "aplication", "is no field of a job"),
         (with("job", json!([])), "job", ""),
-        (inner("channels", json!(["sms"])), "job.channels[0]", "did you mean CHANNEL_SMS?"),
+        (with("notify", json!(["done", "skiped"])), "notify", "there is no skiped; did you mean skipped?"),
+        (with("notify", json!({ "done": true })), "notify", "must be a list of strings, or one string"),
+        (with("at", json!("2027-03-01T09:00:00")), "at", "lacks an offset: it must be an instant"),
+        (inner("channels", json!(["SMS"])), "job.channels[0]", "must be one of in_app, web_push, email, sms, "),
+        (inner("channels", json!(["SMS"])), "job.channels[0]", "did you mean sms?"),
         (inner("recipients", json!([{ "userId": 7 }])), "job.recipients[0].userId", "must be a string"),
         (inner("recipients", json!([])), "job.recipients", ""),
     ] {
@@ -160,6 +164,15 @@ async fn what_is_wrong_is_told_with_its_path() {
         let error = &refused.body["errors"][0];
         assert_eq!(error["path"], path, "{}", refused.body);
         assert!(error["detail"].as_str().unwrap().contains(expected), "{}", refused.body);
+    }
+    for (header, path, expected) in [
+        ("Carebell-Not-After", "carebell-not-after", "is no header of this door: set the job's field `notAfter`"),
+        ("Carebell-Notfy", "carebell-notfy", "set the job's field `notify`"),
+    ] {
+        let request = door.json(job("x").to_string()).header(header, "done");
+        let refused = answer(request).await;
+        assert_eq!((refused.status.as_u16(), &refused.body["errors"][0]["path"]), (422, &json!(path)));
+        assert!(refused.body["detail"].as_str().unwrap().contains(expected), "{}", refused.body);
     }
     let missing = door.post(&json!({ "kind": "notification" })).await;
     assert_eq!(missing.body["errors"][0]["path"], "job");

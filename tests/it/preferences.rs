@@ -9,7 +9,6 @@ use carebell::{
     dev::push_service::Behaviour,
     jobs,
     plan::Channel,
-    preferences::name,
 };
 use chrono::{DateTime, Utc};
 use serde_json::{Value, json};
@@ -88,7 +87,7 @@ async fn lines(world: &World, root_id: &str) -> Vec<(String, String, String, Str
 async fn everyone_to_whom_nothing_is_sent_has_one_line_with_the_reason() {
     let world = World::new().await;
     world.sql("DELETE FROM push_subscriptions WHERE user_id IN ('ana', 'chloe')").await;
-    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ben', '{}'), ('chloe', '{sms,push}')").await;
+    world.sql("INSERT INTO preferences (user_id, channels) VALUES ('ben', '{}'), ('chloe', '{sms,web_push}')").await;
     let worker = Worker::without_scheduler(&world);
     let users = ["ana", "ben", "chloe", "dan", "zoe"].map(|user| json!({ "userId": user }));
     let body = json!({ "recipients": users, "title": "News" });
@@ -254,7 +253,7 @@ async fn each_channel_can_be_chosen_and_have_an_address() {
     let world = World::new().await;
     for channel in Channel::ALL {
         let choose = sqlx::query("INSERT INTO preferences (user_id, type, channels) VALUES ('ana', $1, ARRAY[$1])");
-        let chosen = choose.bind(name(channel)).execute(&world.db).await;
+        let chosen = choose.bind(channel.name()).execute(&world.db).await;
         chosen.unwrap_or_else(|error| panic!("a migration must let {channel:?} into preferences: {error}"));
         if channel == Channel::WebPush {
             continue; // Its addresses are push_subscriptions.

@@ -356,6 +356,7 @@ fn taken() -> impl Iterator<Item = (String, String)> {
         &[
             r#"{"recipients":[{"userId":"ana"},{"email":"a@b.org"},{"phone":"+4366012345678"},{}],"title":"T"}"#,
             r#"{"channels":["CHANNEL_PUSH",2,"CHANNEL_IN_APP",0,99]}"#,
+            r#"{"channels":["in_app","web_push","email","sms","whatsapp","voice","webhook"]}"#,
             r#"{"data":{"text":"x","yes":true,"none":null,"list":[1,-2.5,"a",[],{}],"deep":{"a":{"b":[{"c":1e300}]}}}}"#,
             r#"{"data":{},"dedupeKey":"k","type":"NEWS","template":"","url":"/a?b=c#d"}"#,
             r#"{"data":{"big":9007199254740993,"small":1e-300,"zero":-0.0,"":"empty","\u0000":"\u0000"}}"#,
@@ -393,6 +394,7 @@ fn refusals() -> impl Iterator<Item = (String, String)> {
         &[
             r#"{"channels":["CHANNEL_PIGEON"]}"#,
             r#"{"channels":["channel_push"]}"#,
+            r#"{"channels":["push"]}"#,
             r#"{"channels":"CHANNEL_PUSH"}"#,
             r#"{"channels":[null]}"#,
             r#"{"recipients":[{"userId":"ana","email":"a@b.org"}]}"#,

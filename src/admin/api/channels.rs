@@ -16,6 +16,7 @@ use crate::{
         state::Admin,
     },
     pauses::Scope,
+    plan::Channel,
     store::lists::Holding,
 };
 
@@ -59,7 +60,7 @@ pub async fn list(State(admin): State<Admin>) -> Result<Json<Value>, Problem> {
 /// Pauses a channel: its deliveries wait, and burn no attempt.
 #[utoipa::path(
     post, path = "/channels/{channel}/pause", tag = "providers", security(("bearer" = ["operator"])),
-    params(("channel" = String, Path, description = "push, email, sms, whatsapp, voice or webhook", example = "email")),
+    params(("channel" = String, Path, description = "web_push, email, sms, whatsapp, voice or webhook", example = "email")),
     request_body = Pausing,
     responses((status = 200, description = "It is paused", body = schemas::Paused), (status = 404, description = "There is none", body = Problem))
 )]
@@ -69,7 +70,7 @@ pub async fn pause(
     Path(name): Path<String>,
     extract::Json(pausing): extract::Json<Pausing>,
 ) -> Result<Json<Value>, Problem> {
-    Ok(Json(pause_of(&admin, &viewer, Scope::Channel, &name, &pausing).await?))
+    Ok(Json(pause_of(&admin, &viewer, Scope::Channel, known(&name), &pausing).await?))
 }
 
 /// Resumes a channel.
@@ -84,7 +85,15 @@ pub async fn resume(
     Path(name): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     admin.resume(&viewer, Scope::Channel, &name).await?;
-    Ok(Json(json!({ "channel": name, "paused": false })))
+    Ok(Json(json!({ "channel": known(&name), "paused": false })))
+}
+
+/// Its name, whichever it was asked for by.
+fn known(name: &str) -> &str {
+    match Channel::parse(name) {
+        Some(channel) => channel.name(),
+        None => name,
+    }
 }
 
 /// Pauses a provider: its deliveries are parked, unless another provider of their channel takes them.

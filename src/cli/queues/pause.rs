@@ -18,9 +18,6 @@ use crate::{
     text::instant,
 };
 
-/// What to call Web Push beside its name in the ledger, as preferences do.
-const PUSH: &str = "push";
-
 /// Names listed in an error.
 const SHOWN: usize = 60;
 
@@ -29,8 +26,7 @@ const SHOWN: usize = 60;
 pub(crate) struct Which {
     /// A queue of `queues list`, a kind for all of its lanes, or * for all queues
     queue: Option<String>,
-    /// Instead, a channel: push, email, sms, whatsapp, voice or webhook
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = "Instead, a channel: web_push, email, sms, whatsapp, voice or webhook")]
     channel: Option<String>,
     /// Instead, a provider, as in `/health` and in the ledger: a push service, a mail server, a gateway
     #[arg(long, value_name = "HOST")]
@@ -71,9 +67,10 @@ pub(crate) struct ResumeArgs {
 impl Which {
     fn asked(&self) -> (Scope, &str) {
         match self {
-            Self { channel: Some(name), .. } => {
-                (Scope::Channel, if name == PUSH { Channel::WebPush.name() } else { name })
-            }
+            Self { channel: Some(name), .. } => match Channel::parse(name) {
+                Some(channel) => (Scope::Channel, channel.name()),
+                None => (Scope::Channel, name),
+            },
             Self { provider: Some(name), .. } => (Scope::Provider, name),
             Self { queue, .. } => (Scope::Queue, queue.as_deref().unwrap_or_default()),
         }

@@ -58,7 +58,7 @@ pub(super) fn advice(code: &str) -> Option<&'static str> {
         }
         "invalid_subscription" | "invalid_address" => "have the application write the row anew, with valid values",
         "opted_out" | "not_opted_in" | "quiet_hours" => "see `preferences`, which the application writes",
-        "inbox_only" => "leave `channels` out of the job, or name a channel besides CHANNEL_IN_APP",
+        "inbox_only" => "leave `channels` out of the job, or name a channel besides in_app",
         "no_channel" => "configure the channel on all workers (docs/CONFIGURATION.md)",
         "no_address" | "address_gone" | "invalid_number" | "bounced" => {
             "correct the address in `users` or `user_addresses`"

@@ -20,10 +20,13 @@ pub(super) fn channels(named: &[i32]) -> Result<Option<BTreeSet<Channel>>, Inval
     for channel in named {
         channels.extend(match wire::Channel::try_from(*channel) {
             Err(_) | Ok(wire::Channel::Unspecified) => {
-                return Err(Invalid::new("channels", "must contain only values of the enum `Channel`"));
+                return Err(Invalid::new(
+                    "channels",
+                    "must contain only in_app, web_push, email, sms, whatsapp, voice, webhook",
+                ));
             }
             Ok(wire::Channel::InApp) => None,
-            Ok(wire::Channel::Push) => Some(Channel::WebPush),
+            Ok(wire::Channel::WebPush) => Some(Channel::WebPush),
             Ok(wire::Channel::Email) => Some(Channel::Email),
             Ok(wire::Channel::Sms) => Some(Channel::Sms),
             Ok(wire::Channel::Whatsapp) => Some(Channel::WhatsApp),

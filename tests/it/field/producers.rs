@@ -22,11 +22,13 @@ async fn the_most_common_mistakes_are_named_with_path_and_expectation() {
     without_offset["scheduledTime"] = json!("2027-03-01T09:00:00");
     let json = [("Content-Type", "application/json")];
     let misspelt = [json[0], ("Carebell-Job-ID", "x")];
+    let spelt = [("Content-Type", "Application/JSON; Charset=\"utf-8\"; profile=x")];
+    let notify = [json[0], ("Carebell-Notify", "don")];
     let normal = "jobs.notification.normal";
     // Subject, headers, body and the error.
-    let cases: [Case; 8] = [
-        (normal, &json, notification("channels", json!(["sms"])), "`channels[0]` must be one of CHANNEL_IN_APP"),
-        (normal, &json, notification("channels", json!(["sms"])), "did you mean CHANNEL_SMS?"),
+    let cases: [Case; 10] = [
+        (normal, &json, notification("channels", json!(["text"])), "`channels[0]` must be one of in_app, web_push"),
+        (normal, &json, notification("channels", json!(["SMS"])), "did you mean sms?"),
         (normal, &json, notification("title", json!(7)), "`title` must be a string"),
         (
             normal,
@@ -39,9 +41,12 @@ async fn the_most_common_mistakes_are_named_with_path_and_expectation() {
             "jobs.reminder.medication",
             &json,
             without_offset.to_string(),
-            "`scheduledTime` must be an instant in RFC 3339",
+            "`scheduledTime` lacks an offset: it must be an instant in RFC 3339",
         ),
         (normal, &[], notification("title", json!("x")), "set the header Content-Type: application/json"),
+        // A media type has parameters, in any case.
+        (normal, &spelt, notification("title", json!(7)), "`title` must be a string"),
+        (normal, &notify, notification("title", json!("x")), "there is no don; did you mean done?"),
         (normal, &misspelt, notification("title", json!("x")), "Carebell-Job-ID; did you mean Carebell-Job-Id?"),
     ];
     for (number, (subject, headers, body, expected)) in cases.into_iter().enumerate() {

@@ -25,6 +25,7 @@ const READ: &[(&str, &[&str])] = &[
         ],
     ),
     ("MSG_ID", &["intake.rs", "streams/upgrade.rs"]),
+    ("NOTIFY", &["effects/events.rs", "pipeline/message.rs", "streams/queued.rs"]),
     ("NOT_AFTER", &["acts/predict.rs", "dead_letter/wake.rs", "pipeline/message.rs", "streams/queued.rs"]),
     ("TIMEOUT", &["pipeline/message.rs"]),
     ("TRACEPARENT", &["effects/publish.rs"]),
@@ -49,7 +50,13 @@ const READ: &[(&str, &[&str])] = &[
     ("SCHEDULER", &["pipeline/message.rs", "dead_letter/undrawn.rs", "streams/upgrade.rs"]),
     (
         "SCHEDULE_TARGET",
-        &["dead_letter/overdue.rs", "dead_letter/parked.rs", "dead_letter/wake.rs", "streams/upgrade.rs"],
+        &[
+            "dead_letter/overdue.rs",
+            "dead_letter/parked.rs",
+            "dead_letter/taken_back.rs",
+            "dead_letter/wake.rs",
+            "streams/upgrade.rs",
+        ],
     ),
 ];
 
