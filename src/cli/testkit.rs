@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 
 use tokio_util::sync::CancellationToken;
 
-use super::failed::Failed;
+use super::{failed::Failed, output::Format};
 use crate::{
     cli::print::say,
-    dev::kit::{self, Kit},
+    dev::kit::{self, Kit, routes},
 };
 
 #[derive(Debug, clap::Args)]
@@ -15,9 +15,8 @@ pub(super) struct Args {
     /// Port of the kit's own HTTP interface; 0 for any free one
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// Print one line of JSON, and no `export` lines
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    format: Format,
 }
 
 pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Failed> {
@@ -27,7 +26,7 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
     let Some(started) = stop.run_until_cancelled(Box::pin(Kit::start(Vec::new()))).await else { return Ok(()) };
     let kit = started.map_err(failed)?;
     let introduction = kit.introduction(&url);
-    if args.json {
+    if args.format.is_json() {
         say!("{introduction}");
     } else {
         let mut text = String::new();
@@ -36,5 +35,5 @@ pub(super) async fn run(args: &Args, stop: CancellationToken) -> Result<(), Fail
         }
         say!("{text}");
     }
-    kit.serve(listener, stop).await.map_err(failed)
+    routes::serve(kit, listener, stop).await.map_err(failed)
 }

@@ -4,7 +4,7 @@
 //! answers at a port of this machine alone ([`routes`]). A reset makes everything new but the addresses.
 
 mod moves;
-mod routes;
+pub mod routes;
 mod sent;
 
 use std::{
@@ -29,7 +29,6 @@ use crate::{
     clock::Clock,
     config::{Config, Source},
     health::Health,
-    http::listener,
     nats,
     store::{Database, DemoMember, Store},
     streams::{Adjustments, Streams},
@@ -155,24 +154,14 @@ impl Kit {
         json!({ "env": env, "users": users, "careRecipient": "rose", "medication": "metformin" })
     }
 
-    /// Serves the kit's own port until `stop`, or until the worker ends by itself.
-    ///
-    /// # Errors
-    /// If the worker ended.
-    pub async fn serve(self, listener: net::TcpListener, stop: CancellationToken) -> Result<(), KitError> {
-        let kit = std::sync::Arc::new(self);
-        let served = listener::serve(listener, routes::routes(std::sync::Arc::clone(&kit)), stop.clone());
-        select! {
-            () = served => {}
-            why = kit.lost() => return Err(why),
-        }
-        kit.worker.lock().await.stop().await;
-        kit.store.close().await;
-        Ok(())
+    /// Stops the worker.
+    pub async fn stop(&self) {
+        self.worker.lock().await.stop().await;
+        self.store.close().await;
     }
 
     /// Why the worker has ended unasked, once it has.
-    async fn lost(&self) -> KitError {
+    pub async fn lost(&self) -> KitError {
         loop {
             tokio::time::sleep(IDLE_WITHIN).await;
             let mut worker = self.worker.lock().await;

@@ -262,7 +262,7 @@ async fn the_worker_of_a_cluster_with_tls_and_users_waits_for_a_leader_too() {
     let (well, said, error) = carebell(&world, &["streams", "check"], &of(&setup)).await;
     assert!(well, "{said}{error}");
     let (well, said, error) = carebell(&world, &["doctor", "--offline"], &of(&worker)).await;
-    assert!(well && said.contains("ok    streams: 31 consumers match"), "{said}{error}");
+    assert!(well && said.contains("consumers match streams/"), "{said}{error}");
 
     for node in [1, 2] {
         cluster.kill(node).await;

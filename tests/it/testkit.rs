@@ -135,7 +135,7 @@ async fn by_a_moved_clock_delayed_jobs_schedules_and_doses_are_due() {
     .execute(&database)
     .await
     .unwrap();
-    kit.done(Method::POST, "/clock", json!({ "to": due - chrono::TimeDelta::minutes(5) })).await;
+    kit.done(Method::POST, "/clock", json!({ "to": due - chrono::TimeDelta::seconds(3602) })).await;
     let since = Instant::now();
     loop {
         let sent = kit.sent().await;

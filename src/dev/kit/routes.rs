@@ -10,10 +10,15 @@ use axum::{
     routing::{get, post, put},
 };
 use serde_json::{Value, json};
-use tokio::time::{Instant, sleep};
+use tokio::{
+    net::TcpListener,
+    select,
+    time::{Instant, sleep},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{Kit, KitError, moves};
-use crate::{gateway, show};
+use crate::{gateway, http::listener, show};
 
 /// The longest wait for the end of a job.
 const LONGEST_WAIT: Duration = Duration::from_mins(1);
@@ -23,8 +28,21 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 
 type Shared = Arc<Kit>;
 
-/// The routes.
-pub fn routes(kit: Shared) -> Router {
+/// Serves until `stop`, or until the worker ends by itself.
+///
+/// # Errors
+/// If the worker ended.
+pub async fn serve(kit: Kit, listener: TcpListener, stop: CancellationToken) -> Result<(), KitError> {
+    let kit = Arc::new(kit);
+    select! {
+        () = listener::serve(listener, routes(Arc::clone(&kit)), stop) => {}
+        why = kit.lost() => return Err(why),
+    }
+    kit.stop().await;
+    Ok(())
+}
+
+fn routes(kit: Shared) -> Router {
     Router::new()
         .route("/sent", get(sent))
         .route("/jobs/{id}", get(job))
