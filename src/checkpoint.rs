@@ -37,6 +37,14 @@ pub enum Step {
     Fired,
     /// Job given by HTTP noted; nothing is published.
     Offered,
+    /// Task noted; its request has not gone out.
+    Opened,
+    /// Endpoint answered; nothing is noted.
+    Answered,
+    /// Task noted as accepted; it is not parked.
+    Accepted,
+    /// End of a task noted; its job is not woken.
+    Completed,
 }
 
 impl Step {
@@ -47,7 +55,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 15] = [
+const STEPS: [Step; 19] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -63,6 +71,10 @@ const STEPS: [Step; 15] = [
     Step::Due,
     Step::Fired,
     Step::Offered,
+    Step::Opened,
+    Step::Answered,
+    Step::Accepted,
+    Step::Completed,
 ];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();

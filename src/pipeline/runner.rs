@@ -24,7 +24,7 @@ use crate::{
     clock::{Clock, Random},
     effects::{Death, Effects, Patience, Refused},
     intake::Unreadable,
-    job::{Context, Failure, Outcome},
+    job::{Attempt, Context, Failure, Outcome},
     kind::Queue,
     meta::{Meta, StreamPosition},
     pauses::Pauses,
@@ -105,6 +105,7 @@ impl Runner {
             store: self.effects.store().clone(),
             channels: self.channels.clone(),
             templates: self.templates.clone(),
+            attempt: Attempt { number: 1, timeout: self.policy.timeout, is_cancelled: false },
             clock: self.clock.clone(),
             random: self.random.clone(),
         }

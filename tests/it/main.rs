@@ -104,6 +104,7 @@ mod storm;
 mod strangers;
 mod streams;
 mod sweep;
+mod tasks;
 mod templates;
 mod traces;
 mod unsettled;

@@ -4,6 +4,7 @@ mod browser;
 mod cluster;
 mod collector;
 mod console;
+pub mod endpoint;
 mod forwarder;
 mod gateway;
 pub mod oidc;
