@@ -54,8 +54,7 @@ pub fn meaning(status: u16, outcome: Option<&str>, retry_after: Option<Duration>
         503 if retry_after.is_some() => later(),
         400 | 410 | 413 | 415 | 422 | 501 => Meaning::Permanent("it refuses the job"),
         401 | 403 => Meaning::Down(retry_after),
-        300..=399 => Meaning::Retry(retry_after),
-        400..=499 => Meaning::Retry(retry_after),
+        300..=499 => Meaning::Retry(retry_after),
         _ => Meaning::Down(retry_after),
     }
 }

@@ -307,6 +307,9 @@ fn class(reply: &Reply) -> &'static str {
     }
 }
 
+/// Characters of a token.
+pub(super) const TOKEN_LENGTH: usize = 43;
+
 /// 256 random bits.
 fn new_token() -> Result<String, Failure> {
     let mut token = [0; 32];

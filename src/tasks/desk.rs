@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Tasks,
-    carry::hash,
+    carry::{TOKEN_LENGTH, hash},
     effects,
     end::End,
     state::{Report, Verdict, verdict},
@@ -89,7 +89,7 @@ impl Desk {
     async fn progress(&self, job: &str, request: Request) -> Result<Response, Refusal> {
         let now = self.effects.now();
         let (row, _, body) = self.admit(job, request, Report::Progress, now).await?;
-        let told = told::progress(&body).map_err(unprocessable)?;
+        let told = told::progress(&body).map_err(|why| unprocessable(&why))?;
         let heartbeat = self.tasks.task(&row.kind).map(|task| task.declaration.heartbeat);
         let heartbeat = heartbeat.and_then(|heartbeat| TimeDelta::from_std(heartbeat).ok()).unwrap_or_default();
         let new = TaskProgress {
@@ -114,11 +114,15 @@ impl Desk {
             Err((StatusCode::OK, _)) => return Ok(taken(true)),
             Err(refusal) => return Err(refusal),
         };
-        let told = if body.is_empty() { told::Told::default() } else { told::told(&body).map_err(unprocessable)? };
+        let told = if body.is_empty() {
+            told::Told::default()
+        } else {
+            told::told(&body).map_err(|why| unprocessable(&why))?
+        };
         let Some(task) = self.tasks.task(&row.kind) else {
             return Err((StatusCode::SERVICE_UNAVAILABLE, "this worker does not know the kind: try again".into()));
         };
-        effects::read(self.tasks.registry(), &task.declaration, job, &told, now).map_err(unprocessable)?;
+        effects::read(self.tasks.registry(), &task.declaration, job, &told, now).map_err(|why| unprocessable(&why))?;
         self.end(job, token, Report::Done, TaskChange::Completed(End::Done(told).to_json()), now).await
     }
 
@@ -129,7 +133,7 @@ impl Desk {
             Err((StatusCode::OK, _)) => return Ok(taken(true)),
             Err(refusal) => return Err(refusal),
         };
-        let told = told::failure(&body).map_err(unprocessable)?;
+        let told = told::failure(&body).map_err(|why| unprocessable(&why))?;
         self.end(job, token, Report::Failed, TaskChange::Failed(End::failed(told).to_json()), now).await
     }
 
@@ -218,7 +222,7 @@ async fn write_progress(desk: Desk, stop: CancellationToken) {
 
 fn token(headers: &HeaderMap) -> Option<&str> {
     let (scheme, token) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+    (scheme.eq_ignore_ascii_case("bearer") && token.len() == TOKEN_LENGTH).then_some(token)
 }
 
 async fn body(request: Request) -> Result<Bytes, Refusal> {
@@ -243,7 +247,7 @@ fn refusal(verdict: Verdict) -> Refusal {
     (status, why.to_owned())
 }
 
-fn unprocessable(why: String) -> Refusal {
+fn unprocessable(why: &str) -> Refusal {
     (StatusCode::UNPROCESSABLE_ENTITY, format!("nothing was recorded: {why}"))
 }
 

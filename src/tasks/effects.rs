@@ -65,7 +65,7 @@ fn read_one(
     now: DateTime<Utc>,
 ) -> Result<Effect, (&'static str, String)> {
     let may = &declaration.may_publish;
-    if !may.iter().any(|kind| *kind == effect.kind) {
+    if !may.contains(&effect.kind) {
         let known = if may.is_empty() { "none".into() } else { may.join(", ") };
         return Err(("kind", format!("the declaration of {} lets it publish {known} (may_publish)", declaration.kind)));
     }

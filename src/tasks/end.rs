@@ -85,7 +85,7 @@ pub fn outcome(end: End, effects: Vec<Effect>, now: chrono::DateTime<chrono::Utc
     match end {
         End::Done(told) => {
             let result = (!told.result.is_null()).then_some(told.result);
-            Ok(Outcome::Done(Plan { result, effects, ..Plan::default() }))
+            Ok(Outcome::Done(Plan { effects, result, ..Plan::default() }))
         }
         End::Retry { error, after } => Err(Failure::Retry { why: error, after: after.map(Duration::from_secs) }),
         End::Later { after } => {

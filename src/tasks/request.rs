@@ -10,6 +10,7 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use crate::{
     channels::endpoint::Request,
     declared::{BodyForm, Declaration, Mode},
+    header,
     job::Context,
     telemetry::traces::context,
 };
@@ -38,23 +39,23 @@ pub fn request(
     let left = ((deadline - now).num_milliseconds() + 500) / 1000;
     let mut headers = vec![
         ("idempotency-key", id.clone()),
-        ("carebell-kind", declaration.kind.name.to_owned()),
-        ("carebell-kind-version", declaration.version.to_string()),
-        ("carebell-job-id", meta.job_id.clone()),
-        ("carebell-attempt", cx.attempt.number.to_string()),
-        ("carebell-deadline", rfc3339(deadline)),
-        ("carebell-timeout", left.max(1).to_string()),
-        ("carebell-scheduled-for", rfc3339(scheduled_for(cx))),
+        (header::KIND, declaration.kind.name.to_owned()),
+        (header::KIND_VERSION, declaration.version.to_string()),
+        (header::JOB_ID, meta.job_id.clone()),
+        (header::ATTEMPT, cx.attempt.number.to_string()),
+        (header::DEADLINE, rfc3339(deadline)),
+        (header::TIMEOUT, left.max(1).to_string()),
+        (header::SCHEDULED_FOR, rfc3339(scheduled_for(cx))),
     ];
     if mode != Mode::Sync {
         headers.push(("prefer", format!("respond-async, wait={}", limit.as_secs().max(1))));
     }
     if let Some(token) = token {
-        headers.push(("carebell-task-token", token.to_owned()));
+        headers.push((header::TASK_TOKEN, token.to_owned()));
     }
     if let Some((parent, state)) = meta.trace.as_deref().map(context::headers) {
-        headers.push(("traceparent", parent.to_owned()));
-        headers.extend(state.map(|state| ("tracestate", state.to_owned())));
+        headers.push((header::TRACEPARENT, parent.to_owned()));
+        headers.extend(state.map(|state| (header::TRACESTATE, state.to_owned())));
     }
     Request { id, headers, content_type: content_type(declaration.form), body, limit }
 }
@@ -63,9 +64,9 @@ pub fn request(
 #[must_use]
 pub fn cancel(declaration: &Declaration, job_id: &str, limit: Duration) -> Request {
     let headers = vec![
-        ("carebell-kind", declaration.kind.name.to_owned()),
-        ("carebell-kind-version", declaration.version.to_string()),
-        ("carebell-job-id", job_id.to_owned()),
+        (header::KIND, declaration.kind.name.to_owned()),
+        (header::KIND_VERSION, declaration.version.to_string()),
+        (header::JOB_ID, job_id.to_owned()),
     ];
     // Another id than the job's: an endpoint that knows that one would take it for a repetition.
     let id = webhook_id(&format!("{job_id} cancel"));

@@ -4,15 +4,26 @@ mod accepted;
 mod answers;
 mod cancelled;
 mod crashes;
+mod shown;
 mod site;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
+use carebell::{
+    clock::Clock,
+    declared::{Endpoint, Http},
+    tasks::Tasks,
+    telemetry::metrics::Metrics,
+};
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::json;
 
-use self::site::{Options, Site};
-use crate::support::{World, endpoint::answer, utc_now};
+use self::site::{KIND, Options, Site, declaration};
+use crate::support::{
+    FAMILY, World,
+    endpoint::{Does, SECRET, answer, write_secret},
+    utc_now,
+};
 
 #[tokio::test]
 async fn a_job_is_posted_as_it_came_and_its_result_is_kept() {
@@ -72,7 +83,7 @@ async fn effects_are_committed_with_the_run_and_published_as_roots_of_their_own(
     let site = Site::start(&world, Options::default()).await;
     let later = utc_now() + TimeDelta::hours(1);
     let text = json!({
-        "recipients": [{ "familyId": "browns" }], "title": "Critical value", "body": "Call the ward.",
+        "recipients": FAMILY.map(|user| json!({ "userId": user })), "title": "Critical value", "body": "Call the ward.",
     });
     let told = json!({ "effects": [
         { "id": "critical", "kind": "notification", "lane": "critical", "job": text },
@@ -128,7 +139,7 @@ async fn a_kind_that_hangs_slows_no_other() {
     let site = Site::start(&world, Options::default()).await;
     for number in 0..40 {
         let job = format!("hangs-{number}");
-        site.endpoint.always(&job, crate::support::endpoint::Does::Hangs);
+        site.endpoint.always(&job, Does::Hangs);
         site.publish_to("slow.kind", &job, &json!({})).await;
     }
     world.eventually("some hang", async || (!site.endpoint.posted("hangs-0").is_empty()).then_some(())).await;
@@ -141,4 +152,28 @@ async fn a_kind_that_hangs_slows_no_other() {
     }
     assert!(since.elapsed() < Duration::from_secs(10), "{:?}", since.elapsed());
     site.abandon();
+}
+
+#[tokio::test]
+async fn a_declaration_that_cannot_be_carried_out_is_named_with_its_setting() {
+    let directory = tempfile::tempdir().unwrap();
+    let secret = directory.path().join("secret");
+    write_secret(&secret, SECRET);
+    let refusal = |change: &dyn Fn(&mut Http)| {
+        let mut declared = declaration(KIND, ("http://127.0.0.1:8080/jobs", &secret), &Options::default());
+        let Endpoint::Http(http) = &mut declared.endpoint else { unreachable!() };
+        change(http);
+        Tasks::new([Arc::new(declared)], &Clock::system(), &Metrics::new()).err().map(|error| error.to_string())
+    };
+    assert_eq!(refusal(&|_| ()), None);
+    let why = refusal(&|http| http.allowed_hosts.clear()).unwrap();
+    assert!(why.contains("search.index: [http] url is at a private address or another port than 443"), "{why}");
+    let why = refusal(&|http| http.url = "http://jobs.example.org/".parse().unwrap()).unwrap();
+    assert!(why.contains("url should be https://"), "{why}");
+    let why = refusal(&|http| http.secret_file = directory.path().join("none")).unwrap();
+    assert!(why.contains("secret_file") && why.contains("cannot be read"), "{why}");
+    let mut declared = declaration(KIND, ("http://127.0.0.1:8080/jobs", &secret), &Options::default());
+    declared.endpoint = Endpoint::Nats("indexer".into());
+    let why = Tasks::new([Arc::new(declared)], &Clock::system(), &Metrics::new()).err().unwrap().to_string();
+    assert_eq!(why, "search.index: [nats] is not carried out by this version: declare an HTTP endpoint, [http]");
 }

@@ -18,7 +18,7 @@ use super::{
     outbound::{self, AllowedHost, describe, is_public},
     webhook::signature,
 };
-use crate::{clock::Clock, telemetry::traces::http_status};
+use crate::{clock::Clock, header, telemetry::traces::http_status};
 
 /// Bytes of an answer that are read.
 pub const LARGEST_ANSWER: usize = 256 * 1024;
@@ -232,7 +232,7 @@ impl Endpoint {
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
         Answer {
             status,
-            outcome: text("carebell-outcome").map(str::to_owned),
+            outcome: text(header::OUTCOME).map(str::to_owned),
             retry_after: text("retry-after").and_then(|value| outbound::retry_after(value, self.clock.now())),
             body: Vec::new(),
         }

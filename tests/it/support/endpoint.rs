@@ -125,7 +125,7 @@ async fn handle(Extract(state): Extract<Arc<State>>, uri: Uri, headers: HeaderMa
     match does.unwrap_or_else(|| answer(200, "{}")) {
         Does::Answer(status, headers, body) => respond(status, &headers, Body::from(body)),
         Does::Hangs => {
-            sleep(Duration::from_secs(600)).await;
+            sleep(Duration::from_mins(10)).await;
             respond(200, &[], Body::from("{}"))
         }
         Does::Trickles => {

@@ -60,8 +60,9 @@ impl Doomed {
 #[tokio::test]
 #[ignore = "soak: the other tests here start it as a process, and alone it does nothing"]
 async fn a_worker_in_a_process_of_its_own() {
-    let Ok(ends_at) = std::env::var(ENDS_AT) else { return };
-    let var = |name: &str| std::env::var(format!("TASKS_TEST_{name}")).unwrap();
+    let var_of = |name: &str| std::env::var_os(name).map(|value| value.into_string().unwrap());
+    let Some(ends_at) = var_of(ENDS_AT) else { return };
+    let var = |name: &str| var_of(&format!("TASKS_TEST_{name}")).unwrap();
     checkpoint::abort_at(Step::parse(&ends_at).unwrap());
     let options = Options {
         mode: if var("ASYNC").is_empty() { Mode::Sync } else { Mode::Async },
@@ -74,7 +75,7 @@ async fn a_worker_in_a_process_of_its_own() {
     let context = carebell::nats::jetstream(&client);
     let running = work(&store, context, OVERRIDES, (&var("URL"), &secret), &options).await;
     std::fs::write(var("PORT_FILE"), running.port.to_string()).unwrap();
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_mins(2)).await;
 }
 
 const TOLD: &str = r#"{"result": {"n": 1}, "effects": [{"id": "next", "kind": "search.index", "job": {"page": 1}}]}"#;

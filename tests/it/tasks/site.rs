@@ -51,7 +51,7 @@ impl Default for Options {
             mode: Mode::Sync,
             after_unknown: AfterUnknown::SendAgain,
             in_flight: None,
-            deadline: Duration::from_secs(60),
+            deadline: Duration::from_mins(1),
             heartbeat: Duration::from_secs(30),
             attempts: 3,
             timeout: "2s",
@@ -101,7 +101,7 @@ impl Runnable for Job {
     }
 }
 
-fn declaration(kind: Kind, endpoint: (&str, &Path), options: &Options) -> Declaration {
+pub fn declaration(kind: Kind, endpoint: (&str, &Path), options: &Options) -> Declaration {
     let url: url::Url = endpoint.0.parse().unwrap();
     let host = format!("{}:{}", url.host_str().unwrap(), url.port().unwrap());
     Declaration {
@@ -119,7 +119,7 @@ fn declaration(kind: Kind, endpoint: (&str, &Path), options: &Options) -> Declar
         policy: Policy::from_metadata(&metadata(options)).unwrap(),
         deadline: options.deadline,
         heartbeat: options.heartbeat,
-        expires: Duration::from_secs(3600),
+        expires: Duration::from_hours(1),
         in_flight: options.in_flight,
         may_publish: vec!["notification".into(), KIND.name.into()],
         keep_days: None,
@@ -236,9 +236,14 @@ impl<'a> Site<'a> {
     }
 
     pub async fn work(&mut self) {
+        let store = self.world.store.clone();
+        self.work_as(&store).await;
+    }
+
+    pub async fn work_as(&mut self, store: &Store) {
         let Self { world, endpoint, options, .. } = self;
         let at = (endpoint.url.as_str(), endpoint.secret_file.as_path());
-        let running = work(&world.store, world.context.clone(), &world.overrides, at, options).await;
+        let running = work(store, world.context.clone(), &world.overrides, at, options).await;
         self.running = Some(running);
     }
 
