@@ -24,6 +24,9 @@ const WOKEN_AFTER: TimeDelta = TimeDelta::seconds(2);
 /// Forgets a row without a run so long after its deadline.
 const FORGOTTEN_AFTER: TimeDelta = TimeDelta::days(1);
 
+/// Rows that one statement closes.
+const CLOSED_TOGETHER: i64 = 5000;
+
 /// `job_tasks.state`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TaskState {
@@ -246,17 +249,23 @@ impl Store {
     /// Closes tasks whose runs have ended, forgets those that have no run long after their deadlines, and answers how many
     /// are under way by kind.
     pub async fn close_tasks(&self, now: DateTime<Utc>) -> Result<Vec<(String, i64)>, StoreError> {
+        // Each worker does this. None waits for another.
         sqlx::query(
-            "UPDATE job_tasks t SET open = false FROM job_runs r \
-             WHERE t.open AND r.job_id = t.job_id AND r.state <> 'open'",
+            "UPDATE job_tasks SET open = false WHERE job_id IN ( \
+                 SELECT t.job_id FROM job_tasks t JOIN job_runs r ON r.job_id = t.job_id \
+                 WHERE t.open AND r.state <> 'open' ORDER BY t.job_id LIMIT $1 FOR UPDATE OF t SKIP LOCKED)",
         )
+        .bind(CLOSED_TOGETHER)
         .execute(&self.pool)
         .await?;
         sqlx::query(
-            "DELETE FROM job_tasks t WHERE t.open AND t.deadline < $1 \
-             AND (SELECT 1 FROM job_runs r WHERE r.job_id = t.job_id) IS NULL",
+            "DELETE FROM job_tasks WHERE job_id IN ( \
+                 SELECT t.job_id FROM job_tasks t \
+                 WHERE t.open AND t.deadline < $1 AND (SELECT 1 FROM job_runs r WHERE r.job_id = t.job_id) IS NULL \
+                 ORDER BY t.job_id LIMIT $2 FOR UPDATE SKIP LOCKED)",
         )
         .bind(now - FORGOTTEN_AFTER)
+        .bind(CLOSED_TOGETHER)
         .execute(&self.pool)
         .await?;
         let open = sqlx::query_as(

@@ -130,6 +130,10 @@ fn words(field: &str, text: Option<&str>) -> Result<(), String> {
 }
 
 fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    // Serde takes a list for an object whose fields it has in order.
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err("expected a JSON object".into());
+    }
     let mut reader = serde_json::Deserializer::from_slice(body);
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
@@ -187,7 +191,7 @@ mod tests {
             ("", "no JSON at line 1, column 0"),
             ("Rose takes", "no JSON at line 1"),
             ("{} {}", "there is more after the JSON object"),
-            ("[1]", "expected"),
+            ("[1]", "expected a JSON object"),
             (r#"{"resullt": "Rose"}"#, "unknown field `resullt`, expected `result` or `effects`"),
             (r#"{"effects": "Rose"}"#, "effects: expected a sequence"),
             (r#"{"effects": [{"id": "a", "kind": 7, "job": {}}]}"#, "effects[0].kind: expected a string"),
