@@ -204,7 +204,7 @@ fn run_in_words(run: &RunLine, way: &Trail) -> String {
     text
 }
 
-/// `; accepted by its endpoint until …, 60 %: 3 of 5; cancellation asked for at …`
+/// `; its task is accepted, deadline …, 60 %: 3 of 5; cancellation asked for at …`
 fn task_in_words(run: &RunLine) -> String {
     let mut text = String::new();
     if let Some(task) = run.task.as_ref().filter(|_| run.state == "open") {
