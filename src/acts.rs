@@ -24,6 +24,7 @@ pub use self::{
 };
 use crate::{
     clock::Clock,
+    jobs,
     nats::JetStream,
     store::{Store, StoreError},
     streams::Streams,
@@ -48,6 +49,12 @@ impl<'a> Acting<'a> {
     fn nats(&self) -> Result<&'a JetStream, Refused> {
         self.context.map_err(|why| Refused::Nats(why.to_owned()))
     }
+}
+
+/// Whether an endpoint carries out jobs of this kind: it is none of this program's own.
+#[must_use]
+pub fn is_task(kind: &str) -> bool {
+    !kind.is_empty() && !jobs::registry().kinds().iter().any(|known| known.name == kind)
 }
 
 /// Why nothing was done, or not all.

@@ -1,4 +1,5 @@
-//! Status callbacks of providers: `POST /callbacks/<channel>/<delivery id>` on `PUBLIC_PORT`, the only public endpoint.
+//! `PUBLIC_PORT`, the only public endpoint: status callbacks of providers, `POST /callbacks/<channel>/<delivery id>`, and
+//! reports of endpoints (`tasks/desk.rs`).
 //!
 //! An unsigned callback is rejected before anything is looked up or written. `store/callbacks.rs` writes the report to
 //! the ledger.
@@ -80,11 +81,12 @@ struct Desk {
     permits: Semaphore,
 }
 
-/// Listens on `port` (0 = any free one) of all addresses until `stop`, in the current runtime. Fails if the port is
-/// taken.
+/// Listens on `port` (0 = any free one) of all addresses until `stop`, in the current runtime: for callbacks, if there is
+/// a receiver, and for `more` routes. Fails if the port is taken.
 pub fn serve(
     port: u16,
-    receiver: Receiver,
+    receiver: Option<Receiver>,
+    more: Router,
     store: Store,
     clock: Clock,
     metrics: &Metrics,
@@ -93,15 +95,18 @@ pub fn serve(
     let listener = http::listen(port)?;
     let address = listener.local_addr()?;
     let counts = Arc::new(Counts::new(metrics));
-    let permits = Semaphore::new(MOST_AT_ONCE);
-    // A proxy may strip the path of the public URL, or leave it.
-    let outside = format!("{}{ROUTE}", receiver.public_url().path());
-    let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), permits });
-    let mut router = Router::new().without_v07_checks().route(ROUTE, post(receive));
-    if outside != ROUTE {
-        router = router.route(&outside, post(receive));
+    let mut router = more;
+    if let Some(receiver) = receiver {
+        let permits = Semaphore::new(MOST_AT_ONCE);
+        // A proxy may strip the path of the public URL, or leave it.
+        let outside = format!("{}{ROUTE}", receiver.public_url().path());
+        let desk = Arc::new(Desk { receiver, store, clock, counts: Arc::clone(&counts), permits });
+        let mut callbacks = Router::new().without_v07_checks().route(ROUTE, post(receive));
+        if outside != ROUTE {
+            callbacks = callbacks.route(&outside, post(receive));
+        }
+        router = router.merge(callbacks.with_state(desk));
     }
-    let router = router.with_state(desk);
     let ended = tokio::spawn(http::listener::serve(listener, router, stop));
     Ok(Listening { address, counts, ended })
 }

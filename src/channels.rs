@@ -8,6 +8,7 @@
 mod answer;
 pub mod breaker;
 pub mod email;
+pub mod endpoint;
 pub mod gateway;
 pub mod outbound;
 mod parcel;

@@ -41,6 +41,14 @@ pub enum Step {
     Offered,
     /// Document stored; nothing is written.
     Stored,
+    /// Task noted; its request has not gone out.
+    Opened,
+    /// Endpoint answered; nothing is noted.
+    Answered,
+    /// Task noted as accepted; it is not parked.
+    Accepted,
+    /// End of a task noted; its job is not woken.
+    Completed,
 }
 
 impl Step {
@@ -51,7 +59,7 @@ impl Step {
     }
 }
 
-const STEPS: [Step; 17] = [
+const STEPS: [Step; 21] = [
     Step::Worked,
     Step::Committed,
     Step::Published,
@@ -69,6 +77,10 @@ const STEPS: [Step; 17] = [
     Step::Fired,
     Step::Offered,
     Step::Stored,
+    Step::Opened,
+    Step::Answered,
+    Step::Accepted,
+    Step::Completed,
 ];
 
 static ABORT_AT: OnceLock<Step> = OnceLock::new();

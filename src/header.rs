@@ -26,6 +26,20 @@ pub const BACKOFF: &str = "Carebell-Backoff";
 pub const TIMEOUT: &str = "Carebell-Timeout";
 /// The outcomes of which its application wants to hear ([`crate::events`]).
 pub const NOTIFY: &str = "Carebell-Notify";
+/// Told to an endpoint: the job's kind.
+pub const KIND: &str = "Carebell-Kind";
+/// Told to an endpoint: the version of its kind's declaration.
+pub const KIND_VERSION: &str = "Carebell-Kind-Version";
+/// Told to an endpoint: the number of the attempt.
+pub const ATTEMPT: &str = "Carebell-Attempt";
+/// Told to an endpoint, RFC 3339: when the attempt ends. [`TIMEOUT`] has the seconds until then.
+pub const DEADLINE: &str = "Carebell-Deadline";
+/// Told to an endpoint, RFC 3339: the instant that the job is about.
+pub const SCHEDULED_FOR: &str = "Carebell-Scheduled-For";
+/// Told to an endpoint: authorises its reports about the attempt.
+pub const TASK_TOKEN: &str = "Carebell-Task-Token";
+/// In an endpoint's answer: overrides its status.
+pub const OUTCOME: &str = "Carebell-Outcome";
 /// Format of the body.
 pub const CONTENT_TYPE: &str = "Content-Type";
 /// W3C trace context.

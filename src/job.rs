@@ -108,6 +108,17 @@ impl Failure {
     }
 }
 
+/// One attempt at a job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// From 1. Those that burn none have the number of the next.
+    pub number: u32,
+    /// Its time limit.
+    pub timeout: Duration,
+    /// Whether people have asked to cancel the job.
+    pub is_cancelled: bool,
+}
+
 /// Everything that `work` may use.
 #[derive(Clone)]
 pub struct Context {
@@ -129,6 +140,8 @@ pub struct Context {
     pub documents: Documents,
     /// The texts, in the recipients' languages.
     pub templates: Templates,
+    /// This attempt.
+    pub attempt: Attempt,
     /// The time.
     pub clock: Clock,
     /// Randomness.

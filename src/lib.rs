@@ -33,6 +33,7 @@ pub mod effects;
 pub mod jobs;
 pub mod pipeline;
 pub mod scheduler;
+pub mod tasks;
 
 // The outside: people, Postgres, NATS, the texts, and what is measured.
 pub mod channels;

@@ -16,7 +16,7 @@ mod limit;
 mod message;
 mod pull;
 pub mod punctuality;
-mod registry;
+pub mod registry;
 mod run;
 mod runner;
 mod settle;

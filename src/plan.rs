@@ -43,6 +43,8 @@ pub struct Plan {
     pub push_targets: HashMap<String, PushTarget>,
     /// The next stage's job. At most one: all that follows carries the root's id, and a root has one text.
     pub next: Option<NextJob>,
+    /// Jobs that follow from a task, each a root of its own.
+    pub effects: Vec<Effect>,
     /// End of the delivery that this job was.
     pub receipt: Option<Receipt>,
     /// `job_runs.result`, if worth keeping.
@@ -198,8 +200,25 @@ pub struct NextJob {
     pub recipients: Option<People>,
 }
 
+/// A job that a task asks for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Effect {
+    /// Job id: the task's, and the effect's own after [`OWN`].
+    pub job_id: String,
+    /// Kind.
+    pub kind: Kind,
+    /// Lane.
+    pub lane: Lane,
+    /// JSON body.
+    pub body: Vec<u8>,
+    /// When it runs, if later.
+    pub at: Option<DateTime<Utc>>,
+    /// When it expires.
+    pub not_after: DateTime<Utc>,
+}
+
 /// Bytes of a body. The streams of `streams/` take 16 KiB more, for headers.
-const LARGEST_BODY: usize = 512 * 1024;
+pub const LARGEST_BODY: usize = 512 * 1024;
 
 impl NextJob {
     /// The error if no stream would take its message, which would be published again for ever.

@@ -7,12 +7,13 @@ use crate::{
     dead_letter::Letter,
     schedule::{Note, Occurrence, Zone},
     store::lists::{JobLine, OutcomeCount, RunningLine, Throughput, WorkerLine},
-    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, Trail},
+    store::{AttemptLine, AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, ScheduleRow, TaskLine, Trail},
 };
 
 /// The history of a job.
 #[must_use]
 pub fn trail(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
+    let task = |task: &TaskLine| json!({ "state": task.state, "percent": task.percent, "note": task.note, "deadline": task.deadline });
     let run = |run: &RunLine| {
         json!({
             "job_id": run.job_id,
@@ -26,6 +27,8 @@ pub fn trail(way: &Trail, delayed: Option<&DelayedLine>) -> Value {
             "stream_seq": run.stream_seq,
             "created_at": run.created_at,
             "updated_at": run.updated_at,
+            "cancel_asked_at": run.cancel_at,
+            "task": run.task.as_ref().map(task),
         })
     };
     let inbox = |row: &InboxLine| {

@@ -48,6 +48,8 @@ mod schedules;
 mod shortages;
 mod subscriptions;
 mod tallies;
+mod task_cancels;
+mod tasks;
 mod timelines;
 mod verdict;
 mod waiting;
@@ -72,7 +74,7 @@ pub use self::{
     explain::{AddressLine, Liveness, MarkLine, ReminderLine, SubscriptionCount},
     failures::FailedRun,
     gateway::{GatewayToken, JobRun, JobState, Offer, Offered},
-    inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, Trail, TrailTotals},
+    inspect::{AttemptLine, InboxLine, LedgerLine, PlannedLine, RunLine, TaskLine, Trail, TrailTotals},
     ledger::{LedgerEntry, LedgerRecord},
     listen::Listener,
     maintenance::{FinishedRoots, PruneCursor, Surplus},
@@ -90,6 +92,8 @@ pub use self::{
     },
     subscriptions::Orphans,
     tallies::{CountRow, WorkerReport},
+    task_cancels::TaskCancel,
+    tasks::{NewTask, ParkedTask, TaskChange, TaskProgress, TaskRow, TaskState},
     timelines::Timeline,
     verdict::Verdict,
     waiting::{Cancellation, WaitingRun},

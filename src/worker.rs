@@ -6,6 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use axum::Router;
 use tokio::{
     sync::oneshot,
     time::{sleep, timeout},
@@ -274,8 +275,8 @@ fn listen(
     let url = config.gateways.iter().find_map(|settings| settings.public_url.clone());
     let (Some(port), Some(url)) = (config.public_port, url) else { return Ok(None) };
     let receiver = Receiver::new(url, &config.gateways);
-    let listening =
-        callbacks::serve(port, receiver, store.clone(), parts.clock.clone(), parts.health.metrics(), stop.clone());
+    let (clock, metrics) = (parts.clock.clone(), parts.health.metrics());
+    let listening = callbacks::serve(port, Some(receiver), Router::new(), store.clone(), clock, metrics, stop.clone());
     let listening = listening.map_err(WorkerError::PublicPort)?;
     info!(port = listening.address.port(), "callbacks are received");
     Ok(Some(listening))

@@ -21,7 +21,7 @@ GRANT SELECT ON care_reminders, preferences, reminder_marks, scheduler_state TO 
 
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON admin_sessions, admin_tokens, audit_log, delayed_jobs, deliveries, delivery_attempts, job_children,
-    job_runs, operations, outcome_counts, pauses, schedules, unsent_deliveries, workers TO :"role";
+    job_runs, job_tasks, operations, outcome_counts, pauses, schedules, unsent_deliveries, workers TO :"role";
 -- Not the texts that people read.
 GRANT SELECT (id, application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
 GRANT INSERT ON admin_sessions, audit_log, job_runs, operations, pauses, schedules, unsent_deliveries

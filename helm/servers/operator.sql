@@ -21,8 +21,8 @@ GRANT SELECT (user_id, channel, state, reason) ON user_addresses TO :"role";
 GRANT SELECT ON care_reminders, preferences, reminder_marks, scheduler_state TO :"role";
 
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
-GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, operations,
-    outcome_counts, pauses, schedules, unsent_deliveries, workers TO :"role";
+GRANT SELECT ON audit_log, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, job_tasks,
+    operations, outcome_counts, pauses, schedules, unsent_deliveries, workers TO :"role";
 -- Not the texts that people read.
 GRANT SELECT (id, application, job_id, user_id, created_at, seen_at, read_at, archived_at) ON notifications TO :"role";
 GRANT INSERT ON audit_log, job_runs, operations, pauses, schedules, unsent_deliveries TO :"role";

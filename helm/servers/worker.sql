@@ -10,12 +10,12 @@ GRANT SELECT ON users, family_members, care_recipients, medications, medication_
 
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON _sqlx_migrations, care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children,
-    job_runs, notifications, outcome_counts, pauses, preferences, push_subscriptions, rate_limits, refill_shortages,
-    reminder_marks, scheduler_state, schedules, unsent_deliveries, user_addresses, workers TO :"role";
-GRANT INSERT ON care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs,
+    job_runs, job_tasks, notifications, outcome_counts, pauses, preferences, push_subscriptions, rate_limits,
+    refill_shortages, reminder_marks, scheduler_state, schedules, unsent_deliveries, user_addresses, workers TO :"role";
+GRANT INSERT ON care_reminders, contents, delayed_jobs, deliveries, delivery_attempts, job_children, job_runs, job_tasks,
     notifications, outcome_counts, rate_limits, refill_shortages, reminder_marks, scheduler_state, unsent_deliveries,
     user_addresses, workers TO :"role";
-GRANT UPDATE ON care_reminders, delayed_jobs, deliveries, job_runs, outcome_counts, push_subscriptions, rate_limits,
-    refill_shortages, scheduler_state, schedules, unsent_deliveries, user_addresses, workers TO :"role";
-GRANT DELETE ON care_reminders, contents, delayed_jobs, deliveries, job_children, job_runs, outcome_counts,
+GRANT UPDATE ON care_reminders, delayed_jobs, deliveries, job_runs, job_tasks, outcome_counts, push_subscriptions,
+    rate_limits, refill_shortages, scheduler_state, schedules, unsent_deliveries, user_addresses, workers TO :"role";
+GRANT DELETE ON care_reminders, contents, delayed_jobs, deliveries, job_children, job_runs, job_tasks, outcome_counts,
     push_subscriptions, refill_shortages, reminder_marks, unsent_deliveries, user_addresses, workers TO :"role";

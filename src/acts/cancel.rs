@@ -2,10 +2,10 @@
 
 use serde_json::{Value, json};
 
-use super::{Acting, Refused, retry::nowhere};
+use super::{Acting, Refused, is_task, retry::nowhere};
 use crate::{
-    dead_letter::{Filter, Letters, Redriver, redrive::CHUNK, taken_back},
-    store::{Cancellation, RunAsk, WaitingRun},
+    dead_letter::{self, Filter, Letters, Redriver, redrive::CHUNK, taken_back, wake::parked_run},
+    store::{AuditEntry, Cancellation, RunAsk, RunLine, TaskCancel, WaitingRun},
 };
 
 /// What a cancellation came to.
@@ -15,6 +15,8 @@ pub enum Ended {
     Delayed(Option<String>),
     /// It waited, with what followed from it; or it is being sent, and the rest has ended.
     Waiting(Cancellation),
+    /// Its endpoint may be at work: it ends before its next attempt, or when its endpoint says so.
+    Asked,
     /// It was dead: the dead letters with these numbers are discarded.
     Discarded(Vec<u64>),
 }
@@ -29,6 +31,7 @@ impl Ended {
                 "job_id": id, "cancelled": done.is_any(), "deliveries": done.deliveries, "being_sent": done.sending,
                 "sent_before": done.sent,
             }),
+            Self::Asked => json!({ "job_id": id, "cancelled": false, "asked": true }),
             Self::Discarded(letters) => json!({ "job_id": id, "discarded": letters }),
         }
     }
@@ -57,7 +60,7 @@ impl Acting<'_> {
         let root = way.as_ref().map_or_else(|| id.to_owned(), |way| way.root_id.clone());
         let run = way.as_ref().and_then(|way| way.runs.iter().find(|run| run.job_id == root));
         // NATS tells of jobs that are not on record, and whether a dead one was redriven.
-        let (mut waits, mut revived) = (false, false);
+        let (mut waits, mut revived, mut kind) = (false, false, run.map(|run| run.kind.clone()).unwrap_or_default());
         if run.is_none_or(|run| run.state == "dead") {
             let letters = Letters::open(self.nats()?).await.map_err(Refused::Nats)?;
             let filter = Filter { job_ids: vec![root.clone()], ..Filter::default() };
@@ -74,11 +77,15 @@ impl Acting<'_> {
             let (found, longer) = self.streams.find(self.nats()?, &root).await.map_err(Refused::Nats)?;
             waits = !found.is_empty() || !longer.is_empty();
             revived = waits;
+            kind = found.first().map_or(kind, |found| dead_letter::kind_of(&found.subject).to_owned());
             if !waits && way.is_none() {
                 return Err(Refused::Unknown(nowhere(id, &[])));
             }
         }
         let act = self.act("job.cancelled", Some(id), Some(&root), json!({}));
+        if is_task(&kind) {
+            return self.cancel_task(id, &root, run, (&kind, revived), &act).await;
+        }
         let done = self.store.cancel_waiting(&WaitingRun::root(&root), waits, revived, &act).await?;
         self.tell_parked(&done.runs).await;
         if done.is_any() || done.sending > 0 {
@@ -105,6 +112,32 @@ impl Acting<'_> {
             if let Some(record) = record {
                 let _ = taken_back::run(context, id, &record, self.clock.now()).await;
             }
+        }
+    }
+
+    /// A task that is parked ends at once, unless its endpoint is at work.
+    async fn cancel_task(
+        &self,
+        id: &str,
+        root: &str,
+        run: Option<&RunLine>,
+        (kind, revived): (&str, bool),
+        act: &AuditEntry,
+    ) -> Result<Ended, Refused> {
+        let parked = match run {
+            Some(run) => parked_run(self.nats()?, &run.stream, run.stream_seq).await.map_err(Refused::Nats)?,
+            None => None,
+        };
+        let waiting = WaitingRun { kind: kind.to_owned(), ..WaitingRun::root(root) };
+        match self.store.cancel_task(&waiting, parked.is_some(), revived, act).await? {
+            TaskCancel::Ended => {
+                Ok(Ended::Waiting(Cancellation { runs: vec![root.to_owned()], ..Cancellation::default() }))
+            }
+            TaskCancel::Asked => Ok(Ended::Asked),
+            TaskCancel::Over(state, reason) => Err(Refused::Conflict(ended(
+                id,
+                &Cancellation { root: Some((state, reason)), ..Cancellation::default() },
+            ))),
         }
     }
 

@@ -194,11 +194,27 @@ fn run_in_words(run: &RunLine, way: &Trail) -> String {
     if run.state == "done" {
         let _ = write!(text, "; {}", what_followed(run, way));
     }
+    text.push_str(&task_in_words(run));
     if let Some(error) = &run.last_error {
         let _ = write!(text, "; last failure: {error}");
     }
     if run.state == "open" || run.state == "dead" {
         let _ = write!(text, "; {} #{}", run.stream, run.stream_seq);
+    }
+    text
+}
+
+/// `; its task is accepted, deadline …, 60 %: 3 of 5; cancellation asked for at …`
+fn task_in_words(run: &RunLine) -> String {
+    let mut text = String::new();
+    if let Some(task) = run.task.as_ref().filter(|_| run.state == "open") {
+        let _ = write!(text, "; its task is {}, deadline {}", task.state, instant(task.deadline));
+        let percent = task.percent.map(|percent| format!(", {percent} %")).unwrap_or_default();
+        let note = task.note.as_deref().map(|note| format!(": {note}")).unwrap_or_default();
+        let _ = write!(text, "{percent}{note}");
+    }
+    if let Some(at) = run.cancel_at.filter(|_| run.state == "open") {
+        let _ = write!(text, "; cancellation asked for at {}", instant(at));
     }
     text
 }
@@ -215,6 +231,10 @@ fn what_followed(run: &RunLine, way: &Trail) -> String {
             (0, 0) => "its notification is published, but not started".to_owned(),
             (begun, unpublished) => format!("planned {}", counted(begun + unpublished, "notification")),
         };
+    }
+    if stage_of_run.is_none() {
+        // A declared kind.
+        return run.result.as_ref().map_or_else(|| "without a result".to_owned(), |result| format!("result {result}"));
     }
     let deliveries = way.deliveries.iter().filter(|delivery| delivery.run_id == run.job_id).count();
     let rows = counted(way.inbox.len(), "inbox row");

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use url::Url;
 
-use crate::{kind::Kind, policy::Policy};
+use crate::{channels::outbound::AllowedHost, kind::Kind, policy::Policy};
 
 /// A kind that an endpoint carries out.
 #[derive(Clone, Debug)]
@@ -70,6 +70,8 @@ pub struct Http {
     pub after_unknown: AfterUnknown,
     /// PEM file of additional trusted roots.
     pub ca_file: Option<PathBuf>,
+    /// Hosts that may have a private address or another port than 443.
+    pub allowed_hosts: Vec<AllowedHost>,
 }
 
 /// How an endpoint may answer.

@@ -63,17 +63,19 @@ pub struct Admitted {
     pub claim: Option<Box<Claim>>,
     /// First record.
     pub first: DateTime<Utc>,
+    /// Whether people have asked to cancel it.
+    pub is_cancelled: bool,
 }
 
 impl Admitted {
     fn new(meta: &Meta) -> Self {
-        Self { attempts: 0, claim: None, first: meta.position.published }
+        Self { attempts: 0, claim: None, first: meta.position.published, is_cancelled: false }
     }
 
     /// A claimed delivery.
     #[must_use]
     pub fn claimed(claim: Box<Claim>) -> Self {
-        Self { attempts: count(claim.attempts), first: claim.created_at, claim: Some(claim) }
+        Self { attempts: count(claim.attempts), first: claim.created_at, claim: Some(claim), is_cancelled: false }
     }
 }
 
@@ -147,7 +149,10 @@ impl Effects {
         let recorded = if same_message { record.recorded_delivery } else { 0 };
         match record.state.as_str() {
             "open" if meta.position.delivered - recorded > CRASHES => Ok(Admission::Crashing { attempts }),
-            "open" => Ok(Admission::Run(Admitted { attempts, claim: None, first: record.created_at })),
+            "open" => {
+                let is_cancelled = record.cancel_at.is_some();
+                Ok(Admission::Run(Admitted { attempts, claim: None, first: record.created_at, is_cancelled }))
+            }
             "dead" if same_message => Ok(Admission::Dead(Death {
                 reason: record.reason.as_deref().and_then(DeadReason::parse).unwrap_or(DeadReason::Permanent),
                 error: record.last_error.unwrap_or_default(),

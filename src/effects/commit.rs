@@ -147,7 +147,7 @@ impl Effects {
             meta: meta.clone(),
             state: RunState::Done,
             reason: None,
-            children: next_of(meta, not_after, &plan).into_iter().collect(),
+            children: next_of(meta, not_after, &plan).into_iter().chain(effects_of(meta, &plan)).collect(),
             plan,
             next: None,
             not_after,
@@ -211,6 +211,23 @@ fn next_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Option<Child> 
         not_after,
         trace: meta.trace.clone(),
         due: meta.due.filter(|_| next.lane != Lane::Bulk),
+        at: None,
+        is_json: false,
+    })
+}
+
+/// Messages of the jobs that an endpoint asked for. Each is a root of its own.
+fn effects_of<'a>(meta: &'a Meta, plan: &'a Plan) -> impl Iterator<Item = Child> + 'a {
+    plan.effects.iter().map(|effect| Child {
+        job_id: effect.job_id.clone(),
+        root_id: effect.job_id.clone(),
+        subject: effect.kind.subject(effect.lane),
+        body: effect.body.clone(),
+        not_after: effect.not_after,
+        trace: meta.trace.clone(),
+        due: None,
+        at: effect.at,
+        is_json: true,
     })
 }
 
@@ -225,6 +242,8 @@ fn deliveries_of(meta: &Meta, not_after: DateTime<Utc>, plan: &Plan) -> Vec<Chil
         not_after,
         trace: meta.trace.clone(),
         due: meta.due,
+        at: None,
+        is_json: false,
     };
     sent.map(message).collect()
 }

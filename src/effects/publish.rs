@@ -31,6 +31,9 @@ const IN_PROCESS_WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(20
 /// Waits after unacknowledged publishes.
 const WAIT: DoublingWait = DoublingWait::new(Duration::from_millis(200), Duration::from_secs(10));
 
+/// `Content-Type` of a body in JSON. Without one, it is protobuf.
+const JSON: &str = "application/json";
+
 /// Publishes a run's children and waits until all are acknowledged, however long: a lost server or a full stream holds
 /// the job. Drop the future to give up; unacknowledged children stay planned.
 pub async fn children(context: &jetstream::Context, children: &[Child]) {
@@ -107,6 +110,12 @@ async fn acknowledged(context: &jetstream::Context, child: &Child, trace: Option
     headers.insert(header::JOB_ID, child.job_id.as_str());
     headers.insert(header::ROOT_ID, child.root_id.as_str());
     headers.insert(header::NOT_AFTER, rfc3339(child.not_after));
+    if child.is_json {
+        headers.insert(header::CONTENT_TYPE, JSON);
+    }
+    if let Some(at) = child.at {
+        headers.insert(header::AT, rfc3339(at));
+    }
     if let Some(due) = child.due {
         headers.insert(header::DUE, rfc3339(due));
     }

@@ -26,11 +26,13 @@ use super::{
     state::Gateway,
 };
 use crate::{
+    acts,
+    dead_letter::wake::parked_run,
     effects::submit,
     header, intake,
     meta::is_job_id,
     near::nearest,
-    store::{AuditEntry, Cancellation, JobState, WaitingRun},
+    store::{AuditEntry, Cancellation, JobState, TaskCancel, WaitingRun},
     telemetry::traces::{self, context},
 };
 
@@ -164,6 +166,9 @@ pub async fn cancel(
     if show::is_delayed(&job) {
         return gateway.cancel_delayed(&caller, &id).await;
     }
+    if acts::is_task(&job.kind) {
+        return gateway.cancel_task(&caller, &id, &job).await;
+    }
     let done = gateway.cancel_waiting(&caller, &id, &job).await?;
     if !done.is_any() {
         let job = gateway.job(&caller, &id).await?;
@@ -215,16 +220,39 @@ impl Gateway {
         Ok((status, Json(text)).into_response())
     }
 
-    async fn cancel_waiting(&self, caller: &Caller, id: &str, job: &JobState) -> Result<Cancellation, Problem> {
+    /// A task may be under way: its endpoint decides whether it ends before it is done.
+    async fn cancel_task(&self, caller: &Caller, id: &str, job: &JobState) -> Result<Response, Problem> {
         let scoped = caller.scoped(id);
-        let act = AuditEntry {
+        let act = self.cancellation(caller, &scoped);
+        let parked = match self.store.parked_task(&scoped).await? {
+            Some(run) => {
+                parked_run(self.jetstream()?, &run.stream, run.sequence).await.map_err(Problem::unavailable)?
+            }
+            None => None,
+        };
+        let root = WaitingRun { kind: job.kind.clone(), ..WaitingRun::root(&scoped) };
+        let status = match self.store.cancel_task(&root, parked.is_some(), false, &act).await? {
+            TaskCancel::Ended => StatusCode::OK,
+            TaskCancel::Asked => StatusCode::ACCEPTED,
+            TaskCancel::Over(state, _) => return Err(Problem::conflict(format!("the job has ended: it is {state}"))),
+        };
+        Ok((status, Json(json!({ "jobId": id, "cancelled": status == StatusCode::OK }))).into_response())
+    }
+
+    fn cancellation(&self, caller: &Caller, scoped: &str) -> AuditEntry {
+        AuditEntry {
             at: self.clock.now(),
             actor: format!("{} (gateway)", caller.name),
             action: "job.cancelled".into(),
-            job_id: Some(scoped.clone()),
-            root_id: Some(scoped.clone()),
+            job_id: Some(scoped.to_owned()),
+            root_id: Some(scoped.to_owned()),
             detail: json!({}),
-        };
+        }
+    }
+
+    async fn cancel_waiting(&self, caller: &Caller, id: &str, job: &JobState) -> Result<Cancellation, Problem> {
+        let scoped = caller.scoped(id);
+        let act = self.cancellation(caller, &scoped);
         let root = WaitingRun { kind: job.kind.clone(), ..WaitingRun::root(&scoped) };
         // One that was accepted and has no run is in its stream.
         let waits = job.run.is_none();

@@ -1,9 +1,11 @@
 //! How far a job has come, in a producer's words: ids, states and counts, and no texts.
 
 use serde::Serialize;
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
+    acts,
     store::{JobRun, JobState},
     text::instant,
 };
@@ -33,6 +35,12 @@ pub struct View<'a> {
     due_at: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     updated_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<i16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    note: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    result: Option<&'a Value>,
     deliveries: Deliveries,
 }
 
@@ -60,6 +68,9 @@ pub fn view<'a>(job_id: &'a str, job: &'a JobState) -> View<'a> {
         accepted_at: job.accepted_at.map(instant),
         due_at: job.due_at.map(instant),
         updated_at: last.chain(job.deliveries_at).max().map(instant),
+        percent: job.progress.0,
+        note: job.progress.1.as_deref(),
+        result: job.result.as_ref(),
         deliveries: Deliveries { open, sent, unsent },
     }
 }
@@ -94,7 +105,7 @@ fn stage(job: &JobState) -> (&str, Option<&str>) {
     let last = match run.state.as_str() {
         "open" => return ("running", run.reason.as_deref()),
         // A reminder that is done has planned one.
-        "done" if job.kind != NOTIFICATION => match &job.notification {
+        "done" if job.kind != NOTIFICATION && !acts::is_task(&job.kind) => match &job.notification {
             Some(planned) if planned.state != "open" => planned,
             planned => return ("running", planned.as_ref().and_then(|run| run.reason.as_deref())),
         },
@@ -142,6 +153,7 @@ mod tests {
             (job("reminder.shift", run("skipped", Some("gone")), None, 0), "skipped", true),
             (job("notification", run("skipped", Some("cancelled")), None, 0), "cancelled", true),
             (job("notification", run("dead", None), None, 0), "dead", true),
+            (job("search.index", run("done", None), None, 0), "done", true),
         ] {
             assert_eq!((stage(&job).0, has_ended(&job)), (state, is_end), "{job:?}");
         }

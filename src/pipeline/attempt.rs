@@ -1,5 +1,7 @@
 //! One attempt at a job: admission, expiry, work, and the decision about the result.
 
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 
 use super::{
@@ -10,12 +12,16 @@ use super::{
 };
 use crate::{
     effects::{Admission, Admitted, Effects, Refused},
-    job::Failure,
+    job::{self, Failure},
+    kind::Stage,
     meta::Meta,
     plan::{JobOutcome, Plan, Reason},
     policy::Policy,
     telemetry::traces::Processing,
 };
+
+/// Time for what is read and noted before and after a task's request.
+const AROUND_A_REQUEST: Duration = Duration::from_mins(1);
 
 /// The result of an attempt.
 pub enum Attempted {
@@ -72,19 +78,24 @@ pub async fn attempt_admitted(
     span: &mut Processing,
     admitted: Admitted,
 ) -> Result<Attempted, Refused> {
-    let Admitted { mut attempts, claim, mut first } = admitted;
+    let Admitted { mut attempts, claim, mut first, is_cancelled } = admitted;
     let not_after = meta.not_after.unwrap_or_else(|| job.default_expiry(meta.begins()));
     span.attempt = Some(attempts + 1);
-    // A send that may have happened is not too late: its channel's rule decides its end.
+    // A send that may have happened is not too late: its channel's rule decides its end. Nor is a task under way, which
+    // has a deadline.
     let may_be_sent = claim.as_ref().is_some_and(|claim| claim.unsettled) && runner.stops_after_unknown();
+    let is_accepted = meta.waited.is_some_and(|waited| waited.reason == Reason::Accepted);
     let read = runner.clock.now();
-    if read >= not_after && !may_be_sent {
+    if read >= not_after && !may_be_sent && !is_accepted {
         let written = Box::pin(runner.effects.skip(meta, not_after, Reason::Expired, Plan::default())).await?;
         return Ok(Attempted::Ended(Ending::new(JobOutcome::Expired, Disposition::Done).if_written(meta, written)));
     }
-    let cx = runner.context(meta, not_after, claim);
     let policy = runner.policy.for_job(&meta.wishes);
-    let result = runner.work(job, cx, policy.timeout).await;
+    let attempt = job::Attempt { number: attempts + 1, timeout: policy.timeout, is_cancelled };
+    let cx = job::Context { attempt, ..runner.context(meta, not_after, claim) };
+    // A task ends at its own timeout: only it knows whether its request went out.
+    let more = if meta.kind.stage == Stage::Task { AROUND_A_REQUEST } else { Duration::ZERO };
+    let result = runner.work(job, cx, policy.timeout + more).await;
     let failed = matches!(result, Err(Failure::Retry { .. } | Failure::Permanent { .. }));
     if failed && Effects::takes_for_new(meta) {
         match runner.effects.look_up(meta).await? {

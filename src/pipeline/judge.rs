@@ -56,6 +56,10 @@ pub fn judge(
         Ok(Outcome::Skipped(reason)) => Decision::Skip(reason, Plan::default()),
         Ok(Outcome::SkippedWith(reason, plan)) => Decision::Skip(reason, plan),
         Ok(Outcome::Maintenance(task)) => Decision::Maintain(task),
+        // Its deadline ends it, whenever it expires.
+        Ok(Outcome::Wait(until, Reason::Accepted)) => {
+            Decision::Wait(until.max(now + SHORTEST_PARKED), Reason::Accepted)
+        }
         Ok(Outcome::Wait(until, reason)) => Decision::Wait(parked_until(until, now, not_after), reason),
         Err(Failure::Unavailable { why }) => Decision::Hold(why),
         Err(Failure::Permanent { why }) => Decision::Die(why, DeadReason::Permanent),

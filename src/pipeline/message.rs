@@ -323,7 +323,8 @@ const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
 
 /// Whether somebody waits for a job that says nothing about it. A delivery says so if anybody does.
 fn is_awaited(stage: Stage, lane: Lane) -> bool {
-    matches!(stage, Stage::Reminder | Stage::Notification) && lane != Lane::Bulk
+    // The instant of a task is told to its endpoint, whoever waits.
+    stage == Stage::Task || matches!(stage, Stage::Reminder | Stage::Notification) && lane != Lane::Bulk
 }
 
 fn parse_instant(name: &'static str, text: &str) -> Result<DateTime<Utc>, Invalid> {

@@ -47,7 +47,8 @@ impl End {
 
 /// The time in which a queue was paused while a message waited in it makes nothing late.
 pub fn excuse_pauses(runner: &Runner, meta: &mut Meta) {
-    let Some(due) = meta.due else { return };
+    // That of a task is told to its endpoint.
+    let Some(due) = meta.due.filter(|_| meta.kind.stage != Stage::Task) else { return };
     let since = due.max(meta.position.published);
     meta.excuse(runner.pauses.held(runner.queue, since, runner.clock.now()));
 }

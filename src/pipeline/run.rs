@@ -346,7 +346,8 @@ async fn perform(
         }
         Decision::Skip(reason, plan) => {
             let written = Box::pin(effects.skip(meta, not_after, reason, plan)).await?;
-            Ok(Ending::new(JobOutcome::Skipped, Disposition::Done).by(reason).if_written(meta, written))
+            let outcome = if reason == Reason::Expired { JobOutcome::Expired } else { JobOutcome::Skipped };
+            Ok(Ending::new(outcome, Disposition::Done).by(reason).if_written(meta, written))
         }
         Decision::Maintain(task) => Box::pin(maintain(runner, meta, not_after, task, policy.timeout)).await,
         Decision::Wait(until, reason) => {

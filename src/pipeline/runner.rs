@@ -25,7 +25,7 @@ use crate::{
     documents::Documents,
     effects::{Death, Effects, Patience, Refused},
     intake::Unreadable,
-    job::{Context, Failure, Outcome},
+    job::{Attempt, Context, Failure, Outcome},
     kind::Queue,
     meta::{Meta, StreamPosition},
     pauses::Pauses,
@@ -109,6 +109,7 @@ impl Runner {
             channels: self.channels.clone(),
             documents: self.documents.clone(),
             templates: self.templates.clone(),
+            attempt: Attempt { number: 1, timeout: self.policy.timeout, is_cancelled: false },
             clock: self.clock.clone(),
             random: self.random.clone(),
         }

@@ -43,11 +43,17 @@ pub enum Reason {
     ProviderDown,
     /// Somebody has paused its provider.
     Paused,
+    /// Its endpoint has accepted it, and has not finished.
+    Accepted,
+    /// Its kind has as many open tasks as it may have.
+    EndpointFull,
+    /// Its endpoint found nothing to do.
+    NotNeeded,
 }
 
 impl Reason {
     /// Those of waits.
-    pub const WAITS: [Self; 7] = [
+    pub const WAITS: [Self; 9] = [
         Self::ProviderDown,
         Self::Retry,
         Self::RetryLater,
@@ -55,6 +61,8 @@ impl Reason {
         Self::QuietHours,
         Self::Paused,
         Self::NotDue,
+        Self::Accepted,
+        Self::EndpointFull,
     ];
 
     /// As stored.
@@ -82,6 +90,9 @@ impl Reason {
             Self::InFlight => "in_flight",
             Self::ProviderDown => "provider_down",
             Self::Paused => "paused",
+            Self::Accepted => "accepted",
+            Self::EndpointFull => "endpoint_full",
+            Self::NotNeeded => "not_needed",
         }
     }
 

@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Carebell's tables, with the privileges that a worker needs. `FOR UPDATE` needs UPDATE too.
-const OWN_TABLES: [(&str, &[&str]); 21] = [
+const OWN_TABLES: [(&str, &[&str]); 22] = [
     ("_sqlx_migrations", &["SELECT"]),
     ("care_reminders", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("delayed_jobs", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
@@ -30,6 +30,7 @@ const OWN_TABLES: [(&str, &[&str]); 21] = [
     ("outcome_counts", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("preferences", &["SELECT"]),
     ("push_subscriptions", &["SELECT", "UPDATE", "DELETE"]),
+    ("job_tasks", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("rate_limits", &["SELECT", "INSERT", "UPDATE"]),
     ("refill_shortages", &["SELECT", "INSERT", "UPDATE", "DELETE"]),
     ("reminder_marks", &["SELECT", "INSERT", "DELETE"]),

@@ -118,7 +118,7 @@ pub struct Child {
     pub root_id: String,
     /// Subject.
     pub subject: String,
-    /// Protobuf body.
+    /// Body.
     pub body: Vec<u8>,
     /// `Carebell-Not-After`.
     pub not_after: DateTime<Utc>,
@@ -126,4 +126,8 @@ pub struct Child {
     pub trace: Option<String>,
     /// [`Meta::due`]. Not stored: made anew, it is when the child was planned.
     pub due: Option<DateTime<Utc>>,
+    /// When it runs, if it is delayed (`Carebell-At`).
+    pub at: Option<DateTime<Utc>>,
+    /// Whether its body is JSON, and not protobuf.
+    pub is_json: bool,
 }

@@ -132,6 +132,8 @@ impl Store {
                 not_after: row.try_get("not_after")?,
                 trace: row.try_get("trace")?,
                 due: row.try_get("created_at")?,
+                at: None,
+                is_json: false,
             });
         }
         Ok(last)

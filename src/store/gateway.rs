@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
+use serde_json::Value;
 use sqlx::{Row, postgres::PgRow};
 
 use super::{
@@ -90,6 +91,10 @@ pub struct JobState {
     pub delay: Option<String>,
     /// Its run, if there is one.
     pub run: Option<JobRun>,
+    /// Its result, if it has one.
+    pub result: Option<Value>,
+    /// Percent and words of its endpoint, if it is a task under way.
+    pub progress: (Option<i16>, Option<String>),
     /// The run of the notification that it planned, if it is a reminder.
     pub notification: Option<JobRun>,
     /// Its deliveries: those that go on, those sent, those ended otherwise.
@@ -283,6 +288,8 @@ fn state(row: &PgRow) -> Result<Option<JobState>, StoreError> {
         due_at: row.try_get("due_at")?,
         delay: row.try_get("delay")?,
         run,
+        result: row.try_get("result")?,
+        progress: (row.try_get("percent")?, row.try_get("note")?),
         notification,
         deliveries: [
             row.try_get("deliveries_open")?,

@@ -34,6 +34,23 @@ pub struct RunLine {
     pub created_at: DateTime<Utc>,
     /// Last write.
     pub updated_at: DateTime<Utc>,
+    /// When people asked to cancel it, if it is a task.
+    pub cancel_at: Option<DateTime<Utc>>,
+    /// What its endpoint has said, if it is a task that may take long.
+    pub task: Option<TaskLine>,
+}
+
+/// What the endpoint of a task has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskLine {
+    /// `job_tasks.state`.
+    pub state: String,
+    /// Percent.
+    pub percent: Option<i16>,
+    /// Its words.
+    pub note: Option<String>,
+    /// When the attempt ends at the latest.
+    pub deadline: DateTime<Utc>,
 }
 
 /// A planned job not known to be published.
@@ -221,15 +238,25 @@ impl Store {
     /// Runs of a root, oldest first.
     pub async fn runs_of(&self, root_id: &str) -> Result<Vec<RunLine>, StoreError> {
         let rows = sqlx::query(
-            "SELECT job_id, kind, state, reason, attempts, last_error, result, stream, stream_seq, created_at, \
-                    updated_at \
-             FROM job_runs WHERE root_id = $1 ORDER BY created_at, job_id",
+            "SELECT r.job_id, r.kind, r.state, r.reason, r.attempts, r.last_error, r.result, r.stream, r.stream_seq, \
+                    r.created_at, r.updated_at, r.cancel_at, t.state AS task, t.percent, t.note, t.deadline \
+             FROM job_runs r LEFT JOIN job_tasks t ON t.job_id = r.job_id \
+             WHERE r.root_id = $1 ORDER BY r.created_at, r.job_id",
         )
         .bind(root_id)
         .fetch_all(&self.pool)
         .await?;
         let mut lines = Vec::with_capacity(rows.len());
         for row in rows {
+            let task = match row.try_get::<Option<String>, _>("task")? {
+                None => None,
+                Some(state) => Some(TaskLine {
+                    state,
+                    percent: row.try_get("percent")?,
+                    note: row.try_get("note")?,
+                    deadline: row.try_get("deadline")?,
+                }),
+            };
             lines.push(RunLine {
                 job_id: row.try_get("job_id")?,
                 kind: row.try_get("kind")?,
@@ -242,6 +269,8 @@ impl Store {
                 stream_seq: row.try_get("stream_seq")?,
                 created_at: row.try_get("created_at")?,
                 updated_at: row.try_get("updated_at")?,
+                cancel_at: row.try_get("cancel_at")?,
+                task,
             });
         }
         Ok(lines)

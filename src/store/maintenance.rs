@@ -179,6 +179,13 @@ impl Store {
         .execute(&mut *transaction)
         .await?
         .rows_affected();
+        sqlx::query(
+            "DELETE FROM job_tasks t WHERE t.job_id = ANY($1) \
+                 AND (SELECT 1 FROM job_runs r WHERE r.job_id = t.job_id LIMIT 1) IS NULL",
+        )
+        .bind(roots)
+        .execute(&mut *transaction)
+        .await?;
         transaction.commit().await?;
         Ok((runs, contents))
     }

@@ -38,6 +38,8 @@ pub struct RunRecord {
     pub created_at: DateTime<Utc>,
     /// Last change.
     pub updated_at: DateTime<Utc>,
+    /// When people asked to cancel it, if it is a task.
+    pub cancel_at: Option<DateTime<Utc>>,
 }
 
 /// The rest of a committed run.
@@ -55,7 +57,7 @@ impl Store {
         let ids: Vec<&str> = asks.iter().map(|ask| ask.job_id.as_str()).collect();
         let statement = sqlx::query(
             "SELECT job_id, state, reason, stream, stream_seq, attempts, recorded_delivery, last_error, \
-                    children_pending, created_at, updated_at \
+                    children_pending, created_at, updated_at, cancel_at \
              FROM job_runs WHERE job_id = ANY($1)",
         )
         .bind(&ids);
@@ -73,6 +75,7 @@ impl Store {
                 children_pending: row.try_get("children_pending")?,
                 created_at: row.try_get("created_at")?,
                 updated_at: row.try_get("updated_at")?,
+                cancel_at: row.try_get("cancel_at")?,
             };
             found.insert(row.try_get::<String, _>("job_id")?, record);
         }
@@ -87,7 +90,7 @@ impl Store {
         claimed_before: DateTime<Utc>,
     ) -> Result<PendingChildren, StoreError> {
         let rows = sqlx::query(
-            "SELECT c.child_id AS id, c.root_id, c.subject, c.body, c.not_after, c.trace, r.created_at \
+            "SELECT c.child_id AS id, c.root_id, c.subject, c.body, c.not_after, c.trace, c.at, c.is_json, r.created_at \
              FROM job_children c LEFT JOIN job_runs r USING (job_id) WHERE c.job_id = $1",
         )
         .bind(job_id)
@@ -95,6 +98,7 @@ impl Store {
         .await?;
         let mut children = Vec::with_capacity(rows.len());
         for row in rows {
+            let is_json = row.try_get("is_json")?;
             children.push(Child {
                 job_id: row.try_get("id")?,
                 root_id: row.try_get("root_id")?,
@@ -102,7 +106,9 @@ impl Store {
                 body: row.try_get("body")?,
                 not_after: row.try_get("not_after")?,
                 trace: row.try_get("trace")?,
-                due: row.try_get("created_at")?,
+                due: if is_json { None } else { row.try_get("created_at")? },
+                at: row.try_get("at")?,
+                is_json,
             });
         }
         let claimed_at = self.pending_deliveries(job_id, claimed_before, &mut children).await?;

@@ -25,8 +25,8 @@ static END_WAITING_RUNS: NamedSql = NamedSql::new(include_str!("sql/end_waiting_
 /// The end of the ids of notifications, and their kind.
 const NOTIFICATION: &str = "notification";
 
-/// Begins the kinds that plan nothing.
-const MAINTENANCE: &str = "maintenance.";
+/// Begin the kinds that plan a notification once they are done.
+const REMINDERS: [&str; 2] = ["reminder.", "alert."];
 
 /// A run that may not have begun.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,8 +97,7 @@ impl Store {
         done.root = run_of(&mut transaction, &root.job_id).await?;
         let is_done = done.root.as_ref().is_some_and(|(state, _)| state == "done");
         let kind = if is_done { kind_of(&mut transaction, &root.job_id).await? } else { None };
-        // A reminder that is done has planned one.
-        if kind.is_some_and(|kind| kind != NOTIFICATION && !kind.starts_with(MAINTENANCE)) {
+        if kind.is_some_and(|kind| REMINDERS.iter().any(|family| kind.starts_with(family))) {
             let next = WaitingRun {
                 job_id: format!("{}{OWN}{NOTIFICATION}", root.root_id),
                 kind: NOTIFICATION.to_owned(),

@@ -2,6 +2,7 @@
 //! label. No other file names `prometheus`.
 
 mod gateway;
+mod tasks;
 
 use std::{
     collections::BTreeMap,

@@ -55,6 +55,8 @@ pub enum Metric {
     GatewayRequests,
     GatewayDuration,
     GatewayJobs,
+    TaskRequests,
+    OpenTasks,
     Overdue,
     OddCareRows,
     BreakerState,
@@ -149,7 +151,7 @@ impl Metric {
     }
 
     /// In order of declaration.
-    pub const ALL: [Self; 46] = [
+    pub const ALL: [Self; 48] = [
         Self::Consumed,
         Self::ProcessDuration,
         Self::Jobs,
@@ -164,6 +166,8 @@ impl Metric {
         Self::GatewayRequests,
         Self::GatewayDuration,
         Self::GatewayJobs,
+        Self::TaskRequests,
+        Self::OpenTasks,
         Self::Overdue,
         Self::OddCareRows,
         Self::BreakerState,
@@ -296,6 +300,19 @@ impl Metric {
                 "carebell_gateway_jobs_total",
                 &["answer"],
                 "Jobs of producers, by answer: `accepted`, `duplicate`, `refused`, `conflict` or `unavailable`.",
+            ),
+            Self::TaskRequests => histogram(
+                "carebell_task_request_duration_seconds",
+                Seconds,
+                &["kind", "answer"],
+                DURATIONS,
+                "Time of a request to the endpoint of a declared kind, by class of status, or `silence`, `not_sent` or `too_large`.",
+            ),
+            Self::OpenTasks => gauge(
+                "carebell_open_tasks",
+                Count,
+                &["kind"],
+                "Jobs of a declared kind that its endpoint may be working at; each worker reports the same number.",
             ),
             Self::BreakerState => gauge(
                 "carebell_breaker_state",

@@ -78,8 +78,16 @@ impl Scene {
         let source = Source::of(variables.clone());
         let receiver = Receiver::new(source.public_url().unwrap().unwrap(), &source.gateways().unwrap());
         let stop = CancellationToken::new();
-        let listening =
-            callbacks::serve(0, receiver, world.store.clone(), Clock::system(), &Metrics::new(), stop.clone()).unwrap();
+        let listening = callbacks::serve(
+            0,
+            Some(receiver),
+            axum::Router::new(),
+            world.store.clone(),
+            Clock::system(),
+            &Metrics::new(),
+            stop.clone(),
+        )
+        .unwrap();
         let address = SocketAddr::from(([127, 0, 0, 1], listening.address.port()));
         phones.first.callbacks_go_to(address);
         let worker = Phones::worker(&world, &variables, &[]);
@@ -361,8 +369,16 @@ async fn a_report_before_the_answer_is_not_lost() {
     let source = Source::of(variables.clone());
     let receiver = Receiver::new(source.public_url().unwrap().unwrap(), &source.gateways().unwrap());
     let stop = CancellationToken::new();
-    let listening =
-        callbacks::serve(0, receiver, world.store.clone(), Clock::system(), &Metrics::new(), stop.clone()).unwrap();
+    let listening = callbacks::serve(
+        0,
+        Some(receiver),
+        axum::Router::new(),
+        world.store.clone(),
+        Clock::system(),
+        &Metrics::new(),
+        stop.clone(),
+    )
+    .unwrap();
     phones.first.callbacks_go_to(SocketAddr::from(([127, 0, 0, 1], listening.address.port())));
 
     phones.first.behave(1, phone_service::Behaviour::Slow(std::time::Duration::from_secs(5)));

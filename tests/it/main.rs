@@ -112,6 +112,7 @@ mod storm;
 mod strangers;
 mod streams;
 mod sweep;
+mod tasks;
 mod templates;
 mod testkit;
 mod traces;

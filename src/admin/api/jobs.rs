@@ -115,7 +115,8 @@ pub async fn retry(
     params(("id" = String, Path, description = "The job's id", example = "dose-17")),
     responses(
         (status = 204, description = "It is cancelled, or its dead letter is discarded"),
-        (status = 202, description = "It is being sent, which cannot be stopped any more; what had not begun is cancelled", body = Value),
+        (status = 202, description = "It is being sent, which cannot be stopped any more; what had not begun is cancelled. Or its endpoint is at work: it \
+            ends before its next attempt, or when its endpoint stops", body = Value),
         (status = 404, description = "There is no such job", body = Problem),
         (status = 409, description = "It has ended: its record keeps its id from running again", body = Problem),
     )
@@ -124,6 +125,7 @@ pub async fn cancel(State(admin): State<Admin>, viewer: Viewer, Path(id): Path<S
     check_id(&id)?;
     let ended = admin.cancel(&viewer, &id).await?;
     Ok(match &ended {
+        Ended::Asked => (StatusCode::ACCEPTED, Json(ended.to_json(&id))).into_response(),
         Ended::Waiting(done) if done.sending > 0 => (StatusCode::ACCEPTED, Json(ended.to_json(&id))).into_response(),
         _ => StatusCode::NO_CONTENT.into_response(),
     })

@@ -13,7 +13,7 @@ use super::{
     visitor::{Done, Visitor},
 };
 use crate::{
-    acts::{Ended, Prospect, Way},
+    acts::{self, Ended, Prospect, Way},
     admin::{access::Role, problem::Problem, state::Admin, zones::of_job},
     meta::is_any_id,
     store::{AuditEntry, DelayedLine, InboxLine, LedgerLine, RunLine, Trail},
@@ -79,6 +79,7 @@ pub async fn cancel(
     let done = match admin.cancel(&visitor.viewer, &id).await? {
         Ended::Discarded(_) => "discarded",
         Ended::Waiting(done) if !done.is_any() => "unstoppable",
+        Ended::Asked => "asked",
         Ended::Waiting(_) | Ended::Delayed(_) => "cancelled",
     };
     Ok(Redirect::to(&format!("/console/jobs/{}?done={done}", utf8_percent_encode(&id, NON_ALPHANUMERIC))))
@@ -198,7 +199,22 @@ fn step(run: &RunLine, visitor: &Visitor) -> Markup {
             ", " span.id { (run.job_id) }
         }
         @if let Some(error) = &run.last_error { p { "Last failure: " (error) } }
+        @if let Some(task) = &run.task {
+            p {
+                "Its endpoint: " (task.state)
+                @if let Some(percent) = task.percent { ", " progress max="100" value=(percent) aria-label="Progress" {} " " (percent) " %" }
+                @if let Some(note) = &task.note { ", " (note) }
+                @if run.state == "open" { ", until " (visitor.time(task.deadline)) }
+            }
+        }
+        @if run.state == "open" { @if let Some(at) = run.cancel_at { p { "Cancellation asked for " (visitor.time(at)) } } }
+        @if let Some(result) = run.result.as_ref().filter(|_| is_task(run)) { p { "Result: " code { (result) } } }
     }
+}
+
+/// Whether an endpoint carries it out: no kind of this program's own.
+fn is_task(run: &RunLine) -> bool {
+    acts::is_task(&run.kind)
 }
 
 fn deliveries(lines: &[LedgerLine], visitor: &Visitor) -> Markup {

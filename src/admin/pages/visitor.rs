@@ -80,6 +80,7 @@ const DONE: &[(&str, &str)] = &[
     ("retried", "The job is tried again."),
     ("begun", "The operation has begun."),
     ("stopped", "The operation is cancelled. What it has done stays."),
+    ("asked", "Its endpoint may be at work: the job ends before its next attempt, or when its endpoint stops."),
     ("unstoppable", "It is being sent already, which cannot be stopped."),
     ("paused", "It is paused."),
     ("resumed", "It is resumed."),

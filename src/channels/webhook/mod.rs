@@ -5,7 +5,7 @@
 //!
 //! Endpoints are user input: https only, to a public address found by the connection's own resolver, without redirects.
 
-mod signature;
+pub(super) mod signature;
 
 use std::{borrow::Cow, path::PathBuf, sync::Arc, time::Duration};
 

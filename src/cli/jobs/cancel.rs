@@ -45,6 +45,9 @@ pub(super) async fn cancel(source: &Source, args: &Args) -> Result<(), Failed> {
         Ended::Waiting(done) if !done.is_any() => {
             return Err(Failed(format!("job {id} is running: {}", rest(done))));
         }
+        Ended::Asked => format!(
+            "job {id} may be under way: it ends before its next attempt, or when its endpoint stops; `carebell jobs show` tells"
+        ),
         Ended::Waiting(done) => in_words(&id, done),
         Ended::Delayed(_) | Ended::Discarded(_) => format!("job {id} is cancelled"),
     };

@@ -182,6 +182,10 @@ pub struct ChildEntry {
     pub not_after: i64,
     #[prost(string, optional, tag = "6")]
     pub trace: Option<String>,
+    #[prost(int64, optional, tag = "7")]
+    pub at: Option<i64>,
+    #[prost(bool, tag = "8")]
+    pub is_json: bool,
 }
 
 /// A failed attempt of a run, or its death.

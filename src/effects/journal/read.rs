@@ -293,6 +293,8 @@ impl ChildEntry {
             not_after: instant(self.not_after)?,
             trace: self.trace,
             due: None,
+            at: self.at.map(instant).transpose()?,
+            is_json: self.is_json,
         })
     }
 }

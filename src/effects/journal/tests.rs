@@ -109,6 +109,8 @@ fn reminder() -> Commit {
         not_after: now(),
         trace: None,
         due: None,
+        at: Some(now()),
+        is_json: true,
     };
     let next = Some(Box::new(notification(2)));
     Commit { children: vec![child], next, ..commit(REMINDER, "root", plan) }

@@ -234,6 +234,8 @@ fn child_entry(child: &Child) -> ChildEntry {
         body: child.body.clone(),
         not_after: micros(child.not_after),
         trace: child.trace.clone(),
+        at: child.at.map(micros),
+        is_json: child.is_json,
     }
 }
 

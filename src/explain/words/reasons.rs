@@ -43,6 +43,7 @@ pub(super) fn of_run(reason: &str) -> String {
         "already_sent" => "another job had sent this reminder",
         "replaced" => "its application published the job anew",
         "no_recipients" => "there was nobody to tell",
+        "not_needed" => "its endpoint found nothing to do",
         "restocked" => "the supply was above the threshold, or unknown",
         other => return format!("it was skipped ({other})"),
     };

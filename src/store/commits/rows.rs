@@ -39,6 +39,8 @@ rows! {
         body: &'q [u8],
         not_after: DateTime<Utc>,
         trace: Option<&'q str>,
+        at: Option<DateTime<Utc>>,
+        is_json: bool,
     }
 }
 
@@ -141,6 +143,8 @@ impl<'q> ChildRow<'q> {
             body: &child.body,
             not_after: child.not_after,
             trace: child.trace.as_deref(),
+            at: child.at,
+            is_json: child.is_json,
         }
     }
 }

@@ -39,8 +39,8 @@ marked AS (
     ORDER BY kind, record_id, instant, lead_minutes
 ),
 planned_children AS (
-    INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace)
-    SELECT run_id, job_id, root_id, subject, body, not_after, trace
+    INSERT INTO job_children (job_id, child_id, root_id, subject, body, not_after, trace, at, is_json)
+    SELECT run_id, job_id, root_id, subject, body, not_after, trace, at, is_json
     FROM {children}
     WHERE (children.run_id IN (SELECT job_id FROM effective)) IS TRUE
     ON CONFLICT DO NOTHING

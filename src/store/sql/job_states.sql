@@ -11,6 +11,9 @@ SELECT
     r.attempts,
     r.last_error,
     r.updated_at AS run_at,
+    r.result,
+    t.percent,
+    t.note,
     n.state AS notification,
     n.reason AS notification_reason,
     n.updated_at AS notification_at,
@@ -26,8 +29,11 @@ LEFT JOIN LATERAL (
     SELECT kind, lane, state, due_at FROM delayed_jobs WHERE job_id = asked.job_id
 ) AS d ON true
 LEFT JOIN LATERAL (
-    SELECT kind, state, reason, attempts, last_error, updated_at FROM job_runs WHERE job_id = asked.job_id
+    SELECT kind, state, reason, attempts, last_error, updated_at, result FROM job_runs WHERE job_id = asked.job_id
 ) AS r ON true
+LEFT JOIN LATERAL (
+    SELECT percent, note FROM job_tasks WHERE job_id = asked.job_id
+) AS t ON true
 LEFT JOIN LATERAL (
     SELECT state, reason, updated_at FROM job_runs WHERE job_id = asked.job_id || '~notification'
 ) AS n ON true

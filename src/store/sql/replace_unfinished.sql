@@ -1,6 +1,6 @@
 -- Overwrites a run that is open, or dead under another sequence.
 ON CONFLICT (job_id) DO UPDATE SET
-    root_id = EXCLUDED.root_id, stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state,
+    root_id = EXCLUDED.root_id, kind = EXCLUDED.kind, lane = EXCLUDED.lane, stream = EXCLUDED.stream, stream_seq = EXCLUDED.stream_seq, state = EXCLUDED.state,
     reason = EXCLUDED.reason, children_pending = EXCLUDED.children_pending, result = EXCLUDED.result,
     updated_at = EXCLUDED.updated_at
 WHERE r.state = 'open'

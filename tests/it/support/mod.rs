@@ -5,6 +5,7 @@ mod cluster;
 mod collector;
 mod console;
 mod documents;
+pub mod endpoint;
 mod forwarder;
 mod gateway;
 pub mod oidc;
