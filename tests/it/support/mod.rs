@@ -50,6 +50,7 @@ pub use self::{
     documents::{BUCKET, Files, Meddler, Meddling, S3, hex},
     forwarder::Forwarder,
     gateway::Door,
+    kit::Kit,
     phones::{NUMBER, Phones},
     receivers::Receivers,
     roles::Role,
