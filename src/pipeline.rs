@@ -1,4 +1,4 @@
-//! pull → decode → admit → work → judge → effects → settle. `run.rs` follows one job from beginning to end.
+//! pull → decode → admit → work → judge → effects → settle. `run.rs` begins and ends a run, `perform.rs` follows it between.
 //!
 //! Only this module pulls, and only `settle.rs` acknowledges.
 
@@ -14,6 +14,7 @@ mod judge;
 mod later;
 mod limit;
 mod message;
+mod perform;
 mod pull;
 pub mod punctuality;
 pub mod registry;

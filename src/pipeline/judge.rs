@@ -1,4 +1,4 @@
-//! Decides what follows from one attempt, from values alone. `run.rs` performs the decision.
+//! Decides what follows from one attempt, from values alone. `perform.rs` performs the decision.
 
 use std::time::Duration;
 
