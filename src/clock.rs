@@ -23,9 +23,12 @@ enum Source {
     System,
     /// Microseconds since the Unix epoch.
     Manual(Arc<AtomicI64>),
-    /// The machine's clock, moved forward: each move with the machine's instant, and how far all moves so far go.
-    Movable(Arc<RwLock<Vec<(DateTime<Utc>, TimeDelta)>>>),
+    /// The machine's clock, moved forward.
+    Movable(Arc<RwLock<Vec<Move>>>),
 }
+
+/// The machine's instant of a move, and how far the clock is ahead since.
+type Move = (DateTime<Utc>, TimeDelta);
 
 impl Clock {
     /// The machine's clock.

@@ -96,6 +96,9 @@ pub enum WorkerError {
 /// # Errors
 /// If the configuration is wrong, or a server is missing after the start timeout.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), WorkerError> {
+    if let Some(step) = config.abort_at {
+        checkpoint::abort_at(step);
+    }
     run_by(config, Clock::system(), stop, || {}).await
 }
 
@@ -109,9 +112,6 @@ pub async fn run_by(
     stop: CancellationToken,
     ready: impl FnOnce() + Send,
 ) -> Result<(), WorkerError> {
-    if let Some(step) = config.abort_at {
-        checkpoint::abort_at(step);
-    }
     let clock = clock.at_pace(config.pace);
     let health = Health::new();
     health.metrics().zone_data(&config.zones.version);

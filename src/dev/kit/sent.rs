@@ -5,6 +5,7 @@ use mail_parser::MessageParser;
 use serde_json::{Value, json};
 
 use super::Kit;
+use crate::dev::phone_service::Spoken;
 
 impl Kit {
     /// All that the receivers took since the last reset, by channel in the order of their arrival.
@@ -37,7 +38,7 @@ impl Kit {
             let to = message.to.trim_start_matches("whatsapp:").to_owned();
             json!({
                 "channel": channel, "user": self.user_of(&to), "to": to, "at": at(message.received),
-                "body": message.spoken.as_ref().map_or(message.body.clone(), |spoken| spoken.text()),
+                "body": message.spoken.as_ref().map_or_else(|| message.body.clone(), Spoken::text),
             })
         });
         let hooks = self.receivers.hook.received().into_iter().map(|hook| {
