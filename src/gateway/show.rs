@@ -5,13 +5,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::{
-    acts,
+    jobs,
+    kind::Stage,
     store::{JobRun, JobState},
     text::instant,
 };
-
-/// The kind that reminders plan.
-const NOTIFICATION: &str = "notification";
 
 /// A job, for its producer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -105,13 +103,18 @@ fn stage(job: &JobState) -> (&str, Option<&str>) {
     let last = match run.state.as_str() {
         "open" => return ("running", run.reason.as_deref()),
         // A reminder that is done has planned one.
-        "done" if job.kind != NOTIFICATION && !acts::is_task(&job.kind) => match &job.notification {
+        "done" if is_reminder(&job.kind) => match &job.notification {
             Some(planned) if planned.state != "open" => planned,
             planned => return ("running", planned.as_ref().and_then(|run| run.reason.as_deref())),
         },
         _ => run,
     };
     ended(last, job.deliveries[0])
+}
+
+/// Older rows have no kind.
+fn is_reminder(kind: &str) -> bool {
+    kind.is_empty() || jobs::registry().kinds().iter().any(|known| known.name == kind && known.stage == Stage::Reminder)
 }
 
 fn ended(run: &JobRun, open: i64) -> (&str, Option<&str>) {
@@ -153,6 +156,7 @@ mod tests {
             (job("reminder.shift", run("skipped", Some("gone")), None, 0), "skipped", true),
             (job("notification", run("skipped", Some("cancelled")), None, 0), "cancelled", true),
             (job("notification", run("dead", None), None, 0), "dead", true),
+            (job("document.upload", run("done", None), None, 0), "done", true),
             (job("search.index", run("done", None), None, 0), "done", true),
         ] {
             assert_eq!((stage(&job).0, has_ended(&job)), (state, is_end), "{job:?}");
